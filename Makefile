@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine with Python >= 3.11:  make demo   and   make test
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= 2
+
+.PHONY: demo test check bench docs format clean
+.DEFAULT_GOAL := demo
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Separatrix needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+
+.venv/.core: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/.dev: .venv/.core
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: .venv/.core
+	$(BIN)/separatrix analyze demo:digits --out separatrix-report --overwrite
+
+# One thread a worker: two processes that each start two threads fight for the same two cores.
+test: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python docs/tables.py --check
+	$(BIN)/mkdocs build --strict --quiet
+
+docs: .venv/.dev
+	$(BIN)/python docs/tables.py
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: .venv/.dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/run.py
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv site separatrix-report

@@ -1,0 +1,22 @@
+"""Questions asked of any system: functions from a System to a Result."""
+
+from separatrix.analysis.divergence import DivergenceRate, divergence_rate
+from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.propagation import Propagation, gradient_propagation
+
+ANALYSES = {
+    "lyapunov_spectrum": lyapunov_spectrum,
+    "divergence_rate": divergence_rate,
+    "gradient_propagation": gradient_propagation,
+}
+
+__all__ = [
+    "ANALYSES",
+    "DivergenceRate",
+    "LyapunovSpectrum",
+    "PooledSpectrum",
+    "Propagation",
+    "divergence_rate",
+    "gradient_propagation",
+    "lyapunov_spectrum",
+]

@@ -1,0 +1,90 @@
+"""The rate at which two near trajectories part: λ₁ without any derivative, to check the tangents by."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from separatrix.analysis.statistics import standard_error
+from separatrix.analysis.steps import plan_steps
+from separatrix.analysis.tally import Tally
+from separatrix.analysis.tangent_run import Block
+from separatrix.evolve import Front, begin
+from separatrix.result import Result, Status
+from separatrix.system import System
+
+DISTANCE = {torch.float64: 1e-8, torch.float32: 1e-3}  # near √eps: rounding and curvature then weigh alike
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class DivergenceRate(Result):
+    """How fast two trajectories part that began a tiny distance from each other.
+
+    Args:
+        rate: (*batch), nats per unit time; an estimate of λ₁. −∞ when they merge to the last bit.
+        stderr: (*batch), standard error by batch means.
+        distance: what the separation is brought back to after every step.
+    """
+
+    rate: Tensor
+    stderr: Tensor
+    distance: float
+
+    layout: ClassVar[dict[str, str]] = {"rate": "batch", "stderr": "batch"}
+    units: ClassVar[dict[str, str]] = {"rate": "nats per unit time", "stderr": "nats per unit time"}
+
+    def summary(self) -> str:
+        """The rate in words."""
+        if self.rate.ndim:
+            return f"two near trajectories part at {self.rate.min():.4g} … {self.rate.max():.4g} nats per unit time"
+        return f"two near trajectories part at {self.rate:.4g} ± {self.stderr:.1g} nats per unit time"
+
+
+@torch.no_grad()
+def divergence_rate(
+    system: System, x0: Tensor | None = None, *, steps: int | None = None, settle: int | None = None, seed: int = 0
+) -> DivergenceRate:
+    r"""λ₁ from two trajectories:  (1/T) Σ log(‖x'_{n+1} − x_{n+1}‖ / d),  the separation brought back to d after each step.
+
+    Args:
+        system: any System; only its `step` is used.
+        x0: initial states, shape (*batch, dim). Default: `system.initial_state()`.
+        steps: steps to average over. Default as for `lyapunov_spectrum`.
+        settle: steps before them, in which the separation turns into the leading direction.
+        seed: of the initial state and of the first separation.
+
+    Returns:
+        DivergenceRate: `rate` and `stderr`, shape (*batch), nats per unit time.
+
+    Limits: the distance is 1e-8 in float64, so the rate carries a relative error near 1e-8 per step, and directions that contract
+    below rounding in one step are not resolved.
+    Source: Benettin, Galgani & Strelcyn 1976, Phys. Rev. A 14, 2338.
+    """
+    plan = plan_steps(system, steps=steps, settle=settle)
+    front = begin(system, x0, seed=seed)
+    x = front.x
+    distance = DISTANCE[x.dtype]
+    away = torch.randn(system.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 1)).to(x)
+    other = x + distance * away / away.norm()
+    pair, tally = Front(front.system, torch.stack([x, other.expand_as(x)]), lived=front.lived.expand(2, *x.shape[:-1])), Tally()
+    for n in range(plan.settle + plan.steps):
+        before = pair
+        pair = pair.advance(1)
+        x, other = pair.x
+        gap = torch.linalg.vector_norm(other - x, dim=-1, keepdim=True)
+        apart = gap > 0
+        direction = (other - x).where(apart, away) / gap.where(apart, away.norm())
+        pair = Front(pair.system, torch.stack([x, x + distance * direction]), pair.n, None, pair.lived, pair.time)
+        if n >= plan.settle:
+            elapsed = torch.as_tensor(pair.time - before.time)
+            tally.add(Block((gap / distance).log(), elapsed[0] if elapsed.ndim else float(elapsed), 1))
+    rates, duration = tally.series()
+    failed = ~(pair.lived == pair.n).all(0)
+    return DivergenceRate(
+        codes=torch.where(failed, Status.DIVERGED, Status.OK).to(torch.int8),
+        rate=((rates * duration).sum(0) / duration.sum(0))[..., 0].masked_fill(failed, torch.nan),
+        stderr=standard_error(rates, duration)[..., 0].masked_fill(failed, torch.nan),
+        distance=distance,
+        settings={"steps": plan.steps, "settle": plan.settle, "seed": seed},
+    )

@@ -1,0 +1,54 @@
+"""How long a run is: the defaults, and the horizon they respect."""
+
+from dataclasses import dataclass
+
+from separatrix.errors import InputError
+from separatrix.evolve import check_steps
+from separatrix.system import System
+
+ENOUGH_TIME = 200  # units of time that a default run averages over
+FEWEST, MOST = 2_000, 10_000  # steps of a default run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps to settle, steps to average over, and the most steps that a tolerance may ask for."""
+
+    settle: int
+    steps: int
+    most: int
+
+
+def plan_steps(
+    system: System,
+    *,
+    steps: int | None = None,
+    settle: int | None = None,
+    tol: float | None = None,
+    max_steps: int | None = None,
+) -> Plan:
+    """Fill in what was not asked for, within the steps that the system can take.
+
+    Raises:
+        InputError: a count is negative or zero, or the tolerance is not positive.
+        HorizonError: more steps than the system can take.
+    """
+    if steps is not None and steps < 1:
+        raise InputError(f"steps is {steps}; an average needs at least 1.")
+    if max_steps is not None and max_steps < 1:
+        raise InputError(f"max_steps is {max_steps}; an average needs at least 1.")
+    if tol is not None and not tol > 0:
+        raise InputError(f"tol is {tol}; an error bar can only lie below a positive number.")
+    room = system.horizon
+    wanted = steps if steps is not None else min(max(round(ENOUGH_TIME / system.dt), FEWEST), MOST)
+    if settle is None:
+        settle = wanted // 5 if room is None else min(wanted // 5, room // 10 if steps is None else max(room - wanted, 0))
+    if steps is None and room is not None:
+        wanted = max(min(wanted, room - settle), 1)
+    check_steps(system, settle=settle, steps=wanted)
+    most = max_steps if max_steps is not None else 100 * wanted
+    if most < wanted and max_steps is not None and steps is not None:
+        raise InputError(f"max_steps is {most} but steps is {wanted}: the limit is below what is asked for first.")
+    if room is not None:
+        most = min(most, room - settle)
+    return Plan(settle, min(wanted, most), most if tol is not None else min(wanted, most))

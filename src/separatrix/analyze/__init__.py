@@ -1,0 +1,6 @@
+"""The main job: on which side of the border a recurrent network is."""
+
+from separatrix.analyze.analyze import analyze
+from separatrix.analyze.portrait import Portrait
+
+__all__ = ["Portrait", "analyze"]

@@ -1,0 +1,184 @@
+"""`sx.analyze`: find the core, drive it as its data does, measure, and say what it means."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.propagation import Propagation, gradient_propagation
+from separatrix.analyze.core import Core, find_core
+from separatrix.analyze.portrait import Portrait
+from separatrix.analyze.regime import Regime, along, regime_of
+from separatrix.analyze.responses import Responses, attractors, common_drive_responses
+from separatrix.analyze.verdict import advice, verdict
+from separatrix.errors import InputError
+from separatrix.evolve import trajectory
+from separatrix.result import Status
+from separatrix.systems.recurrent import Recurrent
+
+ALL_EXPONENTS = 256  # up to this many numbers of state, the whole spectrum; beyond, as many leading exponents
+SHOWN_STEPS, SHOWN_RUNS = 400, 16  # of the phase portrait
+MOST_SEQUENCES = 256  # whose finite-time exponents are taken
+ATTRACTOR_STEPS = 2_000  # over which attractors are told apart
+MOST_NUMBERS = 20_000_000  # in the Jacobians of one batch: 160 MB
+
+
+def analyze(
+    model: nn.Module,
+    inputs: Any = None,
+    *,
+    module: str | None = None,
+    k: int | None = None,
+    copies: int = 16,
+    steps: int | None = None,
+    settle: int | None = None,
+    tol: float | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Portrait:
+    """On which side of the border between order and chaos a recurrent network is, and how far from it.
+
+    Many short sequences: the spectrum under an endless random stream of them, the state carried over; beside it the
+    finite-time exponents over the sequences' own length. One long sequence (1,000 steps or more): the spectrum along it. No
+    inputs: the autonomous network, from several initial states, told apart if they reach different attractors.
+
+    Args:
+        model: any module with one recurrent part (RNN, GRU, LSTM or their cells), or `module` names it. It is not changed.
+        inputs: what the model takes, batch and all; tensor or array.
+        module: the recurrent part's name in the model, where there are several or it is a cell of your own.
+        k: number of exponents. Default: all, up to 256.
+        copies: independent streams, or initial states.
+        steps, settle, tol: as for `lyapunov_spectrum`.
+        seed: of the stream, the initial states and the frame.
+        progress: show a progress bar.
+
+    Returns:
+        Portrait: `.verdict` in words, `.spectrum`, `.pooled`, `.propagation`, …; it shows itself in a notebook.
+
+    Raises:
+        UnsupportedModuleError: no recurrent part, or several, or a bidirectional one.
+        InputError, ShapeError: inputs that the model cannot take, or that are not finite.
+    """
+    if copies < 1:
+        raise InputError(f"copies is {copies}; at least 1 run is measured.")
+    core = find_core(model, inputs, module)
+    regime = regime_of(core, copies, seed)
+    k = min(regime.system.dim, ALL_EXPONENTS) if k is None else k
+    x0 = regime.system.initial_state((copies,), seed) if regime.kind == "autonomous" else None
+    steps = _whole_sequence(regime, steps, settle, tol)
+    spectrum = lyapunov_spectrum(
+        regime.system, x0, k=k, steps=steps, settle=settle, tol=tol, seed=seed, check=True, progress=progress
+    )
+    settled = spectrum.settle
+    groups = attractors(regime.system, x0, settled, ATTRACTOR_STEPS) if x0 is not None else None
+    pooled = _headline(spectrum, groups)
+    rate, error = float(pooled.exponents[0]), float(pooled.stderr[0])
+    responses = None if groups is not None else common_drive_responses(regime.common, copies, rate, seed)
+    propagation = _propagation(regime, settled, seed)
+    finite, length = _finite_time(core, regime)
+    plane, explained = _principal_plane(regime.system, x0, settled, seed)
+    return Portrait(
+        codes=pooled.codes,
+        spectrum=spectrum,
+        pooled=pooled,
+        propagation=propagation,
+        finite_time=finite,
+        finite_time_steps=length or 0,
+        groups=responses.groups if responses else groups,
+        response_steps=responses.steps if responses else settled + ATTRACTOR_STEPS,
+        plane=plane,
+        explained=explained,
+        verdict=verdict(rate, error, responses, groups),
+        advice=advice(rate, error, length, responses),
+        did=_did(regime, spectrum, responses, groups),
+        regime=regime.kind,
+        model=type(model).__name__,
+        core=core.label,
+        settings={**spectrum.settings, "copies": copies, "module": core.name},
+    )
+
+
+def _whole_sequence(regime: Regime, steps: int | None, settle: int | None, tol: float | None) -> int | None:
+    """Along given sequences, all of their steps that are not settling."""
+    horizon = regime.system.horizon
+    if steps is not None or horizon is None or tol is not None:
+        return steps
+    return horizon - (horizon // 10 if settle is None else settle)
+
+
+def _headline(spectrum: LyapunovSpectrum, groups: Tensor | None) -> PooledSpectrum:
+    """One spectrum for the network: over all runs, or over those on the attractor that most initial states reach."""
+    alive = spectrum.codes != Status.DIVERGED
+    if not bool(alive.any()):
+        nan = torch.full(spectrum.exponents.shape[-1:], math.nan, dtype=torch.float64)
+        code = torch.tensor(int(Status.DIVERGED), dtype=torch.int8)
+        runs = spectrum.codes.numel()
+        return PooledSpectrum(codes=code, exponents=nan, stderr=nan, within=nan, between=nan, runs=0, diverged=runs)
+    return spectrum.pooled() if groups is None else spectrum.pooled(groups == groups[alive].mode().values)
+
+
+def _propagation(regime: Regime, settle: int, seed: int) -> Propagation:
+    """Growth over lags from the settled state; from one copy only where the Jacobians of all would not fit."""
+    copies = math.prod(regime.system.batch_shape)
+    system = regime.system if copies * regime.system.dim**2 <= MOST_NUMBERS else regime.common
+    x0 = system.initial_state((8,), seed) if regime.kind == "autonomous" else None
+    return gradient_propagation(system, x0, settle=settle, seed=seed)
+
+
+def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]:
+    """(1/T) ln σ₁(∂h_T/∂h_0) over each sequence's own length T; None where nothing drives the network."""
+    if regime.sequences is None:
+        return None, None
+    length, count, _ = regime.sequences.shape
+    count = max(1, min(count, MOST_SEQUENCES, MOST_NUMBERS // regime.system.dim**2))
+    system = along(core, regime.sequences[:, :count])
+    return gradient_propagation(system, lags=(length,)).log_norm[0].reshape(-1) / length, length
+
+
+def _principal_plane(system: Recurrent, x0: Tensor | None, settle: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Settled states in the plane of their two leading principal components, (step, run, 2), and the variance along each."""
+    steps = SHOWN_STEPS if system.horizon is None else min(SHOWN_STEPS, system.horizon - settle)
+    with torch.no_grad():
+        states = trajectory(system, x0, steps, settle=settle, seed=seed)
+    states = states.reshape(len(states), -1, system.dim)[:, :SHOWN_RUNS]
+    cloud = states.reshape(-1, system.dim)
+    cloud = cloud[cloud.isfinite().all(-1)]
+    if len(cloud) < 2:
+        return torch.zeros(*states.shape[:2], 2, dtype=states.dtype), torch.zeros(2, dtype=states.dtype)
+    center = cloud.mean(0)
+    variance, axes = torch.linalg.eigh((cloud - center).mT @ (cloud - center) / len(cloud))
+    axes, variance = axes.flip(-1)[:, :2], variance.flip(-1).clamp(min=0)
+    plane = (states - center) @ axes
+    share = variance[:2] / variance.sum().clamp(min=torch.finfo(variance.dtype).tiny)
+    pad = 2 - plane.shape[-1]
+    return nn.functional.pad(plane, (0, pad)), nn.functional.pad(share, (0, pad))
+
+
+def _did(regime: Regime, spectrum: LyapunovSpectrum, responses: Responses | None, groups: Tensor | None) -> tuple[str, ...]:
+    """What was done, sentence by sentence."""
+    k = spectrum.exponents.shape[-1]
+    which = f"all {k}" if k == spectrum.dim else f"the leading {k} of {spectrum.dim}"
+    told = [regime.words + ".", f"{which} exponents over {spectrum.steps:,} steps after {spectrum.settle:,} of settling."]
+    if responses is not None:
+        told.append(f"{len(responses.groups)} initial states followed under one common input for {responses.steps:,} steps.")
+    elif groups is not None and int(groups.max()) > 0:
+        told.extend(_each_attractor(spectrum, groups))
+    ended = {status: int((spectrum.codes == status).sum()) for status in (Status.NOT_CONVERGED, Status.DIVERGED)}
+    told.extend(f"{n} of {spectrum.codes.numel()} runs {status.name.lower()}." for status, n in ended.items() if n)
+    return (*told, *spectrum.notes)
+
+
+def _each_attractor(spectrum: LyapunovSpectrum, groups: Tensor) -> list[str]:
+    told = []
+    for group in range(int(groups.max()) + 1):
+        members = groups == group
+        if bool((spectrum.codes[members] == Status.DIVERGED).all()):
+            told.append(f"attractor {group + 1} ({int(members.sum())} initial states): diverged.")
+            continue
+        pooled = spectrum.pooled(members)
+        told.append(
+            f"attractor {group + 1} ({int(members.sum())} initial states): λ₁ = {pooled.exponents[0]:.3g} ± {pooled.stderr[0]:.1g}."
+        )
+    return told

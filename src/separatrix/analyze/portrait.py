@@ -1,0 +1,125 @@
+"""What `analyze` found: one record of everything, which prints, plots, saves and reports itself."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.propagation import Propagation
+from separatrix.result import Result, Status
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Portrait(Result):
+    r"""The portrait of a recurrent network: on which side of the border between order and chaos it is, and how that is known.
+
+    Args:
+        spectrum: of each copy, sequence or initial state.
+        pooled: the headline, one spectrum for the network.
+        propagation: the growth of gradients over lags.
+        finite_time: (sequence), the leading exponent (1/T) ln σ₁(∂h_T/∂h_0) over each sequence's own length, nats per step; None
+            when nothing drives the network.
+        finite_time_steps: that length T.
+        groups: (state), which response (driven) or attractor (autonomous) each of the initial states reached.
+        response_steps: for how many steps the initial states were followed.
+        plane: (step, run, 2), states in the plane of their two leading principal components.
+        explained: (2), the share of the variance along each.
+        verdict: the answer in one sentence.
+        advice: what to change.
+        did: what was done, sentence by sentence.
+        regime: "stream", "sequence", "sequences" or "autonomous".
+        model, core: what was measured, in words.
+    """
+
+    spectrum: LyapunovSpectrum
+    pooled: PooledSpectrum
+    propagation: Propagation
+    finite_time: Tensor | None
+    finite_time_steps: int
+    groups: Tensor
+    response_steps: int
+    plane: Tensor
+    explained: Tensor
+    verdict: str
+    advice: tuple[str, ...]
+    did: tuple[str, ...]
+    regime: str
+    model: str
+    core: str
+
+    layout: ClassVar[dict[str, str]] = {
+        "finite_time": "sequence",
+        "groups": "state",
+        "plane": "point run axis",
+        "explained": "axis",
+    }
+    units: ClassVar[dict[str, str]] = {"finite_time": "nats per step", "plane": "state units"}
+
+    @property
+    def lambda_1(self) -> tuple[float, float]:
+        """The leading exponent and its standard error, nats per step."""
+        return float(self.pooled.exponents[0]), float(self.pooled.stderr[0])
+
+    @property
+    def dimension(self) -> float:
+        """The Kaplan–Yorke dimension, mean over the runs."""
+        return float(self.spectrum.kaplan_yorke_dimension.nanmean())
+
+    @property
+    def entropy(self) -> float:
+        """Σ of the positive exponents, mean over the runs, nats per step."""
+        return float(self.spectrum.entropy.nanmean())
+
+    @property
+    def check(self) -> tuple[float, float]:
+        """The rate at which two near trajectories part, with its error, nats per step; NaN when it was not asked for."""
+        near = self.spectrum.check
+        if near is None:
+            return math.nan, math.nan
+        rates = near.rate.reshape(-1)
+        rates = rates[rates.isfinite()]
+        if not len(rates):
+            return math.nan, math.nan
+        error = (rates.var() / len(rates)).sqrt() if len(rates) > 1 else near.stderr.reshape(-1)[0]
+        return float(rates.mean()), float(error)
+
+    def summary(self) -> str:
+        """The verdict, and what was done."""
+        return "\n".join([f"{self.model}: {self.verdict}", *self.did])
+
+    def numbers(self) -> dict[str, Any]:
+        """The headline numbers, for machines: names with their units, plain numbers and lists."""
+        rate, error = self.lambda_1
+        near, near_error = self.check
+        return {
+            "verdict": self.verdict,
+            "model": self.model,
+            "core": self.core,
+            "regime": self.regime,
+            "lambda_1_nats_per_step": _plain(rate),
+            "lambda_1_stderr": _plain(error),
+            "exponents_nats_per_step": [_plain(v) for v in self.pooled.exponents.tolist()],
+            "exponents_stderr": [_plain(v) for v in self.pooled.stderr.tolist()],
+            "kaplan_yorke_dimension": _plain(self.dimension),
+            "entropy_nats_per_step": _plain(self.entropy),
+            "two_trajectory_rate_nats_per_step": _plain(near),
+            "two_trajectory_stderr": _plain(near_error),
+            "finite_time_steps": self.finite_time_steps,
+            "finite_time_mean_nats_per_step": None if self.finite_time is None else _plain(float(self.finite_time.mean())),
+            "finite_time_spread": None if self.finite_time is None else _plain(float(self.finite_time.std(correction=0))),
+            "different_responses": int(self.groups.max()) + 1,
+            "initial_states": len(self.groups),
+            "status": self.status,
+            "runs": {word: int((self.spectrum.codes == code).sum()) for word, code in ((s.name.lower(), s) for s in Status)},
+            "advice": list(self.advice),
+            "did": list(self.did),
+            "settings": self.settings,
+            "versions": self.versions,
+        }
+
+
+def _plain(value: float) -> float | str:
+    """JSON has no infinities."""
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,202 @@
+"""Every time loop: runs begin, step, fail and end here."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from separatrix.errors import HorizonError, InputError, ShapeError
+from separatrix.system import System
+from separatrix.twin import twin
+
+
+class HasSteps(Protocol):
+    """A stretch of a run."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps it took."""
+        ...
+
+
+Counted = TypeVar("Counted", bound=HasSteps)
+
+
+@dataclass(frozen=True)
+class Front:
+    """Where a run stands: the states, their tangents (or None), the step, and how many steps each sample has lived.
+
+    A sample that leaves the finite numbers is NaN from that step on; its `lived` stops counting.
+    """
+
+    system: System
+    x: Tensor
+    n: int = 0
+    v: Tensor | None = None
+    lived: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+    time: float | Tensor = 0.0
+
+    def advance(self, steps: int) -> "Front":
+        """The front some steps later."""
+        x, v, lived, time = self.x, self.v, self.lived, self.time
+        unhurt = bool((lived == self.n).all())
+        for n in range(self.n, self.n + steps):
+            time = time + self.system.elapsed(x, n)
+            if v is None:
+                x = self.system.step(x, n)
+            else:
+                x, v = self.system.pushforward(x, v, n)
+            if unhurt and math.isfinite(x.detach().sum()):  # the cheapest proof, and nearly always enough
+                lived = lived + 1
+                continue
+            finite = torch.isfinite(x).all(-1) & (lived == n)  # a step may turn NaN into a number: the dead stay dead
+            lived, unhurt = lived + finite, False
+            x = x.where(finite[..., None], torch.nan)
+        return replace(self, x=x, v=v, n=self.n + steps, lived=lived, time=time)
+
+    def with_tangents(self, v: Tensor | None) -> "Front":
+        """The same front, carrying the tangents v."""
+        return replace(self, v=v)
+
+    @property
+    def failed_at(self) -> Tensor:
+        """The step at which each sample failed, shape (*batch); −1 for those that did not."""
+        return torch.where(self.lived < self.n, self.lived, -1)
+
+
+def begin(system: System, x0: Tensor | None = None, *, seed: int = 0) -> Front:
+    """The start of a run: the system's twin in the dtype and on the device of x0, with x0 expanded to the batch of the run.
+
+    Args:
+        system: any System.
+        x0: initial states, shape (*batch, dim). Default: `system.initial_state()`, once for each set of parameters and inputs.
+        seed: for the system's initial state.
+
+    Raises:
+        ShapeError: x0 is not (*batch, dim), its batch does not broadcast, or a step changes the width.
+        InputError: x0 has numbers that are not finite, or is not floating-point.
+    """
+    batch = system.batch_shape
+    x0 = system.initial_state(tuple(batch), seed).to(_device(system)) if x0 is None else torch.as_tensor(x0)
+    if x0.ndim == 0 or x0.shape[-1] != system.dim:
+        raise ShapeError(
+            f"the state has {x0.shape[-1] if x0.ndim else 1} numbers but this {type(system).__name__} has {system.dim}: "
+            f"x0 has shape {tuple(x0.shape)}.\nPass x0 of shape (*batch, {system.dim}), or leave it out."
+        )
+    if not x0.is_floating_point():
+        raise InputError(f"x0 is {x0.dtype}, but states are real numbers.\nPass x0.double().")
+    if not torch.isfinite(x0).all():
+        raise InputError(f"x0 has {int((~torch.isfinite(x0)).sum())} numbers that are not finite, out of {x0.numel()}.")
+    try:
+        batch = np.broadcast_shapes(x0.shape[:-1], batch)
+    except ValueError:
+        raise ShapeError(
+            f"x0 has batch axes {tuple(x0.shape[:-1])} but the parameters and inputs have {tuple(batch)}: they do not broadcast.\n"
+            "Give one of them an axis of length 1 where the other varies."
+        ) from None
+    ready = twin(system, dtype=x0.dtype, device=x0.device)
+    x = x0.expand(*batch, system.dim)
+    _check_step(ready, x)
+    return Front(ready, x, lived=torch.zeros(batch, dtype=torch.int64, device=x.device))
+
+
+def _device(system: System) -> torch.device:
+    return next((tensor.device for tensor in (*system.buffers(), *system.parameters())), torch.device("cpu"))
+
+
+def _check_step(system: System, x: Tensor) -> None:
+    if system.horizon is not None and system.horizon < 1:
+        raise HorizonError("this system has no step to take: its horizon is 0.")
+    with torch.no_grad():
+        try:
+            after = system.step(x, 0)
+        except RuntimeError as error:
+            if "dtype" in str(error):
+                raise InputError(
+                    f"the state is {x.dtype} but the system's function holds tensors of another dtype ({str(error).strip()}).\n"
+                    "Pass x0 in that dtype, or give the system the nn.Module itself, which is then cast."
+                ) from error
+            raise
+    if after.shape != x.shape:
+        raise ShapeError(
+            f"a step takes states of shape {tuple(x.shape)} to {tuple(after.shape)}: it must return the shape it was given.\n"
+            f"{type(system).__name__}.step must keep the batch axes and return {system.dim} numbers on the last."
+        )
+
+
+def check_steps(system: System, **counts: int) -> None:
+    """Refuse counts of steps that are negative, or that together exceed what the system can take."""
+    for name, count in counts.items():
+        if count < 0:
+            raise InputError(f"{name} is {count}; it counts steps, so it is 0 or more.")
+    total = sum(counts.values())
+    if system.horizon is not None and total > system.horizon:
+        asked = " + ".join(f"{name} {count}" for name, count in counts.items())
+        raise HorizonError(
+            f"{asked} = {total} steps were asked but this system can take {system.horizon}: its inputs end there.\n"
+            f"Ask for at most {system.horizon} steps, or drive it with an endless sx.Stream of its sequences."
+        )
+
+
+def trajectory(
+    system: System, x0: Tensor | None = None, steps: int = 1000, *, settle: int = 0, every: int = 1, seed: int = 0
+) -> Tensor:
+    """The orbit of x0: states x_settle, x_{settle+every}, …, x_{settle+steps}.
+
+    Args:
+        system: any System.
+        x0: initial states, shape (*batch, dim). Default: `system.initial_state()`.
+        steps: how many steps to take after the settling.
+        settle: how many steps to discard first.
+        every: keep one state in so many.
+        seed: for the system's initial state.
+
+    Returns:
+        Shape (steps // every + 1, *batch, dim), the first state included. A sample that leaves the finite numbers is NaN from
+        that step on. Differentiable in x0 and in the system's parameters.
+
+    Raises:
+        HorizonError: `settle + steps` exceeds the steps the system can take.
+    """
+    check_steps(system, settle=settle, steps=steps)
+    if every < 1:
+        raise InputError(f"every is {every}; it keeps one state in so many, so it is at least 1.")
+    front = begin(system, x0, seed=seed).advance(settle)
+    states = [front.x]
+    for _ in range(steps // every):
+        front = front.advance(every)
+        states.append(front.x)
+    return torch.stack(states)
+
+
+def watched(blocks: Iterable[Counted], total: int, label: str, show: bool) -> Iterator[Counted]:
+    """Pass the blocks of a run through, drawing a progress bar of their steps when asked."""
+    if not show:
+        yield from blocks
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total)
+        for block in blocks:
+            yield block
+            bar.advance(task, block.steps)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One of many equal parts of a task."""
+
+    index: int
+    steps: int = 1
+
+
+def watched_count(count: int, label: str, show: bool) -> Iterator[Tick]:
+    """0 … count − 1, with a progress bar when asked."""
+    return watched((Tick(i) for i in range(count)), count, label, show)

@@ -1,0 +1,96 @@
+"""Flows: a vector field and the method that follows it, as a system of steps dt."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from separatrix.errors import InputError
+from separatrix.solvers import SOLVERS
+from separatrix.system import Parametric, System
+from separatrix.tangent import climb
+from separatrix.twin import twin
+
+
+class Field(Parametric):
+    """A vector field with parameters:  ẋ = f(x, t).  A subclass defines `forward`, and its own tangents where they are hot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rung = 0
+
+    def forward(self, x: Tensor, t: float) -> Tensor:
+        """The velocity at x, shape (*batch, dim)."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward(x, t).")
+
+    def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """The velocity f(x, t) and Df(x, t) along the tangents v, rows of shape (*batch, k, dim). By forward AD."""
+        value, pushed, self.__dict__["_rung"] = climb(lambda y: self(y, t), x, v, self._rung)
+        return value, pushed
+
+
+class FunctionField(Field):
+    """A vector field from a function.
+
+    Args:
+        function: x ↦ ẋ, or (x, t) ↦ ẋ. An `nn.Module` is used through a twin.
+        time_dependent: call `function(x, t)`.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], *, time_dependent: bool = False) -> None:
+        super().__init__()
+        self.function = twin(function) if isinstance(function, nn.Module) else function
+        self.time_dependent = time_dependent
+
+    def forward(self, x: Tensor, t: float) -> Tensor:
+        """The function's value."""
+        return self.function(x, t) if self.time_dependent else self.function(x)
+
+
+class Flow(System):
+    r"""The flow of  ẋ = f(x, t),  followed by a one-step method with fixed step dt; step n begins at t = n dt.
+
+    Args:
+        field: x ↦ ẋ on states of shape (*batch, dim), or a `Field`, which may carry parameters and closed-form tangents.
+        dim: length of the state.
+        dt: step, in the field's unit of time.
+        method: a name in `SOLVERS`: "euler", "heun", "midpoint" or "rk4".
+        time_dependent: call `field(x, t)`.
+        start: where `initial_state` begins; None for the origin.
+
+    Raises:
+        InputError: the method is unknown, or dt is not a positive number.
+    """
+
+    def __init__(
+        self,
+        field: Callable[..., Tensor],
+        dim: int,
+        dt: float,
+        *,
+        method: str = "rk4",
+        time_dependent: bool = False,
+        start: tuple[float, ...] | None = None,
+    ) -> None:
+        if method not in SOLVERS:
+            raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
+        if not 0 < dt < float("inf"):
+            raise InputError(f"a flow's step is a positive number, not dt = {dt}.")
+        super().__init__(dim, dt=dt, start=start)
+        self.field = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
+        self.method = method
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The state a time dt later."""
+        return SOLVERS[self.method].step(self.field, x, n * self.dt, self.dt)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The exact derivative of the discrete step, by the same method on the variational equation."""
+        return SOLVERS[self.method].pushforward(self.field.pushforward, x, v, n * self.dt, self.dt)
+
+    def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """The field itself: its zeros are the flow's rest points, whatever the method."""
+        return self.field(x, n * self.dt)
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        return f"{super().extra_repr()}, method={self.method}"

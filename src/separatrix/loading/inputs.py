@@ -1,0 +1,110 @@
+"""Inputs from a file: `.npy`, `.npz`, `.pt` or `.csv`."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+from zlib import error as ZlibError
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from separatrix.errors import InputError
+from separatrix.loading.csv_file import read_csv
+from separatrix.loading.finding import existing_file, instead_of, listed, reading
+from separatrix.loading.torch_file import read_torch_file
+from separatrix.systems.drives import as_inputs
+
+SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".csv")
+AS_NUMBERS = "Save an array of numbers: numpy.save(file, array.astype(float))."
+
+
+def load_inputs(path: str | Path) -> Tensor:
+    """A network's inputs from a file, in the shape in which they were saved.
+
+    Args:
+        path: `.npy`; `.npz`, of one array or with the array's name, `file.npz:name`; `.pt`, a tensor; `.csv`, numbers
+            with an optional header line, a row a time step.
+
+    Returns:
+        Finite numbers. Floating point keeps its precision; integers are int64, as an `nn.Embedding` takes them; truth
+        values are float64. From a `.csv`: shape (time, columns).
+
+    Raises:
+        InputError: the file is missing, damaged or of another kind; it holds text, objects or complex numbers, nothing
+            at all, several arrays of which none is named, or numbers that are not finite.
+    """
+    file, member = _split_member(str(path))
+    file = existing_file(file, InputError)
+    if file.suffix.lower() not in SUFFIXES:
+        raise InputError(f"inputs are not read from {file.name}.\nSave them as one of {', '.join(SUFFIXES)}.")
+    with reading(file, InputError):
+        tensor = _read(file, member)
+    if tensor.numel() == 0:
+        raise InputError(f"the inputs in {path} are empty: shape {tuple(tensor.shape)}.\nSave at least one time step.")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        return as_inputs(tensor, f"the inputs in {path}")
+    return tensor.long()
+
+
+def _split_member(text: str) -> tuple[Path, str | None]:
+    """A file, and the name of an array in it."""
+    head, mark, member = text.rpartition(".npz:")
+    return (Path(head + ".npz"), member) if mark and not os.path.exists(text) else (Path(text), None)
+
+
+def _read(file: Path, member: str | None) -> Tensor:
+    suffix = file.suffix.lower()
+    if suffix == ".csv":
+        return read_csv(file)
+    return _read_pt(file) if suffix in (".pt", ".pth") else _tensor(_read_numpy(file, member), file)
+
+
+def _read_pt(file: Path) -> Tensor:
+    way_out = f"Save the inputs alone as a tensor: torch.save(inputs, '{file.name}')."
+    content = read_torch_file(file, InputError, way_out)
+    if not isinstance(content, Tensor):
+        keys = f" with the keys {listed(map(str, content))}" if isinstance(content, dict) else ""
+        raise InputError(f"{file} holds a {type(content).__name__}{keys}, not a tensor.\n{way_out}")
+    return content.detach().to_dense()
+
+
+def _read_numpy(file: Path, member: str | None) -> np.ndarray:
+    content = _without_pickle(file, lambda: np.load(file, allow_pickle=False))
+    if isinstance(content, np.ndarray):
+        return content
+    with content:
+        name = _member(file, content.files, member)
+        return _without_pickle(file, lambda: content[name])
+
+
+def _without_pickle(file: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (ValueError, EOFError, BadZipFile, ZlibError) as error:
+        if "Object arrays" in str(error):
+            raise InputError(f"{file} holds Python objects, not numbers.\n{AS_NUMBERS}") from error
+        raise InputError(f"{file} is not a NumPy file, or is damaged.\nSave it again with numpy.save or numpy.savez.") from error
+
+
+def _member(file: Path, names: list[str], wanted: str | None) -> str:
+    if wanted is not None and wanted not in names:
+        raise InputError(f"{file} has no array {wanted!r}.\n{instead_of(wanted, names, 'It holds')}")
+    if wanted is None and len(names) != 1:
+        raise InputError(f"{file} holds {len(names)} arrays: {listed(names)}.\nName one: {file}:{names[0] if names else 'name'}")
+    return wanted if wanted is not None else names[0]
+
+
+def _tensor(array: np.ndarray, file: Path) -> Tensor:
+    kind = array.dtype.kind
+    if kind not in "biufc":
+        what = {"U": "text", "S": "text", "M": "dates", "m": "durations", "V": "records"}.get(kind, "objects")
+        raise InputError(f"{file} holds {what} ({array.dtype}), not numbers.\n{AS_NUMBERS}")
+    if kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{file} holds integers up to {array.max()}, more than int64 has.\nSave them as floating point.")
+    if kind in "iu":
+        return torch.from_numpy(array.astype(np.int64))
+    wide = kind == "f" and array.dtype.itemsize > 8
+    return torch.from_numpy(array.astype(np.float64 if wide else array.dtype.newbyteorder("="), order="C"))

@@ -1,0 +1,312 @@
+"""The first noun: a System is a state x, one pure step x_{n+1} = F(x_n, n), and its derivative along tangents."""
+
+from collections.abc import Callable
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from separatrix.errors import InputError, ShapeError
+from separatrix.tangent import batch_innermost, climb, stack_batch_last
+from separatrix.twin import twin
+
+Number = float | Tensor
+
+
+class Parametric(nn.Module):
+    """Holds named parameters that broadcast against the batch, and can be copied with some of them replaced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ranks: dict[str, int] = {}
+
+    def hold(self, *, rank: int = 0, **parameters: Number) -> None:
+        """Keep parameters as attributes: numbers stay numbers, tensors follow `.to()` and keep their graph.
+
+        Args:
+            rank: how many trailing axes belong to each parameter itself (0: a number, 2: a matrix); those before are batch axes.
+        """
+        for name, value in parameters.items():
+            self._ranks[name] = rank
+            self.__dict__.pop(name, None)
+            self._buffers.pop(name, None)
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value, persistent=False)
+            else:
+                self.__dict__[name] = value
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The broadcast of all parameters' batch axes; a run's batch is its broadcast with that of x0."""
+        own = [
+            value.shape[: value.ndim - rank]
+            for name, rank in self._ranks.items()
+            if isinstance(value := getattr(self, name), Tensor)
+        ]
+        return np.broadcast_shapes(*own, *(child.batch_shape for child in self._parametric_children()))
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Every name that `at` accepts."""
+        return (*self._ranks, *(name for child in self._parametric_children() for name in child.parameter_names))
+
+    def at(self, **parameters: Number) -> Self:
+        """A copy with parameters replaced (autograd kept); this one is unchanged.
+
+        Args:
+            parameters: new values, numbers or tensors. A tensor may carry batch axes that the old value had not.
+
+        Raises:
+            InputError: there is no parameter of that name.
+        """
+        copy = twin(self)
+        for name, value in parameters.items():
+            if not copy._replace(name, value):
+                known = ", ".join(self.parameter_names) or "none"
+                raise InputError(f"{type(self).__name__} has no parameter {name!r}; it has: {known}.")
+        return copy
+
+    def _replace(self, name: str, value: Number) -> bool:
+        if name in self._ranks:
+            self.__dict__["_ranks"] = dict(self._ranks)
+            self.hold(rank=self._ranks[name], **{name: value})
+            return True
+        return any(child._replace(name, value) for child in self._parametric_children())
+
+    def _parametric_children(self) -> "list[Parametric]":
+        return [child for child in self.children() if isinstance(child, Parametric)]
+
+
+class System(Parametric):
+    r"""A discrete-time dynamical system  x_{n+1} = F(x_n, n)  on vectors of `dim` numbers.
+
+    A subclass defines `step`, which must be pure: the drive, the mini-batch and the noise of step n are functions of n and a
+    seed, so that a run can be replayed and two copies can be given the same noise. All else has a default.
+
+    Args:
+        dim: length of the state's last axis.
+        dt: time that one step takes, in the system's own unit.
+        horizon: how many steps the system can take; None when there is no end.
+        start: where `initial_state` begins; None for the origin.
+    """
+
+    def __init__(self, dim: int, *, dt: float = 1.0, horizon: int | None = None, start: tuple[float, ...] | None = None) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ShapeError(f"a state has at least 1 number, not {dim}.")
+        self.dim = dim
+        self.dt = dt
+        self.horizon = horizon
+        self.start = start
+        self._rung = 0
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The next state F(x, n), shape (*batch, dim) → (*batch, dim)."""
+        raise NotImplementedError(f"{type(self).__name__} defines no step(x, n).")
+
+    def forward(self, x: Tensor, n: int = 0) -> Tensor:
+        """The same as `step`."""
+        return self.step(x, n)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """F(x, n) and DF(x, n) along the tangents v, which are rows: (*batch, k, dim) → (*batch, k, dim).
+
+        By forward AD; a system whose derivative is hot or has a closed form defines its own.
+        """
+        value, pushed, self.__dict__["_rung"] = climb(lambda y: self.step(y, n), x, v, self._rung)
+        return value, pushed
+
+    def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
+        """The time that the step from x at n takes; a number, or shape (*batch)."""
+        return self.dt
+
+    def width(self, n: int) -> int:
+        """Numbers in the state before step n."""
+        return self.dim
+
+    def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """What is zero at rest, shape (*batch, dim): F(x, n) − x for a map; a flow gives its field."""
+        return self.step(x, n) - x
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """States to begin from, float64, shape (*batch, dim): the natural start; in a batch, scattered by 1 % about it."""
+        if self.start is None:
+            return torch.zeros(*batch, self.dim, dtype=torch.float64)
+        start = torch.tensor(self.start, dtype=torch.float64).expand(*batch, self.dim)
+        if not batch:
+            return start.clone()
+        noise = torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        return start + 0.01 * start.abs().mean().clamp(min=0.1) * noise
+
+    def pack(self, state: Tensor) -> Tensor:
+        """The state vector of what the system's users call a state."""
+        return state
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """What the system's users call a state, of a state vector."""
+        return x
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        held = [f"{name}={value:g}" for name in self._ranks if isinstance(value := getattr(self, name), int | float)]
+        return ", ".join([f"dim={self.dim}", *([f"dt={self.dt:g}"] if self.dt != 1 else []), *held])
+
+
+class Map(System):
+    """A system from a function.
+
+    Args:
+        function: x ↦ F(x), or (x, n) ↦ F(x, n), on states of shape (*batch, dim). An `nn.Module` is used through a twin, so that
+            its dtype, mode and tensors stay as they are.
+        dim: length of the state.
+        time_dependent: call `function(x, n)`.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], dim: int, *, time_dependent: bool = False) -> None:
+        super().__init__(dim)
+        self.function = twin(function) if isinstance(function, nn.Module) else function
+        self.time_dependent = time_dependent
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The function's value."""
+        return self.function(x, n) if self.time_dependent else self.function(x)
+
+
+class Driven(System):
+    """A system with an input: step(x, n) = advance(x, drive(n)). A subclass defines `drive` and `advance`."""
+
+    def drive(self, n: int) -> Tensor:
+        """The input of step n, shape (*batch, inputs)."""
+        raise NotImplementedError(f"{type(self).__name__} defines no drive(n).")
+
+    def advance(self, x: Tensor, u: Tensor) -> Tensor:
+        """The next state under the input u."""
+        raise NotImplementedError(f"{type(self).__name__} defines no advance(x, u).")
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The next state under the input of step n."""
+        return self.advance(x, self.drive(n))
+
+    def frozen(self, n: int) -> "Frozen":
+        """The autonomous system whose input is always that of step n."""
+        return Frozen(self, n)
+
+
+class Frozen(System):
+    """A time-dependent system held at one instant: x ↦ F(x, n) with n fixed.
+
+    Args:
+        system: any system.
+        n: the instant.
+    """
+
+    def __init__(self, system: System, n: int) -> None:
+        super().__init__(system.dim, dt=system.dt, start=system.start)
+        self.system = system
+        self.n = n
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's step at the fixed instant."""
+        return self.system.step(x, self.n)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The inner system's, at the fixed instant."""
+        return self.system.pushforward(x, v, self.n)
+
+    def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's, at the fixed instant."""
+        return self.system.residual(x, self.n)
+
+    def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
+        """The inner system's, at the fixed instant."""
+        return self.system.elapsed(x, self.n)
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """The inner system's."""
+        return self.system.initial_state(batch, seed)
+
+
+class Iterate(System):
+    """The p-th iterate F^p of a system, as a system: one step is p steps.
+
+    Args:
+        system: any system.
+        p: how many steps make one, at least 1.
+    """
+
+    def __init__(self, system: System, p: int) -> None:
+        if p < 1:
+            raise InputError(f"an iterate takes at least 1 step, not {p}.")
+        horizon = None if system.horizon is None else system.horizon // p
+        super().__init__(system.dim, dt=p * system.dt, horizon=horizon, start=system.start)
+        self.system = system
+        self.p = p
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """P steps of the inner system."""
+        for i in range(n * self.p, (n + 1) * self.p):
+            x = self.system.step(x, i)
+        return x
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """P pushforwards of the inner system."""
+        for i in range(n * self.p, (n + 1) * self.p):
+            x, v = self.system.pushforward(x, v, i)
+        return x, v
+
+    def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
+        """The time of the p steps together."""
+        total: float | Tensor = 0.0
+        for i in range(n * self.p, (n + 1) * self.p):
+            total = total + self.system.elapsed(x, i)
+            x = self.system.step(x, i)
+        return total
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """The inner system's."""
+        return self.system.initial_state(batch, seed)
+
+
+class Compiled(System):
+    """A system whose step and pushforward go through `torch.compile`: for small systems in large batches.
+
+    Args:
+        system: any system whose step is traceable: no branch on the state's values.
+    """
+
+    def __init__(self, system: System) -> None:
+        super().__init__(system.dim, dt=system.dt, horizon=system.horizon, start=system.start)
+        self.system = system
+        self._step = torch.compile(type(system).step)
+        self._pushforward = torch.compile(type(system).pushforward)
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's, compiled."""
+        return self._step(self.system, batch_innermost(x), n)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The inner system's, compiled."""
+        return self._pushforward(self.system, batch_innermost(x), batch_innermost(v), n)
+
+    def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
+        """The inner system's."""
+        return self.system.elapsed(x, n)
+
+    def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's."""
+        return self.system.residual(x, n)
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """The inner system's."""
+        return self.system.initial_state(batch, seed)
+
+
+def components(*parts: Tensor) -> Tensor:
+    """A state from its components, or tangents from theirs: each (*batch) or (*batch, k) → (*batch[, k], dim)."""
+    return stack_batch_last(parts, dim=-1)
+
+
+def along_tangents(parameter: Number) -> Number:
+    """A parameter of shape (*batch), ready to multiply components of tangents, (*batch, k)."""
+    return parameter[..., None] if isinstance(parameter, Tensor) else parameter

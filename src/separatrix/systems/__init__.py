@@ -1,0 +1,58 @@
+"""Ready-made systems by name: what the command line, the explorer, the docs and the conformance tests go through."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.system import System
+from separatrix.systems import classic
+from separatrix.systems.drives import Stream
+from separatrix.systems.recurrent import Recurrent
+
+
+def noisy_rnn() -> Recurrent:
+    """A tanh network of 8 units, driven by 64 steps of noise."""
+    return Recurrent(_seeded(nn.RNN, gain=1.5), _noise(64, 3))
+
+
+def noisy_gru() -> Recurrent:
+    """Two layers of 6 gated units, driven by an endless stream of noise in 4 copies."""
+    return Recurrent(_seeded(nn.GRU, hidden_size=6, num_layers=2, gain=2.0), Stream(_noise(8, 16, 3), copies=4))
+
+
+def noisy_lstm() -> Recurrent:
+    """A long short-term memory of 6 units, projected to 4, driven by 64 steps of noise."""
+    return Recurrent(_seeded(nn.LSTM, hidden_size=6, proj_size=4, gain=2.0), _noise(64, 3))
+
+
+def _seeded(kind: type[nn.Module], *, hidden_size: int = 8, gain: float = 1.0, **options: int) -> nn.Module:
+    """A recurrent module with uniform weights of its own seed; the constructor's draws on the global one are undone."""
+    with torch.random.fork_rng(devices=[]):
+        module = kind(3, hidden_size, dtype=torch.float64, **options)
+    generator = torch.Generator().manual_seed(0)
+    bound = gain / math.sqrt(hidden_size)
+    for weight in module.parameters():
+        nn.init.uniform_(weight, -bound, bound, generator=generator)
+    return module
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+SYSTEMS: dict[str, Callable[[], System]] = {
+    "logistic": classic.logistic,
+    "henon": classic.henon,
+    "standard_map": classic.standard_map,
+    "towel": classic.towel,
+    "lorenz63": classic.lorenz63,
+    "rossler": classic.rossler,
+    "lorenz96": classic.lorenz96,
+    "pendulum": classic.pendulum,
+    "double_pendulum": classic.double_pendulum,
+    "rnn": noisy_rnn,
+    "gru": noisy_gru,
+    "lstm": noisy_lstm,
+}

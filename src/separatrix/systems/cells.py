@@ -1,0 +1,190 @@
+"""The standard recurrent cells and their closed-form tangents, as functions of one layer's weights.
+
+Shapes: an input u is (*batch, inputs), a hidden state h (*batch, hidden), tangents carry an axis k before the last. A weight is
+(*networks, rows, columns), where the axes before the matrix broadcast against the batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+MANY_TANGENTS = 12  # from here on, one product with the summed Jacobian beats one product per gate
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One layer's weights under PyTorch's names; biases and the projection may be missing."""
+
+    w_ih: Tensor
+    w_hh: Tensor
+    b_ih: Tensor | None = None
+    b_hh: Tensor | None = None
+    w_hr: Tensor | None = None
+
+
+class Cell(Protocol):
+    """One layer's step and its tangents; a state is a tuple, (h,) or (h, c)."""
+
+    gates: int
+
+    def step(self, w: LayerWeights, u: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The next state."""
+        ...
+
+    def pushforward(
+        self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The next state and its tangents; `du` is None where the input has none."""
+        ...
+
+
+class TanhCell:
+    """h' = tanh(W_ih u + b_ih + W_hh h + b_hh), as `nn.RNN`."""
+
+    gates = 1
+
+    def step(self, w: LayerWeights, u: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The next (h,)."""
+        return (self.activation(affine(u, w.w_ih, w.b_ih) + affine(state[0], w.w_hh, w.b_hh)),)
+
+    def pushforward(
+        self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Dh' = φ' ∘ (W_ih du + W_hh dh)."""
+        (h,) = self.step(w, u, state)
+        pushed = product(tangents[0], w.w_hh)
+        if du is not None:
+            pushed = pushed + product(du, w.w_ih)
+        return (h,), (self.slope(h)[..., None, :] * pushed,)
+
+    def activation(self, a: Tensor) -> Tensor:
+        """φ."""
+        return a.tanh()
+
+    def slope(self, h: Tensor) -> Tensor:
+        """φ' by its value."""
+        return 1 - h * h
+
+
+class ReluCell(TanhCell):
+    """h' = relu(W_ih u + b_ih + W_hh h + b_hh), as `nn.RNN(nonlinearity="relu")`; the slope at 0 is 0, as PyTorch's."""
+
+    def activation(self, a: Tensor) -> Tensor:
+        """φ."""
+        return a.relu()
+
+    def slope(self, h: Tensor) -> Tensor:
+        """φ' by its value."""
+        return (h > 0).to(h.dtype)
+
+
+class GruCell:
+    """r, z = σ(…), n = tanh(W_in u + b_in + r ∘ (W_hn h + b_hn)), h' = (1 − z) ∘ n + z ∘ h, as `nn.GRU`."""
+
+    gates = 3
+
+    def step(self, w: LayerWeights, u: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The next (h,)."""
+        _, z, n, _ = self._gates(w, u, state[0])
+        return (n + z * (state[0] - n),)
+
+    def pushforward(
+        self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Dh' = z ∘ dh + Σ over gates of (∂h'/∂gate) ∘ (W_gate (du, dh))."""
+        (h,) = state
+        r, z, n, recurrent = self._gates(w, u, h)
+        by_n = (1 - z) * (1 - n * n)
+        by_r = by_n * recurrent * r * (1 - r)
+        by_z = (h - n) * z * (1 - z)
+        pushed = through(tangents[0], w.w_hh, (by_r, by_z, by_n * r), carry=z)
+        if du is not None:
+            pushed = pushed + through(du, w.w_ih, (by_r, by_z, by_n))
+        return (n + z * (h - n),), (pushed,)
+
+    def _gates(self, w: LayerWeights, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        from_input = affine(u, w.w_ih, w.b_ih).chunk(3, dim=-1)
+        from_state = affine(h, w.w_hh, w.b_hh).chunk(3, dim=-1)
+        r = (from_input[0] + from_state[0]).sigmoid()
+        z = (from_input[1] + from_state[1]).sigmoid()
+        return r, z, (from_input[2] + r * from_state[2]).tanh(), from_state[2]
+
+
+class LstmCell:
+    """i, f, o = σ(…), g = tanh(…), c' = f ∘ c + i ∘ g, h' = o ∘ tanh c' (projected by W_hr if there is one), as `nn.LSTM`."""
+
+    gates = 4
+
+    def step(self, w: LayerWeights, u: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The next (h, c)."""
+        i, f, g, o = self._gates(w, u, state[0])
+        c = f * state[1] + i * g
+        return project(o * c.tanh(), w.w_hr), c
+
+    def pushforward(
+        self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Dc' = f ∘ dc + Σ over i, f, g;  dh' = o (1 − tanh² c') ∘ dc' + tanh c' ∘ do."""
+        h, c = state
+        dh, dc = tangents
+        i, f, g, o = self._gates(w, u, h)
+        after = f * c + i * g
+        squashed = after.tanh()
+        to_cell = (g * i * (1 - i), c * f * (1 - f), i * (1 - g * g))
+        to_output = (squashed * o * (1 - o),)
+        hidden = g.shape[-1]
+        cell_hh, output_hh = w.w_hh.split((3 * hidden, hidden), dim=-2)
+        cell = through(dh, cell_hh, to_cell)
+        output = through(dh, output_hh, to_output)
+        if du is not None:
+            cell_ih, output_ih = w.w_ih.split((3 * hidden, hidden), dim=-2)
+            cell = cell + through(du, cell_ih, to_cell)
+            output = output + through(du, output_ih, to_output)
+        cell = cell + f[..., None, :] * dc
+        output = output + (o * (1 - squashed * squashed))[..., None, :] * cell
+        return (project(o * squashed, w.w_hr), after), (output if w.w_hr is None else product(output, w.w_hr), cell)
+
+    def _gates(self, w: LayerWeights, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        i, f, g, o = (affine(u, w.w_ih, w.b_ih) + affine(h, w.w_hh, w.b_hh)).chunk(4, dim=-1)
+        return i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """W x + b for vectors x, (*batch, columns) → (*batch, rows)."""
+    y = x @ weight.mT if weight.ndim == 2 else (weight @ x[..., None])[..., 0]
+    return y if bias is None else y + bias
+
+
+def project(h: Tensor, weight: Tensor | None) -> Tensor:
+    """W_hr h, or h where there is no projection."""
+    return h if weight is None else affine(h, weight, None)
+
+
+def product(v: Tensor, weight: Tensor) -> Tensor:
+    """The tangents v (rows) through a weight: v Wᵀ, all of the batch in one product when the weight is shared."""
+    return v @ weight.mT
+
+
+def through(v: Tensor, weight: Tensor, coefficients: Sequence[Tensor], carry: Tensor | None = None) -> Tensor:
+    r"""Σ_g c_g ∘ (W_g v), plus carry ∘ v, for tangents v as rows and a weight of stacked gates.
+
+    With many tangents the sum over gates goes into the matrix first, J = Σ_g diag(c_g) W_g + diag(carry): one product of the
+    state's width instead of one per gate.
+    """
+    if v.shape[-2] >= MANY_TANGENTS and len(coefficients) > 1:
+        gates = weight.unflatten(-2, (len(coefficients), -1))
+        jacobian = torch.einsum("...gi,...gij->...ij", torch.stack(list(coefficients), dim=-2), gates)
+        if carry is not None:
+            jacobian.diagonal(dim1=-2, dim2=-1).add_(carry)
+        return v @ jacobian.mT
+    pushed = product(v, weight).unflatten(-1, (len(coefficients), -1)).unbind(-2)
+    total = coefficients[0][..., None, :] * pushed[0]
+    for c, part in zip(coefficients[1:], pushed[1:], strict=True):
+        total = torch.addcmul(total, c[..., None, :], part)
+    return total if carry is None else torch.addcmul(total, carry[..., None, :], v)
+
+
+CELLS: dict[str, Cell] = {"RNN_TANH": TanhCell(), "RNN_RELU": ReluCell(), "GRU": GruCell(), "LSTM": LstmCell()}

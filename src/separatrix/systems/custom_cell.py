@@ -1,0 +1,149 @@
+"""A recurrent cell of the user's own, (u, state) → state or (out, state), as a function of a state vector."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from separatrix.errors import ShapeError, UnsupportedModuleError
+from separatrix.system import Parametric
+from separatrix.systems.standard_network import check_finite
+from separatrix.tangent import climb
+from separatrix.twin import twin
+
+Structure = Any  # a tensor, or nested tuples and lists of tensors
+
+
+class CustomCell(Parametric):
+    """Any module of signature (u, state) → state or (out, state); the state a tensor or nested tuples of tensors.
+
+    Args:
+        modules: one cell, or several equal ones (an ensemble).
+        example: a state without batch axes; None reads `hidden_size` from the module.
+    """
+
+    batch_first = False
+
+    def __init__(self, modules: Sequence[nn.Module], example: Structure = None) -> None:
+        super().__init__()
+        first = modules[0]
+        for module in modules:
+            for name, p in module.named_parameters():
+                check_finite(name, [p])
+        self.label = type(first).__name__
+        self.networks = len(modules)
+        self.inputs: int | None = getattr(first, "input_size", None)
+        self.cell = twin(first)
+        self._rung = 0
+        self.stacked = Parametric()
+        self._names: list[tuple[str, str]] = []
+        if len(modules) > 1:
+            self._hold_stacked(modules)
+        example = self._from_hidden_size(first) if example is None else example
+        self.shapes = [tuple(part.shape) for part in flatten(example)]
+        self.structure = skeleton(example)
+        self.dim = sum(torch.Size(shape).numel() for shape in self.shapes)
+        self._returns_output = self._trial(example)
+
+    @property
+    def input_form(self) -> str:
+        """The shapes that the cell takes, in words."""
+        return f"inputs of shape (time, {self.inputs or 'inputs'}) or (time, batch, {self.inputs or 'inputs'})"
+
+    def step(self, x: Tensor, u: Tensor) -> Tensor:
+        """The state vector after the input u."""
+        if self.networks == 1:
+            return self._call(self.cell, x, u)
+        tensors = {name: getattr(self.stacked, key) for name, key in self._names}
+
+        def one(weights: dict[str, Tensor], x: Tensor, u: Tensor) -> Tensor:
+            return self._call(lambda *inputs: functional_call(self.cell, weights, inputs), x, u)
+
+        u = u.expand(*x.shape[:-1], u.shape[-1])
+        return vmap(one, in_dims=(0, -2, -2), out_dims=-2)(tensors, x, u)
+
+    def pushforward(self, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The state vector after the input u, and its tangents, by automatic differentiation."""
+        value, pushed, self.__dict__["_rung"] = climb(lambda y: self.step(y, u), x, v, self._rung)
+        return value, pushed
+
+    def pack(self, *parts: Structure) -> Tensor:
+        """The cell's state, with batch axes → (*batch, dim)."""
+        tensors = flatten(parts[0] if len(parts) == 1 else parts)
+        if len(tensors) != len(self.shapes):
+            raise ShapeError(f"{len(tensors)} tensors were given but this {self.label}'s state has {len(self.shapes)}.")
+        return torch.cat([t.flatten(t.ndim - len(s)) if s else t[..., None] for t, s in zip(tensors, self.shapes, strict=True)], -1)
+
+    def unpack(self, x: Tensor) -> Structure:
+        """(*batch, dim) → the cell's state."""
+        pieces = x.split([torch.Size(shape).numel() for shape in self.shapes], dim=-1)
+        parts = [piece.reshape(*x.shape[:-1], *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        return fill(self.structure, iter(parts))
+
+    def _call(self, cell: Any, x: Tensor, u: Tensor) -> Tensor:
+        """Cells are written for one batch axis, so the run's axes are folded into one."""
+        batch = x.shape[:-1]
+        u = u.expand(*batch, u.shape[-1]).reshape(-1, u.shape[-1])
+        result = cell(u, self.unpack(x.reshape(-1, self.dim)))
+        return self.pack(result[1] if self._returns_output else result).reshape(*batch, self.dim)
+
+    def _from_hidden_size(self, cell: nn.Module) -> Tensor:
+        width = getattr(cell, "hidden_size", None)
+        if not isinstance(width, int):
+            raise UnsupportedModuleError(
+                f"{type(cell).__name__} is no known recurrent module, and has no hidden_size that tells its state's width.\n"
+                "Pass state=, an example of its state without batch axes (or the recurrent module inside your model: model.rnn)."
+            )
+        return torch.zeros(width)
+
+    def _trial(self, example: Structure) -> bool:
+        """Whether the cell returns (out, state) rather than its state, told by one call."""
+        like = next(iter(self.cell.parameters()), next(iter(self.cell.buffers()), torch.zeros(())))
+        zeros = [torch.zeros(1, *shape, dtype=like.dtype, device=like.device) for shape in self.shapes]
+        u = torch.zeros(1, self.inputs or 1, dtype=like.dtype, device=like.device)
+        try:
+            with torch.no_grad():
+                result = self.cell(u, fill(self.structure, iter(zeros)))
+        except Exception as error:  # the user's code: whatever it raises is the message
+            raise UnsupportedModuleError(
+                f"{self.label}(u, state) failed on a batch of 1 with zero inputs and zero state: {type(error).__name__}: {error}\n"
+                "A cell takes (u, state) and returns its new state, or (out, state); give it input_size, or pass state=."
+            ) from error
+        wanted = [(1, *shape) for shape in self.shapes]
+        if skeleton(result) == self.structure and [tuple(t.shape) for t in flatten(result)] == wanted:
+            return False
+        if isinstance(result, tuple | list) and len(result) == 2 and skeleton(result[1]) == self.structure:
+            return True
+        got = [tuple(t.shape) for t in flatten(result)]
+        raise ShapeError(f"{self.label} was given a state of shapes {wanted} and returned shapes {got}: no state to step with.")
+
+    def _hold_stacked(self, modules: Sequence[nn.Module]) -> None:
+        states = [{**dict(module.named_parameters()), **dict(module.named_buffers())} for module in modules]
+        shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]
+        if any(shape != shapes[0] for shape in shapes):
+            raise ShapeError("an ensemble's networks have equal shapes, but these differ.\nMeasure them one by one.")
+        for name, tensor in states[0].items():
+            key = name.replace(".", "_")
+            self._names.append((name, key))
+            self.stacked.hold(rank=tensor.ndim, **{key: torch.stack([state[name] for state in states])})
+
+
+def flatten(state: Structure) -> list[Tensor]:
+    """The tensors of a nested state, in order."""
+    if isinstance(state, Tensor):
+        return [state]
+    if isinstance(state, tuple | list):
+        return [tensor for part in state for tensor in flatten(part)]
+    raise UnsupportedModuleError(f"a cell's state is a tensor or tuples of tensors, not {type(state).__name__}.")
+
+
+def skeleton(state: Structure) -> Any:
+    """The nesting of a state, its tensors forgotten."""
+    return None if isinstance(state, Tensor) else tuple(skeleton(part) for part in state)
+
+
+def fill(structure: Any, tensors: Any) -> Structure:
+    """The inverse of `flatten`."""
+    return next(tensors) if structure is None else tuple(fill(part, tensors) for part in structure)

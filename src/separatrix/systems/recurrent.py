@@ -1,0 +1,137 @@
+"""Recurrent networks driven by data, as systems: the state is every layer's h (and c)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.system import Driven
+from separatrix.systems.custom_cell import CustomCell
+from separatrix.systems.drives import Constant, Drive, Sequential, as_inputs
+from separatrix.systems.standard_network import STANDARD, StandardNetwork, describe
+
+
+class Recurrent(Driven):
+    r"""A recurrent network as a dynamical system  x_{n+1} = F(x_n, u_n),  with closed-form tangents for the standard cells.
+
+    The state is (h_1 … h_L) of all layers, then (c_1 … c_L) for an LSTM; `pack` and `unpack` translate from and to what the
+    module itself takes. The module is not changed: its weights are cast to the state's dtype, dropout is off. Gradients reach
+    its parameters.
+
+    Args:
+        module: `nn.RNN`, `nn.GRU` or `nn.LSTM` (stacked, biased or not, projected), an `nn.RNNCell`, `nn.GRUCell` or
+            `nn.LSTMCell`, or any cell of signature (u, state) → state or (out, state). A list of equal modules is an ensemble: its
+            axis is the last of the batch.
+        inputs: what the module takes: (time, inputs), or batched, (time, batch, inputs) or (batch, time, inputs) when the
+            module is `batch_first`. A cell takes time first. Or a `Drive`, such as `sx.Stream`.
+        constant: one input, (*batch, inputs), for every step, instead of `inputs`. Neither: zeros.
+        state: for a cell of your own, an example of its state without batch axes (a tensor or a tuple of them), where
+            `hidden_size` does not tell.
+
+    Raises:
+        UnsupportedModuleError: the module is bidirectional, or has no step (state, input) → state.
+        ShapeError: the inputs' rank or width is not the module's.
+        InputError: inputs or weights are not finite, or both `inputs` and `constant` are given.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module | Sequence[nn.Module],
+        inputs: Any = None,
+        *,
+        constant: Any = None,
+        state: Any = None,
+    ) -> None:
+        modules = list(module) if isinstance(module, list | tuple | nn.ModuleList) else [module]
+        network = _network(modules, state)
+        drive = _drive(network, inputs, constant)
+        super().__init__(network.dim, horizon=drive.horizon)
+        self.network = network
+        self.source = drive
+
+    def drive(self, n: int) -> Tensor:
+        """The input of step n, shape (*batch, inputs)."""
+        return self.source(n)
+
+    def advance(self, x: Tensor, u: Tensor) -> Tensor:
+        """The state after reading the input u."""
+        return self.network.step(x, u.to(x))
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The state after step n and its tangents: closed form for the standard cells, forward AD for others."""
+        return self.network.pushforward(x, v, self.drive(n).to(x))
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """Zeros, as the module's own, when inputs drive it; without inputs (where zero may be a rest point), uniform in ±1."""
+        if not isinstance(self.source, Constant):
+            return torch.zeros(*batch, self.dim, dtype=torch.float64)
+        uniform = torch.rand(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        return 2 * uniform - 1
+
+    def pack(self, *state: Tensor) -> Tensor:
+        """The state vector, (*batch, dim), of the module's own state: h_n, or (h_n, c_n), shape (layers, *batch, hidden)."""
+        parts = state[0] if len(state) == 1 and isinstance(state[0], tuple | list) else state
+        return self.network.pack(*parts)
+
+    def unpack(self, x: Tensor) -> Any:
+        """The module's own state of a state vector: h_n, or (h_n, c_n)."""
+        return self.network.unpack(x)
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        length = "endless" if self.horizon is None else f"{self.horizon} steps"
+        return f"dim={self.dim}, {self.network.label}, inputs {length}"
+
+
+def _network(modules: list[nn.Module], state: Any) -> StandardNetwork | CustomCell:
+    if not modules:
+        raise InputError("an ensemble has at least 1 network; the list is empty.")
+    if len({type(module) for module in modules}) > 1:
+        kinds = ", ".join(sorted({type(module).__name__ for module in modules}))
+        raise UnsupportedModuleError(f"an ensemble's networks are of one kind, but these are {kinds}.\nMeasure them one by one.")
+    first = modules[0]
+    if not isinstance(first, nn.Module):
+        raise UnsupportedModuleError(f"{type(first).__name__} is no nn.Module.\nWrap a function of the state with sx.Map(f, dim).")
+    if getattr(first, "bidirectional", False):
+        raise UnsupportedModuleError(
+            f"this {describe(first)} is bidirectional: its backward half reads the future, so no state steps forward.\n"
+            "Measure one direction: build the same module with bidirectional=False and load the weights without '_reverse'."
+        )
+    return StandardNetwork(modules) if isinstance(first, STANDARD) else CustomCell(modules, state)
+
+
+def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) -> Drive:
+    if inputs is not None and constant is not None:
+        raise InputError("inputs and constant were both given.\nPass a sequence as inputs, or one input as constant.")
+    if isinstance(inputs, PackedSequence):
+        raise InputError(
+            "packed sequences end at different steps, so a batch of them has no common horizon.\n"
+            "Pass one sequence at a time, a padded tensor cut to the shortest, or an sx.Stream of equal pieces."
+        )
+    if isinstance(inputs, Drive):
+        drive = inputs
+    elif inputs is not None:
+        drive = Sequential(_time_first(network, as_inputs(inputs)))
+    elif constant is not None:
+        drive = Constant(as_inputs(constant, "the constant input"))
+    else:
+        drive = Constant(torch.zeros(network.inputs or 0, dtype=torch.float64))
+    width = drive(0).shape[-1]
+    if network.inputs is not None and width != network.inputs:
+        raise ShapeError(
+            f"the inputs have {width} numbers per step but this {network.label} takes {network.inputs}.\nPass {network.input_form}."
+        )
+    return drive
+
+
+def _time_first(network: StandardNetwork | CustomCell, values: Tensor) -> Tensor:
+    if values.ndim not in (2, 3):
+        raise ShapeError(f"the inputs have shape {tuple(values.shape)}, {values.ndim} axes.\nPass {network.input_form}.")
+    if 0 in values.shape:
+        raise ShapeError(f"the inputs are empty: shape {tuple(values.shape)}.\nPass {network.input_form}.")
+    if values.ndim == 3 and network.batch_first:
+        values = values.transpose(0, 1)
+    return values.unsqueeze(-2) if values.ndim == 3 and network.networks > 1 else values

@@ -1,0 +1,163 @@
+"""Derivatives of a callable along tangents and cotangents, whatever the callable is made of.
+
+Tangents are rows: `v` has shape (*batch, k, dim), one state's k tangents under each other.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from traceback import walk_tb
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from separatrix.errors import UnsupportedModuleError
+
+Function = Callable[[Tensor], Tensor]
+
+# Note [Ladder of tangents]
+# Forward AD is what we want: k tangents for the price of about k forward passes, no graph. Three things stand in the way:
+# vmap refuses modules that write to buffers or draw on data (so: one tangent after the other); fused kernels (mkldnn and
+# cuDNN recurrent layers, flash and memory-efficient attention) have no forward derivative (so: the plain kernels); and a few
+# operators have none at all (so: the derivative of the vector-Jacobian product, which needs only reverse mode, twice).
+# Never a finite difference: it would be wrong by 1e-8 and nobody would know.
+
+
+def pushforward(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    r"""f(x) and the tangents carried along,  v ↦ Df(x) v.
+
+    Args:
+        f: maps (*batch, dim) to (*batch, width), each batch item on its own.
+        x: states, shape (*batch, dim).
+        v: tangents as rows, shape (*batch, k, dim).
+
+    Returns:
+        f(x), shape (*batch, width), and the pushed tangents, shape (*batch, k, width).
+
+    Raises:
+        UnsupportedModuleError: neither forward nor twice-reverse differentiation goes through f.
+    """
+    value, pushed, _ = climb(f, x, v, 0)
+    return value, pushed
+
+
+def climb(f: Function, x: Tensor, v: Tensor, rung: int) -> tuple[Tensor, Tensor, int]:
+    """`pushforward` from a given rung of the ladder, with the rung that held. See Note [Ladder of tangents]."""
+    failures: list[Exception] = []
+    for height in range(rung, len(LADDER)):
+        try:
+            value, pushed = LADDER[height](f, x, v)
+            return value, pushed, height
+        except (RuntimeError, NotImplementedError, ValueError) as failure:
+            if height == rung:
+                f(x)  # an error of f's own is f's to tell, not the ladder's
+            failures.append(failure)
+    raise UnsupportedModuleError(
+        f"no derivative goes through {_layer(failures)}: {_first_line(failures[-1])} (forward mode: {_first_line(failures[0])}).\n"
+        f"Replace the operator named here by one that can be differentiated, or give the system its own pushforward."
+    )
+
+
+def jacobian(f: Function, x: Tensor) -> Tensor:
+    """The dense Jacobian ∂f_i/∂x_j, shape (*batch, width, dim), of f at states x of shape (*batch, dim)."""
+    identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(*x.shape[:-1], -1, -1)
+    return pushforward(f, x, identity)[1].mT
+
+
+def pullback(f: Function, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """f(x) and the cotangents carried back, w ↦ Df(x)ᵀ w; `w` as rows, shape (*batch, k, width) → (*batch, k, dim)."""
+    value, back = torch.func.vjp(f, x)[:2]
+    rows = [back(row)[0] for row in w.unbind(-2)]
+    return value, torch.stack(rows, dim=-2)
+
+
+def stack_batch_last(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """`torch.stack` at a negative `dim`, with the batch axes innermost in memory.
+
+    A batch of small states is then a structure of arrays: each component's slice is contiguous, and elementwise work on it runs
+    at the speed of the vector unit.
+    """
+    turned = [part.permute(tuple(reversed(range(part.ndim)))) for part in torch.broadcast_tensors(*parts)]
+    stacked = torch.stack(turned, dim=-1 - dim)
+    return stacked.permute(tuple(reversed(range(stacked.ndim))))
+
+
+def batch_innermost(x: Tensor) -> Tensor:
+    """The same numbers with the batch axes innermost in memory; no copy where they already are."""
+    turned = tuple(reversed(range(x.ndim)))
+    return x.permute(turned).contiguous().permute(turned)
+
+
+def _all_at_once(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return vmap(lambda tangent: _along(f, x, tangent), in_dims=-2, out_dims=(None, -2), randomness="same")(v)
+
+
+def _along(f: Function, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
+    return jvp(f, (x,), (tangent,))  # pyright: ignore[reportReturnType]  (a third value only with has_aux)
+
+
+def _all_at_once_in_plain_kernels(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    with plain_kernels():
+        return _all_at_once(f, x, v)
+
+
+def _one_by_one(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    with plain_kernels():
+        pairs = [_along(f, x, tangent) for tangent in v.unbind(-2)]
+        value = pairs[0][0] if pairs else f(x)
+        return value, torch.stack([pushed for _, pushed in pairs], dim=-2)
+
+
+def _twice_reverse(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """J v as the derivative of w ↦ Jᵀ w, which is linear in w, so that the point w = 0 is as good as any."""
+    keep = torch.is_grad_enabled() and (v.requires_grad or x.requires_grad or f(x).requires_grad)
+    with plain_kernels(), torch.inference_mode(False), torch.enable_grad():
+        state = x if x.requires_grad else x.detach().clone().requires_grad_()
+        value = f(state)
+        w = torch.zeros_like(value, requires_grad=True)
+        (back,) = torch.autograd.grad(value, state, w, create_graph=True)
+        rows = [torch.autograd.grad(back, w, row.clone(), create_graph=keep, retain_graph=True)[0] for row in v.unbind(-2)]
+    pushed = torch.stack(rows, dim=-2)
+    return (value, pushed) if keep else (value.detach(), pushed.detach())
+
+
+LADDER = (_all_at_once, _all_at_once_in_plain_kernels, _one_by_one, _twice_reverse)
+
+
+def plain_kernels() -> ExitStack:
+    """A context without the fused kernels that have no forward derivative."""
+    stack = ExitStack()
+    stack.enter_context(_without_mkldnn())
+    stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+    stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
+    return stack
+
+
+@contextmanager
+def _without_mkldnn() -> Iterator[None]:
+    """`torch.backends.mkldnn.flags(enabled=False)` would set TF32 too, and warn about Intel GPUs."""
+    enabled = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = enabled
+
+
+def _layer(failures: list[Exception]) -> str:
+    """The innermost module on the last traceback that passes through one (that of a backward pass does not)."""
+    for failure in reversed(failures):
+        frames = [frame for frame, _ in walk_tb(failure.__traceback__)]
+        owners = [frame.f_locals.get("self") for frame in frames]
+        layers = [type(owner).__name__ for owner in owners if isinstance(owner, torch.nn.Module)]
+        if layers:
+            return f"the layer {layers[-1]}"
+    return "the step"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")[:200]
