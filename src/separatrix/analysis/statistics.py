@@ -5,16 +5,16 @@ from scipy.stats import t as student
 from torch import Tensor
 
 FEWEST = 8  # blocks under which no error bar is given
-GROUPS = 16  # blocks are grouped, to outlast their correlation, down to this many groups
+GROUPS = 20  # batches that a long run is cut into: few and long, so that what neighbouring blocks share lies inside them
 
 
 def standard_error(series: Tensor, weight: Tensor) -> Tensor:
     r"""Standard error of the weighted mean of a correlated series, by batch means with an automatic batch length.
 
-    Neighbouring blocks are joined 1, 2, 4, … at a time. While batches are shorter than the correlation time the error changes with
-    their length: it grows where neighbours agree, and falls where they make up for each other. The shortest length from which on
-    it no longer changes, within its own uncertainty, is taken. Where it still changes at the longest, b, its square is carried
-    on by  2 e²(b) − e²(b/2),  which cancels the error of order 1/b; but not below a quarter of e²(b).
+    The batches are as long as 20 of them allow, whatever the run's length. Batches of b blocks count what neighbours share, and
+    how they make up for each other; if they are still too short, their error e(b) grows with b, and its square is carried on by
+    e²(b) + [e²(b) − e²(b/2)],  which cancels the error of order 1/b. (Choosing the shortest batch that looks long enough is a
+    test on noise, repeated: it was seen to bias the error bar low.)
 
     Args:
         series: block averages, shape (blocks, *rest).
@@ -23,24 +23,18 @@ def standard_error(series: Tensor, weight: Tensor) -> Tensor:
     Returns:
         Shape (*rest); NaN with fewer than 8 blocks.
     Limits: where the fluctuations telescope the mean is better than this says: its error is O(1/T).
-    Source: Flyvbjerg & Petersen 1989, J. Chem. Phys. 91, 461; the last step as Vats & Flegal 2022, Biometrika 109, 735.
+    Source: Flegal & Jones 2010, Ann. Stat. 38, 1034; carried on as in Vats & Flegal 2022, Biometrika 109, 735. Its calibration:
+    `benchmarks/CALIBRATION.md`.
     """
     if len(series) < FEWEST:
         return torch.full_like(series[0] if len(series) else series.sum(0), torch.nan)
-    sizes = [2**i for i in range(max(1, (len(series) // GROUPS).bit_length()))]
     weight = weight.expand_as(series)
-    levels = torch.stack([_error_of_groups(series, weight, size) for size in sizes])
-    own = torch.tensor([1 / (2 * (len(series) // size - 1)) ** 0.5 for size in sizes], dtype=levels.dtype, device=levels.device)
-    own = own.view(-1, *[1] * (levels.ndim - 1))
-    least = (levels * (1 - own)).flip(0).cummax(0).values.flip(0)
-    most = (levels * (1 + own)).flip(0).cummin(0).values.flip(0)
-    plateau = (levels >= least) & (levels <= most)
-    first = plateau.to(torch.int8).argmax(0)
-    error = levels.gather(0, first[None])[0]
-    if len(sizes) < 3:
-        return error
-    carried_on = (2 * levels[-1].square() - levels[-2].square()).clamp(min=levels[-1].square() / 4).sqrt()
-    return torch.where(first == len(sizes) - 1, carried_on, error)
+    size = max(1, len(series) // GROUPS)
+    square = _error_of_groups(series, weight, size).square()
+    if size > 1:
+        shorter = _error_of_groups(series, weight, size // 2).square()
+        square = square + (square - shorter).clamp(min=0)
+    return square.sqrt()
 
 
 def _error_of_groups(series: Tensor, weight: Tensor, size: int) -> Tensor:

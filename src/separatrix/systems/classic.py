@@ -176,8 +176,7 @@ class Lorenz96(Field):
         self.hold(forcing=forcing)
 
     def forward(self, x: Tensor, t: float) -> Tensor:
-        forcing = self.forcing[..., None] if isinstance(self.forcing, Tensor) else self.forcing
-        return (x.roll(-1, -1) - x.roll(2, -1)) * x.roll(1, -1) - x + forcing
+        return (x.roll(-1, -1) - x.roll(2, -1)) * x.roll(1, -1) - x + along_tangents(self.forcing)
 
     def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
         before, slope = x.roll(1, -1), x.roll(-1, -1) - x.roll(2, -1)

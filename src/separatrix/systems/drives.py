@@ -112,6 +112,28 @@ class Stream(Drive):
         return drawn[1]
 
 
+class Shared(Drive):
+    """The inputs of another drive, read alike by every network of an ensemble: an axis of length 1 after the batch's.
+
+    Args:
+        drive: any drive.
+    """
+
+    def __init__(self, drive: Drive) -> None:
+        super().__init__()
+        self.drive = drive
+        self.horizon = drive.horizon
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The drive's batch axes, and one for the networks."""
+        return torch.Size((*self.drive.batch_shape, 1))
+
+    def forward(self, n: int) -> Tensor:
+        """The n-th input, shape (*batch, 1, inputs)."""
+        return self.drive(n).unsqueeze(-2)
+
+
 def as_inputs(values: Any, name: str = "the inputs") -> Tensor:
     """A floating-point tensor of finite numbers, of what a user gave (tensor, array or nested list).
 

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.system import Driven
 from separatrix.systems.custom_cell import CustomCell
-from separatrix.systems.drives import Constant, Drive, Sequential, as_inputs
+from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream, as_inputs
 from separatrix.systems.standard_network import STANDARD, StandardNetwork, describe
 
 
@@ -24,7 +24,7 @@ class Recurrent(Driven):
     Args:
         module: `nn.RNN`, `nn.GRU` or `nn.LSTM` (stacked, biased or not, projected), an `nn.RNNCell`, `nn.GRUCell` or
             `nn.LSTMCell`, or any cell of signature (u, state) → state or (out, state). A list of equal modules is an ensemble: its
-            axis is the last of the batch.
+            axis is the last of the batch, and each of them reads the same inputs.
         inputs: what the module takes: (time, inputs), or batched, (time, batch, inputs) or (batch, time, inputs) when the
             module is `batch_first`. A cell takes time first. Or a `Drive`, such as `sx.Stream`.
         constant: one input, (*batch, inputs), for every step, instead of `inputs`. Neither: zeros.
@@ -51,6 +51,7 @@ class Recurrent(Driven):
         super().__init__(network.dim, horizon=drive.horizon)
         self.network = network
         self.source = drive
+        self.is_driven = inputs is not None
 
     def drive(self, n: int) -> Tensor:
         """The input of step n, shape (*batch, inputs)."""
@@ -66,7 +67,7 @@ class Recurrent(Driven):
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """Zeros, as the module's own, when inputs drive it; without inputs (where zero may be a rest point), uniform in ±1."""
-        if not isinstance(self.source, Constant):
+        if self.is_driven:
             return torch.zeros(*batch, self.dim, dtype=torch.float64)
         uniform = torch.rand(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         return 2 * uniform - 1
@@ -119,6 +120,8 @@ def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) ->
         drive = Constant(as_inputs(constant, "the constant input"))
     else:
         drive = Constant(torch.zeros(network.inputs or 0, dtype=torch.float64))
+    if network.networks > 1 and (isinstance(drive, Stream) or drive is not inputs):
+        drive = Shared(drive)
     width = drive(0).shape[-1]
     if network.inputs is not None and width != network.inputs:
         raise ShapeError(
@@ -132,6 +135,4 @@ def _time_first(network: StandardNetwork | CustomCell, values: Tensor) -> Tensor
         raise ShapeError(f"the inputs have shape {tuple(values.shape)}, {values.ndim} axes.\nPass {network.input_form}.")
     if 0 in values.shape:
         raise ShapeError(f"the inputs are empty: shape {tuple(values.shape)}.\nPass {network.input_form}.")
-    if values.ndim == 3 and network.batch_first:
-        values = values.transpose(0, 1)
-    return values.unsqueeze(-2) if values.ndim == 3 and network.networks > 1 else values
+    return values.transpose(0, 1) if values.ndim == 3 and network.batch_first else values

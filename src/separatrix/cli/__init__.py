@@ -1,0 +1,59 @@
+"""The command line: one verb a file, bad input answered in one or two lines with exit code 2."""
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from separatrix import __version__
+from separatrix.cli.analyze import analyze
+from separatrix.cli.list import list_
+from separatrix.errors import SeparatrixError
+
+app = typer.Typer(
+    name="separatrix",
+    help="Any neural network is a dynamical system: measure it.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("analyze")(analyze)
+app.command("list")(list_)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"separatrix {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
+) -> None:
+    """Any neural network is a dynamical system: measure it."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main() -> None:
+    """Run the command line; never a traceback for what the user can mend, none for Ctrl-C."""
+    try:
+        code = app(prog_name="separatrix", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except SeparatrixError as error:
+        _say(str(error))
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's usage errors, wherever its Click lives, can say themselves
+            raise
+        context = getattr(error, "ctx", None)
+        _say(f"{error.format_message()}\nSee {context.command_path if context else 'separatrix'} --help.")
+        sys.exit(2)
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")

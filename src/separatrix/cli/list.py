@@ -1,0 +1,21 @@
+"""`separatrix list`: what there is."""
+
+import inspect
+
+from rich.console import Console
+from rich.table import Table
+
+
+def list_() -> None:
+    """List the built-in systems, analyses and demos."""
+    from separatrix import ANALYSES, SYSTEMS
+    from separatrix.demos import DEMOS
+
+    console = Console()
+    for title, entries in (("systems", SYSTEMS), ("analyses", ANALYSES), ("demos", {f"demo:{k}": v for k, v in DEMOS.items()})):
+        table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold")
+        table.add_column()
+        for name, entry in entries.items():
+            table.add_row(name, (inspect.getdoc(entry) or "").split("\n")[0])
+        console.print(table, "")

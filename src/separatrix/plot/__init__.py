@@ -1,0 +1,64 @@
+"""Result → Matplotlib figure → inline SVG. `PLOTS` says which function draws which result."""
+
+from collections.abc import Callable
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from separatrix.analysis.divergence import DivergenceRate
+from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.propagation import Propagation
+from separatrix.analyze.portrait import Portrait
+from separatrix.errors import InputError
+from separatrix.plot.border import border_figure
+from separatrix.plot.check import check_figure, divergence_figure
+from separatrix.plot.convergence import convergence_figure
+from separatrix.plot.finite_time import finite_time_figure
+from separatrix.plot.plane import plane_figure
+from separatrix.plot.portrait import panel_figures, portrait_figure
+from separatrix.plot.propagation import propagation_figure
+from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
+from separatrix.plot.vector import svg
+from separatrix.result import Result
+
+PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
+    DivergenceRate: divergence_figure,
+    LyapunovSpectrum: spectrum_figure,
+    PooledSpectrum: pooled_figure,
+    Portrait: portrait_figure,
+    Propagation: propagation_figure,
+}
+
+
+def figure(result: Result) -> Figure:
+    """The picture of a result: that of its class, or of the nearest class above it that has one.
+
+    Raises:
+        InputError: none has.
+    """
+    for kind in type(result).__mro__:
+        if kind in PLOTS:
+            return PLOTS[kind](result)
+    known = ", ".join(sorted(kind.__name__ for kind in PLOTS))
+    raise InputError(
+        f"there is no picture of a {type(result).__name__}; there are of {known}.\nAdd a function for it to separatrix.plot.PLOTS."
+    )
+
+
+__all__ = [
+    "PLOTS",
+    "border_figure",
+    "check_figure",
+    "compare_spectra",
+    "convergence_figure",
+    "divergence_figure",
+    "figure",
+    "finite_time_figure",
+    "panel_figures",
+    "plane_figure",
+    "pooled_figure",
+    "portrait_figure",
+    "propagation_figure",
+    "spectrum_figure",
+    "svg",
+]

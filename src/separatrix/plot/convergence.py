@@ -1,0 +1,112 @@
+"""Convergence: the running estimates of the leading exponents, and the value at which they end."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
+from separatrix.plot.runs import headline, of_runs
+from separatrix.plot.style import BAR, FAINT, INK, MOST_LINES, canvas, nothing_to_show, series, styled
+from separatrix.plot.wording import measured, plain
+
+LEADING = 3  # exponents whose running estimates are drawn
+HEADROOM = 0.2  # of the height, for the legend
+SUBSCRIPTS = "₁₂₃₄₅₆₇₈₉"
+
+
+def draw_convergence(
+    axes: Axes, spectrum: LyapunovSpectrum, mean: PooledSpectrum, *, unit: str, kept: np.ndarray | None = None
+) -> None:
+    """Running estimates over the time averaged: the mean over runs, λ₁ of each run faintly, the final value as a band.
+
+    Args:
+        spectrum: whose `history` is drawn.
+        mean: the final values and their error bars.
+        unit: of the exponents.
+        kept: which runs, bool. Default: those that did not diverge.
+    """
+    if not bool(mean.exponents[:LEADING].isfinite().any()):
+        nothing_to_show(axes, "every exponent is −∞: nothing converges")
+        return
+    history = of_runs(spectrum, spectrum.history, 1, kept)  # (blocks, runs, k)
+    times = of_runs(spectrum, spectrum.history_time, 1, kept)  # (blocks, runs)
+    if history.shape[1] > 1:
+        leading = np.where(np.isfinite(history[..., 0]), history[..., 0], np.nan)
+        axes.plot(times[:, :MOST_LINES], leading[:, :MOST_LINES], color=FAINT, linewidth=0.5, alpha=0.7, gid="run")
+    for i in range(min(LEADING, history.shape[-1])):
+        value, error = float(mean.exponents[i]), float(mean.stderr[i])
+        if np.isfinite(value):
+            _draw_one(axes, times.mean(1), history[..., i].mean(1), value, error, i)
+    _draw_check(axes, spectrum, kept)
+    _make_room(axes, float(mean.exponents[0]))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(f"time averaged over ({_time(unit)})")
+    axes.set_ylabel(f"running estimate ({unit})")
+    axes.legend(ncols=2, loc="upper right")
+
+
+def _make_room(axes: Axes, value: float) -> None:
+    """Never zoom into rounding errors, at least 2 % of the value is in view; and leave the top to the legend."""
+    low, high = axes.get_ylim()
+    least = 0.02 * abs(value) if np.isfinite(value) else 0.0
+    middle, height = (low + high) / 2, max(high - low, least)
+    axes.set_ylim(middle - height / 2, middle + height * (0.5 + HEADROOM))
+
+
+def _draw_one(axes: Axes, time: np.ndarray, running: np.ndarray, value: float, error: float, i: int) -> None:
+    look = series(i)
+    axes.plot(
+        time,
+        running,
+        color=look.color,
+        linestyle=look.line,
+        label=f"λ{SUBSCRIPTS[i]} = {measured(value, error)}",
+        gid=f"running {i + 1}",
+    )
+    if np.isfinite(error):
+        axes.axhspan(value - BAR * error, value + BAR * error, color=look.color, alpha=0.22, linewidth=0, gid=f"final {i + 1}")
+
+
+def _draw_check(axes: Axes, spectrum: LyapunovSpectrum, kept: np.ndarray | None) -> None:
+    """The rate at which two near trajectories part, mean over the runs, dashed."""
+    if spectrum.check is None:
+        return
+    rates = of_runs(spectrum, spectrum.check.rate, kept=kept)
+    rates = rates[np.isfinite(rates)]
+    if len(rates):
+        rate = rates.mean()
+        axes.axhline(rate, color=INK, linestyle=(0, (5, 3)), linewidth=1.1, label=f"two trajectories: {plain(rate)}", gid="check")
+
+
+def _time(unit: str) -> str:
+    return "steps" if unit.endswith("step") else "units of time"
+
+
+@styled
+def convergence_figure(
+    spectrum: LyapunovSpectrum,
+    *,
+    mean: PooledSpectrum | None = None,
+    kept: np.ndarray | None = None,
+    unit: str = "nats per unit time",
+    title: str = "",
+) -> Figure:
+    """How the leading exponents settled; bands show ±2 standard errors of the final values."""
+    figure, ((axes,),) = canvas()
+    mean = headline(spectrum) if mean is None else mean
+    axes.set_title(title)
+    if mean is None or mean.runs == 0:
+        nothing_to_show(axes, "all runs diverged: nothing converges")
+        return figure
+    draw_convergence(axes, spectrum, mean, unit=unit, kept=kept)
+    final = measured(float(mean.exponents[0]), float(mean.stderr[0]))
+    figure.set_label(f"Running estimates of the leading exponents{_of(title)}; λ₁ ends at {final} {unit}.")
+    return figure
+
+
+def _of(title: str) -> str:
+    return f" of {title}" if title else ""

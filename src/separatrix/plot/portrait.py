@@ -1,0 +1,86 @@
+"""A portrait in one figure: spectrum, gradient propagation, convergence with its check, and the phase portrait."""
+
+import textwrap
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from separatrix.analyze.portrait import Portrait
+from separatrix.plot.check import check_figure
+from separatrix.plot.convergence import convergence_figure, draw_convergence
+from separatrix.plot.finite_time import finite_time_figure
+from separatrix.plot.plane import draw_plane, plane_figure
+from separatrix.plot.propagation import draw_propagation, propagation_figure
+from separatrix.plot.runs import alive, of_runs
+from separatrix.plot.spectrum import draw_spectrum, finish, told
+from separatrix.plot.style import canvas, nothing_to_show, styled
+
+UNIT = "nats per step"
+
+
+@styled
+def portrait_figure(portrait: Portrait) -> Figure:
+    """The four pictures that tell most about a network, under its verdict."""
+    figure, ((top_left, top_right), (low_left, low_right)) = canvas(2, 2, width=5.0, height=3.7)
+    figure.suptitle(
+        textwrap.fill(f"{portrait.model} – {portrait.verdict}", 110), x=0.01, ha="left", fontsize=10.5, fontweight="bold"
+    )
+    _spectrum(top_left, portrait)
+    _convergence(low_left, portrait)
+    draw_propagation(top_right, portrait.propagation, portrait.lambda_1[0])
+    draw_plane(low_right, portrait.plane, portrait.explained, attractors_shown(portrait))
+    titles = ("Spectrum", "Gradient propagation", "Convergence", "Phase portrait")
+    for axes, title in zip((top_left, top_right, low_left, low_right), titles, strict=True):
+        axes.set_title(title)
+    figure.set_label(f"Portrait of {portrait.model}. {portrait.verdict}.")
+    return figure
+
+
+def attractors_shown(portrait: Portrait) -> Tensor | None:
+    """Which attractor each run of the phase portrait is on, where there is more than one; None otherwise."""
+    several = portrait.regime == "autonomous" and int(portrait.groups.max()) > 0
+    return portrait.groups[: portrait.plane.shape[1]] if several else None
+
+
+def pooled_runs(portrait: Portrait) -> np.ndarray:
+    """Which runs the headline is the mean of: those that did not diverge; of an autonomous network, on its main attractor."""
+    kept = alive(portrait.spectrum)
+    if portrait.regime != "autonomous":
+        return kept
+    groups = portrait.groups.cpu().numpy()
+    return kept & (groups == np.bincount(groups[kept]).argmax()) if kept.any() else kept
+
+
+def panel_figures(portrait: Portrait, title: str = "") -> dict[str, Figure]:
+    """The pictures of one portrait, each a figure of its own: convergence, check, propagation, finite_time, plane."""
+    rate, error = portrait.lambda_1
+    kept = pooled_runs(portrait)
+    figures = {
+        "convergence": convergence_figure(portrait.spectrum, mean=portrait.pooled, kept=kept, unit=UNIT, title=title),
+        "check": check_figure(portrait.spectrum, unit=UNIT, title=title),
+        "propagation": propagation_figure(portrait.propagation, rate=rate, title=title),
+        "plane": plane_figure(portrait.plane, portrait.explained, attractors_shown(portrait), title=title),
+    }
+    if portrait.finite_time is not None:
+        steps = portrait.finite_time_steps
+        figures["finite_time"] = finite_time_figure(portrait.finite_time, steps, rate=rate, error=error, title=title)
+    return figures
+
+
+def _spectrum(axes: Axes, portrait: Portrait) -> None:
+    if portrait.pooled.runs == 0:
+        nothing_to_show(axes, "all runs diverged: there is no spectrum")
+        return
+    runs = of_runs(portrait.spectrum, portrait.spectrum.exponents, kept=pooled_runs(portrait))
+    draw_spectrum(axes, portrait.pooled, runs, name=told(portrait.pooled))
+    finish(axes, UNIT)
+    axes.legend()
+
+
+def _convergence(axes: Axes, portrait: Portrait) -> None:
+    if portrait.pooled.runs == 0:
+        nothing_to_show(axes, "all runs diverged: nothing converges")
+        return
+    draw_convergence(axes, portrait.spectrum, portrait.pooled, unit=UNIT, kept=pooled_runs(portrait))

@@ -1,0 +1,62 @@
+"""`write_report`: portraits → a folder with a page to read, results to load and numbers for machines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from separatrix.analyze.portrait import Portrait
+from separatrix.errors import InputError
+from separatrix.report.folder import PAGE, RESULTS, SUMMARY, new_folder
+from separatrix.report.page import render
+from separatrix.report.summary import summary_json
+
+
+def write_report(
+    portraits: Mapping[str, Portrait],
+    out: str | Path,
+    *,
+    title: str,
+    extra: Mapping[str, Mapping[str, Any]] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a new folder with `report.html`, `results.zarr` and `summary.json`.
+
+    The page is one file that opens offline. `results.zarr/<name>` holds each portrait for `sx.load`. The folder appears when it is
+    whole; if anything fails, or is interrupted, nothing is left behind.
+
+    Args:
+        portraits: name → portrait, in the order in which they are read; the name is also that of its group in `results.zarr`.
+        out: the folder, which must not exist.
+        title: of the page.
+        extra: name → label → text: facts that stand above the measured numbers, such as an accuracy.
+        overwrite: replace an earlier report there. Any other folder is left alone.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: `out` exists, or cannot be written; no portrait; a name that cannot be a folder's; facts about an unknown name.
+    """
+    extra = extra or {}
+    _check_names(portraits, extra)
+    with new_folder(out, overwrite=overwrite) as folder:
+        store = folder / RESULTS
+        zarr.open_group(store, mode="w")
+        for name, portrait in portraits.items():
+            portrait.save(store / name)
+        (folder / SUMMARY).write_text(summary_json(portraits, title, extra), encoding="utf-8")
+        (folder / PAGE).write_text(render(portraits, title, extra), encoding="utf-8")
+    return Path(out)
+
+
+def _check_names(portraits: Mapping[str, Portrait], extra: Mapping[str, Any]) -> None:
+    if not portraits:
+        raise InputError("there is no portrait to report: 0 given, at least 1 is needed.")
+    for name in portraits:
+        if not name.strip() or name.startswith((".", "__")) or not name.isprintable() or set(name) & set("/\\"):
+            raise InputError(f"{name!r} cannot name a portrait: it becomes a folder's name.\nUse letters, digits and spaces.")
+    unknown = [name for name in extra if name not in portraits]
+    if unknown:
+        raise InputError(f"there are facts about {unknown[0]!r}, but the portraits are {', '.join(map(repr, portraits))}.")
