@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0) -> Front:
         InputError: x0 has numbers that are not finite, or is not floating-point.
     """
     batch = system.batch_shape
-    x0 = system.initial_state(tuple(batch), seed).to(_device(system)) if x0 is None else torch.as_tensor(x0)
+    x0 = system.initial_state(batch, seed).to(_device(system)) if x0 is None else _as_state(x0)
     if x0.ndim == 0 or x0.shape[-1] != system.dim:
         raise ShapeError(
             f"the state has {x0.shape[-1] if x0.ndim else 1} numbers but this {type(system).__name__} has {system.dim}: "
@@ -102,6 +102,13 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0) -> Front:
     x = x0.expand(*batch, system.dim)
     _check_step(ready, x)
     return Front(ready, x, lived=torch.zeros(batch, dtype=torch.int64, device=x.device))
+
+
+def _as_state(x0: Any) -> Tensor:
+    try:
+        return torch.as_tensor(x0)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"x0 cannot be read as numbers: {str(error).splitlines()[0]}") from None
 
 
 def _device(system: System) -> torch.device:
@@ -145,7 +152,7 @@ def check_steps(system: System, **counts: int) -> None:
 def trajectory(
     system: System, x0: Tensor | None = None, steps: int = 1000, *, settle: int = 0, every: int = 1, seed: int = 0
 ) -> Tensor:
-    """The orbit of x0: states x_settle, x_{settle+every}, …, x_{settle+steps}.
+    """The orbit of x0: states x_settle, x_{settle+every}, x_{settle+2·every}, … up to x_{settle+steps} at most.
 
     Args:
         system: any System.

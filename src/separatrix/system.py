@@ -1,7 +1,7 @@
 """The first noun: a System is a state x, one pure step x_{n+1} = F(x_n, n), and its derivative along tangents."""
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -139,11 +139,11 @@ class System(Parametric):
         noise = torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         return start + 0.01 * start.abs().mean().clamp(min=0.1) * noise
 
-    def pack(self, state: Tensor) -> Tensor:
+    def pack(self, state: Any) -> Tensor:
         """The state vector of what the system's users call a state."""
         return state
 
-    def unpack(self, x: Tensor) -> Tensor:
+    def unpack(self, x: Tensor) -> Any:
         """What the system's users call a state, of a state vector."""
         return x
 
@@ -193,7 +193,49 @@ class Driven(System):
         return Frozen(self, n)
 
 
-class Frozen(System):
+class Derived(System):
+    """A system made of another one; all that it does not define itself is the inner system's.
+
+    Args:
+        system: the inner system.
+        dt: time of one step; default: the inner system's.
+        horizon: steps that it can take; None when there is no end.
+    """
+
+    def __init__(self, system: System, *, dt: float | None = None, horizon: int | None = None) -> None:
+        super().__init__(system.dim, dt=system.dt if dt is None else dt, horizon=horizon, start=system.start)
+        self.system = system
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's."""
+        return self.system.step(x, n)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The inner system's."""
+        return self.system.pushforward(x, v, n)
+
+    def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
+        """The inner system's."""
+        return self.system.elapsed(x, n)
+
+    def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's."""
+        return self.system.residual(x, n)
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """The inner system's."""
+        return self.system.initial_state(batch, seed)
+
+    def pack(self, *state: Any) -> Tensor:
+        """The inner system's."""
+        return self.system.pack(*state)
+
+    def unpack(self, x: Tensor) -> Any:
+        """The inner system's."""
+        return self.system.unpack(x)
+
+
+class Frozen(Derived):
     """A time-dependent system held at one instant: x ↦ F(x, n) with n fixed.
 
     Args:
@@ -202,8 +244,7 @@ class Frozen(System):
     """
 
     def __init__(self, system: System, n: int) -> None:
-        super().__init__(system.dim, dt=system.dt, start=system.start)
-        self.system = system
+        super().__init__(system)
         self.n = n
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
@@ -222,12 +263,8 @@ class Frozen(System):
         """The inner system's, at the fixed instant."""
         return self.system.elapsed(x, self.n)
 
-    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
-        """The inner system's."""
-        return self.system.initial_state(batch, seed)
 
-
-class Iterate(System):
+class Iterate(Derived):
     """The p-th iterate F^p of a system, as a system: one step is p steps.
 
     Args:
@@ -238,9 +275,7 @@ class Iterate(System):
     def __init__(self, system: System, p: int) -> None:
         if p < 1:
             raise InputError(f"an iterate takes at least 1 step, not {p}.")
-        horizon = None if system.horizon is None else system.horizon // p
-        super().__init__(system.dim, dt=p * system.dt, horizon=horizon, start=system.start)
-        self.system = system
+        super().__init__(system, dt=p * system.dt, horizon=None if system.horizon is None else system.horizon // p)
         self.p = p
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
@@ -255,20 +290,22 @@ class Iterate(System):
             x, v = self.system.pushforward(x, v, i)
         return x, v
 
+    def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """F^p(x) − x, which is zero on cycles of a period that divides p."""
+        return self.step(x, n) - x
+
     def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
         """The time of the p steps together."""
+        if type(self.system).elapsed is System.elapsed:
+            return self.dt
         total: float | Tensor = 0.0
         for i in range(n * self.p, (n + 1) * self.p):
             total = total + self.system.elapsed(x, i)
             x = self.system.step(x, i)
         return total
 
-    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
-        """The inner system's."""
-        return self.system.initial_state(batch, seed)
 
-
-class Compiled(System):
+class Compiled(Derived):
     """A system whose step and pushforward go through `torch.compile`: for small systems in large batches.
 
     Args:
@@ -276,8 +313,7 @@ class Compiled(System):
     """
 
     def __init__(self, system: System) -> None:
-        super().__init__(system.dim, dt=system.dt, horizon=system.horizon, start=system.start)
-        self.system = system
+        super().__init__(system, horizon=system.horizon)
         self._step = torch.compile(type(system).step)
         self._pushforward = torch.compile(type(system).pushforward)
 
@@ -288,18 +324,6 @@ class Compiled(System):
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The inner system's, compiled."""
         return self._pushforward(self.system, batch_innermost(x), batch_innermost(v), n)
-
-    def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
-        """The inner system's."""
-        return self.system.elapsed(x, n)
-
-    def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """The inner system's."""
-        return self.system.residual(x, n)
-
-    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
-        """The inner system's."""
-        return self.system.initial_state(batch, seed)
 
 
 def components(*parts: Tensor) -> Tensor:

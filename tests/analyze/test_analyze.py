@@ -109,7 +109,9 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 def test_a_network_that_overflows_is_said_to_diverge():
-    portrait = sx.analyze(rnn_with(1e6 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), nonlinearity="relu"), steps=200, settle=0, copies=4)
+    portrait = sx.analyze(
+        rnn_with(1e6 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), nonlinearity="relu"), steps=200, settle=0, copies=4
+    )
     assert portrait.status == "diverged"
     assert portrait.verdict.startswith("diverged")
     assert portrait.numbers()["lambda_1_nats_per_step"] == "nan"
@@ -141,7 +143,8 @@ def test_a_side_is_taken_beyond_two_standard_errors(rate, error, expected):
 
 def test_advice_names_the_steps_over_which_gradients_live():
     assert "every 20 steps" in advice(-0.05, 0.001, 1000, None)[0]
-    assert "The sequences have 1,000 steps" in advice(-0.05, 0.001, 1000, None)[1]
+    assert "A sequence has 60 steps, and its first reaches the loss at 0.05" in advice(-0.05, 0.001, 60, None)[1]  # e^−3
+    assert "gradients reach back over all of it" in advice(-0.05, 0.001, 40, None)[1]
     assert "beyond about 20 steps" in advice(0.05, 0.001, None, None)[0]
 
 

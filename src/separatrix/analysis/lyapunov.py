@@ -247,7 +247,7 @@ def _spectrum(run: TangentRun, tally: Tally, tol: float | None) -> LyapunovSpect
     rates = rates.gather(-1, order.expand_as(rates))
     erased = exponents == -math.inf
     error = standard_error(rates, duration).masked_fill(erased, 0.0).masked_fill(failed[..., None], math.nan)
-    drift = (drifts(rates, duration, error, exponents.shape[-1]) & ~erased).any(-1)
+    drift = (drifts(rates, duration, exponents.shape[-1]) & ~erased).any(-1)
     steady = ~(drift | error.isnan().any(-1))
     if tol is not None:
         steady &= (error <= tol).all(-1)

@@ -48,17 +48,19 @@ def _error_of_groups(series: Tensor, weight: Tensor, size: int) -> Tensor:
     return ((w * deviation).square().sum(0) * n / (n - 1)).sqrt()
 
 
-def drifts(series: Tensor, weight: Tensor, error: Tensor, comparisons: int = 1) -> Tensor:
-    """Whether the two halves of a run differ by more than chance (1 % level over all comparisons); shape of `error`, bool.
+def drifts(series: Tensor, weight: Tensor, comparisons: int = 1) -> Tensor:
+    """Whether the two halves of a run differ by more than chance (1 % level over all comparisons); shape (*rest), bool.
 
+    The error bar it is held against is that of the run about its halves' own means: a drift would widen the other and hide in it.
     With fewer than 16 blocks there is no such test, and nothing drifts.
     """
     if len(series) < 2 * FEWEST:
-        return torch.zeros_like(error, dtype=torch.bool)
+        return torch.zeros(series.shape[1:], dtype=torch.bool, device=series.device)
     weight = weight.expand_as(series)
     half = len(series) // 2
     first = (series * weight)[:half].sum(0) / weight[:half].sum(0)
     second = (series * weight)[half:].sum(0) / weight[half:].sum(0)
+    error = standard_error(torch.cat([series[:half] - first, series[half:] - second]), weight)
     level = float(student.isf(0.005 / max(comparisons, 1), GROUPS - 1))
     rounding = 1e3 * torch.finfo(series.dtype).eps * (1 + series.abs().amax(0))
     return (first - second).abs() > level * 2 * error + rounding

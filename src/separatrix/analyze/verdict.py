@@ -87,13 +87,14 @@ def _if_chaotic(rate: float, length: int | None) -> list[str]:
 def _if_ordered(rate: float, length: int | None) -> list[str]:
     reach = -1 / rate
     told = [f"Gradients fade e-fold every {_steps(reach)}: what happened {_steps(5 * reach)} ago reaches the loss at under 1 %."]
-    if length is not None and reach < length / 5:
+    if length is not None and reach < length / 2:
         told.append(
-            f"The sequences have {length:,} steps. If the task needs the early ones, bring λ₁ nearer to 0: a larger recurrent "
-            "gain, a forget or update gate biased towards keeping (+1 or more), or an orthogonal recurrent initialisation."
+            f"A sequence has {length:,} steps, and its first reaches the loss at {math.exp(-length / reach):.1g}. If the task needs "
+            "it, bring λ₁ nearer to 0: a larger recurrent gain, a forget or update gate biased towards keeping (+1 or more), "
+            "or an orthogonal recurrent initialisation."
         )
     elif length is not None:
-        told.append(f"The sequences have {length:,} steps, so that gradients reach back over all or most of one.")
+        told.append(f"A sequence has {length:,} steps, so that gradients reach back over all of it.")
     return told
 
 

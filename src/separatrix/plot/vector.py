@@ -36,6 +36,9 @@ def svg(figure: Figure, *, prefix: str | None = None) -> str:
 
 
 def _with_prefix(text: str, prefix: str) -> str:
+    """Ids that something refers to get the prefix; the others, Matplotlib's numbering of its artists, go."""
+    used = {name for pair in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text) for name in pair}
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     return re.sub(r"""( id="|href="#|url\(#)""", rf"\g<1>{prefix}-", text)
 
 

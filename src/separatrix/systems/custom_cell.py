@@ -20,26 +20,27 @@ class CustomCell(Parametric):
     """Any module of signature (u, state) → state or (out, state); the state a tensor or nested tuples of tensors.
 
     Args:
-        modules: one cell, or several equal ones (an ensemble).
+        modules: one cell, or the equal ones of an ensemble.
+        is_ensemble: stack their weights to an axis of networks.
         example: a state without batch axes; None reads `hidden_size` from the module.
     """
 
     batch_first = False
 
-    def __init__(self, modules: Sequence[nn.Module], example: Structure = None) -> None:
+    def __init__(self, modules: Sequence[nn.Module], is_ensemble: bool = False, example: Structure = None) -> None:
         super().__init__()
         first = modules[0]
         for module in modules:
             for name, p in module.named_parameters():
                 check_finite(name, [p])
         self.label = type(first).__name__
-        self.networks = len(modules)
+        self.is_ensemble = is_ensemble
         self.inputs: int | None = getattr(first, "input_size", None)
         self.cell = twin(first)
         self._rung = 0
         self.stacked = Parametric()
         self._names: list[tuple[str, str]] = []
-        if len(modules) > 1:
+        if is_ensemble:
             self._hold_stacked(modules)
         example = self._from_hidden_size(first) if example is None else example
         self.shapes = [tuple(part.shape) for part in flatten(example)]
@@ -54,7 +55,7 @@ class CustomCell(Parametric):
 
     def step(self, x: Tensor, u: Tensor) -> Tensor:
         """The state vector after the input u."""
-        if self.networks == 1:
+        if not self.is_ensemble:
             return self._call(self.cell, x, u)
         tensors = {name: getattr(self.stacked, key) for name, key in self._names}
 

@@ -24,7 +24,7 @@ class Recurrent(Driven):
     Args:
         module: `nn.RNN`, `nn.GRU` or `nn.LSTM` (stacked, biased or not, projected), an `nn.RNNCell`, `nn.GRUCell` or
             `nn.LSTMCell`, or any cell of signature (u, state) → state or (out, state). A list of equal modules is an ensemble: its
-            axis is the last of the batch, and each of them reads the same inputs.
+            axis is the last of the batch, and each of them reads the same inputs. Its weights are stacked when it is built.
         inputs: what the module takes: (time, inputs), or batched, (time, batch, inputs) or (batch, time, inputs) when the
             module is `batch_first`. A cell takes time first. Or a `Drive`, such as `sx.Stream`.
         constant: one input, (*batch, inputs), for every step, instead of `inputs`. Neither: zeros.
@@ -45,8 +45,7 @@ class Recurrent(Driven):
         constant: Any = None,
         state: Any = None,
     ) -> None:
-        modules = list(module) if isinstance(module, list | tuple | nn.ModuleList) else [module]
-        network = _network(modules, state)
+        network = _network(module, state)
         drive = _drive(network, inputs, constant)
         super().__init__(network.dim, horizon=drive.horizon)
         self.network = network
@@ -87,7 +86,9 @@ class Recurrent(Driven):
         return f"dim={self.dim}, {self.network.label}, inputs {length}"
 
 
-def _network(modules: list[nn.Module], state: Any) -> StandardNetwork | CustomCell:
+def _network(module: nn.Module | Sequence[nn.Module], state: Any) -> StandardNetwork | CustomCell:
+    modules = list(module) if isinstance(module, Sequence | nn.ModuleList) else [module]
+    is_ensemble = not isinstance(module, nn.Module) or isinstance(module, nn.ModuleList)
     if not modules:
         raise InputError("an ensemble has at least 1 network; the list is empty.")
     if len({type(module) for module in modules}) > 1:
@@ -101,7 +102,7 @@ def _network(modules: list[nn.Module], state: Any) -> StandardNetwork | CustomCe
             f"this {describe(first)} is bidirectional: its backward half reads the future, so no state steps forward.\n"
             "Measure one direction: build the same module with bidirectional=False and load the weights without '_reverse'."
         )
-    return StandardNetwork(modules) if isinstance(first, STANDARD) else CustomCell(modules, state)
+    return StandardNetwork(modules, is_ensemble) if isinstance(first, STANDARD) else CustomCell(modules, is_ensemble, state)
 
 
 def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) -> Drive:
@@ -120,7 +121,7 @@ def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) ->
         drive = Constant(as_inputs(constant, "the constant input"))
     else:
         drive = Constant(torch.zeros(network.inputs or 0, dtype=torch.float64))
-    if network.networks > 1 and (isinstance(drive, Stream) or drive is not inputs):
+    if network.is_ensemble and (isinstance(drive, Stream) or drive is not inputs):
         drive = Shared(drive)
     width = drive(0).shape[-1]
     if network.inputs is not None and width != network.inputs:

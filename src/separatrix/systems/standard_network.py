@@ -16,20 +16,21 @@ class StandardNetwork(Parametric):
     """The weights of `nn.RNN`, `nn.GRU`, `nn.LSTM` or their cells, held under PyTorch's names.
 
     Args:
-        modules: one module, or several equal ones, whose weights are stacked to an ensemble axis.
+        modules: one module, or the equal ones of an ensemble.
+        is_ensemble: stack their weights to an axis of networks.
     """
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, modules: Sequence[nn.Module], is_ensemble: bool = False) -> None:
         super().__init__()
         first = modules[0]
         shapes = [{name: tuple(p.shape) for name, p in module.named_parameters()} for module in modules]
         if any(shape != shapes[0] for shape in shapes):
             raise ShapeError("an ensemble's networks have equal shapes, but these differ.\nMeasure them one by one.")
-        self.networks = len(modules)
+        self.is_ensemble = is_ensemble
         for name in shapes[0]:
             tensors = [getattr(module, name) for module in modules]
             check_finite(name, tensors)
-            self.hold(rank=tensors[0].ndim, **{name: torch.stack(tensors) if len(tensors) > 1 else tensors[0]})
+            self.hold(rank=tensors[0].ndim, **{name: torch.stack(tensors) if is_ensemble else tensors[0]})
         self.label = describe(first)
         self.is_cell = isinstance(first, nn.RNNCellBase)
         self.batch_first = getattr(first, "batch_first", False)
