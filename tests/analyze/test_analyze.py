@@ -23,20 +23,20 @@ def rnn_with(weight: torch.Tensor, inputs: int = 1, nonlinearity: str = "tanh") 
 
 
 def test_a_contracting_network_is_ordered_at_the_rate_of_its_weights():
-    """h' = tanh(h/2) falls to 0, where its multiplier is 1/2: λ = ln ½ for every exponent."""
+    """H' = tanh(h/2) falls to 0, where its multiplier is 1/2: λ = ln ½ for every exponent."""
     portrait = sx.analyze(rnn_with(torch.eye(4) / 2), **QUICK)
     torch.testing.assert_close(portrait.pooled.exponents, torch.full((4,), -math.log(2), dtype=torch.float64))
-    assert portrait.verdict.startswith("ordered: λ₁ = -0.693")
+    assert portrait.verdict.startswith("ordered: λ₁ = −0.6931")
     assert "e-fold in 1.4 steps" in portrait.verdict
     assert "6 initial states reach one attractor" in portrait.verdict
 
 
 def test_two_attractors_are_told_apart():
-    """h' = tanh(2h) has the two sinks ±h*, h* = 0.95750402407729, with multiplier 2(1 − h*²)."""
+    """H' = tanh(2h) has the two sinks ±h*, h* = 0.95750402407729, with multiplier 2(1 − h*²)."""
     portrait = sx.analyze(rnn_with(2 * torch.eye(1)), steps=300, settle=100, copies=16)
     assert "16 initial states reach 2 different attractors" in portrait.verdict
     assert portrait.lambda_1[0] == pytest.approx(math.log(2 * (1 - 0.95750402407729**2)), abs=1e-9)
-    assert sum("attractor" in sentence for sentence in portrait.did) == 2
+    assert sum("Attractor" in sentence for sentence in portrait.did) == 2
 
 
 def test_a_network_that_remembers_its_initial_state_reaches_different_responses():
@@ -49,7 +49,7 @@ def test_a_network_that_remembers_its_initial_state_reaches_different_responses(
 
 
 def test_a_large_random_network_is_chaotic():
-    """g = 3 is far beyond the border g = 1 of random tanh networks (Sompolinsky, Crisanti & Sommers 1988)."""
+    """G = 3 is far beyond the border g = 1 of random tanh networks (Sompolinsky, Crisanti & Sommers 1988)."""
     generator = torch.Generator().manual_seed(1)
     weight = 3 * torch.randn(60, 60, generator=generator) / 60**0.5
     portrait = sx.analyze(rnn_with(weight), k=3, **QUICK)
@@ -115,6 +115,13 @@ def test_a_network_that_overflows_is_said_to_diverge():
     assert portrait.status == "diverged"
     assert portrait.verdict.startswith("diverged")
     assert portrait.numbers()["lambda_1_nats_per_step"] == "nan"
+
+
+def test_a_network_that_grows_without_bound_is_said_to_diverge():
+    """Multiplier 40, inputs near 10⁻³: ln(1.8e308 / 10⁻³) / ln 40 ≈ 194 steps to the overflow, through states whose squares do."""
+    portrait = sx.analyze(rnn_with(40 * torch.eye(2), nonlinearity="relu"), torch.rand(5, 6, 1), copies=3, steps=300)
+    assert portrait.status == "diverged"
+    assert portrait.spectrum.failed_at.tolist() == pytest.approx([194] * 3, abs=4)
 
 
 def test_a_portrait_survives_saving(tmp_path):

@@ -56,7 +56,7 @@ def test_a_users_model_and_data_give_a_verdict_and_a_report(place, monkeypatch, 
     printed = capfd.readouterr().out
     assert "GRU(3 → 4) at 'rnn'" in printed
     assert "6 sequences of 5 steps" in printed
-    assert "Reader: ordered: λ₁ = -" in printed
+    assert "Reader: ordered: λ₁ = −" in printed
     numbers = json.loads((place / "report" / "summary.json").read_text())
     assert "Reader" in json.dumps(numbers)
     HTMLParser().feed((place / "report" / "report.html").read_text())

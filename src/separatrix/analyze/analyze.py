@@ -17,11 +17,14 @@ from separatrix.errors import InputError
 from separatrix.evolve import trajectory
 from separatrix.result import Status
 from separatrix.systems.recurrent import Recurrent
+from separatrix.wording import counted as in_words
+from separatrix.wording import measured
 
 ALL_EXPONENTS = 256  # up to this many numbers of state, the whole spectrum; beyond, as many leading exponents
 SHOWN_STEPS, SHOWN_RUNS = 400, 16  # of the phase portrait
 MOST_SEQUENCES = 256  # whose finite-time exponents are taken
 ATTRACTOR_STEPS = 2_000  # over which attractors are told apart
+HUGE = 1e100  # states beyond are on their way to overflow, and their squares have
 MOST_NUMBERS = 20_000_000  # in the Jacobians of one batch: 160 MB
 
 
@@ -73,7 +76,8 @@ def analyze(
     )
     settled = spectrum.settle
     groups = attractors(regime.system, x0, settled, ATTRACTOR_STEPS) if x0 is not None else None
-    pooled = _headline(spectrum, groups)
+    counted = _counted(spectrum, groups)
+    pooled = _headline(spectrum, counted)
     rate, error = float(pooled.exponents[0]), float(pooled.stderr[0])
     responses = None if groups is not None else common_drive_responses(regime.common, copies, rate, seed)
     propagation = _propagation(regime, settled, seed)
@@ -83,6 +87,7 @@ def analyze(
         codes=pooled.codes,
         spectrum=spectrum,
         pooled=pooled,
+        counted=counted.reshape(-1),
         propagation=propagation,
         finite_time=finite,
         finite_time_steps=length or 0,
@@ -108,15 +113,19 @@ def _whole_sequence(regime: Regime, steps: int | None, settle: int | None, tol: 
     return horizon - (horizon // 10 if settle is None else settle)
 
 
-def _headline(spectrum: LyapunovSpectrum, groups: Tensor | None) -> PooledSpectrum:
-    """One spectrum for the network: over all runs, or over those on the attractor that most initial states reach."""
+def _counted(spectrum: LyapunovSpectrum, groups: Tensor | None) -> Tensor:
+    """Which runs make the headline: all that did not diverge; of an autonomous network, on the attractor most of them reach."""
     alive = spectrum.codes != Status.DIVERGED
-    if not bool(alive.any()):
-        nan = torch.full(spectrum.exponents.shape[-1:], math.nan, dtype=torch.float64)
-        code = torch.tensor(int(Status.DIVERGED), dtype=torch.int8)
-        runs = spectrum.codes.numel()
-        return PooledSpectrum(codes=code, exponents=nan, stderr=nan, within=nan, between=nan, runs=0, diverged=runs)
-    return spectrum.pooled() if groups is None else spectrum.pooled(groups == groups[alive].mode().values)
+    return alive if groups is None or not bool(alive.any()) else alive & (groups == groups[alive].mode().values)
+
+
+def _headline(spectrum: LyapunovSpectrum, counted: Tensor) -> PooledSpectrum:
+    if bool(counted.any()):
+        return spectrum.pooled(counted)
+    nan = torch.full(spectrum.exponents.shape[-1:], math.nan, dtype=torch.float64)
+    code = torch.tensor(int(Status.DIVERGED), dtype=torch.int8)
+    runs = spectrum.codes.numel()
+    return PooledSpectrum(codes=code, exponents=nan, stderr=nan, within=nan, between=nan, runs=0, diverged=runs)
 
 
 def _propagation(regime: Regime, settle: int, seed: int) -> Propagation:
@@ -143,6 +152,7 @@ def _principal_plane(system: Recurrent, x0: Tensor | None, settle: int, seed: in
     with torch.no_grad():
         states = trajectory(system, x0, steps, settle=settle, seed=seed)
     states = states.reshape(len(states), -1, system.dim)[:, :SHOWN_RUNS]
+    states = states.where(states.abs() < HUGE, torch.nan)
     cloud = states.reshape(-1, system.dim)
     cloud = cloud[cloud.isfinite().all(-1)]
     if len(cloud) < 2:
@@ -160,13 +170,19 @@ def _did(regime: Regime, spectrum: LyapunovSpectrum, responses: Responses | None
     """What was done, sentence by sentence."""
     k = spectrum.exponents.shape[-1]
     which = f"all {k}" if k == spectrum.dim else f"the leading {k} of {spectrum.dim}"
-    told = [regime.words + ".", f"{which} exponents over {spectrum.steps:,} steps after {spectrum.settle:,} of settling."]
+    told = [
+        regime.words + ".",
+        f"{which.capitalize()} exponents over {spectrum.steps:,} steps after {spectrum.settle:,} of settling.",
+    ]
     if responses is not None:
-        told.append(f"{len(responses.groups)} initial states followed under one common input for {responses.steps:,} steps.")
+        told.append(
+            f"{in_words(len(responses.groups), 'initial state')} followed under one common input for {responses.steps:,} steps."
+        )
     elif groups is not None and int(groups.max()) > 0:
         told.extend(_each_attractor(spectrum, groups))
+    runs = in_words(spectrum.codes.numel(), "run")
     ended = {status: int((spectrum.codes == status).sum()) for status in (Status.NOT_CONVERGED, Status.DIVERGED)}
-    told.extend(f"{n} of {spectrum.codes.numel()} runs {status.name.lower()}." for status, n in ended.items() if n)
+    told.extend(f"{n} of {runs} {status.name.lower().replace('_', ' ')}." for status, n in ended.items() if n)
     return (*told, *spectrum.notes)
 
 
@@ -174,11 +190,10 @@ def _each_attractor(spectrum: LyapunovSpectrum, groups: Tensor) -> list[str]:
     told = []
     for group in range(int(groups.max()) + 1):
         members = groups == group
+        who = f"Attractor {group + 1} ({in_words(int(members.sum()), 'initial state')})"
         if bool((spectrum.codes[members] == Status.DIVERGED).all()):
-            told.append(f"attractor {group + 1} ({int(members.sum())} initial states): diverged.")
+            told.append(f"{who}: diverged.")
             continue
         pooled = spectrum.pooled(members)
-        told.append(
-            f"attractor {group + 1} ({int(members.sum())} initial states): λ₁ = {pooled.exponents[0]:.3g} ± {pooled.stderr[0]:.1g}."
-        )
+        told.append(f"{who}: λ₁ = {measured(float(pooled.exponents[0]), float(pooled.stderr[0]))} nats per step.")
     return told

@@ -18,6 +18,7 @@ class Portrait(Result):
     Args:
         spectrum: of each copy, sequence or initial state.
         pooled: the headline, one spectrum for the network.
+        counted: (*run), which runs it is the mean of: those that did not diverge; of an autonomous network, on its main attractor.
         propagation: the growth of gradients over lags.
         finite_time: (sequence), the leading exponent (1/T) ln σ₁(∂h_T/∂h_0) over each sequence's own length, nats per step; None
             when nothing drives the network.
@@ -35,6 +36,7 @@ class Portrait(Result):
 
     spectrum: LyapunovSpectrum
     pooled: PooledSpectrum
+    counted: Tensor
     propagation: Propagation
     finite_time: Tensor | None
     finite_time_steps: int
@@ -50,6 +52,7 @@ class Portrait(Result):
     core: str
 
     layout: ClassVar[dict[str, str]] = {
+        "counted": "run",
         "finite_time": "sequence",
         "groups": "state",
         "plane": "point run axis",
@@ -63,27 +66,29 @@ class Portrait(Result):
         return float(self.pooled.exponents[0]), float(self.pooled.stderr[0])
 
     @property
-    def dimension(self) -> float:
-        """The Kaplan–Yorke dimension, mean over the runs."""
-        return float(self.spectrum.kaplan_yorke_dimension.nanmean())
-
-    @property
-    def entropy(self) -> float:
-        """Σ of the positive exponents, mean over the runs, nats per step."""
-        return float(self.spectrum.entropy.nanmean())
-
-    @property
     def check(self) -> tuple[float, float]:
-        """The rate at which two near trajectories part, with its error, nats per step; NaN when it was not asked for."""
+        """The rate at which two near trajectories part, and its standard error, nats per step; NaN where it was not asked for."""
         near = self.spectrum.check
-        if near is None:
+        return (math.nan, math.nan) if near is None else self._mean(near.rate, near.stderr)
+
+    @property
+    def dimension(self) -> tuple[float, float]:
+        """The Kaplan–Yorke dimension, mean over the runs that the headline counts, and its standard error."""
+        return self._mean(self.spectrum.kaplan_yorke_dimension, self.spectrum.kaplan_yorke_stderr)
+
+    @property
+    def entropy(self) -> tuple[float, float]:
+        """Σ of the positive exponents, mean over the runs that the headline counts, and its standard error, nats per step."""
+        return self._mean(self.spectrum.entropy, self.spectrum.entropy_stderr)
+
+    def _mean(self, values: Tensor, errors: Tensor) -> tuple[float, float]:
+        kept = self.counted.reshape(-1) & ~values.reshape(-1).isnan()
+        values, errors = values.reshape(-1)[kept], errors.reshape(-1)[kept]
+        if len(values) == 0:
             return math.nan, math.nan
-        rates = near.rate.reshape(-1)
-        rates = rates[rates.isfinite()]
-        if not len(rates):
-            return math.nan, math.nan
-        error = (rates.var() / len(rates)).sqrt() if len(rates) > 1 else near.stderr.reshape(-1)[0]
-        return float(rates.mean()), float(error)
+        mean = float(values.mean())
+        error = float(values.std() / len(values) ** 0.5) if len(values) > 1 and math.isfinite(mean) else float(errors[0])
+        return mean, error
 
     def summary(self) -> str:
         """The verdict, and what was done."""
@@ -93,6 +98,8 @@ class Portrait(Result):
         """The headline numbers, for machines: names with their units, plain numbers and lists."""
         rate, error = self.lambda_1
         near, near_error = self.check
+        dimension, dimension_error = self.dimension
+        entropy, entropy_error = self.entropy
         return {
             "verdict": self.verdict,
             "model": self.model,
@@ -102,8 +109,10 @@ class Portrait(Result):
             "lambda_1_stderr": _plain(error),
             "exponents_nats_per_step": [_plain(v) for v in self.pooled.exponents.tolist()],
             "exponents_stderr": [_plain(v) for v in self.pooled.stderr.tolist()],
-            "kaplan_yorke_dimension": _plain(self.dimension),
-            "entropy_nats_per_step": _plain(self.entropy),
+            "kaplan_yorke_dimension": _plain(dimension),
+            "kaplan_yorke_stderr": _plain(dimension_error),
+            "entropy_nats_per_step": _plain(entropy),
+            "entropy_stderr": _plain(entropy_error),
             "two_trajectory_rate_nats_per_step": _plain(near),
             "two_trajectory_stderr": _plain(near_error),
             "finite_time_steps": self.finite_time_steps,

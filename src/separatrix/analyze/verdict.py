@@ -5,6 +5,7 @@ import math
 from torch import Tensor
 
 from separatrix.analyze.responses import Responses
+from separatrix.wording import counted, measured, superscript
 
 SURE = 2  # standard errors away from zero
 
@@ -27,7 +28,7 @@ def verdict(rate: float, error: float, responses: Responses | None, attractors: 
         attractors: which attractor each initial state of an autonomous network reached.
     """
     where = side(rate, error)
-    number = f"λ₁ = {rate:.3g} ± {error:.1g} nats per step"
+    number = f"λ₁ = {measured(rate, error)} nats per step"
     if where == "diverged":
         return "diverged: the state left the finite numbers, so there is no spectrum"
     if rate == -math.inf:
@@ -38,7 +39,7 @@ def verdict(rate: float, error: float, responses: Responses | None, attractors: 
     if where == "chaotic":
         return (
             f"chaotic: {number}; nearby states separate e-fold in {_steps(1 / rate)}; "
-            f"gradients over 100 steps grow by about e{_superscript(round(100 * rate))}"
+            f"gradients over 100 steps grow by about e{superscript(round(100 * rate))}"
         )
     return f"ordered: {number}; perturbations fade e-fold in {_steps(-1 / rate)}; " + _met(responses, attractors)
 
@@ -47,12 +48,12 @@ def _met(responses: Responses | None, attractors: Tensor | None) -> str:
     groups = responses.groups if responses is not None else attractors
     if groups is None:
         return "nothing is known of other initial states"
-    states, count = len(groups), int(groups.max()) + 1
+    states, count = counted(len(groups), "initial state"), int(groups.max()) + 1
     if responses is None:
-        return f"{states} initial states reach {'one attractor' if count == 1 else f'{count} different attractors'}"
+        return f"{states} reach {'one attractor' if count == 1 else f'{count} different attractors'}"
     if count == 1:
-        return f"all {states} initial states forget where they began within {responses.steps:,} steps"
-    return f"{states} initial states reach {count} different responses, still apart after {responses.steps:,} steps"
+        return f"all {states} forget where they began within {responses.steps:,} steps"
+    return f"{states} reach {count} different responses, still apart after {responses.steps:,} steps"
 
 
 def advice(rate: float, error: float, length: int | None, responses: Responses | None) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ def advice(rate: float, error: float, length: int | None, responses: Responses |
 def _if_chaotic(rate: float, length: int | None) -> list[str]:
     return [
         f"Gradients explode beyond about {_steps(1 / rate)}. Clip them, truncate back-propagation there, or shrink the recurrent "
-        f"weights: to first order by the factor e^−λ₁ = {math.exp(-rate):.2f}.",
+        f"weights: to first order by the factor exp(−λ₁) = {math.exp(-rate):.2f}.",
         "Predictions from nearby states cannot be trusted beyond a few times that; feed the true state in again before.",
     ]
 
@@ -89,8 +90,8 @@ def _if_ordered(rate: float, length: int | None) -> list[str]:
     told = [f"Gradients fade e-fold every {_steps(reach)}: what happened {_steps(5 * reach)} ago reaches the loss at under 1 %."]
     if length is not None and reach < length / 2:
         told.append(
-            f"A sequence has {length:,} steps, and its first reaches the loss at {math.exp(-length / reach):.1g}. If the task needs "
-            "it, bring λ₁ nearer to 0: a larger recurrent gain, a forget or update gate biased towards keeping (+1 or more), "
+            f"A sequence has {length:,} steps, and its first reaches the loss at {math.exp(-length / reach):.1g}. If the task "
+            "needs it, bring λ₁ nearer to 0: a larger recurrent gain, a forget or update gate biased towards keeping (+1 or more), "
             "or an orthogonal recurrent initialisation."
         )
     elif length is not None:
@@ -105,7 +106,3 @@ def _if_at_the_edge(rate: float, length: int | None) -> list[str]:
 def _steps(count: float) -> str:
     shown = f"{count:.2g}" if count < 10 else f"{count:,.0f}"
     return f"{shown} step{'' if shown == '1' else 's'}"
-
-
-def _superscript(number: int) -> str:
-    return str(number).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

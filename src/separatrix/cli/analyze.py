@@ -18,6 +18,7 @@ from separatrix.demos import DEMOS, Demo
 from separatrix.errors import InputError, ModelError
 from separatrix.loading import load_inputs, load_model
 from separatrix.report import refuse_existing, write_report
+from separatrix.wording import measured
 
 DEFAULT_OUT = Path("separatrix-report")
 
@@ -94,11 +95,11 @@ def _rows(portraits: dict[str, Portrait], demo: Demo) -> list[list[str]]:
     facts = [[label, *(demo.facts.get(name, {}).get(label, "") for name in portraits)] for label in labels]
     return [
         *facts,
-        ["λ₁, nats per step", *(pm(*p.lambda_1) for p in shown)],
-        ["… from two near trajectories", *(pm(*p.check) for p in shown)],
+        ["λ₁, nats per step", *(measured(*p.lambda_1) for p in shown)],
+        ["… from two near trajectories", *(measured(*p.check) for p in shown)],
         *_finite_time(shown),
-        ["Kaplan–Yorke dimension", *(f"{p.dimension:.3g} of {p.spectrum.dim}" for p in shown)],
-        ["entropy Σλ⁺, nats per step", *(f"{p.entropy:.3g}" for p in shown)],
+        ["Kaplan–Yorke dimension", *(f"{measured(*p.dimension)} of {p.spectrum.dim}" for p in shown)],
+        ["entropy Σλ⁺, nats per step", *(measured(*p.entropy) for p in shown)],
     ]
 
 
@@ -106,10 +107,5 @@ def _finite_time(shown: list[Portrait]) -> list[list[str]]:
     rates = [p.finite_time for p in shown if p.finite_time is not None]
     if len(rates) < len(shown):
         return []
-    label = f"finite-time, {shown[0].finite_time_steps:,} steps (spread)"
-    return [[label, *(f"{rate.mean():.3g} ({rate.std(correction=0):.2g})" for rate in rates)]]
-
-
-def pm(value: float, error: float) -> str:
-    """A number and its standard error, to the error's first digit."""
-    return f"{value:.4g} ± {error:.1g}"
+    label = f"finite-time over {shown[0].finite_time_steps:,} steps, ± spread"
+    return [[label, *(measured(float(rate.mean()), float(rate.std(correction=0))) for rate in rates)]]

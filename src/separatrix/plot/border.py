@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from separatrix.plot.style import BAR, INK, QUIET, canvas, series, styled
-from separatrix.plot.wording import measured
+from separatrix.wording import measured
 
 
 @styled

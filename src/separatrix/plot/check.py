@@ -9,7 +9,7 @@ from separatrix.analysis.divergence import DivergenceRate
 from separatrix.analysis.lyapunov import LyapunovSpectrum
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import BAR, FAINT, INK, NOTE, SERIES, canvas, mark_zero, nothing_to_show, styled
-from separatrix.plot.wording import counted, measured, plain
+from separatrix.wording import counted, measured, plain
 
 UNIT = "nats per unit time"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, INK, SERIES, canvas, nothing_to_show, styled
-from separatrix.plot.wording import counted, measured, plain
+from separatrix.wording import counted, measured, plain
 
 TOP = 0.76  # of the height; above it stands the legend
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from separatrix.plot.runs import array
 from separatrix.plot.style import INK, NOTE, canvas, nothing_to_show, series, styled
-from separatrix.plot.wording import counted
+from separatrix.wording import counted
 
 FOLLOWED = 25  # last steps of the one run that is followed from ○ to ●
 MOST_NAMED = 10  # attractors, beyond which a legend would hide the picture

@@ -2,7 +2,6 @@
 
 import textwrap
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -13,7 +12,7 @@ from separatrix.plot.convergence import convergence_figure, draw_convergence
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.plane import draw_plane, plane_figure
 from separatrix.plot.propagation import draw_propagation, propagation_figure
-from separatrix.plot.runs import alive, of_runs
+from separatrix.plot.runs import of_runs
 from separatrix.plot.spectrum import draw_spectrum, finish, told
 from separatrix.plot.style import canvas, nothing_to_show, styled
 
@@ -44,19 +43,10 @@ def attractors_shown(portrait: Portrait) -> Tensor | None:
     return portrait.groups[: portrait.plane.shape[1]] if several else None
 
 
-def pooled_runs(portrait: Portrait) -> np.ndarray:
-    """Which runs the headline is the mean of: those that did not diverge; of an autonomous network, on its main attractor."""
-    kept = alive(portrait.spectrum)
-    if portrait.regime != "autonomous":
-        return kept
-    groups = portrait.groups.cpu().numpy()
-    return kept & (groups == np.bincount(groups[kept]).argmax()) if kept.any() else kept
-
-
 def panel_figures(portrait: Portrait, title: str = "") -> dict[str, Figure]:
     """The pictures of one portrait, each a figure of its own: convergence, check, propagation, finite_time, plane."""
     rate, error = portrait.lambda_1
-    kept = pooled_runs(portrait)
+    kept = portrait.counted.cpu().numpy()
     figures = {
         "convergence": convergence_figure(portrait.spectrum, mean=portrait.pooled, kept=kept, unit=UNIT, title=title),
         "check": check_figure(portrait.spectrum, unit=UNIT, title=title),
@@ -73,7 +63,7 @@ def _spectrum(axes: Axes, portrait: Portrait) -> None:
     if portrait.pooled.runs == 0:
         nothing_to_show(axes, "all runs diverged: there is no spectrum")
         return
-    runs = of_runs(portrait.spectrum, portrait.spectrum.exponents, kept=pooled_runs(portrait))
+    runs = of_runs(portrait.spectrum, portrait.spectrum.exponents, kept=portrait.counted.cpu().numpy())
     draw_spectrum(axes, portrait.pooled, runs, name=told(portrait.pooled))
     finish(axes, UNIT)
     axes.legend()
@@ -83,4 +73,4 @@ def _convergence(axes: Axes, portrait: Portrait) -> None:
     if portrait.pooled.runs == 0:
         nothing_to_show(axes, "all runs diverged: nothing converges")
         return
-    draw_convergence(axes, portrait.spectrum, portrait.pooled, unit=UNIT, kept=pooled_runs(portrait))
+    draw_convergence(axes, portrait.spectrum, portrait.pooled, unit=UNIT, kept=portrait.counted.cpu().numpy())

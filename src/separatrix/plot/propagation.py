@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from separatrix.analysis.propagation import Propagation
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import INK, NOTE, SERIES, TICKS, Series, canvas, mark_zero, nothing_to_show, styled
-from separatrix.plot.wording import plain, power_of_ten
+from separatrix.wording import plain, power_of_ten
 
 CURVES = (("log_norm", "largest, σ₁", SERIES[0]), ("log_gain", "typical, ‖J‖/√dim", SERIES[1]))
 

@@ -11,7 +11,7 @@ from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.plot.convergence import draw_convergence
 from separatrix.plot.runs import array, headline, of_runs
 from separatrix.plot.style import BAR, FAINT, MOST_LINES, NOTE, Series, canvas, mark_zero, nothing_to_show, series, styled
-from separatrix.plot.wording import counted, measured
+from separatrix.wording import counted, measured
 
 UNIT = "nats per unit time"
 LEAST = 1e-9  # height of a view in which there is anything but zeros
@@ -77,6 +77,7 @@ def finish(axes: Axes, unit: str) -> None:
     axes.set_xlabel("index i, largest exponent first")
     axes.set_ylabel(f"Lyapunov exponent λᵢ ({unit})")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(left=max(axes.get_xlim()[0], 0.1))  # there is no exponent 0
     place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "right"}
     axes.annotate("↑ perturbations grow", (1, 0), (-2, 3), **place, **NOTE)
 

@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from separatrix.analyze.portrait import Portrait
 from separatrix.plot.check import differences
-from separatrix.plot.runs import of_runs
-from separatrix.plot.wording import counted, measured, plain
 from separatrix.result import Status
+from separatrix.wording import counted, measured, plain
 
 STEP = "nats per step"
 
@@ -64,14 +62,11 @@ def _finite_time(portrait: Portrait) -> Cell:
 
 
 def _dimension(portrait: Portrait) -> Cell:
-    spectrum = portrait.spectrum
-    error = _error(portrait, spectrum.kaplan_yorke_dimension, spectrum.kaplan_yorke_stderr)
-    return Cell(measured(portrait.dimension, error), f"of {spectrum.dim} dimensions of state")
+    return Cell(measured(*portrait.dimension), f"of {portrait.spectrum.dim} dimensions of state")
 
 
 def _entropy(portrait: Portrait) -> Cell:
-    spectrum = portrait.spectrum
-    return Cell(measured(portrait.entropy, _error(portrait, spectrum.entropy, spectrum.entropy_stderr)))
+    return Cell(measured(*portrait.entropy))
 
 
 def _responses(portrait: Portrait) -> Cell:
@@ -90,15 +85,6 @@ def _runs(portrait: Portrait) -> Cell:
     codes = portrait.spectrum.codes
     counts = [(int((codes == status).sum()), status.name.lower().replace("_", " ")) for status in Status]
     return Cell(", ".join(f"{count} {word}" for count, word in counts if count or word == "ok"))
-
-
-def _error(portrait: Portrait, values: Tensor, errors: Tensor) -> float:
-    """Standard error of the mean over runs; a single run's own."""
-    runs = of_runs(portrait.spectrum, values)
-    runs = runs[np.isfinite(runs)]
-    if len(runs) > 1:
-        return float(runs.std(ddof=1) / len(runs) ** 0.5)
-    return float(errors.reshape(-1)[0])
 
 
 QUANTITIES: tuple[tuple[str, str, str, Callable[[Portrait], Cell]], ...] = (
