@@ -31,11 +31,11 @@ check: .venv/.dev
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python docs/tables.py --check
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs: .venv/.dev
 	$(BIN)/python docs/tables.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'

@@ -1,0 +1,121 @@
+"""What is written agrees with what is there: names, tables, code, options, links."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+import separatrix as sx
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PROSE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def code_blocks(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def between(text: str, start: str, end: str) -> str:
+    return textwrap.dedent(text.split(start)[1].split(end)[0].strip("\n").rsplit("\n", 1)[0])
+
+
+def test_every_public_name_is_in_the_reference():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    missing = [name for name in sx.__all__ if not re.search(rf"separatrix\.(\w+\.)*{name}\b", page)]
+    assert missing == []
+
+
+def test_the_tables_are_those_of_the_code():
+    run = subprocess.run([sys.executable, "docs/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_tables_that_are_out_of_date_are_refused_in_one_line(tmp_path):
+    script = (ROOT / "docs" / "tables.py").read_text(encoding="utf-8")
+    (tmp_path / "tables.py").write_text(script, encoding="utf-8")
+    (tmp_path / "tables.md").write_text("an older page", encoding="utf-8")
+    run = subprocess.run([sys.executable, str(tmp_path / "tables.py"), "--check"], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert len(run.stderr.splitlines()) == 1
+    assert (tmp_path / "tables.md").read_text(encoding="utf-8") == "an older page"
+
+
+def test_every_system_and_analysis_is_in_the_tables():
+    page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    assert [name for name in (*sx.SYSTEMS, *sx.ANALYSES) if f"| `{name}` |" not in page] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_six_lines_under_the_picture_are_those_that_make_it(page):
+    block = code_blocks(ROOT / page)[0]
+    script = (ROOT / "examples" / "readme.py").read_text(encoding="utf-8")
+    assert block.rstrip("\n") == between(script, "# [readme]", "# [/readme]")
+    assert len([line for line in block.splitlines() if line]) == 6
+
+
+def test_the_readme_names_every_example_and_its_picture_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in (ROOT / "examples").glob("*.py") if f"examples/{path.name}" not in text] == []
+    for path in (*re.findall(r"\]\(((?:docs|examples|benchmarks)/[^)#]+)", text), "CONTRIBUTING.md"):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_reference_values_are_the_same_in_readme_and_documentation():
+    tables = [
+        (ROOT / place).read_text(encoding="utf-8").split("<!-- reference-values -->")[1].split("<!-- /reference-values -->")[0]
+        for place in ("README.md", "docs/benchmarks.md")
+    ]
+    assert tables[0] == tables[1]
+    assert len(tables[0].strip().splitlines()) > 10
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if code_blocks(page)], ids=named)
+def test_the_code_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    namespace: dict[str, object] = {"__name__": "page"}
+    for number, block in enumerate(code_blocks(page), 1):
+        exec(compile(block, f"{named(page)}, block {number}", "exec"), namespace)
+    capsys.readouterr()
+    plt.close("all")
+
+
+def test_every_option_of_analyze_is_in_the_documentation_of_the_command_line():
+    import typer
+
+    from separatrix.cli import app
+
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    commands = typer.main.get_command(app).commands
+    options = {name for command in commands.values() for p in command.params for name in p.opts if name.startswith("--")}
+    assert sorted(option for option in options - {"--help"} if option not in page) == []
+    assert sorted(name for name in commands if f"`separatrix {name}`" not in page) == []
+
+
+@pytest.mark.parametrize("page", PROSE, ids=named)
+def test_a_page_links_to_no_other_host_and_names_no_machine(page):
+    text = page.read_text(encoding="utf-8")
+    hosts = re.findall(r"https?://([^/\s)\"'>]+)", text)
+    assert [host for host in hosts if host not in {"arxiv.org", "doi.org"}] == []
+    assert re.findall(r"(?<![\w.])/(?:home|work|tmp|root|Users|mnt)/\S*", text) == []
+
+
+@pytest.mark.parametrize("folder", ["src", "examples", "benchmarks", "docs", "tests"])
+def test_no_script_holds_a_path_of_one_machine(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        found = re.findall(r"[\"'](/(?:home|work|root|Users|mnt)/[^\"']*)", path.read_text(encoding="utf-8"))
+        assert found == [], named(path)

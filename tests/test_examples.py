@@ -1,0 +1,99 @@
+"""Each example draws its picture, and what it measured is what mathematics says."""
+
+import importlib.util
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import matplotlib
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+
+def example(name: str) -> ModuleType:
+    """The script as a module, without its being run."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def settings() -> dict[str, Any]:
+    """Matplotlib's, without the backend, which is chosen when pyplot is first used."""
+    return {key: value for key, value in matplotlib.rcParams.items() if key != "backend"}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs an example in its quick mode once; what its `main` returns, the folder with its picture, and the settings it changed."""
+    done: dict[str, tuple[Any, Path, dict[str, Any]]] = {}
+
+    def run(name: str) -> tuple[Any, Path, dict[str, Any]]:
+        if name not in done:
+            folder, before = tmp_path_factory.mktemp(name), settings()
+            result = example(name).main(["--quick", "--out", str(folder)])
+            done[name] = result, folder, {key: value for key, value in settings().items() if before[key] != value}
+        return done[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_saves_one_picture_under_its_own_name_and_leaves_matplotlib_as_it_was(name, found):
+    _, folder, changed = found(name)
+    assert changed == {}
+    assert [path.name for path in folder.iterdir()] == [f"{name}.png"]
+    assert (folder / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_lorenz_contracts_volumes_by_its_constant_divergence(found):
+    spectrum = found("lorenz")[0]
+    assert spectrum.exponents.sum() == pytest.approx(-(10 + 1 + 8 / 3), abs=5e-4)  # RK4's own error at dt = 0.01 is 1e-4
+    assert abs(spectrum.exponents[1]) < 4 * spectrum.stderr[1]
+
+
+def test_the_logistic_map_has_the_exponents_of_its_cycles(found):
+    r, rate = found("logistic_exponents")[0]
+    fixed, cycle = (r > 2.85) & (r < 2.95), (r > 3.1) & (r < 3.2)
+    torch.testing.assert_close(rate[fixed], (2 - r[fixed]).abs().log(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(rate[cycle], (4 + 2 * r[cycle] - r[cycle] ** 2).abs().log() / 2, rtol=0, atol=1e-6)
+    assert rate[-1] == pytest.approx(math.log(2), abs=5e-3)
+
+
+def test_random_networks_have_the_mean_exponent_of_their_determinants(found):
+    network = found("rnn_edge")[0]
+    torch.testing.assert_close(network["mean"], network["exact mean"], rtol=0, atol=1e-9)
+
+
+def test_random_networks_at_rest_have_the_exponent_of_their_largest_eigenvalue(found):
+    network = found("rnn_edge")[0]
+    at_rest = network["exact rate"] < -0.1
+    assert at_rest.any()
+    torch.testing.assert_close(network["rate"][at_rest], network["exact rate"][at_rest], rtol=0, atol=0.01)
+
+
+def test_a_gru_comes_nearer_to_chaos_as_its_weights_grow(found):
+    _, spectrum = found("driven_gru")[0]
+    rate = spectrum.exponents[:, 0]
+    assert (rate.diff() > 0).all()
+    torch.testing.assert_close(rate, spectrum.check.rate, rtol=0, atol=1e-3)
+
+
+def test_a_cell_without_adaptation_has_as_many_exponents_of_its_idle_trace_as_units(found):
+    """At b = 0 nothing depends on a, so that a' = (1 − ε/τ) a + … contributes ln(1 − ε/τ) once for each unit.
+
+    The frame turns into place as it goes, which leaves an error of order 1 over the 600 steps.
+    """
+    spectrum, units = found("own_cell")[0], 20
+    gap = (spectrum.exponents[0] - math.log(1 - 0.2 / 5)).abs()
+    assert int((gap < 3 / 600).sum()) == units
+
+
+def test_the_readme_s_network_crosses_the_border_once_and_for_all(found):
+    gains, rate = found("readme")[0]
+    assert (rate[gains < 1.5] < -0.05).all()
+    assert (rate[gains > 2.5] > 0.02).all()
