@@ -124,7 +124,7 @@ def test_an_existing_folder_is_not_overwritten(spectrum, tmp_path):
 
 def test_a_folder_that_is_no_result_is_refused(tmp_path):
     """Missing, empty, a plain file, a Zarr group of someone else: each an InputError that names the path."""
-    with pytest.raises(sx.InputError, match="no result at .*missing"):
+    with pytest.raises(sx.InputError, match=r"no result at .*missing"):
         sx.load(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.zarr").write_text("text")
@@ -145,7 +145,7 @@ def test_a_result_of_another_kind_is_refused(spectrum, tmp_path):
 
 
 def test_the_answer_is_in_words(spectrum):
-    """repr names exponents, errors, units, dimension, entropy, status; of a batch, the range and how many ended how."""
+    """What repr says: exponents, errors, units, dimension, entropy, status; of a batch, the range and how many ended how."""
     single = sx.lyapunov_spectrum(sx.classic.henon(), steps=4000, settle=200, check=True)
     text = repr(single)
     for words in ("Lyapunov exponents: 0.4", "±", "nats per unit time", "Kaplan–Yorke dimension 1.2", "entropy 0.4", "4000 steps"):

@@ -205,7 +205,7 @@ def test_an_iterate_of_no_steps_is_refused():
 
 def test_a_compiled_system_is_the_same_system(monkeypatch):
     """With the back end that only traces, so that no C++ compiler is needed."""
-    monkeypatch.setattr(torch, "compile", lambda f, compiled=torch.compile: compiled(f, backend="eager"))
+    monkeypatch.setattr(torch, "compile", lambda f, options=None, compiled=torch.compile: compiled(f, backend="eager"))
     x, v = torch.rand(7, 2, dtype=torch.float64), torch.rand(7, 1, 2, dtype=torch.float64)
     field = Decay(torch.linspace(0.5, 1, 7).double())
     plain = Flow(field, 2, 0.1)

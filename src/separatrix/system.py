@@ -1,6 +1,7 @@
 """The first noun: a System is a state x, one pure step x_{n+1} = F(x_n, n), and its derivative along tangents."""
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, Self
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
-from separatrix.tangent import batch_innermost, climb, stack_batch_last
+from separatrix.tangent import batch_innermost, climb, leave_uncompiled, stack_batch_last
 from separatrix.twin import twin
 
 Number = float | Tensor
+FEW = 8  # components up to which a compiled system is computed component by component
 
 
 class Parametric(nn.Module):
@@ -308,14 +310,22 @@ class Iterate(Derived):
 class Compiled(Derived):
     """A system whose step and pushforward go through `torch.compile`: for small systems in large batches.
 
+    The first two steps of a run compile, for seconds each; torch keeps the result on disk for the next process.
+
     Args:
-        system: any system whose step is traceable: no branch on the state's values.
+        system: any system whose step is traceable: no branch on the state's values. Tangents by AD are not compiled.
     """
 
     def __init__(self, system: System) -> None:
         super().__init__(system, horizon=system.horizon)
-        self._step = torch.compile(type(system).step)
-        self._pushforward = torch.compile(type(system).pushforward)
+        leave_uncompiled()
+        options = {}
+        if system.dim <= FEW:
+            from separatrix.fusion import SinkSelections  # not above: the compiler takes a second to import
+
+            options = {"post_grad_custom_pre_pass": SinkSelections()}
+        self._step = torch.compile(_own(_step_in_components), options=options)
+        self._pushforward = torch.compile(_own(_pushforward_in_components), options=options)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The inner system's, compiled."""
@@ -324,6 +334,25 @@ class Compiled(Derived):
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The inner system's, compiled."""
         return self._pushforward(self.system, batch_innermost(x), batch_innermost(v), n)
+
+
+def _own(function: FunctionType) -> FunctionType:
+    """A copy with its own code object, by which the compiler counts recompilations (8 at most, and no system uses up another's)."""
+    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+
+
+def _step_in_components(system: System, x: Tensor, n: int) -> Tensor:
+    return _restacked(system.step(x, n))
+
+
+def _pushforward_in_components(system: System, x: Tensor, v: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    x, v = system.pushforward(x, v, n)
+    return _restacked(x), _restacked(v)
+
+
+def _restacked(x: Tensor) -> Tensor:
+    """The same, but taken apart and stacked, so that the compiler computes few components one by one."""
+    return components(*x.unbind(-1)) if x.shape[-1] <= FEW else x
 
 
 def components(*parts: Tensor) -> Tensor:

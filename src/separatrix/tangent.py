@@ -122,7 +122,14 @@ def _twice_reverse(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return (value, pushed) if keep else (value.detach(), pushed.detach())
 
 
-LADDER = (_all_at_once, _all_at_once_in_plain_kernels, _one_by_one, _twice_reverse)
+RUNGS = (_all_at_once, _all_at_once_in_plain_kernels, _one_by_one, _twice_reverse)
+LADDER = RUNGS
+
+
+def leave_uncompiled() -> None:
+    """Have `torch.compile` run the ladder as it is: forward AD under vmap does not pass through symbolic shapes (torch 2.13)."""
+    global LADDER
+    LADDER = tuple(torch.compiler.disable(rung) for rung in RUNGS)
 
 
 def plain_kernels() -> ExitStack:

@@ -559,3 +559,18 @@ def test_a_recurrent_network_conforms(name):
 
 def test_an_ensemble_conforms():
     check_system(Recurrent([build("lstm", seed) for seed in range(4)], normal(9, 2, INPUTS)))
+
+
+def test_an_ensemble_whose_plain_attributes_differ_is_refused():
+    class Leaky(nn.Module):
+        hidden_size = 2
+
+        def __init__(self, rate: float) -> None:
+            super().__init__()
+            self.rate = rate
+
+        def forward(self, u, state):
+            return (1 - self.rate) * state
+
+    with pytest.raises(UnsupportedModuleError, match=r"differ in rate: 0.1, 0.2.*\n.*register_buffer"):
+        Recurrent([Leaky(0.1), Leaky(0.2)])

@@ -125,10 +125,27 @@ class CustomCell(Parametric):
         shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]
         if any(shape != shapes[0] for shape in shapes):
             raise ShapeError("an ensemble's networks have equal shapes, but these differ.\nMeasure them one by one.")
+        for name, values in _constants(modules).items():
+            if any(value != values[0] for value in values):
+                raise UnsupportedModuleError(
+                    f"an ensemble's networks differ in {name}: {values[0]!r}, {next(v for v in values if v != values[0])!r}, …, "
+                    "a plain attribute, which has no axis of networks.\nMake it a buffer (register_buffer), or measure them one by one."
+                )
         for name, tensor in states[0].items():
             key = name.replace(".", "_")
             self._names.append((name, key))
             self.stacked.hold(rank=tensor.ndim, **{key: torch.stack([state[name] for state in states])})
+
+
+def _constants(modules: Sequence[nn.Module]) -> dict[str, list[Any]]:
+    """The plain numbers and words that each network keeps as attributes, by their dotted names."""
+    found: dict[str, list[Any]] = {}
+    for module in modules:
+        for path, part in module.named_modules():
+            for name, value in vars(part).items():
+                if isinstance(value, int | float | str) and not name.startswith("_") and name != "training":
+                    found.setdefault(f"{path}.{name}".strip("."), []).append(value)
+    return found
 
 
 def flatten(state: Structure) -> list[Tensor]:
