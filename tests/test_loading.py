@@ -278,9 +278,7 @@ def test_a_factory_that_raises_is_quoted_with_its_type_and_the_users_line():
 
 def test_an_error_inside_torch_is_put_on_the_users_line_and_not_on_torchs():
     write("net.py", "from torch import nn\ndef make():\n    return nn.GRU(3, -4)")
-    assert re.search(
-        r"net.py:make failed: ValueError: hidden_size must be .* \(net.py, line 3\)", refused("net.py:make")
-    )
+    assert re.search(r"net.py:make failed: ValueError: hidden_size must be .* \(net.py, line 3\)", refused("net.py:make"))
 
 
 def test_a_long_message_over_many_lines_is_cut_to_one():
@@ -291,9 +289,7 @@ def test_a_long_message_over_many_lines_is_cut_to_one():
 
 
 def test_an_error_without_words_still_has_its_type():
-    assert "net.py:make failed: KeyError (net.py, line 1)." in refused(
-        write("net.py", "def make(): raise KeyError") + ":make"
-    )
+    assert "net.py:make failed: KeyError (net.py, line 1)." in refused(write("net.py", "def make(): raise KeyError") + ":make")
 
 
 def test_a_builtin_that_does_not_say_its_arguments_is_called_and_judged_by_what_it_returns():
@@ -301,9 +297,7 @@ def test_a_builtin_that_does_not_say_its_arguments_is_called_and_judged_by_what_
 
 
 def test_an_error_in_an_installed_factory_says_where_it_was_entered():
-    assert re.search(
-        r"torch.nn:GRU failed: TypeError: .*missing 2 required .*rnn.py, line \d+\)", refused("torch.nn:GRU")
-    )
+    assert re.search(r"torch.nn:GRU failed: TypeError: .*missing 2 required .*rnn.py, line \d+\)", refused("torch.nn:GRU"))
 
 
 def test_a_module_that_raises_when_an_attribute_is_read_is_quoted():
@@ -350,9 +344,7 @@ def test_a_file_that_is_not_text_is_refused_like_a_syntax_error():
 def test_a_module_that_fails_to_import_blames_what_it_imports_and_not_itself():
     write("pack/__init__.py", "")
     write("pack/net.py", "import no_such_library")
-    assert re.search(
-        r"pack.net cannot be imported: .*'no_such_library' \(pack/net.py, line 1\)", refused("pack.net:make")
-    )
+    assert re.search(r"pack.net cannot be imported: .*'no_such_library' \(pack/net.py, line 1\)", refused("pack.net:make"))
 
 
 def test_a_failed_import_leaves_nothing_behind():
@@ -417,9 +409,7 @@ def test_no_torchvision_network_downloads_weights(fake_torchvision, location, na
 
 def test_a_torchvision_name_that_is_not_there_is_answered_with_the_closest(fake_torchvision):
     fake_torchvision()
-    assert refused("torchvision:plane").endswith(
-        "no network 'plane'.\nDid you mean plain? It has: gan, plain, segmenter."
-    )
+    assert refused("torchvision:plane").endswith("no network 'plane'.\nDid you mean plain? It has: gan, plain, segmenter.")
 
 
 def test_torchvision_not_installed_names_the_extra(monkeypatch):
@@ -432,9 +422,7 @@ def test_torchvision_not_installed_names_the_extra(monkeypatch):
 def test_torchvision_that_does_not_fit_this_torch_shows_its_own_reason(fake_torchvision):
     fake_torchvision("raise RuntimeError('operator torchvision::nms does not exist')")
     message = refused("torchvision:resnet18")
-    assert (
-        f"beside torch {torch.__version__}: RuntimeError: operator torchvision::nms does not exist.\nInstall" in message
-    )
+    assert f"beside torch {torch.__version__}: RuntimeError: operator torchvision::nms does not exist.\nInstall" in message
 
 
 def test_a_file_called_torchvision_is_a_file():
@@ -716,9 +704,7 @@ def test_weights_that_are_not_there_say_what_is(name):
     write("weights.pt", "")
     Path("folder").mkdir()
     message = weights_refused(network(), name)
-    assert {"wieghts.pt": "Did you mean weights.pt?", "no/weights.pt": "no folder no", "folder": "a folder"}[
-        name
-    ] in message
+    assert {"wieghts.pt": "Did you mean weights.pt?", "no/weights.pt": "no folder no", "folder": "a folder"}[name] in message
 
 
 # --- inputs

@@ -135,9 +135,16 @@ def _check_step(system: System, x: Tensor) -> None:
         )
 
 
+def check_whole(name: str, value: object) -> None:
+    """Refuse what is no whole number."""
+    if not isinstance(value, int):
+        raise InputError(f"{name} is {value!r}, a {type(value).__name__}; it must be a whole number.")
+
+
 def check_steps(system: System, **counts: int) -> None:
     """Refuse counts of steps that are negative, or that together exceed what the system can take."""
     for name, count in counts.items():
+        check_whole(name, count)
         if count < 0:
             raise InputError(f"{name} is {count}; it counts steps, so it is 0 or more.")
     total = sum(counts.values())
@@ -170,6 +177,7 @@ def trajectory(
         HorizonError: `settle + steps` exceeds the steps the system can take.
     """
     check_steps(system, settle=settle, steps=steps)
+    check_whole("every", every)
     if every < 1:
         raise InputError(f"every is {every}; it keeps one state in so many, so it is at least 1.")
     front = begin(system, x0, seed=seed).advance(settle)

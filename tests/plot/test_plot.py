@@ -20,8 +20,8 @@ from separatrix.analyze import Portrait, analyze
 from separatrix.analyze.verdict import SURE
 from separatrix.errors import InputError
 from separatrix.plot.style import BAR, SERIES
-from separatrix.wording import measured, plain, power_of_ten
 from separatrix.result import Result, Status
+from separatrix.wording import measured, plain, power_of_ten
 
 QUICK = {"copies": 3, "steps": 200}
 

@@ -15,10 +15,10 @@ from torch import nn
 import separatrix as sx
 from separatrix.analyze import Portrait, analyze
 from separatrix.errors import InputError
-from separatrix.wording import measured
 from separatrix.report import refuse_existing, write_report
 from separatrix.report import write as writing
 from separatrix.result import Status
+from separatrix.wording import measured
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 FACTS = {"trained": {"Test accuracy": "97 %"}, "untrained twin (control)": {"Test accuracy": "10 %", "Epochs": "<0>"}}

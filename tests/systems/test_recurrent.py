@@ -572,5 +572,5 @@ def test_an_ensemble_whose_plain_attributes_differ_is_refused():
         def forward(self, u, state):
             return (1 - self.rate) * state
 
-    with pytest.raises(UnsupportedModuleError, match=r"differ in rate: 0.1, 0.2.*\n.*register_buffer"):
+    with pytest.raises(UnsupportedModuleError, match=r"differ in the plain attribute rate: 0.1, 0.2.*\n.*register_buffer"):
         Recurrent([Leaky(0.1), Leaky(0.2)])

@@ -24,7 +24,7 @@ class DivergenceRate(Result):
     Args:
         rate: (*batch), nats per unit time; an estimate of λ₁. −∞ when they merge to the last bit.
         stderr: (*batch), standard error by batch means.
-        distance: what the separation is brought back to after every step.
+        distance: what the separation is brought back to after every step, in units of max(1, ‖x‖).
     """
 
     rate: Tensor
@@ -57,8 +57,8 @@ def divergence_rate(
     Returns:
         DivergenceRate: `rate` and `stderr`, shape (*batch), nats per unit time.
 
-    Limits: the distance is 1e-8 in float64, so the rate carries a relative error near 1e-8 per step, and directions that contract
-    below rounding in one step are not resolved.
+    Limits: the distance d is 1e-8 max(1, ‖x‖) in float64, so the rate carries a relative error near 1e-8 per step,
+    and directions that contract below rounding in one step are not resolved.
     Source: Benettin, Galgani & Strelcyn 1976, Phys. Rev. A 14, 2338.
     """
     plan = plan_steps(system, steps=steps, settle=settle)
@@ -66,19 +66,21 @@ def divergence_rate(
     x = front.x
     distance = DISTANCE[x.dtype]
     away = torch.randn(system.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 1)).to(x)
-    other = x + distance * away / away.norm()
+    gap = distance * _size(x)
+    other = x + gap * away / away.norm()
     pair, tally = Front(front.system, torch.stack([x, other.expand_as(x)]), lived=front.lived.expand(2, *x.shape[:-1])), Tally()
     for n in range(plan.settle + plan.steps):
-        before = pair
+        before, wide = pair, gap
         pair = pair.advance(1)
         x, other = pair.x
-        gap = torch.linalg.vector_norm(other - x, dim=-1, keepdim=True)
-        apart = gap > 0
-        direction = (other - x).where(apart, away) / gap.where(apart, away.norm())
-        pair = Front(pair.system, torch.stack([x, x + distance * direction]), pair.n, None, pair.lived, pair.time)
+        parted = torch.linalg.vector_norm(other - x, dim=-1, keepdim=True)
+        apart = parted > 0
+        direction = (other - x).where(apart, away) / parted.where(apart, away.norm())
+        gap = distance * _size(x)
+        pair = Front(pair.system, torch.stack([x, x + gap * direction]), pair.n, None, pair.lived, pair.time)
         if n >= plan.settle:
             elapsed = torch.as_tensor(pair.time - before.time)
-            tally.add(Block((gap / distance).log(), elapsed[0] if elapsed.ndim else float(elapsed), 1))
+            tally.add(Block((parted / wide).log(), elapsed[0] if elapsed.ndim else float(elapsed), 1))
     rates, duration = tally.series()
     failed = ~(pair.lived == pair.n).all(0)
     return DivergenceRate(
@@ -88,3 +90,8 @@ def divergence_rate(
         distance=distance,
         settings={"steps": plan.steps, "settle": plan.settle, "seed": seed},
     )
+
+
+def _size(x: Tensor) -> Tensor:
+    """max(1, ‖x‖), shape (*batch, 1): rounding grows with the state, so the distance does."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1)

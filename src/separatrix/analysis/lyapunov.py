@@ -19,6 +19,7 @@ from separatrix.result import Result, Status
 from separatrix.system import System
 
 ENOUGH_BLOCKS = 16  # QRs that a run takes at least, however flat the spectrum: error bars live on the blocks between them
+SURE = 2  # standard errors within which a sum of exponents may be zero
 AGREEING_CHECKS = 3  # how often in a row the error bars must lie below `tol`
 
 
@@ -27,13 +28,15 @@ class LyapunovSpectrum(Result):
     r"""Lyapunov exponents with their error bars, and what follows from them.
 
     Args:
-        exponents: (*batch, k), nats per unit time, descending. −∞: directions that a singular Jacobian erases. NaN: diverged.
+        exponents: (*batch, k), nats per unit time, descending. −∞: directions that a Jacobian, singular to rounding, erases (relu
+            units that are off, tanh units saturated beyond the last digit). NaN: diverged.
         stderr: (*batch, k), standard errors by batch means; 0 for −∞, NaN when the run is too short to tell.
         converged: (*batch), no drift between the halves of the run, and every error bar below `tol` if one was asked.
         failed_at: (*batch), the step at which a sample left the finite numbers, −1 if it did not.
         rank: (*batch), how many of the k exponents are finite.
-        kaplan_yorke_dimension: (*batch), j + Σ_{i≤j} λ_i / |λ_{j+1}| with j the last index whose partial sum is not negative; NaN
-            when k exponents do not reach it. For a driven network it is conditional on the input.
+        kaplan_yorke_dimension: (*batch), j + Σ_{i≤j} λ_i / |λ_{j+1}| with j the last index whose partial sum is not negative (by
+            more than 2 of its standard errors: a cycle's λ₁ = 0 counts); NaN when k exponents do not reach it. For a driven
+            network it is conditional on the input.
         entropy: (*batch), Σ of the positive exponents, nats per unit time: Ruelle's upper bound of the Kolmogorov–Sinai entropy,
             equal to it for SRB measures; for a driven network, conditional on the input. With k < dim, of those k.
         history: (block, *batch, k), the running estimates.
@@ -279,7 +282,8 @@ def kaplan_yorke(exponents: Tensor, rates: Tensor, duration: Tensor, dim: int) -
     """The Kaplan–Yorke dimension and its standard error, each (*batch), by the delta method on the block averages."""
     k = exponents.shape[-1]
     sums = exponents.cumsum(-1)
-    inside = (sums >= 0).long().cumprod(-1)
+    doubt = SURE * standard_error(rates.cumsum(-1), duration).nan_to_num(0.0)
+    inside = (sums >= -doubt).long().cumprod(-1)
     j = inside.sum(-1, keepdim=True)
     beyond = exponents.gather(-1, j.clamp(max=k - 1))
     total = torch.where(j > 0, sums.gather(-1, (j - 1).clamp(min=0)), 0.0)

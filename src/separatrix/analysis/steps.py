@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from separatrix.errors import InputError
-from separatrix.evolve import check_steps
+from separatrix.evolve import check_steps, check_whole
 from separatrix.system import System
 
 ENOUGH_TIME = 200  # units of time that a default run averages over
@@ -33,12 +33,15 @@ def plan_steps(
         InputError: a count is negative or zero, or the tolerance is not positive.
         HorizonError: more steps than the system can take.
     """
+    for name, count in (("steps", steps), ("settle", settle), ("max_steps", max_steps)):
+        if count is not None:
+            check_whole(name, count)
     if steps is not None and steps < 1:
         raise InputError(f"steps is {steps}; an average needs at least 1.")
     if max_steps is not None and max_steps < 1:
         raise InputError(f"max_steps is {max_steps}; an average needs at least 1.")
-    if tol is not None and not tol > 0:
-        raise InputError(f"tol is {tol}; an error bar can only lie below a positive number.")
+    if tol is not None and not (isinstance(tol, int | float) and tol > 0):
+        raise InputError(f"tol is {tol!r}; an error bar can only lie below a positive number.")
     room = system.horizon
     wanted = steps if steps is not None else min(max(round(ENOUGH_TIME / system.dt), FEWEST), MOST)
     if settle is None:

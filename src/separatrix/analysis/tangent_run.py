@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from separatrix.errors import InputError
-from separatrix.evolve import Front
+from separatrix.evolve import Front, check_whole
 from separatrix.orthonormal import orthonormalise
 
 # Note [QR interval]
 # Between two QRs the condition number of the frame grows like exp((λ₁ − λ_k) m), and with it the error of the small R_ii. So m is
 # chosen from the running spectrum to reach the condition COMFORTABLE; a stretch that came out beyond BEARABLE is taken again with
-# fewer steps. A zero R_ii is believed only when one step made it: then the Jacobian itself is singular, and that direction, and
-# all after it, stay at −∞ (what QR puts in their place is arbitrary and counts no more).
+# fewer steps. A zero R_ii is believed only when one step made it: then the Jacobian itself is singular to rounding, and that
+# direction stays at −∞. Those after it do too: what QR puts in its place is arbitrary, and they are orthogonalised against it. In a
+# frame in general position the lost directions are the last ones, so that none is taken along; an exactly uncoupled leading one
+# would be the exception.
 COMFORTABLE = {torch.float64: 1e8, torch.float32: 1e3}
 BEARABLE = {torch.float64: 1e11, torch.float32: 1e4}
 LONGEST = 1024  # steps between two QRs, however flat the spectrum
@@ -112,6 +114,7 @@ def check_k(k: int | None, dim: int) -> int:
     """
     if k is None:
         return dim
+    check_whole("k", k)
     if not 1 <= k <= dim:
         raise InputError(f"k is {k} but the state has {dim} numbers.\nAsk for 1 … {dim} exponents, or leave k out for all of them.")
     return k

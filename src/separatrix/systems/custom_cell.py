@@ -127,9 +127,10 @@ class CustomCell(Parametric):
             raise ShapeError("an ensemble's networks have equal shapes, but these differ.\nMeasure them one by one.")
         for name, values in _constants(modules).items():
             if any(value != values[0] for value in values):
+                other = next(value for value in values if value != values[0])
                 raise UnsupportedModuleError(
-                    f"an ensemble's networks differ in {name}: {values[0]!r}, {next(v for v in values if v != values[0])!r}, …, "
-                    "a plain attribute, which has no axis of networks.\nMake it a buffer (register_buffer), or measure them one by one."
+                    f"an ensemble's networks differ in the plain attribute {name}: {values[0]!r}, {other!r}, ….\n"
+                    "Make it a buffer (register_buffer), which gets an axis of networks, or measure them one by one."
                 )
         for name, tensor in states[0].items():
             key = name.replace(".", "_")

@@ -1,0 +1,92 @@
+"""The rate at which two near trajectories part."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import separatrix as sx
+
+
+def linear(*diagonal: float) -> sx.Map:
+    matrix = torch.tensor(diagonal, dtype=torch.float64).diag()
+    return sx.Map(lambda x: x @ matrix, len(diagonal))
+
+
+def test_a_linear_map_parts_at_its_leading_rate():
+    """About the rest point 0 the separation is exactly the tangent: ln 2, once it points along the first axis."""
+    measured = sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=50, settle=50)
+    assert float(measured.rate) == pytest.approx(math.log(2), abs=1e-12)
+    assert measured.status == "ok"
+    assert float(measured.stderr) < 1e-12
+
+
+def test_it_counts_time_not_steps():
+    """ẋ = −0.3 x by RK4 with dt = 0.1: −0.3 nats per unit time."""
+    measured = sx.divergence_rate(sx.Flow(lambda x: -0.3 * x, 1, 0.1), torch.zeros(1).double(), steps=50, settle=10)
+    assert float(measured.rate) == pytest.approx(-0.3, abs=1e-6)
+
+
+def test_curvature_and_rounding_stay_below_a_millionth_a_step():
+    """Full logistic map: the rate along an orbit is the mean of log |4 − 8x| along it, though no derivative is taken."""
+    system, x0 = sx.classic.logistic(4.0), torch.tensor([0.3], dtype=torch.float64)
+    measured = sx.divergence_rate(system, x0, steps=1000, settle=0)
+    states = sx.trajectory(system, x0, 999)
+    assert float(measured.rate) == pytest.approx(float((4 - 8 * states).abs().log().mean()), abs=1e-4)
+
+
+def test_trajectories_that_merge_part_at_minus_infinity():
+    """A map to one point: not a divergence, not NaN."""
+    measured = sx.divergence_rate(sx.Map(lambda x: 0 * x, 2), torch.ones(3, 2).double(), steps=20, settle=0)
+    assert (measured.rate == -math.inf).all()
+    assert (measured.codes == sx.Status.OK).all()
+
+
+def test_an_item_that_diverges_is_marked_alone():
+    """Hénon inside and outside its basin."""
+    x0 = torch.tensor([[0.0, 0.0], [3.0, 0.5], [0.1, -0.1]], dtype=torch.float64)
+    measured = sx.divergence_rate(sx.classic.henon(), x0, steps=300, settle=100)
+    without = sx.divergence_rate(sx.classic.henon(), x0[[0, 2]], steps=300, settle=100)
+    assert measured.status.tolist() == ["ok", "diverged", "ok"]
+    assert measured.rate[1].isnan() and measured.stderr[1].isnan()
+    assert torch.equal(measured.rate[[0, 2]], without.rate)
+
+
+def test_batches_of_states_and_parameters_broadcast():
+    """Each item has the rate of its own parameter: at rest in 0 the logistic map's slope is r."""
+    r = torch.tensor([0.5, 1.5, 3.0], dtype=torch.float64)
+    measured = sx.divergence_rate(sx.classic.logistic(r[:, None]), torch.zeros(2, 1).double(), steps=20, settle=0)
+    assert measured.rate.shape == (3, 2)
+    assert measured.rate.numpy() == pytest.approx(r.log()[:, None].expand(3, 2).numpy(), abs=1e-7)  # curvature: r d² of r d
+
+
+def test_both_copies_have_the_same_noise():
+    """A drive that is a function of n reaches both: an additive kick parts nothing, and the rate is that of the map."""
+
+    def step(x: Tensor, n: int) -> Tensor:
+        return 0.5 * x + torch.randn(2, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+
+    measured = sx.divergence_rate(sx.Map(step, 2, time_dependent=True), torch.zeros(2).double(), steps=100, settle=10)
+    assert float(measured.rate) == pytest.approx(math.log(0.5), abs=1e-6)
+
+
+def test_float32_uses_a_distance_it_can_resolve():
+    """1e-8 would vanish beside a state of 1 in float32; at 1e-3 curvature adds 0.0032 to the cycle's smaller slope, 0.083: 2 %."""
+    x0 = torch.tensor([0.3], dtype=torch.float32)
+    measured = sx.divergence_rate(sx.classic.logistic(3.2), x0, steps=400, settle=100)
+    assert measured.rate.dtype == torch.float32
+    assert float(measured.rate) == pytest.approx(math.log(0.16) / 2, rel=0.03)
+
+
+def test_the_horizon_holds_for_it_too():
+    """More steps than inputs are refused."""
+    system = sx.Recurrent(torch.nn.RNN(1, 2), torch.ones(30, 1))
+    with pytest.raises(sx.HorizonError, match="30"):
+        sx.divergence_rate(system, steps=40)
+
+
+def test_the_answer_is_in_words():
+    """repr: the rate, its error, the unit."""
+    text = repr(sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=50))
+    assert "0.6931" in text and "nats per unit time" in text
