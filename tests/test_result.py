@@ -9,6 +9,7 @@ import torch
 import zarr
 
 import separatrix as sx
+from separatrix.report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,18 @@ def test_any_batch_and_dtype_come_back(x0, tmp_path):
     assert_same_bits(result, sx.load(result.save(tmp_path / "a.zarr")))
     pooled = spectrum_of_one_axis(result).pooled()
     assert_same_bits(pooled, sx.load(pooled.save(tmp_path / "b.zarr")))
+
+
+@pytest.mark.parametrize("inputs", [None, torch.ones(9, 4, 2), torch.ones(1000, 2)], ids=["autonomous", "stream", "sequence"])
+def test_a_portrait_of_every_regime_comes_back_from_its_report(inputs, tmp_path, request):
+    """Bit for bit, also what an autonomous network has not: finite-time exponents."""
+    torch.manual_seed(0)
+    portrait = sx.analyze(torch.nn.GRU(2, 3), inputs, copies=2, steps=100, settle=20)
+    assert portrait.regime == request.node.callspec.id
+    assert (portrait.finite_time is None) == (inputs is None)
+    assert_same_bits(portrait, sx.load(portrait.save(tmp_path / "portrait.zarr")))
+    out = write_report({"a name": portrait}, tmp_path / "report", title="t")
+    assert_same_bits(portrait, sx.load(out / "results.zarr" / "a name"))
 
 
 def spectrum_of_one_axis(result: sx.LyapunovSpectrum) -> sx.LyapunovSpectrum:
@@ -155,3 +168,20 @@ def test_the_answer_is_in_words(spectrum):
     lost = sx.lyapunov_spectrum(sx.classic.henon(), torch.tensor([3.0, 0.5]).double(), steps=100)
     assert repr(lost) == f"Lyapunov spectrum: diverged at step {int(lost.failed_at)}"
     assert "5 runs" in repr(spectrum.pooled()) and "1 diverged" in repr(spectrum.pooled())
+    assert repr(sx.divergence_rate(sx.classic.henon(), torch.tensor([3.0, 0.5]).double(), steps=100)).endswith("diverged")
+
+
+def test_an_error_that_is_unknown_is_left_out():
+    """Five steps have no error bar, one run no spread between runs: never nan in words."""
+    short = sx.lyapunov_spectrum(sx.classic.henon(), torch.zeros(1, 2).double(), steps=5, settle=10, check=True)
+    single = sx.lyapunov_spectrum(sx.classic.henon(), steps=5, settle=10, check=True)
+    assert single.stderr.isnan().all() and single.check.stderr.isnan()
+    for told in map(repr, (single, single.check, short, short.check, short.pooled())):
+        assert "nan" not in told and "±" not in told
+    assert "over 1 run (spread between runs unknown" in repr(short.pooled())
+
+
+def test_an_error_of_rounding_is_left_out():
+    """λ = ln ½ exactly, up to the last digits of the logarithms."""
+    halving = sx.lyapunov_spectrum(sx.Map(lambda x: x / 2, 1), steps=100)
+    assert repr(halving).startswith("Lyapunov exponents: −0.6931 nats per unit time")

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import InputError, ShapeError
+from separatrix.analysis.divergence import divergence_rate
+from separatrix.analysis.lyapunov import lyapunov_spectrum
+from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.evolve import begin, trajectory
 from separatrix.flow import Field, Flow
 from separatrix.system import Compiled, Driven, Frozen, Iterate, Map, System, along_tangents, components
@@ -240,3 +242,75 @@ def test_a_system_prints_its_size_and_numbers():
 def test_a_system_can_be_copied():
     system = Rotation(angle=torch.tensor([0.1, 0.2]))
     assert torch.equal(copy.deepcopy(system).angle, system.angle)
+
+
+class OneBatchAxis(nn.Module):
+    """Layers that know one batch axis only: an LSTM, batch norm, a Transformer layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+        self.norm = nn.BatchNorm1d(4)
+        self.attend = nn.TransformerEncoderLayer(2, 1, 8, batch_first=True)
+
+    def forward(self, x: Tensor, when: float = 0.0) -> Tensor:
+        x = self.norm(self.lstm(x[:, None])[0][:, 0]) + 0.1 * when
+        return x + 0.1 * self.attend(x.reshape(-1, 2, 2)).reshape(-1, 4)
+
+
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("kind", ["map", "flow"])
+def test_a_module_sees_one_batch_axis_whatever_the_runs_batch(kind, timed):
+    module = OneBatchAxis()
+    make = Map if kind == "map" else lambda f, dim, **kw: Flow(f, dim, 0.1, **kw)
+    system = make(module, 4, time_dependent=timed)
+    x = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    v = torch.eye(4, dtype=torch.float64).expand(2, 3, 4, 4)
+    front = begin(system, x).with_tangents(v).advance(2)
+    for i in range(2):
+        for j in range(3):
+            one = begin(system, x[i, j]).with_tangents(v[i, j]).advance(2)
+            assert torch.allclose(front.x[i, j], one.x, rtol=1e-12, atol=1e-13)
+            assert torch.allclose(front.v[i, j], one.v, rtol=1e-11, atol=1e-12)
+    if kind == "map":
+        assert torch.allclose(system.double().step(x[0], 3), copy.deepcopy(module).double().eval()(x[0], 3.0 * timed), rtol=1e-12)
+
+
+def test_a_system_in_a_map_keeps_its_own_batch():
+    angles = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    x = torch.rand(2, 3, 2, dtype=torch.float64)
+    assert torch.equal(Map(Rotation(angles), 2).step(x), Rotation(angles).step(x))
+
+
+@pytest.mark.parametrize("double", [lambda x: x.mul_(2), lambda x: x[..., 0].mul_(2) is not None and x, nn.ReLU(inplace=True)])
+def test_a_step_that_changes_its_argument_is_refused_and_the_state_kept(double):
+    x0 = torch.tensor([1.0, 2.0])
+    with pytest.raises(InputError, match=r"changes its argument in place.*\nReturn a new tensor"):
+        begin(Map(double, 2), x0)
+    assert x0.tolist() == [1.0, 2.0]
+
+
+def test_a_step_that_changes_its_argument_is_refused_in_inference_mode_too():
+    with torch.inference_mode(), pytest.raises(InputError, match="in place"):
+        begin(Map(lambda x: x.mul_(2), 2), torch.ones(2))
+
+
+def test_a_step_that_returns_no_tensor_is_refused():
+    with pytest.raises(InputError, match="a step returned a tuple"):
+        begin(Map(nn.LSTM(2, 2), 2), torch.ones(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_states_of_half_precision_are_refused_with_the_way_out(dtype):
+    with pytest.raises(InputError, match=rf"float32 or float64, not {str(dtype)[6:]}.\nPass x0.float\(\)"):
+        begin(Map(torch.sin, 2), torch.ones(2, dtype=dtype))
+
+
+@pytest.mark.parametrize("measure", [begin, trajectory, lyapunov_spectrum, divergence_rate])
+@pytest.mark.parametrize(
+    ("given", "what"), [(nn.GRU(3, 5), "a GRU"), (lambda x: x, "a function"), (Rotation, "the class Rotation")]
+)
+def test_what_is_no_system_is_refused_with_the_ways_to_wrap_it(measure, given, what):
+    with pytest.raises(UnsupportedModuleError, match=rf"is {what}, no System.\nWrap it: sx.Recurrent\(.*sx.Map\("):
+        measure(given)

@@ -1,6 +1,8 @@
 """Tangents of any callable: against derivatives known in closed form, and the ladder of ways to get them."""
 
 import math
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -263,3 +265,14 @@ def test_stacked_parts_have_the_batch_innermost_in_memory():
         assert torch.equal(stacked, torch.stack(parts, dim=dim))
         assert stacked.stride(0) == 1
     assert stack_batch_last([torch.tensor(math.pi)], dim=-1).tolist() == pytest.approx([math.pi])
+
+
+@pytest.mark.parametrize("step", ["torch.zeros_like(x) + 1", "x.detach() * 2", "torch.ones(2).double()"])
+def test_a_step_that_does_not_depend_on_its_state_has_zero_tangents(step):
+    """In a process of its own, because torch 2.13 crashes where vmap meets a tangent without its axis."""
+    code = (
+        "import torch; from separatrix.tangent import pushforward\n"
+        f"_, v = pushforward(lambda x: {step}, torch.ones(2).double(), torch.eye(2).double())\n"
+        "assert v.shape == (2, 2) and not v.any()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

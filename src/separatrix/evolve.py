@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.errors import HorizonError, InputError, ShapeError
+from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
 from separatrix.system import System
 from separatrix.twin import twin
 
@@ -78,8 +78,10 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0) -> Front:
 
     Raises:
         ShapeError: x0 is not (*batch, dim), its batch does not broadcast, or a step changes the width.
-        InputError: x0 has numbers that are not finite, or is not floating-point.
+        InputError: x0 has numbers that are not finite, or is neither float32 nor float64; a step changes its argument in place.
+        UnsupportedModuleError: what was given is no System.
     """
+    check_system_type(system)
     batch = system.batch_shape
     x0 = system.initial_state(batch, seed).to(_device(system)) if x0 is None else _as_state(x0)
     if x0.ndim == 0 or x0.shape[-1] != system.dim:
@@ -89,6 +91,8 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0) -> Front:
         )
     if not x0.is_floating_point():
         raise InputError(f"x0 is {x0.dtype}, but states are real numbers.\nPass x0.double().")
+    if x0.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"states are float32 or float64, not {str(x0.dtype).removeprefix('torch.')}.\nPass x0.float().")
     if not torch.isfinite(x0).all():
         raise InputError(f"x0 has {int((~torch.isfinite(x0)).sum())} numbers that are not finite, out of {x0.numel()}.")
     try:
@@ -118,9 +122,10 @@ def _device(system: System) -> torch.device:
 def _check_step(system: System, x: Tensor) -> None:
     if system.horizon is not None and system.horizon < 1:
         raise HorizonError("this system has no step to take: its horizon is 0.")
+    trial = x.clone()
     with torch.no_grad():
         try:
-            after = system.step(x, 0)
+            after = system.step(trial, 0)
         except RuntimeError as error:
             if "dtype" in str(error):
                 raise InputError(
@@ -128,6 +133,16 @@ def _check_step(system: System, x: Tensor) -> None:
                     "Pass x0 in that dtype, or give the system the nn.Module itself, which is then cast."
                 ) from error
             raise
+    if not isinstance(after, Tensor):
+        raise InputError(
+            f"a step returned a {type(after).__name__}, no tensor.\n"
+            f"{type(system).__name__}.step must return the next state, of the shape it was given."
+        )
+    if (not trial.is_inference() and trial._version > 0) or not torch.equal(trial, x):
+        raise InputError(
+            "the step changes its argument in place: it wrote to its state, and the one before is lost.\n"
+            "Return a new tensor: x * 2 instead of x.mul_(2), a module with inplace=False, or begin with x = x.clone()."
+        )
     if after.shape != x.shape:
         raise ShapeError(
             f"a step takes states of shape {tuple(x.shape)} to {tuple(after.shape)}: it must return the shape it was given.\n"
@@ -141,8 +156,25 @@ def check_whole(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}, a {type(value).__name__}; it must be a whole number.")
 
 
+def check_seed(seed: object) -> None:
+    """Refuse what cannot seed every generator in use."""
+    check_whole("seed", seed)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}; it is a whole number from 0 to 2**63 − 1.")
+
+
+def check_system_type(system: object) -> None:
+    """Refuse what is no System."""
+    if not isinstance(system, System):
+        what = f"the class {system.__name__}" if isinstance(system, type) else f"a {type(system).__name__}"
+        raise UnsupportedModuleError(
+            f"what was given is {what}, no System.\nWrap it: sx.Recurrent(module, inputs), or sx.Map(function, dim)."
+        )
+
+
 def check_steps(system: System, **counts: int) -> None:
     """Refuse counts of steps that are negative, or that together exceed what the system can take."""
+    check_system_type(system)
     for name, count in counts.items():
         check_whole(name, count)
         if count < 0:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from separatrix.errors import InputError
 from separatrix.solvers import SOLVERS
-from separatrix.system import Parametric, System
+from separatrix.system import Parametric, System, in_one_batch
 from separatrix.tangent import climb
 from separatrix.twin import twin
 
@@ -32,7 +32,7 @@ class FunctionField(Field):
     """A vector field from a function.
 
     Args:
-        function: x ↦ ẋ, or (x, t) ↦ ẋ. An `nn.Module` is used through a twin.
+        function: x ↦ ẋ, or (x, t) ↦ ẋ. An `nn.Module` is used through a twin, and given one batch axis.
         time_dependent: call `function(x, t)`.
     """
 
@@ -43,7 +43,7 @@ class FunctionField(Field):
 
     def forward(self, x: Tensor, t: float) -> Tensor:
         """The function's value."""
-        return self.function(x, t) if self.time_dependent else self.function(x)
+        return in_one_batch(self.function, x, t) if self.time_dependent else in_one_batch(self.function, x)
 
 
 class Flow(System):

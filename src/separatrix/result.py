@@ -158,8 +158,9 @@ def _read(path: Path, group: str) -> Result:
     tensors = {name: torch.as_tensor(np.array(data[name].values)) for name in data.data_vars}
     children = {name: _read(path, f"{group}/{name}".strip("/")) for name in node.group_keys()}
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(data.attrs["record"]).items()}
+    absent = dict.fromkeys(kind.layout)  # what was None was not written
     known = {f.name for f in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in {**plain, **tensors, **children}.items() if name in known})
+    return kind(**{name: value for name, value in {**absent, **plain, **tensors, **children}.items() if name in known})
 
 
 def _address(kind: type) -> str:

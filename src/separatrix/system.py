@@ -160,7 +160,7 @@ class Map(System):
 
     Args:
         function: x ↦ F(x), or (x, n) ↦ F(x, n), on states of shape (*batch, dim). An `nn.Module` is used through a twin, so that
-            its dtype, mode and tensors stay as they are.
+            its dtype, mode and tensors stay as they are; whatever the run's batch, it is given one batch axis, (items, dim).
         dim: length of the state.
         time_dependent: call `function(x, n)`.
     """
@@ -172,7 +172,18 @@ class Map(System):
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The function's value."""
-        return self.function(x, n) if self.time_dependent else self.function(x)
+        return in_one_batch(self.function, x, n) if self.time_dependent else in_one_batch(self.function, x)
+
+
+def in_one_batch(function: Callable[..., Tensor], x: Tensor, *when: float) -> Tensor:
+    """The function's value; a module gets the run's batch axes folded to one, which is what PyTorch's layers are written for."""
+    if not isinstance(function, nn.Module) or isinstance(function, Parametric):
+        return function(x, *when)
+    folded = x.reshape(-1, x.shape[-1])
+    value = function(folded, *when)
+    if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(folded):
+        return value  # no batch to unfold: the start of a run says so
+    return value.reshape(*x.shape[:-1], *value.shape[1:])
 
 
 class Driven(System):

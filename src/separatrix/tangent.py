@@ -44,6 +44,9 @@ def pushforward(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 def climb(f: Function, x: Tensor, v: Tensor, rung: int) -> tuple[Tensor, Tensor, int]:
     """`pushforward` from a given rung of the ladder, with the rung that held. See Note [Ladder of tangents]."""
+    if v.shape[-2] == 0:
+        value = f(x)
+        return value, value.new_zeros(*value.shape[:-1], 0, value.shape[-1]), rung
     failures: list[Exception] = []
     for height in range(rung, len(LADDER)):
         try:
@@ -94,7 +97,8 @@ def _all_at_once(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _along(f: Function, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
-    return jvp(f, (x,), (tangent,))  # pyright: ignore[reportReturnType]  (a third value only with has_aux)
+    value, pushed = jvp(f, (x,), (tangent,))[:2]
+    return value, pushed + 0 * tangent.sum()  # a step that ignores x has a tangent without vmap's axis, which crashes torch 2.13
 
 
 def _all_at_once_in_plain_kernels(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,8 +109,7 @@ def _all_at_once_in_plain_kernels(f: Function, x: Tensor, v: Tensor) -> tuple[Te
 def _one_by_one(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     with plain_kernels():
         pairs = [_along(f, x, tangent) for tangent in v.unbind(-2)]
-        value = pairs[0][0] if pairs else f(x)
-        return value, torch.stack([pushed for _, pushed in pairs], dim=-2)
+        return pairs[0][0], torch.stack([pushed for _, pushed in pairs], dim=-2)
 
 
 def _twice_reverse(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

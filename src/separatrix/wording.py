@@ -3,13 +3,14 @@
 import math
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+ROUNDING = 1e-14  # errors below are of the arithmetic, not of the estimate
 
 
 def measured(value: float, error: float = math.nan) -> str:
-    """A value with its error, rounded to the error's leading digit: −0.4305 ± 0.0002; without an error, four digits."""
+    """A value with its error, rounded to the error's leading digit: −0.4305 ± 0.0002; without one, four digits."""
     if not math.isfinite(value):
         return plain(value)
-    if not (math.isfinite(error) and error > 0):
+    if not (math.isfinite(error) and error >= ROUNDING * max(1, abs(value))):
         return plain(value)
     if error < 1e-6 * abs(value):
         return f"{plain(value)} ± {plain(error)}"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import separatrix as sx
-from separatrix.analyze.responses import components_of
+from separatrix.analyze.responses import attractors, grouped
 from separatrix.analyze.verdict import advice, side
 
 QUICK = {"steps": 300, "settle": 100, "copies": 6}
@@ -44,7 +44,7 @@ def test_a_network_that_remembers_its_initial_state_reaches_different_responses(
     inputs = torch.randn(40, 20, 1, generator=torch.Generator().manual_seed(0)).double()
     portrait = sx.analyze(rnn_with(2 * torch.eye(1)), inputs.transpose(0, 1), **{**QUICK, "copies": 16})
     assert portrait.verdict.startswith("ordered")
-    assert "16 initial states reach 2 different responses" in portrait.verdict
+    assert portrait.verdict.endswith("16 initial states reach 2 different responses")
     assert any("Reset it" in line for line in portrait.advice)
 
 
@@ -63,7 +63,7 @@ def test_a_large_random_network_is_chaotic():
 def test_a_network_without_recurrent_weights_erases_everything():
     portrait = sx.analyze(rnn_with(torch.zeros(3, 3)), torch.randn(30, 5, 1), **QUICK)
     assert portrait.lambda_1[0] == -math.inf
-    assert "erased exactly" in portrait.verdict
+    assert "erased to the last digit" in portrait.verdict
 
 
 def test_many_short_sequences_are_streamed_and_measured_over_their_own_length_too():
@@ -134,27 +134,77 @@ def test_a_portrait_survives_saving(tmp_path):
     assert torch.equal(again.plane, portrait.plane)
 
 
+def test_one_state_that_diverges_leaves_the_others_attractor_alone():
+    """X → x/2 below 0.9, 2x above: four states fall to 0, one grows without bound."""
+    system = sx.Map(lambda x: torch.where(x > 0.9, 2 * x, 0.5 * x), 1)
+    x0 = torch.tensor([[0.95], [0.1], [0.2], [0.3], [-0.4]], dtype=torch.float64)
+    assert attractors(system, x0, 1_100, 2_000).tolist() == [-1, 0, 0, 0, 0]
+
+
+def test_a_network_of_which_some_runs_diverge_says_how_many():
+    """H' = relu(2h − 1/4): states above 1/4 in either unit grow without bound, the others are erased."""
+    rnn = nn.RNN(1, 2, nonlinearity="relu").double()
+    with torch.no_grad():
+        rnn.weight_hh_l0.copy_(2 * torch.eye(2))
+        rnn.bias_hh_l0.fill_(-0.25)
+        rnn.bias_ih_l0.zero_()
+    starts = sx.Recurrent(rnn).initial_state((16,), 0)
+    grow = int((starts > 0.25).any(-1).sum())
+    portrait = sx.analyze(rnn, steps=1200, settle=100)
+    assert f"{grow} of 16 initial states diverge" in portrait.verdict
+    assert "16 initial states reach" not in portrait.verdict
+    assert portrait.lambda_1[0] == -math.inf
+
+
+def test_a_sequence_too_short_to_forget_is_said_to_be_too_short():
+    """Multiplier 0.95 over 30 steps: e^−1.5 of the distance is left, so nothing is known of the end."""
+    portrait = sx.analyze(rnn_with(0.95 * torch.eye(2)), torch.zeros(30, 1))
+    assert "have not met within 30 steps, which is too few to tell" in portrait.verdict
+    assert not any("for good" in line for line in portrait.advice)
+
+
+def test_slow_contraction_is_not_taken_for_memory():
+    """H' = tanh(0.9997 h) falls to 0, but in 20,000 steps only by e^6."""
+    portrait = sx.analyze(rnn_with(0.9997 * torch.eye(2)), torch.zeros(7, 3, 1), steps=400, settle=0, copies=4)
+    assert "different responses" not in portrait.verdict
+    assert not any("for good" in line for line in portrait.advice)
+
+
 @pytest.mark.parametrize(
-    ("rate", "error", "expected"),
+    ("rate", "error", "steps", "expected"),
     [
-        (0.1, 0.01, "chaotic"),
-        (-0.1, 0.01, "ordered"),
-        (0.01, 0.01, "at the edge"),
-        (0.1, math.nan, "at the edge"),
-        (math.nan, 0.0, "diverged"),
+        (0.1, 0.01, 2000, "chaotic"),
+        (-0.1, 0.01, 2000, "ordered"),
+        (0.01, 0.01, 2000, "at the edge"),
+        (0.1, math.nan, 2000, "at the edge"),
+        (math.nan, 0.0, 2000, "diverged"),
+        (-2e-4, 1e-5, 2000, "at the edge"),  # a cycle's zero exponent, off by O(1/steps)
+        (-2e-4, 1e-5, 200_000, "ordered"),
     ],
 )
-def test_a_side_is_taken_beyond_two_standard_errors(rate, error, expected):
-    assert side(rate, error) == expected
+def test_a_side_is_taken_beyond_two_standard_errors_and_what_a_zero_exponent_shows(rate, error, steps, expected):
+    assert side(rate, error, steps) == expected
+
+
+def test_a_neutral_cycle_is_at_the_edge():
+    """A rotation by 0.3 held on a circle by tanh: λ₁ = 0 along it."""
+    turn = torch.tensor([[math.cos(0.3), -math.sin(0.3)], [math.sin(0.3), math.cos(0.3)]])
+    assert sx.analyze(rnn_with(1.3 * turn), copies=8).verdict.startswith("at the edge")
 
 
 def test_advice_names_the_steps_over_which_gradients_live():
-    assert "every 20 steps" in advice(-0.05, 0.001, 1000, None)[0]
-    assert "A sequence has 60 steps, and its first reaches the loss at 0.05" in advice(-0.05, 0.001, 60, None)[1]  # e^−3
-    assert "gradients reach back over all of it" in advice(-0.05, 0.001, 40, None)[1]
-    assert "beyond about 20 steps" in advice(0.05, 0.001, None, None)[0]
+    assert "every 20 steps" in advice(-0.05, 0.001, 2000, None, None, None)[0]
+    assert (
+        "over the 60 steps of a sequence the largest gradient changes by the factor 0.05"
+        in advice(-0.05, 0.001, 2000, 60, -3.0, None)[1]
+    )  # e^−3
+    assert "reaches back over all of it" in advice(-0.05, 0.001, 2000, 20, -1.0, None)[1]
+    assert "grows before it fades" in advice(-0.05, 0.001, 2000, 8, 1.5, None)[1]
+    assert "beyond about 20 steps" in advice(0.05, 0.001, 2000, None, None, None)[0]
 
 
 def test_groups_are_the_connected_components():
     linked = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
-    assert components_of(linked).tolist() == [0, 0, 1, 2]
+    x = torch.tensor([[0.0], [0.0], [torch.nan], [0.0]])
+    assert grouped(linked, torch.zeros(4, 1)).tolist() == [0, 0, 1, 2]
+    assert grouped(linked, x).tolist() == [0, 0, -1, 1]

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from separatrix.analyze.core import find_core
+from separatrix.analyze.regime import along, regime_of
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.evolve import trajectory
 
 
 class Reader(nn.Module):
@@ -126,3 +128,171 @@ def test_packed_sequences_are_refused_with_the_way_out():
 
     with pytest.raises(InputError, match="packed sequence"):
         find_core(Packing(), torch.zeros(4, 2, 2))
+
+
+class Twice(nn.Module):
+    """Calls its layer on the two halves of the inputs, as `between` tells."""
+
+    def __init__(self, between: str, layer: type[nn.Module] = nn.GRU) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = layer(3, 5)
+        self.between = between
+
+    def forward(self, x):
+        first, second = x.chunk(2)
+        state = self.rnn(first)[1]
+        if self.between == "carried":
+            return self.rnn(second, state)
+        if self.between == "by name":
+            return self.rnn(hx=state, input=second)
+        if self.between == "zeroed in place":
+            for part in state if isinstance(state, tuple) else (state,):
+                part.zero_()
+            return self.rnn(second, state)
+        if self.between == "shorter":
+            return self.rnn(second[1:])
+        if self.between == "fewer":
+            return self.rnn(second[:, 1:])
+        return self.rnn(second)
+
+
+@pytest.mark.parametrize("layer", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("between", ["carried", "by name"])
+def test_calls_that_carry_the_state_are_one_sequence(layer, between):
+    x = torch.randn(8, 2, 3)
+    core = find_core(Twice(between, layer), x)
+    assert torch.equal(core.inputs, x)
+    assert (core.calls, core.read) == (2, "along time")
+
+
+@pytest.mark.parametrize("layer", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("between", ["nothing", "zeroed in place"])
+def test_calls_that_do_not_carry_the_state_are_further_sequences(layer, between):
+    x = torch.randn(8, 2, 3)
+    core = find_core(Twice(between, layer), x)
+    assert torch.equal(core.inputs, torch.cat(x.chunk(2), dim=1))
+    assert "called 2 times in one forward pass, read as further sequences" in regime_of(core, 4, 0).words
+
+
+def test_a_cell_that_two_sequences_take_turns_in_is_read_as_two():
+    class Turns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTMCell(3, 5)
+
+        def forward(self, x):
+            states = [None, None]
+            for u in x:
+                states = [self.cell(part, state) for part, state in zip(u.chunk(2), states, strict=True)]
+            return states
+
+    x = torch.randn(6, 4, 3)
+    core = find_core(Turns(), x)
+    assert torch.equal(core.inputs, x)
+    assert (core.calls, core.read) == (12, "as further sequences")
+
+
+def test_how_often_a_cell_was_called_is_told():
+    core = find_core(Stepper(nn.GRUCell(5, 7)), torch.randn(12, 2, 3))
+    assert "called 12 times in one forward pass, read along time" in regime_of(core, 4, 0).words
+
+
+@pytest.mark.parametrize(
+    ("between", "told"),
+    [("shorter", "runs of different length: 3, 4 steps"), ("fewer", "calls 'rnn' with different batch sizes: 1, 2")],
+)
+def test_calls_that_do_not_fit_together_are_refused(between, told):
+    with pytest.raises(InputError, match=told):
+        find_core(Twice(between), torch.randn(8, 2, 3))
+
+
+def test_a_model_that_changes_the_state_between_the_calls_of_its_cell_is_refused():
+    class Halving(Stepper):
+        def forward(self, x):
+            state = torch.zeros(x.shape[1], 7)
+            for u in self.encode(x):
+                state = 0.5 * self.cell(u, state)
+            return state
+
+    with pytest.raises(InputError, match=r"(?s)12 times, one step each.*changes the state in between.*as a cell"):
+        find_core(Halving(nn.GRUCell(5, 7)), torch.randn(12, 2, 3))
+
+
+def test_arguments_by_name_are_told_apart_by_name():
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = LeakyCell()
+
+        def forward(self, x):
+            state = torch.zeros(x.shape[1], 7)
+            for u in x:
+                state = self.cell(state=state, u=u)
+            return state
+
+    x = torch.randn(12, 2, 5)
+    core = find_core(Named(), x, module="cell")
+    assert torch.equal(core.inputs, x)
+    assert core.state.shape == (7,)
+
+
+@pytest.mark.parametrize(("length", "instead"), [(6, "streams carry the state over"), (1200, "each sequence begins at zero")])
+def test_an_initial_state_that_is_not_used_is_told(length, instead):
+    class Started(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(3, 5)
+            self.start = nn.Parameter(torch.zeros(1, 1, 5))
+
+        def forward(self, x):
+            return self.rnn(x, self.start.expand(1, x.shape[1], 5).contiguous())
+
+    model, x = Started(), torch.randn(length, 4, 3)
+    assert "initial state" not in regime_of(find_core(model, x), 4, 0).words
+    model.start.data.fill_(0.1)
+    assert f"its initial state is not used: {instead}" in regime_of(find_core(model, x), 4, 0).words
+
+
+def test_a_cell_of_ones_own_that_is_the_model_takes_one_sequence_or_several():
+    cell = LeakyCell()
+    cell.input_size, cell.hidden_size = 5, 7
+    x = torch.randn(300, 2, 5)
+    assert torch.equal(find_core(cell, x).inputs, x)
+    assert torch.equal(find_core(cell, x[:, 0]).inputs, x[:, :1])
+    assert regime_of(find_core(cell, x[:, 0]), 4, 0).kind == "sequence"
+
+
+def test_a_hooked_cell_is_captured_before_its_hook_and_measured_with_it():
+    """The hook doubles the inputs; what is captured is not doubled, so that it is not doubled twice."""
+    model, x = Stepper(nn.GRUCell(5, 7)), torch.randn(12, 2, 3)
+    model.cell.register_forward_pre_hook(lambda _, given: (2 * given[0], *given[1:]))
+    core = find_core(model, x)
+    torch.testing.assert_close(core.inputs, model.encode(x))
+    orbit = trajectory(along(core, core.inputs), torch.zeros(7), 12)
+    torch.testing.assert_close(orbit[-1], model(x))
+
+
+class OwnForward(nn.GRU):
+    """A layer whose forward is its own."""
+
+    def forward(self, input, hx=None):
+        out, h = super().forward(input, hx)
+        return 0.5 * out, 0.5 * h
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "error", "message"),
+    [
+        (torch.tanh, None, UnsupportedModuleError, "tanh is no nn.Module.*\nPass one module.*wrap"),
+        ([nn.GRU(3, 5)], None, UnsupportedModuleError, "list is no nn.Module.*wrap"),
+        (nn.Sequential(OwnForward(3, 5)), torch.zeros(4, 3), UnsupportedModuleError, "OwnForward has a forward of its own"),
+        (nn.Sequential(nn.GRU(3, 5, device="meta")), torch.zeros(4, 3), UnsupportedModuleError, "meta device"),
+        (Reader(), np.array([["a", "b"]]), InputError, "cannot be read as numbers"),
+        (Reader(), np.array([[None, 1]]), InputError, "cannot be read as numbers"),
+        (Reader(), {"tokens": 1}, InputError, "cannot be read as numbers"),
+    ],
+)
+def test_what_is_no_model_or_no_numbers_is_refused_in_words(model, inputs, error, message):
+    with pytest.raises(error, match=f"(?s){message}"):
+        find_core(model, inputs)

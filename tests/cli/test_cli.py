@@ -1,6 +1,10 @@
 """The command line as a hurried user meets it."""
 
+import errno
+import html
+import importlib.metadata
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -71,6 +75,48 @@ def test_json_is_all_that_json_prints(place, monkeypatch, capfd):
     assert numbers["settings"]["steps"] == 200
 
 
+def test_json_is_all_that_json_prints_when_the_model_prints_too(place, monkeypatch, capfd):
+    talkative = MODEL.replace("    def forward(self, x):\n", "    def forward(self, x):\n        print('forward')\n")
+    (place / "talkative.py").write_text(talkative)
+    assert run(monkeypatch, "analyze", "talkative.py:Reader", "--inputs", "x.npy", "--json", *QUICK) == 0
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["Reader"]["model"] == "Reader"
+    assert "forward" in printed.err
+
+
+def test_the_report_says_the_command_that_made_it(place, monkeypatch):
+    assert run(monkeypatch, "analyze", "net.py:Reader", "--inputs", "x.npy", "--out", "my report", *QUICK) == 0
+    page = html.unescape((place / "my report" / "report.html").read_text(encoding="utf-8"))
+    assert f"separatrix analyze net.py:Reader --inputs x.npy --out 'my report' {' '.join(QUICK)}\n" in page
+    assert "sx.analyze(" not in page
+
+
+def test_a_disk_that_fails_is_told_in_a_line(place, monkeypatch, capfd):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("separatrix.report.write.summary_json", full)
+    assert run(monkeypatch, "analyze", "net.py:Reader", "--inputs", "x.npy", *QUICK) == 2
+    said = capfd.readouterr().err
+    assert "cannot hold the report: No space left on device." in said and "Traceback" not in said
+    assert not (place / "separatrix-report").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, None])
+def test_a_seed_that_no_generator_takes_is_refused_in_python_too(seed):
+    for measure in (sx.lyapunov_spectrum, sx.divergence_rate):
+        with pytest.raises(sx.InputError, match="seed is"):
+            measure(sx.classic.henon(), steps=20, seed=seed)
+    with pytest.raises(sx.InputError, match="seed is"):
+        sx.analyze(torch.nn.GRU(2, 3), seed=seed)
+
+
+def test_the_largest_seed_is_taken():
+    torch.manual_seed(0)
+    portrait = sx.analyze(torch.nn.GRU(2, 3), torch.ones(4, 3, 2), copies=2, steps=200, settle=50, seed=2**63 - 1)
+    assert portrait.settings["seed"] == 2**63 - 1 and portrait.lambda_1[0] < 0
+
+
 def test_weights_change_the_answer(place, monkeypatch, capfd):
     torch.manual_seed(0)
     rnn, head = torch.nn.GRU(3, 4), torch.nn.Linear(4, 2)
@@ -106,11 +152,18 @@ def test_weights_change_the_answer(place, monkeypatch, capfd):
         (("demo:digit",), "demo:digits"),
         (("demo:digits", "--inputs", "x.npy"), "brings its own data"),
         (("net.py:Reader", "--steps", "many"), "Invalid value for '--steps'"),
+        (("net.py:Reader", "--seed", "99999999999999999999999"), "seed is 99999999999999999999999"),
+        (("net.py:Reader", "--seed", "-1"), "seed is -1"),
+        (("demo:digits", "--seed", "-1"), "seed is -1"),
+        (("net.py:Reader", "--out", "x.npy/report"), "cannot hold the report"),
+        (("net.py:Reader", "--out", "n" * 300), "cannot hold the report"),
+        (("net.py:Reader", "--inputs", "missing.npy"), "This folder holds: int.npy"),
     ],
 )
 def test_bad_input_is_answered_in_a_line_or_two_and_nothing_is_written(place, monkeypatch, capfd, arguments, message):
     np.save(place / "wide.npy", np.zeros((6, 5, 2)))
     np.save(place / "nan.npy", np.full((6, 5, 3), np.nan))
+    np.save(place / "int.npy", np.zeros((6, 5, 3), dtype=int))
     np.save(place / "text.npy", np.array(["a", "b"]))
     (place / "taken").mkdir()
     before = sorted(path.name for path in place.iterdir())
@@ -118,13 +171,14 @@ def test_bad_input_is_answered_in_a_line_or_two_and_nothing_is_written(place, mo
     said = capfd.readouterr().err
     assert message in said
     assert "Traceback" not in said
+    assert "measuring" not in said or not {"--out", "--seed"} & set(arguments), "before any work"
     lines = said.split("error:")[-1].strip().split("\n") if "error:" in said else []
     assert len(lines) <= 2
     assert sorted(path.name for path in place.iterdir() if path.name != "__pycache__") == before
 
 
 def test_ctrl_c_says_what_was_done_and_leaves_nothing(place):
-    command = [sys.executable, "-c", "from separatrix.cli import main; main()"]
+    command = [sys.executable, "-m", "separatrix"]
     arguments = ["analyze", "net.py:Reader", "--inputs", "x.npy", "--steps", "10000000", "--out", "report"]
     with subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -138,6 +192,25 @@ def test_ctrl_c_says_what_was_done_and_leaves_nothing(place):
     assert "stopped: nothing measured, no report written" in said
     assert "Traceback" not in said
     assert not (place / "report").exists()
+
+
+def test_ctrl_c_is_answered_while_pytorch_is_still_being_imported(tmp_path):
+    (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
+    command = [sys.executable, "-c", "from separatrix_main import main; main()", "list"]
+    paths = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=paths) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "stopped: nothing measured.\n"
+    assert process.returncode == 130
+
+
+def test_the_installed_script_and_the_module_start_the_same_program():
+    (script,) = (entry for entry in importlib.metadata.entry_points(group="console_scripts") if entry.name == "separatrix")
+    assert script.value == "separatrix_main:main"
+    told = subprocess.run([sys.executable, "-m", "separatrix", "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout == f"separatrix {sx.__version__}\n"
 
 
 def test_list_shows_every_system_analysis_and_demo(monkeypatch, capfd):
@@ -154,3 +227,5 @@ def test_every_flag_is_explained_in_the_words_of_the_docstring(monkeypatch, capf
     for name in ("module", "k", "copies", "steps", "settle", "tol", "seed"):
         assert f"--{name}" in printed
         assert described_arguments(sx.analyze)[name][:30] in printed
+    told = [described_arguments(sx.analyze)[name] for name in ("k", "copies", "steps", "settle", "tol", "seed")]
+    assert len(set(told)) == len(told) and not any("as for" in sentence for sentence in told)

@@ -17,6 +17,7 @@ from separatrix.analyze import Portrait, analyze
 from separatrix.errors import InputError
 from separatrix.report import refuse_existing, write_report
 from separatrix.report import write as writing
+from separatrix.report.table import why_not_converged
 from separatrix.result import Status
 from separatrix.wording import measured
 
@@ -157,6 +158,12 @@ def test_an_existing_folder_is_refused(portraits, tmp_path):
         write_report(portraits, tmp_path, title="t")
     with pytest.raises(InputError, match="exists already"):
         refuse_existing(tmp_path)
+    (tmp_path / "file").touch()
+    for name in ("file/out", "n" * 300):
+        with pytest.raises(InputError, match=r"cannot hold the report: .*Choose another --out\.$"):
+            refuse_existing(tmp_path / name)
+    refuse_existing(tmp_path / "deep" / "down")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"], "asking leaves nothing behind"
     refuse_existing(tmp_path / "new")
 
 
@@ -304,6 +311,7 @@ def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page):
 def test_the_page_says_how_to_reproduce(page, portraits):
     settings = portraits["trained"].settings
     assert "sx.load('results.zarr/trained')" in page.words
+    assert "model = ... # your RNN inputs = ... # what it reads sx.analyze(" in page.words
     assert f"sx.analyze(model, inputs, k=12, copies=3, steps=200, settle={settings['settle']}, seed=0)" in page.words
     for name, version in portraits["trained"].versions.items():
         assert name in page.words and version in page.words
@@ -314,6 +322,44 @@ def test_the_printed_call_measures_the_same_again(page, portraits):
     model, inputs = network_and_data(6)
     again = eval(f"analyze({call})", {"analyze": analyze, "model": model, "inputs": inputs})
     torch.testing.assert_close(again.spectrum.exponents, portraits["trained"].spectrum.exponents, rtol=0, atol=0)
+
+
+def test_the_printed_call_keeps_the_tolerance_and_the_steps_that_were_asked(portraits, tmp_path):
+    """With a tolerance a run goes on: to print the steps it took would make the next one longer."""
+    portrait = analyze(*network_and_data(6), copies=2, steps=100, settle=10, tol=0.02)
+    assert portrait.spectrum.steps > 100
+    page = Page((write_report({"a": portrait}, tmp_path / "out", title="t") / "report.html").read_text(encoding="utf-8"))
+    (call,) = re.findall(r"sx\.analyze\((.*?)\)", page.words)
+    model, inputs = network_and_data(6)
+    again = eval(f"analyze({call})", {"analyze": analyze, "model": model, "inputs": inputs})
+    assert again.settings == portrait.settings
+    torch.testing.assert_close(again.spectrum.exponents, portrait.spectrum.exponents, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("tol", "error", "said"),
+    [
+        (None, 0.01, "not converged: the two halves of the run differ by more than chance"),
+        (0.001, 0.01, "not converged: error bars above 0.001"),
+        (0.1, 0.01, "not converged: the two halves of the run differ by more than chance"),
+        (None, math.nan, "not converged: too few steps for an error bar"),
+    ],
+)
+def test_the_page_says_why_a_run_did_not_converge(portraits, tol, error, said):
+    spectrum = portraits["trained"].spectrum
+    codes = torch.tensor([Status.OK, Status.NOT_CONVERGED, Status.OK], dtype=torch.int8)
+    settings = {**spectrum.settings, "tol": tol}
+    odd = replace(spectrum, codes=codes, stderr=torch.full_like(spectrum.stderr, error), settings=settings)
+    assert why_not_converged(replace(portraits["trained"], spectrum=odd)) == said
+    assert why_not_converged(replace(portraits["trained"], spectrum=replace(odd, codes=0 * codes))) == ""
+
+
+def test_the_page_explains_its_words(page):
+    for term in ("not converged", "−∞", "finite-time exponent"):
+        assert term in page.words
+    assert "two halves differ by more than chance" in page.words
+    assert "erased to rounding" in page.words and "erased exactly" not in page.words
+    assert "non-normal transient" in page.words
 
 
 def test_words_of_the_user_are_escaped(portraits, tmp_path):

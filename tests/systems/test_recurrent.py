@@ -574,3 +574,182 @@ def test_an_ensemble_whose_plain_attributes_differ_is_refused():
 
     with pytest.raises(UnsupportedModuleError, match=r"differ in the plain attribute rate: 0.1, 0.2.*\n.*register_buffer"):
         Recurrent([Leaky(0.1), Leaky(0.2)])
+
+
+def normed(module: nn.Module, name: str) -> Tensor:
+    """The weight g v / |v|, row by row, after both were moved."""
+    nn.utils.parametrizations.weight_norm(module, name)
+    g, v = getattr(module.parametrizations, name).parameters()
+    g.data.mul_(1.5)
+    return g * v / v.norm(dim=1, keepdim=True)
+
+
+def normed_by_hook(module: nn.Module, name: str) -> Tensor:
+    """The same, as torch did it before; what the hook last left is stale."""
+    nn.utils.weight_norm(module, name)
+    g, v = getattr(module, f"{name}_g"), getattr(module, f"{name}_v")
+    g.data.mul_(1.5)
+    return g * v / v.norm(dim=1, keepdim=True)
+
+
+def pruned(module: nn.Module, name: str) -> Tensor:
+    """The weight w ∘ mask, the half of the weights that are the smallest masked."""
+    nn.utils.prune.l1_unstructured(module, name, amount=0.5)
+    original, mask = getattr(module, f"{name}_orig"), getattr(module, f"{name}_mask")
+    assert mask.mean() == pytest.approx(0.5, abs=0.02)
+    original.data.mul_(1.5)
+    return original * mask
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("make", [normed, normed_by_hook, pruned])
+@pytest.mark.parametrize(("name", "weight"), [("gru", "weight_hh_l0"), ("lstm cell", "weight_hh")])
+def test_a_weight_that_torch_makes_of_others_is_the_one_measured(name, weight, make):
+    """Against a plain module loaded with the weight by its formula; gradients reach what the formula is of."""
+    module, plain = build(name), build(name)
+    made = make(module, weight)
+    getattr(plain, weight).data.copy_(made.detach())
+    u = normal(20, INPUTS)
+    orbit, wanted = trajectory(Recurrent(module, u), None, 20), trajectory(Recurrent(plain, u), None, 20)
+    assert torch.allclose(orbit, wanted, rtol=0, atol=1e-6)
+    assert Recurrent(module).network.label == Recurrent(plain).network.label
+    orbit[-1].sum().backward()
+    wanted[-1].sum().backward()
+    leaves = [p for key, p in module.named_parameters() if weight in key]
+    by_formula = torch.autograd.grad(made, leaves, getattr(plain, weight).grad)
+    for leaf, expected in zip(leaves, by_formula, strict=True):
+        assert torch.allclose(leaf.grad, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_building_a_system_does_not_move_a_spectral_norm():
+    module = build("gru").train()
+    nn.utils.parametrizations.spectral_norm(module, "weight_hh_l0")
+    system = check_module_untouched(module, lambda: Recurrent(module))
+    assert torch.linalg.matrix_norm(system.network.weight_hh_l0, 2).item() == pytest.approx(1, abs=0.1)
+
+
+def test_parametrised_networks_make_an_ensemble():
+    modules = [build("gru", seed) for seed in range(2)]
+    for module in modules:
+        nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
+    orbit = trajectory(Recurrent(modules, normal(6, INPUTS)), None, 6)
+    for i in range(2):
+        assert torch.allclose(orbit[:, i], trajectory(Recurrent(build("gru", i), normal(6, INPUTS)), None, 6), atol=1e-6)
+
+
+class LazyCell(nn.Module):
+    """Its weight's width is known from the first call on."""
+
+    hidden_size = HIDDEN
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.LazyLinear(HIDDEN)
+
+    def forward(self, u: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(self.mix(torch.cat([u, h], -1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: nn.GRU(3, 5, device="meta"), "weight_ih_l0 is on the meta device, .*\n.*to_empty"),
+        (lambda: nn.LSTMCell(3, 5, device="meta"), "weight_ih is on the meta device"),
+        (lambda: Leaky().to("meta"), "is on the meta device"),
+        (LazyCell, "mix.weight is lazy and not initialised yet.\nCall the module once"),
+    ],
+)
+def test_a_module_without_numbers_is_refused_in_words(make, told):
+    with pytest.raises(UnsupportedModuleError, match=told):
+        Recurrent(make())
+
+
+class HalvingCell(nn.GRUCell):
+    """Half of what the GRU cell gives."""
+
+    def forward(self, input: Tensor, hx: Tensor) -> Tensor:
+        return 0.5 * super().forward(input, hx)
+
+
+class HalvingLongCell(nn.LSTMCell):
+    """Half of what the LSTM cell gives."""
+
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        h, c = super().forward(input, hx)
+        return 0.5 * h, 0.5 * c
+
+
+class HalvingLayer(nn.GRU):
+    """Half of what the GRU gives."""
+
+    def forward(self, input, hx=None):
+        out, h = super().forward(input, hx)
+        return 0.5 * out, 0.5 * h
+
+
+def hooked(kind: type[nn.Module], before: bool) -> nn.Module:
+    torch.manual_seed(0)
+    module = kind(INPUTS, HIDDEN)
+    if before:
+        module.register_forward_pre_hook(lambda _, given: (2 * given[0], *given[1:]))
+    else:
+        module.register_forward_hook(lambda _, __, out: 0.5 * out)
+    return module
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: HalvingCell(INPUTS, HIDDEN),
+        lambda: HalvingLongCell(INPUTS, HIDDEN),
+        lambda: hooked(nn.GRUCell, before=False),
+        lambda: hooked(nn.GRUCell, before=True),
+    ],
+    ids=["forward", "forward of an LSTM cell", "hook", "pre-hook"],
+)
+def test_a_cell_with_a_forward_or_hooks_of_its_own_is_stepped_by_its_own_call(make):
+    cell, u = make(), normal(10, 2, INPUTS)
+    system = Recurrent(cell, u)
+    orbit = trajectory(system, None, 10)
+    reference, state = copy.deepcopy(cell).double(), system.unpack(torch.zeros(2, system.dim, dtype=torch.float64))
+    for one in u:
+        state = reference(one, state)
+    assert torch.allclose(orbit[-1], system.pack(state), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: HalvingLayer(INPUTS, HIDDEN), "HalvingLayer has a forward of its own"),
+        (lambda: hooked(nn.GRU, before=False), "GRU has a forward hook"),
+        (lambda: hooked(nn.GRU, before=True), "GRU has a forward pre-hook"),
+        (lambda: [build("gru"), hooked(nn.GRU, before=False)], "GRU has a forward hook"),
+    ],
+)
+def test_a_layer_with_a_forward_or_hooks_of_its_own_is_refused(make, told):
+    with pytest.raises(UnsupportedModuleError, match=told):
+        Recurrent(make())
+
+
+def test_a_subclass_that_leaves_the_forward_alone_is_measured_in_closed_form():
+    class Named(nn.GRU):
+        def __init__(self) -> None:
+            super().__init__(INPUTS, HIDDEN)
+            self.head = nn.Linear(HIDDEN, 2)
+
+    torch.manual_seed(0)
+    assert_is_its_own_forward(Named())
+
+
+@pytest.mark.parametrize("make", [lambda: build("gru"), lambda: build("lstm cell"), Leaky, lambda: [Leaky(), Leaky()]])
+def test_a_step_by_hand_casts_the_weights_to_the_states_dtype(make):
+    torch.manual_seed(0)
+    system = Recurrent(make(), normal(4, INPUTS))
+    x = system.initial_state(tuple(system.batch_shape))
+    v = torch.eye(system.dim, dtype=torch.float64).expand(*x.shape, system.dim)
+    front = begin(system, x).with_tangents(v).advance(1)
+    value, pushed = system.pushforward(x, v)
+    assert value.dtype == pushed.dtype == torch.float64
+    assert torch.equal(system.step(x), front.x) and torch.equal(value, front.x)
+    assert torch.equal(pushed, front.v)
+    assert system.step(x.float()).dtype == torch.float32

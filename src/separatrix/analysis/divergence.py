@@ -10,9 +10,10 @@ from separatrix.analysis.statistics import standard_error
 from separatrix.analysis.steps import plan_steps
 from separatrix.analysis.tally import Tally
 from separatrix.analysis.tangent_run import Block
-from separatrix.evolve import Front, begin
+from separatrix.evolve import Front, begin, check_seed
 from separatrix.result import Result, Status
 from separatrix.system import System
+from separatrix.wording import measured, plain
 
 DISTANCE = {torch.float64: 1e-8, torch.float32: 1e-3}  # near √eps: rounding and curvature then weigh alike
 
@@ -36,9 +37,12 @@ class DivergenceRate(Result):
 
     def summary(self) -> str:
         """The rate in words."""
+        known = self.rate[~self.rate.isnan()]
+        if known.numel() == 0:
+            return "two near trajectories: diverged"
         if self.rate.ndim:
-            return f"two near trajectories part at {self.rate.min():.4g} … {self.rate.max():.4g} nats per unit time"
-        return f"two near trajectories part at {self.rate:.4g} ± {self.stderr:.1g} nats per unit time"
+            return f"two near trajectories part at {plain(float(known.min()))} … {plain(float(known.max()))} nats per unit time"
+        return f"two near trajectories part at {measured(float(self.rate), float(self.stderr))} nats per unit time"
 
 
 @torch.no_grad()
@@ -61,6 +65,7 @@ def divergence_rate(
     and directions that contract below rounding in one step are not resolved.
     Source: Benettin, Galgani & Strelcyn 1976, Phys. Rev. A 14, 2338.
     """
+    check_seed(seed)
     plan = plan_steps(system, steps=steps, settle=settle)
     front = begin(system, x0, seed=seed)
     x = front.x

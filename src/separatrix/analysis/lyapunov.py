@@ -14,12 +14,14 @@ from separatrix.analysis.steps import Plan, plan_steps
 from separatrix.analysis.tally import Tally
 from separatrix.analysis.tangent_run import Block, TangentRun, check_k, random_frame
 from separatrix.errors import DivergedError, NotConvergedError
-from separatrix.evolve import begin, watched
+from separatrix.evolve import begin, check_seed, watched
 from separatrix.result import Result, Status
 from separatrix.system import System
+from separatrix.wording import counted, measured, plain
 
 ENOUGH_BLOCKS = 16  # QRs that a run takes at least, however flat the spectrum: error bars live on the blocks between them
 SURE = 2  # standard errors within which a sum of exponents may be zero
+FLOAT32 = "float32: each QR adds an error near 1e-4, so that wide spectra are limited by it; pass x0 in float64 for the full range"
 AGREEING_CHECKS = 3  # how often in a row the error bars must lie below `tol`
 
 
@@ -89,19 +91,19 @@ class LyapunovSpectrum(Result):
         if self.batch:
             counts = {status.name.lower(): int((self.codes == status).sum()) for status in Status}
             leading = self.exponents[..., 0][self.codes != Status.DIVERGED]
-            spread = f"λ₁ from {leading.min():.4g} to {leading.max():.4g}; " if leading.numel() else ""
+            spread = f"λ₁ from {plain(float(leading.min()))} to {plain(float(leading.max()))}; " if leading.numel() else ""
             told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
             return f"Lyapunov spectra of {self.codes.numel()} runs, {self.exponents.shape[-1]} exponents each: {spread}{told}"
         if self.codes == Status.DIVERGED:
             return f"Lyapunov spectrum: diverged at step {int(self.failed_at)}"
-        shown = ", ".join(f"{value:.4g} ± {error:.1g}" for value, error in zip(self.exponents[:4], self.stderr, strict=False))
+        shown = ", ".join(map(measured, self.exponents[:4].tolist(), self.stderr.tolist()))
         more = f", … ({len(self.exponents)} in all)" if len(self.exponents) > 4 else ""
         lines = [f"Lyapunov exponents: {shown}{more} nats per unit time"]
         dimension, entropy = self.kaplan_yorke_dimension, self.entropy
         if not math.isnan(dimension):
             lines.append(
-                f"Kaplan–Yorke dimension {dimension:.4g} ± {self.kaplan_yorke_stderr:.1g}, "
-                f"entropy {entropy:.4g} ± {self.entropy_stderr:.1g} nats per unit time"
+                f"Kaplan–Yorke dimension {measured(float(dimension), float(self.kaplan_yorke_stderr))}, "
+                f"entropy {measured(float(entropy), float(self.entropy_stderr))} nats per unit time"
             )
         if self.check is not None:
             lines.append(self.check.summary())
@@ -147,8 +149,9 @@ class PooledSpectrum(Result):
         """λ₁ over the runs, in words."""
         left_out = f"; {self.diverged} diverged" if self.diverged else ""
         return (
-            f"λ₁ = {self.exponents[0]:.4g} ± {self.stderr[0]:.1g} nats per unit time over {self.runs} runs "
-            f"(spread between runs {self.between[0].sqrt():.2g}, error within one {self.within[0].sqrt():.2g}{left_out})"
+            f"λ₁ = {measured(float(self.exponents[0]), float(self.stderr[0]))} nats per unit time over {counted(self.runs, 'run')} "
+            f"(spread between runs {plain(float(self.between[0].sqrt()))}, "
+            f"error within one {plain(float(self.within[0].sqrt()))}{left_out})"
         )
 
 
@@ -197,6 +200,7 @@ def lyapunov_spectrum(
     Limits: exponents of complex pairs converge like 1/steps; for a fixed point compare the logarithms of its multipliers.
     Source: Benettin et al. 1980, Meccanica 15, 9; frame and QR as Geist, Parlitz & Lauterborn 1990, Prog. Theor. Phys. 83, 875.
     """
+    check_seed(seed)
     plan = plan_steps(system, steps=steps, settle=settle, tol=tol, max_steps=max_steps)
     k = check_k(k, system.dim)
     front = begin(system, x0, seed=seed)
@@ -212,6 +216,7 @@ def lyapunov_spectrum(
     asked = {
         "k": k,
         "steps": tally.steps,
+        "least_steps": plan.steps,
         "settle": plan.settle,
         "every": every,
         "tol": tol,
@@ -274,7 +279,7 @@ def _spectrum(run: TangentRun, tally: Tally, tol: float | None) -> LyapunovSpect
         dim=run.front.x.shape[-1],
         steps=tally.steps,
         settle=0,
-        notes=_notes(run.front.x.dtype),
+        notes=_notes(run.front.x.dtype, erased),
     )
 
 
@@ -328,12 +333,13 @@ def pool(spectrum: LyapunovSpectrum, items: Tensor) -> PooledSpectrum:
     )
 
 
-def _notes(dtype: torch.dtype) -> tuple[str, ...]:
-    if dtype == torch.float64:
-        return ()
-    return (
-        "float32: each QR adds an error near 1e-4, so that wide spectra are limited by it; pass x0 in float64 for the full range",
-    )
+def _notes(dtype: torch.dtype, erased: Tensor) -> tuple[str, ...]:
+    notes = []
+    if bool(erased.all()):
+        notes.append("no tangent passes the step: it is constant, or cut from its input (detach)")
+    if dtype != torch.float64:
+        notes.append(FLOAT32)
+    return tuple(notes)
 
 
 def _throw(spectrum: LyapunovSpectrum) -> None:

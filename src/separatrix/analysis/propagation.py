@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from separatrix.errors import InputError
-from separatrix.evolve import Front, begin, check_steps
+from separatrix.evolve import Front, begin, check_steps, check_system_type
 from separatrix.result import Result, Status
 from separatrix.system import System
 
@@ -61,6 +61,7 @@ def gradient_propagation(
 
     Limits: needs the whole Jacobian, (*batch, dim, dim) numbers.
     """
+    check_system_type(system)
     lags = default_lags(system, settle) if lags is None else tuple(lags)
     if not lags or lags[0] < 0 or any(b <= a for a, b in pairwise(lags)):
         raise InputError(f"lags are increasing numbers of steps from 0 on, not {lags}.")

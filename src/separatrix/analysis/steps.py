@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from separatrix.errors import InputError
-from separatrix.evolve import check_steps, check_whole
+from separatrix.evolve import check_steps, check_system_type, check_whole
 from separatrix.system import System
 
 ENOUGH_TIME = 200  # units of time that a default run averages over
@@ -32,7 +32,9 @@ def plan_steps(
     Raises:
         InputError: a count is negative or zero, or the tolerance is not positive.
         HorizonError: more steps than the system can take.
+        UnsupportedModuleError: what was given is no System.
     """
+    check_system_type(system)
     for name, count in (("steps", steps), ("settle", settle), ("max_steps", max_steps)):
         if count is not None:
             check_whole(name, count)

@@ -14,7 +14,7 @@ from separatrix.analyze.regime import Regime, along, regime_of
 from separatrix.analyze.responses import Responses, attractors, common_drive_responses
 from separatrix.analyze.verdict import advice, verdict
 from separatrix.errors import InputError
-from separatrix.evolve import trajectory
+from separatrix.evolve import check_seed, trajectory
 from separatrix.result import Status
 from separatrix.systems.recurrent import Recurrent
 from separatrix.wording import counted as in_words
@@ -51,10 +51,13 @@ def analyze(
         model: any module with one recurrent part (RNN, GRU, LSTM or their cells), or `module` names it. It is not changed.
         inputs: what the model takes, batch and all; tensor or array.
         module: the recurrent part's name in the model, where there are several or it is a cell of your own.
-        k: number of exponents. Default: all, up to 256.
-        copies: independent streams, or initial states.
-        steps, settle, tol: as for `lyapunov_spectrum`.
-        seed: of the stream, the initial states and the frame.
+        k: number of leading exponents, 1 … size of the state. Default: all, up to 256.
+        copies: number of runs to measure: independent streams of the sequences or, without inputs, initial states.
+        steps: steps over which the exponents are averaged. Default: 2,000; along given sequences, all that are not settling.
+        settle: steps taken first and not averaged, in which the state reaches its attractor. Default: a fifth of the steps; along
+            given sequences, at most a tenth of their length.
+        tol: go on after the steps until every error bar lies below this, in nats per step, for at most 100 times as many.
+        seed: of the stream, the initial states and the frame, 0 … 2⁶³ − 1.
         progress: show a progress bar.
 
     Returns:
@@ -64,6 +67,7 @@ def analyze(
         UnsupportedModuleError: no recurrent part, or several, or a bidirectional one.
         InputError, ShapeError: inputs that the model cannot take, or that are not finite.
     """
+    check_seed(seed)
     if copies < 1:
         raise InputError(f"copies is {copies}; at least 1 run is measured.")
     core = find_core(model, inputs, module)
@@ -82,6 +86,7 @@ def analyze(
     responses = None if groups is not None else common_drive_responses(regime.common, copies, rate, seed)
     propagation = _propagation(regime, settled, seed)
     finite, length = _finite_time(core, regime)
+    growth = None if finite is None else float(finite.mean()) * length
     plane, explained = _principal_plane(regime.system, x0, settled, seed)
     return Portrait(
         codes=pooled.codes,
@@ -92,11 +97,12 @@ def analyze(
         finite_time=finite,
         finite_time_steps=length or 0,
         groups=responses.groups if responses else groups,
+        settled=responses.settled if responses else True,
         response_steps=responses.steps if responses else settled + ATTRACTOR_STEPS,
         plane=plane,
         explained=explained,
-        verdict=verdict(rate, error, responses, groups),
-        advice=advice(rate, error, length, responses),
+        verdict=verdict(rate, error, spectrum.steps, responses, groups),
+        advice=advice(rate, error, spectrum.steps, length, growth, responses),
         did=_did(regime, spectrum, responses, groups),
         regime=regime.kind,
         model=type(model).__name__,
@@ -116,7 +122,10 @@ def _whole_sequence(regime: Regime, steps: int | None, settle: int | None, tol: 
 def _counted(spectrum: LyapunovSpectrum, groups: Tensor | None) -> Tensor:
     """Which runs make the headline: all that did not diverge; of an autonomous network, on the attractor most of them reach."""
     alive = spectrum.codes != Status.DIVERGED
-    return alive if groups is None or not bool(alive.any()) else alive & (groups == groups[alive].mode().values)
+    if groups is None:
+        return alive
+    alive = alive & (groups >= 0)
+    return alive & (groups == groups[alive].mode().values) if bool(alive.any()) else alive
 
 
 def _headline(spectrum: LyapunovSpectrum, counted: Tensor) -> PooledSpectrum:

@@ -1,8 +1,10 @@
 """Finding the recurrent core inside a user's model, and the inputs that reach it."""
 
+import inspect
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +13,16 @@ from torch.nn.utils.rnn import PackedSequence
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.systems.custom_cell import flatten
 from separatrix.systems.drives import as_inputs
-from separatrix.systems.standard_network import STANDARD, describe
+from separatrix.systems.standard_network import STANDARD, check_initialised, describe, is_standard, refuse_changed_layer
 from separatrix.twin import twin
+
+HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,8 @@ class Core:
         inputs: what reaches it, shape (time, sequences, inputs), or None.
         state: for a cell that is not PyTorch's, an example of its state without batch axes.
         calls: how often one forward pass of the model called it.
+        read: how those calls were put together: along time where the state was carried from one to the next, else as sequences.
+        is_started: whether the model gives it an initial state that is not zero.
     """
 
     module: nn.Module
@@ -32,11 +44,22 @@ class Core:
     inputs: Tensor | None
     state: Any = None
     calls: int = 1
+    read: Literal["along time", "as further sequences"] = "along time"
+    is_started: bool = False
 
     @property
     def label(self) -> str:
         """The core in words: GRU(28 → 64) at 'encoder.rnn'."""
         return describe(self.module) + (f" at '{self.name}'" if self.name else "")
+
+
+@dataclass
+class _Call:
+    """One call of the core: what it was given and what it returned, as they were then."""
+
+    inputs: Any
+    state: Any
+    returned: Any = None
 
 
 def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -> Core:
@@ -48,17 +71,24 @@ def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -
         module: the core's name in `model.named_modules()`, where there are several, or where it is a cell of your own.
 
     Raises:
-        UnsupportedModuleError: there is no recurrent part, or several.
-        InputError: the forward pass fails, never reaches the core, or hands it something that is no sequence.
+        UnsupportedModuleError: there is no recurrent part, or several; it is a layer with a forward or hooks of its own; the
+            model is no module, or has no weights yet.
+        InputError: the forward pass fails, never reaches the core, hands it something that is no sequence, or calls it in a
+            way that is neither one run along time nor several of equal length.
     """
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModuleError(
+            f"{getattr(model, '__name__', type(model).__name__)} is no nn.Module, so it has no recurrent part.\n"
+            "Pass one module at a time; wrap a function of the state with sx.Map(f, dim), for sx.lyapunov_spectrum."
+        )
     name = _name(model, module)
     core = model.get_submodule(name)
+    refuse_changed_layer(core)
     if inputs is None:
         return Core(core, name, None)
-    if core is model and isinstance(core, STANDARD):
-        return Core(core, name, _time_first(core, as_inputs(inputs)))
+    check_initialised(model)
     if core is model:
-        return Core(core, name, as_inputs(inputs))
+        return Core(core, name, _time_first(core, as_inputs(inputs)))
     return _capture(model, name, inputs)
 
 
@@ -90,11 +120,7 @@ def _name(model: nn.Module, asked: str | None) -> str:
 def _capture(model: nn.Module, name: str, inputs: Any) -> Core:
     """Run the model's twin once, in evaluation mode, and keep what its core is called with."""
     view = twin(model)
-    core = view.get_submodule(name)
-    core.__dict__["_forward_pre_hooks"] = OrderedDict(core._forward_pre_hooks)  # a dictionary of the twin's own
-    core.__dict__["_forward_pre_hooks_with_kwargs"] = OrderedDict(core._forward_pre_hooks_with_kwargs)
-    calls: list[tuple[Any, Any]] = []
-    core.register_forward_pre_hook(lambda _, args, kwargs: calls.append(_arguments(args, kwargs)), with_kwargs=True)
+    calls = _recorded(view.get_submodule(name))
     values = _as_the_model_takes(model, inputs)
     try:
         with torch.no_grad():
@@ -109,39 +135,146 @@ def _capture(model: nn.Module, name: str, inputs: Any) -> Core:
         raise InputError(
             f"one forward pass of {type(model).__name__} never reached '{name}'.\nName the part that your inputs reach."
         )
-    state = None if isinstance(core, STANDARD) else _example(calls[0][1])
-    return Core(model.get_submodule(name), name, _joined(core, calls), state, len(calls))
+    core = model.get_submodule(name)
+    runs = _runs(calls)
+    pieces = [[_piece(core, call.inputs) for call in run] for run in runs]
+    _check_pieces(name, runs, pieces)
+    return Core(
+        core,
+        name,
+        torch.cat([torch.cat(run) for run in pieces], dim=1),
+        state=None if is_standard(core) else _example(calls),
+        calls=len(calls),
+        read="along time" if len(runs) == 1 else "as further sequences",
+        is_started=any(not _is_zero(run[0].state) for run in runs),
+    )
+
+
+def _recorded(core: nn.Module) -> list[_Call]:
+    """Have a twin's core write down its calls: arguments before anybody's hooks change them, states after."""
+    for hooks in HOOKS:  # dictionaries of the twin's own
+        core.__dict__[hooks] = OrderedDict(getattr(core, hooks))
+    calls: list[_Call] = []
+
+    def begin_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append(_Call(*_arguments(module, args, kwargs)))
+
+    def end_call(_: nn.Module, __: tuple[Any, ...], returned: Any) -> None:
+        calls[-1].returned = _kept(returned)
+
+    core.register_forward_pre_hook(begin_call, with_kwargs=True, prepend=True)
+    core.register_forward_hook(end_call)
+    return calls
 
 
 def _as_the_model_takes(model: nn.Module, inputs: Any) -> Tensor:
     """Inputs in the model's dtype and on its device; integers stay so only for a model that looks tokens up."""
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    values = torch.as_tensor(inputs)
-    tokens = not values.is_floating_point() and any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in model.modules())
-    return values.to(like.device) if tokens else as_inputs(values).to(like)
+    numbers = as_inputs(inputs)
+    given = torch.as_tensor(inputs)
+    tokens = not given.is_floating_point() and any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in model.modules())
+    return given.to(like.device) if tokens else numbers.to(like)
 
 
-def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Input and state of one call, positional or named."""
-    values = [*args, *kwargs.values()]
-    return values[0], values[1] if len(values) > 1 else None
+def _arguments(core: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Input and state of one call, the first two parameters of the core's forward, positional or named."""
+    signature = inspect.signature(core.forward)
+    given = signature.bind(*args, **kwargs).arguments
+    plain = [name for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    values = [given.get(name) for name in plain] if len(plain) > 1 else [*args, *kwargs.values()]
+    first, second = (*values, None, None)[:2]
+    return _kept(first), _kept(second)
 
 
-def _joined(core: nn.Module, calls: list[tuple[Any, Any]]) -> Tensor:
-    """All calls of one forward pass as one sequence, (time, sequences, inputs)."""
-    pieces = [call[0] for call in calls]
-    if any(isinstance(piece, PackedSequence) for piece in pieces):
+def _kept(value: Any) -> Any:
+    """A copy of the tensors, which the model may change in place later."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, tuple | list) and not isinstance(value, PackedSequence):
+        return tuple(_kept(part) for part in value)
+    return value
+
+
+def _runs(calls: Sequence[_Call]) -> list[list[_Call]]:
+    """The calls sorted into runs: one belongs to the run whose last returned state it was given, else it begins a run."""
+    runs: list[list[_Call]] = []
+    for call in calls:
+        run = next((run for run in reversed(runs) if _carried(run[-1], call)), None)
+        if run is None:
+            runs.append([call])
+        else:
+            run.append(call)
+    return runs
+
+
+def _carried(before: _Call, after: _Call) -> bool:
+    """Whether a call got the state that another returned, alone or beside an output."""
+    returned = before.returned
+    second = returned[1] if isinstance(returned, tuple) and len(returned) == 2 else None
+    return after.state is not None and any(_equal(after.state, state) for state in (second, returned) if state is not None)
+
+
+def _equal(one: Any, two: Any) -> bool:
+    """Whether two states are the same numbers in the same order, whatever axes of length 1 they have."""
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        return one.dtype == two.dtype and one.numel() == two.numel() and torch.equal(one.reshape(-1), two.reshape(-1))
+    if isinstance(one, tuple) and isinstance(two, tuple) and len(one) == len(two):
+        return all(_equal(a, b) for a, b in zip(one, two, strict=True))
+    return False
+
+
+def _is_zero(state: Any) -> bool:
+    return state is None or not any(bool(part.any()) for part in flatten(state))
+
+
+def _piece(core: nn.Module, values: Any) -> Tensor:
+    """What one call was given, (time, sequences, inputs)."""
+    if isinstance(values, PackedSequence):
         raise InputError(
             "the core is given a packed sequence, whose sequences end at different steps.\n"
             "Give sequences of equal length (cut to the shortest), so that the model has nothing to pack."
         )
-    if not isinstance(core, nn.RNNBase):
-        return torch.stack([piece.reshape(-1, piece.shape[-1]) for piece in pieces])
-    return torch.cat([_time_first(core, piece) for piece in pieces])
+    if not isinstance(values, Tensor):
+        raise InputError(f"the core is called with a {type(values).__name__} as its input.\nIt must be a tensor.")
+    if isinstance(core, nn.RNNBase):
+        return _time_first(core, values)
+    if values.ndim not in (1, 2):
+        raise ShapeError(
+            f"the {describe(core)} is given inputs of shape {tuple(values.shape)}, {values.ndim} axes.\n"
+            "A cell's inputs are (batch, inputs), or (inputs) alone."
+        )
+    return values.reshape(1, -1, values.shape[-1])
+
+
+def _check_pieces(name: str, runs: list[list[_Call]], pieces: list[list[Tensor]]) -> None:
+    """Refuse calls that are neither one run along time nor several of equal length."""
+    batches = sorted({piece.shape[1] for run in pieces for piece in run})
+    if len(batches) > 1:
+        raise InputError(
+            f"one forward pass calls '{name}' with different batch sizes: {_listed(batches)}.\n"
+            "Give inputs for which all calls have the same, such as sequences of equal length."
+        )
+    lengths = [sum(len(piece) for piece in run) for run in pieces]
+    first = runs[0][0].state
+    if len(runs) > 1 and max(lengths) == 1 and any(not _is_zero(run[0].state) and not _equal(run[0].state, first) for run in runs):
+        raise InputError(
+            f"one forward pass calls '{name}' {len(runs)} times, one step each, with states that no call returned: "
+            "the model changes the state in between.\n"
+            "Write the whole step, that change included, as a cell (u, state) → state, and measure that."
+        )
+    if len(set(lengths)) > 1:
+        raise InputError(
+            f"one forward pass calls '{name}' for runs of different length: {_listed(sorted(set(lengths)))} steps.\n"
+            "Give inputs for which they are equal, or measure the part by itself: sx.Recurrent(part, its inputs)."
+        )
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
 
 
 def _time_first(core: nn.Module, values: Tensor) -> Tensor:
-    """(time, sequences, inputs) of what a recurrent layer or cell takes."""
+    """(time, sequences, inputs) of what a recurrent layer takes, or a cell step by step."""
     if values.ndim not in (2, 3):
         raise ShapeError(
             f"the inputs have {values.ndim} axes, shape {tuple(values.shape)}, but a {describe(core)} takes 2 or 3.\n"
@@ -149,22 +282,33 @@ def _time_first(core: nn.Module, values: Tensor) -> Tensor:
         )
     if 0 in values.shape:
         raise ShapeError(f"the inputs are empty: shape {tuple(values.shape)}.")
-    if values.shape[-1] != core.input_size:
+    width = getattr(core, "input_size", None)
+    if isinstance(width, int) and values.shape[-1] != width:
         raise ShapeError(
-            f"the inputs have {values.shape[-1]} numbers per step but this {describe(core)} takes {core.input_size}.\n"
-            f"Pass (time, {core.input_size}), or with a batch of sequences as the module takes it."
+            f"the inputs have {values.shape[-1]} numbers per step but this {describe(core)} takes {width}.\n"
+            f"Pass (time, {width}), or with a batch of sequences as the module takes it."
         )
     if values.ndim == 2:
         return values[:, None]
-    return values.transpose(0, 1) if getattr(core, "batch_first", False) else values
+    return values.transpose(0, 1) if is_batch_first(core) else values
 
 
-def _example(state: Any) -> Any:
-    """A state without its batch axis."""
-    if state is None:
+def is_batch_first(core: nn.Module) -> bool:
+    """Whether a core takes (batch, time, inputs); only layers can, a cell takes time first."""
+    return isinstance(core, nn.RNNBase) and core.batch_first
+
+
+def _example(calls: Sequence[_Call]) -> Any:
+    """A state without its batch axis, from the first call that was given one; None if none was."""
+    call = next((call for call in calls if call.state is not None), None)
+    if call is None:
         return None
-    flatten(state)
-    return state[0] if isinstance(state, Tensor) else tuple(_example(part) for part in state)
+    flatten(call.state)
+    return call.state if call.inputs.ndim == 1 else _first_item(call.state)
+
+
+def _first_item(state: Any) -> Any:
+    return state[0] if isinstance(state, Tensor) else tuple(_first_item(part) for part in state)
 
 
 def _first(error: Exception) -> str:

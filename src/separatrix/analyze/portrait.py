@@ -8,6 +8,7 @@ from torch import Tensor
 
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.propagation import Propagation
+from separatrix.analyze.verdict import side
 from separatrix.result import Result, Status
 
 
@@ -23,7 +24,8 @@ class Portrait(Result):
         finite_time: (sequence), the leading exponent (1/T) ln σ₁(∂h_T/∂h_0) over each sequence's own length, nats per step; None
             when nothing drives the network.
         finite_time_steps: that length T.
-        groups: (state), which response (driven) or attractor (autonomous) each of the initial states reached.
+        groups: (state), which response (driven) or attractor (autonomous) each of the initial states reached; −1: it diverged.
+        settled: whether they were followed long enough to tell.
         response_steps: for how many steps the initial states were followed.
         plane: (step, run, 2), states in the plane of their two leading principal components.
         explained: (2), the share of the variance along each.
@@ -41,6 +43,7 @@ class Portrait(Result):
     finite_time: Tensor | None
     finite_time_steps: int
     groups: Tensor
+    settled: bool
     response_steps: int
     plane: Tensor
     explained: Tensor
@@ -64,6 +67,11 @@ class Portrait(Result):
     def lambda_1(self) -> tuple[float, float]:
         """The leading exponent and its standard error, nats per step."""
         return float(self.pooled.exponents[0]), float(self.pooled.stderr[0])
+
+    @property
+    def side(self) -> str:
+        """On which side of the border: "chaotic", "ordered", "at the edge" or "diverged"; see `verdict`."""
+        return side(*self.lambda_1, self.spectrum.steps)
 
     @property
     def check(self) -> tuple[float, float]:
@@ -118,7 +126,7 @@ class Portrait(Result):
             "finite_time_steps": self.finite_time_steps,
             "finite_time_mean_nats_per_step": None if self.finite_time is None else _plain(float(self.finite_time.mean())),
             "finite_time_spread": None if self.finite_time is None else _plain(float(self.finite_time.std(correction=0))),
-            "different_responses": int(self.groups.max()) + 1,
+            "different_responses": int(self.groups.max()) + 1 if self.settled else None,
             "initial_states": len(self.groups),
             "status": self.status,
             "runs": {word: int((self.spectrum.codes == code).sum()) for word, code in ((s.name.lower(), s) for s in Status)},

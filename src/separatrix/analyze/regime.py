@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from separatrix.analyze.core import Core
+from separatrix.analyze.core import Core, is_batch_first
 from separatrix.systems.drives import Stream
 from separatrix.systems.recurrent import Recurrent
 
@@ -37,26 +37,37 @@ def regime_of(core: Core, copies: int, seed: int) -> Regime:
     """The drive that fits what reaches the core."""
     if core.inputs is None:
         system = Recurrent(core.module, state=core.state)
-        words = f"{core.label}, no inputs (zeros): autonomous, from {copies} initial states"
+        words = f"{_who(core)}, no inputs (zeros): autonomous, from {copies} initial states"
         return Regime("autonomous", system, system, None, words)
     length, count, _ = core.inputs.shape
     if count > 1 and length < LONG:
         data = core.inputs.transpose(0, 1)
         words = (
-            f"{core.label}, driven by an endless random stream of its {count:,} sequences of {length} steps, "
-            f"the state carried over; {copies} independent streams"
+            f"{_who(core)}, driven by an endless random stream of its {count:,} sequences of {length} steps, "
+            f"the state carried over; {copies} independent streams" + _start(core, "streams carry the state over")
         )
         system = Recurrent(core.module, Stream(data, copies, seed), state=core.state)
         return Regime("stream", system, Recurrent(core.module, Stream(data, 1, seed), state=core.state), core.inputs, words)
     system = along(core, core.inputs[:, :MOST_SEQUENCES])
     what = f"{count} sequences" if count > 1 else "one sequence"
-    words = f"{core.label}, along {what} of {length:,} steps"
+    words = f"{_who(core)}, along {what} of {length:,} steps"
     words += f" (the first {MOST_SEQUENCES})" if count > MOST_SEQUENCES else ""
+    words += _start(core, "each sequence begins at zero" if count > 1 else "the sequence begins at zero")
     return Regime("sequences" if count > 1 else "sequence", system, along(core, core.inputs[:, :1]), core.inputs, words)
+
+
+def _who(core: Core) -> str:
+    """The core, and how its calls were read where there were several."""
+    return core.label + (f" (called {core.calls} times in one forward pass, read {core.read})" if core.calls > 1 else "")
+
+
+def _start(core: Core, instead: str) -> str:
+    """That the initial state, if the model gives its core one, is left out."""
+    return f"; its initial state is not used: {instead}" if core.is_started else ""
 
 
 def along(core: Core, sequences: Tensor) -> Recurrent:
     """The core reading the given sequences, (time, sequences, inputs), whatever order of axes it wants them in."""
-    if getattr(core.module, "batch_first", False):
+    if is_batch_first(core.module):
         sequences = sequences.transpose(0, 1)
     return Recurrent(core.module, sequences, state=core.state)

@@ -8,68 +8,97 @@ from separatrix.analyze.responses import Responses
 from separatrix.wording import counted, measured, superscript
 
 SURE = 2  # standard errors away from zero
+VANISHING = 2  # nats by which a gradient fades over a sequence before it is said to vanish
 
 
-def side(rate: float, error: float) -> str:
-    """On which side of the border a leading exponent lies: "chaotic", "ordered" or "at the edge"."""
+def side(rate: float, error: float, steps: int) -> str:
+    """On which side of the border a leading exponent lies: "chaotic", "ordered" or "at the edge".
+
+    Args:
+        rate, error: λ₁ and its standard error, nats per step.
+        steps: that one run averaged over; a zero exponent comes out as large as 1/steps in all runs alike, which no bar shows.
+    """
     if math.isnan(rate):
         return "diverged"
-    if math.isnan(error) or abs(rate) <= SURE * error:
+    if math.isnan(error) or abs(rate) <= SURE * math.hypot(error, 1 / steps):
         return "at the edge"
     return "chaotic" if rate > 0 else "ordered"
 
 
-def verdict(rate: float, error: float, responses: Responses | None, attractors: Tensor | None) -> str:
+def verdict(rate: float, error: float, steps: int, responses: Responses | None, attractors: Tensor | None) -> str:
     """One sentence: the side, λ₁ with its error bar, and what it means for states and gradients.
 
     Args:
-        rate, error: λ₁ and its standard error, nats per step.
+        rate, error, steps: as for `side`.
         responses: where many initial states went under one drive, for a driven network.
         attractors: which attractor each initial state of an autonomous network reached.
     """
-    where = side(rate, error)
-    number = f"λ₁ = {measured(rate, error)} nats per step"
+    where = side(rate, error, steps)
     if where == "diverged":
         return "diverged: the state left the finite numbers, so there is no spectrum"
+    return "; ".join([_told(where, rate, error), *_ends(where, responses, attractors)])
+
+
+def _told(where: str, rate: float, error: float) -> str:
     if rate == -math.inf:
-        return "ordered: λ₁ = −∞, every perturbation is erased exactly"
+        return "ordered: λ₁ = −∞, every perturbation is erased to the last digit"
+    number = f"λ₁ = {measured(rate, error)} nats per step"
     if where == "at the edge":
-        unknown = " (too few steps for an error bar)" if math.isnan(error) else ""
-        return f"at the edge within its error bar: {number}{unknown}; " + _met(responses, attractors)
-    if where == "chaotic":
-        return (
-            f"chaotic: {number}; nearby states separate e-fold in {_steps(1 / rate)}; "
-            f"gradients over 100 steps grow by about e{superscript(round(100 * rate))}"
-        )
-    return f"ordered: {number}; perturbations fade e-fold in {_steps(-1 / rate)}; " + _met(responses, attractors)
+        return f"at the edge within its error bar: {number}{' (too few steps for an error bar)' if math.isnan(error) else ''}"
+    if where == "ordered":
+        return f"ordered: {number}; perturbations fade e-fold in {_steps(-1 / rate)}"
+    return (
+        f"chaotic: {number}; nearby states separate e-fold in {_steps(1 / rate)}; "
+        f"gradients over 100 steps grow by about e{superscript(round(100 * rate))}"
+    )
 
 
-def _met(responses: Responses | None, attractors: Tensor | None) -> str:
+def _ends(where: str, responses: Responses | None, attractors: Tensor | None) -> list[str]:
+    """Where the initial states ended, as far as that is more than the side already says."""
     groups = responses.groups if responses is not None else attractors
     if groups is None:
-        return "nothing is known of other initial states"
+        return []
+    lost = int((groups < 0).sum())
+    diverged = [f"{lost} of {counted(len(groups), 'initial state')} diverge"] if lost else []
+    return [*_met(where, responses, groups[groups >= 0]), *diverged]
+
+
+def _met(where: str, responses: Responses | None, groups: Tensor) -> list[str]:
+    if len(groups) == 0:
+        return []
     states, count = counted(len(groups), "initial state"), int(groups.max()) + 1
     if responses is None:
-        return f"{states} reach {'one attractor' if count == 1 else f'{count} different attractors'}"
+        most = int(groups.bincount().max())
+        which = "one attractor" if count == 1 else f"{count} different attractors; these numbers are of the one that {most} reach"
+        return [f"{states} reach {which}"]
+    if where == "chaotic":
+        return []
+    after = f"within {counted(responses.steps, 'step')}"
     if count == 1:
-        return f"all {states} forget where they began within {responses.steps:,} steps"
-    return f"{states} reach {count} different responses, still apart after {responses.steps:,} steps"
+        return [f"all {states} forget where they began {after}"]
+    if not responses.settled:
+        return [f"{states} have not met {after}, which is too few to tell whether they will"]
+    return [f"{states} reach {count} different responses"]
 
 
-def advice(rate: float, error: float, length: int | None, responses: Responses | None) -> tuple[str, ...]:
+def advice(
+    rate: float, error: float, steps: int, length: int | None, growth: float | None, responses: Responses | None
+) -> tuple[str, ...]:
     """What to change, with numbers.
 
     Args:
-        rate, error: λ₁ and its standard error, nats per step.
+        rate, error, steps: as for `side`.
         length: steps over which the task needs memory and gradients: the sequences' own length.
+        growth: ln of the largest growth of a gradient over one sequence, mean over the sequences.
         responses: as for `verdict`.
     """
     if math.isnan(rate):
         return ("Lower the recurrent weights or the learning rate: the state must stay finite before anything else is measured.",)
     if rate == -math.inf:
         return ("Nothing is carried from step to step: raise the recurrent weights, or revive units that are always off.",)
-    told = {"chaotic": _if_chaotic, "ordered": _if_ordered, "at the edge": _if_at_the_edge}[side(rate, error)](rate, length)
-    if responses is not None and responses.count > 1 and rate < 0:
+    tell = {"chaotic": _if_chaotic, "ordered": _if_ordered, "at the edge": _if_at_the_edge}[side(rate, error, steps)]
+    told = tell(rate, length, growth)
+    if responses is not None and responses.settled and responses.count > 1 and rate < 0:
         told.append(
             "Initial states are remembered for good, although perturbations fade: results depend on how the state is set. "
             "Reset it where sequences begin, or train with random initial states."
@@ -77,7 +106,7 @@ def advice(rate: float, error: float, length: int | None, responses: Responses |
     return tuple(told)
 
 
-def _if_chaotic(rate: float, length: int | None) -> list[str]:
+def _if_chaotic(rate: float, length: int | None, growth: float | None) -> list[str]:
     return [
         f"Gradients explode beyond about {_steps(1 / rate)}. Clip them, truncate back-propagation there, or shrink the recurrent "
         f"weights: to first order by the factor exp(−λ₁) = {math.exp(-rate):.2f}.",
@@ -85,21 +114,26 @@ def _if_chaotic(rate: float, length: int | None) -> list[str]:
     ]
 
 
-def _if_ordered(rate: float, length: int | None) -> list[str]:
-    reach = -1 / rate
-    told = [f"Gradients fade e-fold every {_steps(reach)}: what happened {_steps(5 * reach)} ago reaches the loss at under 1 %."]
-    if length is not None and reach < length / 2:
+def _if_ordered(rate: float, length: int | None, growth: float | None) -> list[str]:
+    told = [f"In the long run gradients fade e-fold every {_steps(-1 / rate)}."]
+    if length is None or growth is None or not math.isfinite(growth):
+        return told
+    factor = f"over the {counted(length, 'step')} of a sequence the largest gradient changes by the factor {math.exp(growth):.2g}"
+    if growth > 0:
         told.append(
-            f"A sequence has {length:,} steps, and its first reaches the loss at {math.exp(-length / reach):.1g}. If the task "
-            "needs it, bring λ₁ nearer to 0: a larger recurrent gain, a forget or update gate biased towards keeping (+1 or more), "
-            "or an orthogonal recurrent initialisation."
+            f"But {factor}: the worst direction grows before it fades. Within a sequence nothing vanishes; clip if it is too large."
         )
-    elif length is not None:
-        told.append(f"A sequence has {length:,} steps, so that gradients reach back over all of it.")
+    elif growth > -VANISHING:
+        told.append(f"And {factor}: it reaches back over all of it.")
+    else:
+        told.append(
+            f"And {factor}. If the task needs the early steps, bring λ₁ nearer to 0: a larger recurrent gain, a forget or update "
+            "gate biased towards keeping (+1 or more), or an orthogonal recurrent initialisation."
+        )
     return told
 
 
-def _if_at_the_edge(rate: float, length: int | None) -> list[str]:
+def _if_at_the_edge(rate: float, length: int | None, growth: float | None) -> list[str]:
     return ["λ₁ cannot be told from 0: here signals last longest. Give more steps, or a tol, if the side matters."]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +17,10 @@ from separatrix.analyze import analyze as portray
 from separatrix.cli.flags import flags_of
 from separatrix.demos import DEMOS, Demo
 from separatrix.errors import InputError, ModelError
+from separatrix.evolve import check_seed
 from separatrix.loading import load_inputs, load_model
 from separatrix.report import refuse_existing, write_report
+from separatrix.report.table import why_not_converged
 from separatrix.wording import measured
 
 DEFAULT_OUT = Path("separatrix-report")
@@ -40,12 +43,15 @@ def analyze(
     log = Console(stderr=True, soft_wrap=True, highlight=False)
     portraits: dict[str, Portrait] = {}
     try:
+        check_seed(options["seed"])
         refuse_existing(out, overwrite)
-        demo = _subject(model, inputs, weights, options["seed"])
-        for name, network in demo.models.items():
-            log.print(f"measuring {name} …")
-            portraits[name] = portray(network, demo.inputs, progress=True, **options)
-        place = write_report(portraits, out, title=demo.title, extra=demo.facts, overwrite=overwrite)
+        with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
+            demo = _subject(model, inputs, weights, options["seed"])
+            for name, network in demo.models.items():
+                log.print(f"measuring {name} …")
+                portraits[name] = portray(network, demo.inputs, progress=True, **options)
+        command = shlex.join(["separatrix", *sys.argv[1:]])
+        place = write_report(portraits, out, title=demo.title, extra=demo.facts, overwrite=overwrite, command=command)
     except KeyboardInterrupt:
         done = f"{', '.join(portraits)} measured" if portraits else "nothing measured"
         log.print(f"stopped: {done}, no report written; {out} is as it was.")
@@ -61,7 +67,7 @@ def _subject(spec: str, inputs: Path | None, weights: Path | None, seed: int) ->
     kind, _, name = spec.partition(":")
     if kind != "demo":
         values = load_inputs(inputs) if inputs is not None else None
-        with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(sys.stderr):  # the user's code may draw and print
+        with torch.random.fork_rng(devices=[]):  # the user's code may draw
             torch.manual_seed(seed)
             network = load_model(spec, weights)
         return Demo(spec, {type(network).__name__: network}, values, {})
@@ -83,7 +89,7 @@ def _show(portraits: dict[str, Portrait], demo: Demo, place: Path) -> None:
     console.print(table, "")
     for name, portrait in portraits.items():
         console.print(f"[bold]{name}[/]: {portrait.verdict}.", soft_wrap=True)
-        for sentence in portrait.did:
+        for sentence in filter(None, (*portrait.did, why_not_converged(portrait))):
             console.print(f"  {sentence}", style="dim", soft_wrap=True)
     console.print(f"\nreport: {place / 'report.html'}", soft_wrap=True)
 

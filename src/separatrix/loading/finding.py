@@ -8,6 +8,8 @@ from pathlib import Path
 
 from separatrix.errors import SeparatrixError
 
+ALIKE = 0.75  # how alike the name of a file must be to be suggested: a common suffix alone makes half of a short one
+
 
 def existing_file(path: Path, kind: type[SeparatrixError]) -> Path:
     """The path, if a file is there; else an error of the given kind that names the files nearby."""
@@ -18,7 +20,7 @@ def existing_file(path: Path, kind: type[SeparatrixError]) -> Path:
     if not os.path.isdir(path.parent):
         start = "" if path.is_absolute() else f"; it starts from {Path.cwd()}"
         raise kind(f"{path} does not exist: there is no folder {path.parent}.\nCheck the path{start}.")
-    near = get_close_matches(path.name, _files(path.parent, path.suffix)) or get_close_matches(path.name, _files(path.parent))
+    near = get_close_matches(path.name, _files(path.parent, path.suffix) or _files(path.parent), n=1, cutoff=ALIKE)
     instead = f"Did you mean {path.parent / near[0]}?" if near else contents(path.parent, path.suffix)
     raise kind(f"{path} does not exist.\n{instead}")
 

@@ -37,7 +37,9 @@ CAPTIONS = {
     "finite_time": (
         "Finite-time exponents",
         "What the network does within one sequence: the mean rate at which the largest perturbation grows from its first step to "
-        "its last. It is not λ₁, which belongs to an endless run, and tends to lie above it; training sees this one.",
+        "its last. It is not λ₁, which belongs to an endless run, and tends to lie above it: in an ordered network (λ₁ below 0) "
+        "all perturbations fade in the long run, but the worst direction may grow over so few steps first (a non-normal "
+        "transient). Gradients within a sequence feel this rate.",
     ),
     "plane": (
         "Phase portrait",

@@ -19,9 +19,15 @@ def refuse_existing(out: str | Path, overwrite: bool = False) -> None:
         overwrite: an earlier report may be replaced.
 
     Raises:
-        InputError: `out` exists, or with `overwrite`, holds anything that is not a report's.
+        InputError: `out` exists, or with `overwrite`, holds anything that is not a report's; or a folder cannot be made there.
     """
     out = Path(out)
+    _refuse_what_stands(out, overwrite)
+    with _answering(out), _desk(out):
+        pass  # a rehearsal
+
+
+def _refuse_what_stands(out: Path, overwrite: bool) -> None:
     if not os.path.lexists(out):
         return
     if not overwrite:
@@ -40,35 +46,40 @@ def new_folder(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A fresh folder to write in, which takes the name `out` when the block ends and leaves nothing when it fails.
 
     Raises:
-        InputError: as `refuse_existing`, or there is no right to write there.
+        InputError: as `refuse_existing`, or writing fails.
     """
-    refuse_existing(out, overwrite)
+    _refuse_what_stands(Path(out), overwrite)
     out = Path(os.path.abspath(out))
-    made = _make_parents(out)
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as desk:
-            fresh = Path(desk) / "new"
-            fresh.mkdir()
-            yield fresh
-            refuse_existing(out, overwrite)  # it may have come meanwhile
-            _put(fresh, out, aside=Path(desk) / "old")
-    except BaseException:
-        for folder in made:
-            with suppress(OSError):  # somebody else uses it by now
-                folder.rmdir()
-        raise
+    with _answering(out), _desk(out) as desk:
+        fresh = desk / "new"
+        fresh.mkdir()
+        yield fresh
+        _refuse_what_stands(out, overwrite)  # it may have come meanwhile
+        _put(fresh, out, aside=desk / "old")
 
 
-def _make_parents(out: Path) -> list[Path]:
-    """Make the folders above `out`; those that were missing, innermost first."""
+@contextmanager
+def _desk(out: Path) -> Iterator[Path]:
+    """A folder to work in beside `out`, gone at the end; so are folders made above it that hold nothing by then."""
+    out = Path(os.path.abspath(out))
     missing = [parent for parent in out.parents if not parent.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(out.parent, os.W_OK):
-            raise PermissionError("no right to write")
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as desk:
+            yield Path(desk)
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # it holds the report, or somebody else uses it by now
+                folder.rmdir()
+
+
+@contextmanager
+def _answering(out: Path) -> Iterator[None]:
+    """What the operating system refuses, in a line."""
+    try:
+        yield
     except OSError as failed:
         raise InputError(f"{out.parent} cannot hold the report: {failed.strerror or failed}. Choose another --out.") from failed
-    return missing
 
 
 def _put(fresh: Path, out: Path, aside: Path) -> None:

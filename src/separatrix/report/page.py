@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from separatrix.analyze.portrait import Portrait
-from separatrix.analyze.verdict import side
 from separatrix.report import figures
 from separatrix.report.folder import RESULTS
 from separatrix.report.table import headline_rows
 from separatrix.result import versions
 
-ARGUMENTS = ("module", "k", "copies", "steps", "settle", "seed")  # of `analyze`, as a portrait's settings name them
+ARGUMENTS = ("module", "k", "copies", "steps", "settle", "tol", "seed")  # of `analyze`, as a portrait's settings name them
 MARKS = {"chaotic": "▲", "ordered": "▼", "at the edge": "◆", "diverged": "✕"}
 
 GLOSSARY = (
@@ -24,10 +23,15 @@ GLOSSARY = (
     ("e-fold", "by the factor e; at λ₁ = 0.1 nats per step a difference grows e-fold every 10 steps."),
     ("chaotic, ordered, at the edge", "λ₁ above 0, below 0, or not to be told from 0 within 2 standard errors."),
     ("spectrum", "all exponents λ₁ ≥ λ₂ ≥ …, one for each dimension of the state."),
-    ("−∞", "a direction that is erased exactly, as by a ReLU that is off."),
+    ("−∞", "a direction that is erased to rounding in one step, as by a ReLU that is off or a tanh that is saturated."),
     (
         "standard error (±)",
         "typical error of an estimate because the run is finite; bars and bands of ± 2 hold the truth about 19 times in 20.",
+    ),
+    (
+        "not converged",
+        "a run whose two halves differ by more than chance, or whose error bars are unknown or above the tolerance asked for; it "
+        "counts like the others, and more steps mend it.",
     ),
     ("finite-time exponent", "the same rate over a given number of steps only; it differs from sequence to sequence."),
     ("Kaplan–Yorke dimension", "how many dimensions the set of settled states fills, estimated from the spectrum."),
@@ -52,7 +56,9 @@ class Answer(NamedTuple):
     rest: str
 
 
-def render(portraits: Mapping[str, Portrait], title: str, extra: Mapping[str, Mapping[str, Any]]) -> str:
+def render(
+    portraits: Mapping[str, Portrait], title: str, extra: Mapping[str, Mapping[str, Any]], command: str | None = None
+) -> str:
     """The whole page as HTML; every text in it is escaped."""
     loader = PackageLoader("separatrix.report", ".")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -64,6 +70,7 @@ def render(portraits: Mapping[str, Portrait], title: str, extra: Mapping[str, Ma
         sections=figures.sections(portraits),
         settings=_compared([portrait.settings for portrait in portraits.values()]),
         versions=_compared([portrait.versions for portrait in portraits.values()]),
+        command=command,
         again=_again(next(iter(portraits.values()))),
         version=versions()["separatrix"],
         results=RESULTS,
@@ -72,7 +79,7 @@ def render(portraits: Mapping[str, Portrait], title: str, extra: Mapping[str, Ma
 
 
 def _answer(name: str, portrait: Portrait) -> Answer:
-    kind = side(*portrait.lambda_1)
+    kind = portrait.side
     word, _, rest = portrait.verdict.partition(": ")
     return Answer(name, portrait, MARKS[kind], kind.replace(" ", "-"), word, rest)
 
@@ -85,10 +92,15 @@ def _compared(records: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
 
 
 def _again(portrait: Portrait) -> str:
-    """The call that measures a portrait once more."""
-    asked = {key: portrait.settings[key] for key in ARGUMENTS if portrait.settings.get(key) not in (None, "")}
-    inputs = "" if portrait.regime == "autonomous" else "inputs, "
-    return f"sx.analyze(model, {inputs}{', '.join(f'{key}={value!r}' for key, value in asked.items())})"
+    """The lines that measure a portrait once more."""
+    settings = portrait.settings
+    if settings.get("tol") is not None:  # `steps` then says how many were taken in the end
+        settings = {**settings, "steps": settings.get("least_steps", settings.get("steps"))}
+    asked = {key: settings[key] for key in ARGUMENTS if settings.get(key) not in (None, "")}
+    names = ["model"] if portrait.regime == "autonomous" else ["model", "inputs"]
+    needed = [f"{name} = ...    # {'your ' + portrait.model if name == 'model' else 'what it reads'}" for name in names]
+    call = f"sx.analyze({', '.join([*names, *(f'{key}={value!r}' for key, value in asked.items())])})"
+    return "\n".join([*needed, call])
 
 
 def _shown(value: Any) -> str:

@@ -73,7 +73,7 @@ def _responses(portrait: Portrait) -> Cell:
     noun = "attractor" if portrait.regime == "autonomous" else "response"
     told = counted(int(portrait.groups.max()) + 1, noun)
     states, steps = counted(len(portrait.groups), "initial state"), counted(portrait.response_steps, "step")
-    return Cell(told, f"from {states}, {steps} later")
+    return Cell(told if portrait.settled else "not told yet", f"from {states}, {steps} later")
 
 
 def _erased(portrait: Portrait) -> Cell:
@@ -84,7 +84,20 @@ def _erased(portrait: Portrait) -> Cell:
 def _runs(portrait: Portrait) -> Cell:
     codes = portrait.spectrum.codes
     counts = [(int((codes == status).sum()), status.name.lower().replace("_", " ")) for status in Status]
-    return Cell(", ".join(f"{count} {word}" for count, word in counts if count or word == "ok"))
+    return Cell(", ".join(f"{count} {word}" for count, word in counts if count or word == "ok"), why_not_converged(portrait))
+
+
+def why_not_converged(portrait: Portrait) -> str:
+    """What "not converged" means for the runs that are; empty where all are."""
+    spectrum = portrait.spectrum
+    errors, tol = spectrum.stderr[spectrum.codes == Status.NOT_CONVERGED], spectrum.settings.get("tol")
+    if len(errors) == 0:
+        return ""
+    if bool(errors.isnan().any()):
+        return "not converged: too few steps for an error bar"
+    if tol is not None and bool((errors > tol).any()):
+        return f"not converged: error bars above {plain(tol)}"
+    return "not converged: the two halves of the run differ by more than chance"
 
 
 QUANTITIES: tuple[tuple[str, str, str, Callable[[Portrait], Cell]], ...] = (
@@ -94,6 +107,6 @@ QUANTITIES: tuple[tuple[str, str, str, Callable[[Portrait], Cell]], ...] = (
     ("Kaplan–Yorke dimension", "", "conditional on the input, if there is one", _dimension),
     ("Entropy bound Σλ⁺", STEP, "Ruelle’s upper bound; conditional on the input", _entropy),
     ("Where initial states end", "", "1: where they began is forgotten", _responses),
-    ("Exponents at −∞", "", "directions erased exactly", _erased),
+    ("Exponents at −∞", "", "directions erased to rounding", _erased),
     ("Runs", "", "how each ended", _runs),
 )

@@ -20,6 +20,7 @@ def write_report(
     title: str,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     overwrite: bool = False,
+    command: str | None = None,
 ) -> Path:
     """Write a new folder with `report.html`, `results.zarr` and `summary.json`.
 
@@ -32,6 +33,7 @@ def write_report(
         title: of the page.
         extra: name → label → text: facts that stand above the measured numbers, such as an accuracy.
         overwrite: replace an earlier report there. Any other folder is left alone.
+        command: the command line that made the report, which the page then shows. Default: the call of `sx.analyze`.
 
     Returns:
         The folder.
@@ -47,7 +49,7 @@ def write_report(
         for name, portrait in portraits.items():
             portrait.save(store / name)
         (folder / SUMMARY).write_text(summary_json(portraits, title, extra), encoding="utf-8")
-        (folder / PAGE).write_text(render(portraits, title, extra), encoding="utf-8")
+        (folder / PAGE).write_text(render(portraits, title, extra, command), encoding="utf-8")
     return Path(out)
 
 

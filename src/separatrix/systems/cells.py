@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 MANY_TANGENTS = 12  # from here on, one product with the summed Jacobian beats one product per gate
 
@@ -97,13 +98,14 @@ class GruCell:
         """Dh' = z ∘ dh + Σ over gates of (∂h'/∂gate) ∘ (W_gate (du, dh))."""
         (h,) = state
         r, z, n, recurrent = self._gates(w, u, h)
+        gap = h - n
         by_n = (1 - z) * (1 - n * n)
-        by_r = by_n * recurrent * r * (1 - r)
-        by_z = (h - n) * z * (1 - z)
+        by_r = by_n * recurrent * (r - r * r)
+        by_z = gap * (z - z * z)
         pushed = through(tangents[0], w.w_hh, (by_r, by_z, by_n * r), carry=z)
         if du is not None:
             pushed = pushed + through(du, w.w_ih, (by_r, by_z, by_n))
-        return (n + z * (h - n),), (pushed,)
+        return (n + z * gap,), (pushed,)
 
     def _gates(self, w: LayerWeights, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         from_input = affine(u, w.w_ih, w.b_ih).chunk(3, dim=-1)
@@ -154,7 +156,9 @@ class LstmCell:
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W x + b for vectors x, (*batch, columns) → (*batch, rows)."""
-    y = x @ weight.mT if weight.ndim == 2 else (weight @ x[..., None])[..., 0]
+    if weight.ndim == 2 and (bias is None or bias.ndim == 1):
+        return linear(x, weight, bias)
+    y = (weight @ x[..., None])[..., 0]
     return y if bias is None else y + bias
 
 
@@ -176,7 +180,7 @@ def through(v: Tensor, weight: Tensor, coefficients: Sequence[Tensor], carry: Te
     """
     if v.shape[-2] >= MANY_TANGENTS and len(coefficients) > 1:
         gates = weight.unflatten(-2, (len(coefficients), -1))
-        jacobian = torch.einsum("...gi,...gij->...ij", torch.stack(list(coefficients), dim=-2), gates)
+        jacobian = torch.einsum("...ig,...gij->...ij", torch.stack(list(coefficients), dim=-1), gates)
         if carry is not None:
             jacobian.diagonal(dim1=-2, dim2=-1).add_(carry)
         return v @ jacobian.mT

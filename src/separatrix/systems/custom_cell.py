@@ -9,7 +9,7 @@ from torch.func import functional_call, vmap
 
 from separatrix.errors import ShapeError, UnsupportedModuleError
 from separatrix.system import Parametric
-from separatrix.systems.standard_network import check_finite
+from separatrix.systems.standard_network import check_finite, check_initialised, kind_of
 from separatrix.tangent import climb
 from separatrix.twin import twin
 
@@ -31,13 +31,17 @@ class CustomCell(Parametric):
         super().__init__()
         first = modules[0]
         for module in modules:
+            check_initialised(module)
             for name, p in module.named_parameters():
                 check_finite(name, [p])
-        self.label = type(first).__name__
+        self.label = kind_of(first)
         self.is_ensemble = is_ensemble
         self.inputs: int | None = getattr(first, "input_size", None)
         self.cell = twin(first)
         self._rung = 0
+        tensors = (*first.parameters(), *first.buffers())
+        like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
+        self.register_buffer("_zero", torch.zeros((), dtype=like.dtype, device=like.device), persistent=False)
         self.stacked = Parametric()
         self._names: list[tuple[str, str]] = []
         if is_ensemble:
@@ -55,6 +59,8 @@ class CustomCell(Parametric):
 
     def step(self, x: Tensor, u: Tensor) -> Tensor:
         """The state vector after the input u."""
+        if self._needs_cast(x):
+            return twin(self, dtype=x.dtype).step(x, u)
         if not self.is_ensemble:
             return self._call(self.cell, x, u)
         tensors = {name: getattr(self.stacked, key) for name, key in self._names}
@@ -67,6 +73,8 @@ class CustomCell(Parametric):
 
     def pushforward(self, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """The state vector after the input u, and its tangents, by automatic differentiation."""
+        if self._needs_cast(x):
+            return twin(self, dtype=x.dtype).pushforward(x, v, u)
         value, pushed, self.__dict__["_rung"] = climb(lambda y: self.step(y, u), x, v, self._rung)
         return value, pushed
 
@@ -83,6 +91,10 @@ class CustomCell(Parametric):
         parts = [piece.reshape(*x.shape[:-1], *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
         return fill(self.structure, iter(parts))
 
+    def _needs_cast(self, x: Tensor) -> bool:
+        """Whether the weights must be cast to the state's dtype; within a run they already are."""
+        return self._zero.dtype != x.dtype and x.is_floating_point()
+
     def _call(self, cell: Any, x: Tensor, u: Tensor) -> Tensor:
         """Cells are written for one batch axis, so the run's axes are folded into one."""
         batch = x.shape[:-1]
@@ -90,20 +102,19 @@ class CustomCell(Parametric):
         result = cell(u, self.unpack(x.reshape(-1, self.dim)))
         return self.pack(result[1] if self._returns_output else result).reshape(*batch, self.dim)
 
-    def _from_hidden_size(self, cell: nn.Module) -> Tensor:
+    def _from_hidden_size(self, cell: nn.Module) -> Structure:
         width = getattr(cell, "hidden_size", None)
         if not isinstance(width, int):
             raise UnsupportedModuleError(
                 f"{type(cell).__name__} is no known recurrent module, and has no hidden_size that tells its state's width.\n"
                 "Pass state=, an example of its state without batch axes (or the recurrent module inside your model: model.rnn)."
             )
-        return torch.zeros(width)
+        return (torch.zeros(width), torch.zeros(width)) if isinstance(cell, nn.LSTMCell) else torch.zeros(width)
 
     def _trial(self, example: Structure) -> bool:
         """Whether the cell returns (out, state) rather than its state, told by one call."""
-        like = next(iter(self.cell.parameters()), next(iter(self.cell.buffers()), torch.zeros(())))
-        zeros = [torch.zeros(1, *shape, dtype=like.dtype, device=like.device) for shape in self.shapes]
-        u = torch.zeros(1, self.inputs or 1, dtype=like.dtype, device=like.device)
+        zeros = [self._zero.new_zeros(1, *shape) for shape in self.shapes]
+        u = self._zero.new_zeros(1, self.inputs or 1)
         try:
             with torch.no_grad():
                 result = self.cell(u, fill(self.structure, iter(zeros)))

@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.nn.utils.rnn import PackedSequence
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.system import Driven
 from separatrix.systems.custom_cell import CustomCell
 from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream, as_inputs
-from separatrix.systems.standard_network import STANDARD, StandardNetwork, describe
+from separatrix.systems.standard_network import StandardNetwork, describe, is_standard, kind_of, refuse_changed_layer
 
 
 class Recurrent(Driven):
@@ -25,6 +26,8 @@ class Recurrent(Driven):
         module: `nn.RNN`, `nn.GRU` or `nn.LSTM` (stacked, biased or not, projected), an `nn.RNNCell`, `nn.GRUCell` or
             `nn.LSTMCell`, or any cell of signature (u, state) → state or (out, state). A list of equal modules is an ensemble: its
             axis is the last of the batch, and each of them reads the same inputs. Its weights are stacked when it is built.
+            So are weights that torch makes of others (pruned, normed, parametrised): build it anew after an optimiser's step. A
+            module with a `forward` or hooks of its own is never taken for PyTorch's: a cell is called, a layer is refused.
         inputs: what the module takes: (time, inputs), or batched, (time, batch, inputs) or (batch, time, inputs) when the
             module is `batch_first`. A cell takes time first. Or a `Drive`, such as `sx.Stream`.
         constant: one input, (*batch, inputs), for every step, instead of `inputs`. Neither: zeros.
@@ -32,7 +35,7 @@ class Recurrent(Driven):
             `hidden_size` does not tell.
 
     Raises:
-        UnsupportedModuleError: the module is bidirectional, or has no step (state, input) → state.
+        UnsupportedModuleError: the module is bidirectional, has no step (state, input) → state, or has no weights yet (meta, lazy).
         ShapeError: the inputs' rank or width is not the module's.
         InputError: inputs or weights are not finite, or both `inputs` and `constant` are given.
     """
@@ -91,18 +94,23 @@ def _network(module: nn.Module | Sequence[nn.Module], state: Any) -> StandardNet
     is_ensemble = not isinstance(module, nn.Module) or isinstance(module, nn.ModuleList)
     if not modules:
         raise InputError("an ensemble has at least 1 network; the list is empty.")
-    if len({type(module) for module in modules}) > 1:
-        kinds = ", ".join(sorted({type(module).__name__ for module in modules}))
+    for one in modules:
+        if not isinstance(one, nn.Module):
+            raise UnsupportedModuleError(f"{type(one).__name__} is no nn.Module.\nWrap a function of the state: sx.Map(f, dim).")
+    if len({type_before_parametrizations(module) for module in modules}) > 1:
+        kinds = ", ".join(sorted({kind_of(module) for module in modules}))
         raise UnsupportedModuleError(f"an ensemble's networks are of one kind, but these are {kinds}.\nMeasure them one by one.")
     first = modules[0]
-    if not isinstance(first, nn.Module):
-        raise UnsupportedModuleError(f"{type(first).__name__} is no nn.Module.\nWrap a function of the state with sx.Map(f, dim).")
     if getattr(first, "bidirectional", False):
         raise UnsupportedModuleError(
             f"this {describe(first)} is bidirectional: its backward half reads the future, so no state steps forward.\n"
             "Measure one direction: build the same module with bidirectional=False and load the weights without '_reverse'."
         )
-    return StandardNetwork(modules, is_ensemble) if isinstance(first, STANDARD) else CustomCell(modules, is_ensemble, state)
+    for one in modules:
+        refuse_changed_layer(one)
+    if all(is_standard(one) for one in modules):
+        return StandardNetwork(modules, is_ensemble)
+    return CustomCell(modules, is_ensemble, state)
 
 
 def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) -> Drive:

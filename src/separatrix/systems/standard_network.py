@@ -4,12 +4,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.system import Parametric
 from separatrix.systems.cells import CELLS, LayerWeights
+from separatrix.twin import twin
 
 STANDARD = (nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell)
+WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # torch's own: they make a weight, and leave the call as it is
 
 
 class StandardNetwork(Parametric):
@@ -23,16 +30,18 @@ class StandardNetwork(Parametric):
     def __init__(self, modules: Sequence[nn.Module], is_ensemble: bool = False) -> None:
         super().__init__()
         first = modules[0]
-        shapes = [{name: tuple(p.shape) for name, p in module.named_parameters()} for module in modules]
+        weights = [weights_of(module) for module in modules]
+        shapes = [{name: tuple(weight.shape) for name, weight in own.items()} for own in weights]
         if any(shape != shapes[0] for shape in shapes):
             raise ShapeError("an ensemble's networks have equal shapes, but these differ.\nMeasure them one by one.")
         self.is_ensemble = is_ensemble
         for name in shapes[0]:
-            tensors = [getattr(module, name) for module in modules]
+            tensors = [own[name] for own in weights]
             check_finite(name, tensors)
             self.hold(rank=tensors[0].ndim, **{name: torch.stack(tensors) if is_ensemble else tensors[0]})
         self.label = describe(first)
         self.is_cell = isinstance(first, nn.RNNCellBase)
+        self._any_weight = next(iter(shapes[0]))
         self.batch_first = getattr(first, "batch_first", False)
         self.inputs: int = first.input_size
         self.layers: int = getattr(first, "num_layers", 1)
@@ -50,6 +59,8 @@ class StandardNetwork(Parametric):
 
     def step(self, x: Tensor, u: Tensor) -> Tensor:
         """The state vector after the input u."""
+        if self._needs_cast(x):
+            return twin(self, dtype=x.dtype).step(x, u)
         cell, states = CELLS[self.kind], self._split(x)
         after = []
         for layer, state in enumerate(states):
@@ -59,6 +70,8 @@ class StandardNetwork(Parametric):
 
     def pushforward(self, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """The state vector after the input u, and its tangents."""
+        if self._needs_cast(x):
+            return twin(self, dtype=x.dtype).pushforward(x, v, u)
         cell, states, tangents = CELLS[self.kind], self._split(x), self._split(v)
         after, pushed, du = [], [], None
         for layer, (state, tangent) in enumerate(zip(states, tangents, strict=True)):
@@ -87,6 +100,10 @@ class StandardNetwork(Parametric):
         state = [half[0] if self.is_cell else torch.stack(half) for half in halves]
         return tuple(state) if len(state) > 1 else state[0]
 
+    def _needs_cast(self, x: Tensor) -> bool:
+        """Whether the weights must be cast to the state's dtype; within a run they already are."""
+        return getattr(self, self._any_weight).dtype != x.dtype and x.is_floating_point()
+
     def _split(self, x: Tensor) -> list[tuple[Tensor, ...]]:
         """Each layer's (h,) or (h, c)."""
         if len(self.widths) == 1:
@@ -106,7 +123,7 @@ def _join(states: list[tuple[Tensor, ...]]) -> Tensor:
 
 
 def _kind(module: nn.Module) -> str:
-    name = type(module).__name__ if type(module) in STANDARD else next(k.__name__ for k in STANDARD if isinstance(module, k))
+    name = next(kind.__name__ for kind in STANDARD if isinstance(module, kind))
     if name.startswith("RNN"):
         nonlinearity = module.nonlinearity if isinstance(module, nn.RNNCell) else module.mode.removeprefix("RNN_").lower()
         if nonlinearity not in ("tanh", "relu"):
@@ -115,14 +132,86 @@ def _kind(module: nn.Module) -> str:
     return name.removesuffix("Cell")
 
 
+def is_standard(module: nn.Module) -> bool:
+    """Whether a module computes what PyTorch's own does: no forward of its own, and no hook that could change the call."""
+    return isinstance(module, STANDARD) and _change(module) is None
+
+
+def refuse_changed_layer(module: nn.Module) -> None:
+    """Refuse a recurrent layer, not a cell, that is not PyTorch's own: from outside, its step cannot be told."""
+    if isinstance(module, nn.RNNBase) and not is_standard(module):
+        raise UnsupportedModuleError(
+            f"this {kind_of(module)} has {_change(module)}, so it may compute something else than PyTorch's recurrence.\n"
+            "Remove the hook, or write the step as a cell, (u, state) → state, and measure that."
+        )
+
+
+def _change(module: nn.Module) -> str | None:
+    """What keeps a module from being PyTorch's own, in words."""
+    kind = next((kind for kind in STANDARD if isinstance(module, kind)), None)
+    if kind is None or type(module).forward is not kind.forward or "forward" in vars(module):
+        return "a forward of its own"
+    if module._forward_hooks:
+        return "a forward hook"
+    if any(not isinstance(hook, WEIGHT_HOOKS) for hook in module._forward_pre_hooks.values()):
+        return "a forward pre-hook"
+    return None
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """The weights of a standard module as its next forward pass in evaluation mode uses them, normed or pruned if they are.
+
+    Raises:
+        UnsupportedModuleError: a tensor has no numbers yet.
+    """
+    check_initialised(module)
+    view = twin(module)  # in evaluation mode, where a spectral norm does not move
+    if isinstance(module, nn.RNNCellBase):
+        names = [name for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if getattr(view, name) is not None]
+    else:
+        names = list(getattr(module, "_flat_weights_names"))  # noqa: B009  (its type is nn.Module's guess)
+    return {name: _weight(view, name) for name in names}
+
+
+def _weight(module: nn.Module, name: str) -> Tensor:
+    """One weight; those that a hook makes are made anew, since what it left at the last forward pass may be stale."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm) and hook.name == name:
+            return hook.compute_weight(module)
+        if isinstance(hook, SpectralNorm) and hook.name == name:
+            return hook.compute_weight(module, do_power_iteration=False)
+        if isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
+            return hook.apply_mask(module)
+    return getattr(module, name)
+
+
+def kind_of(module: nn.Module) -> str:
+    """The name of a module's class; torch's parametrisations, which make a class of their own, do not count."""
+    return type_before_parametrizations(module).__name__
+
+
 def describe(module: nn.Module) -> str:
     """A module in a few words: GRU(28 → 64, 2 layers)."""
     if not isinstance(module, STANDARD):
-        return type(module).__name__
+        return kind_of(module)
     layers = getattr(module, "num_layers", 1)
     depth = f", {layers} layers" if layers > 1 else ""
     projected = f", projected to {module.proj_size}" if getattr(module, "proj_size", 0) else ""
-    return f"{type(module).__name__}({module.input_size} → {module.hidden_size}{depth}{projected})"
+    return f"{kind_of(module)}({module.input_size} → {module.hidden_size}{depth}{projected})"
+
+
+def check_initialised(module: nn.Module) -> None:
+    """Refuse a module whose tensors have no numbers: on the meta device, or lazy and never called."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(tensor):
+            raise UnsupportedModuleError(
+                f"the weight {name} is lazy and not initialised yet.\nCall the module once, then measure it."
+            )
+        if tensor.is_meta:
+            raise UnsupportedModuleError(
+                f"the weight {name} is on the meta device, where tensors have no numbers.\n"
+                'Give it memory, module.to_empty(device="cpu"), and load its weights.'
+            )
 
 
 def check_finite(name: str, tensors: Sequence[Tensor]) -> None:
