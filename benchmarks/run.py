@@ -1,6 +1,6 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
-`python benchmarks/run.py` runs all of them, about five minutes on two cores; `python benchmarks/run.py lorenz` some of them
+`python benchmarks/run.py` runs all of them, some three minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
 (gru, lorenz, memory), and the others keep their last results.
 """
 
