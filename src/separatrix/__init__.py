@@ -11,6 +11,8 @@ values, units, error bars and a status, and saves and plots itself.
 
 __version__ = "0.1.0"
 
+from typing import TYPE_CHECKING, Any
+
 from separatrix import testing
 from separatrix.analysis import (
     ANALYSES,
@@ -41,6 +43,9 @@ from separatrix.system import Compiled, Driven, Iterate, Map, System
 from separatrix.systems import SYSTEMS, classic
 from separatrix.systems.drives import Stream
 from separatrix.systems.recurrent import Recurrent
+
+if TYPE_CHECKING:
+    from separatrix.report import write_report
 
 __all__ = [
     "ANALYSES",
@@ -78,4 +83,14 @@ __all__ = [
     "lyapunov_spectrum",
     "testing",
     "trajectory",
+    "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`write_report`, which brings Matplotlib and Zarr along, is imported when it is asked for."""
+    if name == "write_report":
+        from separatrix.report import write_report
+
+        return write_report
+    raise AttributeError(f"module 'separatrix' has no attribute {name!r}")

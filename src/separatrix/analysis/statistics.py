@@ -1,7 +1,7 @@
 """Error bars of time averages, from the averages over blocks of the run."""
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 FEWEST = 8  # blocks under which no error bar is given
@@ -61,6 +61,6 @@ def drifts(series: Tensor, weight: Tensor, comparisons: int = 1) -> Tensor:
     first = (series * weight)[:half].sum(0) / weight[:half].sum(0)
     second = (series * weight)[half:].sum(0) / weight[half:].sum(0)
     error = standard_error(torch.cat([series[:half] - first, series[half:] - second]), weight)
-    level = float(student.isf(0.005 / max(comparisons, 1), GROUPS - 1))
+    level = -float(stdtrit(GROUPS - 1, 0.005 / max(comparisons, 1)))
     rounding = 1e3 * torch.finfo(series.dtype).eps * (1 + series.abs().amax(0))
     return (first - second).abs() > level * 2 * error + rounding
