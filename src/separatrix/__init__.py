@@ -42,6 +42,7 @@ from separatrix.result import Result, Status, load
 from separatrix.system import Compiled, Driven, Iterate, Map, System
 from separatrix.systems import SYSTEMS, classic
 from separatrix.systems.drives import Stream
+from separatrix.systems.noisy import Noisy
 from separatrix.systems.recurrent import Recurrent
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ __all__ = [
     "Map",
     "MissingExtraError",
     "ModelError",
+    "Noisy",
     "NotConvergedError",
     "PooledSpectrum",
     "Portrait",

@@ -1,0 +1,47 @@
+"""Systems under additive noise: one realisation, shared by all copies, which can be replayed."""
+
+import torch
+from torch import Tensor
+
+from separatrix.errors import InputError
+from separatrix.system import Derived, Number, System, along_tangents
+
+
+class Noisy(Derived):
+    r"""A system kicked after every step:  x_{n+1} = F(x_n, n) + scale √dt ξ_n,  ξ_n standard normal in every component.
+
+    The noise of step n is a function of n and the seed, and the same for all items of a batch: exponents are those of the random
+    dynamical system under one realisation, and initial states that forget where they began meet exactly. Another seed is another
+    realisation. With √dt, `scale` means the same whatever a flow's step (Euler–Maruyama); a map's dt is 1.
+
+    Args:
+        system: any system.
+        scale: standard deviation per √(unit time); a number, or a tensor that broadcasts against the batch.
+        seed: of the realisation.
+
+    Raises:
+        InputError: the scale is negative.
+    Source: Arnold 1998, Random Dynamical Systems; the step is that of Maruyama 1955, Rend. Circ. Mat. Palermo 4, 48.
+    """
+
+    def __init__(self, system: System, scale: Number, seed: int = 0) -> None:
+        super().__init__(system, horizon=system.horizon)
+        if bool(torch.as_tensor(scale).lt(0).any()):
+            raise InputError(f"the noise's scale is {scale}; a standard deviation is 0 or more.")
+        self.hold(scale=scale)
+        self.seed = seed
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's step, kicked."""
+        return self.system.step(x, n) + self.kick(x, n)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """Tangents are the inner system's: the kick does not depend on the state."""
+        x, v = self.system.pushforward(x, v, n)
+        return x + self.kick(x, n), v
+
+    def kick(self, x: Tensor, n: int) -> Tensor:
+        """Scale √dt ξ_n, shape (dim) or (*batch, dim)."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + n) % 2**63)
+        noise = torch.randn(self.dim, dtype=torch.float64, generator=generator).to(x)
+        return along_tangents(self.scale) * self.dt**0.5 * noise
