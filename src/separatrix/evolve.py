@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -150,17 +151,18 @@ def _check_step(system: System, x: Tensor) -> None:
         )
 
 
-def check_whole(name: str, value: object) -> None:
-    """Refuse what is no whole number."""
-    if not isinstance(value, int):
+def check_whole(name: str, value: Any) -> int:
+    """A whole number as Python's own; refuses what is none."""
+    if not isinstance(value, Integral):
         raise InputError(f"{name} is {value!r}, a {type(value).__name__}; it must be a whole number.")
+    return int(value)
 
 
-def check_seed(seed: object) -> None:
-    """Refuse what cannot seed every generator in use."""
-    check_whole("seed", seed)
-    if not 0 <= seed < 2**63:
+def check_seed(seed: Any) -> int:
+    """A seed as Python's own number; refuses what cannot seed every generator in use."""
+    if not 0 <= check_whole("seed", seed) < 2**63:
         raise InputError(f"seed is {seed}; it is a whole number from 0 to 2**63 − 1.")
+    return int(seed)
 
 
 def check_system_type(system: object) -> None:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -353,3 +354,8 @@ def test_networks_that_differ_are_told_from_runs_that_fluctuate():
     assert float(pooled.between) == pytest.approx(float(r.log().var()), rel=1e-9)
     assert float(pooled.within) == pytest.approx(0.0, abs=1e-20)
     assert float(pooled.exponents) == pytest.approx(float(r.log().mean()), rel=1e-9)
+
+
+def test_whole_numbers_may_be_numpys():
+    asked = {"k": np.int64(1), "steps": np.int32(50), "settle": np.int64(0), "every": np.int64(2), "seed": np.int64(1)}
+    assert sx.lyapunov_spectrum(sx.classic.henon(), **asked).exponents.shape == (1,)

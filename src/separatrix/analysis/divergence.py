@@ -65,7 +65,7 @@ def divergence_rate(
     and directions that contract below rounding in one step are not resolved.
     Source: Benettin, Galgani & Strelcyn 1976, Phys. Rev. A 14, 2338.
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     plan = plan_steps(system, steps=steps, settle=settle)
     front = begin(system, x0, seed=seed)
     x = front.x

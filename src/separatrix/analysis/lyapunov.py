@@ -200,12 +200,12 @@ def lyapunov_spectrum(
     Limits: exponents of complex pairs converge like 1/steps; for a fixed point compare the logarithms of its multipliers.
     Source: Benettin et al. 1980, Meccanica 15, 9; frame and QR as Geist, Parlitz & Lauterborn 1990, Prog. Theor. Phys. 83, 875.
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     plan = plan_steps(system, steps=steps, settle=settle, tol=tol, max_steps=max_steps)
     k = check_k(k, system.dim)
     front = begin(system, x0, seed=seed)
     run = TangentRun(front, random_frame(front.x, k, seed), every)
-    for _ in run.blocks(plan.settle):
+    for _ in watched(run.blocks(plan.settle), plan.settle, "Settling", progress):
         pass
     run.forget_erased()
     tally = Tally()

@@ -56,4 +56,4 @@ def plan_steps(
         raise InputError(f"max_steps is {most} but steps is {wanted}: the limit is below what is asked for first.")
     if room is not None:
         most = min(most, room - settle)
-    return Plan(settle, min(wanted, most), most if tol is not None else min(wanted, most))
+    return Plan(int(settle), int(min(wanted, most)), int(most if tol is not None else min(wanted, most)))

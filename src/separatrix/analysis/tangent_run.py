@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -46,11 +47,11 @@ class TangentRun:
     """
 
     def __init__(self, front: Front, frame: Tensor, every: int | Literal["auto"] = "auto") -> None:
-        if every != "auto" and (not isinstance(every, int) or every < 1):
+        if every != "auto" and (not isinstance(every, Integral) or every < 1):
             raise InputError(f'every is {every!r}; it is a number of steps from 1 on, or "auto".')
         self.front = front.with_tangents(frame)
         self.adapts = every == "auto"
-        self.every = 1 if every == "auto" else every
+        self.every = 1 if every == "auto" else int(every)
         self.erased = torch.zeros_like(frame[..., 0], dtype=torch.bool)
         self._steepest = 0.0
 
@@ -114,7 +115,7 @@ def check_k(k: int | None, dim: int) -> int:
     """
     if k is None:
         return dim
-    check_whole("k", k)
+    k = check_whole("k", k)
     if not 1 <= k <= dim:
         raise InputError(f"k is {k} but the state has {dim} numbers.\nAsk for 1 … {dim} exponents, or leave k out for all of them.")
     return k

@@ -67,7 +67,7 @@ def analyze(
         UnsupportedModuleError: no recurrent part, or several, or a bidirectional one.
         InputError, ShapeError: inputs that the model cannot take, or that are not finite.
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     if copies < 1:
         raise InputError(f"copies is {copies}; at least 1 run is measured.")
     core = find_core(model, inputs, module)
