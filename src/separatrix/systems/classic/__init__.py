@@ -1,0 +1,81 @@
+"""Textbook systems with closed-form tangents: the oracles and examples of everything else."""
+
+from separatrix.systems.classic.delay import (
+    MackeyGlass,
+    mackey_glass,
+)
+from separatrix.systems.classic.flows import (
+    FitzHughNagumo,
+    Lorenz63,
+    Lorenz96,
+    Rossler,
+    fitzhugh_nagumo,
+    lorenz63,
+    lorenz96,
+    rossler,
+)
+from separatrix.systems.classic.forced import (
+    DoubleGyre,
+    Duffing,
+    double_gyre,
+    duffing,
+)
+from separatrix.systems.classic.maps import (
+    CoupledDoubling,
+    CoupledLattice,
+    CoupledLogistic,
+    Henon,
+    Logistic,
+    StandardMap,
+    Towel,
+    coupled_doubling,
+    coupled_logistic,
+    henon,
+    logistic,
+    standard_map,
+    towel,
+)
+from separatrix.systems.classic.mechanics import (
+    DoublePendulum,
+    MagneticPendulum,
+    Pendulum,
+    double_pendulum,
+    magnetic_pendulum,
+    pendulum,
+)
+
+__all__ = [
+    "CoupledDoubling",
+    "CoupledLattice",
+    "CoupledLogistic",
+    "DoubleGyre",
+    "DoublePendulum",
+    "Duffing",
+    "FitzHughNagumo",
+    "Henon",
+    "Logistic",
+    "Lorenz63",
+    "Lorenz96",
+    "MackeyGlass",
+    "MagneticPendulum",
+    "Pendulum",
+    "Rossler",
+    "StandardMap",
+    "Towel",
+    "coupled_doubling",
+    "coupled_logistic",
+    "double_gyre",
+    "double_pendulum",
+    "duffing",
+    "fitzhugh_nagumo",
+    "henon",
+    "logistic",
+    "lorenz63",
+    "lorenz96",
+    "mackey_glass",
+    "magnetic_pendulum",
+    "pendulum",
+    "rossler",
+    "standard_map",
+    "towel",
+]

@@ -1,0 +1,132 @@
+"""Autonomous flows.
+
+In a `pushforward` the components of a state are (*batch, 1) and those of its tangents (*batch, k): they multiply.
+"""
+
+import math
+
+from torch import Tensor
+
+from separatrix.flow import Field, Flow
+from separatrix.system import Number, along_tangents, components
+
+
+class Lorenz63(Field):
+    r"""Lorenz's convection  ẋ = σ (y − x),  ẏ = x (ρ − z) − y,  ż = x y − β z,  of constant divergence −(σ + 1 + β).
+
+    Args:
+        sigma, rho, beta: numbers, or tensors that broadcast against the batch.
+    Source: Lorenz 1963, J. Atmos. Sci. 20, 130, eqs. (25)–(27). Classic chaos at σ = 10, ρ = 28, β = 8/3.
+    """
+
+    def __init__(self, sigma: Number = 10.0, rho: Number = 28.0, beta: Number = 8 / 3) -> None:
+        super().__init__()
+        self.hold(sigma=sigma, rho=rho, beta=beta)
+
+    def forward(self, x: Tensor, t: float) -> Tensor:
+        x, y, z = x.unbind(-1)
+        return components(self.sigma * (y - x), x * (self.rho - z) - y, x * y - self.beta * z)
+
+    def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        p, q, r = x[..., None, :].unbind(-1)
+        dp, dq, dr = v.unbind(-1)
+        sigma, rho, beta = map(along_tangents, (self.sigma, self.rho, self.beta))
+        return self(x, t), components(sigma * (dq - dp), (rho - r) * dp - dq - p * dr, q * dp + p * dq - beta * dr)
+
+
+class Rossler(Field):
+    r"""Rössler's band  ẋ = −y − z,  ẏ = x + a y,  ż = b + z (x − c).
+
+    Args:
+        a, b, c: numbers, or tensors that broadcast against the batch.
+    Source: Rössler 1976, Phys. Lett. A 57, 397, eq. (2). Classic chaos at a = b = 0.2, c = 5.7.
+    """
+
+    def __init__(self, a: Number = 0.2, b: Number = 0.2, c: Number = 5.7) -> None:
+        super().__init__()
+        self.hold(a=a, b=b, c=c)
+
+    def forward(self, x: Tensor, t: float) -> Tensor:
+        x, y, z = x.unbind(-1)
+        return components(-y - z, x + self.a * y, self.b + z * (x - self.c))
+
+    def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        p, _, r = x[..., None, :].unbind(-1)
+        dp, dq, dr = v.unbind(-1)
+        a, c = along_tangents(self.a), along_tangents(self.c)
+        return self(x, t), components(-dq - dr, dp + a * dq, r * dp + (p - c) * dr)
+
+
+class Lorenz96(Field):
+    r"""Lorenz's ring of n sites  ẋ_i = (x_{i+1} − x_{i−2}) x_{i−1} − x_i + F,  of constant divergence −n.
+
+    Args:
+        forcing: F; a number, or a tensor that broadcasts against the batch.
+    Source: Lorenz 1996, Predictability: a problem partly solved, ECMWF Seminar I, 1. Classic chaos at n = 40, F = 8.
+    """
+
+    def __init__(self, forcing: Number = 8.0) -> None:
+        super().__init__()
+        self.hold(forcing=forcing)
+
+    def forward(self, x: Tensor, t: float) -> Tensor:
+        return (x.roll(-1, -1) - x.roll(2, -1)) * x.roll(1, -1) - x + along_tangents(self.forcing)
+
+    def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        before, slope = x.roll(1, -1), x.roll(-1, -1) - x.roll(2, -1)
+        pushed = (v.roll(-1, -1) - v.roll(2, -1)) * before[..., None, :] + slope[..., None, :] * v.roll(1, -1) - v
+        return self(x, t), pushed
+
+
+class FitzHughNagumo(Field):
+    r"""FitzHugh and Nagumo's neuron  v̇ = v − v³/3 − w + I,  ẇ = ε (v + a − b w).
+
+    Args:
+        current: I; number, or tensor that broadcasts against the batch.
+        a, b, epsilon: likewise.
+    Its Jacobian has trace  1 − v² − ε b  and determinant  ε (1 − b (1 − v²)):  rest gives way to spikes where the trace is 0.
+    Source: FitzHugh 1961, Biophys. J. 1, 445, eqs. (1)–(2), with v and I of opposite sign. Spikes at I = 0.5, rests at I = 0.
+    """
+
+    def __init__(self, current: Number = 0.5, a: Number = 0.7, b: Number = 0.8, epsilon: Number = 0.08) -> None:
+        super().__init__()
+        self.hold(current=current, a=a, b=b, epsilon=epsilon)
+
+    def forward(self, x: Tensor, t: float) -> Tensor:
+        v, w = x.unbind(-1)
+        return components(v - v**3 / 3 - w + self.current, self.epsilon * (v + self.a - self.b * w))
+
+    def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        slope = 1 - x[..., 0] ** 2
+        dv, dw = v.unbind(-1)
+        b, epsilon = map(along_tangents, (self.b, self.epsilon))
+        return self(x, t), components(slope[..., None] * dv - dw, epsilon * (dv - b * dw))
+
+
+def lorenz63(sigma: Number = 10.0, rho: Number = 28.0, beta: Number = 8 / 3, *, dt: float = 0.01, method: str = "rk4") -> Flow:
+    """Lorenz's convection of 1963: the butterfly."""
+    return Flow(Lorenz63(sigma, rho, beta), 3, dt, method=method, start=(-2.90, -4.14, 16.69))
+
+
+def rossler(a: Number = 0.2, b: Number = 0.2, c: Number = 5.7, *, dt: float = 0.02, method: str = "rk4") -> Flow:
+    """Rössler's band: the simplest chaotic flow, one folded sheet."""
+    return Flow(Rossler(a, b, c), 3, dt, method=method, start=(3.96, -3.20, 0.07))
+
+
+def lorenz96(n: int = 40, forcing: Number = 8.0, *, dt: float = 0.02, method: str = "rk4") -> Flow:
+    """Lorenz's ring of n sites: a model atmosphere whose chaos is extensive."""
+    start = tuple(2.3 + 3.6 * math.sin(2.4 * i) for i in range(n))  # the attractor's mean and spread at F = 8
+    return Flow(Lorenz96(forcing), n, dt, method=method, start=start)
+
+
+def fitzhugh_nagumo(
+    current: Number = 0.5,
+    a: Number = 0.7,
+    b: Number = 0.8,
+    epsilon: Number = 0.08,
+    *,
+    dt: float = 0.05,
+    method: str = "rk4",
+) -> Flow:
+    """FitzHugh and Nagumo's neuron, on its cycle of spikes."""
+    return Flow(FitzHughNagumo(current, a, b, epsilon), 2, dt, method=method, start=(-1.0, -0.5))
