@@ -14,10 +14,12 @@ __version__ = "0.1.0"
 from separatrix import testing
 from separatrix.analysis import (
     ANALYSES,
+    CovariantVectors,
     DivergenceRate,
     LyapunovSpectrum,
     PooledSpectrum,
     Propagation,
+    covariant_lyapunov_vectors,
     divergence_rate,
     gradient_propagation,
     lyapunov_spectrum,
@@ -46,6 +48,7 @@ __all__ = [
     "ANALYSES",
     "SYSTEMS",
     "Compiled",
+    "CovariantVectors",
     "DivergedError",
     "DivergenceRate",
     "Driven",
@@ -72,6 +75,7 @@ __all__ = [
     "UnsupportedModuleError",
     "analyze",
     "classic",
+    "covariant_lyapunov_vectors",
     "divergence_rate",
     "gradient_propagation",
     "load",
