@@ -56,6 +56,14 @@ def test_lorenz_contracts_volumes_by_its_constant_divergence(found):
     assert abs(spectrum.exponents[1]) < 4 * spectrum.stderr[1]
 
 
+def test_henon_has_tangencies_and_lorenz_has_none(found):
+    henon, lorenz = found("covariant_vectors")[0]
+    assert henon.angles.min() < 0.01  # the density of angles does not vanish at 0: the minimum of 2,000 is near 1 / 2,000
+    assert lorenz.angles.min() > 0.1
+    assert henon.exponents.sum() == pytest.approx(math.log(0.3), abs=0.01)  # its angles telescope: O(1/T)
+    assert lorenz.neutral == 1
+
+
 def test_the_logistic_map_has_the_exponents_of_its_cycles(found):
     r, rate = found("logistic_exponents")[0]
     fixed, cycle = (r > 2.85) & (r < 2.95), (r > 3.1) & (r < 3.2)

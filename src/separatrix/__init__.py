@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from separatrix import testing
 from separatrix.analysis import (
     ANALYSES,
+    CovariantVectors,
     DivergenceRate,
     LyapunovSpectrum,
     PooledSpectrum,
     Propagation,
+    covariant_lyapunov_vectors,
     divergence_rate,
     gradient_propagation,
     lyapunov_spectrum,
@@ -52,6 +54,7 @@ __all__ = [
     "ANALYSES",
     "SYSTEMS",
     "Compiled",
+    "CovariantVectors",
     "DivergedError",
     "DivergenceRate",
     "Driven",
@@ -79,6 +82,7 @@ __all__ = [
     "UnsupportedModuleError",
     "analyze",
     "classic",
+    "covariant_lyapunov_vectors",
     "divergence_rate",
     "gradient_propagation",
     "load",

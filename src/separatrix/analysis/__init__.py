@@ -1,21 +1,25 @@
 """Questions asked of any system: functions from a System to a Result."""
 
+from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 
 ANALYSES = {
     "lyapunov_spectrum": lyapunov_spectrum,
+    "covariant_lyapunov_vectors": covariant_lyapunov_vectors,
     "divergence_rate": divergence_rate,
     "gradient_propagation": gradient_propagation,
 }
 
 __all__ = [
     "ANALYSES",
+    "CovariantVectors",
     "DivergenceRate",
     "LyapunovSpectrum",
     "PooledSpectrum",
     "Propagation",
+    "covariant_lyapunov_vectors",
     "divergence_rate",
     "gradient_propagation",
     "lyapunov_spectrum",

@@ -53,7 +53,7 @@ class TangentRun:
         self.adapts = every == "auto"
         self.every = 1 if every == "auto" else int(every)
         self.erased = torch.zeros_like(frame[..., 0], dtype=torch.bool)
-        self._steepest = 0.0
+        self.steepest = 0.0
 
     def blocks(self, steps: int, least: int = 1) -> Iterator[Block]:
         """Advance by so many steps, one QR after another, at least `least` of them unless `every` was asked for."""
@@ -89,8 +89,8 @@ class TangentRun:
     def _adapt(self, logs: Tensor, steps: int) -> None:
         width = self._width(logs)
         if math.isfinite(width):
-            self._steepest = max(width / steps, 0.95 * self._steepest)
-        longest = math.log(COMFORTABLE[logs.dtype]) / max(self._steepest, 1e-9)
+            self.steepest = max(width / steps, 0.95 * self.steepest)
+        longest = math.log(COMFORTABLE[logs.dtype]) / max(self.steepest, 1e-9)
         self.every = max(1, min(int(longest), 2 * self.every, LONGEST))
 
     def _width(self, logs: Tensor) -> float:

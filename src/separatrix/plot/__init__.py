@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from separatrix.analysis.covariant import CovariantVectors
 from separatrix.analysis.divergence import DivergenceRate
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.propagation import Propagation
@@ -13,6 +14,7 @@ from separatrix.errors import InputError
 from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
+from separatrix.plot.covariant import covariant_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
@@ -22,6 +24,7 @@ from separatrix.plot.vector import svg
 from separatrix.result import Result
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
+    CovariantVectors: covariant_figure,
     DivergenceRate: divergence_figure,
     LyapunovSpectrum: spectrum_figure,
     PooledSpectrum: pooled_figure,
@@ -51,6 +54,7 @@ __all__ = [
     "check_figure",
     "compare_spectra",
     "convergence_figure",
+    "covariant_figure",
     "divergence_figure",
     "figure",
     "finite_time_figure",
