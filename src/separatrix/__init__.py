@@ -15,10 +15,12 @@ from separatrix import testing
 from separatrix.analysis import (
     ANALYSES,
     DivergenceRate,
+    FixedPoints,
     LyapunovSpectrum,
     PooledSpectrum,
     Propagation,
     divergence_rate,
+    fixed_points,
     gradient_propagation,
     lyapunov_spectrum,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "DivergenceRate",
     "Driven",
     "Field",
+    "FixedPoints",
     "Flow",
     "HorizonError",
     "InputError",
@@ -73,6 +76,7 @@ __all__ = [
     "analyze",
     "classic",
     "divergence_rate",
+    "fixed_points",
     "gradient_propagation",
     "load",
     "lyapunov_spectrum",

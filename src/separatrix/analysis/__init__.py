@@ -1,6 +1,7 @@
 """Questions asked of any system: functions from a System to a Result."""
 
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
+from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 
@@ -8,15 +9,18 @@ ANALYSES = {
     "lyapunov_spectrum": lyapunov_spectrum,
     "divergence_rate": divergence_rate,
     "gradient_propagation": gradient_propagation,
+    "fixed_points": fixed_points,
 }
 
 __all__ = [
     "ANALYSES",
     "DivergenceRate",
+    "FixedPoints",
     "LyapunovSpectrum",
     "PooledSpectrum",
     "Propagation",
     "divergence_rate",
+    "fixed_points",
     "gradient_propagation",
     "lyapunov_spectrum",
 ]
