@@ -43,7 +43,7 @@ def draw_points(axes: Axes, found: FixedPoints, path: Tensor | None = None) -> N
         if np.ptp(low_high) < 1e-6 * max(1.0, np.abs(low_high).max()):
             put(np.mean(low_high) - 1, np.mean(low_high) + 1)
     if len(kinds(found)) <= MOST_KINDS:
-        axes.legend()
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
 def draw_multipliers(axes: Axes, found: FixedPoints) -> None:
