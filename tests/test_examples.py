@@ -105,3 +105,16 @@ def test_the_readme_s_network_crosses_the_border_once_and_for_all(found):
     gains, rate = found("readme")[0]
     assert (rate[gains < 1.5] < -0.05).all()
     assert (rate[gains > 2.5] > 0.02).all()
+
+
+def test_a_trained_flip_flop_has_eight_memories_one_for_each_three_bits(found):
+    network, points = found("flip_flop")[0]
+    memories = example("flip_flop").memories(network, points)
+    assert len(memories) == 2**3
+    assert sum(kind.startswith("stable") for kind in points.kind) == 2**3
+
+
+def test_the_rest_points_of_the_flip_flop_add_up_to_brouwer_s_degree(found):
+    """Σ sign det(I − DF) = 1 over the fixed points of a map of a ball into itself, as a GRU is one."""
+    _, points = found("flip_flop")[0]
+    assert (1 - points.multipliers).prod(-1).real.sign().sum() == 1

@@ -400,7 +400,8 @@ def _same_bits(claim: str, got: Tensor, wanted: Tensor) -> None:
 
 def _agree(claim: str, got: Tensor, wanted: Tensor, tolerance: float = ROUNDING) -> None:
     _require(got.shape == wanted.shape, f"{claim}: shape {tuple(got.shape)} against {tuple(wanted.shape)}.")
-    got, wanted = (tensor.detach().reshape(-1).double() for tensor in (got, wanted))
+    parts = (torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor for tensor in (got, wanted))
+    got, wanted = (tensor.detach().reshape(-1).double() for tensor in parts)
     same = (got == wanted) | (got.isnan() & wanted.isnan())
     gap = (got - wanted).abs().masked_fill(same, 0.0).nan_to_num(torch.inf)
     allowed = tolerance * max(1.0, float(wanted.abs().nan_to_num(0.0, posinf=0.0).amax())) if len(wanted) else 0.0

@@ -229,3 +229,43 @@ def test_every_flag_is_explained_in_the_words_of_the_docstring(monkeypatch, capf
         assert described_arguments(sx.analyze)[name][:30] in printed
     told = [described_arguments(sx.analyze)[name] for name in ("k", "copies", "steps", "settle", "tol", "seed")]
     assert len(set(told)) == len(told) and not any("as for" in sentence for sentence in told)
+
+
+BISTABLE = """
+import torch
+def unit():
+    cell = torch.nn.RNNCell(1, 1)
+    for name, parameter in cell.named_parameters():
+        torch.nn.init.constant_(parameter, 2.0 if name == "weight_hh" else 0.0)
+    print("built")
+    return cell
+"""
+
+
+def test_fixed_points_finds_both_memories_of_a_bistable_unit_and_saves_and_draws_them(place, monkeypatch, capfd):
+    """tanh(2x) = x at 0, with multiplier 2, and at ±x with 2 (1 − x²)."""
+    (place / "unit.py").write_text(BISTABLE)
+    asked = ("fixed-points", "unit.py:unit", "--out", "found", "--picture", "points.png", "--json")
+    assert run(monkeypatch, *asked) == 0
+    points = json.loads(capfd.readouterr().out)["points"]
+    assert [point["kind"] for point in points] == ["stable node", "stable node", "unstable node"]
+    for point in points:
+        (x,), ((multiplier, _),) = point["point"], point["multipliers"]
+        assert np.tanh(2 * x) == pytest.approx(x, abs=1e-12)
+        assert multiplier == pytest.approx(2 * (1 - x**2), abs=1e-12)
+    assert len(sx.load(place / "found").points) == 3
+    assert (place / "points.png").read_bytes()[:4] == b"\x89PNG"
+    assert run(monkeypatch, *asked) == 2
+    assert "found exists already" in capfd.readouterr().err
+
+
+def test_fixed_points_keeps_the_input_of_the_step_asked_for(place, monkeypatch, capfd):
+    seen = []
+    for n in ("0", "4"):
+        assert run(monkeypatch, "fixed-points", "net.py:Reader", "--inputs", "x.npy", "--n", n, "--json") == 0
+        seen.append(json.loads(capfd.readouterr().out)["points"][0]["point"])
+    assert seen[0] != seen[1]
+    assert run(monkeypatch, "fixed-points", "net.py:Reader", "--inputs", "x.npy", "--n", "5") == 2
+    assert "n is 5, but the steps of this system are counted from 0, up to 4" in " ".join(capfd.readouterr().err.split())
+    assert run(monkeypatch, "fixed-points", "net.py:Reader", "--period", "0") == 2
+    assert "period is 0; it is at least 1." in capfd.readouterr().err

@@ -2,6 +2,7 @@
 
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
+from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 
@@ -10,17 +11,20 @@ ANALYSES = {
     "covariant_lyapunov_vectors": covariant_lyapunov_vectors,
     "divergence_rate": divergence_rate,
     "gradient_propagation": gradient_propagation,
+    "fixed_points": fixed_points,
 }
 
 __all__ = [
     "ANALYSES",
     "CovariantVectors",
     "DivergenceRate",
+    "FixedPoints",
     "LyapunovSpectrum",
     "PooledSpectrum",
     "Propagation",
     "covariant_lyapunov_vectors",
     "divergence_rate",
+    "fixed_points",
     "gradient_propagation",
     "lyapunov_spectrum",
 ]

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from separatrix.analysis.covariant import CovariantVectors
 from separatrix.analysis.divergence import DivergenceRate
+from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.propagation import Propagation
 from separatrix.analyze.portrait import Portrait
@@ -16,6 +17,7 @@ from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.covariant import covariant_figure
 from separatrix.plot.finite_time import finite_time_figure
+from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.propagation import propagation_figure
@@ -26,6 +28,7 @@ from separatrix.result import Result
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     CovariantVectors: covariant_figure,
     DivergenceRate: divergence_figure,
+    FixedPoints: fixed_points_figure,
     LyapunovSpectrum: spectrum_figure,
     PooledSpectrum: pooled_figure,
     Portrait: portrait_figure,
@@ -58,6 +61,7 @@ __all__ = [
     "divergence_figure",
     "figure",
     "finite_time_figure",
+    "fixed_points_figure",
     "panel_figures",
     "plane_figure",
     "pooled_figure",

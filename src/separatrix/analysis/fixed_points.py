@@ -1,0 +1,335 @@
+"""Where a system rests: fixed points, rest points of flows, cycles and slow points, each with its stability."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from separatrix.analysis.guesses import default_guesses
+from separatrix.analysis.newton import Zeros, find_zeros
+from separatrix.analysis.stability import BORDER, kind_of
+from separatrix.errors import HorizonError, InputError, ShapeError
+from separatrix.evolve import begin, check_seed, check_system_type, check_whole
+from separatrix.result import Result, Status
+from separatrix.system import Derived, Frozen, Iterate, System
+from separatrix.tangent import jacobian
+from separatrix.wording import counted, plain
+
+MOST_NUMBERS = 2_000  # of a state: a Jacobian is a dense matrix
+AT_ONCE = 4_000_000  # numbers of all Jacobians of one batch of guesses
+SLOW = 1e-3  # relative slope of ‖residual‖ below which a state that is no zero counts as a local minimum
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FixedPoints(Result):
+    r"""Rest points of a flow, fixed points of a map, or its cycles, the most attracting first.
+
+    Each guess has a status: `ok` when it came to a point, `not_converged` when it ended elsewhere (at a slow point, perhaps), and
+    `diverged` when the system has no finite value there.
+
+    Args:
+        points: (point, dim); of a cycle, one of its states.
+        residuals: (point), ‖F^p(x) − x‖∞, or the largest component of a flow's field.
+        multipliers: (point, dim), complex, |μ| descending: eigenvalues of DF^p; of a flow, exp(λ dt) with λ those of its field.
+        rates: (point, dim), nats per unit time: ln|μ| / (p dt); of a flow, Re λ.
+        frequencies: (point, dim), radians per unit time: arg μ / (p dt); of a flow, Im λ.
+        kind: (point), "stable node", "saddle with 1 unstable direction", …; "undecided" where an eigenvalue is too near the border.
+        minimal_period: (point), the smallest number of steps after which the state returns; 1 for a rest point.
+        cycles: (point, phase, dim), the p states of each cycle, the first of them being the point.
+        found_by: (point), how many guesses came to it.
+        slow: (slow_point, dim), local minima of ‖residual‖ that are not zero: states where the system lingers.
+        slow_residuals: (slow_point), ‖residual‖∞ there.
+        reached: (*batch, dim), where each guess came to; NaN for those that came to no point.
+    """
+
+    points: Tensor
+    residuals: Tensor
+    multipliers: Tensor
+    rates: Tensor
+    frequencies: Tensor
+    kind: tuple[str, ...]
+    minimal_period: Tensor
+    cycles: Tensor
+    found_by: Tensor
+    slow: Tensor
+    slow_residuals: Tensor
+    reached: Tensor
+
+    layout: ClassVar[dict[str, str]] = {
+        "points": "point dim",
+        "residuals": "point",
+        "multipliers": "point dim",
+        "rates": "point dim",
+        "frequencies": "point dim",
+        "minimal_period": "point",
+        "cycles": "point phase dim",
+        "found_by": "point",
+        "slow": "slow_point dim",
+        "slow_residuals": "slow_point",
+        "reached": "batch dim",
+    }
+    units: ClassVar[dict[str, str]] = {"rates": "nats per unit time", "frequencies": "radians per unit time"}
+
+    @property
+    def eigenvalues(self) -> Tensor:
+        """Rates and frequencies as complex numbers λ, per unit time, shape (point, dim): of a flow, its field's eigenvalues."""
+        return torch.complex(self.rates, self.frequencies)
+
+    def summary(self) -> str:
+        """How many points of which kind, and what became of the guesses."""
+        kinds = ", ".join(f"{number} × {kind}" for kind, number in Counter(self.kind).items())
+        noun = "point" if self.cycles.shape[1] == 1 else "orbit"
+        lines = [f"{counted(len(self.points), noun)}{f': {kinds}' if kinds else ''}"]
+        if len(self.slow):
+            least = plain(float(self.slow_residuals.min()))
+            lines.append(f"{counted(len(self.slow), 'slow point')}, not_converged; the smallest residual is {least}")
+        lost = [
+            f"{number} {status.name.lower()}"
+            for status in (Status.NOT_CONVERGED, Status.DIVERGED)
+            if (number := int((self.codes == status).sum()))
+        ]
+        of_which = f", of which {' and '.join(lost)}" if lost else ""
+        lines.append(f"from {self.codes.numel():,} guesses{of_which}")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def fixed_points(
+    system: System,
+    guesses: Tensor | None = None,
+    *,
+    n: int = 0,
+    period: int = 1,
+    tol: float = 1e-12,
+    max_steps: int = 100,
+    distinct: float = 1e-6,
+    count: int = 256,
+    seed: int = 0,
+) -> FixedPoints:
+    r"""Zeros of  F^p(x) − x,  or of a flow's field, by damped Newton steps from many guesses at once, and their stability.
+
+    The drive is frozen at step n. All guesses are solved as one batch, each on its own: one that fails disturbs no other.
+
+    Args:
+        system: any System; a flow is taken at its field, so that rest points and eigenvalues are the flow's, not the solver's.
+        guesses: states to begin from, shape (*batch, dim). Default: `count` states of 16 orbits, scattered by 1 % to 200 % of
+            their spread.
+        n: the step whose drive, or time, is kept for ever.
+        period: p, at least 1. Cycles whose period divides p are found too, and say so.
+        tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more.
+        max_steps: Newton steps at most.
+        distinct: points nearer than this to each other, relative to max(1, ‖x‖∞), are one.
+        count: how many guesses to make where none are given.
+        seed: of the guesses.
+
+    Returns:
+        FixedPoints: `points` (point, dim), `multipliers`, `rates`, `kind`, `found_by`, and `slow` apart from them.
+
+    Raises:
+        InputError: period, count or max_steps below 1, no guesses, a flow with a period, or more than 2,000 numbers in a state.
+        HorizonError: the system has no step n.
+        ShapeError: the system is a batch of systems.
+
+    Limits: Newton's method finds what the guesses lead to; it does not prove that there are no more. Dense Jacobians,
+    (guesses, dim, dim) numbers in pieces of 4 million. On a line of rest points each guess finds a point of its own.
+    Source: Sussillo & Barak 2013, Neural Comput. 25, 626 (guesses from orbits, slow points); damping as Moré 1978, Lect. Notes
+        Math. 630, 105.
+    """
+    _check(system, n=n, period=period, count=count, max_steps=max_steps, seed=seed)
+    _check_tolerances(tol=tol, distinct=distinct)
+    given = default_guesses(system, count, seed) if guesses is None else torch.as_tensor(guesses)
+    if given.numel() == 0:
+        raise InputError(f"there are no guesses: their shape is {tuple(given.shape)}.\nPass at least one state, or leave them out.")
+    usable = torch.isfinite(given).all(-1)
+    front = begin(system, given.where(usable[..., None], 0.0), seed=seed)
+    problem = Problem.of(front.system, n, period)
+    ends = _solved(problem, front.x.reshape(-1, system.dim), tol, max_steps)
+    usable = usable.to(front.x.device).expand(front.x.shape[:-1])
+    zero, broken = ends.is_zero & usable.reshape(-1), ~(usable.reshape(-1) & torch.isfinite(ends.size))
+    codes = torch.where(zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
+    chosen, found_by, cycles = _orbits(problem, ends, zero, distinct)
+    stability = _stability(problem, ends.x[chosen])
+    order = stability.rates[:, 0].argsort(stable=True)
+    near = ~zero & ~broken & (ends.slope < SLOW)
+    slow = _distinct(ends, near, distinct**0.5)[0]  # a minimum is located to about the root of what a zero is
+    return FixedPoints(
+        codes=codes.reshape(front.x.shape[:-1]),
+        points=ends.x[chosen][order],
+        residuals=ends.size[chosen][order],
+        multipliers=stability.multipliers[order],
+        rates=stability.rates[order],
+        frequencies=stability.frequencies[order],
+        kind=tuple(stability.kind[i] for i in order.tolist()),
+        minimal_period=_minimal_period(cycles, distinct)[order],
+        cycles=cycles[order],
+        found_by=found_by[order],
+        slow=ends.x[slow],
+        slow_residuals=ends.size[slow],
+        reached=ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
+        settings={
+            "n": n,
+            "period": period,
+            "tol": tol,
+            "max_steps": max_steps,
+            "distinct": distinct,
+            "count": count if guesses is None else None,
+            "seed": seed,
+            "border": BORDER[front.x.dtype],
+        },
+    )
+
+
+class Problem(NamedTuple):
+    """A system whose rest is sought, frozen in time, and whether its residual is a field or F^p(x) − x."""
+
+    step: System
+    system: System
+    period: int
+    is_flow: bool
+
+    @classmethod
+    def of(cls, system: System, n: int, period: int) -> "Problem":
+        frozen = Frozen(system, n)
+        if is_flow(system):
+            if period != 1:
+                raise InputError(
+                    f"period is {period}, but a flow's rest points have none.\nFor cycles of its steps pass sx.Iterate(system, 1)."
+                )
+            return cls(frozen, frozen, 1, True)
+        return cls(frozen, Iterate(frozen, period), period, False)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.system.residual(x)
+
+    def linearised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual and its Jacobian, (items, dim) and (items, dim, dim)."""
+        if self.is_flow:
+            return self.residual(x), jacobian(self.residual, x)
+        identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        after, rows = self.system.pushforward(x, identity.expand(len(x), -1, -1))
+        return after - x, rows.mT - identity
+
+    @property
+    def time(self) -> float:
+        """The time after which a state returns."""
+        return self.period * self.step.dt
+
+
+class Stability(NamedTuple):
+    """Eigenvalues of several points, |μ| descending, and the kinds they make."""
+
+    multipliers: Tensor
+    rates: Tensor
+    frequencies: Tensor
+    kind: list[str]
+
+
+def is_flow(system: System) -> bool:
+    """Whether the system has a residual of its own, a field, in place of F(x) − x."""
+    while type(system).residual in (Derived.residual, Frozen.residual):
+        system = cast(System, system.system)
+    return type(system).residual not in (System.residual, Iterate.residual)
+
+
+def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int) -> Zeros:
+    """The ends of all guesses, in batches whose Jacobians fit into memory."""
+    pieces = x.split(max(1, AT_ONCE // x.shape[-1] ** 2))
+    ends = [find_zeros(problem.residual, problem.linearised, piece, tol=tol, max_steps=max_steps) for piece in pieces]
+    return Zeros(*(torch.cat(parts) for parts in zip(*(vars(end).values() for end in ends), strict=True)))
+
+
+def _orbits(problem: Problem, ends: Zeros, zero: Tensor, distinct: float) -> tuple[Tensor, Tensor, Tensor]:
+    """One end for each orbit, how many guesses came to that orbit, and its states, (point, phase, dim)."""
+    chosen, counts = _distinct(ends, zero, distinct)
+    states = [ends.x[chosen]]
+    for _ in range(problem.period - 1):
+        states.append(problem.step.step(states[-1]))
+    cycles = torch.stack(states, dim=1)
+    kept, found_by = [], []
+    left = list(range(len(chosen)))
+    while left:
+        first = left[0]
+        on_it = [i for i in left if i == first or bool(_near(cycles[first], cycles[i, 0], 10 * distinct).any())]
+        kept.append(first)
+        found_by.append(int(counts[on_it].sum()))
+        left = [i for i in left if i not in on_it]
+    return chosen[kept], torch.tensor(found_by, dtype=torch.int64), cycles[kept]
+
+
+def _distinct(ends: Zeros, among: Tensor, distance: float) -> tuple[Tensor, Tensor]:
+    """Indices of ends that differ, the smallest residual of each group, and the size of its group."""
+    left = among.nonzero()[:, 0]
+    left = left[ends.size[left].argsort(stable=True)]
+    chosen, counts = [], []
+    while len(left):
+        same = _near(ends.x[left], ends.x[left[0]], distance)
+        same[0] = True
+        chosen.append(int(left[0]))
+        counts.append(int(same.sum()))
+        left = left[~same]
+    return torch.tensor(chosen, dtype=torch.int64), torch.tensor(counts, dtype=torch.int64)
+
+
+def _near(x: Tensor, point: Tensor, distance: float) -> Tensor:
+    distance = max(distance, 100 * torch.finfo(x.dtype).eps)
+    return (x - point).abs().amax(-1) <= distance * point.abs().amax().clamp(min=1)
+
+
+def _minimal_period(cycles: Tensor, distinct: float) -> Tensor:
+    """The first phase, of those that divide the period, at which the state is back."""
+    phases = cycles.shape[1]
+    found = [
+        next((d for d in range(1, phases) if phases % d == 0 and bool(_near(c[d], c[0], 10 * distinct))), phases) for c in cycles
+    ]
+    return torch.tensor(found, dtype=torch.int64)
+
+
+def _stability(problem: Problem, points: Tensor) -> Stability:
+    border = BORDER[points.dtype]
+    if not len(points):
+        none = torch.zeros_like(points, dtype=torch.float64)
+        return Stability(none.to(torch.complex128), none, none, [])
+    matrix = problem.linearised(points)[1].double()
+    if problem.is_flow:
+        values = torch.linalg.eigvals(matrix)
+        values = values.gather(-1, values.real.argsort(dim=-1, descending=True, stable=True))
+        size = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        kind = [kind_of(one.real, one.imag, border) for one in values / size]
+        return Stability((values * problem.time).exp(), values.real.clone(), values.imag.clone(), kind)
+    values = torch.linalg.eigvals(matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device))
+    values = values.gather(-1, values.abs().argsort(dim=-1, descending=True, stable=True))
+    growth, angle = values.abs().log(), values.angle()
+    turning = values.imag / values.abs().clamp(min=torch.finfo(torch.float64).tiny)
+    kind = [kind_of(one, turn, border) for one, turn in zip(growth, turning, strict=True)]
+    return Stability(values, growth / problem.time, angle / problem.time, kind)
+
+
+def _check(system: System, *, n: int, seed: int, **counts: int) -> None:
+    check_system_type(system)
+    check_seed(seed)
+    check_whole("n", n)
+    for name, value in counts.items():
+        check_whole(name, value)
+        if value < 1:
+            raise InputError(f"{name} is {value}; it is at least 1.")
+    if n < 0 or (system.horizon is not None and n >= system.horizon):
+        last = "without end" if system.horizon is None else f"up to {system.horizon - 1}"
+        raise HorizonError(f"n is {n}, but the steps of this system are counted from 0, {last}.")
+    if system.batch_shape:
+        raise ShapeError(
+            f"this is a batch of systems: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
+            "Ask for the rest points of one of them at a time: system.at(…), or one sequence of inputs."
+        )
+    if system.dim > MOST_NUMBERS:
+        raise InputError(
+            f"the state has {system.dim:,} numbers, and its dense Jacobian is solved for at most {MOST_NUMBERS:,}.\n"
+            "Measure a smaller network, or a projection of this one."
+        )
+
+
+def _check_tolerances(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < 1:
+            raise InputError(f"{name} is {value}; it is a small positive number.")

@@ -1,0 +1,98 @@
+"""`separatrix fixed-points MODEL`: where a recurrent network rests under a constant input."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from separatrix.analysis.fixed_points import FixedPoints
+from separatrix.analysis.fixed_points import fixed_points as find
+from separatrix.analyze.core import find_core
+from separatrix.cli.flags import flags_of
+from separatrix.errors import InputError
+from separatrix.loading import load_inputs, load_model
+from separatrix.systems.recurrent import Recurrent
+from separatrix.wording import plain
+
+MOST_ROWS = 40
+
+
+@flags_of(find, "n", "period", "tol", "max_steps", "distinct", "count", "seed")
+def fixed_points(
+    model: Annotated[
+        str, typer.Argument(help="path/to/file.py:factory, package.module:factory or torchvision:resnet18.", metavar="MODEL")
+    ],
+    inputs: Annotated[
+        Path | None, typer.Option(help="What the model takes; the input of step n of the first sequence is kept. Default: zeros.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt read with weights_only=True.")] = None,
+    module: Annotated[str | None, typer.Option(help="The core's name in `model.named_modules()`, where there are several.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result, which `sx.load` reads. It must not exist.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="A file for the picture: .png, .svg or .pdf.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the points as JSON, and nothing else.")] = False,
+    **options: Any,
+) -> None:
+    """Find where a recurrent network rests, or its cycles, and say what is stable."""
+    if out is not None and out.exists():
+        raise InputError(f"{out} exists already.\nChoose another name, or remove it first.")
+    if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{picture} is no .png, .svg or .pdf file.")
+    with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
+        found = find(_network(model, inputs, weights, module, options["seed"]), **options)
+    if out is not None:
+        found.save(out)
+    if picture is not None:
+        found.plot().savefig(picture, dpi=150)
+    if as_json:
+        print(json.dumps(_numbers(found), ensure_ascii=False, indent=2))
+    else:
+        _show(found)
+
+
+def _network(spec: str, inputs: Path | None, weights: Path | None, module: str | None, seed: int) -> Recurrent:
+    """The network's core, driven by the first sequence that reaches it, or by zeros."""
+    values = load_inputs(inputs) if inputs is not None else None
+    with torch.random.fork_rng(devices=[]):  # the user's code may draw
+        torch.manual_seed(seed)
+        core = find_core(load_model(spec, weights), values, module)
+    if core.inputs is None:
+        return Recurrent(core.module, state=core.state)
+    return Recurrent(core.module, core.inputs[:, 0], state=core.state)
+
+
+def _numbers(found: FixedPoints) -> dict[str, Any]:
+    """The points one by one, and how the guesses ended."""
+    points = [
+        {
+            "point": found.points[i].tolist(),
+            "residual": float(found.residuals[i]),
+            "kind": found.kind[i],
+            "minimal_period": int(found.minimal_period[i]),
+            "found_by": int(found.found_by[i]),
+            "multipliers": [[value.real, value.imag] for value in found.multipliers[i].tolist()],
+        }
+        for i in range(len(found.points))
+    ]
+    slow = [{"point": x.tolist(), "residual": float(r)} for x, r in zip(found.slow, found.slow_residuals, strict=True)]
+    return {"points": points, "slow": slow, "settings": found.settings}
+
+
+def _show(found: FixedPoints) -> None:
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("kind", "period", "leading |μ|", "rate, nats per step", "residual", "guesses"):
+        table.add_column(name)
+    for i in range(min(MOST_ROWS, len(found.points))):
+        numbers = (found.multipliers[i, 0].abs(), found.rates[i, 0], found.residuals[i])
+        leading, rate, residual = (plain(float(number)) for number in numbers)
+        table.add_row(found.kind[i], str(int(found.minimal_period[i])), leading, rate, residual, f"{int(found.found_by[i]):,}")
+    console.print(table, "")
+    if len(found.points) > MOST_ROWS:
+        console.print(f"… and {len(found.points) - MOST_ROWS:,} more", style="dim")
+    console.print(repr(found), soft_wrap=True)

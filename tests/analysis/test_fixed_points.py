@@ -1,0 +1,272 @@
+"""Rest points and cycles against closed forms, and against SciPy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import root
+from torch import Tensor, nn
+
+import separatrix as sx
+
+F64 = torch.float64
+
+
+def logistic(r: float) -> sx.Map:
+    return sx.Map(lambda x: r * x * (1 - x), dim=1)
+
+
+def henon(x: Tensor) -> Tensor:
+    p, q = x.unbind(-1)
+    return torch.stack([1 - 1.4 * p**2 + q, 0.3 * p], -1)
+
+
+def lorenz(x: Tensor) -> Tensor:
+    x, y, z = x.unbind(-1)
+    return torch.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z], -1)
+
+
+def linear(matrix: list[list[float]], *, flow: bool = False) -> sx.System:
+    matrix = torch.tensor(matrix, dtype=F64)
+    function = lambda x: x @ matrix.mT.to(x)  # noqa: E731
+    return sx.Flow(function, dim=len(matrix), dt=0.1) if flow else sx.Map(function, dim=len(matrix))
+
+
+def guesses(count: int, dim: int, size: float = 1.0, seed: int = 0) -> Tensor:
+    return size * torch.randn(count, dim, dtype=F64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_linear_map_has_one_fixed_point_with_the_matrix_s_eigenvalues():
+    matrix, shift = guesses(5, 5, 0.5), guesses(1, 5)[0]
+    found = sx.fixed_points(sx.Map(lambda x: x @ matrix.mT + shift, dim=5), guesses(20, 5, 10.0))
+    assert found.found_by.tolist() == [20]
+    torch.testing.assert_close(found.points[0], torch.linalg.solve(torch.eye(5, dtype=F64) - matrix, shift), rtol=1e-12, atol=1e-12)
+    wanted = np.sort_complex(torch.linalg.eigvals(matrix).numpy())
+    np.testing.assert_allclose(np.sort_complex(found.multipliers[0].numpy()), wanted, atol=1e-12)
+    torch.testing.assert_close(found.rates, found.multipliers.abs().log())
+
+
+def test_the_logistic_map_has_its_fixed_points_and_its_2_cycle_with_their_multipliers():
+    """Multipliers r and 2 − r of the fixed points, squared here; 4 + 2r − r² of the cycle (r + 1 ± √((r − 3)(r + 1))) / 2r."""
+    r = 3.2
+    found = sx.fixed_points(logistic(r), guesses(100, 1), period=2)
+    by_period = {
+        (int(period), round(float(x), 9)): i for i, (x, period) in enumerate(zip(found.points, found.minimal_period, strict=True))
+    }
+    assert len(found.points) == 3
+    cycle = found.minimal_period.tolist().index(2)
+    ends = [(r + 1 + sign * math.sqrt((r - 3) * (r + 1))) / (2 * r) for sign in (-1, 1)]
+    assert sorted(found.cycles[cycle].flatten().tolist()) == pytest.approx(ends, abs=1e-13)
+    assert complex(found.multipliers[cycle, 0]) == pytest.approx(4 + 2 * r - r**2, abs=1e-12)
+    assert float(found.rates[cycle, 0]) == pytest.approx(math.log(0.16) / 2, abs=1e-11)
+    zero, other = by_period[1, 0.0], by_period[1, round(1 - 1 / r, 9)]
+    assert complex(found.multipliers[zero, 0]) == pytest.approx(r**2, abs=1e-11)
+    assert complex(found.multipliers[other, 0]) == pytest.approx((2 - r) ** 2, abs=1e-11)
+    assert [found.kind[i] for i in (cycle, zero, other)] == ["stable node", "unstable node", "unstable node"]
+
+
+def test_a_3_cycle_is_born_stable_at_r_1_plus_the_root_of_8():
+    """The two 3-cycles meet there with multiplier 1; just above, one is stable and one is not, and both are found."""
+    found = sx.fixed_points(logistic(1 + math.sqrt(8) + 1e-3), period=3)
+    cycles = [i for i, period in enumerate(found.minimal_period.tolist()) if period == 3]
+    assert [found.kind[i] for i in cycles] == ["stable node", "unstable node"]
+    below = sx.fixed_points(logistic(1 + math.sqrt(8) - 1e-3), period=3)
+    assert set(below.minimal_period.tolist()) == {1}
+    for i in cycles:
+        product = math.prod((1 + math.sqrt(8) + 1e-3) * (1 - 2 * x) for x in found.cycles[i].flatten().tolist())
+        assert complex(found.multipliers[i, 0]) == pytest.approx(product, abs=1e-10)
+
+
+def test_henon_s_fixed_points_are_the_roots_of_the_quadratic():
+    """1 − a p² + b p = p, and μ² + 2 a p μ − b = 0."""
+    found = sx.fixed_points(sx.Map(henon, dim=2), guesses(50, 2))
+    order = found.points[:, 0].argsort()
+    p = [(-0.7 - math.sqrt(0.49 + 5.6)) / 2.8, (-0.7 + math.sqrt(0.49 + 5.6)) / 2.8]
+    assert found.points[order].tolist() == [pytest.approx([x, 0.3 * x], abs=1e-13) for x in p]
+    for i, x in zip(order.tolist(), p, strict=True):
+        wanted = sorted(np.roots([1, 2.8 * x, -0.3]), key=abs, reverse=True)
+        np.testing.assert_allclose(found.multipliers[i].numpy(), wanted, atol=1e-12)
+        assert found.kind[i] == "saddle with 1 unstable direction"
+
+
+def test_lorenz_s_rest_points_have_the_field_s_eigenvalues_whatever_the_step():
+    """λ³ + 41/3 λ² + 8(28 + 10)/3 λ + 1440 = 0 at C±; at the origin −8/3 and −11/2 ± √1201/2."""
+    for dt in (0.01, 0.3):
+        found = sx.fixed_points(sx.Flow(lorenz, dim=3, dt=dt, method="euler"), guesses(60, 3, 20.0))
+        assert len(found.points) == 3
+        c = math.sqrt(8 / 3 * 27)
+        for x, values, kind in zip(found.points, found.eigenvalues, found.kind, strict=True):
+            away = x.abs().max() > 1
+            wanted = np.roots([1, 41 / 3, 8 / 3 * 38, 1440]) if away else [-8 / 3, *np.roots([1, 11, -270])]
+            np.testing.assert_allclose(np.sort_complex(values.numpy()), np.sort_complex(np.asarray(wanted, complex)), atol=1e-10)
+            if away:
+                assert x.abs().tolist() == pytest.approx([c, c, 27], abs=1e-12)
+            assert kind == ("saddle with 2 unstable directions" if away else "saddle with 1 unstable direction")
+        torch.testing.assert_close(found.multipliers, (found.eigenvalues * dt).exp())
+
+
+def test_a_bistable_unit_has_two_memories_and_a_border_between_them():
+    found = sx.fixed_points(sx.Map(lambda x: torch.tanh(2 * x), dim=1), guesses(40, 1))
+    memory = root(lambda x: np.tanh(2 * x) - x, 1.0, tol=1e-14).x[0]
+    assert sorted(found.points.flatten().tolist()) == pytest.approx([-memory, 0, memory], abs=1e-13)
+    assert found.kind == ("stable node", "stable node", "unstable node")
+    assert float(found.multipliers[0, 0].real) == pytest.approx(2 * (1 - memory**2), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "kind"),
+    [
+        ([[-1, 0], [0, -2]], "stable node"),
+        ([[-1, 2], [-2, -1]], "stable focus"),
+        ([[1, 0], [0, 2]], "unstable node"),
+        ([[1, 2], [-2, 1]], "unstable focus"),
+        ([[1, 0], [0, -2]], "saddle with 1 unstable direction"),
+        ([[0, 2], [-2, 0]], "centre"),
+        ([[1e-9, 0], [0, -2]], "undecided"),
+    ],
+)
+def test_the_kinds_of_rest_in_the_plane(matrix, kind):
+    """A flow ẋ = A x, and the map exp(A/10) of the same kind."""
+    flow = sx.fixed_points(linear(matrix, flow=True), guesses(5, 2))
+    step = torch.linalg.matrix_exp(0.1 * torch.tensor(matrix, dtype=F64)).tolist()
+    assert flow.kind == (kind,)
+    if kind != "undecided":
+        assert sx.fixed_points(linear(step), guesses(5, 2)).kind == (kind,)
+
+
+def test_a_gru_s_fixed_points_are_those_that_scipy_finds():
+    torch.manual_seed(3)
+    module = nn.GRU(2, 6).double()
+    for parameter in module.parameters():
+        parameter.data *= 3
+    system = sx.Recurrent(module, constant=torch.zeros(2, dtype=F64))
+    found = sx.fixed_points(system, guesses(300, 6, 0.7))
+    assert found.residuals.max() < 1e-12
+
+    def gap(x: np.ndarray) -> np.ndarray:
+        h = torch.from_numpy(x)[None, None]
+        with torch.no_grad():
+            return (module(torch.zeros(1, 1, 2, dtype=F64), h)[0] - h).flatten().numpy()
+
+    solved = [root(gap, x, tol=1e-13) for x in guesses(40, 6, 0.7, seed=1).numpy()]
+    solved = [one.x for one in solved if np.abs(one.fun).max() < 1e-11 and np.abs(one.x).max() < 1]  # a GRU's states are below 1
+    assert len(solved) > 10
+    for x in solved:
+        assert np.abs(found.points.numpy() - x).max(1).min() < 1e-8
+
+
+def test_the_input_of_step_n_is_kept():
+    """tanh(x + u_n) − x has its zero where atanh(x) − x = u_n."""
+    inputs = torch.tensor([[0.0], [0.5], [-1.0]], dtype=F64)
+    cell = nn.RNN(1, 1).double()
+    for name, parameter in cell.named_parameters():
+        parameter.data.fill_(0.0 if "bias" in name else 1.0)
+    for n in (1, 2):
+        found = sx.fixed_points(sx.Recurrent(cell, inputs), n=n)
+        (x,) = found.points.flatten().tolist()
+        assert math.atanh(x) - x == pytest.approx(float(inputs[n]), abs=1e-11)
+    with pytest.raises(sx.HorizonError, match=r"n is 3, but .* up to 2"):
+        sx.fixed_points(sx.Recurrent(cell, inputs), n=3)
+
+
+def test_guesses_that_meet_are_one_point_and_each_remembers_where_it_came_to():
+    found = sx.fixed_points(sx.Map(lambda x: torch.tanh(2 * x), dim=1), guesses(400, 1).reshape(20, 20, 1))
+    assert len(found.points) == 3
+    assert found.found_by.sum() == 400
+    assert found.reached.shape == (20, 20, 1)
+    gap = (found.reached[..., None, :] - found.points).abs().amax(-1).amin(-1)
+    assert gap.max() < 1e-12
+
+
+def test_a_failed_guess_is_counted_and_costs_no_other():
+    start = torch.tensor([[0.3], [math.nan], [1e300], [0.6]], dtype=F64)
+    found = sx.fixed_points(logistic(3.2), start)
+    assert found.status.tolist() == ["ok", "diverged", "diverged", "ok"]
+    assert found.found_by.sum() == 2
+    assert "2 diverged" in repr(found)
+    alone = sx.fixed_points(logistic(3.2), start[[0, 3]])
+    assert torch.equal(alone.points, found.points)
+
+
+def test_where_nothing_rests_the_slow_point_is_told_apart():
+    """The map x + ε + x² has no fixed point; |ε + x²| is least at 0."""
+    found = sx.fixed_points(sx.Map(lambda x: x + 0.01 + x**2, dim=1), guesses(30, 1))
+    assert len(found.points) == 0
+    assert found.kind == ()
+    assert set(np.unique(found.status)) <= {"not_converged"}
+    assert found.slow.abs().max() < 1e-5
+    assert found.slow_residuals.tolist() == pytest.approx([0.01], abs=1e-9)
+
+
+def test_a_relu_network_s_point_is_exact_and_what_it_forgets_at_once_has_rate_minus_infinity():
+    weight = torch.tensor([[0.5, -1.0], [0.0, 0.5]], dtype=F64)
+    found = sx.fixed_points(sx.Map(lambda x: torch.relu(x @ weight.mT + torch.tensor([1.0, -1.0]).to(x)), dim=2), guesses(20, 2))
+    assert found.points.tolist() == [pytest.approx([2.0, 0.0], abs=1e-14)]
+    assert found.rates[0].tolist() == [pytest.approx(math.log(0.5)), -math.inf]
+
+
+def test_float32_finds_the_same_points_to_its_own_precision():
+    found = sx.fixed_points(sx.Map(henon, dim=2), guesses(50, 2).float())
+    exact = sx.fixed_points(sx.Map(henon, dim=2), guesses(50, 2))
+    assert found.points.dtype == torch.float32
+    torch.testing.assert_close(found.points.double(), exact.points, rtol=0, atol=1e-5)
+    assert found.kind == exact.kind
+
+
+def test_the_module_and_the_generator_are_left_as_they_were(tmp_path):
+    torch.manual_seed(0)
+    module = nn.GRU(3, 5)
+    before = torch.get_rng_state()
+    found = sx.testing.check_module_untouched(module, lambda: sx.fixed_points(sx.Recurrent(module)))
+    assert torch.equal(torch.get_rng_state(), before)
+    again = sx.load(found.save(tmp_path / "points"))
+    assert torch.equal(again.points, found.points)
+    assert torch.equal(again.multipliers, found.multipliers)
+    assert again.kind == found.kind
+    assert again.slow.shape == found.slow.shape
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"period": 0}, "period is 0; it is at least 1."),
+        ({"guesses": torch.zeros(0, 2)}, r"there are no guesses: their shape is \(0, 2\)."),
+        ({"guesses": torch.zeros(4, 3)}, "the state has 3 numbers but this Map has 2"),
+        ({"tol": -1.0}, "tol is -1.0; it is a small positive number."),
+        ({"n": -1}, "n is -1, but the steps of this system are counted from 0"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(options, told):
+    with pytest.raises(sx.SeparatrixError, match=told):
+        sx.fixed_points(sx.Map(henon, dim=2), **options)
+
+
+def test_what_is_not_one_system_of_moderate_size_is_refused():
+    with pytest.raises(sx.InputError, match="period is 2, but a flow's rest points have none"):
+        sx.fixed_points(sx.Flow(lorenz, dim=3, dt=0.01), period=2)
+    with pytest.raises(sx.InputError, match="the state has 2,001 numbers"):
+        sx.fixed_points(sx.Map(lambda x: x / 2, dim=2_001))
+    with pytest.raises(sx.ShapeError, match=r"a batch of systems: .* \(4,\)"):
+        sx.fixed_points(sx.classic.henon(a=torch.linspace(1, 1.4, 4)))
+
+
+def test_an_iterate_of_a_flow_is_a_map():
+    """Its multipliers are those of the solver's step: exp(λ dt) to RK4's order."""
+    found = sx.fixed_points(sx.Iterate(sx.Flow(lorenz, dim=3, dt=0.001), 1), guesses(20, 3, 20.0))
+    flow = sx.fixed_points(sx.Flow(lorenz, dim=3, dt=0.001), guesses(20, 3, 20.0))
+    torch.testing.assert_close(found.rates, flow.rates, rtol=1e-6, atol=1e-8)
+
+
+def test_the_picture_shows_each_point_by_kind_and_every_multiplier():
+    found = sx.fixed_points(sx.Flow(lorenz, dim=3, dt=0.1), guesses(60, 3, 20.0))
+    figure = found.plot()
+    left, right = figure.axes
+    shown = {line.get_gid(): line.get_xydata() for axes in (left, right) for line in axes.lines}
+    assert [len(shown[kind]) for kind in dict.fromkeys(found.kind)] == [2, 1]
+    drawn = np.concatenate([shown[f"multipliers {kind}"] for kind in dict.fromkeys(found.kind)])
+    wanted = found.multipliers.flatten().numpy()
+    np.testing.assert_allclose(np.sort_complex(drawn @ [1, 1j]), np.sort_complex(wanted))
+    # the three points lie in one plane, so that their distances in the picture are the true ones
+    both = shown[found.kind[0]]
+    assert np.linalg.norm(both[0] - both[1]) == pytest.approx(2 * math.sqrt(2 * 72), abs=1e-9)
