@@ -97,3 +97,11 @@ def test_the_readme_s_network_crosses_the_border_once_and_for_all(found):
     gains, rate = found("readme")[0]
     assert (rate[gains < 1.5] < -0.05).all()
     assert (rate[gains > 2.5] > 0.02).all()
+
+
+def test_the_branches_bifurcate_where_they_should(found):
+    branches = found("bifurcations")[0]
+    flips = [branch.bifurcations[0].parameter for branch in branches["logistic"]]
+    assert flips == pytest.approx([3, 1 + math.sqrt(6), 3.544090359551], abs=1e-8)
+    assert branches["neuron"][0].bifurcations[0].parameter == pytest.approx(1, abs=1e-8)
+    assert branches["lorenz"][0].bifurcations[0].parameter == pytest.approx(470 / 19, abs=1e-8)

@@ -14,13 +14,19 @@ __version__ = "0.1.0"
 from separatrix import testing
 from separatrix.analysis import (
     ANALYSES,
+    SWEEPS,
+    Bifurcation,
+    Branch,
     DivergenceRate,
     LyapunovSpectrum,
+    OrbitDiagram,
     PooledSpectrum,
     Propagation,
+    continuation,
     divergence_rate,
     gradient_propagation,
     lyapunov_spectrum,
+    orbit_diagram,
 )
 from separatrix.analyze import Portrait, analyze
 from separatrix.errors import (
@@ -44,7 +50,10 @@ from separatrix.systems.recurrent import Recurrent
 
 __all__ = [
     "ANALYSES",
+    "SWEEPS",
     "SYSTEMS",
+    "Bifurcation",
+    "Branch",
     "Compiled",
     "DivergedError",
     "DivergenceRate",
@@ -59,6 +68,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "NotConvergedError",
+    "OrbitDiagram",
     "PooledSpectrum",
     "Portrait",
     "Propagation",
@@ -72,10 +82,12 @@ __all__ = [
     "UnsupportedModuleError",
     "analyze",
     "classic",
+    "continuation",
     "divergence_rate",
     "gradient_propagation",
     "load",
     "lyapunov_spectrum",
+    "orbit_diagram",
     "testing",
     "trajectory",
 ]

@@ -1,7 +1,9 @@
 """Questions asked of any system: functions from a System to a Result."""
 
+from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 
 ANALYSES = {
@@ -10,13 +12,25 @@ ANALYSES = {
     "gradient_propagation": gradient_propagation,
 }
 
+# Questions of a system and one of its parameters:  sweep(system, parameter, …)
+SWEEPS = {
+    "orbit_diagram": orbit_diagram,
+    "continuation": continuation,
+}
+
 __all__ = [
     "ANALYSES",
+    "SWEEPS",
+    "Bifurcation",
+    "Branch",
     "DivergenceRate",
     "LyapunovSpectrum",
+    "OrbitDiagram",
     "PooledSpectrum",
     "Propagation",
+    "continuation",
     "divergence_rate",
     "gradient_propagation",
     "lyapunov_spectrum",
+    "orbit_diagram",
 ]

@@ -5,11 +5,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from separatrix.analysis.continuation import Branch
 from separatrix.analysis.divergence import DivergenceRate
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.propagation import Propagation
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
+from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
@@ -22,8 +25,10 @@ from separatrix.plot.vector import svg
 from separatrix.result import Result
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
+    Branch: branch_figure,
     DivergenceRate: divergence_figure,
     LyapunovSpectrum: spectrum_figure,
+    OrbitDiagram: orbit_diagram_figure,
     PooledSpectrum: pooled_figure,
     Portrait: portrait_figure,
     Propagation: propagation_figure,
@@ -48,12 +53,14 @@ def figure(result: Result) -> Figure:
 __all__ = [
     "PLOTS",
     "border_figure",
+    "branch_figure",
     "check_figure",
     "compare_spectra",
     "convergence_figure",
     "divergence_figure",
     "figure",
     "finite_time_figure",
+    "orbit_diagram_figure",
     "panel_figures",
     "plane_figure",
     "pooled_figure",
