@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from separatrix import __version__
 from separatrix.cli.analyze import analyze
+from separatrix.cli.bifurcation import bifurcation
 from separatrix.cli.list import list_
 from separatrix.errors import SeparatrixError
 
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("analyze")(analyze)
+app.command("bifurcation")(bifurcation)
 app.command("list")(list_)
 
 
