@@ -138,6 +138,16 @@ def test_the_delayed_logistic_map_begins_to_turn_at_two():
     torch.testing.assert_close(event.point, state(0.5, 0.5), rtol=0, atol=1e-8)
 
 
+def test_a_ring_of_forty_sites_loses_its_rest_to_one_wave_after_another():
+    """Lorenz 1996, at x = F: rates −1 + F (e^{iθ} − e^{−2iθ}), θ = 2π j / 40, so that waves set in at F = 1 / (cos θ − cos 2θ)."""
+    ring = made(lambda x, p: (x.roll(-1, -1) - x.roll(2, -1)) * x.roll(1, -1) - x + p, 40, flow=True)
+    branch = sx.continuation(ring, "p", 0.5, 0.99, torch.full((40,), 0.5), step=0.01)
+    exact = sorted(1 / (math.cos(math.pi * j / 20) - math.cos(math.pi * j / 10)) for j in (7, 8, 9))
+    assert [event.kind for event in branch.bifurcations] == ["Hopf"] * 3
+    assert branch.bifurcation_parameters.tolist() == pytest.approx(exact, abs=1e-8)
+    torch.testing.assert_close(branch.stable, branch.parameters < exact[0])
+
+
 def test_a_neutral_saddle_is_no_hopf_bifurcation():
     """Rates 1 and −p: their sum is zero at p = 1, but both are real."""
     saddle = made(lambda x, p: torch.cat([x[..., :1], -p * x[..., 1:]], dim=-1), 2, flow=True)
@@ -172,6 +182,8 @@ def test_a_branch_is_saved_and_read_again(tmp_path):
         (("p", 2.0, 2.0), {}, "from 2.0 to 2.0, which are equal"),
         (("p", 2.6, 3.4), {"period": 0}, "period is 0"),
         (("p", 2.6, 3.4), {"step": 0.0}, "step is 0.0"),
+        (("p", "low", 3.4), {}, "both ends must be numbers"),
+        (("p", 2.6, 3.4, "here"), {}, "x0 cannot be read as numbers"),
         (("p", 2.6, 3.4, torch.zeros(3, 1)), {}, "not at a batch of shape"),
     ],
 )

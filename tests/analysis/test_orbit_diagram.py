@@ -71,6 +71,7 @@ def test_a_diagram_is_a_frozen_record_that_is_saved_and_read_again(tmp_path):
         ("r", (2.0, 3.0), r"a range of r is \(low, high, count\)"),
         ("r", (2.0, 3.0, 0), "count is 0"),
         ("r", [], r"values of r have shape \(0,\)"),
+        ("r", ["a"], "values of r cannot be read as numbers"),
         ("r", [1.0, math.inf], "1 of 2 values of r are not finite"),
     ],
 )

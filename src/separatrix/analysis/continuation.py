@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from separatrix.analysis.orbit_diagram import check_number_parameter, check_range
+from separatrix.analysis.orbit_diagram import as_numbers, check_number_parameter, check_range
 from separatrix.errors import InputError, SeparatrixError
 from separatrix.evolve import begin, check_seed, check_whole
 from separatrix.result import Result, Status
@@ -153,12 +153,13 @@ def continuation(
     for name, size in (("step", step), ("tol", tol)):
         if not 0 < size < 1:
             raise InputError(f"{name} is {size}; it lies between 0 and 1.")
+    start, stop = float(start), float(stop)
     continuous = is_continuous(system)
     if continuous and period > 1:
         raise InputError(
             f"period is {period}, but a flow has no cycles of so many steps.\nLeave it out, or take a Poincaré section."
         )
-    x0 = system.initial_state((), seed) if x0 is None else torch.as_tensor(x0, dtype=torch.float64)
+    x0 = system.initial_state((), seed) if x0 is None else as_numbers("x0", x0)
     front = begin(system.at(**{parameter: float(start)}), x0, seed=seed)
     if front.x.ndim != 1:
         raise InputError(f"a branch begins at 1 state, not at a batch of shape {tuple(front.x.shape[:-1])}.\nCall it for each.")

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from numbers import Real
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -133,10 +134,20 @@ def check_number_parameter(system: System, parameter: str) -> None:
 
 def check_range(parameter: str, low: float, high: float) -> None:
     """Refuse a range that has no length or no end."""
+    if not (isinstance(low, Real) and isinstance(high, Real)):
+        raise InputError(f"{parameter} was to go from {low!r} to {high!r}; both ends must be numbers.")
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(f"{parameter} was to go from {low} to {high}; both ends must be finite numbers.")
     if low == high:
         raise InputError(f"{parameter} was to go from {low} to {high}, which are equal: there is nothing to vary.")
+
+
+def as_numbers(name: str, values: Any) -> Tensor:
+    """The values as a float64 tensor."""
+    try:
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be read as numbers: {str(error).splitlines()[0]}") from None
 
 
 def _as_values(parameter: str, values: Tensor | Sequence[float]) -> Tensor:
@@ -149,7 +160,7 @@ def _as_values(parameter: str, values: Tensor | Sequence[float]) -> Tensor:
         if count < 1:
             raise InputError(f"count is {count}; there must be at least 1 value of {parameter}.")
         return torch.from_numpy(np.linspace(low, high, count))
-    grid = torch.as_tensor(values, dtype=torch.float64)
+    grid = as_numbers(f"values of {parameter}", values)
     if grid.ndim != 1 or len(grid) == 0:
         raise InputError(f"values of {parameter} have shape {tuple(grid.shape)}; pass a row of at least 1 number.")
     if not torch.isfinite(grid).all():
