@@ -22,7 +22,8 @@ hide:
 <!-- Made by docs/tables.py from SYSTEMS and ANALYSES. Change those, then run: python docs/tables.py -->
 # What there is
 
-`separatrix list` prints these names; `sx.SYSTEMS[name]()` builds a system, `sx.ANALYSES[name](system)` measures one.
+`separatrix list` prints these names; `sx.SYSTEMS[name]()` builds a system, `sx.ANALYSES[name](system)` measures one;
+`sx.SWEEPS[name](system, parameter, …)` varies one of its parameters.
 """
 
 
@@ -36,6 +37,8 @@ def page() -> str:
         *table(
             ("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, sx.ANALYSES.items())
         ),
+        "\n## Sweeps of a parameter\n",
+        *table(("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, sx.SWEEPS.items())),
     ]
     return "\n".join(parts) + "\n"
 

@@ -118,3 +118,9 @@ def test_the_rest_points_of_the_flip_flop_add_up_to_brouwer_s_degree(found):
     """Σ sign det(I − DF) = 1 over the fixed points of a map of a ball into itself, as a GRU is one."""
     _, points = found("flip_flop")[0]
     assert (1 - points.multipliers).prod(-1).real.sign().sum() == 1
+def test_the_branches_bifurcate_where_they_should(found):
+    branches = found("bifurcations")[0]
+    flips = [branch.bifurcations[0].parameter for branch in branches["logistic"]]
+    assert flips == pytest.approx([3, 1 + math.sqrt(6), 3.544090359551], abs=1e-8)
+    assert branches["neuron"][0].bifurcations[0].parameter == pytest.approx(1, abs=1e-8)
+    assert branches["lorenz"][0].bifurcations[0].parameter == pytest.approx(470 / 19, abs=1e-8)

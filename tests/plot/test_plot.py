@@ -389,3 +389,23 @@ def test_svgs_in_one_page_share_no_ids_and_refer_to_their_own(driven, relu):
 )
 def test_a_value_is_said_in_the_digits_of_its_error(value, error, said):
     assert measured(value, error) == said
+
+
+# ---------------------------------------------------------------- bifurcations
+
+
+def test_a_branch_is_solid_where_it_is_stable_and_its_flip_is_marked_at_three():
+    branch = sx.continuation(sx.classic.logistic(), "r", 2.6, 3.4, torch.tensor([0.6]), step=0.03)
+    figure = branch.plot()
+    (stable,), (unstable,), (mark,) = (drawn(figure, gid) for gid in ("stable", "unstable", "bifurcation"))
+    assert stable.get_linestyle() == "-" and unstable.get_linestyle() == "--"
+    assert stable.get_xdata().max() < unstable.get_xdata().max() and stable.get_xdata().min() == pytest.approx(2.6)
+    assert mark.get_xdata()[0] == pytest.approx(3.0) and mark.get_label() == "flip"
+    assert "flip at 3" in figure.get_label()
+
+
+def test_an_orbit_diagram_shows_every_kept_state():
+    diagram = sx.orbit_diagram(sx.classic.logistic(), "r", (2.8, 3.4, 5), steps=10)
+    (dots,) = drawn(diagram.plot(), "orbits")
+    np.testing.assert_allclose(np.sort(dots.get_ydata()), np.sort(diagram.states.numpy().ravel()))
+    np.testing.assert_allclose(np.unique(dots.get_xdata()), diagram.values)

@@ -1,9 +1,11 @@
 """Questions asked of any system: functions from a System to a Result."""
 
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
+from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 
 ANALYSES = {
@@ -14,17 +16,29 @@ ANALYSES = {
     "fixed_points": fixed_points,
 }
 
+# Questions of a system and one of its parameters:  sweep(system, parameter, …)
+SWEEPS = {
+    "orbit_diagram": orbit_diagram,
+    "continuation": continuation,
+}
+
 __all__ = [
     "ANALYSES",
     "CovariantVectors",
+    "SWEEPS",
+    "Bifurcation",
+    "Branch",
     "DivergenceRate",
     "FixedPoints",
     "LyapunovSpectrum",
+    "OrbitDiagram",
     "PooledSpectrum",
     "Propagation",
     "covariant_lyapunov_vectors",
+    "continuation",
     "divergence_rate",
     "fixed_points",
     "gradient_propagation",
     "lyapunov_spectrum",
+    "orbit_diagram",
 ]

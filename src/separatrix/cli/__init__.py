@@ -9,6 +9,7 @@ from rich.markup import escape
 from separatrix import __version__
 from separatrix.cli.analyze import analyze
 from separatrix.cli.fixed_points import fixed_points
+from separatrix.cli.bifurcation import bifurcation
 from separatrix.cli.list import list_
 from separatrix.errors import SeparatrixError
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command("analyze")(analyze)
 app.command("fixed-points")(fixed_points)
+app.command("bifurcation")(bifurcation)
 app.command("list")(list_)
 
 

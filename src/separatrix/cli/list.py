@@ -7,12 +7,13 @@ from rich.table import Table
 
 
 def list_() -> None:
-    """List the built-in systems, analyses and demos."""
-    from separatrix import ANALYSES, SYSTEMS
+    """List the built-in systems, analyses, sweeps and demos."""
+    from separatrix import ANALYSES, SWEEPS, SYSTEMS
     from separatrix.demos import DEMOS
 
     console = Console()
-    for title, entries in (("systems", SYSTEMS), ("analyses", ANALYSES), ("demos", {f"demo:{k}": v for k, v in DEMOS.items()})):
+    demos = {f"demo:{name}": demo for name, demo in DEMOS.items()}
+    for title, entries in (("systems", SYSTEMS), ("analyses", ANALYSES), ("sweeps", SWEEPS), ("demos", demos)):
         table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold")
         table.add_column()

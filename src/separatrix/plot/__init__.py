@@ -6,12 +6,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from separatrix.analysis.covariant import CovariantVectors
+from separatrix.analysis.continuation import Branch
 from separatrix.analysis.divergence import DivergenceRate
 from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.propagation import Propagation
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
+from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
@@ -27,9 +30,11 @@ from separatrix.result import Result
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     CovariantVectors: covariant_figure,
+    Branch: branch_figure,
     DivergenceRate: divergence_figure,
     FixedPoints: fixed_points_figure,
     LyapunovSpectrum: spectrum_figure,
+    OrbitDiagram: orbit_diagram_figure,
     PooledSpectrum: pooled_figure,
     Portrait: portrait_figure,
     Propagation: propagation_figure,
@@ -54,6 +59,7 @@ def figure(result: Result) -> Figure:
 __all__ = [
     "PLOTS",
     "border_figure",
+    "branch_figure",
     "check_figure",
     "compare_spectra",
     "convergence_figure",
@@ -62,6 +68,7 @@ __all__ = [
     "figure",
     "finite_time_figure",
     "fixed_points_figure",
+    "orbit_diagram_figure",
     "panel_figures",
     "plane_figure",
     "pooled_figure",

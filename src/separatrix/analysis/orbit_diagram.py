@@ -1,0 +1,178 @@
+"""What an orbit settles on, for every value of a parameter at once."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from separatrix.errors import InputError
+from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, watched_count
+from separatrix.result import Result, Status
+from separatrix.system import System
+from separatrix.wording import counted, plain
+
+LONGEST = 64  # steps, of the longest cycle that is looked for
+SETTLING = 20  # pieces that the settling is taken in, for the progress bar
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class OrbitDiagram(Result):
+    """The states that orbits visit after settling, over the values of one parameter.
+
+    Args:
+        parameter: its name.
+        values: (value), what it was.
+        states: (time, value, *batch, dim); NaN from the step on at which an orbit diverged.
+        periods: (value, *batch), int64: length of the cycle, in steps; 0 where none up to 64 was seen.
+    """
+
+    parameter: str
+    values: Tensor
+    states: Tensor
+    periods: Tensor
+
+    layout: ClassVar[dict[str, str]] = {"values": "value", "states": "time batch dim", "periods": "batch"}
+    units: ClassVar[dict[str, str]] = {"periods": "steps"}
+
+    def summary(self) -> str:
+        """How many of the orbits are cycles, in words."""
+        lengths = sorted(set(self.periods[self.periods > 0].tolist()))
+        cycles = f"cycles of length {', '.join(map(str, lengths))}" if lengths else "no cycles"
+        other = int(((self.periods == 0) & (self.codes == Status.OK)).sum())
+        lost = int((self.codes == Status.DIVERGED).sum())
+        ends = f"{plain(float(self.values[0]))} … {plain(float(self.values[-1]))}"
+        return f"{counted(self.codes.numel(), 'orbit')} over {self.parameter} = {ends}: {cycles}; {other} without; {lost} diverged"
+
+
+@torch.no_grad()
+def orbit_diagram(
+    system: System,
+    parameter: str,
+    values: Tensor | Sequence[float],
+    x0: Tensor | None = None,
+    *,
+    settle: int = 1_000,
+    steps: int = 200,
+    tol: float = 1e-6,
+    seed: int = 0,
+    progress: bool = False,
+) -> OrbitDiagram:
+    r"""The orbits of  x_{n+1} = F(x_n; p)  after settling, for all values of the parameter p in one run.
+
+    A cycle has the least length q ≤ 64, steps / 2 with  |x_{n+q} − x_n| ≤ tol · max(1, |x|)  for every component and all kept n.
+
+    Args:
+        system: any System. A flow is seen every dt, so that its cycles are not: take a Poincaré section.
+        parameter: one of `system.parameter_names`; a number or a batch of numbers, no matrix.
+        values: a tensor or list of values, or a tuple (low, high, count).
+        x0: initial states, shape (*batch, dim), the same for each value. Default: `system.initial_state()`.
+        settle: steps to discard first.
+        steps: states to keep.
+        tol: how near a cycle must come back to itself.
+        seed: of the initial state.
+        progress: show a bar.
+
+    Returns:
+        OrbitDiagram: `values` (value), `states` (time, value, *batch, dim), `periods` and `status` (value, *batch).
+
+    Raises:
+        InputError: there is no such parameter, or the values are none, not finite, or a range whose ends are equal.
+        HorizonError: `settle + steps` exceeds the steps the system can take.
+
+    Limits: one start shows one attractor for each value. At a bifurcation orbits settle slowly, and a cycle is not seen yet.
+    Source: May 1976, Nature 261, 459, fig. 4.
+    """
+    check_number_parameter(system, parameter)
+    check_seed(seed)
+    check_steps(system, settle=settle, steps=steps)
+    if steps < 2:
+        raise InputError(f"steps is {steps}; a cycle is seen in at least 2 states.")
+    if not tol > 0:
+        raise InputError(f"tol is {tol}; states come back to within a positive distance.")
+    x0 = system.initial_state(tuple(system.batch_shape), seed) if x0 is None else torch.as_tensor(x0)
+    grid = _as_values(parameter, values)
+    axes = max(x0.ndim - 1, len(system.batch_shape))
+    dtype = x0.dtype if x0.is_floating_point() else torch.float64
+    front = begin(system.at(**{parameter: grid.to(dtype).reshape(-1, *[1] * axes)}), x0, seed=seed)
+    states = []
+    for tick in watched_count(SETTLING + steps, f"orbits over {parameter}", progress):
+        i = tick.index
+        if i < SETTLING:
+            front = front.advance(settle * (i + 1) // SETTLING - settle * i // SETTLING)
+        else:
+            states.append(front.x)
+            front = front.advance(1) if i < SETTLING + steps - 1 else front
+    kept = torch.stack(states)
+    return OrbitDiagram(
+        codes=torch.where(front.failed_at >= 0, Status.DIVERGED, Status.OK).to(torch.int8),
+        parameter=parameter,
+        values=grid,
+        states=kept,
+        periods=_periods(kept, tol),
+        settings={"settle": settle, "steps": steps, "tol": tol, "seed": seed},
+    )
+
+
+def check_number_parameter(system: System, parameter: str) -> None:
+    """Refuse a name that the system does not know, or that stands for a matrix."""
+    check_system_type(system)
+    if parameter not in system.parameter_names:
+        known = ", ".join(system.parameter_names) or "none"
+        raise InputError(f"{type(system).__name__} has no parameter {parameter!r}; it has: {known}.")
+    rank = next(module._ranks[parameter] for module in system.modules() if parameter in getattr(module, "_ranks", {}))
+    if rank:
+        raise InputError(
+            f"the parameter {parameter!r} is an array of {rank} axes, and only a number can be varied.\n"
+            "Hold a number that scales it, and vary that."
+        )
+
+
+def check_range(parameter: str, low: float, high: float) -> None:
+    """Refuse a range that has no length or no end."""
+    if not (isinstance(low, Real) and isinstance(high, Real)):
+        raise InputError(f"{parameter} was to go from {low!r} to {high!r}; both ends must be numbers.")
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"{parameter} was to go from {low} to {high}; both ends must be finite numbers.")
+    if low == high:
+        raise InputError(f"{parameter} was to go from {low} to {high}, which are equal: there is nothing to vary.")
+
+
+def as_numbers(name: str, values: Any) -> Tensor:
+    """The values as a float64 tensor."""
+    try:
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be read as numbers: {str(error).splitlines()[0]}") from None
+
+
+def _as_values(parameter: str, values: Tensor | Sequence[float]) -> Tensor:
+    if isinstance(values, tuple):
+        if len(values) != 3:
+            raise InputError(f"a range of {parameter} is (low, high, count), not {values}.\nPass a list for single values.")
+        low, high, count = values
+        check_whole("count", count)
+        check_range(parameter, low, high)
+        if count < 1:
+            raise InputError(f"count is {count}; there must be at least 1 value of {parameter}.")
+        return torch.from_numpy(np.linspace(low, high, count))
+    grid = as_numbers(f"values of {parameter}", values)
+    if grid.ndim != 1 or len(grid) == 0:
+        raise InputError(f"values of {parameter} have shape {tuple(grid.shape)}; pass a row of at least 1 number.")
+    if not torch.isfinite(grid).all():
+        raise InputError(f"{int((~torch.isfinite(grid)).sum())} of {len(grid)} values of {parameter} are not finite.")
+    return grid
+
+
+def _periods(states: Tensor, tol: float) -> Tensor:
+    """The least lag at which every state comes back, 0 where there is none."""
+    near = tol * states.abs().amax((0, -1)).clamp(min=1)
+    periods = torch.zeros(states.shape[1:-1], dtype=torch.int64, device=states.device)
+    for lag in range(min(LONGEST, len(states) // 2), 0, -1):
+        apart = (states[lag:] - states[:-lag]).abs().amax((0, -1))
+        periods = torch.where(apart <= near, lag, periods)
+    return periods

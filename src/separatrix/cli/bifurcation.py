@@ -1,0 +1,107 @@
+"""`separatrix bifurcation SYSTEM PARAMETER`: follow rest points or cycles through a parameter."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from separatrix.analysis import Branch, continuation
+from separatrix.cli.flags import described_arguments, flags_of
+from separatrix.errors import InputError, ModelError
+from separatrix.loading import load_model
+from separatrix.system import System
+from separatrix.systems import SYSTEMS
+
+WORDS = described_arguments(continuation)
+
+
+@flags_of(continuation, "period", "step", "max_steps", "tol", "seed")
+def bifurcation(
+    system: Annotated[
+        str,
+        typer.Argument(help="A name from separatrix list, or path/to/file.py:factory of a System.", metavar="SYSTEM"),
+    ],
+    parameter: Annotated[str, typer.Argument(help=WORDS["parameter"], metavar="PARAMETER")],
+    start: Annotated[float, typer.Option(help=WORDS["start"])],
+    stop: Annotated[float, typer.Option(help=WORDS["stop"])],
+    x0: Annotated[str | None, typer.Option(help="State near the rest point or cycle: numbers with commas between.")] = None,
+    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("bifurcation.png"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a picture that is there already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else.")] = False,
+    **options: Any,
+) -> None:
+    """Follow the rest points or cycles of a system through a parameter, and locate their bifurcations."""
+    log = Console(stderr=True, soft_wrap=True, highlight=False)
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{out} ends in {out.suffix or 'nothing'}; a picture ends in .png, .svg or .pdf.")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {out.parent} to put {out.name} into.")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists already.\nPass --overwrite to replace it, or another name with --out.")
+    try:
+        with contextlib.redirect_stdout(sys.stderr), log.status("following the branch …"):  # the user's code may print
+            branch = continuation(_subject(system), parameter, start, stop, _state(x0), **options)
+            branch.plot().savefig(out, dpi=120)
+    except KeyboardInterrupt:
+        log.print("stopped: nothing written.")
+        raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps(_numbers(branch), ensure_ascii=False, indent=2))
+    else:
+        _show(branch, out)
+
+
+def _subject(spec: str) -> System:
+    if ":" not in spec:
+        if spec not in SYSTEMS:
+            raise ModelError(f"there is no system {spec!r}.\nChoose one of {', '.join(SYSTEMS)}, or name path/to/file.py:factory.")
+        return SYSTEMS[spec]()
+    made = load_model(spec)
+    if not isinstance(made, System):
+        raise ModelError(
+            f"{spec} gives a {type(made).__name__}, no System, so that it has no parameter to vary.\n"
+            "Return a separatrix.System that holds the parameter: self.hold(gain=1.0)."
+        )
+    return made
+
+
+def _state(text: str | None) -> Tensor | None:
+    if text is None:
+        return None
+    try:
+        return torch.tensor([float(number) for number in text.split(",")], dtype=torch.float64)
+    except ValueError:
+        raise InputError(f"--x0 is {text!r}; it is numbers with commas between, as 1,-0.5,2.") from None
+
+
+def _numbers(branch: Branch) -> dict[str, Any]:
+    return {
+        "parameter": branch.parameter,
+        "status": branch.status,
+        "end": branch.end,
+        "parameters": branch.parameters.tolist(),
+        "points": branch.points.tolist(),
+        "stable": branch.stable.tolist(),
+        "bifurcations": [
+            {"kind": b.kind, "parameter": b.parameter, "error": b.error, "point": b.point.tolist()} for b in branch.bifurcations
+        ],
+    }
+
+
+def _show(branch: Branch, out: Path) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{branch}.")
+    if branch.bifurcations:
+        table = Table("bifurcation", branch.parameter, "bracket", "state", box=None, pad_edge=False, header_style="bold")
+        for b in branch.bifurcations:
+            state = ", ".join(f"{number:.6g}" for number in b.point[:4].tolist()) + (", …" if len(b.point) > 4 else "")
+            table.add_row(b.kind, f"{b.parameter:.10g}", f"{b.error:.1g}", state)
+        console.print("", table)
+    console.print(f"\npicture: {out}")

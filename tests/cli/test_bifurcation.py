@@ -1,0 +1,74 @@
+"""`separatrix bifurcation`, as a hurried user meets it."""
+
+import json
+import sys
+
+import pytest
+
+from separatrix.cli import main
+
+MODEL = """
+import torch
+import separatrix as sx
+print("hello from the user's file")
+class Neuron(sx.System):
+    def __init__(self, w=1.0):
+        super().__init__(dim=1)
+        self.hold(w=w)
+    def step(self, x, n=0):
+        w = self.w[..., None] if isinstance(self.w, torch.Tensor) else self.w
+        return torch.tanh(w * x)
+def plain():
+    return torch.nn.Linear(3, 3)
+"""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder with a system of the user's own, where the command runs."""
+    (tmp_path / "net.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(monkeypatch, *arguments: str) -> int:
+    """The exit code of the command line."""
+    monkeypatch.setattr(sys, "argv", ["separatrix", "bifurcation", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code or 0
+
+
+def test_a_system_of_the_user_s_own_gives_its_pitchfork_as_json_and_a_picture(place, monkeypatch, capfd):
+    assert run(monkeypatch, "net.py:Neuron", "w", "--start", "0.5", "--stop", "1.5", "--step", "0.03", "--json") == 0
+    told = json.loads(capfd.readouterr().out)
+    (fork,) = told["bifurcations"]
+    assert fork["kind"] == "pitchfork" and fork["parameter"] == pytest.approx(1.0, abs=1e-8)
+    assert (place / "bifurcation.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_system_by_name_gives_its_flip_in_words_and_no_picture_is_lost(place, monkeypatch, capfd):
+    line = ("logistic", "r", "--start", "2.6", "--stop", "3.4", "--x0", "0.6", "--step", "0.05", "--out", "b.svg")
+    assert run(monkeypatch, *line) == 0
+    assert "flip at 3" in capfd.readouterr().out
+    assert run(monkeypatch, *line) == 2
+    assert "b.svg exists already" in capfd.readouterr().err
+    assert run(monkeypatch, *line, "--overwrite") == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (("logistik", "r", "--start", "1", "--stop", "2"), "there is no system 'logistik'"),
+        (("logistic", "q", "--start", "1", "--stop", "2"), "has no parameter 'q'; it has: r"),
+        (("logistic", "r", "--start", "1", "--stop", "nan"), "both ends must be finite"),
+        (("logistic", "r", "--start", "2", "--stop", "3", "--x0", "a"), "--x0 is 'a'"),
+        (("logistic", "r", "--start", "2", "--stop", "3", "--out", "b.txt"), "a picture ends in .png"),
+        (("net.py:plain", "w", "--start", "2", "--stop", "3"), "gives a Linear, no System"),
+    ],
+)
+def test_bad_input_is_answered_in_a_line_and_nothing_is_written(place, monkeypatch, capfd, line, told):
+    assert run(monkeypatch, *line) == 2
+    captured = capfd.readouterr()
+    assert told in captured.err and "Traceback" not in captured.err and captured.out == ""
+    assert not [path for path in place.iterdir() if path.name.startswith("b")]
