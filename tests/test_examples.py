@@ -118,6 +118,8 @@ def test_the_rest_points_of_the_flip_flop_add_up_to_brouwer_s_degree(found):
     """Σ sign det(I − DF) = 1 over the fixed points of a map of a ball into itself, as a GRU is one."""
     _, points = found("flip_flop")[0]
     assert (1 - points.multipliers).prod(-1).real.sign().sum() == 1
+
+
 def test_the_branches_bifurcate_where_they_should(found):
     branches = found("bifurcations")[0]
     flips = [branch.bifurcations[0].parameter for branch in branches["logistic"]]

@@ -1,7 +1,7 @@
 """Questions asked of any system: functions from a System to a Result."""
 
-from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
+from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
@@ -24,18 +24,18 @@ SWEEPS = {
 
 __all__ = [
     "ANALYSES",
-    "CovariantVectors",
     "SWEEPS",
     "Bifurcation",
     "Branch",
+    "CovariantVectors",
     "DivergenceRate",
     "FixedPoints",
     "LyapunovSpectrum",
     "OrbitDiagram",
     "PooledSpectrum",
     "Propagation",
-    "covariant_lyapunov_vectors",
     "continuation",
+    "covariant_lyapunov_vectors",
     "divergence_rate",
     "fixed_points",
     "gradient_propagation",

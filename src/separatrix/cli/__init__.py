@@ -8,8 +8,8 @@ from rich.markup import escape
 
 from separatrix import __version__
 from separatrix.cli.analyze import analyze
-from separatrix.cli.fixed_points import fixed_points
 from separatrix.cli.bifurcation import bifurcation
+from separatrix.cli.fixed_points import fixed_points
 from separatrix.cli.list import list_
 from separatrix.errors import SeparatrixError
 
