@@ -97,3 +97,14 @@ def test_the_readme_s_network_crosses_the_border_once_and_for_all(found):
     gains, rate = found("readme")[0]
     assert (rate[gains < 1.5] < -0.05).all()
     assert (rate[gains > 2.5] > 0.02).all()
+
+
+def test_the_classifiers_ridge_runs_along_the_border_of_its_classes(found):
+    """Where the margin changes its sign the exponent is among the highest; and the gyre, which keeps areas, parts neighbours."""
+    fields = found("finite_time_fields")[0]
+    leading, margin = fields["field"].exponents[..., 0], fields["margin"]
+    border = (margin[1:] > 0) != (margin[:-1] > 0)
+    on_it = leading[1:][border]
+    assert fields["accuracy"] > 0.98
+    assert (on_it > leading.quantile(0.8)).double().mean() > 0.9
+    assert fields["gyre"].exponents.min() > -1e-6

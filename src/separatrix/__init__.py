@@ -15,11 +15,14 @@ from separatrix import testing
 from separatrix.analysis import (
     ANALYSES,
     DivergenceRate,
+    FiniteTimeField,
     LyapunovSpectrum,
     PooledSpectrum,
     Propagation,
     divergence_rate,
+    finite_time_lyapunov,
     gradient_propagation,
+    grid,
     lyapunov_spectrum,
 )
 from separatrix.analyze import Portrait, analyze
@@ -50,6 +53,7 @@ __all__ = [
     "DivergenceRate",
     "Driven",
     "Field",
+    "FiniteTimeField",
     "Flow",
     "HorizonError",
     "InputError",
@@ -73,7 +77,9 @@ __all__ = [
     "analyze",
     "classic",
     "divergence_rate",
+    "finite_time_lyapunov",
     "gradient_propagation",
+    "grid",
     "load",
     "lyapunov_spectrum",
     "testing",

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from separatrix.analysis.divergence import DivergenceRate
+from separatrix.analysis.finite_time import FiniteTimeField
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.propagation import Propagation
 from separatrix.analyze.portrait import Portrait
@@ -14,6 +15,7 @@ from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.finite_time import finite_time_figure
+from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.propagation import propagation_figure
@@ -23,6 +25,7 @@ from separatrix.result import Result
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     DivergenceRate: divergence_figure,
+    FiniteTimeField: finite_time_field_figure,
     LyapunovSpectrum: spectrum_figure,
     PooledSpectrum: pooled_figure,
     Portrait: portrait_figure,
@@ -53,6 +56,7 @@ __all__ = [
     "convergence_figure",
     "divergence_figure",
     "figure",
+    "finite_time_field_figure",
     "finite_time_figure",
     "panel_figures",
     "plane_figure",
