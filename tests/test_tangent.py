@@ -276,3 +276,9 @@ def test_a_step_that_does_not_depend_on_its_state_has_zero_tangents(step):
         "assert v.shape == (2, 2) and not v.any()"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_a_tangent_that_is_not_finite_leaves_its_neighbours_alone():
+    x, v = torch.tensor([[0.5], [2.0]], dtype=torch.float64), torch.tensor([[[1.0]], [[math.nan]]], dtype=torch.float64)
+    pushed = pushforward(lambda y: y * y, x, v)[1]
+    assert pushed[0].item() == 1.0 and pushed[1].isnan().all()

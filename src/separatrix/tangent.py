@@ -98,7 +98,9 @@ def _all_at_once(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 def _along(f: Function, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
     value, pushed = jvp(f, (x,), (tangent,))[:2]
-    return value, pushed + 0 * tangent.sum()  # a step that ignores x has a tangent without vmap's axis, which crashes torch 2.13
+    return value, pushed + torch.zeros_like(
+        tangent
+    ).sum()  # a step that ignores x has a tangent without vmap's axis, which crashes torch 2.13
 
 
 def _all_at_once_in_plain_kernels(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

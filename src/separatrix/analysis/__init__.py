@@ -4,6 +4,7 @@ from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.fixed_points import FixedPoints, fixed_points
+from separatrix.analysis.finite_time import FiniteTimeField, finite_time_lyapunov, grid
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.propagation import Propagation, gradient_propagation
@@ -20,6 +21,7 @@ ANALYSES = {
 SWEEPS = {
     "orbit_diagram": orbit_diagram,
     "continuation": continuation,
+    "finite_time_lyapunov": finite_time_lyapunov,
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "CovariantVectors",
     "DivergenceRate",
     "FixedPoints",
+    "FiniteTimeField",
     "LyapunovSpectrum",
     "OrbitDiagram",
     "PooledSpectrum",
@@ -38,7 +41,9 @@ __all__ = [
     "covariant_lyapunov_vectors",
     "divergence_rate",
     "fixed_points",
+    "finite_time_lyapunov",
     "gradient_propagation",
+    "grid",
     "lyapunov_spectrum",
     "orbit_diagram",
 ]

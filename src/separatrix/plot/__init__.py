@@ -9,6 +9,7 @@ from separatrix.analysis.continuation import Branch
 from separatrix.analysis.covariant import CovariantVectors
 from separatrix.analysis.divergence import DivergenceRate
 from separatrix.analysis.fixed_points import FixedPoints
+from separatrix.analysis.finite_time import FiniteTimeField
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.propagation import Propagation
@@ -21,6 +22,7 @@ from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.covariant import covariant_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.fixed_points import fixed_points_figure
+from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.propagation import propagation_figure
@@ -33,6 +35,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Branch: branch_figure,
     DivergenceRate: divergence_figure,
     FixedPoints: fixed_points_figure,
+    FiniteTimeField: finite_time_field_figure,
     LyapunovSpectrum: spectrum_figure,
     OrbitDiagram: orbit_diagram_figure,
     PooledSpectrum: pooled_figure,
@@ -66,6 +69,7 @@ __all__ = [
     "covariant_figure",
     "divergence_figure",
     "figure",
+    "finite_time_field_figure",
     "finite_time_figure",
     "fixed_points_figure",
     "orbit_diagram_figure",
