@@ -270,3 +270,17 @@ def test_the_picture_shows_each_point_by_kind_and_every_multiplier():
     # the three points lie in one plane, so that their distances in the picture are the true ones
     both = shown[found.kind[0]]
     assert np.linalg.norm(both[0] - both[1]) == pytest.approx(2 * math.sqrt(2 * 72), abs=1e-9)
+
+
+def test_the_sensitivity_to_the_input_is_how_the_point_moves():
+    """The point of a contracting network is a function of its input: its central difference."""
+    torch.manual_seed(1)
+    module = nn.GRU(2, 4).double()
+
+    def at(u: Tensor) -> sx.FixedPoints:
+        return sx.fixed_points(sx.Recurrent(module, constant=u), guesses(10, 4, 0.3))
+
+    u, h = torch.tensor([0.3, -0.7], dtype=F64), 1e-5
+    moved = [(at(u + h * e).points[0] - at(u - h * e).points[0]) / (2 * h) for e in torch.eye(2, dtype=F64)]
+    torch.testing.assert_close(at(u).sensitivity[0], torch.stack(moved, -1), rtol=0, atol=1e-8)
+    assert sx.fixed_points(sx.Map(henon, dim=2)).sensitivity is None

@@ -13,7 +13,7 @@ from separatrix.analysis.stability import BORDER, kind_of
 from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.evolve import begin, check_seed, check_system_type, check_whole
 from separatrix.result import Result, Status
-from separatrix.system import Derived, Frozen, Iterate, System
+from separatrix.system import Derived, Driven, Frozen, Iterate, System
 from separatrix.tangent import jacobian
 from separatrix.wording import counted, plain
 
@@ -41,6 +41,8 @@ class FixedPoints(Result):
         found_by: (point), how many guesses came to it.
         slow: (slow_point, dim), local minima of ‖residual‖ that are not zero: states where the system lingers.
         slow_residuals: (slow_point), ‖residual‖∞ there.
+        sensitivity: (point, dim, input), ∂x*/∂u, how a rest point moves with the frozen input: (1 − DF)⁻¹ ∂F/∂u. None where
+            the system has no input, or p > 1; NaN where DF has the eigenvalue 1.
         reached: (*batch, dim), where each guess came to; NaN for those that came to no point.
     """
 
@@ -56,6 +58,7 @@ class FixedPoints(Result):
     slow: Tensor
     slow_residuals: Tensor
     reached: Tensor
+    sensitivity: Tensor | None = None
 
     layout: ClassVar[dict[str, str]] = {
         "points": "point dim",
@@ -69,6 +72,7 @@ class FixedPoints(Result):
         "slow": "slow_point dim",
         "slow_residuals": "slow_point",
         "reached": "batch dim",
+        "sensitivity": "point dim input",
     }
     units: ClassVar[dict[str, str]] = {"rates": "nats per unit time", "frequencies": "radians per unit time"}
 
@@ -167,6 +171,7 @@ def fixed_points(
         found_by=found_by[order],
         slow=ends.x[slow],
         slow_residuals=ends.size[slow],
+        sensitivity=_sensitivity(problem, front.system, ends.x[chosen][order], n),
         reached=ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
         settings={
             "n": n,
@@ -304,6 +309,18 @@ def _stability(problem: Problem, points: Tensor) -> Stability:
     turning = values.imag / values.abs().clamp(min=torch.finfo(torch.float64).tiny)
     kind = [kind_of(one, turn, border) for one, turn in zip(growth, turning, strict=True)]
     return Stability(values, growth / problem.time, angle / problem.time, kind)
+
+
+def _sensitivity(problem: Problem, system: System, points: Tensor, n: int) -> Tensor | None:
+    """∂x*/∂u at each point, by the implicit function theorem on F(x, u) = x."""
+    if not isinstance(system, Driven) or problem.is_flow or problem.period > 1 or not len(points):
+        return None
+    u = system.drive(n).to(points)
+    if u.ndim != 1 or u.numel() == 0:
+        return None
+    along_input = jacobian(lambda w: system.advance(points, w), u.expand(len(points), -1))
+    solution, failed = torch.linalg.solve_ex(-problem.linearised(points)[1], along_input)
+    return solution.masked_fill((failed != 0)[:, None, None], torch.nan)
 
 
 def _check(system: System, *, n: int, seed: int, **counts: int) -> None:
