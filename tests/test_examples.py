@@ -126,6 +126,8 @@ def test_the_branches_bifurcate_where_they_should(found):
     assert flips == pytest.approx([3, 1 + math.sqrt(6), 3.544090359551], abs=1e-8)
     assert branches["neuron"][0].bifurcations[0].parameter == pytest.approx(1, abs=1e-8)
     assert branches["lorenz"][0].bifurcations[0].parameter == pytest.approx(470 / 19, abs=1e-8)
+
+
 def test_the_classifiers_ridge_runs_along_the_border_of_its_classes(found):
     """Where the margin changes its sign the exponent is among the highest; and the gyre, which keeps areas, parts neighbours."""
     fields = found("finite_time_fields")[0]

@@ -3,8 +3,8 @@
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
-from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.finite_time import FiniteTimeField, finite_time_lyapunov, grid
+from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.propagation import Propagation, gradient_propagation
@@ -31,8 +31,8 @@ __all__ = [
     "Branch",
     "CovariantVectors",
     "DivergenceRate",
-    "FixedPoints",
     "FiniteTimeField",
+    "FixedPoints",
     "LyapunovSpectrum",
     "OrbitDiagram",
     "PooledSpectrum",
@@ -40,8 +40,8 @@ __all__ = [
     "continuation",
     "covariant_lyapunov_vectors",
     "divergence_rate",
-    "fixed_points",
     "finite_time_lyapunov",
+    "fixed_points",
     "gradient_propagation",
     "grid",
     "lyapunov_spectrum",

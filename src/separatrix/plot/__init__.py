@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from separatrix.analysis.continuation import Branch
 from separatrix.analysis.covariant import CovariantVectors
 from separatrix.analysis.divergence import DivergenceRate
-from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.finite_time import FiniteTimeField
+from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.propagation import Propagation
@@ -21,8 +21,8 @@ from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.covariant import covariant_figure
 from separatrix.plot.finite_time import finite_time_figure
-from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
+from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.propagation import propagation_figure
