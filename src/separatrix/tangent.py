@@ -97,10 +97,9 @@ def _all_at_once(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _along(f: Function, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
+    """One tangent. A step that ignores x would give it back without vmap's axis, which crashes torch 2.13: hence the zero."""
     value, pushed = jvp(f, (x,), (tangent,))[:2]
-    return value, pushed + torch.zeros_like(
-        tangent
-    ).sum()  # a step that ignores x has a tangent without vmap's axis, which crashes torch 2.13
+    return value, pushed + torch.zeros_like(tangent).sum()
 
 
 def _all_at_once_in_plain_kernels(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
