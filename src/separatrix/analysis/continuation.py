@@ -94,6 +94,22 @@ class Branch(Result):
         return f"{counted(len(self.parameters), 'point')} over {ends}{reached}, {share:.0%} of them stable: {found}"
 
 
+def _check_asked(
+    system: System, parameter: str, start: float, stop: float, period: int, step: float, max_steps: int, tol: float, seed: int
+) -> int:
+    """Refuse what cannot be followed; the seed as Python's own number."""
+    check_number_parameter(system, parameter)
+    check_range(parameter, start, stop)
+    for name, count in (("period", period), ("max_steps", max_steps)):
+        check_whole(name, count)
+        if count < 1:
+            raise InputError(f"{name} is {count}; it is at least 1.")
+    for name, size in (("step", step), ("tol", tol)):
+        if not 0 < size < 1:
+            raise InputError(f"{name} is {size}; it lies between 0 and 1.")
+    return check_seed(seed)
+
+
 @torch.no_grad()
 def continuation(
     system: System,
@@ -126,7 +142,7 @@ def continuation(
         start: value of the parameter to begin at; the branch is first followed towards `stop`.
         stop: the other end. The branch is left where the parameter leaves the range, at either end.
         x0: state near the rest point or cycle at `start`, shape (dim). Default: `system.initial_state()`.
-        period: steps of the cycle; 1 for a flow, whose cycles are followed on a Poincaré section.
+        period: steps of a map's cycle; 1 for a flow, of which rest points are followed.
         step: largest step along the branch, in units of |stop − start| for p and of max(1, |x0|) for x.
         max_steps: most points to take.
         tol: largest |G| of a point, relative to max(1, |x|).
@@ -143,21 +159,12 @@ def continuation(
     Source: Keller 1977, in Applications of Bifurcation Theory, 359; test functions as Kuznetsov 2004, Elements of Applied
         Bifurcation Theory, ch. 10.2.
     """
-    check_number_parameter(system, parameter)
-    check_range(parameter, start, stop)
-    check_seed(seed)
-    for name, count in (("period", period), ("max_steps", max_steps)):
-        check_whole(name, count)
-        if count < 1:
-            raise InputError(f"{name} is {count}; it is at least 1.")
-    for name, size in (("step", step), ("tol", tol)):
-        if not 0 < size < 1:
-            raise InputError(f"{name} is {size}; it lies between 0 and 1.")
+    seed = _check_asked(system, parameter, start, stop, period, step, max_steps, tol, seed)
     start, stop = float(start), float(stop)
     continuous = is_continuous(system)
     if continuous and period > 1:
         raise InputError(
-            f"period is {period}, but a flow has no cycles of so many steps.\nLeave it out, or take a Poincaré section."
+            f"period is {period}, but a flow has no cycles of so many steps.\nLeave it out: a flow's rest points are followed."
         )
     x0 = system.initial_state((), seed) if x0 is None else as_numbers("x0", x0)
     front = begin(system.at(**{parameter: float(start)}), x0, seed=seed)

@@ -67,7 +67,7 @@ def orbit_diagram(
     A cycle has the least length q ≤ 64, steps / 2 with  |x_{n+q} − x_n| ≤ tol · max(1, |x|)  for every component and all kept n.
 
     Args:
-        system: any System. A flow is seen every dt, so that its cycles are not: take a Poincaré section.
+        system: any System. A flow is seen every dt, so that its cycles do not show as periods.
         parameter: one of `system.parameter_names`; a number or a batch of numbers, no matrix.
         values: a tensor or list of values, or a tuple (low, high, count).
         x0: initial states, shape (*batch, dim), the same for each value. Default: `system.initial_state()`.
