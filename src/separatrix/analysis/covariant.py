@@ -48,6 +48,8 @@ class CovariantVectors(Result):
         residual: (*batch, k), the largest sin ∠(DF v_n, v_{n+1}) over all QR intervals of the window.
         alignment: (*batch, k), sin of the angle between the vectors of two random backward starts, at the end of the window, where
             it is largest. Not small: `align` is too short, or the exponent is not simple (a complex pair).
+        flag: (*batch, k), sin of the angle between vector i of one forward frame and the span of the first i of another, at the
+            start of the window, where it is largest. Not small: `settle` is too short, or as above.
         rank: (*batch), how many of the k vectors no Jacobian erases.
         failed_at: (*batch), the step at which a sample left the finite numbers, −1 if it did not.
         steps, settle, align, every: the window, the steps before it and after it, and those between two QRs.
@@ -64,6 +66,7 @@ class CovariantVectors(Result):
     stable: Tensor
     residual: Tensor
     alignment: Tensor
+    flag: Tensor
     rank: Tensor
     failed_at: Tensor
     steps: int
@@ -83,6 +86,7 @@ class CovariantVectors(Result):
         "stable": "batch",
         "residual": "batch k",
         "alignment": "batch k",
+        "flag": "batch k",
         "rank": "batch",
         "failed_at": "batch",
     }
@@ -110,7 +114,7 @@ class CovariantVectors(Result):
             f"Covariant vectors, growing at {shown}{', …' if k > 4 else ''} nats per unit time",
             f"{int(self.unstable)} unstable, {int(self.neutral)} neutral, {int(self.stable)} stable; {self.hyperbolicity()}",
             f"largest sin ∠(J vₙ, vₙ₊₁) {plain(_largest(self.residual))}, "
-            f"between two backward starts {plain(_largest(self.alignment))}",
+            f"between two backward starts {plain(_largest(self.alignment))}, two forward frames {plain(_largest(self.flag))}",
         ]
         if int(self.rank) < k:
             lines.append(f"{counted(k - int(self.rank), 'vector')} erased by a singular Jacobian, and left out")
@@ -177,9 +181,7 @@ def covariant_lyapunov_vectors(
     steps, settle, align = _plan(system, steps, settle, align)
     k = check_k(k, system.dim)
     front = begin(system, x0, seed=seed)
-    settled = TangentRun(front, random_frame(front.x, k, seed), every)
-    for _ in settled.blocks(settle):
-        pass
+    settled, control = (_settled(front, random_frame(front.x, k, start), every, settle) for start in (seed, seed + 1))
     every = _interval(settled, steps, settle) if every == "auto" else min(every, steps)
     window, after = steps // every, align // every
     run = FactoredRun(settled.front, every, window + after)
@@ -193,7 +195,20 @@ def covariant_lyapunov_vectors(
         pass
     asked = {"k": k, "steps": steps, "settle": settle, "align": align, "every": every, "keep": keep, "seed": seed}
     sizes = {"steps": window * every, "settle": settle, "align": after * every, "every": every}
-    return _result(walk, run, sizes, {**asked, "dtype": str(front.x.dtype)})
+    flag = flag_distance(control.front.v, settled.front.v)
+    return _result(walk, run, flag, sizes, {**asked, "dtype": str(front.x.dtype)})
+
+
+def _settled(front: Front, frame: Tensor, every: int | Literal["auto"], steps: int) -> TangentRun:
+    run = TangentRun(front, frame, every)
+    for _ in run.blocks(steps):
+        pass
+    return run
+
+
+def flag_distance(v: Tensor, w: Tensor) -> Tensor:
+    """The sine of the angle between row i of v and the span of rows 0 … i of w, two orthonormal frames (*batch, k, dim)."""
+    return lengths(v - (v @ w.mT).tril() @ w)
 
 
 def _plan(system: System, steps: int | None, settle: int | None, align: int | None) -> tuple[int, int, int]:
@@ -337,16 +352,16 @@ def _random_triangles(erased: Tensor, x: Tensor, seed: int) -> Tensor:
     return rows.reshape(2, *[1] * (x.ndim - 1), k, k).expand(2, *x.shape[:-1], k, k)
 
 
-def _result(walk: _BackwardWalk, run: FactoredRun, sizes: dict[str, int], asked: dict[str, Any]) -> CovariantVectors:
+def _result(walk: _BackwardWalk, run: FactoredRun, flag: Tensor, sizes: dict[str, int], asked: dict[str, Any]) -> CovariantVectors:
     """Averages, checks and verdicts of a finished walk."""
     failed = run.front.failed_at >= 0
     good = GOOD[run.front.x.dtype]
     exponents, stderr = _means(walk.tally)
     lost = walk.erased | failed[..., None]
-    checks = [check.masked_fill(walk.erased, 0.0) for check in (walk.residual, walk.alignment)]
-    sound = torch.stack([(check <= good).all(-1) for check in checks]).all(0) & ~walk.erased.any(-1)
+    checks = [check.masked_fill(walk.erased, 0.0) for check in (walk.residual, walk.alignment, flag)]
+    sound = torch.stack([(check <= good).all(-1) for check in checks]).all(0)
     codes = torch.where(sound, Status.OK, Status.NOT_CONVERGED).masked_fill(failed, Status.DIVERGED)
-    residual, alignment = (check.masked_fill(lost, math.nan) for check in checks)
+    residual, alignment, flag = (check.masked_fill(lost, math.nan) for check in checks)
     return CovariantVectors(
         codes=codes.to(torch.int8),
         vectors=torch.stack(walk.vectors[::-1]),
@@ -360,6 +375,7 @@ def _result(walk: _BackwardWalk, run: FactoredRun, sizes: dict[str, int], asked:
         stable=walk.split.stable,
         residual=residual,
         alignment=alignment,
+        flag=flag,
         rank=(~lost).sum(-1),
         failed_at=run.front.failed_at,
         settings=asked,
