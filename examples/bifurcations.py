@@ -38,15 +38,13 @@ def main(argv: list[str] | None = None) -> dict[str, list[sx.Branch]]:
 
     logistic = sx.classic.logistic()
     diagram = sx.orbit_diagram(logistic, "r", (2.6, 4.0, 200 if asked.quick else 1_000), settle=1_000, steps=100)
-    doubling = []
-    for period, r in ((1, 2.6), (2, 3.2), (4, 3.5)):
-        cycle = sx.trajectory(logistic.at(r=r), steps=1, settle=2_000)[-1]
-        doubling.append(sx.continuation(logistic, "r", r, 3.7, cycle, period=period, step=step))
-    rest, risen = torch.tensor([0.0]), torch.tensor([0.85])
-    neuron = [
-        sx.continuation(Neuron(), "w", 0.5, 1.5, rest, step=step),
-        sx.continuation(Neuron(), "w", 1.5, 0.5, risen, step=step),
-    ]
+    doubling = [sx.continuation(logistic, "r", 2.6, 3.7, torch.tensor([0.6]), step=step)]
+    for _ in range(2):
+        doubling.append(sx.continuation(logistic, "r", 2.6, 3.7, doubling[-1].bifurcations[0], step=step))
+    rest = sx.continuation(Neuron(), "w", 0.5, 1.5, torch.tensor([0.0]), step=step)
+    fork = rest.bifurcations[0]
+    ways = (fork, fork._replace(direction=-fork.direction))
+    neuron = [rest, *(sx.continuation(Neuron(), "w", 0.5, 1.5, way, step=step) for way in ways)]
     lorenz = [sx.continuation(sx.classic.lorenz63(), "rho", 12.0, 30.0, torch.tensor([5.0, 5.0, 11.0]), step=step)]
     for branch in (*doubling, *neuron, *lorenz):
         print(branch)

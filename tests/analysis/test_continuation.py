@@ -174,6 +174,51 @@ def test_a_branch_is_saved_and_read_again(tmp_path):
         assert len(again.bifurcations) == len(branch.bifurcations)
 
 
+def test_the_logistic_map_s_cascade_is_followed_from_flip_to_flip():
+    """Each flip begins the branch of twice the period; the 2-cycle is  x = (r + 1 ± √((r − 3)(r + 1)))/(2 r)  in closed form."""
+    first = sx.continuation(LOGISTIC, "p", 2.6, 3.6, state(0.6))
+    doubled = sx.continuation(LOGISTIC, "p", 2.6, 3.6, only(first, "flip"))
+    flip, r = only(doubled, "flip"), doubled.parameters
+    assert flip.parameter == pytest.approx(1 + math.sqrt(6), abs=1e-8)
+    assert (flip.period, float(r.min()) > 3.0, doubled.end) == (4, True, "stop")
+    root = ((r - 3) * (r + 1)).sqrt()
+    off = torch.minimum(*((doubled.points[:, 0] - (r + 1 + sign * root) / (2 * r)).abs() for sign in (1, -1)))
+    assert off.max() < 1e-10  # G ≤ 1e-12, divided by 1 − μ, which is 4e-6 or more on the branch's points
+    again = sx.continuation(LOGISTIC, "p", 2.6, 3.6, flip)
+    assert only(again, "flip").parameter == pytest.approx(R3, abs=1e-8)
+
+
+def test_both_arms_of_a_pitchfork_are_followed_from_the_fork():
+    """ẋ = p x − x³ rests at ±√p."""
+    system = made(lambda x, p: p * x - x**3, flow=True)
+    fork = only(sx.continuation(system, "p", -1.0, 1.0, state(0.0), step=0.03), "pitchfork")
+    for way in (1, -1):
+        arm = sx.continuation(system, "p", -1.0, 1.0, fork._replace(direction=way * fork.direction), step=0.03)
+        torch.testing.assert_close(arm.points[:, 0], way * arm.parameters.sqrt(), rtol=0, atol=1e-10)
+        assert (arm.end, bool(arm.stable.all()), arm.kinds) == ("stop", True, ())
+
+
+def test_the_other_branch_through_a_transcritical_bifurcation_is_found_from_either():
+    """ẋ = p x − x² rests at 0 and at p; in the other's direction, (1, 1) and (0, 1), neither component is the state's alone."""
+    system = made(lambda x, p: p * x - x**2, flow=True)
+    for start, other in ((0.0, 1.0), (-1.0, 0.0)):
+        crossing = only(sx.continuation(system, "p", -1.0, 1.0, state(start), step=0.03), "transcritical")
+        branch = sx.continuation(system, "p", -1.0, 1.0, crossing, step=0.03)
+        torch.testing.assert_close(branch.points[:, 0], other * branch.parameters, rtol=0, atol=1e-10)
+        assert branch.end == "stop" and bool(branch.stable.all()) == (other > 0)
+
+
+def test_a_bifurcation_without_another_branch_is_said_in_a_line():
+    fold = only(sx.continuation(made(lambda x, p: p - x**2, flow=True), "p", 1.0, -1.0, state(1.0), step=0.03), "fold")
+    with pytest.raises(sx.InputError, match="no other branch of rest points, or of cycles of steps, goes through a fold"):
+        sx.continuation(made(lambda x, p: p - x**2, flow=True), "p", 1.0, -1.0, fold)
+    flip = only(sx.continuation(LOGISTIC, "p", 2.6, 3.4, state(0.6)), "flip")
+    with pytest.raises(sx.InputError, match=r"flip at p = 3 lies outside the range 3\.2 … 3\.4"):
+        sx.continuation(LOGISTIC, "p", 3.2, 3.4, flip)
+    with pytest.raises(sx.InputError, match="period is 3, but the branch through this flip has period 2"):
+        sx.continuation(LOGISTIC, "p", 2.6, 3.4, flip, period=3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "told"),
     [

@@ -1,5 +1,6 @@
 """A branch of rest points or cycles followed through a parameter, and the bifurcations on it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from separatrix.analysis.orbit_diagram import as_numbers, check_number_parameter, check_range
 from separatrix.errors import InputError, SeparatrixError
-from separatrix.evolve import begin, check_seed, check_whole
+from separatrix.evolve import begin, check_seed, check_whole, watched
 from separatrix.result import Result, Status
 from separatrix.system import Compiled, Derived, Frozen, Iterate, System
 from separatrix.tangent import jacobian
@@ -23,13 +24,27 @@ SAME = 0.05  # a fold and a branch point as near as this, in steps, are one bran
 FLAT = 1e-6  # second derivative along the null vector, relative to the first, that counts as zero
 
 
+OFF = 0.25  # of the largest step: how far from a bifurcation the other branch's first point lies
+
+
 class Bifurcation(NamedTuple):
-    """One bifurcation on a branch: its kind, the parameter's value and its error (the bracket), and the state there."""
+    """One bifurcation on a branch; as the x0 of `continuation` it begins the other branch through it.
+
+    Args:
+        kind: "fold", "flip", "Neimark–Sacker", "Hopf", "pitchfork", "transcritical" or "branch point".
+        parameter: its value there, and `error` the width of the bracket it lies in.
+        point: the state there, (dim).
+        direction: the way in which the other branch leaves, (dim + 1): of the state and, the last number, of the parameter; zeros
+            where there is none (a fold), or where it is no branch of rest points or cycles of steps (Hopf, Neimark–Sacker).
+        period: of the cycles on that other branch; after a flip, twice that of this one.
+    """
 
     kind: str
     parameter: float
     point: Tensor
     error: float
+    direction: Tensor
+    period: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -49,6 +64,8 @@ class Branch(Result):
         bifurcation_parameters: (event), the parameter's value at each.
         bifurcation_points: (event, dim), the state at each.
         bifurcation_errors: (event), width of the bracket that the parameter's value lies in.
+        bifurcation_directions: (event, dim + 1), the way in which the other branch leaves, the parameter last; see `Bifurcation`.
+        bifurcation_periods: (event), of the cycles on the other branch.
     """
 
     parameter: str
@@ -62,6 +79,8 @@ class Branch(Result):
     bifurcation_parameters: Tensor
     bifurcation_points: Tensor
     bifurcation_errors: Tensor
+    bifurcation_directions: Tensor
+    bifurcation_periods: Tensor
 
     layout: ClassVar[dict[str, str]] = {
         "parameters": "point",
@@ -71,6 +90,8 @@ class Branch(Result):
         "bifurcation_parameters": "event",
         "bifurcation_points": "event dim",
         "bifurcation_errors": "event",
+        "bifurcation_directions": "event component",
+        "bifurcation_periods": "event",
     }
 
     @property
@@ -81,6 +102,8 @@ class Branch(Result):
             self.bifurcation_parameters.tolist(),
             self.bifurcation_points,
             self.bifurcation_errors.tolist(),
+            self.bifurcation_directions,
+            self.bifurcation_periods.tolist(),
             strict=True,
         )
         return [Bifurcation(*row) for row in rows]
@@ -94,35 +117,20 @@ class Branch(Result):
         return f"{counted(len(self.parameters), 'point')} over {ends}{reached}, {share:.0%} of them stable: {found}"
 
 
-def _check_asked(
-    system: System, parameter: str, start: float, stop: float, period: int, step: float, max_steps: int, tol: float, seed: int
-) -> int:
-    """Refuse what cannot be followed; the seed as Python's own number."""
-    check_number_parameter(system, parameter)
-    check_range(parameter, start, stop)
-    for name, count in (("period", period), ("max_steps", max_steps)):
-        check_whole(name, count)
-        if count < 1:
-            raise InputError(f"{name} is {count}; it is at least 1.")
-    for name, size in (("step", step), ("tol", tol)):
-        if not 0 < size < 1:
-            raise InputError(f"{name} is {size}; it lies between 0 and 1.")
-    return check_seed(seed)
-
-
 @torch.no_grad()
 def continuation(
     system: System,
     parameter: str,
     start: float,
     stop: float,
-    x0: Tensor | None = None,
+    x0: Tensor | Bifurcation | None = None,
     *,
     period: int = 1,
     step: float = 0.01,
     max_steps: int = 2_000,
     tol: float = 1e-12,
     seed: int = 0,
+    progress: bool = False,
 ) -> Branch:
     r"""The branch of solutions of  G(x, p) = 0  through (x0, start), by pseudo-arclength: it goes around folds.
 
@@ -141,18 +149,22 @@ def continuation(
         parameter: one of `system.parameter_names`; a number.
         start: value of the parameter to begin at; the branch is first followed towards `stop`.
         stop: the other end. The branch is left where the parameter leaves the range, at either end.
-        x0: state near the rest point or cycle at `start`, shape (dim). Default: `system.initial_state()`.
-        period: steps of a map's cycle; 1 for a flow, of which rest points are followed.
+        x0: state near the rest point or cycle at `start`, shape (dim); or one of the `bifurcations` of a branch, of which the other
+            branch is then followed from there on, one way (the other way: with its `direction` negated). Default:
+            `system.initial_state()`.
+        period: steps of a map's cycle; 1 for a flow, of which rest points are followed. A bifurcation brings its own.
         step: largest step along the branch, in units of |stop − start| for p and of max(1, |x0|) for x.
         max_steps: most points to take.
         tol: largest |G| of a point, relative to max(1, |x|).
         seed: of the initial state.
+        progress: show a progress bar.
 
     Returns:
         Branch: `parameters` (point), `points` (point, dim), `eigenvalues` (point, dim), `stable` (point), and `bifurcations`.
 
     Raises:
-        InputError: there is no such parameter, no range, or Newton's method finds no rest point near x0.
+        InputError: there is no such parameter, no range, or Newton's method finds no rest point near x0; no other branch of rest
+            points or cycles goes through the bifurcation.
 
     Limits: two events of one kind within one step cancel; take a smaller `step`. The determinant needs d² numbers, and the
     Hopf test d² products. The work is in float64, whatever x0 is.
@@ -160,57 +172,105 @@ def continuation(
         Bifurcation Theory, ch. 10.2.
     """
     seed = _check_asked(system, parameter, start, stop, period, step, max_steps, tol, seed)
-    start, stop = float(start), float(stop)
-    continuous = is_continuous(system)
-    if continuous and period > 1:
-        raise InputError(
-            f"period is {period}, but a flow has no cycles of so many steps.\nLeave it out: a flow's rest points are followed."
-        )
-    x0 = system.initial_state((), seed) if x0 is None else as_numbers("x0", x0)
-    front = begin(system.at(**{parameter: float(start)}), x0, seed=seed)
-    if front.x.ndim != 1:
-        raise InputError(f"a branch begins at 1 state, not at a batch of shape {tuple(front.x.shape[:-1])}.\nCall it for each.")
-    held: System = Frozen(front.system, 0)
-    problem = _Problem(held if period == 1 else Iterate(held, period), parameter, start, stop, front.x.abs().amax(), tol)
-    z = problem.first(front.x)
-    walk = _Walk(problem, continuous, step)
-    here = walk.mark(z, None)
-    marks, events, end = [here], [], "max_steps"
-    size = step / 4
-    while len(marks) < max_steps:
-        there = walk.advance(here, size)
-        if there is None or float(there.tangent @ here.tangent) < BEND:
-            size /= 2
-            if size < SMALLEST * step:
-                end = "lost"
-                break
-            continue
-        outside = not 0 <= float(there.z[-1]) <= 1
-        if outside:
-            end = "stop" if float(there.z[-1]) > 1 else "start"
-            there = walk.onto_end(here, there, 1.0 if end == "stop" else 0.0)
-        events += walk.events(here, there)
+    period = _period(x0, period)
+    problem, x = _problem(system, parameter, float(start), float(stop), x0, period, tol, seed)
+    walk = _Walk(problem, step, period)
+    marks, events = [walk.first(x, x0)], []
+    for there in watched(walk.follow(marks[0], max_steps - 1), max_steps, f"Branch through {parameter}", progress):
+        events += walk.events(marks[-1], there)
         marks.append(there)
-        here, size = there, min(1.5 * size, step)
-        if outside:
-            break
+    asked = {"start": start, "stop": stop, "period": period, "step": step, "max_steps": max_steps, "tol": tol, "seed": seed}
+    return _branch(problem, marks, events, walk.end, asked)
+
+
+def _branch(
+    problem: "_Problem", marks: "list[_Mark]", events: list[Bifurcation], end: str, asked: dict[str, float | int]
+) -> Branch:
     states, eigenvalues = torch.stack([problem.state(m.z) for m in marks]), torch.stack([m.eigenvalues for m in marks])
+    dim = states.shape[-1]
     ok = end in ("stop", "start")
     return Branch(
         codes=torch.tensor(Status.OK if ok else Status.NOT_CONVERGED, dtype=torch.int8),
-        parameter=parameter,
-        continuous=continuous,
+        parameter=problem.parameter,
+        continuous=problem.continuous,
         end=end,
         parameters=torch.stack([problem.value(m.z) for m in marks]),
         points=states,
         eigenvalues=eigenvalues,
-        stable=((eigenvalues.real < 0) if continuous else (eigenvalues.abs() < 1)).all(-1),
+        stable=((eigenvalues.real < 0) if problem.continuous else (eigenvalues.abs() < 1)).all(-1),
         kinds=tuple(e.kind for e in events),
         bifurcation_parameters=torch.tensor([e.parameter for e in events], dtype=torch.float64),
-        bifurcation_points=torch.stack([e.point for e in events]) if events else states.new_zeros(0, system.dim),
+        bifurcation_points=torch.stack([e.point for e in events]) if events else states.new_zeros(0, dim),
         bifurcation_errors=torch.tensor([e.error for e in events], dtype=torch.float64),
-        settings={"start": start, "stop": stop, "period": period, "step": step, "max_steps": max_steps, "tol": tol, "seed": seed},
+        bifurcation_directions=torch.stack([e.direction for e in events]) if events else states.new_zeros(0, dim + 1),
+        bifurcation_periods=torch.tensor([e.period for e in events], dtype=torch.int64),
+        settings=asked,
     )
+
+
+def _check_asked(
+    system: System, parameter: str, start: float, stop: float, period: int, step: float, max_steps: int, tol: float, seed: int
+) -> int:
+    """Refuse what cannot be followed; the seed as Python's own number."""
+    check_number_parameter(system, parameter)
+    check_range(parameter, start, stop)
+    for name, count in (("period", period), ("max_steps", max_steps)):
+        check_whole(name, count)
+        if count < 1:
+            raise InputError(f"{name} is {count}; it is at least 1.")
+    for name, size in (("step", step), ("tol", tol)):
+        if not 0 < size < 1:
+            raise InputError(f"{name} is {size}; it lies between 0 and 1.")
+    return check_seed(seed)
+
+
+def _period(x0: Tensor | Bifurcation | None, period: int) -> int:
+    """That of the branch to follow."""
+    if not isinstance(x0, Bifurcation) or period == x0.period:
+        return period
+    if period != 1:
+        raise InputError(f"period is {period}, but the branch through this {x0.kind} has period {x0.period}.\nLeave period out.")
+    return x0.period
+
+
+def _problem(
+    system: System,
+    parameter: str,
+    start: float,
+    stop: float,
+    x0: Tensor | Bifurcation | None,
+    period: int,
+    tol: float,
+    seed: int,
+) -> "tuple[_Problem, Tensor]":
+    """G, and the state to begin from."""
+    continuous = is_continuous(system)
+    if continuous and period > 1:
+        raise InputError(
+            f"period is {period}, but a flow has no cycles of so many steps.\n"
+            "Leave it out: a flow's rest points are followed. Its cycles are those of an sx.Section."
+        )
+    if isinstance(x0, Bifurcation):
+        _check_other_branch(x0, parameter, start, stop)
+        at, state = x0.parameter, x0.point
+    else:
+        at, state = start, system.initial_state((), seed) if x0 is None else as_numbers("x0", x0)
+    front = begin(system.at(**{parameter: at}), state, seed=seed)
+    if front.x.ndim != 1:
+        raise InputError(f"a branch begins at 1 state, not at a batch of shape {tuple(front.x.shape[:-1])}.\nCall it for each.")
+    held: System = Frozen(front.system, 0)
+    whole = held if period == 1 else Iterate(held, period)
+    return _Problem(whole, continuous, parameter, start, stop, front.x.abs().amax(), tol), front.x
+
+
+def _check_other_branch(event: Bifurcation, parameter: str, start: float, stop: float) -> None:
+    if not bool(event.direction.any()):
+        raise InputError(
+            f"no other branch of rest points, or of cycles of steps, goes through a {event.kind}.\n"
+            "One goes through a flip, a pitchfork and a transcritical bifurcation. The cycles of a flow are those of an sx.Section."
+        )
+    if not min(start, stop) <= event.parameter <= max(start, stop):
+        raise InputError(f"the {event.kind} at {parameter} = {event.parameter:.6g} lies outside the range {start:g} … {stop:g}.")
 
 
 def is_continuous(system: System) -> bool:
@@ -223,8 +283,10 @@ def is_continuous(system: System) -> bool:
 class _Problem:
     """G(z) = 0 for z = (x / size, q), where q goes from 0 at the start of the range to 1 at its stop."""
 
-    def __init__(self, system: System, parameter: str, start: float, stop: float, size: Tensor, tol: float) -> None:
-        self.system, self.parameter, self.tol = system, parameter, tol
+    def __init__(
+        self, system: System, continuous: bool, parameter: str, start: float, stop: float, size: Tensor, tol: float
+    ) -> None:
+        self.system, self.continuous, self.parameter, self.tol = system, continuous, parameter, tol
         self.start, self.span, self.size = start, stop - start, float(size.clamp(min=1))
 
     def state(self, z: Tensor) -> Tensor:
@@ -250,7 +312,21 @@ class _Problem:
             z = z + solve(torch.cat([jacobian(self, z), plane[None]]), torch.cat([-g, g.new_zeros(1)]))
         return z if self.solved(z, self(z)) else None
 
-    def first(self, x: Tensor) -> Tensor:
+    def onto_other_branch(self, event: Bifurcation, step: float) -> tuple[Tensor, Tensor]:
+        """A point on the other branch through a bifurcation, not far from it, and the way that leads there."""
+        here = torch.cat([event.point / self.size, (event.point.new_tensor([event.parameter]) - self.start) / self.span])
+        away = torch.cat([event.direction[:-1] / self.size, event.direction[-1:] / self.span])
+        away = away / torch.linalg.vector_norm(away)
+        for off in (OFF, 4 * OFF, OFF / 4):
+            z = self.correct(here + off * step * away, away)
+            if z is not None:
+                return z, away
+        raise InputError(
+            f"the other branch through the {event.kind} at {self.parameter} = {event.parameter:.6g} was not found: Newton's method "
+            f"did not converge {step * OFF:g} from it.\nTake a smaller step than {step:g}."
+        )
+
+    def onto_branch(self, x: Tensor) -> Tensor:
         """The rest point near x at the start of the range."""
         guess = torch.cat([x / self.size, x.new_zeros(1)])
         up = torch.zeros_like(guess)
@@ -266,19 +342,52 @@ class _Problem:
 
 
 class _Mark(NamedTuple):
-    """A point of the branch, its tangent, its eigenvalues, and the signs of the test functions."""
+    """A point of the branch, its tangent, its eigenvalues, and the signs of the test functions; 1 step of the walk."""
 
     z: Tensor
     tangent: Tensor
     eigenvalues: Tensor
     signs: dict[str, bool]
+    steps: int = 1
 
 
 class _Walk:
     """Steps along the branch, and looks for events within them."""
 
-    def __init__(self, problem: _Problem, continuous: bool, step: float) -> None:
-        self.problem, self.continuous, self.step = problem, continuous, step
+    def __init__(self, problem: _Problem, step: float, period: int) -> None:
+        self.problem, self.continuous, self.step, self.period = problem, problem.continuous, step, period
+        self.end = "max_steps"
+
+    def first(self, x: Tensor, x0: Tensor | Bifurcation | None) -> _Mark:
+        """The point to begin at: near the state x, or on the other branch through a bifurcation."""
+        if isinstance(x0, Bifurcation):
+            return self.mark(*self.problem.onto_other_branch(x0, self.step))
+        return self.mark(self.problem.onto_branch(x), None)
+
+    def follow(self, here: _Mark, most: int) -> Iterator[_Mark]:
+        """The points after this one, until the range ends, the branch is lost or there are enough; `end` says which."""
+        size = self.step / 4
+        for _ in range(most):
+            there, size = self.next(here, size)
+            if there is None:
+                self.end = "lost"
+                return
+            q = float(there.z[-1])
+            if not 0 <= q <= 1:
+                self.end = "stop" if q > 1 else "start"
+                yield self.onto_end(here, there, float(q > 1))
+                return
+            yield there
+            here, size = there, min(1.5 * size, self.step)
+
+    def next(self, here: _Mark, size: float) -> tuple[_Mark | None, float]:
+        """A point so far on, or nearer where the branch bends, and how far; None where it is lost."""
+        while size >= SMALLEST * self.step:
+            there = self.advance(here, size)
+            if there is not None and float(there.tangent @ here.tangent) >= BEND:
+                return there, size
+            size /= 2
+        return None, size
 
     def mark(self, z: Tensor, along: Tensor | None) -> _Mark:
         """What is known of a point; its tangent goes the way of `along`, or towards the stop of the range."""
@@ -343,11 +452,28 @@ class _Walk:
         """The event in a bracket; None for a neutral saddle, whose real eigenvalues only look like a pair."""
         if kind in ("Hopf", "Neimark–Sacker") and not _critical_is_complex(low.eigenvalues, self.continuous):
             return None
+        away = self.way_out(kind, low)
         if kind == "branch point":
             kind = self.name_of_branch_point(low.z)
         before, after = self.problem.value(low.z), self.problem.value(high.z)
         point = self.problem.state((low.z + high.z) / 2)
-        return Bifurcation(kind, float((before + after) / 2), point, max(float((after - before).abs()), self.problem.tol))
+        error = max(float((after - before).abs()), self.problem.tol)
+        return Bifurcation(kind, float((before + after) / 2), point, error, away, self.period * (2 if kind == "flip" else 1))
+
+    def way_out(self, kind: str, at: _Mark) -> Tensor:
+        """The direction of the other branch through a flip or a branch point, in the units of state and parameter."""
+        slope = jacobian(self.problem, at.z)
+        away = torch.zeros_like(at.z)
+        if kind == "flip":
+            eye = torch.eye(len(slope), dtype=slope.dtype, device=slope.device)
+            away[:-1] = torch.linalg.svd(slope[:, :-1] + 2 * eye)[2][-1]
+        elif kind == "branch point":
+            plane = torch.linalg.svd(slope)[2][-2:]  # of the tangents of both branches
+            one, other = (plane @ at.tangent).tolist()
+            away = one * plane[1] - other * plane[0]
+        largest = away[away.abs().argmax()]
+        away = away * largest.sign() / torch.linalg.vector_norm(away).clamp(min=torch.finfo(away.dtype).tiny)
+        return torch.cat([self.problem.size * away[:-1], self.problem.span * away[-1:]])
 
     def name_of_branch_point(self, z: Tensor) -> str:
         """Pitchfork where the second derivative along the null vector vanishes, else transcritical."""
