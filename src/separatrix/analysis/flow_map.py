@@ -165,16 +165,12 @@ def flow_map(
         x = _default_sheet(model, seed) if x0 is None else x0
     elif isinstance(model, nn.Module):
         if steps is not None:
-            raise InputError(
-                f"steps is {steps}, but a module has layers.\nPass layers=[…], or make it a System: sx.Map(module, dim)."
-            )
+            raise InputError(f"steps is {steps}, but a module has layers.\nPass layers=[…], or a System: sx.Map(module, dim).")
         if x0 is None:
             raise InputError("a network's inputs have no default.\nPass x0, such as sx.grid((-1, -1), (1, 1), (41, 41)).")
         x = x0
     else:
-        raise UnsupportedModuleError(
-            f"{type(model).__name__} is neither an nn.Module nor a System.\nWrap a function: sx.Map(f, dim)."
-        )
+        raise UnsupportedModuleError(f"{type(model).__name__} is no nn.Module and no System.\nWrap a function: sx.Map(f, dim).")
     sheet = _read(x, "x0")
     batch = sheet.shape[:-1] if isinstance(model, System) else sheet.shape[: _batch_axes(sheet, points)]
     inputs = sheet.reshape(-1, *sheet.shape[len(batch) :])
@@ -186,9 +182,8 @@ def flow_map(
     else:
         frames.add("input", both)
         run_layers(model, both, layers, frames.add)
-    return frames.result(
-        batch, given[1], {"layers": layers and list(layers), "steps": steps, "every": every, "align": align, "seed": seed}
-    )
+    settings = {"layers": layers and list(layers), "steps": steps, "every": every, "align": align, "seed": seed}
+    return frames.result(batch, given[1], settings)
 
 
 def _default_sheet(system: System, seed: int) -> Tensor:

@@ -34,9 +34,7 @@ def run_layers(model: nn.Module, x: Tensor, names: Sequence[str] | None, keep: K
     last: list[Tensor] = []
     for name, layer in layers.items():
         if isinstance(layer, torch.jit.ScriptModule):
-            raise UnsupportedModuleError(
-                f"the layer {name} is TorchScript, which cannot be listened to.\nPass the nn.Module itself."
-            )
+            raise UnsupportedModuleError(f"{name} is TorchScript, which cannot be listened to.\nPass the nn.Module itself.")
 
         def told(value: Any, name: str = name) -> None:
             calls[name] = calls.get(name, 0) + 1
@@ -65,10 +63,8 @@ def _named(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module
     known = dict(model.named_modules())
     for name in names:
         if name not in known or not name:
-            listed = [other for other in known if other][:MOST_NAMED]
-            raise InputError(
-                f"there is no layer {name!r}; {'some' if len(known) > MOST_NAMED else 'there'} are {', '.join(listed)}."
-            )
+            listed = ", ".join([other for other in known if other][:MOST_NAMED]) or "none"
+            raise InputError(f"there is no layer {name!r}; the first are {listed}.")
     return {name: known[name] for name in names}
 
 

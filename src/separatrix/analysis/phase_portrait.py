@@ -12,7 +12,7 @@ from separatrix.analysis.fixed_points import FixedPoints, Problem, fixed_points
 from separatrix.analysis.guesses import default_guesses
 from separatrix.analysis.manifolds import Window, manifolds
 from separatrix.analysis.nullclines import zero_lines
-from separatrix.analysis.plane import Plane, plane_of
+from separatrix.analysis.plane import Plane, plane_of, spans_plane
 from separatrix.errors import InputError
 from separatrix.evolve import Front, begin, check_seed, check_system_type, check_whole, watched_count
 from separatrix.flow import Flow
@@ -181,9 +181,7 @@ def phase_portrait(
     velocity = problem.residual(chosen.states(places))
     velocity = velocity.where(torch.isfinite(velocity).all(-1, keepdim=True), torch.nan)
     nullclines = [_nullcline(problem, chosen, axis, first, second, velocity) for axis in (0, 1)]
-    window = Window(
-        chosen.places, first.new_tensor([sum(e) / 2 for e in zip(low, high, strict=True)]), places[-1, -1] - places[0, 0]
-    )
+    window = Window(chosen.places, (places[0, 0] + places[-1, -1]) / 2, places[-1, -1] - places[0, 0])
     unstable, stable = (manifolds(problem, rest, window, stable=back, steps=steps) for back in (False, True))
     rest_places = chosen.places(rest.points)
     return PhasePortrait(
@@ -258,21 +256,25 @@ def _orbits(problem: Problem, x: Tensor, steps: int, settle: int, progress: bool
 
 def _plane(spec: Any, orbits: Tensor, rest: FixedPoints, like: Tensor) -> Plane:
     """The plane asked for, of the settled halves of the orbits that do not diverge; of all of these where those span none."""
-    kept = orbits.flatten(1, -2)[:, torch.isfinite(orbits[-1]).all(-1).reshape(-1)]
-    settled = torch.cat([kept[len(kept) // 2 :].flatten(0, 1), rest.points])
-    if spec != "principal" or like.shape[-1] == 2:
-        return plane_of(spec, like, kept[len(kept) // 2 :].flatten(0, 1))
-    try:
+    kept = _kept(orbits)
+    settled = kept[len(kept) // 2 :].flatten(0, 1)
+    if spec != "principal":
         return plane_of(spec, like, settled)
-    except InputError:
-        return plane_of(spec, like, torch.cat([kept.flatten(0, 1), rest.points]))
+    settled = torch.cat([settled, rest.points])
+    return plane_of(spec, like, settled if spans_plane(settled) else torch.cat([kept.flatten(0, 1), rest.points]))
+
+
+def _kept(orbits: Tensor) -> Tensor:
+    """The orbits that do not diverge, (step, orbit, dim)."""
+    several = orbits.reshape(len(orbits), -1, orbits.shape[-1])
+    return several[:, torch.isfinite(several[-1]).all(-1)]
 
 
 def _window(
     orbits: Tensor, points: Tensor, low: Sequence[float] | None, high: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The corners asked for; else those of the orbits that do not diverge, and of the rest points within one such range."""
-    kept = orbits.flatten(1, -2)[:, torch.isfinite(orbits[-1]).all(-1).reshape(-1)].flatten(0, 1)
+    kept = _kept(orbits).flatten(0, 1)
     kept = kept if len(kept) else torch.cat([orbits[0].reshape(-1, 2), points])
     ends = [_range(kept[:, axis], points[:, axis]) for axis in (0, 1)]
     bottom = tuple(float(a) for a in low) if low is not None else tuple(end[0] for end in ends)

@@ -11,6 +11,7 @@ from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import check_whole
 
 PARALLEL = 1e-6  # sine of the angle below which two axes span no plane
+LEAST_SHARE = 1e-16  # of the variance along the second axis: below, states lie on a line
 MOST_FOR_COMPONENTS = 10_000_000  # numbers of the states that a principal plane is taken of
 
 Spec = str | Sequence[int] | Sequence[Tensor]
@@ -87,7 +88,7 @@ def _of_axes(spec: Sequence[Any], like: Tensor) -> Plane:
     axes = torch.stack([first, second])
     lengths = axes.norm(dim=-1)
     if not bool((lengths > 0).all()):
-        raise InputError(f"an axis of the plane has length 0: {plural_lengths(lengths)} in {dim} numbers.")
+        raise InputError(f"an axis of the plane has length 0: {_two_lengths(lengths)} in {dim} numbers.")
     unit = axes / lengths[:, None]
     sine = float((1 - (unit[0] @ unit[1]).square()).clamp(min=0).sqrt())
     if sine < PARALLEL:
@@ -107,10 +108,15 @@ def _vector(name: str, value: Any, like: Tensor) -> Tensor:
     return vector
 
 
-def plural_lengths(lengths: Tensor) -> str:
+def _two_lengths(lengths: Tensor) -> str:
     """The two lengths in words."""
     first, second = lengths.tolist()
     return f"the lengths are {first:.3g} and {second:.3g}"
+
+
+def spans_plane(states: Tensor) -> bool:
+    """Whether states, (count, dim ≥ 2), lie on no one line, to rounding."""
+    return len(states) > 2 and bool(principal_axes(states)[2][1] > LEAST_SHARE)
 
 
 def _principal(settled: Tensor) -> Plane:
@@ -118,7 +124,7 @@ def _principal(settled: Tensor) -> Plane:
         raise InputError("every orbit diverged, so there is no principal plane.\nGive plane=(i, j) or (origin, axis1, axis2).")
     states = settled[:: max(1, settled.numel() // MOST_FOR_COMPONENTS)]
     center, axes, share = principal_axes(states)
-    if not share[1] > 1e-16:
+    if not share[1] > LEAST_SHARE:
         raise InputError(
             "the orbits and rest points lie on one line or point, which spans no plane.\n"
             "Give x0 that differ more, plane=(i, j), or plane=(origin, axis1, axis2)."

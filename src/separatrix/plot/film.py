@@ -93,7 +93,7 @@ def _write_gif(path: Path, pictures: Iterator[np.ndarray], fps: int, colors: int
 
 def _write_mp4(path: Path, pictures: Iterator[np.ndarray], fps: int, colors: int) -> None:
     try:
-        import imageio.v2 as imageio
+        import imageio.v2 as imageio  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise MissingExtraError("an MP4 is written by imageio, which is not installed.\npip install 'separatrix[vision]'") from None
     with imageio.get_writer(path, fps=fps) as film:

@@ -102,9 +102,8 @@ def _draw_orbits(axes: Axes, portrait: PhasePortrait) -> None:
     paths = array(portrait.orbits)
     paths = paths.reshape(len(paths), -1, 2)
     look = {"color": SERIES[0].color, "gid": "orbits", "zorder": 2}
-    look |= (
-        {"linewidth": 0.8, "alpha": 0.55} if portrait.is_flow else {"marker": ".", "markersize": 1.6, "linestyle": "", "alpha": 0.4}
-    )
+    line, dots = {"linewidth": 0.8, "alpha": 0.55}, {"marker": ".", "markersize": 1.6, "linestyle": "", "alpha": 0.4}
+    look |= line if portrait.is_flow else dots
     lines = axes.plot(paths[..., 0], paths[..., 1], rasterized=not portrait.is_flow, **look)
     lines[0].set_label("orbit" if len(lines) == 1 else "orbits")
     axes.plot(*paths[0].T, linestyle="", marker=".", markersize=3, color=SERIES[0].color, gid="starts", zorder=2)
@@ -137,22 +136,12 @@ def _draw_rest(axes: Axes, portrait: PhasePortrait) -> None:
     off = away > IN_PLANE * np.hypot(*(high - low))
     names = np.array(portrait.rest.kind)
     for number, kind in enumerate(kinds(portrait.rest)):
-        rows = inside & (names == kind)
-        label = f"{rows.sum()} × {kind}" if rows.any() else None
-        for on_plane in (True, False):
-            some = rows & (off != on_plane)
-            if some.any():
-                look = {
-                    **looks(kind, number).marks,
-                    "markersize": SIZE + 1.5,
-                    "markeredgewidth": 1.5,
-                    "alpha": 1.0 if on_plane else 0.6,
-                }
-                where = "" if on_plane else ", off the plane"
-                axes.plot(
-                    *places[some].T, linestyle="", gid=kind, label=label and f"{label}{where}", zorder=6, clip_on=False, **look
-                )
-                label = None if on_plane and not (rows & off).any() else label
+        look = {**looks(kind, number).marks, "linestyle": "", "markersize": SIZE + 1.5, "markeredgewidth": 1.5, "zorder": 6}
+        for rows, alpha, where in ((~off, 1.0, ""), (off, 0.6, ", off the plane")):
+            shown = rows & inside & (names == kind)
+            if shown.any():
+                label = f"{shown.sum()} × {kind}{where}"
+                axes.plot(*places[shown].T, gid=kind, label=label, alpha=alpha, clip_on=False, **look)
 
 
 @styled
