@@ -1,5 +1,6 @@
 """What each layer of a network gives, one after the other, as the network is run once."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,58 +18,71 @@ Keep = Callable[[str, Tensor], None]
 
 
 def run_layers(model: nn.Module, x: Tensor, names: Sequence[str] | None, keep: Keep) -> None:
-    """Run the model's twin on x, (items, …), calling keep(name, output) for each layer as it is left, and for the output.
+    """Run the model's twin on x, (items, …), calling keep(name, output) for each layer as it is left, and for the model's output.
 
-    A layer that is called again is told apart by the number of its call: "block (2)".
+    A layer that is called again is told apart by the number of its call: "block:2". What is kept must be copied: a later layer
+    may write over it.
 
     Args:
         names: as in `model.named_modules()`. Default: the model's children, containers opened, those that change nothing left out.
 
     Raises:
-        InputError: there is no such layer.
-        UnsupportedModuleError: a layer is compiled to TorchScript, and cannot be listened to.
+        InputError: there is no such layer, or the model refuses x.
+        UnsupportedModuleError: a layer is compiled to TorchScript, or the model gives no real tensor.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     copy = twin(model, dtype=x.dtype, device=x.device)
-    layers = _named(copy, names)
-    calls: dict[str, int] = {}
+    calls: Counter[str] = Counter()
     last: list[Tensor] = []
-    for name, layer in layers.items():
+
+    def listened(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def listening(*arguments: Any, **named: Any) -> Any:
+            value = forward(*arguments, **named)
+            output = _floating(value)
+            if output is not None:
+                calls[name] += 1
+                last[:] = [output]
+                keep(name if calls[name] == 1 else f"{name}:{calls[name]}", output)
+            return value
+
+        return listening
+
+    for name, layer in _named(copy, names).items():
         if isinstance(layer, torch.jit.ScriptModule):
             raise UnsupportedModuleError(f"{name} is TorchScript, which cannot be listened to.\nPass the nn.Module itself.")
-
-        def told(value: Any, name: str = name) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            output = first_tensor(value)
-            last[:] = [output]
-            keep(name if calls[name] == 1 else f"{name} ({calls[name]})", output)
-
-        layer.__dict__["forward"] = _listened(layer.forward, told)  # the twin's own: the user's module is another object
-    output = first_tensor(copy(x))
+        layer.__dict__["forward"] = listened(name, layer.forward)  # the twin's own: the user's module is another object
+    output = _floating(_guarded(copy, x))
+    if output is None:
+        raise UnsupportedModuleError(f"{type(model).__name__} gives no floating-point tensor, so there is nothing to draw.")
     if not last or last[0] is not output:
         keep("output", output)
 
 
-def _listened(forward: Callable[..., Any], told: Callable[[Any], None]) -> Callable[..., Any]:
-    def listened(*arguments: Any, **named: Any) -> Any:
-        value = forward(*arguments, **named)
-        told(value)
-        return value
-
-    return listened
+def _guarded(model: nn.Module, x: Tensor) -> Any:
+    try:
+        return model(x)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if isinstance(error, InputError | UnsupportedModuleError):
+            raise
+        told = (str(error).strip().splitlines() or ["no message"])[0][:200]
+        raise InputError(
+            f"{type(model).__name__} failed on inputs of shape {tuple(x.shape)}: {told}\n"
+            "Pass x0 of shape (rows, columns, …) with, after the first two axes, one input as the model takes it."
+        ) from error
 
 
 def _named(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Module]:
     if names is None:
         return {name: layer for name, layer in _opened(model, "") if not isinstance(layer, UNCHANGING)}
-    known = dict(model.named_modules())
+    known = {name: layer for name, layer in model.named_modules() if name}
     for name in names:
-        if name not in known or not name:
-            listed = ", ".join([other for other in known if other][:MOST_NAMED]) or "none"
-            raise InputError(f"there is no layer {name!r}; the first are {listed}.")
+        if name not in known:
+            raise InputError(f"there is no layer {name!r}; the first are {', '.join(list(known)[:MOST_NAMED]) or 'none'}.")
     return {name: known[name] for name in names}
 
 
 def _opened(model: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
+    """Children, and those of children that only hold others."""
     found: list[tuple[str, nn.Module]] = []
     for name, child in model.named_children():
         path = f"{prefix}.{name}" if prefix else name
@@ -76,12 +90,9 @@ def _opened(model: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def first_tensor(value: Any) -> Tensor:
-    """An output, or the first tensor of several."""
-    while isinstance(value, tuple | list) and len(value):
-        value = value[0]
-    if isinstance(value, dict) and value:
-        return first_tensor(next(iter(value.values())))
-    if not isinstance(value, Tensor):
-        raise UnsupportedModuleError(f"a layer gives a {type(value).__name__}, no tensor.\nName the layers to be seen: layers=[…].")
-    return value
+def _floating(value: Any) -> Tensor | None:
+    """The first floating-point tensor in what a module returns."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else None
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return next((found for part in parts if (found := _floating(part)) is not None), None)

@@ -13,7 +13,7 @@ from separatrix.analysis.guesses import default_guesses
 from separatrix.analysis.manifolds import Window, manifolds
 from separatrix.analysis.nullclines import zero_lines
 from separatrix.analysis.plane import Plane, plane_of, spans_plane
-from separatrix.errors import InputError
+from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import Front, begin, check_seed, check_system_type, check_whole, watched_count
 from separatrix.flow import Flow
 from separatrix.result import Result, Status
@@ -225,6 +225,11 @@ def _check(system: System, *, resolution: int, steps: int, settle: int, seed: in
         raise InputError(
             f"a plane needs 2 numbers but the state of this {type(system).__name__} has {system.dim}.\n"
             "Draw sx.orbit_diagram, or its trajectory over time."
+        )
+    if system.batch_shape:
+        raise ShapeError(
+            f"this is a batch of systems: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
+            "Draw one of them at a time: system.at(…), or one sequence of inputs."
         )
     for name, value, least in (("resolution", resolution, 2), ("steps", steps, 1), ("settle", settle, 0)):
         check_whole(name, value)

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from separatrix.analysis.flow_map import FlowMap
 from separatrix.errors import InputError, MissingExtraError
 from separatrix.evolve import watched_count
-from separatrix.plot.flow_map import draw_dots, draw_sheet, seen_as, view
+from separatrix.plot.flow_map import draw_dots, draw_sheet, named, seen_as, view
 from separatrix.plot.runs import array
 from separatrix.plot.style import NOTE, canvas, styled
 
@@ -67,7 +67,7 @@ def _picture(flow: FlowMap, layer: int, share: float, size: float, dpi: int, tit
     center, reach = _between(center, center_after, share), _between(reach, reach_after, share)
     axes.set(xlim=(center[0] - reach, center[0] + reach), ylim=(center[1] - reach, center[1] + reach), aspect="equal")
     axes.set(xticks=[], yticks=[])
-    axes.set_title(": ".join(part for part in (title, flow.names[nearest]) if part))
+    axes.set_title(": ".join(part for part in (title, named(flow, nearest)) if part))
     axes.set_xlabel(seen_as(flow, nearest), **NOTE)
     canvas_of = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)

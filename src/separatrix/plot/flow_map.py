@@ -43,7 +43,7 @@ def draw_layer(axes: Axes, flow: FlowMap, layer: int, *, points: bool = True, ti
         axis.set_major_locator(MaxNLocator(4))
     axes.grid(False)
     if title:
-        axes.set_title(flow.names[layer])
+        axes.set_title(named(flow, layer))
     axes.set_xlabel(seen_as(flow, layer), **NOTE)
 
 
@@ -91,6 +91,12 @@ def view(flow: FlowMap, layer: int) -> tuple[np.ndarray, float]:
     low, high = (places.min(0), places.max(0)) if len(places) else (np.zeros(2), np.ones(2))
     reach = (0.5 + MARGIN) * (high - low).max()
     return (low + high) / 2, reach if reach > 0 else 1.0
+
+
+def named(flow: FlowMap, layer: int) -> str:
+    """A layer's name; of one that has but a number, "layer 3"."""
+    name = flow.names[layer]
+    return f"layer {name}" if name[0].isdigit() else name
 
 
 def seen_as(flow: FlowMap, layer: int) -> str:

@@ -119,7 +119,7 @@ def _draw_nullclines(axes: Axes, portrait: PhasePortrait, names: tuple[str, str]
 def _draw_manifolds(axes: Axes, portrait: PhasePortrait) -> None:
     flat = portrait.axes.shape[1] == 2
     drawn = (
-        ("unstable manifold", portrait.unstable, {"color": SERIES[3].color, "linestyle": SERIES[3].line, "linewidth": 1.7}),
+        ("unstable manifold", portrait.unstable, {"color": SERIES[3].color, "linestyle": SERIES[3].line, "linewidth": 1.4}),
         ("separatrix (stable manifold)" if flat else "stable manifold", portrait.stable, {"color": INK, "linewidth": 2.2}),
     )
     for name, curves, look in drawn:
