@@ -177,7 +177,7 @@ def test_a_system_carries_its_sheet_in_steps():
     torch.testing.assert_close(flow.images[3], SHEET @ torch.linalg.matrix_power(weight, 6).mT, rtol=1e-12, atol=1e-13)
     areas = torch.linalg.det(weight).abs() ** torch.tensor([0.0, 2, 4, 6], dtype=torch.float64)
     wanted = areas[:, None, None].expand(4, 10, 8)
-    torch.testing.assert_close(flow.area, wanted, rtol=1e-9, atol=0)  # cells 10⁵ times as long as thick: five digits are lost
+    torch.testing.assert_close(flow.area, wanted, rtol=1e-7, atol=0)  # rounding of the corners, × how thin a cell is
 
 
 def test_a_sheet_begins_about_the_initial_state_of_a_system():
