@@ -184,6 +184,10 @@ def test_a_sheet_begins_about_the_initial_state_of_a_system():
     flow = sx.flow_map(sx.classic.lorenz63(), steps=3, align=False)
     assert flow.batch == (41, 41) and flow.widths == (3, 3, 3, 3)
     assert int((flow.codes != Status.OK).sum()) == 0
+    assert sx.flow_map(sx.classic.lorenz63()).names[-1] == "step 200"  # 2 units of its time
+    assert sx.flow_map(sx.classic.henon()).names[-1] == "step 8"
+    assert sx.flow_map(sx.classic.henon(), steps=24).names[:3] == ("step 0", "step 3", "step 6")
+    assert sx.flow_map(sx.classic.logistic()).batch == (41,)
 
 
 def test_inputs_that_diverge_are_told_and_left_out():

@@ -275,8 +275,12 @@ def test_float32_states_give_a_float32_portrait():
         ({"resolution": 1}, "resolution is 1"),
         ({"steps": 0}, "steps is 0"),
         ({"settle": -1}, "settle is -1"),
-        ({"low": (0, 0, 0)}, "low has 3 numbers"),
+        ({"low": (0, 0, 0)}, "low is (0, 0, 0); a corner of the window is two finite numbers"),
         ({"low": (0, math.nan)}, "finite"),
+        ({"high": 3}, "high is 3"),
+        ({"high": "ab"}, "high is 'ab'"),
+        ({"x0": "ab"}, "cannot be read as numbers"),
+        ({"guesses": torch.zeros(0, 3)}, "no guesses"),
         ({"low": (1, 0), "high": (1, 1)}, "the window is empty"),
         ({"n": -1}, "counted from 0"),
         ({"seed": -1}, "seed is -1"),
@@ -287,6 +291,16 @@ def test_bad_input_is_told_in_one_line(options, told):
         sx.phase_portrait(linear_flow([[-1.0, 0, 0], [0, -1, 0], [1, 0, -1]]), **options)
     assert told in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
+
+
+def test_a_plane_may_be_a_tensor():
+    system = linear_flow([[-1.0, 0, 0], [0, -1, 0], [1, 0, -1]])
+    one, other = (
+        sx.phase_portrait(system, plane=plane, **SQUARE) for plane in (torch.eye(3)[[2, 0, 1]], ((0, 0, 1), (1, 0, 0), (0, 1, 0)))
+    )
+    torch.testing.assert_close(one.field, other.field, rtol=0, atol=0)
+    with pytest.raises(sx.HorizonError, match="n is 9"):
+        sx.phase_portrait(sx.Recurrent(nn.RNN(3, 2), torch.zeros(5, 3)), n=9)
 
 
 def test_what_has_no_plane_is_refused():

@@ -19,7 +19,8 @@ from separatrix.system import System
 from separatrix.wording import counted, plain
 
 ACROSS = 41  # states along each side of a default sheet
-STEPS = 8  # of a default run
+SHOWN = 8  # pictures of a default run of a system, besides the first
+TIME = 2  # that a flow takes for them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -117,9 +118,9 @@ def flow_map(
     model: System | nn.Module,
     x0: Tensor | None = None,
     *,
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str] | str | None = None,
     steps: int | None = None,
-    every: int = 1,
+    every: int | None = None,
     points: Tensor | None = None,
     classes: Tensor | None = None,
     align: bool = True,
@@ -132,11 +133,11 @@ def flow_map(
         model: an `nn.Module`, run once through a twin, which listens to its layers; or any System.
         x0: inputs, (*batch, *input) for a module, states (*batch, dim) for a system. As a grid, (rows, columns, …), it is a sheet
             with areas and folds: `sx.grid((-1, -1), (1, 1), (41, 41))`, or `origin + sx.grid(…) @ axes` in a wider space.
-            Default, of a system: 41 × 41 states, its first two numbers within 1 of the initial state.
+            Default, of a system: 41 × 41 states, its first two numbers within 1 of the initial state; 41 of a single number.
         layers: names as in `model.named_modules()`, shown in the order of their calls. Default: the model's children, with
             Sequential and ModuleList opened, without those that only pass on (dropout, flatten).
-        steps: of a system. Default: 8, or all that it can take.
-        every: show one step in so many.
+        steps: of a system. Default: 8, or 2 units of a flow's time, or all that it can take.
+        every: show one step in so many. Default: so that 8 are shown, or all of fewer.
         points: data to carry along in the same axes, (items, *input).
         classes: their classes, (items), whole numbers.
         align: turn each picture onto the one before.
@@ -152,13 +153,14 @@ def flow_map(
         UnsupportedModuleError: neither a module nor a system, or a layer that gives no tensor.
 
     Limits: principal components are those of the inputs shown, not of the data. A wide layer's picture is a shadow: it may overlap
-        itself where the layer does not fold, so `flipped` counts folds of the picture. Its SVD costs inputs² × width.
+        itself where the layer does not fold, so `flipped` counts folds of the picture. It costs inputs × width × the smaller
+        of both.
     Source: images of the input plane as Hauser & Ray 2017, NeurIPS 30; Procrustes as Schönemann 1966, Psychometrika 31, 1.
     """
     check_seed(seed)
-    check_whole("every", every)
-    if every < 1:
+    if every is not None and check_whole("every", every) < 1:
         raise InputError(f"every is {every}; it shows one step in so many, so it is at least 1.")
+    layers = [layers] if isinstance(layers, str) else layers
     if isinstance(model, System):
         if layers is not None:
             raise InputError("layers were named, but a System has steps.\nPass steps=…, or the nn.Module itself.")
@@ -190,9 +192,9 @@ def _default_sheet(system: System, seed: int) -> Tensor:
     start = begin(system, seed=seed).x
     if start.ndim > 1:
         raise ShapeError(f"this is a batch of systems, {tuple(start.shape[:-1])}.\nPass one of them, or x0.")
-    sheet = start.expand(ACROSS, ACROSS, -1).clone()
-    kept = min(2, system.dim)
-    sheet[..., :kept] += grid((-1,) * 2, (1,) * 2, (ACROSS,) * 2).to(sheet)[..., :kept]
+    axes = min(2, system.dim)
+    sheet = start.expand(*(ACROSS,) * axes, -1).clone()
+    sheet[..., :axes] += grid((-1,) * axes, (1,) * axes, (ACROSS,) * axes).to(sheet)
     return sheet
 
 
@@ -233,11 +235,14 @@ def _points(points: Any, classes: Any, inputs: Tensor) -> tuple[Tensor | None, T
     return dots, labels.long().cpu()
 
 
-def _run_steps(system: System, x: Tensor, frames: "_Frames", steps: int | None, every: int, progress: bool) -> None:
-    steps = min(STEPS * every, system.horizon or STEPS * every) if steps is None else steps
+def _run_steps(system: System, x: Tensor, frames: "_Frames", steps: int | None, every: int | None, progress: bool) -> None:
+    if steps is None:
+        wanted = SHOWN * (every or max(1, round(TIME / SHOWN / system.dt)))
+        steps = wanted if system.horizon is None else min(wanted, system.horizon)
     check_steps(system, steps=steps)
     if steps < 1:
         raise InputError(f"steps is {steps}; it is at least 1.")
+    every = every or max(1, steps // SHOWN)
     front = begin(system, x)
     frames.add("step 0", front.x)
     for tick in watched_count(steps // every, "steps", progress):

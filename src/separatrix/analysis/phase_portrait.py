@@ -1,5 +1,6 @@
 """Phase portraits: the field on a plane of the state space, its nullclines, orbits, rest points and separatrices."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -157,17 +158,17 @@ def phase_portrait(
         HorizonError: the system has no step n.
         ShapeError: an axis of another width than the state's, or a batch of systems.
 
-    Limits: nullclines thinner than the grid are missed, and so are rest points that no guess leads to. Manifolds begin 1e-4 windows
+    Limits: nullclines thinner than the grid are missed, and zeros at which no sign changes; so are rest points that no guess leads to. Manifolds begin 1e-4 windows
         from their saddle, with an error of the square of that, and are drawn where they are curves: in the plane, or where a saddle
         has one unstable (or one stable) direction. A map's stable ones need inverse images, and end where there are none.
     Source: Strogatz 2015, Nonlinear Dynamics and Chaos, ch. 6; manifolds as Parker & Chua 1989, Practical Numerical Algorithms
         for Chaotic Systems, ch. 6.
     """
     _check(system, resolution=resolution, steps=steps, settle=settle, seed=seed)
+    low, high = _corner("low", low), _corner("high", high)
     _check_window(low, high)
-    x0 = default_guesses(system, ORBITS, seed) if x0 is None else torch.as_tensor(x0)
-    front = begin(system, x0, seed=seed)
-    near = default_guesses(system, GUESSES, seed).to(front.x) if guesses is None else torch.as_tensor(guesses)
+    front = begin(system, default_guesses(system, ORBITS, seed) if x0 is None else x0, seed=seed)
+    near = default_guesses(system, GUESSES, seed).to(front.x) if guesses is None else guesses
     rest = fixed_points(system, near, n=n, seed=seed)
     problem = Problem.of(front.system, n, 1)
     orbits, codes = _orbits(problem, front.x, steps, settle, progress)
@@ -237,15 +238,23 @@ def _check(system: System, *, resolution: int, steps: int, settle: int, seed: in
             raise InputError(f"{name} is {value}; it is at least {least}.")
 
 
-def _check_window(low: Sequence[float] | None, high: Sequence[float] | None) -> None:
-    for name, corner in (("low", low), ("high", high)):
-        if corner is not None and len(corner) != 2:
-            raise InputError(f"{name} has {len(corner)} numbers; a corner of the window has 2.")
-        if corner is not None and not torch.isfinite(torch.tensor([float(value) for value in corner])).all():
-            raise InputError(f"{name} is {tuple(corner)}; a corner of the window is finite.")
+def _corner(name: str, corner: Any) -> tuple[float, ...] | None:
+    """A corner of the window as two numbers of Python's own."""
+    if corner is None:
+        return None
+    try:
+        numbers = tuple(float(value) for value in corner)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 2 or not all(map(math.isfinite, numbers)):
+        raise InputError(f"{name} is {corner!r}; a corner of the window is two finite numbers.")
+    return numbers
+
+
+def _check_window(low: tuple[float, ...] | None, high: tuple[float, ...] | None) -> None:
     for a, b in zip(low or (), high or (), strict=False):
         if not a < b:
-            raise InputError(f"the window is empty: it goes from {float(a):g} to {float(b):g}.\nGive low below high.")
+            raise InputError(f"the window is empty: it goes from {a:g} to {b:g}.\nGive low below high.")
 
 
 def _orbits(problem: Problem, x: Tensor, steps: int, settle: int, progress: bool) -> tuple[Tensor, Tensor]:
@@ -276,17 +285,14 @@ def _kept(orbits: Tensor) -> Tensor:
 
 
 def _window(
-    orbits: Tensor, points: Tensor, low: Sequence[float] | None, high: Sequence[float] | None
+    orbits: Tensor, points: Tensor, low: tuple[float, ...] | None, high: tuple[float, ...] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The corners asked for; else those of the orbits that do not diverge, and of the rest points within one such range."""
     kept = _kept(orbits).flatten(0, 1)
     kept = kept if len(kept) else torch.cat([orbits[0].reshape(-1, 2), points])
     ends = [_range(kept[:, axis], points[:, axis]) for axis in (0, 1)]
-    bottom = tuple(float(a) for a in low) if low is not None else tuple(end[0] for end in ends)
-    top = tuple(float(b) for b in high) if high is not None else tuple(end[1] for end in ends)
-    for a, b in zip(bottom, top, strict=True):
-        if not a < b:
-            raise InputError(f"the window is empty: it goes from {a:g} to {b:g}.\nGive both low and high.")
+    bottom, top = low or tuple(end[0] for end in ends), high or tuple(end[1] for end in ends)
+    _check_window(bottom, top)
     return bottom, top
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,8 @@ from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import check_whole
 
 PARALLEL = 1e-6  # sine of the angle below which two axes span no plane
-LEAST_SHARE = 1e-16  # of the variance along the second axis: below, states lie on a line
+SMALL = 256  # states, or numbers in one, up to which principal axes are found by SVD
+LEAST_SHARE = 1e-15  # of the variance along the second axis: below, states lie on a line
 MOST_FOR_COMPONENTS = 10_000_000  # numbers of the states that a principal plane is taken of
 
 Spec = str | Sequence[int] | Sequence[Tensor]
@@ -60,6 +62,7 @@ def plane_of(spec: Any, like: Tensor, settled: Tensor) -> Plane:
     dim = like.shape[-1]
     if dim < 2:
         raise InputError(f"a plane needs 2 numbers but this state has {dim}.\nDraw an orbit_diagram, or its orbits over time.")
+    spec = spec.tolist() if isinstance(spec, Tensor | np.ndarray) else spec
     if isinstance(spec, str):
         if spec != "principal":
             raise InputError(f"plane is {spec!r}; it is 'principal', two numbers (i, j), or (origin, axis1, axis2).")
@@ -140,11 +143,24 @@ def principal_axes(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     center = states.mean(0)
     spread = torch.cat([states - center, torch.zeros_like(states[:1]).expand(2, -1)])
-    _, sizes, rows = torch.linalg.svd(spread, full_matrices=False)
-    rows = rows[:2]
+    rows, variance = _by_svd(spread) if min(spread.shape) <= SMALL else _by_gram(spread)
     signs = rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
-    variance = sizes.square()
-    return center, rows * signs, variance[:2] / variance.sum().clamp(min=torch.finfo(states.dtype).tiny)
+    return center, rows * signs, variance / spread.square().sum().clamp(min=torch.finfo(states.dtype).tiny)
+
+
+def _by_svd(spread: Tensor) -> tuple[Tensor, Tensor]:
+    """The two leading right singular vectors, as rows, and their values squared."""
+    _, sizes, rows = torch.linalg.svd(spread, full_matrices=False)
+    return rows[:2], sizes[:2].square()
+
+
+def _by_gram(spread: Tensor) -> tuple[Tensor, Tensor]:
+    """The same from the products of rows, or of columns, whichever are fewer: faster by far, with half of the digits."""
+    wide = spread.shape[1] > spread.shape[0]
+    values, vectors = torch.linalg.eigh(spread @ spread.mT if wide else spread.mT @ spread)
+    leading = vectors[:, -2:].flip(1)
+    columns = torch.linalg.qr(spread.mT @ leading)[0] if wide else leading
+    return columns.mT, values[-2:].flip(0).clamp(min=0)
 
 
 def state_label(i: int) -> str:
