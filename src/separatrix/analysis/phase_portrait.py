@@ -158,9 +158,10 @@ def phase_portrait(
         HorizonError: the system has no step n.
         ShapeError: an axis of another width than the state's, or a batch of systems.
 
-    Limits: nullclines thinner than the grid are missed, and zeros at which no sign changes; so are rest points that no guess leads to. Manifolds begin 1e-4 windows
-        from their saddle, with an error of the square of that, and are drawn where they are curves: in the plane, or where a saddle
-        has one unstable (or one stable) direction. A map's stable ones need inverse images, and end where there are none.
+    Limits: nullclines thinner than the grid are missed, and zeros at which no sign changes; so are rest points that no guess leads
+        to. States of more than 2,000 numbers are refused. Manifolds begin 1e-4 windows from their saddle, with an
+        error of the square of that, and are drawn where they are curves: in the plane, or where a saddle has one unstable (or one
+        stable) direction. A map's stable ones need inverse images, and end where there are none.
     Source: Strogatz 2015, Nonlinear Dynamics and Chaos, ch. 6; manifolds as Parker & Chua 1989, Practical Numerical Algorithms
         for Chaotic Systems, ch. 6.
     """
@@ -178,13 +179,9 @@ def phase_portrait(
         more = chosen.states(grid(low, high, (COARSE, COARSE)).to(front.x)).reshape(-1, system.dim)
         rest = fixed_points(system, torch.cat([near, more]), n=n, seed=seed)
     first, second = (torch.linspace(a, b, resolution).to(front.x) for a, b in zip(low, high, strict=True))
-    places = torch.stack(torch.meshgrid(first, second, indexing="ij"), dim=-1)
-    velocity = problem.residual(chosen.states(places))
-    velocity = velocity.where(torch.isfinite(velocity).all(-1, keepdim=True), torch.nan)
-    nullclines = [_nullcline(problem, chosen, axis, first, second, velocity) for axis in (0, 1)]
-    window = Window(chosen.places, (places[0, 0] + places[-1, -1]) / 2, places[-1, -1] - places[0, 0])
+    corner, opposite = torch.stack([first[0], second[0]]), torch.stack([first[-1], second[-1]])
+    window = Window(chosen.places, (corner + opposite) / 2, opposite - corner)
     unstable, stable = (manifolds(problem, rest, window, stable=back, steps=steps) for back in (False, True))
-    rest_places = chosen.places(rest.points)
     return PhasePortrait(
         codes=codes,
         origin=chosen.origin,
@@ -192,15 +189,11 @@ def phase_portrait(
         labels=chosen.labels,
         first=first,
         second=second,
-        field=chosen.components(velocity),
-        speed=velocity.norm(dim=-1),
-        leaving=chosen.share_outside(velocity),
-        nullcline_1=nullclines[0],
-        nullcline_2=nullclines[1],
+        **_field(problem, chosen, first, second),
         orbits=chosen.places(orbits),
         rest=rest,
-        rest_places=rest_places,
-        rest_away=(rest.points - chosen.states(rest_places)).norm(dim=-1),
+        rest_places=chosen.places(rest.points),
+        rest_away=(rest.points - chosen.states(chosen.places(rest.points))).norm(dim=-1),
         unstable=unstable.places,
         stable=stable.places,
         unstable_of=unstable.saddle,
@@ -217,6 +210,27 @@ def phase_portrait(
             "seed": seed,
         },
     )
+
+
+def _field(problem: Problem, plane: Plane, first: Tensor, second: Tensor) -> dict[str, Tensor]:
+    """The field over the grid, its speed, how much of it leaves the plane, and its nullclines."""
+    places = torch.stack(torch.meshgrid(first, second, indexing="ij"), dim=-1)
+    velocity = problem.residual(plane.states(places))
+    velocity = velocity.where(torch.isfinite(velocity).all(-1, keepdim=True), torch.nan)
+    field = plane.components(velocity)
+
+    def nullcline(axis: int) -> Tensor:
+        return zero_lines(
+            lambda at: plane.components(problem.residual(plane.states(at)))[..., axis], first, second, field[..., axis]
+        )
+
+    return {
+        "field": field,
+        "speed": velocity.norm(dim=-1),
+        "leaving": plane.share_outside(velocity),
+        "nullcline_1": nullcline(0),
+        "nullcline_2": nullcline(1),
+    }
 
 
 def _check(system: System, *, resolution: int, steps: int, settle: int, seed: int) -> None:
@@ -306,12 +320,3 @@ def _range(orbits: Tensor, points: Tensor) -> tuple[float, float]:
     if span <= NO_SPAN * max(1.0, abs(top)):
         return bottom - 1, top + 1
     return bottom - MARGIN * span, top + MARGIN * span
-
-
-def _nullcline(problem: Problem, plane: Plane, axis: int, first: Tensor, second: Tensor, velocity: Tensor) -> Tensor:
-    """Zeros of one component of the field on the plane."""
-
-    def component(places: Tensor) -> Tensor:
-        return plane.components(problem.residual(plane.states(places)))[..., axis]
-
-    return zero_lines(component, first, second, plane.components(velocity)[..., axis])
