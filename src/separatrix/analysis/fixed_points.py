@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.guesses import default_guesses
+from separatrix.analysis.homotopy import follow
 from separatrix.analysis.newton import Zeros, find_zeros
 from separatrix.analysis.stability import BORDER, kind_of
 from separatrix.errors import HorizonError, InputError, ShapeError
@@ -18,7 +19,7 @@ from separatrix.tangent import jacobian
 from separatrix.wording import counted, plain
 
 MOST_NUMBERS = 2_000  # of a state: a Jacobian is a dense matrix
-AT_ONCE = 4_000_000  # numbers of all Jacobians of one batch of guesses
+AT_ONCE = 250_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
 SLOW = 1e-3  # relative slope of ‖residual‖ below which a state that is no zero counts as a local minimum
 
 
@@ -108,6 +109,7 @@ def fixed_points(
     period: int = 1,
     tol: float = 1e-12,
     max_steps: int = 100,
+    path_steps: int = 500,
     distinct: float = 1e-6,
     count: int = 256,
     seed: int = 0,
@@ -124,6 +126,9 @@ def fixed_points(
         period: p, at least 1. Cycles whose period divides p are found too, and say so.
         tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more.
         max_steps: Newton steps at most.
+        path_steps: for each guess that Newton's method strands, most steps along a path (see Source) that leads to a zero from
+            almost every guess if states far out are brought inwards, as by a network of bounded states or a dissipative flow.
+            Every other path is followed to its second zero, since det(1 − DF) > 0 at all first ones. 0: no paths.
         distinct: points nearer than this to each other, relative to max(1, ‖x‖∞), are one.
         count: how many guesses to make where none are given.
         seed: of the guesses.
@@ -149,7 +154,7 @@ def fixed_points(
     usable = torch.isfinite(given).all(-1)
     front = begin(system, given.where(usable[..., None], 0.0), seed=seed)
     problem = Problem.of(front.system, n, period)
-    ends = _solved(problem, front.x.reshape(-1, system.dim), tol, max_steps)
+    ends = _solved(problem, front.x.reshape(-1, system.dim), tol, max_steps, path_steps)
     usable = usable.to(front.x.device).expand(front.x.shape[:-1])
     zero, broken = ends.is_zero & usable.reshape(-1), ~(usable.reshape(-1) & torch.isfinite(ends.size))
     codes = torch.where(zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
@@ -178,6 +183,7 @@ def fixed_points(
             "period": period,
             "tol": tol,
             "max_steps": max_steps,
+            "path_steps": path_steps,
             "distinct": distinct,
             "count": count if guesses is None else None,
             "seed": seed,
@@ -238,11 +244,29 @@ def is_flow(system: System) -> bool:
     return type(system).residual not in (System.residual, Iterate.residual)
 
 
-def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int) -> Zeros:
+def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int) -> Zeros:
     """The ends of all guesses, in batches whose Jacobians fit into memory."""
     pieces = x.split(max(1, AT_ONCE // x.shape[-1] ** 2))
-    ends = [find_zeros(problem.residual, problem.linearised, piece, tol=tol, max_steps=max_steps) for piece in pieces]
+    ends = [_solved_at_once(problem, piece, tol, max_steps, path_steps) for piece in pieces]
     return Zeros(*(torch.cat(parts) for parts in zip(*(vars(end).values() for end in ends), strict=True)))
+
+
+def _solved_at_once(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int) -> Zeros:
+    """Newton's method; where it strands, a path from the guess; where that is lost too, down to a minimum of ‖residual‖."""
+    residual, linearised = problem.residual, problem.linearised
+    ends = find_zeros(residual, linearised, x, tol=tol, max_steps=max_steps, patient=not path_steps)
+    stranded = ((~ends.is_zero | ends.vague) & torch.isfinite(ends.size)).nonzero()[:, 0]
+    if path_steps and len(stranded):
+        crossings = 1 + torch.arange(len(stranded), device=x.device) % 2
+        for near in follow(linearised, x[stranded], crossings, max_steps=path_steps).unbind(1):
+            met = torch.isfinite(near).all(-1)
+            found = find_zeros(residual, linearised, near[met], tol=tol, max_steps=max_steps, patient=False)
+            better = found.is_zero & (~found.vague | ~ends.is_zero[stranded[met]])
+            ends = ends.replaced(stranded[met][better], found.only(better))
+    stranded = stranded[~ends.is_zero[stranded]]
+    if len(stranded):
+        ends = ends.replaced(stranded, find_zeros(residual, linearised, ends.x[stranded], tol=tol, max_steps=max_steps, even=False))
+    return ends
 
 
 def _orbits(problem: Problem, ends: Zeros, zero: Tensor, distinct: float) -> tuple[Tensor, Tensor, Tensor]:
