@@ -9,16 +9,18 @@ from torch import Tensor
 
 from separatrix.analysis.guesses import default_guesses
 from separatrix.analysis.homotopy import follow
+from separatrix.analysis.krylov import BASIS, find_zeros_by_products, gmres, leading_eigenvalues
 from separatrix.analysis.newton import Zeros, find_zeros
 from separatrix.analysis.stability import BORDER, kind_of
 from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.evolve import begin, check_seed, check_system_type, check_whole
 from separatrix.result import Result, Status
 from separatrix.system import Derived, Driven, Frozen, Iterate, System
-from separatrix.tangent import jacobian
+from separatrix.tangent import jacobian, pushforward
 from separatrix.wording import counted, plain
 
-MOST_NUMBERS = 2_000  # of a state: a Jacobian is a dense matrix
+MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; above, only its products with vectors are
+LEADING = 6  # eigenvalues of such a state
 AT_ONCE = 250_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
 SLOW = 1e-3  # relative slope of ‖residual‖ below which a state that is no zero counts as a local minimum
 
@@ -33,9 +35,12 @@ class FixedPoints(Result):
     Args:
         points: (point, dim); of a cycle, one of its states.
         residuals: (point), ‖F^p(x) − x‖∞, or the largest component of a flow's field.
-        multipliers: (point, dim), complex, |μ| descending: eigenvalues of DF^p; of a flow, exp(λ dt) with λ those of its field.
-        rates: (point, dim), nats per unit time: ln|μ| / (p dt); of a flow, Re λ.
-        frequencies: (point, dim), radians per unit time: arg μ / (p dt); of a flow, Im λ.
+        errors: (point), how far rounding may have moved the point, ‖ |DF^p − 1|⁻¹ ε (|x| + |DF^p − 1| |x|) ‖∞ to first order; inf
+            where the matrix is singular, as on a line of rest points.
+        multipliers: (point, eigenvalue), complex, |μ| descending: eigenvalues of DF^p; of a flow, exp(λ dt) with λ those of its
+            field. All of them; of states of more than 2,000 numbers the leading 6.
+        rates: (point, eigenvalue), nats per unit time: ln|μ| / (p dt); of a flow, Re λ.
+        frequencies: (point, eigenvalue), radians per unit time: arg μ / (p dt); of a flow, Im λ.
         kind: (point), "stable node", "saddle with 1 unstable direction", …; "undecided" where an eigenvalue is too near the border.
         minimal_period: (point), the smallest number of steps after which the state returns; 1 for a rest point.
         cycles: (point, phase, dim), the p states of each cycle, the first of them being the point.
@@ -49,6 +54,7 @@ class FixedPoints(Result):
 
     points: Tensor
     residuals: Tensor
+    errors: Tensor
     multipliers: Tensor
     rates: Tensor
     frequencies: Tensor
@@ -64,9 +70,10 @@ class FixedPoints(Result):
     layout: ClassVar[dict[str, str]] = {
         "points": "point dim",
         "residuals": "point",
-        "multipliers": "point dim",
-        "rates": "point dim",
-        "frequencies": "point dim",
+        "errors": "point",
+        "multipliers": "point eigenvalue",
+        "rates": "point eigenvalue",
+        "frequencies": "point eigenvalue",
         "minimal_period": "point",
         "cycles": "point phase dim",
         "found_by": "point",
@@ -79,14 +86,21 @@ class FixedPoints(Result):
 
     @property
     def eigenvalues(self) -> Tensor:
-        """Rates and frequencies as complex numbers λ, per unit time, shape (point, dim): of a flow, its field's eigenvalues."""
+        """Rates and frequencies as complex numbers λ, per unit time, shape (point, eigenvalue): of a flow, its field's eigenvalues."""
         return torch.complex(self.rates, self.frequencies)
+
+    @property
+    def isolated(self) -> Tensor:
+        """Whether a point's place is known to better than `distinct`, shape (point): not on a line of rest points, nor in a flat."""
+        return self.errors <= self.settings["distinct"] * self.points.abs().amax(-1).clamp(min=1)
 
     def summary(self) -> str:
         """How many points of which kind, and what became of the guesses."""
         kinds = ", ".join(f"{number} × {kind}" for kind, number in Counter(self.kind).items())
         noun = "point" if self.cycles.shape[1] == 1 else "orbit"
         lines = [f"{counted(len(self.points), noun)}{f': {kinds}' if kinds else ''}"]
+        if loose := int((~self.isolated).sum()):
+            lines.append(f"{counted(loose, noun)} not isolated: on a line of such, or where all is flat to rounding")
         if len(self.slow):
             least = plain(float(self.slow_residuals.min()))
             lines.append(f"{counted(len(self.slow), 'slow point')}, not_converged; the smallest residual is {least}")
@@ -167,6 +181,7 @@ def fixed_points(
         codes=codes.reshape(front.x.shape[:-1]),
         points=ends.x[chosen][order],
         residuals=ends.size[chosen][order],
+        errors=stability.errors[order],
         multipliers=stability.multipliers[order],
         rates=stability.rates[order],
         frequencies=stability.frequencies[order],
@@ -222,6 +237,23 @@ class Problem(NamedTuple):
         after, rows = self.system.pushforward(x, identity.expand(len(x), -1, -1))
         return after - x, rows.mT - identity
 
+    def pushed(self, x: Tensor, v: Tensor) -> Tensor:
+        """The residual's Jacobian along one tangent each, (items, dim)."""
+        if self.is_flow:
+            return pushforward(self.residual, x, v[:, None])[1][:, 0]
+        return self.system.pushforward(x, v[:, None])[1][:, 0] - v
+
+    def leading(self, points: Tensor) -> Tensor:
+        """The leading eigenvalues at each point: of a flow's field those of largest real part, else the largest multipliers."""
+        shift, which = (0.0, "LR") if self.is_flow else (1.0, "LM")
+        products = [lambda v, x=x[None]: self.pushed(x, v[None])[0] + shift * v for x in points]
+        return torch.stack([leading_eigenvalues(product, points[0], LEADING, which, seed=0) for product in products])
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the state has too many numbers for a dense Jacobian."""
+        return self.step.dim > MOST_NUMBERS
+
     @property
     def time(self) -> float:
         """The time after which a state returns."""
@@ -229,12 +261,13 @@ class Problem(NamedTuple):
 
 
 class Stability(NamedTuple):
-    """Eigenvalues of several points, |μ| descending, and the kinds they make."""
+    """Eigenvalues of several points, |μ| descending, the kinds they make, and how well the points are placed."""
 
     multipliers: Tensor
     rates: Tensor
     frequencies: Tensor
     kind: list[str]
+    errors: Tensor
 
 
 def is_flow(system: System) -> bool:
@@ -246,7 +279,7 @@ def is_flow(system: System) -> bool:
 
 def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int) -> Zeros:
     """The ends of all guesses, in batches whose Jacobians fit into memory."""
-    pieces = x.split(max(1, AT_ONCE // x.shape[-1] ** 2))
+    pieces = x.split(max(1, AT_ONCE // (x.shape[-1] * (BASIS if problem.is_wide else x.shape[-1]))))
     ends = [_solved_at_once(problem, piece, tol, max_steps, path_steps) for piece in pieces]
     return Zeros(*(torch.cat(parts) for parts in zip(*(vars(end).values() for end in ends), strict=True)))
 
@@ -254,12 +287,16 @@ def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps:
 def _solved_at_once(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int) -> Zeros:
     """Newton's method; where it strands, a path from the guess; where that is lost too, down to a minimum of ‖residual‖."""
     residual, linearised = problem.residual, problem.linearised
+    if problem.is_wide:
+        return find_zeros_by_products(residual, problem.pushed, x, tol=tol, max_steps=max_steps)
     ends = find_zeros(residual, linearised, x, tol=tol, max_steps=max_steps, patient=not path_steps)
     stranded = ((~ends.is_zero | ends.vague) & torch.isfinite(ends.size)).nonzero()[:, 0]
     if path_steps and len(stranded):
         crossings = 1 + torch.arange(len(stranded), device=x.device) % 2
         for near in follow(linearised, x[stranded], crossings, max_steps=path_steps).unbind(1):
             met = torch.isfinite(near).all(-1)
+            if not met.any():
+                break
             found = find_zeros(residual, linearised, near[met], tol=tol, max_steps=max_steps, patient=False)
             better = found.is_zero & (~found.vague | ~ends.is_zero[stranded[met]])
             ends = ends.replaced(stranded[met][better], found.only(better))
@@ -316,28 +353,48 @@ def _minimal_period(cycles: Tensor, distinct: float) -> Tensor:
 
 
 def _stability(problem: Problem, points: Tensor) -> Stability:
-    border = BORDER[points.dtype]
+    """The eigenvalues at each point; of a wide system the leading ones."""
     if not len(points):
         none = torch.zeros_like(points, dtype=torch.float64)
-        return Stability(none.to(torch.complex128), none, none, [])
-    matrix = problem.linearised(points)[1].double()
+        return Stability(none.to(torch.complex128), none, none, [], none[:, 0])
+    border, dim = BORDER[points.dtype], points.shape[-1]
+    if problem.is_wide:
+        values, errors = problem.leading(points), _errors_by_products(problem, points)
+    else:
+        matrix = problem.linearised(points)[1].double()
+        values, errors = torch.linalg.eigvals(matrix), _errors(matrix, points)
+        values = values if problem.is_flow else torch.linalg.eigvals(matrix + torch.eye(dim, dtype=matrix.dtype, device=matrix.device))
     if problem.is_flow:
-        values = torch.linalg.eigvals(matrix)
         values = values.gather(-1, values.real.argsort(dim=-1, descending=True, stable=True))
         size = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-        kind = [kind_of(one.real, one.imag, border) for one in values / size]
-        return Stability((values * problem.time).exp(), values.real.clone(), values.imag.clone(), kind)
-    values = torch.linalg.eigvals(matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device))
+        kind = [kind_of(one.real, one.imag, border, dim) for one in values / size]
+        return Stability((values * problem.time).exp(), values.real.clone(), values.imag.clone(), kind, errors)
     values = values.gather(-1, values.abs().argsort(dim=-1, descending=True, stable=True))
     growth, angle = values.abs().log(), values.angle()
     turning = values.imag / values.abs().clamp(min=torch.finfo(torch.float64).tiny)
-    kind = [kind_of(one, turn, border) for one, turn in zip(growth, turning, strict=True)]
-    return Stability(values, growth / problem.time, angle / problem.time, kind)
+    kind = [kind_of(one, turn, border, dim) for one, turn in zip(growth, turning, strict=True)]
+    return Stability(values, growth / problem.time, angle / problem.time, kind, errors)
+
+
+def _errors(matrix: Tensor, points: Tensor) -> Tensor:
+    """What rounding in the residual moves a point by, to first order: ‖ |J⁻¹| ε (|x| + |J| |x|) ‖∞."""
+    inverse, failed = torch.linalg.inv_ex(matrix)
+    size = points.double().abs()
+    rounding = torch.finfo(points.dtype).eps * (size + (matrix.abs() @ size[..., None])[..., 0])
+    moved = (inverse.abs() @ rounding[..., None])[..., 0].amax(-1)
+    return torch.where((failed == 0) & torch.isfinite(moved), moved, torch.inf)
+
+
+def _errors_by_products(problem: Problem, points: Tensor) -> Tensor:
+    """The same with one random choice of rounding's signs in place of all: |J⁻¹ (± ε |x|)|, an estimate."""
+    signs = torch.randint(0, 2, points.shape, generator=torch.Generator().manual_seed(0)).to(points) * 2 - 1
+    rounding = torch.finfo(points.dtype).eps * points.abs().amax(-1, keepdim=True) * signs
+    return gmres(lambda v: problem.pushed(points, v), rounding).abs().amax(-1).double()
 
 
 def _sensitivity(problem: Problem, system: System, points: Tensor, n: int) -> Tensor | None:
     """∂x*/∂u at each point, by the implicit function theorem on F(x, u) = x."""
-    if not isinstance(system, Driven) or problem.is_flow or problem.period > 1 or not len(points):
+    if not isinstance(system, Driven) or problem.is_flow or problem.is_wide or problem.period > 1 or not len(points):
         return None
     u = system.drive(n).to(points)
     if u.ndim != 1 or u.numel() == 0:
@@ -362,11 +419,6 @@ def _check(system: System, *, n: int, seed: int, **counts: int) -> None:
         raise ShapeError(
             f"this is a batch of systems: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
             "Ask for the rest points of one of them at a time: system.at(…), or one sequence of inputs."
-        )
-    if system.dim > MOST_NUMBERS:
-        raise InputError(
-            f"the state has {system.dim:,} numbers, and its dense Jacobian is solved for at most {MOST_NUMBERS:,}.\n"
-            "Measure a smaller network, or a projection of this one."
         )
 
 
