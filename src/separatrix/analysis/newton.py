@@ -9,7 +9,7 @@ from torch import Tensor
 Residual = Callable[[Tensor], Tensor]
 Linearised = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-FIRST_DAMPING = 1e-2  # relative to the mean square of the Jacobian's columns
+FIRST_DAMPING = 1e-4  # relative to the mean square of the Jacobian's columns
 NO_DAMPING = 1e-6  # below this the step is Newton's own
 MOST_DAMPING = 1e12  # above this no step goes down: the item stands where it can
 ROUNDINGS = 8  # residuals below so many roundings of ‖J‖ ‖x‖ are zero, whatever the tolerance
@@ -177,7 +177,9 @@ def _step(at: Linear, weights: Tensor, gradient: Tensor, damping: Tensor) -> Ten
         gram = matrix.mT @ matrix
         diagonal = gram.diagonal(dim1=-2, dim2=-1)
         diagonal += damping[damped, None] * diagonal.mean(-1, keepdim=True)
-        move[damped] = solved(gram, -gradient[damped, :, None])[..., 0]
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        factor.masked_fill_((failed != 0)[:, None, None], torch.nan)
+        move[damped] = torch.cholesky_solve(-gradient[damped, :, None], factor)[..., 0]
     return move
 
 
