@@ -32,8 +32,9 @@ def _row(kind: str) -> Row:
     points = len(distinct(theirs[0][reached <= 1e-6]))  # q < 1e-12 is what Adam is asked for
     if points > len(found.points):
         raise AssertionError(f"Adam found {points} points, and fixed_points {len(found.points)}.")
-    work = f"{LABEL[kind]} {UNITS} trained on 3 bits, {GUESSES:,} guesses: {len(found.points)} rest points, {exact:,} guesses to 1e-12"
-    against = f"Adam on q, as FixedPointFinder: {points} points, {int((reached <= TOL).sum()):,} guesses to 1e-12, median {float(reached.median()):.1g}"
+    counted = f"{points} points, {int((reached <= TOL).sum()):,} guesses to 1e-12, median {float(reached.median()):.1g}"
+    work = f"{LABEL[kind]} {UNITS} trained on 3 bits, {GUESSES:,} guesses: {len(found.points)} points, {exact:,} guesses to 1e-12"
+    against = f"Adam on q, as FixedPointFinder: {counted}"
     goal = 10.0 if points else None
     return Row(work, our_seconds, against, their_seconds, "s", goal=goal, note="" if points else "Adam finds none")
 

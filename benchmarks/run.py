@@ -20,7 +20,13 @@ import rest_points
 from timing import Row, machine
 
 HERE = Path(__file__).parent
-BENCHMARKS = {"gru": gru.rows, "covariant": covariant.rows, "rest_points": rest_points.rows, "lorenz": lorenz.rows, "memory": memory.row}
+BENCHMARKS = {
+    "gru": gru.rows,
+    "covariant": covariant.rows,
+    "rest_points": rest_points.rows,
+    "lorenz": lorenz.rows,
+    "memory": memory.row,
+}
 HEAD = ("work", "ours", "against", "theirs", "ratio", "goal")
 
 
@@ -40,7 +46,9 @@ def main(names: list[str]) -> None:
 
 def lines(results: dict) -> list[tuple[str, ...]]:
     """The cells of the table."""
-    rows = [Row(**row) for name in ("gru", "covariant", "rest_points", "lorenz") if name in results for row in results[name]["results"]]
+    rows = [
+        Row(**row) for name in ("gru", "covariant", "rest_points", "lorenz") if name in results for row in results[name]["results"]
+    ]
     return [cells(row) for row in rows]
 
 

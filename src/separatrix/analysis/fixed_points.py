@@ -13,7 +13,7 @@ from separatrix.analysis.krylov import BASIS, find_zeros_by_products, gmres, lea
 from separatrix.analysis.newton import Zeros, find_zeros
 from separatrix.analysis.stability import BORDER, kind_of
 from separatrix.errors import HorizonError, InputError, ShapeError
-from separatrix.evolve import begin, check_seed, check_system_type, check_whole
+from separatrix.evolve import begin, check_seed, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import Derived, Driven, Frozen, Iterate, System
 from separatrix.tangent import jacobian, pushforward
@@ -86,12 +86,12 @@ class FixedPoints(Result):
 
     @property
     def eigenvalues(self) -> Tensor:
-        """Rates and frequencies as complex numbers λ, per unit time, shape (point, eigenvalue): of a flow, its field's eigenvalues."""
+        """Rates and frequencies as complex numbers λ, per unit time, (point, eigenvalue): of a flow, its field's eigenvalues."""
         return torch.complex(self.rates, self.frequencies)
 
     @property
     def isolated(self) -> Tensor:
-        """Whether a point's place is known to better than `distinct`, shape (point): not on a line of rest points, nor in a flat."""
+        """Whether a point's place is known to better than `distinct`, (point): not on a line of rest points, nor in a flat."""
         return self.errors <= self.settings["distinct"] * self.points.abs().amax(-1).clamp(min=1)
 
     def summary(self) -> str:
@@ -127,6 +127,7 @@ def fixed_points(
     distinct: float = 1e-6,
     count: int = 256,
     seed: int = 0,
+    progress: bool = False,
 ) -> FixedPoints:
     r"""Zeros of  F^p(x) − x,  or of a flow's field, by damped Newton steps from many guesses at once, and their stability.
 
@@ -146,21 +147,25 @@ def fixed_points(
         distinct: points nearer than this to each other, relative to max(1, ‖x‖∞), are one.
         count: how many guesses to make where none are given.
         seed: of the guesses.
+        progress: show a progress bar.
 
     Returns:
         FixedPoints: `points` (point, dim), `multipliers`, `rates`, `kind`, `found_by`, and `slow` apart from them.
 
     Raises:
-        InputError: period, count or max_steps below 1, no guesses, a flow with a period, or more than 2,000 numbers in a state.
+        InputError: period, count or max_steps below 1, no guesses, or a flow with a period.
         HorizonError: the system has no step n.
         ShapeError: the system is a batch of systems.
 
-    Limits: Newton's method finds what the guesses lead to; it does not prove that there are no more. Dense Jacobians,
-    (guesses, dim, dim) numbers in pieces of 4 million. On a line of rest points each guess finds a point of its own.
+    Limits: what the guesses lead to is found; that there is no more is not proved. Dense Jacobians in pieces of 250,000 numbers;
+        of states of more than 2,000 numbers only products J v are used (GMRES, Arnoldi): no paths, no slow points, the leading 6
+        eigenvalues, `errors` estimated. On a line of rest points each guess finds a point of its own: see `isolated`.
     Source: Sussillo & Barak 2013, Neural Comput. 25, 626 (guesses from orbits, slow points); damping as Moré 1978, Lect. Notes
-        Math. 630, 105.
+        Math. 630, 105; paths: Chow, Mallet-Paris & Yorke 1978, Math. Comp. 32, 887.
     """
     _check(system, n=n, period=period, count=count, max_steps=max_steps, seed=seed)
+    if check_whole("path_steps", path_steps) < 0:
+        raise InputError(f"path_steps is {path_steps}; it counts steps, so it is 0 or more.")
     _check_tolerances(tol=tol, distinct=distinct)
     given = default_guesses(system, count, seed) if guesses is None else torch.as_tensor(guesses)
     if given.numel() == 0:
@@ -168,7 +173,7 @@ def fixed_points(
     usable = torch.isfinite(given).all(-1)
     front = begin(system, given.where(usable[..., None], 0.0), seed=seed)
     problem = Problem.of(front.system, n, period)
-    ends = _solved(problem, front.x.reshape(-1, system.dim), tol, max_steps, path_steps)
+    ends = _solved(problem, front.x.reshape(-1, system.dim), tol, max_steps, path_steps, progress)
     usable = usable.to(front.x.device).expand(front.x.shape[:-1])
     zero, broken = ends.is_zero & usable.reshape(-1), ~(usable.reshape(-1) & torch.isfinite(ends.size))
     codes = torch.where(zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
@@ -277,10 +282,11 @@ def is_flow(system: System) -> bool:
     return type(system).residual not in (System.residual, Iterate.residual)
 
 
-def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int) -> Zeros:
+def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int, progress: bool) -> Zeros:
     """The ends of all guesses, in batches whose Jacobians fit into memory."""
     pieces = x.split(max(1, AT_ONCE // (x.shape[-1] * (BASIS if problem.is_wide else x.shape[-1]))))
-    ends = [_solved_at_once(problem, piece, tol, max_steps, path_steps) for piece in pieces]
+    ticks = watched_count(len(pieces), "guesses", progress)
+    ends = [_solved_at_once(problem, pieces[tick.index], tol, max_steps, path_steps) for tick in ticks]
     return Zeros(*(torch.cat(parts) for parts in zip(*(vars(end).values() for end in ends), strict=True)))
 
 
@@ -363,7 +369,9 @@ def _stability(problem: Problem, points: Tensor) -> Stability:
     else:
         matrix = problem.linearised(points)[1].double()
         values, errors = torch.linalg.eigvals(matrix), _errors(matrix, points)
-        values = values if problem.is_flow else torch.linalg.eigvals(matrix + torch.eye(dim, dtype=matrix.dtype, device=matrix.device))
+        values = (
+            values if problem.is_flow else torch.linalg.eigvals(matrix + torch.eye(dim, dtype=matrix.dtype, device=matrix.device))
+        )
     if problem.is_flow:
         values = values.gather(-1, values.real.argsort(dim=-1, descending=True, stable=True))
         size = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)

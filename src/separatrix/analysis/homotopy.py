@@ -10,6 +10,7 @@ from separatrix.analysis.newton import Linearised, solved
 FIRST = 0.05  # length of the first step
 LEAST = 1e-8  # length of a step below which a path is lost
 CONTRACTION = 0.2  # most that a step may be corrected by, relative to its length
+FARTHEST = 10.0  # |λ| beyond which a path is lost: it goes to infinity
 BEND = 0.9  # least cosine between tangents of neighbouring points
 SHORTER, LONGER = 0.25, 2.0  # of a refused step, and at most of an accepted one
 
@@ -51,7 +52,7 @@ def follow(linearised: Linearised, x0: Tensor, crossings: Tensor, *, max_steps: 
     met = torch.zeros_like(crossings)
     ends = x0.new_full((len(x0), int(crossings.max()), x0.shape[-1]), torch.nan)
     for _ in range(max_steps):
-        at = ((met < crossings) & (paths.length > LEAST)).nonzero()[:, 0]
+        at = ((met < crossings) & (paths.length > LEAST) & (paths.y[:, -1].abs() < FARTHEST)).nonzero()[:, 0]
         if not len(at):
             break
         before = paths.y[at]

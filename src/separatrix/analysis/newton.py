@@ -162,7 +162,9 @@ class Linear:
         if not accepted.any():
             return self
         new, where = Linear.at(linearised, trial[accepted]), accepted.nonzero()[:, 0]
-        return Linear(*(old.index_copy(0, where, value) for old, value in zip(vars(self).values(), vars(new).values(), strict=True)))
+        return Linear(
+            *(old.index_copy(0, where, value) for old, value in zip(vars(self).values(), vars(new).values(), strict=True))
+        )
 
 
 def _step(at: Linear, weights: Tensor, gradient: Tensor, damping: Tensor) -> Tensor:
