@@ -9,7 +9,7 @@ from torch import Tensor
 
 from separatrix.analysis.guesses import default_guesses
 from separatrix.analysis.homotopy import follow
-from separatrix.analysis.krylov import BASIS, find_zeros_by_products, gmres, leading_eigenvalues
+from separatrix.analysis.krylov import find_zeros_by_products, gmres, leading_eigenvalues
 from separatrix.analysis.newton import Zeros, find_zeros
 from separatrix.analysis.stability import BORDER, kind_of
 from separatrix.errors import HorizonError, InputError, ShapeError
@@ -283,8 +283,8 @@ def is_flow(system: System) -> bool:
 
 
 def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int, progress: bool) -> Zeros:
-    """The ends of all guesses, in batches whose Jacobians fit into memory."""
-    pieces = x.split(max(1, AT_ONCE // (x.shape[-1] * (BASIS if problem.is_wide else x.shape[-1]))))
+    """The ends of all guesses, in batches of moderate size."""
+    pieces = x.split(max(1, AT_ONCE // (x.shape[-1] * (1 if problem.is_wide else x.shape[-1]))))
     ticks = watched_count(len(pieces), "guesses", progress)
     ends = [_solved_at_once(problem, pieces[tick.index], tol, max_steps, path_steps) for tick in ticks]
     return Zeros(*(torch.cat(parts) for parts in zip(*(vars(end).values() for end in ends), strict=True)))
