@@ -11,8 +11,6 @@ from scipy.optimize import root
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.analysis.homotopy import follow
-from separatrix.analysis.krylov import gmres
 
 F64 = torch.float64
 
@@ -311,25 +309,6 @@ def test_a_path_leads_a_dissipative_flow_to_its_rest():
     assert any((point - 8).abs().max() < 1e-12 for point in found.points)
 
 
-def test_first_crossings_have_a_positive_index_and_second_ones_a_negative():
-    """The sign of det(1 − DF) alternates along a path that begins far inside of a ball which the network maps into itself."""
-    random = guesses(48, 48, seed=4)
-    weight = 1.5 * (random + random.mT) / 96**0.5
-    system = sx.Map(lambda x: torch.tanh(x @ weight.to(x)), dim=48)
-
-    def linearised(x: Tensor) -> tuple[Tensor, Tensor]:
-        after = torch.tanh(x @ weight)
-        return after - x, (1 - after[..., None] ** 2) * weight - torch.eye(48, dtype=F64)
-
-    ends = follow(linearised, guesses(24, 48, 0.5, seed=5), torch.full((24,), 2), max_steps=500)
-    for crossing, sign in enumerate((1, -1)):
-        near = ends[torch.isfinite(ends[:, crossing]).all(-1), crossing]
-        assert len(near) > 5
-        points = sx.fixed_points(system, near, path_steps=0).reached
-        assert (points - near).abs().max() < 0.2
-        assert torch.linalg.det(-linearised(points)[1]).sign().unique().tolist() == [sign]
-
-
 @pytest.mark.parametrize(("shut", "isolated"), [(15.0, True), (40.0, False)])
 def test_a_gru_s_gate_that_is_almost_shut_hides_no_point_and_one_that_is_shut_is_told(shut, isolated):
     """A GRU's h' = (1 − z) n + z h rests at h = n alone, however near to 1 z is; where z = 1 to rounding, every h does."""
@@ -451,9 +430,3 @@ def test_a_wide_network_of_rank_2_rests_where_its_two_numbers_do(flow):
         assert kind == (
             "stable node" if not outwards else f"saddle with {outwards} unstable direction{'' if outwards == 1 else 's'}"
         )
-
-
-def test_gmres_solves_what_a_dense_solver_does():
-    matrix, right = torch.eye(30, dtype=F64) + guesses(4 * 30, 30, 0.1).reshape(4, 30, 30), guesses(4, 30, seed=1)
-    solution = gmres(lambda v: (matrix @ v[..., None])[..., 0], right, tol=1e-12)
-    torch.testing.assert_close(solution, torch.linalg.solve(matrix, right), rtol=0, atol=1e-9)
