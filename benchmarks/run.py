@@ -1,7 +1,7 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
-`python benchmarks/run.py` runs all of them, some three minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, lorenz, memory), and the others keep their last results.
+`python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
+(gru, covariant, rest_points, lorenz, memory), and the others keep their last results.
 """
 
 import json
@@ -16,10 +16,17 @@ import covariant
 import gru
 import lorenz
 import memory
+import rest_points
 from timing import Row, machine
 
 HERE = Path(__file__).parent
-BENCHMARKS = {"gru": gru.rows, "covariant": covariant.rows, "lorenz": lorenz.rows, "memory": memory.row}
+BENCHMARKS = {
+    "gru": gru.rows,
+    "covariant": covariant.rows,
+    "rest_points": rest_points.rows,
+    "lorenz": lorenz.rows,
+    "memory": memory.row,
+}
 HEAD = ("work", "ours", "against", "theirs", "ratio", "goal")
 
 
@@ -39,7 +46,9 @@ def main(names: list[str]) -> None:
 
 def lines(results: dict) -> list[tuple[str, ...]]:
     """The cells of the table."""
-    rows = [Row(**row) for name in ("gru", "covariant", "lorenz") if name in results for row in results[name]["results"]]
+    rows = [
+        Row(**row) for name in ("gru", "covariant", "rest_points", "lorenz") if name in results for row in results[name]["results"]
+    ]
     return [cells(row) for row in rows]
 
 
@@ -77,6 +86,7 @@ ABOUT = """Written by `make bench` (`benchmarks/run.py`). Both sides run in one 
 compilation; times are the median of 5 and include all that a user waits for, settling steps too. All in float64. A ratio to a
 *floor* is ours over the floor, so smaller is better; a ratio to another way is theirs over ours. Before timing, the sides are
 checked to give the same exponents (GRU: to 1e-9 nats per step from the same frame; Lorenz: each trajectory's sum to 1e-2).
+Rest points are sought once by each side, by the rules that each stops at of itself.
 
 The closed-form tangents of a GRU add its gates up to one Jacobian before they multiply, which is a third of the product that
 the design called irreducible: hence ratios below 1, and the smaller floor beside it."""

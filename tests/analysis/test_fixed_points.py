@@ -1,5 +1,7 @@
 """Rest points and cycles against closed forms, and against SciPy."""
 
+import copy
+import itertools
 import math
 
 import numpy as np
@@ -234,6 +236,7 @@ def test_the_module_and_the_generator_are_left_as_they_were(tmp_path):
         ({"guesses": torch.zeros(0, 2)}, r"there are no guesses: their shape is \(0, 2\)."),
         ({"guesses": torch.zeros(4, 3)}, "the state has 3 numbers but this Map has 2"),
         ({"tol": -1.0}, "tol is -1.0; it is a small positive number."),
+        ({"path_steps": -1}, "path_steps is -1; it counts steps, so it is 0 or more."),
         ({"n": -1}, "n is -1, but the steps of this system are counted from 0"),
     ],
 )
@@ -242,11 +245,9 @@ def test_bad_input_is_told_in_a_line(options, told):
         sx.fixed_points(sx.Map(henon, dim=2), **options)
 
 
-def test_what_is_not_one_system_of_moderate_size_is_refused():
+def test_what_is_not_one_system_is_refused():
     with pytest.raises(sx.InputError, match="period is 2, but a flow's rest points have none"):
         sx.fixed_points(sx.Flow(lorenz, dim=3, dt=0.01), period=2)
-    with pytest.raises(sx.InputError, match="the state has 2,001 numbers"):
-        sx.fixed_points(sx.Map(lambda x: x / 2, dim=2_001))
     with pytest.raises(sx.ShapeError, match=r"a batch of systems: .* \(4,\)"):
         sx.fixed_points(sx.classic.henon(a=torch.linspace(1, 1.4, 4)))
 
@@ -284,3 +285,148 @@ def test_the_sensitivity_to_the_input_is_how_the_point_moves():
     moved = [(at(u + h * e).points[0] - at(u - h * e).points[0]) / (2 * h) for e in torch.eye(2, dtype=F64)]
     torch.testing.assert_close(at(u).sensitivity[0], torch.stack(moved, -1), rtol=0, atol=1e-8)
     assert sx.fixed_points(sx.Map(henon, dim=2)).sensitivity is None
+
+
+def test_paths_bring_nearly_every_guess_of_a_hard_network_to_a_point():
+    """A symmetric tanh network at high gain, where Newton's method alone strands; NumPy computes what is left at the points."""
+    random = guesses(48, 48, seed=4)
+    weight = 1.5 * (random + random.mT) / 96**0.5
+    system, start = sx.Map(lambda x: torch.tanh(x @ weight.to(x)), dim=48), guesses(32, 48, seed=5)
+    alone, found = sx.fixed_points(system, start, path_steps=0), sx.fixed_points(system, start)
+    assert (found.codes == 0).sum() >= 30 > 2 * (alone.codes == 0).sum()
+    left = np.tanh(found.points.numpy() @ weight.numpy()) - found.points.numpy()
+    assert np.abs(left).max() < 1e-13
+    assert found.isolated.all()
+    gaps = (found.points[:, None] - found.points).abs().amax(-1) + torch.eye(len(found.points))
+    assert gaps.min() > 1e-6
+
+
+def test_a_path_leads_a_dissipative_flow_to_its_rest():
+    """Lorenz 1996 rests where every component is the forcing."""
+    ring = sx.Flow(lambda x: (x.roll(-1, -1) - x.roll(2, -1)) * x.roll(1, -1) - x + 8, dim=12, dt=0.01)
+    found = sx.fixed_points(ring, guesses(24, 12, 5.0))
+    assert (found.codes == 0).sum() >= 20
+    assert any((point - 8).abs().max() < 1e-12 for point in found.points)
+
+
+@pytest.mark.parametrize(("shut", "isolated"), [(15.0, True), (40.0, False)])
+def test_a_gru_s_gate_that_is_almost_shut_hides_no_point_and_one_that_is_shut_is_told(shut, isolated):
+    """A GRU's h' = (1 − z) n + z h rests at h = n alone, however near to 1 z is; where z = 1 to rounding, every h does."""
+    module = nn.GRU(1, 2).double()
+    for parameter in module.parameters():
+        parameter.data.zero_()
+    module.bias_hh_l0.data[2:4] = shut
+    module.bias_ih_l0.data[4:] = torch.tensor([0.5, -0.3], dtype=F64)
+    found = sx.fixed_points(sx.Recurrent(module, constant=torch.zeros(1, dtype=F64)), guesses(20, 2, 0.5))
+    assert found.isolated.all() == isolated
+    if isolated:
+        assert found.found_by.tolist() == [20]
+        assert found.points[0].tolist() == pytest.approx([math.tanh(0.5), math.tanh(-0.3)], abs=1e-8)
+        assert float(found.errors[0]) > (found.points[0] - torch.tensor([0.5, -0.3], dtype=F64).tanh()).abs().max()
+    else:
+        assert "not isolated" in repr(found)
+
+
+def test_a_line_of_rest_points_is_told():
+    """(x, y) ↦ (x, y/2) rests all along y = 0; the point nearest to each guess, or any other, is none that stands alone."""
+    found = sx.fixed_points(sx.Map(lambda x: x * torch.tensor([1.0, 0.5]).to(x), dim=2), guesses(6, 2))
+    assert len(found.points) == 6
+    assert found.points[:, 1].abs().max() < 1e-12
+    assert not found.isolated.any()
+    assert set(found.kind) == {"undecided"}
+    assert "6 points not isolated" in repr(found)
+
+
+def every_orbit(weight: Tensor, bias: Tensor, period: int) -> list[Tensor]:
+    """The fixed points of F^period of x ↦ relu(W x + b): one linear system for each choice of active units at each step."""
+    dim = len(bias)
+    active = torch.tensor(list(itertools.product([0.0, 1.0], repeat=dim * period)), dtype=F64).reshape(-1, period, dim)
+    matrix, shift = torch.eye(dim, dtype=F64).expand(len(active), dim, dim), torch.zeros(len(active), dim, dtype=F64)
+    for on in active.unbind(1):
+        matrix, shift = on[..., None] * (weight @ matrix), on * (shift @ weight.mT + bias)
+    x, failed = torch.linalg.solve_ex(torch.eye(dim, dtype=F64) - matrix, shift)
+    y, own = x, failed == 0
+    for on in active.unbind(1):
+        own &= ((y @ weight.mT + bias > 0) == (on > 0)).all(-1)
+        y = torch.relu(y @ weight.mT + bias)
+    return list(x[own])
+
+
+@pytest.mark.parametrize(("seed", "dim", "gain", "period"), [(3, 10, 3.0, 1), (4, 8, 2.0, 1), (2, 5, 2.5, 2), (5, 5, 2.5, 2)])
+def test_a_relu_network_s_points_are_those_of_all_its_linear_regions_exactly(seed, dim, gain, period):
+    generator = torch.Generator().manual_seed(seed)
+    weight = gain * torch.randn(dim, dim, dtype=F64, generator=generator) / dim**0.5
+    bias = torch.randn(dim, dtype=F64, generator=generator)
+    module = nn.RNN(1, dim, nonlinearity="relu").double()
+    module.weight_hh_l0.data, module.bias_hh_l0.data = weight, bias
+    module.bias_ih_l0.data.zero_()
+    found = sx.fixed_points(sx.Recurrent(module, constant=torch.zeros(1, dtype=F64)), guesses(200, dim, 3.0), period=period)
+    states, wanted = found.cycles.reshape(-1, dim), every_orbit(weight, bias, period)
+    assert len(wanted) > 0
+    for point in wanted:
+        assert (states - point).abs().amax(-1).min() < 1e-12 * max(1.0, float(point.abs().max()))
+    for state in states:
+        assert min(float((state - point).abs().max()) for point in wanted) < 1e-12 * max(1.0, float(state.abs().max()))
+
+
+@pytest.mark.parametrize("module", [nn.LSTM(2, 3), nn.GRU(2, 3, num_layers=2), nn.LSTM(2, 3, num_layers=2, proj_size=2)])
+def test_a_packed_state_s_points_are_those_that_scipy_finds(module):
+    """LSTM and stacked networks: the zeros of the module's own step on its own state, from other guesses."""
+    module = copy.deepcopy(module).double()
+    generator = torch.Generator().manual_seed(6)
+    for parameter in module.parameters():
+        parameter.data = 1.5 * torch.randn(parameter.shape, dtype=F64, generator=generator)
+    u = torch.tensor([0.4, -0.2], dtype=F64)
+    system = sx.Recurrent(module, constant=u)
+    found = sx.fixed_points(system, guesses(100, system.dim, 0.7))
+
+    def gap(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return (system.pack(module(u[None], system.unpack(torch.from_numpy(x)))[1]) - torch.from_numpy(x)).numpy()
+
+    solved = [root(gap, x, tol=1e-13) for x in guesses(30, system.dim, 0.7, seed=1).numpy()]
+    solved = [one.x for one in solved if np.abs(one.fun).max() < 1e-11]
+    if isinstance(module, nn.GRU):
+        solved = [x for x in solved if np.abs(x).max() < 1]  # a GRU's states are below 1; far out SciPy stops where all is flat
+    assert len(solved) > 0
+    for x in solved:
+        assert np.abs(found.points.numpy() - x).max(1).min() < 1e-8
+    for point in found.points.numpy():
+        assert np.abs(gap(point)).max() < 1e-11
+
+
+def test_a_custom_cell_s_point_is_its_closed_form():
+    """Parts (a, b) ↦ (a + u) / 2 + (b, a) / 4 on a state of two parts: linear, so solved by hand."""
+
+    class Cell(nn.Module):
+        def forward(self, u: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            a, b = state
+            return a, ((a + u) / 2 + b / 4, b / 2 + a / 4)
+
+    system = sx.Recurrent(Cell(), constant=torch.tensor([1.0], dtype=F64), state=(torch.zeros(1), torch.zeros(1)))
+    found = sx.fixed_points(system, guesses(10, 2))
+    assert found.points.tolist() == [pytest.approx([4 / 3, 2 / 3], abs=1e-14)]  # a/2 − b/4 = 1/2 and b/2 = a/4
+    assert found.multipliers[0].real.tolist() == pytest.approx([0.75, 0.25], abs=1e-14)
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_a_wide_network_of_rank_2_rests_where_its_two_numbers_do(flow):
+    """Of U A tanh(Uᵀ x) with UᵀU = 1 the part z = Uᵀ x follows A tanh z, of which SciPy and NumPy give zeros and eigenvalues."""
+    frame = torch.linalg.qr(guesses(2_500, 2))[0]
+    matrix = torch.tensor([[2.0, 0.3], [-0.2, 1.5]], dtype=F64)
+    function = lambda x: torch.tanh(x @ frame) @ matrix.mT @ frame.mT  # noqa: E731
+    system = sx.Flow(lambda x: function(x) - x, dim=2_500, dt=0.1) if flow else sx.Map(function, dim=2_500)
+    found = sx.fixed_points(system, guesses(16, 2, 2.0, seed=2) @ frame.mT)
+    assert len(found.points) > 3
+    assert (found.codes == 0).all()
+    assert found.isolated.all()
+    for point, values, kind in zip(found.points, found.eigenvalues if flow else found.multipliers, found.kind, strict=True):
+        z = root(lambda z: matrix.numpy() @ np.tanh(z) - z, (point @ frame).numpy(), tol=1e-14).x
+        assert point.numpy() == pytest.approx(frame.numpy() @ z, abs=1e-11)
+        wanted = np.linalg.eigvals(matrix.numpy() * (1 - np.tanh(z) ** 2))
+        wanted = sorted(wanted.real, reverse=True)
+        assert values[:2].real.tolist() == pytest.approx([x - flow for x in wanted], abs=1e-9)
+        outwards = int(sum(x > 1 for x in wanted))
+        assert kind == (
+            "stable node" if not outwards else f"saddle with {outwards} unstable direction{'' if outwards == 1 else 's'}"
+        )

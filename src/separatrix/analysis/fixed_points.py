@@ -8,17 +8,20 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.guesses import default_guesses
+from separatrix.analysis.homotopy import follow
+from separatrix.analysis.krylov import find_zeros_by_products, gmres, leading_eigenvalues
 from separatrix.analysis.newton import Zeros, find_zeros
 from separatrix.analysis.stability import BORDER, kind_of
 from separatrix.errors import HorizonError, InputError, ShapeError
-from separatrix.evolve import begin, check_seed, check_system_type, check_whole
+from separatrix.evolve import begin, check_seed, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import Derived, Driven, Frozen, Iterate, System
-from separatrix.tangent import jacobian
+from separatrix.tangent import jacobian, pushforward
 from separatrix.wording import counted, plain
 
-MOST_NUMBERS = 2_000  # of a state: a Jacobian is a dense matrix
-AT_ONCE = 4_000_000  # numbers of all Jacobians of one batch of guesses
+MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; above, only its products with vectors are
+LEADING = 6  # eigenvalues of such a state
+AT_ONCE = 250_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
 SLOW = 1e-3  # relative slope of ‖residual‖ below which a state that is no zero counts as a local minimum
 
 
@@ -32,9 +35,12 @@ class FixedPoints(Result):
     Args:
         points: (point, dim); of a cycle, one of its states.
         residuals: (point), ‖F^p(x) − x‖∞, or the largest component of a flow's field.
-        multipliers: (point, dim), complex, |μ| descending: eigenvalues of DF^p; of a flow, exp(λ dt) with λ those of its field.
-        rates: (point, dim), nats per unit time: ln|μ| / (p dt); of a flow, Re λ.
-        frequencies: (point, dim), radians per unit time: arg μ / (p dt); of a flow, Im λ.
+        errors: (point), how far rounding may have moved the point, ‖ |DF^p − 1|⁻¹ ε (|x| + |DF^p − 1| |x|) ‖∞ to first order; inf
+            where the matrix is singular, as on a line of rest points.
+        multipliers: (point, eigenvalue), complex, |μ| descending: eigenvalues of DF^p; of a flow, exp(λ dt) with λ those of its
+            field. All of them; of states of more than 2,000 numbers the leading 6.
+        rates: (point, eigenvalue), nats per unit time: ln|μ| / (p dt); of a flow, Re λ.
+        frequencies: (point, eigenvalue), radians per unit time: arg μ / (p dt); of a flow, Im λ.
         kind: (point), "stable node", "saddle with 1 unstable direction", …; "undecided" where an eigenvalue is too near the border.
         minimal_period: (point), the smallest number of steps after which the state returns; 1 for a rest point.
         cycles: (point, phase, dim), the p states of each cycle, the first of them being the point.
@@ -48,6 +54,7 @@ class FixedPoints(Result):
 
     points: Tensor
     residuals: Tensor
+    errors: Tensor
     multipliers: Tensor
     rates: Tensor
     frequencies: Tensor
@@ -63,9 +70,10 @@ class FixedPoints(Result):
     layout: ClassVar[dict[str, str]] = {
         "points": "point dim",
         "residuals": "point",
-        "multipliers": "point dim",
-        "rates": "point dim",
-        "frequencies": "point dim",
+        "errors": "point",
+        "multipliers": "point eigenvalue",
+        "rates": "point eigenvalue",
+        "frequencies": "point eigenvalue",
         "minimal_period": "point",
         "cycles": "point phase dim",
         "found_by": "point",
@@ -78,14 +86,21 @@ class FixedPoints(Result):
 
     @property
     def eigenvalues(self) -> Tensor:
-        """Rates and frequencies as complex numbers λ, per unit time, shape (point, dim): of a flow, its field's eigenvalues."""
+        """Rates and frequencies as complex numbers λ, per unit time, (point, eigenvalue): of a flow, its field's eigenvalues."""
         return torch.complex(self.rates, self.frequencies)
+
+    @property
+    def isolated(self) -> Tensor:
+        """Whether a point's place is known to better than `distinct`, (point): not on a line of rest points, nor in a flat."""
+        return self.errors <= self.settings["distinct"] * self.points.abs().amax(-1).clamp(min=1)
 
     def summary(self) -> str:
         """How many points of which kind, and what became of the guesses."""
         kinds = ", ".join(f"{number} × {kind}" for kind, number in Counter(self.kind).items())
         noun = "point" if self.cycles.shape[1] == 1 else "orbit"
         lines = [f"{counted(len(self.points), noun)}{f': {kinds}' if kinds else ''}"]
+        if loose := int((~self.isolated).sum()):
+            lines.append(f"{counted(loose, noun)} not isolated: on a line of such, or where all is flat to rounding")
         if len(self.slow):
             least = plain(float(self.slow_residuals.min()))
             lines.append(f"{counted(len(self.slow), 'slow point')}, not_converged; the smallest residual is {least}")
@@ -108,9 +123,11 @@ def fixed_points(
     period: int = 1,
     tol: float = 1e-12,
     max_steps: int = 100,
+    path_steps: int = 500,
     distinct: float = 1e-6,
     count: int = 256,
     seed: int = 0,
+    progress: bool = False,
 ) -> FixedPoints:
     r"""Zeros of  F^p(x) − x,  or of a flow's field, by damped Newton steps from many guesses at once, and their stability.
 
@@ -124,24 +141,31 @@ def fixed_points(
         period: p, at least 1. Cycles whose period divides p are found too, and say so.
         tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more.
         max_steps: Newton steps at most.
+        path_steps: for each guess that Newton's method strands, most steps along a path (see Source) that leads to a zero from
+            almost every guess if states far out are brought inwards, as by a network of bounded states or a dissipative flow.
+            Every other path is followed to its second zero, since det(1 − DF) > 0 at all first ones. 0: no paths.
         distinct: points nearer than this to each other, relative to max(1, ‖x‖∞), are one.
         count: how many guesses to make where none are given.
         seed: of the guesses.
+        progress: show a progress bar.
 
     Returns:
         FixedPoints: `points` (point, dim), `multipliers`, `rates`, `kind`, `found_by`, and `slow` apart from them.
 
     Raises:
-        InputError: period, count or max_steps below 1, no guesses, a flow with a period, or more than 2,000 numbers in a state.
+        InputError: period, count or max_steps below 1, no guesses, or a flow with a period.
         HorizonError: the system has no step n.
         ShapeError: the system is a batch of systems.
 
-    Limits: Newton's method finds what the guesses lead to; it does not prove that there are no more. Dense Jacobians,
-    (guesses, dim, dim) numbers in pieces of 4 million. On a line of rest points each guess finds a point of its own.
+    Limits: what the guesses lead to is found; that there is no more is not proved. Dense Jacobians in pieces of 250,000 numbers;
+        of states of more than 2,000 numbers only products J v are used (GMRES, Arnoldi): no paths, no slow points, the leading 6
+        eigenvalues, `errors` estimated. On a line of rest points each guess finds a point of its own: see `isolated`.
     Source: Sussillo & Barak 2013, Neural Comput. 25, 626 (guesses from orbits, slow points); damping as Moré 1978, Lect. Notes
-        Math. 630, 105.
+        Math. 630, 105; paths: Chow, Mallet-Paris & Yorke 1978, Math. Comp. 32, 887.
     """
     _check(system, n=n, period=period, count=count, max_steps=max_steps, seed=seed)
+    if check_whole("path_steps", path_steps) < 0:
+        raise InputError(f"path_steps is {path_steps}; it counts steps, so it is 0 or more.")
     _check_tolerances(tol=tol, distinct=distinct)
     given = default_guesses(system, count, seed) if guesses is None else torch.as_tensor(guesses)
     if given.numel() == 0:
@@ -149,7 +173,7 @@ def fixed_points(
     usable = torch.isfinite(given).all(-1)
     front = begin(system, given.where(usable[..., None], 0.0), seed=seed)
     problem = Problem.of(front.system, n, period)
-    ends = _solved(problem, front.x.reshape(-1, system.dim), tol, max_steps)
+    ends = _solved(problem, front.x.reshape(-1, system.dim), tol, max_steps, path_steps, progress)
     usable = usable.to(front.x.device).expand(front.x.shape[:-1])
     zero, broken = ends.is_zero & usable.reshape(-1), ~(usable.reshape(-1) & torch.isfinite(ends.size))
     codes = torch.where(zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
@@ -162,6 +186,7 @@ def fixed_points(
         codes=codes.reshape(front.x.shape[:-1]),
         points=ends.x[chosen][order],
         residuals=ends.size[chosen][order],
+        errors=stability.errors[order],
         multipliers=stability.multipliers[order],
         rates=stability.rates[order],
         frequencies=stability.frequencies[order],
@@ -178,6 +203,7 @@ def fixed_points(
             "period": period,
             "tol": tol,
             "max_steps": max_steps,
+            "path_steps": path_steps,
             "distinct": distinct,
             "count": count if guesses is None else None,
             "seed": seed,
@@ -216,6 +242,23 @@ class Problem(NamedTuple):
         after, rows = self.system.pushforward(x, identity.expand(len(x), -1, -1))
         return after - x, rows.mT - identity
 
+    def pushed(self, x: Tensor, v: Tensor) -> Tensor:
+        """The residual's Jacobian along one tangent each, (items, dim)."""
+        if self.is_flow:
+            return pushforward(self.residual, x, v[:, None])[1][:, 0]
+        return self.system.pushforward(x, v[:, None])[1][:, 0] - v
+
+    def leading(self, points: Tensor) -> Tensor:
+        """The leading eigenvalues at each point: of a flow's field those of largest real part, else the largest multipliers."""
+        shift, which = (0.0, "LR") if self.is_flow else (1.0, "LM")
+        products = [lambda v, x=x[None]: self.pushed(x, v[None])[0] + shift * v for x in points]
+        return torch.stack([leading_eigenvalues(product, points[0], LEADING, which, seed=0) for product in products])
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the state has too many numbers for a dense Jacobian."""
+        return self.step.dim > MOST_NUMBERS
+
     @property
     def time(self) -> float:
         """The time after which a state returns."""
@@ -223,12 +266,13 @@ class Problem(NamedTuple):
 
 
 class Stability(NamedTuple):
-    """Eigenvalues of several points, |μ| descending, and the kinds they make."""
+    """Eigenvalues of several points, |μ| descending, the kinds they make, and how well the points are placed."""
 
     multipliers: Tensor
     rates: Tensor
     frequencies: Tensor
     kind: list[str]
+    errors: Tensor
 
 
 def is_flow(system: System) -> bool:
@@ -238,11 +282,34 @@ def is_flow(system: System) -> bool:
     return type(system).residual not in (System.residual, Iterate.residual)
 
 
-def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int) -> Zeros:
-    """The ends of all guesses, in batches whose Jacobians fit into memory."""
-    pieces = x.split(max(1, AT_ONCE // x.shape[-1] ** 2))
-    ends = [find_zeros(problem.residual, problem.linearised, piece, tol=tol, max_steps=max_steps) for piece in pieces]
+def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int, progress: bool) -> Zeros:
+    """The ends of all guesses, in batches of moderate size."""
+    pieces = x.split(max(1, AT_ONCE // (x.shape[-1] * (1 if problem.is_wide else x.shape[-1]))))
+    ticks = watched_count(len(pieces), "guesses", progress)
+    ends = [_solved_at_once(problem, pieces[tick.index], tol, max_steps, path_steps) for tick in ticks]
     return Zeros(*(torch.cat(parts) for parts in zip(*(vars(end).values() for end in ends), strict=True)))
+
+
+def _solved_at_once(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int) -> Zeros:
+    """Newton's method; where it strands, a path from the guess; where that is lost too, down to a minimum of ‖residual‖."""
+    residual, linearised = problem.residual, problem.linearised
+    if problem.is_wide:
+        return find_zeros_by_products(residual, problem.pushed, x, tol=tol, max_steps=max_steps)
+    ends = find_zeros(residual, linearised, x, tol=tol, max_steps=max_steps, patient=not path_steps)
+    stranded = ((~ends.is_zero | ends.vague) & torch.isfinite(ends.size)).nonzero()[:, 0]
+    if path_steps and len(stranded):
+        crossings = 1 + torch.arange(len(stranded), device=x.device) % 2
+        for near in follow(linearised, x[stranded], crossings, max_steps=path_steps).unbind(1):
+            met = torch.isfinite(near).all(-1)
+            if not met.any():
+                break
+            found = find_zeros(residual, linearised, near[met], tol=tol, max_steps=max_steps, patient=False)
+            better = found.is_zero & (~found.vague | ~ends.is_zero[stranded[met]])
+            ends = ends.replaced(stranded[met][better], found.only(better))
+    stranded = stranded[~ends.is_zero[stranded]]
+    if len(stranded):
+        ends = ends.replaced(stranded, find_zeros(residual, linearised, ends.x[stranded], tol=tol, max_steps=max_steps, even=False))
+    return ends
 
 
 def _orbits(problem: Problem, ends: Zeros, zero: Tensor, distinct: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -292,28 +359,50 @@ def _minimal_period(cycles: Tensor, distinct: float) -> Tensor:
 
 
 def _stability(problem: Problem, points: Tensor) -> Stability:
-    border = BORDER[points.dtype]
+    """The eigenvalues at each point; of a wide system the leading ones."""
     if not len(points):
         none = torch.zeros_like(points, dtype=torch.float64)
-        return Stability(none.to(torch.complex128), none, none, [])
-    matrix = problem.linearised(points)[1].double()
+        return Stability(none.to(torch.complex128), none, none, [], none[:, 0])
+    border, dim = BORDER[points.dtype], points.shape[-1]
+    if problem.is_wide:
+        values, errors = problem.leading(points), _errors_by_products(problem, points)
+    else:
+        matrix = problem.linearised(points)[1].double()
+        values, errors = torch.linalg.eigvals(matrix), _errors(matrix, points)
+        values = (
+            values if problem.is_flow else torch.linalg.eigvals(matrix + torch.eye(dim, dtype=matrix.dtype, device=matrix.device))
+        )
     if problem.is_flow:
-        values = torch.linalg.eigvals(matrix)
         values = values.gather(-1, values.real.argsort(dim=-1, descending=True, stable=True))
         size = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-        kind = [kind_of(one.real, one.imag, border) for one in values / size]
-        return Stability((values * problem.time).exp(), values.real.clone(), values.imag.clone(), kind)
-    values = torch.linalg.eigvals(matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device))
+        kind = [kind_of(one.real, one.imag, border, dim) for one in values / size]
+        return Stability((values * problem.time).exp(), values.real.clone(), values.imag.clone(), kind, errors)
     values = values.gather(-1, values.abs().argsort(dim=-1, descending=True, stable=True))
     growth, angle = values.abs().log(), values.angle()
     turning = values.imag / values.abs().clamp(min=torch.finfo(torch.float64).tiny)
-    kind = [kind_of(one, turn, border) for one, turn in zip(growth, turning, strict=True)]
-    return Stability(values, growth / problem.time, angle / problem.time, kind)
+    kind = [kind_of(one, turn, border, dim) for one, turn in zip(growth, turning, strict=True)]
+    return Stability(values, growth / problem.time, angle / problem.time, kind, errors)
+
+
+def _errors(matrix: Tensor, points: Tensor) -> Tensor:
+    """What rounding in the residual moves a point by, to first order: ‖ |J⁻¹| ε (|x| + |J| |x|) ‖∞."""
+    inverse, failed = torch.linalg.inv_ex(matrix)
+    size = points.double().abs()
+    rounding = torch.finfo(points.dtype).eps * (size + (matrix.abs() @ size[..., None])[..., 0])
+    moved = (inverse.abs() @ rounding[..., None])[..., 0].amax(-1)
+    return torch.where((failed == 0) & torch.isfinite(moved), moved, torch.inf)
+
+
+def _errors_by_products(problem: Problem, points: Tensor) -> Tensor:
+    """The same with one random choice of rounding's signs in place of all: |J⁻¹ (± ε |x|)|, an estimate."""
+    signs = torch.randint(0, 2, points.shape, generator=torch.Generator().manual_seed(0)).to(points) * 2 - 1
+    rounding = torch.finfo(points.dtype).eps * points.abs().amax(-1, keepdim=True) * signs
+    return gmres(lambda v: problem.pushed(points, v), rounding).abs().amax(-1).double()
 
 
 def _sensitivity(problem: Problem, system: System, points: Tensor, n: int) -> Tensor | None:
     """∂x*/∂u at each point, by the implicit function theorem on F(x, u) = x."""
-    if not isinstance(system, Driven) or problem.is_flow or problem.period > 1 or not len(points):
+    if not isinstance(system, Driven) or problem.is_flow or problem.is_wide or problem.period > 1 or not len(points):
         return None
     u = system.drive(n).to(points)
     if u.ndim != 1 or u.numel() == 0:
@@ -338,11 +427,6 @@ def _check(system: System, *, n: int, seed: int, **counts: int) -> None:
         raise ShapeError(
             f"this is a batch of systems: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
             "Ask for the rest points of one of them at a time: system.at(…), or one sequence of inputs."
-        )
-    if system.dim > MOST_NUMBERS:
-        raise InputError(
-            f"the state has {system.dim:,} numbers, and its dense Jacobian is solved for at most {MOST_NUMBERS:,}.\n"
-            "Measure a smaller network, or a projection of this one."
         )
 
 

@@ -23,7 +23,7 @@ from separatrix.wording import plain
 MOST_ROWS = 40
 
 
-@flags_of(find, "n", "period", "tol", "max_steps", "distinct", "count", "seed")
+@flags_of(find, "n", "period", "tol", "max_steps", "path_steps", "distinct", "count", "seed")
 def fixed_points(
     model: Annotated[
         str, typer.Argument(help="path/to/file.py:factory, package.module:factory or torchvision:resnet18.", metavar="MODEL")
@@ -44,7 +44,7 @@ def fixed_points(
     if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"{picture} is no .png, .svg or .pdf file.")
     with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
-        found = find(_network(model, inputs, weights, module, options["seed"]), **options)
+        found = find(_network(model, inputs, weights, module, options["seed"]), **options, progress=True)
     if out is not None:
         found.save(out)
     if picture is not None:
@@ -72,6 +72,7 @@ def _numbers(found: FixedPoints) -> dict[str, Any]:
         {
             "point": found.points[i].tolist(),
             "residual": float(found.residuals[i]),
+            "error": float(found.errors[i]),
             "kind": found.kind[i],
             "minimal_period": int(found.minimal_period[i]),
             "found_by": int(found.found_by[i]),
