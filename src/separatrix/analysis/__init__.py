@@ -1,13 +1,17 @@
 """Questions asked of any system: functions from a System to a Result."""
 
+from separatrix.analysis.along import Along, along
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
+from separatrix.analysis.correlation_dimension import CorrelationDimension, correlation_dimension, correlation_dimension_of
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.finite_time import FiniteTimeField, finite_time_lyapunov, grid
 from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
+from separatrix.analysis.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
+from separatrix.analysis.tracks import Event, Tracks
 
 ANALYSES = {
     "lyapunov_spectrum": lyapunov_spectrum,
@@ -15,6 +19,8 @@ ANALYSES = {
     "divergence_rate": divergence_rate,
     "gradient_propagation": gradient_propagation,
     "fixed_points": fixed_points,
+    "correlation_dimension": correlation_dimension,
+    "power_spectrum": power_spectrum,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -27,17 +33,25 @@ SWEEPS = {
 __all__ = [
     "ANALYSES",
     "SWEEPS",
+    "Along",
     "Bifurcation",
     "Branch",
+    "CorrelationDimension",
     "CovariantVectors",
     "DivergenceRate",
+    "Event",
     "FiniteTimeField",
     "FixedPoints",
     "LyapunovSpectrum",
     "OrbitDiagram",
     "PooledSpectrum",
+    "PowerSpectrum",
     "Propagation",
+    "Tracks",
+    "along",
     "continuation",
+    "correlation_dimension",
+    "correlation_dimension_of",
     "covariant_lyapunov_vectors",
     "divergence_rate",
     "finite_time_lyapunov",
@@ -46,4 +60,5 @@ __all__ = [
     "grid",
     "lyapunov_spectrum",
     "orbit_diagram",
+    "power_spectrum",
 ]

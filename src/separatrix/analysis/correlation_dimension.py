@@ -241,9 +241,7 @@ def _fit(x: np.ndarray, theiler: int | None, tol: float) -> _Fit:
     ends = (float(radii[low]), float(radii[high]))
     if fitted[0] > 2 * math.log10(len(x)):
         return _Fit(radii, correlation, slopes, errors, w, Status.NOT_CONVERGED)
-    return _Fit(
-        radii, correlation, slopes, errors, w, Status.OK, float(fitted[0]), error, _takens(curves, low, high), ends
-    )
+    return _Fit(radii, correlation, slopes, errors, w, Status.OK, float(fitted[0]), error, _takens(curves, low, high), ends)
 
 
 def pair_counts(x: np.ndarray, radii: np.ndarray, w: int) -> tuple[np.ndarray, int]:

@@ -22,7 +22,7 @@ from separatrix.wording import counted, plain
 
 SAMPLES = 8_192  # of a default orbit
 APART = 0.05  # units of time between them
-FEWEST = 64  # samples, of which lines can be told from noise
+FEWEST = 32  # samples, of which lines can be told from noise
 SEGMENTS = 8  # lengths of a segment that make the whole, for the spectrum that is shown
 NUDGE = 1e-12  # the second orbit's first distance, in units of max(1, ‖x‖∞)
 FLAT = 1e-9  # deviation, in the same unit, of a state that is at rest
@@ -164,7 +164,7 @@ def power_spectrum(
         PowerSpectrum: `frequencies`, `power`, `verdict`, the numbers behind it, and `status`.
 
     Raises:
-        InputError: a count is out of range, or fewer than 64 states are kept.
+        InputError: a count is out of range, or fewer than 32 states are kept.
         ShapeError: the observable does not keep the time and batch axes.
         HorizonError: `settle + steps` exceeds the steps the system can take.
 
@@ -202,13 +202,13 @@ def _observed(states: Tensor, observable: Callable[[Tensor], Tensor] | None) -> 
     seen = observable(states)
     if not isinstance(seen, Tensor) or seen.ndim != states.ndim or seen.shape[:-1] != states.shape[:-1]:
         got = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
-        raise ShapeError(f"the observable takes states of shape {tuple(states.shape)} to {got}: it must keep all but the last axis.")
+        raise ShapeError(
+            f"the observable takes states of shape {tuple(states.shape)} to {got}: it must keep all but the last axis."
+        )
     return seen
 
 
-def _result(
-    system: System, seen: Tensor, states: Tensor, gap: Tensor, failed: Tensor, plan: Sampling, seed: int
-) -> PowerSpectrum:
+def _result(system: System, seen: Tensor, states: Tensor, gap: Tensor, failed: Tensor, plan: Sampling, seed: int) -> PowerSpectrum:
     """The verdicts of all runs from what was seen of them, (time, *batch, m), and from the pairs of orbits."""
     batch = seen.shape[1:-1]
     size = seen.abs().amax((0, -1)).clamp(min=1)
@@ -257,7 +257,8 @@ def _verdicts(rest: Tensor, broadband: Tensor, parts: Tensor, comb: Tensor) -> T
 def _density(x: Tensor, variance: Tensor, rate: float) -> tuple[Tensor, Tensor]:
     """Frequencies (frequency) and the density (frequency, *batch), scaled so that its sum times their spacing is the variance."""
     length = max(FEWEST, 2 * len(x) // SEGMENTS)
-    frequencies, parts = welch(x.cpu().numpy(), fs=rate, nperseg=min(length, len(x)), axis=0, detrend="constant")
+    segments = {"window": "blackmanharris", "nperseg": min(length, len(x)), "detrend": "constant"}
+    frequencies, parts = welch(x.cpu().numpy(), fs=rate, axis=0, **segments)
     power = torch.as_tensor(parts).sum(-1).to(x.device)
     total = power.sum(0) * (frequencies[1] - frequencies[0])
     scale = torch.where(total > 0, variance / total.where(total > 0, 1.0), 0.0)

@@ -5,32 +5,41 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from separatrix.analysis.along import Along
 from separatrix.analysis.continuation import Branch
+from separatrix.analysis.correlation_dimension import CorrelationDimension
 from separatrix.analysis.covariant import CovariantVectors
 from separatrix.analysis.divergence import DivergenceRate
 from separatrix.analysis.finite_time import FiniteTimeField
 from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram
+from separatrix.analysis.power_spectrum import PowerSpectrum
 from separatrix.analysis.propagation import Propagation
+from separatrix.analysis.tracks import Tracks
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
+from separatrix.plot.along import along_figure, tracks_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
+from separatrix.plot.correlation_dimension import correlation_figure
 from separatrix.plot.covariant import covariant_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
+from separatrix.plot.power_spectrum import power_spectrum_figure
 from separatrix.plot.propagation import propagation_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
 from separatrix.plot.vector import svg
 from separatrix.result import Result
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
+    Along: along_figure,
+    CorrelationDimension: correlation_figure,
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
     DivergenceRate: divergence_figure,
@@ -40,7 +49,9 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     OrbitDiagram: orbit_diagram_figure,
     PooledSpectrum: pooled_figure,
     Portrait: portrait_figure,
+    PowerSpectrum: power_spectrum_figure,
     Propagation: propagation_figure,
+    Tracks: tracks_figure,
 }
 
 
@@ -61,11 +72,13 @@ def figure(result: Result) -> Figure:
 
 __all__ = [
     "PLOTS",
+    "along_figure",
     "border_figure",
     "branch_figure",
     "check_figure",
     "compare_spectra",
     "convergence_figure",
+    "correlation_figure",
     "covariant_figure",
     "divergence_figure",
     "figure",
@@ -77,7 +90,9 @@ __all__ = [
     "plane_figure",
     "pooled_figure",
     "portrait_figure",
+    "power_spectrum_figure",
     "propagation_figure",
     "spectrum_figure",
     "svg",
+    "tracks_figure",
 ]
