@@ -4,13 +4,14 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from separatrix.analysis.fixed_points import FixedPoints
-from separatrix.analysis.tracks import Tracks, follow
+from separatrix.analysis.tracks import follow
 from separatrix.errors import InputError, ModelError, SeparatrixError
 from separatrix.evolve import check_system_type, watched_count
 from separatrix.result import Result, Status
@@ -27,8 +28,9 @@ class Along(Result):
     Args:
         labels: (checkpoint), their names as numbers: epochs, steps of training.
         result: the analysis's own result, with the checkpoints as the first axis of its batch: its `exponents` are
-            (checkpoint, *batch, k). Of rest points, the `Tracks` that they make. A series whose length differs is filled up with NaN.
-        codes: (checkpoint), the worst status of a checkpoint's runs; `diverged` where the analysis refused it, with NaN for numbers.
+            (checkpoint, *batch, k). Of rest points, the `Tracks` that they make. A series that is shorter is filled up with NaN;
+            what is no tensor (steps, notes) is that of the first checkpoint with an answer.
+        codes: (checkpoint), the worst status of a checkpoint's runs; `diverged` where it was refused, with NaN for numbers.
         failures: what the analysis, or the building of the system, said of the checkpoints that it refused: (label, message).
     """
 
@@ -133,7 +135,7 @@ def _listed(checkpoints: Mapping[Any, Any] | Sequence[Any]) -> tuple[Tensor, lis
     for name in names:
         if isinstance(name, bool) or not isinstance(name, int | float) or not math.isfinite(name):
             raise InputError(f"a checkpoint is named {name!r}, but they are followed over numbers.\nName each by its epoch.")
-    if any(b <= a for a, b in zip(names, names[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(names)):
         i = next(i for i in range(len(names) - 1) if names[i + 1] <= names[i])
         raise InputError(f"checkpoint {names[i + 1]} comes after {names[i]}; they are given in increasing order.\nSort them.")
     return torch.tensor(names, dtype=torch.float64), given
@@ -162,9 +164,7 @@ def _checked(system: Any) -> System:
 def _with_weights(model: nn.Module, weights: Any) -> nn.Module:
     """A copy of the model that holds these weights."""
     if not isinstance(weights, Mapping):
-        raise ModelError(
-            f"a checkpoint is a {type(weights).__name__}, no state dict.\nKeep model.state_dict(), or leave out model."
-        )
+        raise ModelError(f"a checkpoint is a {type(weights).__name__}, no state dict.\nKeep model.state_dict() of each epoch.")
     held = copy.deepcopy(model)
     try:
         held.load_state_dict(weights)
@@ -186,7 +186,7 @@ def _side_by_side(results: Sequence[Result | None], model: Result) -> Result:
     for result in results:
         if result is not None and type(result) is not type(model):
             raise InputError(
-                f"the analysis gave a {type(model).__name__} and then a {type(result).__name__}: of one class, please."
+                f"the analysis gave a {type(model).__name__} and then a {type(result).__name__}; it must give one class."
             )
     values: dict[str, Any] = {}
     for field in fields(model):
@@ -208,7 +208,7 @@ def _stacked(name: str, parts: Sequence[Tensor | None], first: Tensor, axes: lis
     if "batch" not in axes:
         if any(part.shape != first.shape or not torch.equal(part.nan_to_num(), first.nan_to_num()) for part in known):
             raise InputError(
-                f"`{name}` is the same for a whole batch, but differs between the checkpoints.\nFix the options it comes of."
+                f"`{name}` is one for a whole batch, but differs between checkpoints.\nFix the options that it comes of, such as steps."
             )
         return first
     place = axes.index("batch")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -115,8 +116,8 @@ def correlation_dimension(
         every: steps between two states that are kept. Default: 0.1 units of time, at least one step.
         theiler: w, in states that are kept: pairs nearer in time see the orbit, not the attractor. Default: 5 times the lag at
             which the autocorrelation falls to 1/e.
-        tol: the fitted range is the longest, of at least 2 octaves, in which ln C is straight: the slopes of its three thirds differ
-            from that of the whole by at most `tol` · max(1, D), two standard errors of the difference counted in. It has at least
+        tol: the fitted range is the longest, of at least 2 octaves, in which ln C is straight: the slopes of its three thirds
+            differ from that of the whole by at most `tol` · max(1, D), two standard errors of the difference counted in. It has at least
             300 pairs at its lower end, and ends at an eighth of the orbit's extent.
         seed: of the initial state.
         progress: show a bar.
@@ -301,7 +302,7 @@ class _Curves(NamedTuple):
     def thirds(self, low: int, high: int) -> np.ndarray:
         """The slopes of a range's three thirds, (1 + BLOCKS, 3)."""
         cuts = np.linspace(low, high, 4).round().astype(int)
-        return np.stack([self.slope(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)], axis=-1)
+        return np.stack([self.slope(a, b) for a, b in pairwise(cuts)], axis=-1)
 
 
 def _jackknife(values: np.ndarray) -> np.ndarray:

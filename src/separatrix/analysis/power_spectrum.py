@@ -59,11 +59,11 @@ class PowerSpectrum(Result):
         power: (frequency, *batch), one-sided density, summed over the observed components; its integral is their variance.
         variance: (*batch), of the observed components together.
         broadband: (*batch), the share of the power that is not in steady lines.
-        parted_at: (*batch), the step at which a second orbit, 1e-12 away at first, had parted as only chaos does; −1 if it never did.
+        parted_at: (*batch), the step by which a second orbit, 1e-12 away at first, parted as only chaos does; −1 if it never did.
         lines: (*batch, 16), frequencies of the strongest lines, in order of their power; NaN beyond their number.
         line_shares: (*batch, 16), their shares of the power.
-        base: (*batch, 2), the frequency of which a periodic orbit's lines are multiples, and NaN; or two of a quasi-periodic one that
-            have no such base, of a map its strongest line and its clock.
+        base: (*batch, 2), the frequency of which a periodic orbit's lines are multiples, and NaN; or two of a quasi-periodic one,
+            of a map its strongest line and its clock.
         verdicts: (*batch), indices into ("undecided", "at rest", "periodic", "quasi-periodic", "chaotic"), int8.
     """
 
@@ -145,12 +145,12 @@ def power_spectrum(
         ∫₀ S(f) df = variance,     S by Welch's method, summed over the components
 
     The verdict has two witnesses: whether the spectrum is one of steady lines, and whether a second orbit, 1e-12 away and under the
-    same drive and noise, parts from the first. Lines at multiples of one base frequency: periodic; other lines: quasi-periodic. Of a
-    map the base must be a fraction of its clock.
+    same drive and noise, parts from the first. Lines at multiples of one base frequency: periodic; other lines: quasi-periodic.
+    Of a map, the base must be a fraction of its clock.
 
     Args:
         system: any System.
-        x0: initial states, shape (*batch, dim); each run has a spectrum and a verdict of its own. Default: `system.initial_state()`.
+        x0: initial states, shape (*batch, dim); each run has a verdict of its own. Default: `system.initial_state()`.
         steps: steps to look at. Default: 8,192 states, within the horizon.
         settle: steps before them. Default: a fifth of `steps`.
         every: steps between two states that are kept. Default: 0.05 units of time, at least one step. What is faster than half
@@ -202,9 +202,7 @@ def _observed(states: Tensor, observable: Callable[[Tensor], Tensor] | None) -> 
     seen = observable(states)
     if not isinstance(seen, Tensor) or seen.ndim != states.ndim or seen.shape[:-1] != states.shape[:-1]:
         got = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
-        raise ShapeError(
-            f"the observable takes states of shape {tuple(states.shape)} to {got}: it must keep all but the last axis."
-        )
+        raise ShapeError(f"the observable takes states of shape {tuple(states.shape)} to {got}: only the last axis may change.")
     return seen
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -51,8 +52,8 @@ class Tracks(Result):
         multipliers: (checkpoint, track, dim), complex; NaN where the point is not there.
         rates: (checkpoint, track, dim), nats per unit time, the leading first.
         kind: (checkpoint, track), index into `kinds`; −1 where the point is not there.
-        degree: (checkpoint), Σ sign det(1 − DF) over the points. It is the same on all checkpoints unless a point was missed, or came
-            from far outside: a check.
+        degree: (checkpoint), Σ sign det(1 − DF) over the points. A check: it stays the same unless a point was missed, or came from
+            far outside.
         kinds: names of the kinds.
         changes, likely, told: of each event, see `Event`.
         between: (event, 2), indices of the checkpoints before and after.
@@ -122,7 +123,7 @@ def follow(labels: Tensor, systems: Sequence[System | None], results: Sequence[R
     there = [i for i, result in enumerate(results) if isinstance(result, FixedPoints)]
     found = {i: result for i, result in enumerate(results) if isinstance(result, FixedPoints)}
     for order in (there, there[::-1]):
-        for beside, i in zip(order, order[1:], strict=False):
+        for beside, i in pairwise(order):
             found[i] = _sought_from(systems[i], found[i], found[beside].points)
     rows = _rows(labels, {i: found[i].points for i in there}, gate)
     count = 1 + max((track for row in rows.values() for track in row), default=-1)
@@ -238,7 +239,7 @@ def _index(multipliers: Tensor) -> Tensor:
 def _events(tracks: dict, there: list[int], flow: bool, labels: Tensor) -> list[Event]:
     """What happened between each checkpoint and the next that has an answer."""
     events = []
-    for before, after in zip(there, there[1:], strict=False):
+    for before, after in pairwise(there):
         step = _Step(tracks, before, after, flow, float(labels[before]), float(labels[after]))
         events.extend(step.events())
     return events
@@ -310,22 +311,25 @@ class _Step(NamedTuple):
 
     def _event(self, change: str, likely: str, tracks: tuple[int, ...]) -> Event:
         side = self.before if change == "loss" else self.after
-        kinds = self.tracks["kinds"]
-
-        def kind(track: int, at: int) -> str:
-            return kinds[int(self.tracks["kind"][at, track])]
-
-        names = " and ".join(f"{track} ({kind(track, side)})" for track in (tracks[1:] if likely == "pitchfork" else tracks))
-        verb = {"birth": "born", "loss": "lost", "stability": "changed"}[change]
-        when = f"{plain(self.start)} → {plain(self.end)}: "
+        verb = {"birth": "born", "loss": "lost"}.get(change, "")
         if change == "stability":
-            told = f"point {tracks[0]} turns from {kind(tracks[0], self.before)} to {kind(tracks[0], self.after)}, by a likely {likely}"
+            told = f"{self._turned(tracks[0])}: a likely {likely}"
         elif likely == "pitchfork":
-            turned = f"{kind(tracks[0], self.before)} to {kind(tracks[0], self.after)}"
-            told = f"points {names} are {verb}, as point {tracks[0]} turns from {turned}: a likely pitchfork"
+            told = f"points {self._named(tracks[1:], side)} are {verb} and {self._turned(tracks[0])}: a likely pitchfork"
         elif likely == "fold":
             nearest = min(float((1 - self.tracks["multipliers"][side, t]).abs().min()) for t in tracks)
-            told = f"points {names} are {verb} together: a likely fold (a multiplier is within {plain(nearest)} of 1)"
+            told = (
+                f"points {self._named(tracks, side)} are {verb} together: a likely fold (a multiplier is {plain(nearest)} from 1)"
+            )
         else:
-            told = f"point {names} is {verb} alone"
-        return Event(change, likely, self.start, self.end, tracks, when + told)
+            told = f"point {self._named(tracks, side)} is {verb} alone"
+        return Event(change, likely, self.start, self.end, tracks, f"{plain(self.start)} → {plain(self.end)}: {told}")
+
+    def _kind(self, track: int, side: int) -> str:
+        return self.tracks["kinds"][int(self.tracks["kind"][side, track])]
+
+    def _named(self, tracks: tuple[int, ...], side: int) -> str:
+        return " and ".join(f"{track} ({self._kind(track, side)})" for track in tracks)
+
+    def _turned(self, track: int) -> str:
+        return f"point {track} turns from {self._kind(track, self.before)} to {self._kind(track, self.after)}"

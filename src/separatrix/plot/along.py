@@ -25,7 +25,7 @@ def headline(found: Along) -> tuple[str, Tensor | None, Tensor | None]:
         if axes.startswith("batch") and extra <= 1 and value is not None and value.is_floating_point():
             error = getattr(found.result, "stderr", None)
             error = error if error is not None and error.shape == value.shape else None
-            return name, *(one if extra or one is None else one[..., None] for one in (value, error))
+            return (name, value, error) if extra else (name, value[..., None], None if error is None else error[..., None])
     return "", None, None
 
 
