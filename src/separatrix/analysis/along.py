@@ -208,7 +208,8 @@ def _stacked(name: str, parts: Sequence[Tensor | None], first: Tensor, axes: lis
     if "batch" not in axes:
         if any(part.shape != first.shape or not torch.equal(part.nan_to_num(), first.nan_to_num()) for part in known):
             raise InputError(
-                f"`{name}` is one for a whole batch, but differs between checkpoints.\nFix the options that it comes of, such as steps."
+                f"`{name}` is one for a whole batch, but differs between the checkpoints: they cannot be put side by side.\n"
+                "Fix the options that it comes of, such as steps."
             )
         return first
     place = axes.index("batch")

@@ -117,8 +117,8 @@ def correlation_dimension(
         theiler: w, in states that are kept: pairs nearer in time see the orbit, not the attractor. Default: 5 times the lag at
             which the autocorrelation falls to 1/e.
         tol: the fitted range is the longest, of at least 2 octaves, in which ln C is straight: the slopes of its three thirds
-            differ from that of the whole by at most `tol` · max(1, D), two standard errors of the difference counted in. It has at least
-            300 pairs at its lower end, and ends at an eighth of the orbit's extent.
+            differ from that of the whole by at most `tol` · max(1, D), two standard errors of the difference counted in. It has
+            at least 300 pairs at its lower end, and ends at an eighth of the orbit's extent.
         seed: of the initial state.
         progress: show a bar.
 

@@ -255,7 +255,7 @@ def _verdicts(rest: Tensor, broadband: Tensor, parts: Tensor, comb: Tensor) -> T
 def _density(x: Tensor, variance: Tensor, rate: float) -> tuple[Tensor, Tensor]:
     """Frequencies (frequency) and the density (frequency, *batch), scaled so that its sum times their spacing is the variance."""
     length = max(FEWEST, 2 * len(x) // SEGMENTS)
-    segments = {"window": "blackmanharris", "nperseg": min(length, len(x)), "detrend": "constant"}
+    segments = {"window": "blackmanharris", "nperseg": min(length, len(x)), "detrend": False}
     frequencies, parts = welch(x.cpu().numpy(), fs=rate, axis=0, **segments)
     power = torch.as_tensor(parts).sum(-1).to(x.device)
     total = power.sum(0) * (frequencies[1] - frequencies[0])

@@ -15,6 +15,7 @@ from separatrix.system import System
 from separatrix.wording import counted, plain
 
 MOST_TOLD = 12  # events, in words
+FLIPPED = 3.0  # times as far counts a point whose index would have to change on the way: only a bifurcation does that
 
 
 class Event(NamedTuple):
@@ -43,7 +44,8 @@ class Tracks(Result):
 
     Every checkpoint's points are sought anew, and from the points of its two neighbours: what is there on both sides is not missed
     between them. Points of two checkpoints are then paired so that the distances from where each was expected are least in sum
-    (Hungarian method); one farther than the gate is another point.
+    (Hungarian method); one farther than the gate is another point. It is expected straight on, or at its last place, whichever was
+    the better guess before. A place where it would have another index, sign det(1 − DF), counts as three times as far.
 
     Args:
         labels: (checkpoint), epochs.
@@ -125,7 +127,7 @@ def follow(labels: Tensor, systems: Sequence[System | None], results: Sequence[R
     for order in (there, there[::-1]):
         for beside, i in pairwise(order):
             found[i] = _sought_from(systems[i], found[i], found[beside].points)
-    rows = _rows(labels, {i: found[i].points for i in there}, gate)
+    rows = _rows(labels, {i: found[i] for i in there}, gate)
     count = 1 + max((track for row in rows.values() for track in row), default=-1)
     tracks = _table(labels, found, rows, count)
     events = _events(tracks, there, is_flow(systems[there[0]]), labels)
@@ -153,22 +155,22 @@ def _sought_from(system: System, found: FixedPoints, guesses: Tensor) -> FixedPo
     return fixed_points(system, torch.cat([found.points, guesses.to(found.points)]), **asked)
 
 
-def _rows(labels: Tensor, points: dict[int, Tensor], gate: float) -> dict[int, list[int]]:
+def _rows(labels: Tensor, found: dict[int, FixedPoints], gate: float) -> dict[int, list[int]]:
     """For each checkpoint the track of each of its points."""
     paths: list[_Path] = []
     rows: dict[int, list[int]] = {}
     alive: list[int] = []
-    for i, here in points.items():
-        label = float(labels[i])
-        matched = _matched([paths[track].expected(label) for track in alive], here, gate)
-        row = [-1] * len(here)
+    for i, result in found.items():
+        label, index = float(labels[i]), _index(result.multipliers).tolist()
+        matched = _matched([paths[track] for track in alive], label, result.points, index, gate)
+        row = [-1] * len(result.points)
         for place, point in matched.items():
             row[point] = alive[place]
         for point, track in enumerate(row):
             if track < 0:
                 row[point] = len(paths)
-                paths.append(_Path([], []))
-            paths[row[point]].add(label, here[point])
+                paths.append(_Path([], [], []))
+            paths[row[point]].add(label, result.points[point], index[point])
         rows[i], alive = row, sorted(row)
     return rows
 
@@ -178,10 +180,12 @@ class _Path(NamedTuple):
 
     labels: list[float]
     points: list[Tensor]
+    indices: list[int]
 
-    def add(self, label: float, point: Tensor) -> None:
+    def add(self, label: float, point: Tensor, index: int) -> None:
         self.labels.append(label)
         self.points.append(point)
+        self.indices.append(index)
 
     def expected(self, label: float) -> Tensor:
         """On the straight line through its last two places, unless such a line was a worse guess than its last place before."""
@@ -199,15 +203,17 @@ class _Path(NamedTuple):
         return y + (y - x) * (label - b) / (b - a)
 
 
-def _matched(expected: list[Tensor], points: Tensor, gate: float) -> dict[int, int]:
-    """Index of an expected place → index of the point that is there, by least total distance, none beyond the gate."""
-    if not expected or not len(points):
+def _matched(paths: list[_Path], label: float, points: Tensor, index: list[int], gate: float) -> dict[int, int]:
+    """Number of a path → number of the point that it comes to, by least total distance, none beyond the gate."""
+    if not paths or not len(points):
         return {}
-    places = torch.stack(expected)
+    places = torch.stack([path.expected(label) for path in paths])
     apart = (places[:, None] - points[None]).square().mean(-1).sqrt()
     apart = apart / points.square().mean(-1).sqrt().clamp(min=1)
-    pairs = zip(*linear_sum_assignment(apart.clamp(max=gate).cpu().numpy()), strict=True)
-    return {int(i): int(j) for i, j in pairs if apart[i, j] < gate}
+    was = torch.tensor([path.indices[-1] for path in paths])
+    cost = apart.cpu().where(was[:, None] == torch.tensor(index), FLIPPED * apart.cpu())
+    pairs = zip(*linear_sum_assignment(cost.clamp(max=gate).numpy()), strict=True)
+    return {int(i): int(j) for i, j in pairs if cost[i, j] < gate}
 
 
 def _table(labels: Tensor, found: dict[int, FixedPoints], rows: dict[int, list[int]], count: int) -> dict[str, Tensor | tuple]:

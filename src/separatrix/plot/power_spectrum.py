@@ -32,7 +32,7 @@ def draw_power(axes: Axes, spectrum: PowerSpectrum) -> None:
         axes.plot(frequency, shown, color=look.color, linewidth=width, alpha=alpha, label=name, gid="power")
     axes.set(yscale="log", xlabel="frequency (cycles per unit time)", ylabel="power density (variance · unit time)")
     low = max(np.nanmin(power[power > 0]), DEPTH * top)
-    axes.set_ylim(0.3 * low, 20 * top)
+    axes.set(ylim=(0.3 * low, top * (top / low) ** 0.25), xlim=(0, frequency[-1]))
     if count == 1:
         _mark_lines(axes, spectrum, top)
         axes.text(0.99, 0.98, verdicts[0], ha="right", va="top", transform=axes.transAxes, fontweight="bold", color=INK)
@@ -44,8 +44,8 @@ def _mark_lines(axes: Axes, spectrum: PowerSpectrum, top: float) -> None:
     lines = of_runs(spectrum, spectrum.lines)[0]
     lines = lines[np.isfinite(lines) & (lines > 0)]
     if len(lines):
-        axes.plot(lines, np.full(len(lines), 4 * top), "v", color=INK, markersize=4, gid="lines")
-        axes.text(0.01, 0.985, "▾ its strongest lines", va="top", transform=axes.transAxes, **NOTE)
+        axes.plot(lines, np.full(len(lines), 4 * top), "v", color=INK, markersize=4, clip_on=False, gid="lines")
+        axes.text(0.01, 0.975, "▾ its strongest lines", va="top", transform=axes.transAxes, **NOTE)
 
 
 @styled
