@@ -38,8 +38,8 @@ class CorrelationDimension(Result):
 
     Args:
         dimension: (*batch), the slope of ln C over ln r, by least squares in the fitted range.
-        stderr: (*batch), √(statistical² + systematic²): the delete-one-block jackknife over ten stretches of the orbit, and the
-            spread of the slopes of the range's three thirds.
+        stderr: (*batch), √(statistical² + systematic²): the delete-one-block jackknife over ten stretches of the orbit, and how far
+            the slope of one of the range's three thirds is at most from that of the whole.
         takens: (*batch), the maximum-likelihood estimate of Takens in the same range, a second opinion without a straight line.
         range: (*batch, 2), the least and the largest fitted radius, in units of the state.
         radii: (radius, *batch), a quarter of an octave apart, ascending, up to the orbit's extent.
@@ -237,8 +237,8 @@ def _fit(x: np.ndarray, theiler: int | None, tol: float) -> _Fit:
         return _Fit(radii, correlation, slopes, errors, w, Status.NOT_CONVERGED)
     low, high = chosen
     fitted = curves.slope(low, high)
-    spread = np.sqrt(np.mean((curves.thirds(low, high)[0] - fitted[0]) ** 2))
-    error = float(np.hypot(_jackknife(fitted), spread))
+    bent = np.abs(curves.thirds(low, high)[0] - fitted[0]).max()
+    error = float(np.hypot(_jackknife(fitted), bent))
     ends = (float(radii[low]), float(radii[high]))
     if fitted[0] > 2 * math.log10(len(x)):
         return _Fit(radii, correlation, slopes, errors, w, Status.NOT_CONVERGED)
