@@ -63,11 +63,11 @@ def test_the_tree_counts_the_pairs_that_brute_force_counts(w):
 
 @pytest.mark.parametrize("name", DIMENSIONS)
 def test_a_set_of_known_dimension_has_it_within_two_error_bars(name):
-    """Seeds are fixed; over 8 others, each of these sets had its dimension within two error bars."""
+    """Seeds are fixed; an error bar is that of the range's worst third, so it is wide."""
     found = sx.correlation_dimension_of(points_of(name, 5_000))
     assert found.status == "ok"
     assert abs(float(found.dimension) - DIMENSIONS[name]) < 2 * float(found.stderr)
-    assert float(found.stderr) < 0.08
+    assert float(found.stderr) < 0.1
 
 
 def test_the_error_bar_holds_for_nine_of_ten_draws():
@@ -88,20 +88,22 @@ def test_the_share_of_near_pairs_of_a_square_is_the_closed_form():
 
 
 def test_the_share_of_near_pairs_of_a_circle_is_the_closed_form():
-    """C(r) = (2/π) arcsin(r/2): two points an angle a apart are 2 sin(a/2) apart. Equidistant angles, so that only counting errs."""
+    """C(r) = (2/π) arcsin(r/2): two points an angle a apart are 2 sin(a/2) apart. At equal angles, a point counts one too few or
+    many on either side.
+    """
     angle = 2 * math.pi * torch.arange(3_001, dtype=torch.float64) / 3_001
     found = sx.correlation_dimension_of(torch.stack([angle.cos(), angle.sin()], -1))
     r, share = found.radii, found.correlation
     shown = (r > 0.05) & (r < 2)
-    assert torch.allclose(share[shown], 2 / math.pi * (r[shown] / 2).asin(), atol=1 / 3_000)
+    assert torch.allclose(share[shown], 2 / math.pi * (r[shown] / 2).asin(), atol=1 / 1_500)
 
 
 def test_another_unit_changes_the_range_and_nothing_else():
-    """A factor of a power of two keeps every bit of the ratios."""
     x = points_of("torus", 1_500)
     found, other = sx.correlation_dimension_of(x), sx.correlation_dimension_of(8 * x)
-    assert torch.equal(other.dimension, found.dimension) and torch.equal(other.takens, found.takens)
-    assert torch.equal(other.range, 8 * found.range)
+    for name in ("dimension", "stderr", "takens", "correlation"):
+        assert torch.allclose(getattr(other, name), getattr(found, name), rtol=1e-10)
+    assert torch.allclose(other.range, 8 * found.range, rtol=1e-12)
 
 
 def test_the_henon_attractor_has_the_published_dimension_below_kaplan_and_yorke_s():
