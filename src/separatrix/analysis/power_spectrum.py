@@ -310,7 +310,7 @@ def _rhythm(halves: Tensor, length: int, rate: float, is_flow: bool) -> _Rhythm:
     while len(peaks) < LINES and total > 0 and left.max() > 0:
         peak = int(left.argmax())
         low, high = max(0, peak - LOBE), peak + LOBE + 1
-        share = power[low:high].sum() / total
+        share = left[low:high].sum() / total
         if share < WEAKEST * 1e-2:
             break
         peaks.append((peak, share))
