@@ -130,7 +130,7 @@ def test_the_logistic_map_at_the_end_of_its_doublings_has_the_published_dimensio
     """0.500 ± 0.005: Grassberger & Procaccia 1983, table I."""
     found = sx.correlation_dimension(sx.classic.logistic(ACCUMULATION), settle=30_000)
     assert abs(float(found.dimension) - 0.500) < 2 * float(found.stderr)
-    assert float(found.stderr) < 0.03
+    assert float(found.stderr) < 0.04
 
 
 def test_what_rests_has_dimension_zero_and_a_turning_circle_one():
