@@ -63,7 +63,7 @@ def test_the_integral_of_the_density_is_the_variance(name):
 
 
 def test_white_noise_has_a_flat_density_and_is_all_broadband():
-    """A map that forgets everything but the noise: variance 0.01, one-sided density 2 · 0.01 / 1. Its 2,049 bins average 15 segments."""
+    """A map that forgets everything but the noise: variance 0.01, one-sided density 2 · 0.01 / 1 at any frequency."""
     spectrum = sx.power_spectrum(sx.Noisy(sx.Map(lambda x: 0 * x, 1), 0.1), steps=16_384)
     assert float(spectrum.power[1:-1].mean()) == pytest.approx(0.02, rel=0.05)
     assert float(spectrum.broadband) == pytest.approx(1, abs=0.05)
@@ -71,11 +71,11 @@ def test_white_noise_has_a_flat_density_and_is_all_broadband():
 
 
 def test_a_line_is_at_the_frequency_of_its_oscillator():
-    """RK4 turns slower by (ω dt)⁴ / 120, here 5e-8 of ω."""
+    """RK4 turns slower by (ω dt)⁴ / 120, here 5e-8 of ω. The record ends within a turn, so that it has a mean."""
     spectrum = sx.power_spectrum(turning(1.0), every=2)
     assert spectrum.verdict == "periodic"
     assert float(spectrum.base[0]) == pytest.approx(1 / (2 * math.pi), rel=1e-6)
-    assert float(spectrum.line_shares[0]) == pytest.approx(1, abs=1e-6)
+    assert float(spectrum.line_shares[0]) == pytest.approx(1, abs=1e-4)
 
 
 def test_two_oscillators_show_both_frequencies_and_have_no_base():
