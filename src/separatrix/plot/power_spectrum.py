@@ -32,7 +32,7 @@ def draw_power(axes: Axes, spectrum: PowerSpectrum) -> None:
         axes.plot(frequency, shown, color=look.color, linewidth=width, alpha=alpha, label=name, gid="power")
     axes.set(yscale="log", xlabel="frequency (cycles per unit time)", ylabel="power density (variance · unit time)")
     low = max(np.nanmin(power[power > 0]), DEPTH * top)
-    axes.set(ylim=(0.3 * low, top * (top / low) ** 0.25), xlim=(0, frequency[-1]))
+    axes.set(ylim=(0.3 * low, top * (top / low) ** 0.25), xlim=(0, 1.01 * frequency[-1]))
     if count == 1:
         _mark_lines(axes, spectrum, top)
         axes.text(0.99, 0.98, verdicts[0], ha="right", va="top", transform=axes.transAxes, fontweight="bold", color=INK)
