@@ -253,5 +253,5 @@ def test_the_picture_shows_the_density_and_its_lines():
     assert "periodic" in [text.get_text() for text in figure.axes[0].texts]
     batch = sx.power_spectrum(sx.classic.logistic(state(2.5, 3.5, 3.9)), steps=1_000)
     legend = [text.get_text() for text in batch.plot().axes[0].get_legend().get_texts()]
-    assert legend == ["at rest", "periodic", "chaotic"]
+    assert legend == ["run 1: at rest", "run 2: periodic", "run 3: chaotic"]
     assert "<svg" in plot.svg(sx.power_spectrum(sx.classic.logistic(2.5), steps=500).plot())

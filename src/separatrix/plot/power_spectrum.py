@@ -24,9 +24,9 @@ def draw_power(axes: Axes, spectrum: PowerSpectrum) -> None:
         nothing_to_show(axes, "at rest: there is no power")
         return
     count = power.shape[1]
-    for i in range(min(count, FEW) if count <= FEW else count):
+    for i in range(count):
         look = series(i if count <= FEW else 0)
-        name = verdicts[i] if 1 < count <= FEW else None
+        name = f"run {i + 1}: {verdicts[i]}" if 1 < count <= FEW else None
         shown = np.where(power[:, i] > DEPTH * top, power[:, i], np.nan)
         width, alpha = (1.1, 1.0) if count <= FEW else (0.6, 0.4)
         axes.plot(frequency, shown, color=look.color, linewidth=width, alpha=alpha, label=name, gid="power")
