@@ -163,3 +163,18 @@ def test_the_residual_network_keeps_its_sheet_and_the_plain_one_crushes_it(found
     plain, residual = (flows[name].area.flatten(1).median(1).values for name in ("plain", "residual"))
     assert plain[-2] < 1e-3 and residual[-2] > 1
     assert not flows["residual"].flipped[:-1].any()  # what each layer folds in eight numbers is not seen in the picture
+def test_the_henon_attractor_has_its_published_dimension_and_the_spectra_their_verdicts(found):
+    """1.220 ± 0.036: Sprott & Rowlands 2001, Int. J. Bifurcation Chaos 11, 1865."""
+    measured = found("dimension_and_order")[0]
+    dimension = measured["dimension"]
+    assert abs(float(dimension.dimension) - 1.220) < math.hypot(0.036, float(dimension.stderr))
+    assert [spectrum.verdict for spectrum in measured["spectra"].values()] == ["periodic", "quasi-periodic", "chaotic"]
+
+
+def test_a_network_that_learns_a_bit_ends_with_two_memories_and_a_saddle(found):
+    learned = found("along_training")[0]
+    tracks, bits = learned["points"].result, learned["bits"]
+    assert int(tracks.stable[0].sum()) == 1 and int(tracks.stable[-1].sum()) == 2 and int(tracks.alive[-1].sum()) == 3
+    assert bits[-1, tracks.stable[-1]].sign().sum() == 0  # the memories read out as −1 and +1
+    assert (tracks.degree == 1).all()
+    assert learned["spectra"].result.exponents[-1, 0] < 0

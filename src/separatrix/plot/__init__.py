@@ -5,7 +5,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from separatrix.analysis.along import Along
 from separatrix.analysis.continuation import Branch
+from separatrix.analysis.correlation_dimension import CorrelationDimension
 from separatrix.analysis.covariant import CovariantVectors
 from separatrix.analysis.divergence import DivergenceRate
 from separatrix.analysis.finite_time import FiniteTimeField
@@ -14,13 +16,17 @@ from separatrix.analysis.flow_map import FlowMap
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.phase_portrait import PhasePortrait
+from separatrix.analysis.power_spectrum import PowerSpectrum
 from separatrix.analysis.propagation import Propagation
+from separatrix.analysis.tracks import Tracks
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
+from separatrix.plot.along import along_figure, tracks_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
+from separatrix.plot.correlation_dimension import correlation_figure
 from separatrix.plot.covariant import covariant_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
@@ -29,12 +35,15 @@ from separatrix.plot.flow_map import flow_map_figure
 from separatrix.plot.phase_portrait import phase_portrait_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
+from separatrix.plot.power_spectrum import power_spectrum_figure
 from separatrix.plot.propagation import propagation_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
 from separatrix.plot.vector import svg
 from separatrix.result import Result
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
+    Along: along_figure,
+    CorrelationDimension: correlation_figure,
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
     DivergenceRate: divergence_figure,
@@ -46,7 +55,9 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     PhasePortrait: phase_portrait_figure,
     PooledSpectrum: pooled_figure,
     Portrait: portrait_figure,
+    PowerSpectrum: power_spectrum_figure,
     Propagation: propagation_figure,
+    Tracks: tracks_figure,
 }
 
 
@@ -67,11 +78,13 @@ def figure(result: Result) -> Figure:
 
 __all__ = [
     "PLOTS",
+    "along_figure",
     "border_figure",
     "branch_figure",
     "check_figure",
     "compare_spectra",
     "convergence_figure",
+    "correlation_figure",
     "covariant_figure",
     "divergence_figure",
     "figure",
@@ -85,7 +98,9 @@ __all__ = [
     "plane_figure",
     "pooled_figure",
     "portrait_figure",
+    "power_spectrum_figure",
     "propagation_figure",
     "spectrum_figure",
     "svg",
+    "tracks_figure",
 ]
