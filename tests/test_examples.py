@@ -163,6 +163,8 @@ def test_the_residual_network_keeps_its_sheet_and_the_plain_one_crushes_it(found
     plain, residual = (flows[name].area.flatten(1).median(1).values for name in ("plain", "residual"))
     assert plain[-2] < 1e-3 and residual[-2] > 1
     assert not flows["residual"].flipped[:-1].any()  # what each layer folds in eight numbers is not seen in the picture
+
+
 def test_the_henon_attractor_has_its_published_dimension_and_the_spectra_their_verdicts(found):
     """1.220 ± 0.036: Sprott & Rowlands 2001, Int. J. Bifurcation Chaos 11, 1865."""
     measured = found("dimension_and_order")[0]
