@@ -169,7 +169,15 @@ def project(h: Tensor, weight: Tensor | None) -> Tensor:
 
 def product(v: Tensor, weight: Tensor) -> Tensor:
     """The tangents v (rows) through a weight: v Wᵀ, all of the batch in one product when the weight is shared."""
+    if weight.ndim == 2 and is_shared(v):
+        rows = v[(0,) * (v.ndim - 2)] @ weight.mT
+        return rows.expand(*v.shape[:-1], rows.shape[-1])
     return v @ weight.mT
+
+
+def is_shared(v: Tensor) -> bool:
+    """Whether all of the batch has the same tangents, one tensor expanded, as when a dense Jacobian is asked for."""
+    return v.ndim > 2 and v.numel() > 0 and not any(v.stride()[:-2])
 
 
 def through(v: Tensor, weight: Tensor, coefficients: Sequence[Tensor], carry: Tensor | None = None) -> Tensor:
@@ -178,7 +186,7 @@ def through(v: Tensor, weight: Tensor, coefficients: Sequence[Tensor], carry: Te
     With many tangents the sum over gates goes into the matrix first, J = Σ_g diag(c_g) W_g + diag(carry): one product of the
     state's width instead of one per gate.
     """
-    if v.shape[-2] >= MANY_TANGENTS and len(coefficients) > 1:
+    if v.shape[-2] >= MANY_TANGENTS and len(coefficients) > 1 and not is_shared(v):
         gates = weight.unflatten(-2, (len(coefficients), -1))
         jacobian = torch.einsum("...ig,...gij->...ij", torch.stack(list(coefficients), dim=-1), gates)
         if carry is not None:
