@@ -3,6 +3,7 @@
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
+from separatrix.analysis.echo_state import EchoState, echo_state
 from separatrix.analysis.finite_time import FiniteTimeField, finite_time_lyapunov, grid
 from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
@@ -15,6 +16,7 @@ ANALYSES = {
     "divergence_rate": divergence_rate,
     "gradient_propagation": gradient_propagation,
     "fixed_points": fixed_points,
+    "echo_state": echo_state,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -31,6 +33,7 @@ __all__ = [
     "Branch",
     "CovariantVectors",
     "DivergenceRate",
+    "EchoState",
     "FiniteTimeField",
     "FixedPoints",
     "LyapunovSpectrum",
@@ -40,6 +43,7 @@ __all__ = [
     "continuation",
     "covariant_lyapunov_vectors",
     "divergence_rate",
+    "echo_state",
     "finite_time_lyapunov",
     "fixed_points",
     "gradient_propagation",

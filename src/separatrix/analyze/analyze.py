@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
+from separatrix.analysis.responses import Responses, attractors, common_drive_responses
 from separatrix.analyze.core import Core, find_core
 from separatrix.analyze.portrait import Portrait
 from separatrix.analyze.regime import Regime, along, regime_of
-from separatrix.analyze.responses import Responses, attractors, common_drive_responses
 from separatrix.analyze.verdict import advice, verdict
 from separatrix.errors import InputError
 from separatrix.evolve import check_seed, trajectory
