@@ -28,6 +28,7 @@ from separatrix.analysis import (
     OrbitDiagram,
     PooledSpectrum,
     Propagation,
+    TransientGrowth,
     continuation,
     covariant_lyapunov_vectors,
     divergence_rate,
@@ -38,6 +39,7 @@ from separatrix.analysis import (
     grid,
     lyapunov_spectrum,
     orbit_diagram,
+    transient_growth,
 )
 from separatrix.analyze import Portrait, analyze
 from separatrix.errors import (
@@ -99,6 +101,7 @@ __all__ = [
     "Status",
     "Stream",
     "System",
+    "TransientGrowth",
     "UnsupportedModuleError",
     "analyze",
     "classic",
@@ -115,6 +118,7 @@ __all__ = [
     "orbit_diagram",
     "testing",
     "trajectory",
+    "transient_growth",
     "write_report",
 ]
 

@@ -9,6 +9,7 @@ from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.propagation import Propagation, gradient_propagation
+from separatrix.analysis.transient import TransientGrowth, transient_growth
 
 ANALYSES = {
     "lyapunov_spectrum": lyapunov_spectrum,
@@ -17,6 +18,7 @@ ANALYSES = {
     "gradient_propagation": gradient_propagation,
     "fixed_points": fixed_points,
     "echo_state": echo_state,
+    "transient_growth": transient_growth,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -40,6 +42,7 @@ __all__ = [
     "OrbitDiagram",
     "PooledSpectrum",
     "Propagation",
+    "TransientGrowth",
     "continuation",
     "covariant_lyapunov_vectors",
     "divergence_rate",
@@ -50,4 +53,5 @@ __all__ = [
     "grid",
     "lyapunov_spectrum",
     "orbit_diagram",
+    "transient_growth",
 ]
