@@ -7,6 +7,7 @@ from separatrix.analysis.echo_state import EchoState, echo_state
 from separatrix.analysis.finite_time import FiniteTimeField, finite_time_lyapunov, grid
 from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.memory import MemoryCapacity, memory_capacity
 from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 from separatrix.analysis.transient import TransientGrowth, transient_growth
@@ -19,6 +20,7 @@ ANALYSES = {
     "fixed_points": fixed_points,
     "echo_state": echo_state,
     "transient_growth": transient_growth,
+    "memory_capacity": memory_capacity,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -39,6 +41,7 @@ __all__ = [
     "FiniteTimeField",
     "FixedPoints",
     "LyapunovSpectrum",
+    "MemoryCapacity",
     "OrbitDiagram",
     "PooledSpectrum",
     "Propagation",
@@ -52,6 +55,7 @@ __all__ = [
     "gradient_propagation",
     "grid",
     "lyapunov_spectrum",
+    "memory_capacity",
     "orbit_diagram",
     "transient_growth",
 ]
