@@ -29,6 +29,7 @@ from separatrix.analysis import (
     OrbitDiagram,
     PooledSpectrum,
     Propagation,
+    Stationarity,
     TransientGrowth,
     continuation,
     covariant_lyapunov_vectors,
@@ -41,6 +42,7 @@ from separatrix.analysis import (
     lyapunov_spectrum,
     memory_capacity,
     orbit_diagram,
+    stationarity,
     transient_growth,
 )
 from separatrix.analyze import Portrait, analyze
@@ -63,6 +65,7 @@ from separatrix.systems import SYSTEMS, classic
 from separatrix.systems.drives import Stream
 from separatrix.systems.noisy import Noisy
 from separatrix.systems.recurrent import Recurrent
+from separatrix.systems.surrogate import surrogate
 
 if TYPE_CHECKING:
     from separatrix.report import write_report
@@ -101,6 +104,7 @@ __all__ = [
     "Result",
     "SeparatrixError",
     "ShapeError",
+    "Stationarity",
     "Status",
     "Stream",
     "System",
@@ -120,6 +124,8 @@ __all__ = [
     "lyapunov_spectrum",
     "memory_capacity",
     "orbit_diagram",
+    "stationarity",
+    "surrogate",
     "testing",
     "trajectory",
     "transient_growth",

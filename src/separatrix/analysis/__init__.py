@@ -10,6 +10,7 @@ from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapu
 from separatrix.analysis.memory import MemoryCapacity, memory_capacity
 from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.propagation import Propagation, gradient_propagation
+from separatrix.analysis.stationarity import Stationarity, stationarity
 from separatrix.analysis.transient import TransientGrowth, transient_growth
 
 ANALYSES = {
@@ -45,6 +46,7 @@ __all__ = [
     "OrbitDiagram",
     "PooledSpectrum",
     "Propagation",
+    "Stationarity",
     "TransientGrowth",
     "continuation",
     "covariant_lyapunov_vectors",
@@ -57,5 +59,6 @@ __all__ = [
     "lyapunov_spectrum",
     "memory_capacity",
     "orbit_diagram",
+    "stationarity",
     "transient_growth",
 ]

@@ -143,7 +143,7 @@ def memory_capacity(
     found = _capacities(states.where(~failed[..., None], 0.0), targets.to(states))
     known = (value.where(~failed, torch.nan) for value in (found.curve, found.curve_error, found.total, found.error))
     curve, doubt, total, error = known
-    reached = (curve.clamp(min=0).cumsum(0) >= curve.clamp(min=0).sum(0) / 2).long().cumsum(0) == 0
+    before = (curve.cumsum(0) >= total / 2).long().cumsum(0) == 0
     codes = torch.where(_carries_on(found), Status.NOT_CONVERGED, Status.OK).masked_fill(failed, Status.DIVERGED)
     return MemoryCapacity(
         codes=codes.to(torch.int8),
@@ -152,7 +152,7 @@ def memory_capacity(
         curve_stderr=doubt,
         capacity=total,
         stderr=error,
-        half_lag=(reached.sum(0) + 1).masked_fill(failed, 0),
+        half_lag=(before.sum(0) + 1).masked_fill(failed, 0),
         rank=found.rank.masked_fill(failed, 0),
         dim=system.dim,
         enters=enters,
@@ -240,9 +240,11 @@ def _capacities(states: Tensor, targets: Tensor) -> _Found:
     outside = (y_folds - folds @ weights).square().sum(-2)  # (*batch, fold, lag)
     inside = (y_folds - folds @ (columns.mT @ y)[..., None, :, :]).square().sum(-2)
     mixed = (FOLDS * inside + (FOLDS - 1) * outside) / (2 * FOLDS - 1)
-    told = FOLDS * (y_folds.square().sum(-2) - mixed) / y.square().sum(0)
-    by_fold = told.movedim(-2, 0)  # (fold, *batch, lag)
-    curve, total = by_fold.mean(0), by_fold.sum(-1).mean(0)
+    power = FOLDS * y_folds.square().sum(-2) / y.square().sum(0)
+    told = power - FOLDS * mixed / y.square().sum(0)
+    curve = told.mean(-2)
+    by_fold = (told - curve[..., None, :] * (power - 1)).movedim(-2, 0)  # less what a fold's own power does; (fold, *batch, lag)
+    total = curve.sum(-1)
     chance = 2 * rank[..., None] * ((1 - curve) / whole).square()  # of what a readout explains by chance, χ²/T
     curve_error = (by_fold.var(0) / FOLDS + chance).sqrt()
     error = (by_fold.sum(-1).var(0) / FOLDS + chance.sum(-1)).sqrt()

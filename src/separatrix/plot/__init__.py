@@ -8,11 +8,15 @@ from matplotlib.figure import Figure
 from separatrix.analysis.continuation import Branch
 from separatrix.analysis.covariant import CovariantVectors
 from separatrix.analysis.divergence import DivergenceRate
+from separatrix.analysis.echo_state import EchoState
 from separatrix.analysis.finite_time import FiniteTimeField
 from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.memory import MemoryCapacity
 from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.propagation import Propagation
+from separatrix.analysis.stationarity import Stationarity
+from separatrix.analysis.transient import TransientGrowth
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
@@ -20,13 +24,17 @@ from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.covariant import covariant_figure
+from separatrix.plot.echo_state import echo_state_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
+from separatrix.plot.memory import memory_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.propagation import propagation_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
+from separatrix.plot.stationarity import stationarity_figure
+from separatrix.plot.transient import transient_figure
 from separatrix.plot.vector import svg
 from separatrix.result import Result
 
@@ -34,13 +42,17 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
     DivergenceRate: divergence_figure,
+    EchoState: echo_state_figure,
     FixedPoints: fixed_points_figure,
     FiniteTimeField: finite_time_field_figure,
     LyapunovSpectrum: spectrum_figure,
+    MemoryCapacity: memory_figure,
     OrbitDiagram: orbit_diagram_figure,
     PooledSpectrum: pooled_figure,
     Portrait: portrait_figure,
     Propagation: propagation_figure,
+    Stationarity: stationarity_figure,
+    TransientGrowth: transient_figure,
 }
 
 
@@ -68,10 +80,12 @@ __all__ = [
     "convergence_figure",
     "covariant_figure",
     "divergence_figure",
+    "echo_state_figure",
     "figure",
     "finite_time_field_figure",
     "finite_time_figure",
     "fixed_points_figure",
+    "memory_figure",
     "orbit_diagram_figure",
     "panel_figures",
     "plane_figure",
@@ -79,5 +93,7 @@ __all__ = [
     "portrait_figure",
     "propagation_figure",
     "spectrum_figure",
+    "stationarity_figure",
     "svg",
+    "transient_figure",
 ]
