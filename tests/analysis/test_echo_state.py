@@ -91,12 +91,12 @@ def test_each_item_of_a_batch_has_its_own_verdict():
 
 def test_a_state_that_diverges_is_no_echo():
     """X → x²: inside ±1 all fall to 0, outside they grow without bound."""
-    found = sx.echo_state(sx.Map(lambda x: x * x, 1), spread=1.5)
+    found = sx.echo_state(sx.Map(lambda x: x * x, 1), spread=1.5, steps=600)
     grow = int((found.groups < 0).sum())
     assert 0 < grow < 32
     assert found.verdict == "several responses"
     assert f"{grow} diverge" in found.summary()
-    lost = sx.echo_state(sx.Map(lambda x: 2 + x * x, 1))
+    lost = sx.echo_state(sx.Map(lambda x: 2 + x * x, 1), steps=100)
     assert (lost.verdict, lost.status) == ("diverged", "diverged")
 
 
@@ -111,6 +111,12 @@ def test_a_gru_driven_by_its_stream_is_followed_copy_by_copy(tmp_path):
     again = sx.load(found.save(tmp_path / "echo.zarr"))
     assert torch.equal(again.distance, found.distance)
     assert (again.verdict == found.verdict).all()
+
+
+def test_a_state_that_is_erased_at_once_has_met_and_its_exponent_is_minus_infinity():
+    found = sx.echo_state(sx.Map(lambda x: 0.0 * x + 1, 2), steps=50)
+    assert found.verdict == "echo state"
+    assert float(found.exponent) == float(found.contraction) == -math.inf
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ def test_a_constant_drive_is_stationary():
         (torch.zeros(7, 1), {}, "too few"),
         (torch.full((100, 1), math.nan), {}, "not finite"),
         ("text", {}, "cannot be read"),
+        (torch.nn.Linear(1, 1), {}, "Linear has no inputs"),
+        (sx.classic.henon(), {}, "Henon has no inputs"),
     ],
 )
 def test_what_makes_no_sense_is_refused(inputs, options, message):

@@ -151,7 +151,7 @@ def echo_state(
     run = TangentRun(front, random_frame(front.x, 1, seed), every=1)
     tally, times = Tally(), [0.0]
     found = separation(_positions(run, tally, times, steps, progress), steps, float(tol))
-    rate, error, exponents = _pooled(tally, found.groups)
+    rate, error, exponents = _pooled(tally, found.groups, run.erased[..., 0])
     answers = _answers(found, rate, error, steps, system.dt)
     codes = torch.full_like(answers, int(Status.OK))
     codes = codes.masked_fill(answers == UNDECIDED, int(Status.NOT_CONVERGED)).masked_fill(answers == LOST, int(Status.DIVERGED))
@@ -197,15 +197,20 @@ def _marks(steps: int) -> set[int]:
     return marks
 
 
-def _pooled(tally: Tally, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """λ₁ and its error, (*batch), of the mean over the states that did not diverge; and each state's own, (state, *batch)."""
+def _pooled(tally: Tally, groups: Tensor, erased: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """λ₁ and its error, (*batch), of the mean over the states that did not diverge; and each state's own, (state, *batch).
+
+    Where a tangent was erased, (state, *batch), its exponent is −∞, and so is the mean.
+    """
     rates, duration = (values[..., 0] for values in tally.series())
     alive = (groups >= 0).to(rates.device)
-    own = ((rates * duration).sum(0) / duration.sum(0)).where(alive, torch.nan)
+    own = ((rates * duration).sum(0) / duration.sum(0)).masked_fill(erased, -math.inf).where(alive, torch.nan)
     count = alive.sum(0)
     mean = rates.where(alive, 0.0).sum(1) / count
     weight = duration[:, 0]
-    return (mean * weight).sum(0) / weight.sum(0), standard_error(mean, weight), own
+    gone = (erased & alive).any(0)
+    rate = ((mean * weight).sum(0) / weight.sum(0)).masked_fill(gone, -math.inf)
+    return rate, standard_error(mean, weight).masked_fill(gone, 0.0), own
 
 
 def _answers(found: Separation, rate: Tensor, error: Tensor, steps: int, dt: float) -> Tensor:
@@ -230,7 +235,8 @@ def _contraction(found: Separation, time: Tensor) -> tuple[Tensor, Tensor]:
     rate = (slopes * span).sum(0) / total
     count = both.sum(0)
     error = ((span * (slopes - rate)).square().sum(0) * count / (count - 1)).sqrt() / total
-    return rate.where(count > 0, torch.nan), error.where(count >= FEWEST, torch.nan)
+    at_once = torch.where(found.largest[-1] < RESOLVED, -math.inf, torch.nan)
+    return rate.where(count > 0, at_once), error.where(count >= FEWEST, torch.nan)
 
 
 def _checked(system: System, *, states: int, spread: float, steps: int | None, tol: float) -> int:

@@ -36,7 +36,7 @@ class MemoryCapacity(Result):
         lags: (lag), 1 … the longest; lag 1 is the input that the last step read.
         curve, curve_stderr: (lag, *batch), C_l: the squared correlation of the best linear readout with the input; and its error.
         capacity, stderr: (*batch), Σ_l C_l over these lags, and its standard error. It is at most dim.
-        half_lag: (*batch), the lag by which half of the capacity is reached: where on the average half of the memory lies.
+        half_lag: (*batch), the lag by which half of the capacity is reached, to its standard error.
         rank: (*batch), numbers of the state that vary independently, to rounding: what the capacity is also bounded by.
         dim: numbers of the state.
         enters: how the input enters, in words.
@@ -143,7 +143,7 @@ def memory_capacity(
     found = _capacities(states.where(~failed[..., None], 0.0), targets.to(states))
     known = (value.where(~failed, torch.nan) for value in (found.curve, found.curve_error, found.total, found.error))
     curve, doubt, total, error = known
-    before = (curve.cumsum(0) >= total / 2).long().cumsum(0) == 0
+    before = (curve.cumsum(0) >= (total - error) / 2).long().cumsum(0) == 0
     codes = torch.where(_carries_on(found), Status.NOT_CONVERGED, Status.OK).masked_fill(failed, Status.DIVERGED)
     return MemoryCapacity(
         codes=codes.to(torch.int8),
@@ -167,8 +167,9 @@ def _plan(system: System, steps: int | None, settle: int | None, lags: int) -> t
     least = FOLDS + 2 * (system.dim + 1)
     wanted = max(FEWEST_STEPS, STEPS_PER_NUMBER * system.dim) if steps is None else check_whole("steps", steps)
     before = max(wanted // 5, lags) if settle is None else check_whole("settle", settle)
-    if steps is None and system.horizon is not None:
-        before = max(min(before, system.horizon // 5), lags) if settle is None else before
+    if system.horizon is not None and settle is None:
+        before = max(min(before, system.horizon // 5 if steps is None else system.horizon - wanted), lags)
+    if system.horizon is not None and steps is None:
         wanted = min(wanted, max(system.horizon - before, 1))
     if before < lags - 1:
         raise InputError(

@@ -8,11 +8,11 @@ import torch
 from scipy.special import fdtrc
 from torch import Tensor, nn
 
-from separatrix.errors import HorizonError, InputError, ShapeError
+from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
 from separatrix.evolve import check_whole
 from separatrix.inputs import as_inputs
 from separatrix.result import Result, Status
-from separatrix.system import Driven
+from separatrix.system import Driven, System
 from separatrix.wording import counted, plain
 
 TESTS = ("mean", "variance", "slow part", "middle part", "fast part")
@@ -103,6 +103,7 @@ def stationarity(inputs: Any, *, steps: int | None = None, windows: int = 8, lev
         InputError: fewer than 2 windows, a level outside of (0, 1), inputs that are no finite numbers.
         ShapeError: the inputs have no axis of time.
         HorizonError: more steps than the drive has.
+        UnsupportedModuleError: a module that is no drive.
     Limits: looks at mean, variance and spectrum of each input alone. A drive that repeats itself with a period shorter than a
         stretch counts as stationary; one whose correlation time is that of the change itself is too short to tell.
     Source: analysis of variance on batch averages: Scheffé 1959, The Analysis of Variance, ch. 3; correlation time: Sokal 1997,
@@ -142,7 +143,7 @@ def _read(inputs: Any, steps: int | None) -> Tensor:
     if steps is not None and check_whole("steps", steps) < 1:
         raise InputError(f"steps is {steps}; there is nothing to look at.")
     if isinstance(inputs, nn.Module):
-        at = inputs.drive if isinstance(inputs, Driven) else inputs
+        at = _drive(inputs)
         horizon = getattr(inputs, "horizon", None)
         count = steps if steps is not None else STEPS if horizon is None else horizon
         _check_length(count, horizon)
@@ -152,6 +153,17 @@ def _read(inputs: Any, steps: int | None) -> Tensor:
         raise ShapeError(f"the inputs have shape {tuple(values.shape)}; pass (time, inputs): values[:, None] for one input.")
     _check_length(len(values) if steps is None else steps, len(values))
     return values[:steps]
+
+
+def _drive(source: nn.Module) -> Any:
+    """The function n ↦ inputs of a driven system or of a drive."""
+    if isinstance(source, Driven):
+        return source.drive
+    if isinstance(source, System) or not hasattr(source, "horizon"):
+        raise UnsupportedModuleError(
+            f"a {type(source).__name__} has no inputs to look at.\nPass the inputs, an sx.Stream, or the driven sx.Recurrent."
+        )
+    return source
 
 
 def _check_length(asked: int, horizon: int | None) -> None:

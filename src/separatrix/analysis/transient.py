@@ -19,6 +19,7 @@ from separatrix.wording import counted, plain
 ENOUGH_TIME = 50  # units of time of a default run
 FEWEST, MOST = 200, 5_000  # its steps
 DISTANCES = 40  # from the border at which the resolvent is taken, for Kreiss's constant
+ROUNDED = 1e-9  # nats per unit time, over ‖J‖: an eigenvalue that grows slower is on the border
 REACH = 1e4  # between the nearest of them and the farthest, which is the size of J
 
 
@@ -215,7 +216,7 @@ def _facts(matrix: Tensor, flows: bool, dt: float) -> dict[str, Tensor]:
     norm = torch.linalg.matrix_norm(j, ord=2)
     begins = torch.linalg.eigvalsh((j + j.mT) / 2)[..., -1] if flows else norm.log() / dt
     ends = values.real.amax(-1) if flows else values.abs().amax(-1).log() / dt
-    bound = _kreiss(j, values, norm, flows).log().masked_fill(ends > 0, math.inf)
+    bound = _kreiss(j, values, norm, flows).log().masked_fill(ends > ROUNDED * norm.clamp(min=1), math.inf)
     facts = {
         "numerical_abscissa": begins,
         "spectral_abscissa": ends,

@@ -24,7 +24,7 @@ def surrogate(inputs: Any, *, kind: Literal["shuffled", "phase"] = "shuffled", s
         seed: of the draw.
 
     Returns:
-        Shape and dtype of the inputs.
+        Shape and dtype of the inputs; whole numbers become float64.
 
     Raises:
         InputError: the kind is unknown, or the inputs are not finite numbers.
