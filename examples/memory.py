@@ -97,7 +97,10 @@ def figure(curves: dict[str, Any], scales: Tensor, by_scale: dict[str, list[Any]
     capacity.axhline(UNITS, color=INK, linestyle=(0, (5, 3)), linewidth=1.1)
     capacity.text(scales[-1], UNITS - 0.6, "as many as units", ha="right", va="top", fontsize=8)
     capacity.set(
-        title="A hard drive is soon forgotten", xlabel="size of the input", ylabel="memory capacity (inputs)", xscale="log"
+        title="A hard drive is soon forgotten",
+        xlabel="size of the input (uniform in ± this)",
+        ylabel="memory capacity (inputs)",
+        xscale="log",
     )
     capacity.set_ylim(0, UNITS * 1.08)
     capacity.legend(loc="lower left")
