@@ -180,3 +180,28 @@ def test_a_network_that_learns_a_bit_ends_with_two_memories_and_a_saddle(found):
     assert bits[-1, tracks.stable[-1]].sign().sum() == 0  # the memories read out as −1 and +1
     assert (tracks.degree == 1).all()
     assert learned["spectra"].result.exponents[-1, 0] < 0
+def test_a_delay_line_remembers_as_many_inputs_as_units_and_no_network_more(found):
+    result = found("memory")[0]
+    line = result["curves"]["delay line"]
+    torch.testing.assert_close(line.curve[:30], torch.ones(30, dtype=torch.float64), rtol=0, atol=1e-10)
+    assert abs(float(line.capacity) - 30) < 4 * float(line.stderr)
+    for memory in (*result["curves"].values(), *result["by_scale"]["random"], *result["by_scale"]["orthogonal"]):
+        assert memory.capacity < 30 + 4 * memory.stderr + 1e-6
+
+
+def test_the_chain_of_the_memory_example_grows_as_its_matrix_powers(found):
+    chain = found("memory")[0]["chain"]
+    matrix = 0.3 * torch.eye(30, dtype=torch.float64) + 0.9 * torch.diag(torch.ones(29, dtype=torch.float64), -1)
+    norms = [float(torch.linalg.matrix_norm(torch.linalg.matrix_power(matrix, n), ord=2)) for n in range(121)]
+    assert float(chain.amplification) == pytest.approx(max(norms), rel=1e-9)
+    assert int(chain.peak_time) == norms.index(max(norms))
+
+
+def test_a_bistable_unit_keeps_two_responses_until_the_drive_takes_it_over_and_noise_leaves_one(found):
+    result = found("echo_state")[0]
+    echo = result["echo"]
+    assert int(echo.responses[0]) == 2
+    assert int(echo.responses[-1]) == 1
+    assert (echo.exponent < 0).all()
+    assert float(echo.exponent[0]) == pytest.approx(math.log(2 * (1 - 0.95750402407729**2)), abs=1e-9)
+    assert [found.verdict for found in result["wells"].values()] == ["several responses", "echo state"]

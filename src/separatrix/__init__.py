@@ -24,10 +24,12 @@ from separatrix.analysis import (
     CovariantVectors,
     DivergenceRate,
     Event,
+    EchoState,
     FiniteTimeField,
     FixedPoints,
     FlowMap,
     LyapunovSpectrum,
+    MemoryCapacity,
     OrbitDiagram,
     PhasePortrait,
     PooledSpectrum,
@@ -35,20 +37,26 @@ from separatrix.analysis import (
     Propagation,
     Tracks,
     along,
+    Stationarity,
+    TransientGrowth,
     continuation,
     correlation_dimension,
     correlation_dimension_of,
     covariant_lyapunov_vectors,
     divergence_rate,
+    echo_state,
     finite_time_lyapunov,
     fixed_points,
     flow_map,
     gradient_propagation,
     grid,
     lyapunov_spectrum,
+    memory_capacity,
     orbit_diagram,
     phase_portrait,
     power_spectrum,
+    stationarity,
+    transient_growth,
 )
 from separatrix.analyze import Portrait, analyze
 from separatrix.errors import (
@@ -70,6 +78,7 @@ from separatrix.systems import SYSTEMS, classic
 from separatrix.systems.drives import Stream
 from separatrix.systems.noisy import Noisy
 from separatrix.systems.recurrent import Recurrent
+from separatrix.systems.surrogate import surrogate
 
 if TYPE_CHECKING:
     from separatrix.report import write_report
@@ -88,6 +97,7 @@ __all__ = [
     "DivergenceRate",
     "Driven",
     "Event",
+    "EchoState",
     "Field",
     "FiniteTimeField",
     "FixedPoints",
@@ -98,6 +108,7 @@ __all__ = [
     "Iterate",
     "LyapunovSpectrum",
     "Map",
+    "MemoryCapacity",
     "MissingExtraError",
     "ModelError",
     "Noisy",
@@ -112,10 +123,12 @@ __all__ = [
     "Result",
     "SeparatrixError",
     "ShapeError",
+    "Stationarity",
     "Status",
     "Stream",
     "System",
     "Tracks",
+    "TransientGrowth",
     "UnsupportedModuleError",
     "along",
     "analyze",
@@ -125,6 +138,7 @@ __all__ = [
     "correlation_dimension_of",
     "covariant_lyapunov_vectors",
     "divergence_rate",
+    "echo_state",
     "finite_time_lyapunov",
     "fixed_points",
     "flow_map",
@@ -132,11 +146,15 @@ __all__ = [
     "grid",
     "load",
     "lyapunov_spectrum",
+    "memory_capacity",
     "orbit_diagram",
     "phase_portrait",
     "power_spectrum",
+    "stationarity",
+    "surrogate",
     "testing",
     "trajectory",
+    "transient_growth",
     "write_report",
 ]
 

@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 
@@ -48,3 +49,88 @@ def test_the_default_lags_end_at_the_horizon():
 def test_lags_that_do_not_increase_are_refused():
     with pytest.raises(sx.InputError, match="increasing"):
         sx.gradient_propagation(sx.Map(torch.sin, 1), lags=(3, 3))
+
+
+def power_of(matrix: list[list[float]], n: int) -> tuple[float, float]:
+    """Ln σ₁ and ln σ₂ of a 2 × 2 matrix's n-th power, in 6,000 digits: from σ₁² + σ₂² = ‖A‖_F² and σ₁ σ₂ = |det A|."""
+    with mpmath.workdps(6_000):
+        power = mpmath.matrix(matrix) ** n
+        total, det = sum(x * x for x in power), abs(mpmath.det(mpmath.matrix(matrix))) ** n
+        first = mpmath.sqrt((total + mpmath.sqrt(total * total - 4 * det * det)) / 2)
+        return float(mpmath.log(first)), float(mpmath.log(det / first))
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[1.25, 0.0], [0.0, 0.5]],
+        [[0.96875, 1.0], [0.0, 0.90625]],
+        [[0.5, 100.0], [0.0, 0.5]],  # a Jordan block: σ grow like n 0.5^n
+        [[0.75, -0.5], [0.5, 0.75]],  # normal, a rotation
+        [[1.0, 4.0], [-0.125, 0.5]],  # non-normal with complex eigenvalues
+    ],
+)
+def test_singular_values_at_lag_ten_thousand_are_those_of_exact_arithmetic(matrix):
+    """All numbers are binary fractions, so that the float64 matrix is the exact one."""
+    tensor = torch.tensor(matrix, dtype=torch.float64)
+    result = sx.gradient_propagation(sx.Map(lambda x: x @ tensor.mT, 2), lags=(10_000,))
+    assert result.log_singular_values[0].tolist() == pytest.approx(power_of(matrix, 10_000), rel=1e-8)
+    alone = sx.gradient_propagation(sx.Map(lambda x: x @ tensor.mT, 2), lags=(10_000,), k=1)
+    assert float(alone.log_norm[0]) == pytest.approx(float(result.log_norm[0]), rel=1e-9)
+    assert float(alone.log_gain[0]) == pytest.approx(float(result.log_gain[0]), rel=1e-9)
+
+
+def test_the_leading_singular_values_of_a_wide_spectrum_are_the_same_for_every_k():
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=generator))[0]
+    matrix = turn @ torch.diag(torch.tensor([0.4, -0.1, -1.0, -3.0, -3.0, -9.0], dtype=torch.float64).exp()) @ turn.mT
+    system = sx.Map(lambda x: torch.tanh(x @ matrix.mT), 6)
+    x0 = 0.1 * torch.randn(2, 6, dtype=torch.float64, generator=generator)
+    whole = sx.gradient_propagation(system, x0, k=6)
+    for k in (1, 2, 5):
+        some = sx.gradient_propagation(system, x0, k=k)
+        torch.testing.assert_close(some.log_singular_values, whole.log_singular_values[..., :k], rtol=1e-9, atol=1e-9)
+    assert (whole.log_singular_values.diff(dim=-1) <= 0).all()
+
+
+def test_time_constants_are_those_of_the_exponents():
+    """A symmetric map with multipliers 0.9 and −0.5: τ = 1/|ln 0.9| and 1/ln 2 steps, without scatter."""
+    scale = torch.tensor([0.9, -0.5], dtype=torch.float64)
+    result = sx.gradient_propagation(sx.Map(lambda x: scale * x, 2))
+    exact = 1 / scale.abs().log().abs()
+    torch.testing.assert_close(result.time_constants, exact, rtol=1e-10, atol=0)
+    assert (result.time_constants_stderr < 1e-9).all()
+    assert "vanishes e-fold in 9.491" in result.summary()
+    assert "no memory" in result.summary()
+
+
+def test_time_constants_of_a_driven_network_agree_with_its_exponents_within_their_error_bars():
+    torch.manual_seed(3)
+    system = sx.Recurrent(torch.nn.GRU(2, 5), torch.randn(4_200, 2))
+    result = sx.gradient_propagation(system, lags=tuple(range(0, 4_001, 100)), settle=200)
+    spectrum = sx.lyapunov_spectrum(system, steps=4_000, settle=200)
+    gap = (result.rates - spectrum.exponents[:4]).abs()
+    assert (gap < 4 * (result.rates_stderr.square() + spectrum.stderr[:4].square()).sqrt()).all()
+    assert (result.rates_stderr > 0).all()
+
+
+def test_a_flow_is_counted_in_its_own_time():
+    """ẋ = −0.5 x: τ = 2 units of time, at dt = 0.1."""
+    result = sx.gradient_propagation(sx.Flow(lambda x: -0.5 * x, 1, 0.1))
+    assert float(result.time_constants[0]) == pytest.approx(2, rel=1e-6)  # RK4's error is below dt⁴
+    assert float(result.time[-1]) == pytest.approx(20)
+
+
+def test_a_lost_direction_has_no_logarithm_and_fades_at_once():
+    system = sx.Map(lambda x: x * torch.tensor([0.5, 0.0], dtype=torch.float64), 2)
+    result = sx.gradient_propagation(system, torch.ones(2, dtype=torch.float64))
+    assert result.rates.tolist() == pytest.approx([math.log(0.5), -math.inf])
+    assert float(result.time_constants[1]) == 0
+
+
+def test_k_and_lags_out_of_range_are_refused():
+    system = sx.Map(torch.sin, 2)
+    with pytest.raises(sx.InputError, match="k is 3"):
+        sx.gradient_propagation(system, k=3)
+    with pytest.raises(sx.InputError, match="whole number"):
+        sx.gradient_propagation(system, lags=(0.5,))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import separatrix as sx
-from separatrix.analyze.responses import attractors, grouped
+from separatrix.analysis.responses import attractors, grouped
 from separatrix.analyze.verdict import advice, side
 
 QUICK = {"steps": 300, "settle": 100, "copies": 6}

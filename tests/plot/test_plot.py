@@ -409,3 +409,48 @@ def test_an_orbit_diagram_shows_every_kept_state():
     (dots,) = drawn(diagram.plot(), "orbits")
     np.testing.assert_allclose(np.sort(dots.get_ydata()), np.sort(diagram.states.numpy().ravel()))
     np.testing.assert_allclose(np.unique(dots.get_xdata()), diagram.values)
+
+
+def test_distances_are_drawn_as_they_are_with_the_verdict_in_the_legend():
+    echo = sx.echo_state(sx.Map(lambda h: torch.tanh(2 * h), 1), states=6, steps=200)
+    axes = echo.plot().axes[0]
+    line = next(line for line in axes.get_lines() if line.get_gid() == "largest 1")
+    np.testing.assert_allclose(line.get_ydata(), echo.distance)
+    assert "several responses" in axes.get_legend().get_texts()[0].get_text()
+    assert axes.get_yscale() == "log"
+
+
+def test_a_memory_curve_and_its_capacity_are_drawn():
+    memory = sx.memory_capacity(sx.Map(lambda x: 0.5 * x, 1), steps=500)
+    axes = memory.plot().axes[0]
+    np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), memory.curve)
+    assert "of 1" in axes.get_legend().get_texts()[0].get_text()
+
+
+def test_transient_growth_is_drawn_between_its_two_slopes():
+    matrix = torch.tensor([[0.5, 4.0], [0.0, 0.4]], dtype=torch.float64)
+    growth = sx.transient_growth(sx.Map(lambda x: x @ matrix.mT, 2), steps=20)
+    axes = growth.plot().axes[0]
+    curve = next(line for line in axes.get_lines() if line.get_gid() == "growth 1")
+    np.testing.assert_allclose(curve.get_ydata(), growth.log_norm)
+    assert any(text.get_text().startswith("begins at") for text in axes.get_legend().get_texts())
+
+
+def test_windows_of_a_drive_are_drawn_with_their_means():
+    inputs = torch.randn(2_000, 2, generator=torch.Generator().manual_seed(0))
+    found = sx.stationarity(inputs)
+    axes = found.plot().axes[0]
+    assert len(axes.get_xticks()) == 8
+    assert "stationary" in found.plot().get_label()
+
+
+def test_further_singular_values_are_drawn_below_the_first():
+    growth = sx.gradient_propagation(sx.Map(lambda x: x * torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64), 3))
+    names = [line.get_label() for line in growth.plot().axes[0].get_lines()]
+    assert {"σ₂", "σ₃"} <= set(names)
+
+
+def test_results_that_diverged_say_so_in_their_pictures():
+    blown = sx.Map(lambda x: 2 + x * x, 1)
+    for measure in (sx.echo_state, sx.transient_growth, sx.memory_capacity):
+        assert "diverged" in measure(blown, steps=300).plot().axes[0].texts[0].get_text()

@@ -13,6 +13,33 @@ def ornstein_uhlenbeck(dt: float = 0.01, scale: float = 0.5) -> sx.Noisy:
     return sx.Noisy(sx.Flow(lambda x: -x, 1, dt), scale)
 
 
+class Growth(sx.System):
+    """X ← a x, each step a time dt."""
+
+    def __init__(self, a: float, dt: float = 1.0) -> None:
+        super().__init__(1, dt=dt)
+        self.a = a
+
+    def step(self, x, n=0):
+        return self.a * x
+
+    def pushforward(self, x, v, n=0):
+        return self.a * x, self.a * v
+
+
+class DoubleWell(sx.System):
+    """ẋ = x − x³ by Euler steps of 0.05."""
+
+    def __init__(self) -> None:
+        super().__init__(1, dt=0.05)
+
+    def step(self, x, n=0):
+        return x + self.dt * (x - x**3)
+
+    def pushforward(self, x, v, n=0):
+        return self.step(x, n), v * (1 + self.dt * (1 - 3 * x**2))[..., None, :]
+
+
 def test_noise_keeps_the_promises_of_a_system():
     sx.testing.check_system(sx.Noisy(sx.classic.henon(), 0.001))
     sx.testing.check_system(sx.Noisy(sx.classic.lorenz63(), 0.1, seed=3))
@@ -57,3 +84,56 @@ def test_the_scale_may_be_a_grid():
 def test_a_negative_scale_is_refused():
     with pytest.raises(sx.InputError, match="scale is -1"):
         sx.Noisy(sx.classic.henon(), -1.0)
+
+
+def test_a_scale_that_is_no_number_is_refused():
+    with pytest.raises(sx.InputError, match="scale is nan"):
+        sx.Noisy(sx.classic.henon(), math.nan)
+
+
+@pytest.mark.parametrize(("a", "sigma"), [(0.5, 0.3), (0.9, 1.0), (2.0, 0.5)])
+def test_multiplicative_noise_has_the_mean_logarithm_of_its_factor_as_exponent(a, sigma):
+    """X' = (a + σ ξ) x: λ = E ln|a + σ ξ|, the integral by SciPy; 4 standard errors of 2,500 independent steps."""
+    from scipy.integrate import quad
+    from scipy.stats import norm
+
+    parts = [quad(lambda z: norm.pdf(z) * math.log(abs(a + sigma * z)), *ends)[0] for ends in ((-9, -a / sigma), (-a / sigma, 9))]
+    square = [
+        quad(lambda z: norm.pdf(z) * math.log(abs(a + sigma * z)) ** 2, *ends)[0] for ends in ((-9, -a / sigma), (-a / sigma, 9))
+    ]
+    exact, spread = sum(parts), math.sqrt(sum(square) - sum(parts) ** 2)
+    system = sx.Noisy(Growth(a), lambda x: sigma * x)
+    found = sx.lyapunov_spectrum(system, torch.zeros(1, dtype=torch.float64), steps=2_500, settle=0)
+    assert float(found.exponents[0]) == pytest.approx(exact, abs=4 * spread / math.sqrt(2_500))
+
+
+def test_geometric_brownian_motion_grows_at_its_drift_less_half_its_variance():
+    """Ẋ = 0.1 x + 0.5 x ξ (Itô): λ = 0.1 − 0.5²/2, to O(dt) = 0.1 · 0.1; 4 standard errors 0.5/√T at T = 300."""
+    system = sx.Noisy(Growth(1 + 0.1 * 0.1, dt=0.1), lambda x: 0.5 * x)
+    found = sx.lyapunov_spectrum(system, torch.zeros(1, dtype=torch.float64), steps=3_000, settle=0)
+    assert float(found.exponents[0]) == pytest.approx(0.1 - 0.125, abs=4 * 0.5 / math.sqrt(300) + 0.01)
+
+
+def test_multiplicative_noise_keeps_the_promises_of_a_system():
+    sx.testing.check_system(sx.Noisy(sx.classic.henon(), lambda x: 0.01 * torch.sin(x)))
+
+
+def test_noise_makes_one_response_of_two():
+    """Crauel & Flandoli 1998: additive noise leaves no pitchfork; under one realisation all states meet."""
+    calm = sx.echo_state(sx.Noisy(DoubleWell(), 0.0), spread=1.5, steps=2_000)
+    noisy = sx.echo_state(sx.Noisy(DoubleWell(), 1.0), spread=1.5, steps=2_000)
+    assert (calm.verdict, int(calm.responses)) == ("several responses", 2)
+    assert float(calm.exponent) == pytest.approx(math.log(1 - 2 * 0.05) / 0.05, abs=1e-3)  # both wells: 1 − 3x² = −2
+    assert noisy.verdict == "echo state"
+
+
+def test_the_exponent_in_a_noisy_double_well_is_that_of_its_stationary_density():
+    """λ = ∫ (1 − 3x²) ρ dx, ρ ∝ exp(−2V/σ²), V = x⁴/4 − x²/2; to the error bar and O(dt) = 0.05."""
+    from scipy.integrate import quad
+
+    def density(x):
+        return math.exp(-2 * (x**4 / 4 - x**2 / 2))
+
+    exact = quad(lambda x: (1 - 3 * x * x) * density(x), -6, 6)[0] / quad(density, -6, 6)[0]
+    found = sx.lyapunov_spectrum(sx.Noisy(DoubleWell(), 1.0), steps=5_000, settle=200)
+    assert float(found.exponents[0]) == pytest.approx(exact, abs=4 * float(found.stderr[0]) + 0.1 * abs(exact))

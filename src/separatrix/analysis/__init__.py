@@ -5,15 +5,19 @@ from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.correlation_dimension import CorrelationDimension, correlation_dimension, correlation_dimension_of
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
+from separatrix.analysis.echo_state import EchoState, echo_state
 from separatrix.analysis.finite_time import FiniteTimeField, finite_time_lyapunov, grid
 from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.flow_map import FlowMap, flow_map
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.memory import MemoryCapacity, memory_capacity
 from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.phase_portrait import PhasePortrait, phase_portrait
 from separatrix.analysis.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 from separatrix.analysis.tracks import Event, Tracks
+from separatrix.analysis.stationarity import Stationarity, stationarity
+from separatrix.analysis.transient import TransientGrowth, transient_growth
 
 ANALYSES = {
     "lyapunov_spectrum": lyapunov_spectrum,
@@ -25,6 +29,9 @@ ANALYSES = {
     "flow_map": flow_map,
     "correlation_dimension": correlation_dimension,
     "power_spectrum": power_spectrum,
+    "echo_state": echo_state,
+    "transient_growth": transient_growth,
+    "memory_capacity": memory_capacity,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -44,10 +51,12 @@ __all__ = [
     "CovariantVectors",
     "DivergenceRate",
     "Event",
+    "EchoState",
     "FiniteTimeField",
     "FixedPoints",
     "FlowMap",
     "LyapunovSpectrum",
+    "MemoryCapacity",
     "OrbitDiagram",
     "PhasePortrait",
     "PooledSpectrum",
@@ -55,18 +64,24 @@ __all__ = [
     "Propagation",
     "Tracks",
     "along",
+    "Stationarity",
+    "TransientGrowth",
     "continuation",
     "correlation_dimension",
     "correlation_dimension_of",
     "covariant_lyapunov_vectors",
     "divergence_rate",
+    "echo_state",
     "finite_time_lyapunov",
     "fixed_points",
     "flow_map",
     "gradient_propagation",
     "grid",
     "lyapunov_spectrum",
+    "memory_capacity",
     "orbit_diagram",
     "phase_portrait",
     "power_spectrum",
+    "stationarity",
+    "transient_growth",
 ]

@@ -7,24 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from separatrix.analysis.product import Product
 from separatrix.errors import InputError
 from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole
-from separatrix.orthonormal import lengths, orthonormalise, resolution
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted, plain
 
 ENOUGH_TIME = 10  # units of time of a default run
-NEAR = 8  # nats between singular values beyond which they are taken apart
-SWEEPS = 5  # after which what couples them is below e^(−8·9)
-
-# Note [Singular values of a long product]
-# σ_i/σ_1 falls below rounding after a few dozen nats, so J_T itself shows no more than its leading ones. Its factors do:
-# with tangents as rows, v J = R Q at each QR (R lower triangular), so that J_T = e^D-graded triangular times orthonormal. The
-# product of the R is kept as D U: D the logarithms of a diagonal, U triangular with 1 on its diagonal and well conditioned,
-# because the frame, random at first, turns so that D descends. QR of Uᵀ and a rescaling give the next D U, of the transpose,
-# without a large number (a step of the QR algorithm for J Jᵀ, in logarithms): U tends to 1 like (σ_j/σ_i)^(2·sweeps). Values
-# that lie near each other would take long, and are left to an SVD in which all that is far away is brought to e^±8.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -121,7 +111,7 @@ def finite_time_lyapunov(
     check_seed(seed)
     front = begin(system, x0, seed=seed).advance(settle)
     start, begun, first = front.x, front.time, front.n
-    product = _Product.of(start, seed)
+    product = Product.of(start, seed)
     while front.n < first + steps:
         front = front.with_tangents(product.frame).advance(min(every, first + steps - front.n))
         product = product.times(front.v)
@@ -140,75 +130,3 @@ def finite_time_lyapunov(
 def _default_steps(system: System, settle: int) -> int:
     wanted = max(round(ENOUGH_TIME / system.dt), 1)
     return wanted if system.horizon is None else max(system.horizon - settle, 1)
-
-
-@dataclass(frozen=True)
-class _Product:
-    """A product of Jacobians as e^D U times an orthonormal frame. See Note [Singular values of a long product].
-
-    Args:
-        frame: (*batch, dim, dim), orthonormal rows.
-        log: (*batch, dim), D.
-        unit: (*batch, dim, dim), U, upper triangular with 1 on its diagonal.
-        rank: (*batch), directions not yet lost.
-    """
-
-    frame: Tensor
-    log: Tensor
-    unit: Tensor
-    rank: Tensor
-
-    @staticmethod
-    def of(x: Tensor, seed: int) -> "_Product":
-        """The empty product at the states x, with one random frame for all."""
-        dim = x.shape[-1]
-        draw = torch.randn(dim, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        frame = torch.linalg.qr(draw)[0].to(x).expand(*x.shape[:-1], dim, dim)
-        unit = torch.eye(dim, dtype=x.dtype, device=x.device).expand_as(frame)
-        return _Product(frame, torch.zeros_like(x), unit, torch.full(x.shape[:-1], dim, device=x.device))
-
-    def times(self, v: Tensor) -> "_Product":
-        """The product after the frame was pushed to v."""
-        frame, log_r = orthonormalise(v)
-        lost = log_r.isneginf()
-        least = torch.finfo(v.dtype).tiny
-        floor = (resolution(v) * lengths(v)).clamp(min=least).log()
-        log = self.log + log_r.where(~lost, floor)
-        upper = (v @ frame.mT).mT.triu(1) * _above(self.log, log).exp()
-        upper = upper + torch.diag_embed(torch.ones_like(log))
-        rank = torch.minimum(self.rank, (~lost).sum(-1))
-        return _Product(frame, log, upper @ self.unit, rank)
-
-    def log_singular_values(self) -> Tensor:
-        """All ln σ_i, descending; NaN where the product is not finite."""
-        log, unit = self.log, self.unit
-        finite = torch.isfinite(log).all(-1) & torch.isfinite(unit).all(-1).all(-1)
-        eye = torch.eye(log.shape[-1], dtype=log.dtype, device=log.device)
-        log, unit = log.where(finite[..., None], 0.0), unit.where(finite[..., None, None], eye)
-        for _ in range(SWEEPS):
-            log, unit = _turned(log, unit)
-        parts = [_singular_value_near(log, unit, i) for i in range(log.shape[-1])]
-        values = torch.stack(parts, dim=-1).sort(-1, descending=True).values
-        index = torch.arange(log.shape[-1], device=log.device)
-        return values.where(index < self.rank[..., None], -torch.inf).where(finite[..., None], torch.nan)
-
-
-def _turned(log: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """D U → the D' U' of its transpose, up to a rotation: with Uᵀ = Q S, Uᵀ D = Q D' U'."""
-    s = torch.linalg.qr(unit.mT)[1]
-    diagonal = s.diagonal(dim1=-2, dim2=-1)
-    scaled = (s / diagonal[..., None]).triu(1) * _above(log, log).exp()
-    return log + diagonal.abs().log(), scaled + torch.diag_embed(torch.ones_like(log))
-
-
-def _above(column: Tensor, row: Tensor) -> Tensor:
-    """D_j − D_i above the diagonal, and 0 elsewhere, where its exponential might overflow."""
-    return (column[..., None, :] - row[..., :, None]).triu(1)
-
-
-def _singular_value_near(log: Tensor, unit: Tensor, i: int) -> Tensor:
-    """Ln of that singular value of D U which takes the place of D_i."""
-    apart = log - log[..., i : i + 1]
-    place = (apart > 0).sum(-1, keepdim=True) + (apart[..., :i] == 0).sum(-1, keepdim=True)
-    values = torch.linalg.svdvals(apart.clamp(-NEAR, NEAR).exp()[..., None] * unit)
-    return values.gather(-1, place)[..., 0].log() + log[..., i]

@@ -1,5 +1,6 @@
 """How far a perturbation, or a gradient, reaches: the Jacobian over lags, in logarithms."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -7,10 +8,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from separatrix.analysis.product import Product, Scaled
+from separatrix.analysis.statistics import standard_error
+from separatrix.analysis.tangent_run import check_k
 from separatrix.errors import InputError
-from separatrix.evolve import Front, begin, check_steps, check_system_type
+from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import System
+from separatrix.wording import measured
+
+LEADING = 4  # singular values of a default run
+SURE = 2  # standard errors beyond which a rate has a sign
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -19,95 +27,160 @@ class Propagation(Result):
 
     Args:
         lags: (lag), steps.
-        log_norm: (lag, *batch), ln σ₁: the largest growth of any perturbation, or of any gradient sent back.
-        log_gain: (lag, *batch), ln(‖J‖_F/√dim): the growth of a typical one.
+        log_singular_values: (lag, *batch, k), ln σ_i, descending; −∞ for a direction that is lost.
+        log_gain: (lag, *batch), ln(‖J‖_F/√dim): the growth of a typical perturbation.
         time: (lag), elapsed time.
+        rates, rates_stderr: (*batch, k), slope of ln σ_i from a fifth of the longest lag to its end, and its standard error from
+            the scatter of the slopes between lags (NaN with fewer than 8); nats per unit time. They tend to the exponents λ_i.
     """
 
     lags: Tensor
-    log_norm: Tensor
+    log_singular_values: Tensor
     log_gain: Tensor
     time: Tensor
+    rates: Tensor
+    rates_stderr: Tensor
 
-    layout: ClassVar[dict[str, str]] = {"lags": "lag", "time": "lag", "log_norm": "lag batch", "log_gain": "lag batch"}
-    units: ClassVar[dict[str, str]] = {"lags": "steps", "log_norm": "nats", "log_gain": "nats"}
+    layout: ClassVar[dict[str, str]] = {
+        "lags": "lag",
+        "time": "lag",
+        "log_singular_values": "lag batch k",
+        "log_gain": "lag batch",
+        "rates": "batch k",
+        "rates_stderr": "batch k",
+    }
+    units: ClassVar[dict[str, str]] = {
+        "lags": "steps",
+        "time": "units of time",
+        "log_singular_values": "nats",
+        "log_gain": "nats",
+        "rates": "nats per unit time",
+        "rates_stderr": "nats per unit time",
+    }
+
+    @property
+    def log_norm(self) -> Tensor:
+        """Ln σ₁, (lag, *batch): the largest growth of any perturbation, or of any gradient sent back."""
+        return self.log_singular_values[..., 0]
+
+    @property
+    def time_constants(self) -> Tensor:
+        """τ_i = 1/|rate|, (*batch, k), units of time: gradients vanish e-fold in it where the rate is negative, else they explode.
+
+        It says how fast a perturbation fades or grows, not for how long an input is remembered: `memory_capacity` measures that.
+        """
+        return 1 / self.rates.abs()
+
+    @property
+    def time_constants_stderr(self) -> Tensor:
+        """Standard error of τ_i, to first order: that of the rate over its square."""
+        return self.rates_stderr / self.rates.square()
 
     def summary(self) -> str:
-        """The growth over the longest lag, in words."""
+        """The growth over the longest lag and the leading time constant, in words."""
         last = self.log_norm[-1]
         typical = self.log_gain[-1].mean()
-        return (
+        told = (
             f"over {int(self.lags[-1])} steps the largest gradient changes by e^{last.mean():.3g}, a typical one by e^{typical:.3g}"
         )
+        return told if self.batch else f"{told}; {self._time_constant()}"
+
+    def _time_constant(self) -> str:
+        rate, error = float(self.rates[0]), float(self.rates_stderr[0])
+        slope = f"σ₁ goes at {measured(rate, error)} nats per unit time"
+        if not abs(rate) > SURE * error or rate in (0.0, -torch.inf):
+            return slope
+        tau = measured(float(self.time_constants[0]), float(self.time_constants_stderr[0]))
+        return f"{slope}: it {'explodes' if rate > 0 else 'vanishes'} e-fold in {tau} (a rate of fading, no memory)"
 
 
 @torch.no_grad()
 def gradient_propagation(
-    system: System, x0: Tensor | None = None, *, lags: tuple[int, ...] | None = None, settle: int = 0, seed: int = 0
+    system: System,
+    x0: Tensor | None = None,
+    *,
+    lags: tuple[int, ...] | None = None,
+    k: int | None = None,
+    settle: int = 0,
+    seed: int = 0,
+    progress: bool = False,
 ) -> Propagation:
-    r"""The Jacobian products  J = ∂x_{n+l}/∂x_n  along an orbit: ln σ₁(J) and ln(‖J‖_F/√dim).
+    r"""The Jacobian products  J = ∂x_{n+l}/∂x_n  along an orbit: ln σ_i(J) and ln(‖J‖_F/√dim), and the rates they tend to.
 
     A gradient sent back over l steps is multiplied by Jᵀ, which has the same singular values.
 
     Args:
         system: any System.
         x0: initial states, shape (*batch, dim). Default: `system.initial_state()`.
-        lags: increasing numbers of steps. Default: 0, 1, 2, 3, 5, … about 1.3 times more each, to 200 or the horizon.
+        lags: increasing numbers of steps. Default: 0, 1, 2, 3, 5, … about 1.3 times more each but at most 10 steps
+            more, to 200 or the horizon.
+        k: number of leading singular values, 1 … dim. Default: 4, or dim. One alone is faster: it needs no factorisation.
         settle: steps before the first.
-        seed: of the initial state.
+        seed: of the initial state, and of a frame on which the result depends only by rounding.
+        progress: show a progress bar.
 
     Returns:
-        Propagation: `log_norm` and `log_gain`, shape (lag, *batch), nats.
+        Propagation: `log_singular_values` (lag, *batch, k) and `log_gain` (lag, *batch), nats; `rates` and `time_constants`.
 
-    Limits: needs the whole Jacobian, (*batch, dim, dim) numbers.
+    Raises:
+        InputError: lags do not increase, or k is not within 1 … dim.
+        HorizonError: `settle` and the last lag exceed the steps the system can take.
+    Limits: needs the whole Jacobian, (*batch, dim, dim) numbers. A time constant is a rate of fading, not a memory.
+    Source: Bengio, Simard & Frasconi 1994, IEEE Trans. Neural Netw. 5, 157 (vanishing); singular values of long products by QR as
+        Geist, Parlitz & Lauterborn 1990, Prog. Theor. Phys. 83, 875.
     """
     check_system_type(system)
-    lags = default_lags(system, settle) if lags is None else tuple(lags)
+    check_seed(seed)
+    check_whole("settle", settle)
+    lags = default_lags(system, settle) if lags is None else tuple(check_whole("lag", lag) for lag in lags)
     if not lags or lags[0] < 0 or any(b <= a for a, b in pairwise(lags)):
         raise InputError(f"lags are increasing numbers of steps from 0 on, not {lags}.")
     check_steps(system, settle=settle, lag=lags[-1])
+    k = min(LEADING, system.dim) if k is None else check_k(k, system.dim)
     front = begin(system, x0, seed=seed).advance(settle)
-    identity = torch.eye(system.dim, dtype=front.x.dtype, device=front.x.device)
-    front = front.with_tangents(identity.expand(*front.x.shape[:-1], -1, -1))
-    scale = torch.zeros(front.x.shape[:-1], dtype=front.x.dtype, device=front.x.device)
-    norms, gains, times = [], [], []
-    start, begun = front.n, front.time
-    for lag in lags:
-        while front.n < start + lag:
-            front, scale = _rescaled(front.advance(1), scale)
-        size = torch.linalg.matrix_norm(front.v)
-        norms.append(scale + _spectral_norm(front.v).log())
-        gains.append(scale + (size / system.dim**0.5).log())
-        times.append(torch.as_tensor(front.time - begun, dtype=torch.float64).mean())
-    failed = front.failed_at >= 0
+    product = Scaled.of(front.x) if k == 1 else Product.of(front.x, seed)
+    values, gains, times = [], [], []
+    begun, reached = front.time, set(lags)
+    for tick in watched_count(lags[-1] + 1, "Gradient propagation", progress):
+        if tick.index > 0:
+            front = front.with_tangents(product.frame).advance(1)
+            product = product.times(front.v)
+        if tick.index in reached:
+            values.append(product.log_singular_values(k))
+            gains.append(product.log_frobenius() - 0.5 * math.log(system.dim))
+            times.append(torch.as_tensor(front.time - begun, dtype=torch.float64).mean())
+    logs, time = torch.stack(values), torch.stack(times)
+    rates, error = _rates(logs, time.to(logs))
     return Propagation(
-        codes=torch.where(failed, Status.DIVERGED, Status.OK).to(torch.int8),
+        codes=torch.where(front.failed_at >= 0, Status.DIVERGED, Status.OK).to(torch.int8),
         lags=torch.tensor(lags),
-        log_norm=torch.stack(norms),
+        log_singular_values=logs,
         log_gain=torch.stack(gains),
-        time=torch.stack(times),
-        settings={"settle": settle, "seed": seed},
+        time=time,
+        rates=rates,
+        rates_stderr=error,
+        settings={"k": k, "settle": settle, "seed": seed},
     )
 
 
+def _rates(logs: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Slopes of the logarithms over the last four fifths of the lags, and their errors, (*batch, k)."""
+    late = time >= time[-1] / 5
+    logs, time = logs[late], time[late]
+    if len(time) < 2:
+        return torch.full_like(logs[0], torch.nan), torch.full_like(logs[0], torch.nan)
+    span = time.diff().reshape(-1, *[1] * (logs.ndim - 1))
+    lost = logs[-1] == -torch.inf
+    steps = logs.diff(dim=0).masked_fill(lost, 0.0)
+    rates = (steps.sum(0) / span.sum()).masked_fill(lost, -torch.inf)
+    return rates, standard_error(steps / span, span)
+
+
 def default_lags(system: System, settle: int = 0) -> tuple[int, ...]:
-    """0, 1, 2, 3, 5, …, each about 1.3 times the one before, up to 200 steps or the horizon."""
+    """0, 1, 2, 3, 5, …, each about 1.3 times the one before but at most 10 more, up to 200 steps or the horizon."""
     last = 200 if system.horizon is None else min(200, system.horizon - settle)
     lags, lag = [0], 1
     while lag < last:
         lags.append(lag)
-        lag = max(lag + 1, round(1.3 * lag))
+        lag = max(lag + 1, min(round(1.3 * lag), lag + 10))
     return (*lags, last) if last > 0 else (0,)
-
-
-def _rescaled(front: Front, scale: Tensor) -> tuple[Front, Tensor]:
-    size = torch.linalg.matrix_norm(front.v)
-    size = size.where(size > 0, 1.0)
-    return front.with_tangents(front.v / size[..., None, None]), scale + size.log()
-
-
-def _spectral_norm(v: Tensor) -> Tensor:
-    """σ₁ as the root of the largest eigenvalue of J Jᵀ: only the small singular values suffer from the squaring."""
-    finite = torch.isfinite(v).all(-1).all(-1)
-    gram = (v @ v.mT).where(finite[..., None, None], 0.0)
-    return torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0).sqrt().where(finite, torch.nan)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
+from separatrix.analysis.responses import Responses, attractors, common_drive_responses
 from separatrix.analyze.core import Core, find_core
 from separatrix.analyze.portrait import Portrait
 from separatrix.analyze.regime import Regime, along, regime_of
-from separatrix.analyze.responses import Responses, attractors, common_drive_responses
 from separatrix.analyze.verdict import advice, verdict
 from separatrix.errors import InputError
 from separatrix.evolve import check_seed, trajectory
@@ -142,7 +142,7 @@ def _propagation(regime: Regime, settle: int, seed: int) -> Propagation:
     copies = math.prod(regime.system.batch_shape)
     system = regime.system if copies * regime.system.dim**2 <= MOST_NUMBERS else regime.common
     x0 = system.initial_state((8,), seed) if regime.kind == "autonomous" else None
-    return gradient_propagation(system, x0, settle=settle, seed=seed)
+    return gradient_propagation(system, x0, k=1, settle=settle, seed=seed)
 
 
 def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]:
@@ -152,7 +152,7 @@ def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]
     length, count, _ = regime.sequences.shape
     count = max(1, min(count, MOST_SEQUENCES, MOST_NUMBERS // regime.system.dim**2))
     system = along(core, regime.sequences[:, :count])
-    return gradient_propagation(system, lags=(length,)).log_norm[0].reshape(-1) / length, length
+    return gradient_propagation(system, lags=(length,), k=1).log_norm[0].reshape(-1) / length, length
 
 
 def _principal_plane(system: Recurrent, x0: Tensor | None, settle: int, seed: int) -> tuple[Tensor, Tensor]:

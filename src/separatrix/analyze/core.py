@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.inputs import as_inputs
 from separatrix.systems.custom_cell import flatten
-from separatrix.systems.drives import as_inputs
 from separatrix.systems.standard_network import STANDARD, check_initialised, describe, is_standard, refuse_changed_layer
 from separatrix.twin import twin
 

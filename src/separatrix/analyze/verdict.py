@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from separatrix.analyze.responses import Responses
+from separatrix.analysis.responses import Responses
 from separatrix.wording import counted, measured, superscript
 
 SURE = 2  # standard errors away from zero

@@ -10,15 +10,19 @@ from separatrix.analysis.continuation import Branch
 from separatrix.analysis.correlation_dimension import CorrelationDimension
 from separatrix.analysis.covariant import CovariantVectors
 from separatrix.analysis.divergence import DivergenceRate
+from separatrix.analysis.echo_state import EchoState
 from separatrix.analysis.finite_time import FiniteTimeField
 from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.flow_map import FlowMap
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.memory import MemoryCapacity
 from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.phase_portrait import PhasePortrait
 from separatrix.analysis.power_spectrum import PowerSpectrum
 from separatrix.analysis.propagation import Propagation
 from separatrix.analysis.tracks import Tracks
+from separatrix.analysis.stationarity import Stationarity
+from separatrix.analysis.transient import TransientGrowth
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
 from separatrix.plot.along import along_figure, tracks_figure
@@ -28,16 +32,20 @@ from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.correlation_dimension import correlation_figure
 from separatrix.plot.covariant import covariant_figure
+from separatrix.plot.echo_state import echo_state_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.flow_map import flow_map_figure
 from separatrix.plot.phase_portrait import phase_portrait_figure
+from separatrix.plot.memory import memory_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.power_spectrum import power_spectrum_figure
 from separatrix.plot.propagation import propagation_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
+from separatrix.plot.stationarity import stationarity_figure
+from separatrix.plot.transient import transient_figure
 from separatrix.plot.vector import svg
 from separatrix.result import Result
 
@@ -47,10 +55,12 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
     DivergenceRate: divergence_figure,
+    EchoState: echo_state_figure,
     FixedPoints: fixed_points_figure,
     FiniteTimeField: finite_time_field_figure,
     FlowMap: flow_map_figure,
     LyapunovSpectrum: spectrum_figure,
+    MemoryCapacity: memory_figure,
     OrbitDiagram: orbit_diagram_figure,
     PhasePortrait: phase_portrait_figure,
     PooledSpectrum: pooled_figure,
@@ -58,6 +68,8 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     PowerSpectrum: power_spectrum_figure,
     Propagation: propagation_figure,
     Tracks: tracks_figure,
+    Stationarity: stationarity_figure,
+    TransientGrowth: transient_figure,
 }
 
 
@@ -87,11 +99,13 @@ __all__ = [
     "correlation_figure",
     "covariant_figure",
     "divergence_figure",
+    "echo_state_figure",
     "figure",
     "finite_time_field_figure",
     "finite_time_figure",
     "fixed_points_figure",
     "flow_map_figure",
+    "memory_figure",
     "orbit_diagram_figure",
     "panel_figures",
     "phase_portrait_figure",
@@ -101,6 +115,8 @@ __all__ = [
     "power_spectrum_figure",
     "propagation_figure",
     "spectrum_figure",
+    "stationarity_figure",
     "svg",
     "tracks_figure",
+    "transient_figure",
 ]

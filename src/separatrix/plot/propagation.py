@@ -12,6 +12,8 @@ from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import INK, NOTE, SERIES, TICKS, Series, canvas, mark_zero, nothing_to_show, styled
 from separatrix.wording import plain, power_of_ten
 
+FURTHER = 4  # singular values drawn, the largest included
+SUBSCRIPTS = "₁₂₃₄"
 CURVES = (("log_norm", "largest, σ₁", SERIES[0]), ("log_gain", "typical, ‖J‖/√dim", SERIES[1]))
 
 
@@ -28,6 +30,8 @@ def draw_propagation(axes: Axes, growth: Propagation, rate: float | None = None)
     lags = array(growth.lags)
     for field, name, look in CURVES:
         _draw_curve(axes, lags, of_runs(growth, getattr(growth, field), 1), name, look)
+    for i in range(1, min(growth.rates.shape[-1], FURTHER)):
+        _draw_curve(axes, lags, of_runs(growth, growth.log_singular_values[..., i], 1), f"σ{SUBSCRIPTS[i]}", SERIES[1 + i])
     if rate is not None and math.isfinite(rate):
         line = {"color": INK, "linestyle": (0, (5, 3)), "linewidth": 1.1}
         axes.plot(lags, rate * array(growth.time), label=f"slope λ₁ = {plain(rate)}", gid="slope", **line)
@@ -42,6 +46,8 @@ def draw_propagation(axes: Axes, growth: Propagation, rate: float | None = None)
 def _draw_curve(axes: Axes, lags: np.ndarray, logs: np.ndarray, name: str, look: Series) -> None:
     logs = np.where(np.isfinite(logs), logs, np.nan)
     some = ~np.isnan(logs).all(1)
+    if not some.any():
+        return
     lags, logs = lags[some], logs[some]
     median, low, high = np.nanmedian(logs, 1), np.nanmin(logs, 1), np.nanmax(logs, 1)
     if logs.shape[1] > 1:

@@ -1,10 +1,13 @@
-"""Systems under additive noise: one realisation, shared by all copies, which can be replayed."""
+"""Systems under noise, additive or scaled by the state: one realisation, shared by all copies, which can be replayed."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from separatrix.errors import InputError
 from separatrix.system import Derived, Number, System, along_tangents
+from separatrix.tangent import pushforward
 
 
 class Noisy(Derived):
@@ -16,7 +19,9 @@ class Noisy(Derived):
 
     Args:
         system: any system.
-        scale: standard deviation per √(unit time); a number, or a tensor that broadcasts against the batch.
+        scale: standard deviation per √(unit time); a number, or a tensor that broadcasts against the batch. Or a function of the
+            state before the step, x ↦ scale of shape (*batch, dim): multiplicative noise, in Itô's sense for a flow. Tangents
+            follow it.
         seed: of the realisation.
 
     Raises:
@@ -24,11 +29,13 @@ class Noisy(Derived):
     Source: Arnold 1998, Random Dynamical Systems; the step is that of Maruyama 1955, Rend. Circ. Mat. Palermo 4, 48.
     """
 
-    def __init__(self, system: System, scale: Number, seed: int = 0) -> None:
+    def __init__(self, system: System, scale: Number | Callable[[Tensor], Tensor], seed: int = 0) -> None:
         super().__init__(system, horizon=system.horizon)
-        if bool(torch.as_tensor(scale).lt(0).any()):
-            raise InputError(f"the noise's scale is {scale}; a standard deviation is 0 or more.")
-        self.hold(scale=scale)
+        self.profile = None if isinstance(scale, Tensor) or not callable(scale) else scale
+        if self.profile is None:
+            if not bool(torch.as_tensor(scale).ge(0).all()):
+                raise InputError(f"the noise's scale is {scale}; a standard deviation is 0 or more.")
+            self.hold(scale=scale)
         self.seed = seed
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
@@ -36,12 +43,16 @@ class Noisy(Derived):
         return self.system.step(x, n) + self.kick(x, n)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """Tangents are the inner system's: the kick does not depend on the state."""
-        x, v = self.system.pushforward(x, v, n)
-        return x + self.kick(x, n), v
+        """Tangents are the inner system's, and the kick's where that depends on the state."""
+        if self.profile is None:
+            after, v = self.system.pushforward(x, v, n)
+            return after + self.kick(x, n), v
+        kick, kicked = pushforward(lambda y: self.kick(y, n), x, v)
+        after, v = self.system.pushforward(x, v, n)
+        return after + kick, v + kicked
 
     def kick(self, x: Tensor, n: int) -> Tensor:
         """Scale √dt ξ_n, shape (dim) or (*batch, dim)."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + n) % 2**63)
-        noise = torch.randn(self.dim, dtype=torch.float64, generator=generator).to(x)
-        return along_tangents(self.scale) * self.dt**0.5 * noise
+        noise = self.dt**0.5 * torch.randn(self.dim, dtype=torch.float64, generator=generator).to(x)
+        return (along_tangents(self.scale) if self.profile is None else self.profile(x)) * noise

@@ -9,9 +9,10 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.nn.utils.rnn import PackedSequence
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.inputs import as_inputs
 from separatrix.system import Driven
 from separatrix.systems.custom_cell import CustomCell
-from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream, as_inputs
+from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream
 from separatrix.systems.standard_network import StandardNetwork, describe, is_standard, kind_of, refuse_changed_layer
 
 

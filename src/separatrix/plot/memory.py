@@ -1,0 +1,48 @@
+"""The memory curve: how much of each past input the state still tells."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from separatrix.analysis.memory import MemoryCapacity
+from separatrix.plot.runs import alive, array, of_runs
+from separatrix.plot.style import BAR, MOST_LINES, canvas, nothing_to_show, series, styled
+from separatrix.wording import counted, measured
+
+
+def draw_memory(axes: Axes, memory: MemoryCapacity, *, first: int = 0, name: str = "") -> None:
+    """C_l over lags, a band of ±2 standard errors; the capacity is the area under it.
+
+    Args:
+        memory: what is drawn; runs that diverged are left out.
+        first: number of the look of its first curve.
+        name: of what was measured, for the legend.
+    """
+    if not alive(memory).any():
+        nothing_to_show(axes, "all runs diverged")
+        return
+    lags, curves, errors = array(memory.lags), of_runs(memory, memory.curve, 1), of_runs(memory, memory.curve_stderr, 1)
+    capacity, doubt = of_runs(memory, memory.capacity), of_runs(memory, memory.stderr)
+    for i in range(min(curves.shape[1], MOST_LINES)):
+        look = series(first + i)
+        told = f"{name}, " if name else ""
+        label = f"{told}{measured(capacity[i], doubt[i])} of {memory.dim}" if curves.shape[1] <= 8 else None
+        low, high = curves[:, i] - BAR * errors[:, i], curves[:, i] + BAR * errors[:, i]
+        axes.fill_between(lags, low, high, color=look.color, alpha=0.2, linewidth=0)
+        axes.plot(lags, curves[:, i], linestyle=look.line, color=look.color, label=label, gid=f"memory {first + i + 1}")
+    axes.set(xlabel="lag (steps)", ylabel="memory of the input (squared correlation)")
+    axes.set_ylim(-0.04, 1.04)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(title="capacity (inputs)", title_fontsize=8, alignment="left")
+
+
+@styled
+def memory_figure(memory: MemoryCapacity, *, title: str = "") -> Figure:
+    """The memory curve of each run."""
+    figure, ((axes,),) = canvas()
+    draw_memory(axes, memory)
+    axes.set_title(title)
+    known = of_runs(memory, memory.capacity)
+    told = f": {np.min(known):.3g} … {np.max(known):.3g} of {memory.dim} inputs" if len(known) else ""
+    figure.set_label(f"Memory over lags of {counted(memory.codes.numel(), 'run')}{told}.")
+    return figure

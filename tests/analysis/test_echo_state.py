@@ -1,0 +1,137 @@
+"""Echo states: one unit whose answer is known, for every strength of its memory and its drive."""
+
+import math
+
+import pytest
+import torch
+
+import separatrix as sx
+
+
+def noise(steps: int, scale: float, seed: int = 0) -> torch.Tensor:
+    return scale * torch.randn(steps, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def unit(w: float, drive: torch.Tensor) -> sx.Map:
+    """H' = tanh(w h + u_n)."""
+    return sx.Map(lambda h, n: torch.tanh(w * h + drive[n]), 1, time_dependent=True)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 3.0])
+def test_a_unit_with_a_weight_below_one_forgets_under_any_drive_at_least_as_fast_as_its_weight(scale):
+    """|tanh′| ≤ 1, so that each step shrinks every distance by the factor 0.8 or less."""
+    found = sx.echo_state(unit(0.8, noise(400, scale)), steps=400)
+    assert found.verdict == "echo state"
+    assert int(found.responses) == 1
+    assert found.contraction <= math.log(0.8) + 1e-12
+    assert found.exponent <= math.log(0.8) + 1e-12
+    assert found.status == "ok"
+
+
+def test_a_linear_unit_contracts_at_exactly_its_weight():
+    drive = noise(200, 1.0)
+    found = sx.echo_state(sx.Map(lambda h, n: -0.6 * h + drive[n], 1, time_dependent=True), steps=200, states=5)
+    assert float(found.contraction) == pytest.approx(math.log(0.6), abs=1e-6)  # but for the size of the states, which may grow
+    assert float(found.exponent) == pytest.approx(math.log(0.6), abs=1e-12)
+    torch.testing.assert_close(found.exponents, torch.full((5,), math.log(0.6), dtype=torch.float64))
+
+
+def test_a_bistable_unit_has_no_echo_states_although_its_exponent_is_negative():
+    """W = 2 and drive within ±0.1: h stays on the side it began on, since 2h − tanh⁻¹h > 0.1 somewhere on (0, 1)."""
+    found = sx.echo_state(unit(2.0, noise(2_000, 0.1).clamp(-0.1, 0.1)))
+    assert found.verdict == "several responses"
+    assert int(found.responses) == 2
+    assert found.exponent + 10 * found.stderr < 0
+    positive = found.groups[0] == found.groups
+    assert 0 < int(positive.sum()) < 32
+    assert "2 different places" in found.summary()
+
+
+def test_a_large_drive_takes_the_bistable_units_memory_away():
+    found = sx.echo_state(unit(2.0, noise(2_000, 2.0)))
+    assert found.verdict == "echo state"
+    assert found.distance[-1] < 1e-12
+
+
+def test_the_rest_points_of_a_bistable_unit_have_the_exponent_of_their_multiplier():
+    """H = tanh(2h) at ±0.95750402407729, where the multiplier is 2(1 − h²)."""
+    found = sx.echo_state(sx.Map(lambda h: torch.tanh(2 * h), 1), states=8)
+    assert found.verdict == "several responses"
+    exact = math.log(2 * (1 - 0.95750402407729**2))
+    assert found.exponents.tolist() == pytest.approx([exact] * 8, abs=1e-9)
+    assert float(found.distance[-1]) == pytest.approx(2, abs=1e-9)  # +h* and −h*, over h*
+
+
+def test_a_chaotic_map_is_sensitive():
+    """Near copies part at ln 2 on the doubling map's conjugate x → 1 − 2x²."""
+    found = sx.echo_state(sx.Map(lambda x: 1 - 2 * x * x, 1), torch.tensor([0.1], dtype=torch.float64), spread=0.5, states=12)
+    assert found.verdict == "sensitive"
+    assert float(found.exponent) == pytest.approx(math.log(2), abs=0.01)
+    assert int(found.responses) == 12
+
+
+def test_slow_forgetting_is_undecided_not_several_responses():
+    """0.9995^2000 leaves e^−1 of the distance."""
+    found = sx.echo_state(sx.Map(lambda h: 0.9995 * h, 1))
+    assert found.verdict == "undecided"
+    assert found.status == "not_converged"
+    assert float(found.contraction) == pytest.approx(math.log(0.9995), rel=1e-9)
+
+
+def test_each_item_of_a_batch_has_its_own_verdict():
+    gains = torch.tensor([0.5, 2.0, 0.9995], dtype=torch.float64)
+    found = sx.echo_state(
+        sx.classic.logistic(torch.tensor([2.5, 3.2, 3.9], dtype=torch.float64)), torch.tensor([0.5]).double(), spread=0.4
+    )
+    assert found.verdict.tolist() == ["echo state", "several responses", "sensitive"]
+    assert found.responses[:2].tolist() == [1, 2]  # the two phases of the 2-cycle
+    several = sx.echo_state(sx.Map(lambda h: torch.tanh(gains[:, None] * h), 1), torch.zeros(3, 1).double(), steps=1_000)
+    assert several.verdict.tolist() == ["echo state", "several responses", "undecided"]
+
+
+def test_a_state_that_diverges_is_no_echo():
+    """X → x²: inside ±1 all fall to 0, outside they grow without bound."""
+    found = sx.echo_state(sx.Map(lambda x: x * x, 1), spread=1.5, steps=600)
+    grow = int((found.groups < 0).sum())
+    assert 0 < grow < 32
+    assert found.verdict == "several responses"
+    assert f"{grow} diverge" in found.summary()
+    lost = sx.echo_state(sx.Map(lambda x: 2 + x * x, 1), steps=100)
+    assert (lost.verdict, lost.status) == ("diverged", "diverged")
+
+
+def test_a_gru_driven_by_its_stream_is_followed_copy_by_copy(tmp_path):
+    torch.manual_seed(0)
+    system = sx.Recurrent(torch.nn.GRU(2, 6), sx.Stream(torch.randn(9, 8, 2), copies=3))
+    found = sx.echo_state(system, states=4, steps=300)
+    assert found.groups.shape == (4, 3)
+    assert (found.verdict == "echo state").all()
+    rate = sx.lyapunov_spectrum(system, k=1, steps=240, settle=60).exponents[:, 0]
+    torch.testing.assert_close(found.exponent, rate, rtol=0, atol=5e-3)  # other starts and frames: O(1/T)
+    again = sx.load(found.save(tmp_path / "echo.zarr"))
+    assert torch.equal(again.distance, found.distance)
+    assert (again.verdict == found.verdict).all()
+
+
+def test_a_state_that_is_erased_at_once_has_met_and_its_exponent_is_minus_infinity():
+    found = sx.echo_state(sx.Map(lambda x: 0.0 * x + 1, 2), steps=50)
+    assert found.verdict == "echo state"
+    assert float(found.exponent) == float(found.contraction) == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"states": 1}, "at least 2"),
+        ({"spread": 0.0}, "spread is 0.0"),
+        ({"spread": math.nan}, "spread is nan"),
+        ({"tol": -1.0}, "tol is -1.0"),
+        ({"steps": 0}, "at least 1"),
+        ({"steps": 5}, "can take 4"),
+        ({"states": 2.5}, "whole number"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, message):
+    rnn = torch.nn.RNN(1, 2)
+    with pytest.raises(sx.SeparatrixError, match=message):
+        sx.echo_state(sx.Recurrent(rnn, torch.zeros(4, 1)), **options)
