@@ -1,5 +1,7 @@
 """Questions asked of any system: functions from a System to a Result."""
 
+from separatrix.analysis.basins import Basins, basins_of_attraction
+from separatrix.analysis.borders import BasinEntropy, UncertaintyExponent
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
@@ -15,6 +17,7 @@ ANALYSES = {
     "divergence_rate": divergence_rate,
     "gradient_propagation": gradient_propagation,
     "fixed_points": fixed_points,
+    "basins_of_attraction": basins_of_attraction,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -27,6 +30,8 @@ SWEEPS = {
 __all__ = [
     "ANALYSES",
     "SWEEPS",
+    "BasinEntropy",
+    "Basins",
     "Bifurcation",
     "Branch",
     "CovariantVectors",
@@ -37,6 +42,8 @@ __all__ = [
     "OrbitDiagram",
     "PooledSpectrum",
     "Propagation",
+    "UncertaintyExponent",
+    "basins_of_attraction",
     "continuation",
     "covariant_lyapunov_vectors",
     "divergence_rate",
