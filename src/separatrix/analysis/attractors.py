@@ -12,6 +12,7 @@ from separatrix.evolve import Front
 MOST = 0.9  # share of a piece's states nearer than `reach` to the attractor
 SLACK = 1.25  # by how much more than `reach` a set may lie off, and still be the same
 COPIES, RETURNING = 64, 0.75  # displaced copies of an attractor's states, and the share of them that must come back
+SAMPLE = 200  # states of a piece whose distances are taken to all of another
 AT_ONCE = 4_000_000  # distances in memory
 
 # Note [Recurrence]
@@ -109,9 +110,10 @@ class Candidate:
         """Which of the known attractors it lies on, or −1."""
         if not known:
             return -1
-        score, owner = nearest(self.after[:: max(len(self.after) // 64, 1)][-64:], known)
-        own, far = owner.mode().values, score.median()
-        return int(own) if far <= SLACK else -1
+        score, owner = nearest(some_of(self.after), known)
+        other = known[int(owner.mode().values)]
+        back = nearest(some_of(other.states), [replace(self.attractor, reach=max(self.reach, other.reach))])[0]
+        return int(owner.mode().values) if score.median() <= SLACK and back.median() <= SLACK else -1
 
 
     def is_finer_than(self, other: "Candidate") -> bool:
@@ -134,6 +136,12 @@ def nearest(x: Tensor, known: list[Attractor]) -> tuple[Tensor, Tensor]:
         (distances(rows, begins, moves) / reach).min(-1) for rows in x.split(max(AT_ONCE // len(begins), 1))
     ]
     return torch.cat([part.values for part in parts]), owner[torch.cat([part.indices for part in parts])]
+
+
+def some_of(states: Tensor) -> Tensor:
+    """At most `SAMPLE` of the states, evenly spread, the last one among them."""
+    every = -(-len(states) // SAMPLE)
+    return states[(len(states) - 1) % every :: every]
 
 
 def straight(states: Tensor, flowing: bool) -> tuple[Tensor, Tensor]:
@@ -182,8 +190,8 @@ def _candidate(before: Tensor, after: Tensor, spacing: int, move: float, tol: fl
 
 def _reach(before: Tensor, after: Tensor, near: float, flowing: bool) -> float:
     """Distance that most states of `after` keep from `before`; NaN where it does not lie on it."""
-    there = distances(after, *straight(before, flowing)).amin(1)
-    back = distances(before, *straight(after, flowing)).amin(1)
+    there = distances(some_of(after), *straight(before, flowing)).amin(1)
+    back = distances(some_of(before), *straight(after, flowing)).amin(1)
     early, late = there[: len(there) // 2].median(), there[len(there) // 2 :].median()
     reach = there.quantile(MOST)
     lies_on_it = late <= 2 * early + near and back.quantile(MOST) <= 2 * reach + near

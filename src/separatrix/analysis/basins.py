@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from separatrix.analysis.attractors import Attractor, kept, nearest
+from separatrix.analysis.attractors import COPIES, Attractor, kept, nearest
 from separatrix.analysis.borders import (
     BasinEntropy,
     UncertaintyExponent,
@@ -33,7 +33,6 @@ CHECKS = 20  # times per piece that runs are compared with the attractors
 FAR_APART = (1, 2, 3, 7, 50)  # steps at which a system must do as at step 0
 SAME = 1e-9  # what rounding may make of that, relative to max(1, |x|)
 FEWEST = 8  # states of a piece
-RATE_PIECES = 4  # pieces that an exponent is averaged over
 SIGNIFICANT = 3  # standard errors above 0 of an exponent that is called positive
 
 
@@ -181,7 +180,7 @@ def _told(entropy: BasinEntropy) -> str:
     if entropy.boundary != entropy.boundary:
         return words
     words += f", on the border {in_words(entropy.boundary, entropy.boundary_stderr)} (boxes of {entropy.box} states a side)"
-    return words + (": above ln 2, the border is fractal" if entropy.is_fractal else "")
+    return words + (": above ln 2, it is fractal at this resolution" if entropy.is_fractal else "")
 
 
 @torch.no_grad()
@@ -331,13 +330,15 @@ def _orbits(known: list[Attractor], steps: int, x: Tensor) -> Tensor:
 
 
 def _rates(front: Front, known: list[Attractor], periods: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    """λ₁ of the attractors that are no cycles, by two near trajectories, which need no derivative; NaN of the others."""
+    """λ₁ of the attractors that are no cycles, by two near trajectories, which need no derivative; NaN of the others.
+
+    The mean over orbits from states all over the attractor, and the error of that mean.
+    """
     rate, error = torch.full_like(periods, torch.nan), torch.full_like(periods, torch.nan)
-    open_ = periods.isnan()
-    if open_.any():
-        ends = torch.stack([one.states[-1] for one in known])[open_]
-        parting = divergence_rate(front.system, ends, steps=RATE_PIECES * plan.steps, settle=plan.steps // 5, seed=plan.seed)
-        rate[open_], error[open_] = parting.rate.double().cpu(), parting.stderr.double().cpu()
+    for i in periods.isnan().nonzero()[:, 0].tolist():
+        states = known[i].states[:: max(plan.steps // COPIES, 1)]
+        each = divergence_rate(front.system, states, steps=plan.steps, settle=plan.steps, seed=plan.seed).rate.double()
+        rate[i], error[i] = each.mean(), each.std() / len(each) ** 0.5
     return rate, error
 
 

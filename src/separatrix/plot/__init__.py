@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from separatrix.analysis.basins import Basins
 from separatrix.analysis.continuation import Branch
 from separatrix.analysis.covariant import CovariantVectors
 from separatrix.analysis.divergence import DivergenceRate
@@ -15,6 +16,7 @@ from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.propagation import Propagation
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
+from separatrix.plot.basins import basins_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
@@ -31,6 +33,7 @@ from separatrix.plot.vector import svg
 from separatrix.result import Result
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
+    Basins: basins_figure,
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
     DivergenceRate: divergence_figure,
@@ -61,6 +64,7 @@ def figure(result: Result) -> Figure:
 
 __all__ = [
     "PLOTS",
+    "basins_figure",
     "border_figure",
     "branch_figure",
     "check_figure",
