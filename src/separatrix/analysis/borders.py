@@ -69,7 +69,9 @@ def binomial_errors(fractions: Tensor, count: int) -> Tensor:
 
 def lattice_errors(labels: Tensor, groups: int) -> Tensor:
     """Of fractions of a lattice: each cell that a border crosses counts in full or not at all, an error of variance 1/12."""
-    return torch.tensor([math.sqrt(_crossed(labels == group) / 12) for group in range(groups)], dtype=torch.float64) / labels.numel()
+    return (
+        torch.tensor([math.sqrt(_crossed(labels == group) / 12) for group in range(groups)], dtype=torch.float64) / labels.numel()
+    )
 
 
 def _crossed(inside: Tensor) -> float:

@@ -90,12 +90,12 @@ def _confirmed(
     start = replace(front, x=ends, lived=torch.full(ends.shape[:1], front.n, device=ends.device))
     finest = _measured(start, plan.steps, plan.tol, most=3 * max(lasted, plan.steps))
     sets = [one.attractor for one in finest]
-    attracts = attracting(front, sets, lasted, plan.seed)
+    reaches = attracting(front, sets, lasted, plan.seed)
     new: list[Attractor] = []
-    for one, good in zip(finest, attracts, strict=True):
-        if good and one.is_on([*known, *new]) < 0:
-            new.append(one.attractor)
-    return new, attracts
+    for one, reach in zip(finest, reaches, strict=True):
+        if math.isfinite(reach) and one.is_on([*known, *new]) < 0:
+            new.append(replace(one.attractor, reach=reach))
+    return new, [math.isfinite(reach) for reach in reaches]
 
 
 def _measured(front: Front, steps: int, tol: float, most: int) -> list[Candidate]:

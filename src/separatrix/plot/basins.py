@@ -113,8 +113,19 @@ def _draw_attractors(axes: Axes, basins: Basins, plane: Plane) -> None:
     for i, (kind, orbit) in enumerate(zip(basins.kind, array(basins.orbits), strict=True)):
         states = plane.coordinates(orbit[-1:] if kind == "rest point" else orbit)
         color, size = COLORS[i % len(COLORS)], 6 if kind == "rest point" else 1.2
-        edge = {"markeredgecolor": "white", "markeredgewidth": 1.2} if kind == "rest point" else {"markeredgecolor": "white", "markeredgewidth": 0.25}
-        axes.plot(*states.T, MARKS[i % len(MARKS)], color=INK if kind == "rest point" else color, markersize=size, gid=f"attractor {i + 1}", **edge)
+        edge = (
+            {"markeredgecolor": "white", "markeredgewidth": 1.2}
+            if kind == "rest point"
+            else {"markeredgecolor": "white", "markeredgewidth": 0.25}
+        )
+        axes.plot(
+            *states.T,
+            MARKS[i % len(MARKS)],
+            color=INK if kind == "rest point" else color,
+            markersize=size,
+            gid=f"attractor {i + 1}",
+            **edge,
+        )
     axes.set(xlim=_ends(plane.p), ylim=_ends(plane.q))
 
 
@@ -135,7 +146,7 @@ def _draw_scattered(axes: Axes, basins: Basins, names: tuple[str, str] | None) -
 
 @styled
 def basins_figure(basins: Basins, *, title: str = "") -> Figure:
-    """The map of a plane of initial states; of any other set, the states in their principal plane and the share of each attractor."""
+    """The map of a plane of initial states; of any others, their principal plane and the share of each attractor."""
     if plane_of(basins) is not None:
         figure, ((axes,),) = canvas(width=5.4, height=5.2)
         draw_basins(axes, basins)
@@ -146,5 +157,7 @@ def basins_figure(basins: Basins, *, title: str = "") -> Figure:
         right.set_title("Share of each attractor")
     axes.set_title(title or "Basins of attraction")
     told = "; ".join(f"{basins.share(i)} {basins.describe(i)}" for i in range(min(len(basins.kind), MOST_NAMED)))
-    figure.set_label(f"Basins of {counted(len(basins.kind), 'attractor')} over {counted(basins.codes.numel(), 'state')}: {told or 'none'}.")
+    figure.set_label(
+        f"Basins of {counted(len(basins.kind), 'attractor')} over {counted(basins.codes.numel(), 'state')}: {told or 'none'}."
+    )
     return figure
