@@ -49,7 +49,7 @@ def newton_step(x: Tensor) -> Tensor:
 
 
 def hopfield() -> tuple[sx.Recurrent, Tensor]:
-    """The network h ← tanh(W h) as an `nn.RNN`, W = (gain/N) Σ p pᵀ over random patterns p of ±1; and the patterns, (pattern, unit)."""
+    """As an `nn.RNN` h ← tanh(W h), W = (gain/N) Σ p pᵀ over random patterns p of ±1; and these, (pattern, unit)."""
     generator = torch.Generator().manual_seed(1)
     patterns = 2.0 * torch.randint(2, (PATTERNS, UNITS), generator=generator).double() - 1
     with torch.random.fork_rng(devices=[]):
