@@ -74,7 +74,7 @@ def figure(pendulum: sx.Basins, newton: sx.Basins, memories: sx.Basins) -> Figur
     """The three maps in a row."""
     picture = Figure(figsize=(13.2, 5.2), layout="constrained")
     left, middle, right = picture.subplots(1, 3)
-    draw_basins(left, pendulum, ("x (m)", "y (m)"))
+    draw_basins(left, pendulum, ("x (radii of the magnets)", "y (radii of the magnets)"))
     left.set_title("A pendulum over three magnets")
     draw_basins(middle, newton, ("Re z", "Im z"))
     middle.set_title("Newton's method for z³ = 1")
