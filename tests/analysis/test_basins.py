@@ -137,18 +137,6 @@ def test_a_torus_that_attracts_is_quasi_periodic():
     assert abs(float(basins.rate[0])) < 1e-2
 
 
-def test_a_rest_point_a_cycle_and_chaos_may_share_one_space():
-    """Lorenz's model of 1984 at a = 0.255, b = 4, F = 6.886, G = 1.347 has one of each (Freire et al. 2008, Chaos 18, 033121)."""
-
-    def lorenz84(v):
-        x, y, z = v.unbind(-1)
-        return torch.stack([-y * y - z * z - 0.255 * x + 0.255 * 6.886, x * y - y - 4 * x * z + 1.347, 4 * x * y + x * z - z], -1)
-
-    basins = sx.basins_of_attraction(sx.Flow(lorenz84, 3, 0.04), sx.grid((-1, -1, -1), (3, 3, 3), (6, 6, 6)), steps=500)
-    assert sorted(kind for kind in basins.kind) == ["chaotic", "cycle", "rest point"]
-    assert basins.undecided == 0
-
-
 def test_a_network_reaches_a_pattern_as_often_as_its_negative():
     """As h ← tanh(W h) is odd. Patterns at right angles, of gain 2, have ends ±m p with m = tanh(2 m)."""
     signs = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1]], dtype=torch.float64).repeat(1, 8)
