@@ -1,6 +1,8 @@
 """Questions asked of any system: functions from a System to a Result."""
 
 from separatrix.analysis.along import Along, along
+from separatrix.analysis.basins import Basins, basins_of_attraction
+from separatrix.analysis.borders import BasinEntropy, UncertaintyExponent
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.correlation_dimension import CorrelationDimension, correlation_dimension, correlation_dimension_of
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
@@ -32,6 +34,7 @@ ANALYSES = {
     "echo_state": echo_state,
     "transient_growth": transient_growth,
     "memory_capacity": memory_capacity,
+    "basins_of_attraction": basins_of_attraction,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -45,6 +48,8 @@ __all__ = [
     "ANALYSES",
     "SWEEPS",
     "Along",
+    "BasinEntropy",
+    "Basins",
     "Bifurcation",
     "Branch",
     "CorrelationDimension",
@@ -66,6 +71,8 @@ __all__ = [
     "along",
     "Stationarity",
     "TransientGrowth",
+    "UncertaintyExponent",
+    "basins_of_attraction",
     "continuation",
     "correlation_dimension",
     "correlation_dimension_of",
