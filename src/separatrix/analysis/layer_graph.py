@@ -15,6 +15,7 @@ from separatrix.errors import InputError, ModelError, ShapeError, UnsupportedMod
 from separatrix.system import System
 from separatrix.tangent import climb, plain_kernels
 from separatrix.twin import twin
+from separatrix.wording import counted
 
 Call = tuple[str, int]  # a module's name and which of its calls, from 1 on
 AGREEMENT = 1e-4  # by which an item alone may differ from the same item in a batch, relative to its largest number: float32's sums
@@ -165,7 +166,7 @@ class LayeredNetwork:
         base = name.rsplit(":", 1)[0]
         if base in self.names:
             reached = sum(layer.call[0] == base for layer in self.layers)
-            often = f"is called {reached} times" if reached else "is not reached"
+            often = f"is called {counted(reached, 'time')}" if reached else "is not reached"
             return f"the layer {name!r} {often} in the forward pass of these inputs.\nName one that they reach."
         known = [layer.name for layer in self.layers if not layer.trouble]
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.3) or known[:8]
@@ -470,7 +471,7 @@ def _arguments(inputs: Any, dtype: torch.dtype, device: torch.device) -> list[An
             raise InputError("inputs are complex numbers; profiles are of real ones.\nPass their real and imaginary parts.")
         if not torch.isfinite(tensor).all():
             raise InputError(
-                f"inputs have {int((~torch.isfinite(tensor)).sum())} numbers that are not finite, of {tensor.numel()}."
+                f"inputs have numbers that are not finite: {int((~torch.isfinite(tensor)).sum())} of {tensor.numel()}."
             )
     return [
         a if not isinstance(a, Tensor) else a.detach().to(device=device, dtype=dtype if a.is_floating_point() else None)
