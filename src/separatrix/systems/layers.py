@@ -37,13 +37,14 @@ class Layers(System):
         alone = isinstance(blocks, nn.Module) and not isinstance(blocks, nn.Sequential | nn.ModuleList)
         given = [blocks] if alone else list(blocks)
         _check_blocks(given, loops)
-        shape = _shape_of_first(given[0]) if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
+        shape = _shape_of_first(given[0]) if shape is None else _as_shape(shape)
         super().__init__(torch.Size(shape).numel(), horizon=None if loops is None else loops * len(given))
         self.blocks = nn.ModuleList(twin(block) if isinstance(block, nn.Module) else _Function(block) for block in given)
         self.shapes = self._shapes_from(shape)
-        if loops != 1 and self.shapes[0] != self.shapes[-1]:
+        last = tuple(self.shapes[-1])
+        if loops != 1 and last != tuple(shape):
             raise ShapeError(
-                f"the stack takes states of shape {self.shapes[0]} and gives {self.shapes[-1]}: it cannot be run through again.\n"
+                f"the stack takes states of shape {tuple(shape)} and gives {last}: it cannot be run through again.\n"
                 "Loop blocks that keep the shape, or pass loops=1."
             )
 
@@ -123,6 +124,13 @@ def _check_blocks(blocks: list[Any], loops: int | None) -> None:
             raise UnsupportedModuleError(f"block {i} is {block!r}, which cannot be called.\nPass modules or functions.")
     if loops is not None and (not isinstance(loops, int) or loops < 1):
         raise InputError(f"loops is {loops!r}; it is a whole number from 1 on, or None for no end.")
+
+
+def _as_shape(shape: Any) -> tuple[int, ...]:
+    sizes = (shape,) if isinstance(shape, int) else shape
+    if not isinstance(sizes, tuple | list) or not all(isinstance(size, int) for size in sizes):
+        raise InputError(f"shape is {shape!r}; it is a number of units, or a tuple such as (3, 32, 32).")
+    return tuple(sizes)
 
 
 def _shape_of_first(block: Any) -> tuple[int, ...]:
