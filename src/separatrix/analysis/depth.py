@@ -21,7 +21,7 @@ Loss = Callable[..., Tensor]
 
 WHOLE = 256  # numbers in an input up to which the whole Jacobian is cheaper than iterating at each layer
 FRAME = 8  # tangents beyond the k wanted
-SWEEPS = 30  # at most, by default
+SWEEPS = 12  # at most, by default
 MOST_NUMBERS = 20_000_000  # in the tangents at all layers: 160 MB
 FACTOR = 10  # of growth over the whole depth, beyond which a network is said to explode, or to vanish
 NEAR = 2  # within which it is near-isometric
@@ -188,7 +188,7 @@ def depth_profile(
     origin: str | None = None,
     batch_axis: int | None = 0,
     sweeps: int | None = None,
-    tol: float = 1e-3,
+    tol: float = 1e-2,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
     progress: bool = False,
@@ -214,7 +214,7 @@ def depth_profile(
             them into floating-point numbers.
         batch_axis: along which the items of the inputs and of all layers lie; None when the inputs are one item.
         sweeps: at most so many applications of J and Jᵀ, at least 2. Default: the whole Jacobian for inputs of up to 256 numbers,
-            else 30.
+            else 12.
         tol: residual below which singular values are converged.
         seed: of the random tangents and of the random loss.
         dtype: of the computation, float64 or float32.
@@ -331,7 +331,8 @@ class _Run:
                 lambda v: guard(self.network.push(z, v, items, [layer.call])[0]),
                 lambda w: guard(traced.pull(index, w)),
                 image[..., : min(self.dim, layer.width), :],
-                min(self.k, self.dim, layer.width),
+                self.dim,
+                k=min(self.k, self.dim, layer.width),
                 sweeps=SWEEPS if self.sweeps is None else self.sweeps,
                 tol=self.tol,
             )
