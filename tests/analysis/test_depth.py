@@ -313,6 +313,24 @@ def test_the_residual_bounds_what_is_missing_and_unconverged_is_said():
     assert better.singular_values[0] == pytest.approx(scale[:4].expand(2, 4), rel=1e-6)
 
 
+def test_a_layer_behind_a_narrow_layer_has_all_its_singular_values():
+    """Two branches, 3 and 40 wide, that run one after the other: the second is not begun from three directions only."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.narrow, self.wide = nn.Linear(300, 3), nn.Linear(300, 40)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.narrow(x), self.wide(x)], dim=-1)
+
+    model = seeded(Branches)
+    profile = sx.depth_profile(model, normal(2, 300), k=20, tol=1e-6)
+    assert profile.settings["method"] == "subspace iteration"
+    truth = torch.linalg.svdvals(model.wide.weight.double())[:20]
+    assert profile.singular_values[1] == pytest.approx(truth.detach().expand(2, 20), rel=1e-10)
+
+
 def test_the_gain_from_random_tangents_has_an_error_bar_that_holds():
     """Over 100 seeds the true ‖J‖_F/√d lies within two standard errors in 85 to 100 of them (16 tangents: Student, not normal)."""
     weight = normal(40, 300, seed=5) / 300**0.5

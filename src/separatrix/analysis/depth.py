@@ -230,7 +230,8 @@ def depth_profile(
             finite, or that the model cannot take; items that are not independent.
         UnsupportedModuleError: the model is no nn.Module, or no derivative goes through it.
     Limits: k random tangents do not show the leading singular values, hence the sweeps; singular values that lie close together
-        take many of them. Those below rounding of the largest are 0. Holds (k + 8) tangents at all layers of some items at once.
+        take many of them. Those below rounding of the largest are 0. A sweep costs some k + 8 forward and as many backward passes
+        up to each layer: name the layers of a large network. Holds k + 8 tangents at all layers of an item at once.
     Source: Saxe, McClelland & Ganguli 2014, arXiv:1312.6120; Pennington, Schoenholz & Ganguli 2017, arXiv:1711.04735.
     """
     k, sweeps = _check_counts(k, sweeps, tol, seed, dtype)
@@ -315,20 +316,31 @@ class _Run:
             images = self.network.push(z, frame.expand(len(z), *frame.shape), items, calls)
             traced = self.network.traced(items, calls)
             gradients = self._gradient_norms(traced, items)
+            right = None
             for index, image in enumerate(images):
-                yield self._part(index, items, image, traced, gradients[index])
+                part, right = self._part(index, items, image, traced, gradients[index], right)
+                yield part
 
-    def _part(self, index: int, items: slice, image: Tensor, traced: Traced, gradient: Tensor) -> _Part:
+    def _part(
+        self, index: int, items: slice, image: Tensor, traced: Traced, gradient: Tensor, before: Tensor | None
+    ) -> tuple[_Part, Tensor | None]:
+        """One layer, and its right singular vectors, from which the next one's iteration begins: they turn little."""
         guard = _Guard(torch.isfinite(traced.values[index]).all(-1))
         image = guard(image)
         gain, error = (_frobenius, _frobenius_from_random)[not self.whole](image)
         if self.whole:
             values = torch.linalg.svdvals(image)
-            values, residual = values[..., : self.k], torch.zeros_like(values[..., : self.k])
+            values, residual, right = values[..., : self.k], torch.zeros_like(values[..., : self.k]), None
         else:
             layer, z = self.chosen[index], self.network.source[items]
+
+            def push(v: Tensor) -> Tensor:
+                return guard(self.network.push(z, v, items, [layer.call])[0])
+
+            if before is not None:
+                image = torch.cat([push(before), image[..., : self.k + FRAME - before.shape[-2], :]], dim=-2)
             found = leading_singular_values(
-                lambda v: guard(self.network.push(z, v, items, [layer.call])[0]),
+                push,
                 lambda w: guard(traced.pull(index, w)),
                 image[..., : min(self.dim, layer.width), :],
                 self.dim,
@@ -336,12 +348,12 @@ class _Run:
                 sweeps=SWEEPS if self.sweeps is None else self.sweeps,
                 tol=self.tol,
             )
-            values, residual = found.values, found.residual
+            values, residual, right = found.values, found.residual, found.right
         values = values.where(values > resolution(image) * values[..., :1], 0.0)
         pad = (0, self.k - values.shape[-1])
         values, residual = (nn.functional.pad(part, pad, value=math.nan) for part in (values, residual))
         width = self.chosen[index].width ** 0.5
-        return _Part(values, residual, gain / width, error / width, gradient, guard.alive)
+        return _Part(values, residual, gain / width, error / width, gradient, guard.alive), right
 
     def _gradient_norms(self, traced: Traced, items: slice) -> list[Tensor]:
         output, network = traced.output, self.network

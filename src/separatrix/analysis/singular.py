@@ -16,11 +16,13 @@ class SingularTriplets:
     Args:
         values: (*batch, k), descending.
         residual: (*batch, k), ‖J v_i − σ_i u_i‖ / σ_1; a true singular value lies within residual · σ_1 of each σ_i.
+        right: (*batch, k, dim), the right vectors v_i as rows.
         sweeps: how often J and Jᵀ were applied.
     """
 
     values: Tensor
     residual: Tensor
+    right: Tensor
     sweeps: int
 
 
@@ -35,7 +37,7 @@ def leading_singular_values(
     Args:
         push: v ↦ J v, rows (*batch, p, dim) → (*batch, p, width).
         pull: w ↦ Jᵀ w, rows (*batch, q, width) → (*batch, q, dim).
-        image: J times a random frame, (*batch, p, width), p ≥ k.
+        image: J times a frame, some of it random, (*batch, p, width), p ≥ k.
         dim: numbers in an input.
         k: how many are wanted, at most min(dim, width).
         sweeps: at most so many, and at least two unless one is exact.
@@ -55,7 +57,7 @@ def leading_singular_values(
         enough = sweep >= 2 and bool((residual[..., :k] <= tol).all())
         if enough or ranges.complete:
             break
-    return SingularTriplets(values[..., :k], residual[..., :k], sweep)
+    return SingularTriplets(values[..., :k], residual[..., :k], right[..., :k, :], sweep)
 
 
 @dataclass(frozen=True)
