@@ -550,6 +550,30 @@ def test_an_input_in_place_and_an_identity_are_no_obstacle():
     assert profile.layers == ("0", "3", "4")
 
 
+class Detached(nn.Module):
+    """W₂ (x + W₁ x), where gradients do not see W₁."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.how = nn.Linear(4, 4), nn.Linear(4, 2), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "detach":
+            return self.b(x + self.a(x).detach())
+        with torch.no_grad():
+            y = self.a(x)
+        return self.b(x + y)
+
+
+@pytest.mark.parametrize("sweeps", [None, 4], ids=["whole", "sweeps"])
+@pytest.mark.parametrize("how", ["detach", "no_grad"])
+def test_what_is_hidden_from_gradients_is_hidden_from_tangents_too(how, sweeps):
+    model = seeded(lambda: Detached(how))
+    profile = sx.depth_profile(model, normal(2, 4), layers=["b"], sweeps=sweeps)
+    assert profile.singular_values[0, 0] == pytest.approx(torch.linalg.svdvals(model.b.weight.double()).detach(), rel=1e-10)
+    assert (profile.codes == sx.Status.OK).all()
+
+
 class Broken(nn.Module):
     """What a user may have: layers that are never reached, that ignore the input, or that return no number."""
 
@@ -591,6 +615,10 @@ class Index(nn.Module):
         ({"targets": torch.full((2, 3), math.nan)}, "6 numbers that are not finite"),
         ({"loss": lambda out: out}, "the loss of one item is a tensor of shape"),
         ({"loss": lambda out: 3.0}, "the loss of one item is a float"),
+        ({"tol": "small"}, "tol is 'small'"),
+        ({"layers": [0]}, r"layers are \[0\]"),
+        ({"batch_axis": -2}, "batch_axis is -2"),
+        ({"batch_axis": "first"}, "batch_axis is 'first'"),
         ({"batch_axis": 5}, "no common number of items along axis 5"),
     ],
 )

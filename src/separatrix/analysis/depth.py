@@ -242,6 +242,7 @@ def depth_profile(
     if k is not None and k > most:
         raise InputError(f"k is {k} but no Jacobian here has more than {most} singular values.\nAsk for at most {most}.")
     k = min(8, most) if k is None else k
+    network.settle_derivative([layer.call for layer in chosen], seed)
     run = _Run(network, chosen, k, sweeps, tol, seed, _objective(targets, loss, network, seed))
     chunks = run.chunks()
     parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
@@ -408,8 +409,8 @@ def _check_counts(k: int | None, sweeps: int | None, tol: float, seed: int, dtyp
         raise InputError(f"k is {k}; at least 1 singular value is measured.")
     if sweeps is not None and check_whole("sweeps", sweeps) < 2:
         raise InputError(f"sweeps is {sweeps}; at least 2 are needed: random tangents do not show the leading singular values.")
-    if not 0 < tol < 1:
-        raise InputError(f"tol is {tol}; it is a residual between 0 and 1.")
+    if not isinstance(tol, int | float) or not 0 < tol < 1:
+        raise InputError(f"tol is {tol!r}; it is a residual between 0 and 1.")
     if dtype not in (torch.float32, torch.float64):
         raise InputError(f"dtype is {dtype}; profiles are float64 or float32.")
     check_seed(seed)
@@ -514,6 +515,7 @@ def _assemble(run: _Run, parts: list[_Part], chunks: int) -> DepthProfile:
         "tol": run.tol,
         "seed": run.seed,
         "method": "whole Jacobian" if run.whole else "subspace iteration",
+        "tangents": "reverse mode, twice" if network.by_autograd_only else "forward mode",
         "origin": origin or "the input",
         "batch_axis": network.axis,
         "dtype": str(network.source.dtype).removeprefix("torch."),
