@@ -1,7 +1,7 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
 `python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, rest_points, lorenz, memory), and the others keep their last results.
+(gru, covariant, rest_points, depth, lorenz, memory), and the others keep their last results.
 """
 
 import json
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import covariant
+import depth
 import gru
 import lorenz
 import memory
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "gru": gru.rows,
     "covariant": covariant.rows,
     "rest_points": rest_points.rows,
+    "depth": depth.rows,
     "lorenz": lorenz.rows,
     "memory": memory.row,
 }
@@ -46,9 +48,8 @@ def main(names: list[str]) -> None:
 
 def lines(results: dict) -> list[tuple[str, ...]]:
     """The cells of the table."""
-    rows = [
-        Row(**row) for name in ("gru", "covariant", "rest_points", "lorenz") if name in results for row in results[name]["results"]
-    ]
+    shown = ("gru", "covariant", "rest_points", "depth", "lorenz")
+    rows = [Row(**row) for name in shown if name in results for row in results[name]["results"]]
     return [cells(row) for row in rows]
 
 

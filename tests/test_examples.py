@@ -128,6 +128,15 @@ def test_the_branches_bifurcate_where_they_should(found):
     assert branches["lorenz"][0].bifurcations[0].parameter == pytest.approx(470 / 19, abs=1e-8)
 
 
+def test_a_plain_network_vanishes_in_depth_and_a_residual_one_learns(found):
+    """The product of 32 layers of weights of variance 1/(3 fan-in) and half of them off: 6^(-1/2) each, within a factor e."""
+    told = found("depth_profile")[0]
+    plain, residual = (told["profiles"][f"{kind}, untrained"] for kind in ("plain", "residual"))
+    assert set(plain.verdicts) == {"vanishing"} and "vanishing" not in set(residual.verdicts)
+    assert float(plain.gain[-1].median().log()) == pytest.approx(math.log(1 / 3) + 30 * math.log(1 / 6) / 2, abs=1.5)
+    assert told["accuracy"]["residual"] > 0.8 > 0.3 > told["accuracy"]["plain"]
+
+
 def test_the_classifiers_ridge_runs_along_the_border_of_its_classes(found):
     """Where the margin changes its sign the exponent is among the highest; and the gyre, which keeps areas, parts neighbours."""
     fields = found("finite_time_fields")[0]
@@ -180,6 +189,8 @@ def test_a_network_that_learns_a_bit_ends_with_two_memories_and_a_saddle(found):
     assert bits[-1, tracks.stable[-1]].sign().sum() == 0  # the memories read out as −1 and +1
     assert (tracks.degree == 1).all()
     assert learned["spectra"].result.exponents[-1, 0] < 0
+
+
 def test_a_delay_line_remembers_as_many_inputs_as_units_and_no_network_more(found):
     result = found("memory")[0]
     line = result["curves"]["delay line"]
@@ -205,6 +216,8 @@ def test_a_bistable_unit_keeps_two_responses_until_the_drive_takes_it_over_and_n
     assert (echo.exponent < 0).all()
     assert float(echo.exponent[0]) == pytest.approx(math.log(2 * (1 - 0.95750402407729**2)), abs=1e-9)
     assert [found.verdict for found in result["wells"].values()] == ["several responses", "echo state"]
+
+
 def test_duffings_exponents_add_up_to_minus_its_friction(found):
     """Σ λ_i = −δ = −0.3, so that the leading one is at least half of it."""
     assert found("finite_time_fields")[0]["spring"].exponents.min() > -0.15 - 1e-6

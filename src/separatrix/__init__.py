@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from separatrix import testing
 from separatrix.analysis import (
     ANALYSES,
+    PROFILES,
     SWEEPS,
     Along,
     BasinEntropy,
@@ -24,9 +25,10 @@ from separatrix.analysis import (
     Branch,
     CorrelationDimension,
     CovariantVectors,
+    DepthProfile,
     DivergenceRate,
-    Event,
     EchoState,
+    Event,
     FiniteTimeField,
     FixedPoints,
     FlowMap,
@@ -37,16 +39,17 @@ from separatrix.analysis import (
     PooledSpectrum,
     PowerSpectrum,
     Propagation,
-    Tracks,
-    along,
     Stationarity,
+    Tracks,
     TransientGrowth,
     UncertaintyExponent,
+    along,
     basins_of_attraction,
     continuation,
     correlation_dimension,
     correlation_dimension_of,
     covariant_lyapunov_vectors,
+    depth_profile,
     divergence_rate,
     echo_state,
     finite_time_lyapunov,
@@ -80,6 +83,7 @@ from separatrix.result import Result, Status, load
 from separatrix.system import Compiled, Driven, Iterate, Map, System
 from separatrix.systems import SYSTEMS, classic
 from separatrix.systems.drives import Stream
+from separatrix.systems.layers import Layers
 from separatrix.systems.noisy import Noisy
 from separatrix.systems.recurrent import Recurrent
 from separatrix.systems.surrogate import surrogate
@@ -89,6 +93,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANALYSES",
+    "PROFILES",
     "SWEEPS",
     "SYSTEMS",
     "Along",
@@ -99,11 +104,12 @@ __all__ = [
     "Compiled",
     "CorrelationDimension",
     "CovariantVectors",
+    "DepthProfile",
     "DivergedError",
     "DivergenceRate",
     "Driven",
-    "Event",
     "EchoState",
+    "Event",
     "Field",
     "FiniteTimeField",
     "FixedPoints",
@@ -112,6 +118,7 @@ __all__ = [
     "HorizonError",
     "InputError",
     "Iterate",
+    "Layers",
     "LyapunovSpectrum",
     "Map",
     "MemoryCapacity",
@@ -145,6 +152,7 @@ __all__ = [
     "correlation_dimension",
     "correlation_dimension_of",
     "covariant_lyapunov_vectors",
+    "depth_profile",
     "divergence_rate",
     "echo_state",
     "finite_time_lyapunov",

@@ -6,6 +6,7 @@ from separatrix.analysis.borders import BasinEntropy, UncertaintyExponent
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.correlation_dimension import CorrelationDimension, correlation_dimension, correlation_dimension_of
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
+from separatrix.analysis.depth import DepthProfile, depth_profile
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.echo_state import EchoState, echo_state
 from separatrix.analysis.finite_time import FiniteTimeField, finite_time_lyapunov, grid
@@ -17,8 +18,8 @@ from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.phase_portrait import PhasePortrait, phase_portrait
 from separatrix.analysis.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
-from separatrix.analysis.tracks import Event, Tracks
 from separatrix.analysis.stationarity import Stationarity, stationarity
+from separatrix.analysis.tracks import Event, Tracks
 from separatrix.analysis.transient import TransientGrowth, transient_growth
 
 ANALYSES = {
@@ -44,8 +45,14 @@ SWEEPS = {
     "finite_time_lyapunov": finite_time_lyapunov,
 }
 
+# Questions of a network as it is, and of what it is given:  profile(model, inputs)
+PROFILES = {
+    "depth_profile": depth_profile,
+}
+
 __all__ = [
     "ANALYSES",
+    "PROFILES",
     "SWEEPS",
     "Along",
     "BasinEntropy",
@@ -54,9 +61,10 @@ __all__ = [
     "Branch",
     "CorrelationDimension",
     "CovariantVectors",
+    "DepthProfile",
     "DivergenceRate",
-    "Event",
     "EchoState",
+    "Event",
     "FiniteTimeField",
     "FixedPoints",
     "FlowMap",
@@ -67,16 +75,17 @@ __all__ = [
     "PooledSpectrum",
     "PowerSpectrum",
     "Propagation",
-    "Tracks",
-    "along",
     "Stationarity",
+    "Tracks",
     "TransientGrowth",
     "UncertaintyExponent",
+    "along",
     "basins_of_attraction",
     "continuation",
     "correlation_dimension",
     "correlation_dimension_of",
     "covariant_lyapunov_vectors",
+    "depth_profile",
     "divergence_rate",
     "echo_state",
     "finite_time_lyapunov",

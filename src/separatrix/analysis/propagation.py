@@ -12,7 +12,7 @@ from separatrix.analysis.product import Product, Scaled
 from separatrix.analysis.statistics import standard_error
 from separatrix.analysis.tangent_run import check_k
 from separatrix.errors import InputError
-from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, watched_count
+from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, in_one_width, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import measured
@@ -105,7 +105,8 @@ def gradient_propagation(
     seed: int = 0,
     progress: bool = False,
 ) -> Propagation:
-    r"""The Jacobian products  J = ∂x_{n+l}/∂x_n  along an orbit: ln σ_i(J) and ln(‖J‖_F/√dim), and the rates they tend to.
+    r"""The Jacobian products  J = ∂x_{n+l}/∂x_n  along an orbit: ln σ_i(J) and ln(‖J‖_F/√dim), `dim` being the width after the
+    lag; and the rates they tend to.
 
     A gradient sent back over l steps is multiplied by Jᵀ, which has the same singular values.
 
@@ -136,8 +137,9 @@ def gradient_propagation(
     if not lags or lags[0] < 0 or any(b <= a for a, b in pairwise(lags)):
         raise InputError(f"lags are increasing numbers of steps from 0 on, not {lags}.")
     check_steps(system, settle=settle, lag=lags[-1])
-    k = min(LEADING, system.dim) if k is None else check_k(k, system.dim)
-    front = begin(system, x0, seed=seed).advance(settle)
+    most = min(system.width(n) for n in range(settle, settle + lags[-1] + 1))
+    k = min(LEADING, most) if k is None else check_k(k, most)
+    front = in_one_width(begin(system, x0, seed=seed, one_width=False)).advance(settle)
     product = Scaled.of(front.x) if k == 1 else Product.of(front.x, seed)
     values, gains, times = [], [], []
     begun, reached = front.time, set(lags)
@@ -147,7 +149,8 @@ def gradient_propagation(
             product = product.times(front.v)
         if tick.index in reached:
             values.append(product.log_singular_values(k))
-            gains.append(product.log_frobenius() - 0.5 * math.log(system.dim))
+            rows = front.x.shape[-1] if tick.index == 0 else system.width(front.n)
+            gains.append(product.log_frobenius() - 0.5 * math.log(rows))
             times.append(torch.as_tensor(front.time - begun, dtype=torch.float64).mean())
     logs, time = torch.stack(values), torch.stack(times)
     rates, error = _rates(logs, time.to(logs))

@@ -10,6 +10,7 @@ from separatrix.analysis.basins import Basins
 from separatrix.analysis.continuation import Branch
 from separatrix.analysis.correlation_dimension import CorrelationDimension
 from separatrix.analysis.covariant import CovariantVectors
+from separatrix.analysis.depth import DepthProfile
 from separatrix.analysis.divergence import DivergenceRate
 from separatrix.analysis.echo_state import EchoState
 from separatrix.analysis.finite_time import FiniteTimeField
@@ -21,8 +22,8 @@ from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.phase_portrait import PhasePortrait
 from separatrix.analysis.power_spectrum import PowerSpectrum
 from separatrix.analysis.propagation import Propagation
-from separatrix.analysis.tracks import Tracks
 from separatrix.analysis.stationarity import Stationarity
+from separatrix.analysis.tracks import Tracks
 from separatrix.analysis.transient import TransientGrowth
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
@@ -34,13 +35,14 @@ from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.correlation_dimension import correlation_figure
 from separatrix.plot.covariant import covariant_figure
+from separatrix.plot.depth import depth_figure
 from separatrix.plot.echo_state import echo_state_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.flow_map import flow_map_figure
-from separatrix.plot.phase_portrait import phase_portrait_figure
 from separatrix.plot.memory import memory_figure
+from separatrix.plot.phase_portrait import phase_portrait_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.power_spectrum import power_spectrum_figure
@@ -57,6 +59,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Basins: basins_figure,
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
+    DepthProfile: depth_figure,
     DivergenceRate: divergence_figure,
     EchoState: echo_state_figure,
     FixedPoints: fixed_points_figure,
@@ -102,6 +105,7 @@ __all__ = [
     "convergence_figure",
     "correlation_figure",
     "covariant_figure",
+    "depth_figure",
     "divergence_figure",
     "echo_state_figure",
     "figure",
