@@ -27,6 +27,7 @@ from separatrix.analysis import (
     OrbitDiagram,
     PooledSpectrum,
     Propagation,
+    ReturnMap,
     continuation,
     covariant_lyapunov_vectors,
     divergence_rate,
@@ -36,6 +37,7 @@ from separatrix.analysis import (
     grid,
     lyapunov_spectrum,
     orbit_diagram,
+    return_map,
 )
 from separatrix.analyze import Portrait, analyze
 from separatrix.errors import (
@@ -57,6 +59,8 @@ from separatrix.systems import SYSTEMS, classic
 from separatrix.systems.drives import Stream
 from separatrix.systems.noisy import Noisy
 from separatrix.systems.recurrent import Recurrent
+from separatrix.systems.section import Section
+from separatrix.systems.stroboscopic import Stroboscopic
 
 if TYPE_CHECKING:
     from separatrix.report import write_report
@@ -91,10 +95,13 @@ __all__ = [
     "Propagation",
     "Recurrent",
     "Result",
+    "ReturnMap",
+    "Section",
     "SeparatrixError",
     "ShapeError",
     "Status",
     "Stream",
+    "Stroboscopic",
     "System",
     "UnsupportedModuleError",
     "analyze",
@@ -109,6 +116,7 @@ __all__ = [
     "load",
     "lyapunov_spectrum",
     "orbit_diagram",
+    "return_map",
     "testing",
     "trajectory",
     "write_report",

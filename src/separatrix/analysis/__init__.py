@@ -8,6 +8,7 @@ from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.propagation import Propagation, gradient_propagation
+from separatrix.analysis.return_map import ReturnMap, return_map
 
 ANALYSES = {
     "lyapunov_spectrum": lyapunov_spectrum,
@@ -15,6 +16,7 @@ ANALYSES = {
     "divergence_rate": divergence_rate,
     "gradient_propagation": gradient_propagation,
     "fixed_points": fixed_points,
+    "return_map": return_map,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -37,6 +39,7 @@ __all__ = [
     "OrbitDiagram",
     "PooledSpectrum",
     "Propagation",
+    "ReturnMap",
     "continuation",
     "covariant_lyapunov_vectors",
     "divergence_rate",
@@ -46,4 +49,5 @@ __all__ = [
     "grid",
     "lyapunov_spectrum",
     "orbit_diagram",
+    "return_map",
 ]

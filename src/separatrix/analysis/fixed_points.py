@@ -33,11 +33,13 @@ class FixedPoints(Result):
         points: (point, dim); of a cycle, one of its states.
         residuals: (point), ‖F^p(x) − x‖∞, or the largest component of a flow's field.
         multipliers: (point, dim), complex, |μ| descending: eigenvalues of DF^p; of a flow, exp(λ dt) with λ those of its field.
-        rates: (point, dim), nats per unit time: ln|μ| / (p dt); of a flow, Re λ.
-        frequencies: (point, dim), radians per unit time: arg μ / (p dt); of a flow, Im λ.
+        rates: (point, dim), nats per unit time: ln|μ| / T, T the time that F^p takes there; of a flow, Re λ.
+        frequencies: (point, dim), radians per unit time: arg μ / T; of a flow, Im λ.
         kind: (point), "stable node", "saddle with 1 unstable direction", …; "undecided" where an eigenvalue is too near the border.
         minimal_period: (point), the smallest number of steps after which the state returns; 1 for a rest point.
         cycles: (point, phase, dim), the p states of each cycle, the first of them being the point.
+        periods: (point), time of one round of the cycle, in the system's unit: of a section, the period of the flow's cycle. None
+            where a flow's rest points were sought, which have none.
         found_by: (point), how many guesses came to it.
         slow: (slow_point, dim), local minima of ‖residual‖ that are not zero: states where the system lingers.
         slow_residuals: (slow_point), ‖residual‖∞ there.
@@ -58,6 +60,7 @@ class FixedPoints(Result):
     slow: Tensor
     slow_residuals: Tensor
     reached: Tensor
+    periods: Tensor | None = None
     sensitivity: Tensor | None = None
 
     layout: ClassVar[dict[str, str]] = {
@@ -68,13 +71,18 @@ class FixedPoints(Result):
         "frequencies": "point dim",
         "minimal_period": "point",
         "cycles": "point phase dim",
+        "periods": "point",
         "found_by": "point",
         "slow": "slow_point dim",
         "slow_residuals": "slow_point",
         "reached": "batch dim",
         "sensitivity": "point dim input",
     }
-    units: ClassVar[dict[str, str]] = {"rates": "nats per unit time", "frequencies": "radians per unit time"}
+    units: ClassVar[dict[str, str]] = {
+        "rates": "nats per unit time",
+        "frequencies": "radians per unit time",
+        "periods": "units of time",
+    }
 
     @property
     def eigenvalues(self) -> Tensor:
@@ -154,7 +162,7 @@ def fixed_points(
     zero, broken = ends.is_zero & usable.reshape(-1), ~(usable.reshape(-1) & torch.isfinite(ends.size))
     codes = torch.where(zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
     chosen, found_by, cycles = _orbits(problem, ends, zero, distinct)
-    stability = _stability(problem, ends.x[chosen])
+    stability, minimal = _stability(problem, ends.x[chosen]), _minimal_period(cycles, distinct)
     order = stability.rates[:, 0].argsort(stable=True)
     near = ~zero & ~broken & (ends.slope < SLOW)
     slow = _distinct(ends, near, distinct**0.5)[0]  # a minimum is located to about the root of what a zero is
@@ -166,8 +174,9 @@ def fixed_points(
         rates=stability.rates[order],
         frequencies=stability.frequencies[order],
         kind=tuple(stability.kind[i] for i in order.tolist()),
-        minimal_period=_minimal_period(cycles, distinct)[order],
+        minimal_period=minimal[order],
         cycles=cycles[order],
+        periods=None if problem.is_flow else (problem.time(ends.x[chosen]) * minimal.to(ends.x.device) / period)[order],
         found_by=found_by[order],
         slow=ends.x[slow],
         slow_residuals=ends.size[slow],
@@ -216,10 +225,9 @@ class Problem(NamedTuple):
         after, rows = self.system.pushforward(x, identity.expand(len(x), -1, -1))
         return after - x, rows.mT - identity
 
-    @property
-    def time(self) -> float:
-        """The time after which a state returns."""
-        return self.period * self.step.dt
+    def time(self, x: Tensor) -> Tensor:
+        """The time that the map F^p takes from each state, shape (items), float64."""
+        return torch.as_tensor(self.system.elapsed(x), dtype=torch.float64, device=x.device).expand(len(x))
 
 
 class Stability(NamedTuple):
@@ -296,19 +304,19 @@ def _stability(problem: Problem, points: Tensor) -> Stability:
     if not len(points):
         none = torch.zeros_like(points, dtype=torch.float64)
         return Stability(none.to(torch.complex128), none, none, [])
-    matrix = problem.linearised(points)[1].double()
+    matrix, time = problem.linearised(points)[1].double(), problem.time(points)[:, None]
     if problem.is_flow:
         values = torch.linalg.eigvals(matrix)
         values = values.gather(-1, values.real.argsort(dim=-1, descending=True, stable=True))
         size = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
         kind = [kind_of(one.real, one.imag, border) for one in values / size]
-        return Stability((values * problem.time).exp(), values.real.clone(), values.imag.clone(), kind)
+        return Stability((values * time).exp(), values.real.clone(), values.imag.clone(), kind)
     values = torch.linalg.eigvals(matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device))
     values = values.gather(-1, values.abs().argsort(dim=-1, descending=True, stable=True))
     growth, angle = values.abs().log(), values.angle()
     turning = values.imag / values.abs().clamp(min=torch.finfo(torch.float64).tiny)
     kind = [kind_of(one, turn, border) for one, turn in zip(growth, turning, strict=True)]
-    return Stability(values, growth / problem.time, angle / problem.time, kind)
+    return Stability(values, growth / time, angle / time, kind)
 
 
 def _sensitivity(problem: Problem, system: System, points: Tensor, n: int) -> Tensor | None:

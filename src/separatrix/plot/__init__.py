@@ -13,6 +13,7 @@ from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.propagation import Propagation
+from separatrix.analysis.return_map import ReturnMap
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
@@ -26,6 +27,7 @@ from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.propagation import propagation_figure
+from separatrix.plot.return_map import return_map_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
 from separatrix.plot.vector import svg
 from separatrix.result import Result
@@ -41,6 +43,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     PooledSpectrum: pooled_figure,
     Portrait: portrait_figure,
     Propagation: propagation_figure,
+    ReturnMap: return_map_figure,
 }
 
 
@@ -78,6 +81,7 @@ __all__ = [
     "pooled_figure",
     "portrait_figure",
     "propagation_figure",
+    "return_map_figure",
     "spectrum_figure",
     "svg",
 ]
