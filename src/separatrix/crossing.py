@@ -114,19 +114,22 @@ def next_crossing(
     x, v = x.expand(*batch, dim), x.new_zeros(0, dim) if v is None else v
     v = v.expand(*batch, *v.shape[-2:]).reshape(-1, *v.shape[-2:]) if v.numel() else x.new_zeros(batch.numel(), *v.shape[-2:])
     walk = _Walk.begin(flow, event, batch, x.reshape(-1, dim), v, leaving)
-    arrived: list[tuple[Tensor, Crossing]] = []
+    legs = []
     for steps in range(max_steps):
         if not len(walk.x):
             break
         after = walk.stepped()
         there, lost = walk.crossed(after, direction), ~torch.isfinite(after.x.detach().sum(-1))
         if bool((there | lost).any()):
-            arrived += [walk.chosen(there & ~lost).located(after.side[there & ~lost], steps), walk.chosen(lost).nowhere()]
+            legs.append(walk.last_leg(there | lost, after.side.where(~lost, torch.nan), steps))
             after = after.chosen(~(there | lost))
         walk = after
-    arrived.append(walk.nowhere())
-    order = torch.cat([index for index, _ in arrived]).argsort()
-    parts = (torch.cat(part)[order] for part in zip(*(crossing for _, crossing in arrived), strict=True))
+    legs.append(walk.last_leg(walk.index >= 0, torch.full_like(walk.side, torch.nan), max_steps))
+    leg = _Leg(*(torch.cat(part) for part in zip(*legs, strict=True)))
+    found = leg.of(torch.isfinite(leg.beyond)).located(flow, event, batch)
+    nowhere = leg.of(~torch.isfinite(leg.beyond)).nowhere()
+    order = torch.cat([found[0], nowhere[0]]).argsort()
+    parts = (torch.cat(pair)[order] for pair in zip(found[1], nowhere[1], strict=True))
     return Crossing(*(part.reshape((*batch, *part.shape[1:])) for part in parts))
 
 
@@ -166,28 +169,51 @@ class _Walk(NamedTuple):
         flow, event = (of_items(part, which.shape, which) for part in (self.flow, self.event))
         return _Walk(self.index[which], flow, event, self.x[which], self.v[which], self.side[which])
 
-    def located(self, beyond: Tensor, steps: int) -> tuple[Tensor, Crossing]:
-        """The crossings within the next step, over which g goes from `side` to `beyond`."""
-        h = self._root(beyond)
-        for _ in range(2):  # with a graph: the first makes first derivatives of the root right, the second the second ones
-            h = h - self._newton(h)
-        x, v, u = substep(self.flow, self.x, self.v, h)
-        _, slopes = self.event.along(self.flow.field, x, torch.cat([v, u[:, None]], dim=-2))
-        v = v - (slopes[:, :-1] / slopes[:, -1:])[..., None] * u[:, None]
-        return self.index, Crossing(x, v, steps * self.flow.dt + h)
+    def last_leg(self, which: Tensor, beyond: Tensor, steps: int) -> "_Leg":
+        """Where some of the items are before their last step, and what g is after it."""
+        taken = torch.full_like(self.side[which], steps)
+        return _Leg(self.index[which], self.x[which], self.v[which], self.side[which], beyond[which], taken)
+
+
+class _Leg(NamedTuple):
+    """The steps in which items arrive: place in the batch, state and tangents before, g before and after, whole steps before."""
+
+    index: Tensor
+    x: Tensor
+    v: Tensor
+    side: Tensor
+    beyond: Tensor
+    steps: Tensor
+
+    def of(self, which: Tensor) -> "_Leg":
+        """Some of the items."""
+        return _Leg(*(part[which] for part in self))
 
     def nowhere(self) -> tuple[Tensor, Crossing]:
         """NaN for all items."""
-        return self.index, Crossing(self.x * torch.nan, self.v * torch.nan, self.x[..., 0] * torch.nan)
+        return self.index, Crossing(self.x * torch.nan, self.v * torch.nan, self.side * torch.nan)
+
+    def located(self, flow: Flow, event: Event, batch: tuple[int, ...]) -> tuple[Tensor, Crossing]:
+        """The crossings, found for all items together."""
+        if not len(self.index):
+            return self.nowhere()
+        flow, event = of_items(flow, batch, self.index), of_items(event, batch, self.index)
+        h = self._root(flow, event)
+        for _ in range(2):  # with a graph: the first makes first derivatives of the root right, the second the second ones
+            h = h - self._probed(flow, event, h)[1]
+        x, v, u = substep(flow, self.x, self.v, h)
+        _, slopes = event.along(flow.field, x, torch.cat([v, u[:, None]], dim=-2))
+        v = v - (slopes[:, :-1] / slopes[:, -1:])[..., None] * u[:, None]
+        return self.index, Crossing(x, v, self.steps * flow.dt + h)
 
     @torch.no_grad()
-    def _root(self, beyond: Tensor) -> Tensor:
+    def _root(self, flow: Flow, event: Event) -> Tensor:
         """The part of a step after which g is zero, shape (items), between 0 and dt."""
         self = self._replace(x=self.x.detach())
-        low, high = torch.zeros_like(beyond), torch.full_like(beyond, self.flow.dt)
-        h = high * self.side / (self.side - beyond)
+        low, high = torch.zeros_like(self.side), torch.full_like(self.side, flow.dt)
+        h = high * self.side / (self.side - self.beyond)
         for _ in range(SEARCH):
-            g, move, is_zero = self._probed(h)
+            g, move, is_zero = self._probed(flow, event, h)
             if bool(is_zero.all()):
                 break
             before = g.sign() == self.side.sign()
@@ -197,13 +223,10 @@ class _Walk(NamedTuple):
             h = torch.where(is_zero, h, trial)
         return h.detach()
 
-    def _newton(self, h: Tensor) -> Tensor:
-        return self._probed(h)[1]
-
-    def _probed(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _probed(self, flow: Flow, event: Event, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """G after the part h of a step, Newton's move there (0 where the orbit is tangent), and whether g is zero to rounding."""
-        x, _, u = substep(self.flow, self.x, self.v[:, :0], h)
-        g, slope = self.event.along(self.flow.field, x, u[:, None])
+        x, _, u = substep(flow, self.x, self.v[:, :0], h)
+        g, slope = event.along(flow.field, x, u[:, None])
         size = ROUNDINGS * torch.finfo(x.dtype).eps * torch.maximum(x.abs().amax(-1), u.abs().amax(-1))
         slope = slope[:, 0]
         return g, g / slope.where(slope != 0, torch.inf), g.abs() <= size

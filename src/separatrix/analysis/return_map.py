@@ -1,6 +1,5 @@
 """Return maps: what a component of the state is at its next maximum, or return, against what it is at this one."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -57,15 +56,15 @@ class ReturnMap(Result):
         finite = self.values[torch.isfinite(self.values)]
         lost = int((self.codes == Status.DIVERGED).sum())
         ended = f"; {lost} of {counted(self.codes.numel(), 'run')} ended early" if lost else ""
-        if not finite.numel():
+        alive = self.codes != Status.DIVERGED
+        if not bool(alive.any()):
             return f"Return map: no {what} of component {self.component}{ended}"
         runs = f" of {self.codes.numel():,} runs" if self.codes.numel() > 1 else ""
         span = f"from {plain(float(finite.min()))} to {plain(float(finite.max()))}"
-        alive = self.codes != Status.DIVERGED
-        mean, error = (part[alive].mean() for part in self.mean_interval) if bool(alive.any()) else (torch.tensor(math.nan),) * 2
+        mean, error = (part[alive] for part in self.mean_interval)
         return (
             f"{len(self.values):,} successive {what} of component {self.component}{runs}, {span}, "
-            f"{measured(float(mean), float(error))} units of time apart{ended}"
+            f"{measured(float(mean.mean()), float(error.square().mean() / len(error)) ** 0.5)} units of time apart{ended}"
         )
 
 
