@@ -47,18 +47,23 @@ class Stroboscopic(Derived):
         super().__init__(system)
         self.given: float | None = period
         self.frequency = frequency
-        self.dt = float(torch.as_tensor(self.period).max())
-        if not 0 < self.dt < math.inf:
-            raise InputError(f"{frequency} is {2 * math.pi / self.dt:g}; a force's frequency is a positive number.")
+        omega = torch.as_tensor(self._omega)
+        if not bool(((omega > 0) & torch.isfinite(omega)).all()):
+            raise InputError(f"{frequency} is {shown(self._omega)}; a force's frequency is a positive number.")
+        self.dt = float(torch.as_tensor(self.period, dtype=torch.float64).max())
         self.p = max(1, math.ceil(self.dt / system.dt * (1 - 1e-12)))
 
     @property
     def period(self) -> Number:
         """T, a number or one for each item."""
-        if self.given is not None:
-            return self.given
+        return 2 * math.pi / self._omega if self.given is None else self.given
+
+    @property
+    def _omega(self) -> Number:
+        if self.frequency is None:
+            return 2 * math.pi / self.period
         holder = next(part for part in self.system.modules() if self.frequency in getattr(part, "_ranks", ()))
-        return 2 * math.pi / getattr(holder, self.frequency)
+        return getattr(holder, self.frequency)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The state a period later."""
