@@ -137,3 +137,15 @@ def test_the_classifiers_ridge_runs_along_the_border_of_its_classes(found):
     assert fields["accuracy"] > 0.98
     assert (on_it > leading.quantile(0.8)).double().mean() > 0.9
     assert fields["gyre"].exponents.min() > -1e-6
+
+
+def test_lorenz_s_return_map_is_a_cusp_and_duffing_s_strobed_states_stay_in_their_wells(found):
+    """Lorenz 1963, fig. 4: the cusp is near z = 38.5."""
+    measured = found("return_maps")[0]
+    z, order = measured["maxima"].before.flatten().sort()
+    after = measured["maxima"].after.flatten()[order]
+    assert z[after.argmax()] == pytest.approx(38.5, abs=0.3)
+    section, points = measured["section"], measured["points"]
+    assert section.embed(points)[..., 1].abs().max() == 0
+    assert (points[..., 0] < 0).all()
+    assert measured["strobed"].isfinite().all() and measured["strobed"].abs().max() < 2

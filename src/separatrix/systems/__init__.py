@@ -10,6 +10,8 @@ from separatrix.system import System
 from separatrix.systems import classic
 from separatrix.systems.drives import Stream
 from separatrix.systems.recurrent import Recurrent
+from separatrix.systems.section import Section
+from separatrix.systems.stroboscopic import Stroboscopic
 
 
 def noisy_rnn() -> Recurrent:
@@ -25,6 +27,16 @@ def noisy_gru() -> Recurrent:
 def noisy_lstm() -> Recurrent:
     """A long short-term memory of 6 units, projected to 4, driven by 64 steps of noise."""
     return Recurrent(_seeded(nn.LSTM, hidden_size=6, proj_size=4, gain=2.0), _noise(64, 3))
+
+
+def lorenz_section() -> Section:
+    """Lorenz's convection of 1963, each time it rises through z = 27."""
+    return Section(classic.lorenz63(), axis=2, offset=27.0)
+
+
+def strobed_duffing() -> Stroboscopic:
+    """Duffing's oscillator, driven between its two wells, once a period of its force."""
+    return Stroboscopic(classic.duffing(dt=0.1), frequency="omega")
 
 
 def _seeded(kind: type[nn.Module], *, hidden_size: int = 8, gain: float = 1.0, **options: int) -> nn.Module:
@@ -59,6 +71,8 @@ SYSTEMS: dict[str, Callable[[], System]] = {
     "duffing": classic.duffing,
     "double_gyre": classic.double_gyre,
     "mackey_glass": classic.mackey_glass,
+    "lorenz_section": lorenz_section,
+    "strobed_duffing": strobed_duffing,
     "rnn": noisy_rnn,
     "gru": noisy_gru,
     "lstm": noisy_lstm,

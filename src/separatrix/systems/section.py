@@ -170,9 +170,9 @@ class _Known(NamedTuple):
 
     @classmethod
     def of(cls, section: Section, x: Tensor, crossing: Crossing) -> "_Known | None":
-        """None where PyTorch does not count changes in place."""
+        """None where PyTorch does not count changes in place, or where a graph hangs on it, which is good for one backward pass."""
         tensors = (x, *crossing, *section.parameters(), *section.buffers())
-        if any(tensor.is_inference() for tensor in tensors):
+        if any(tensor.is_inference() for tensor in tensors) or any(part.requires_grad for part in crossing):
             return None
         versions = tuple(tensor._version for tensor in tensors)
         return cls(crossing, tensors, versions, _held_numbers(section), torch.is_grad_enabled())
