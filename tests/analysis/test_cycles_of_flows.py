@@ -124,14 +124,14 @@ def test_a_doubled_cycle_takes_twice_as_long_and_its_rates_know_it():
 
 
 def test_a_branch_of_cycles_doubles_its_period_where_it_should():
-    """The twisted cycle's leading multiplier is −e^{2πμ}: a flip at μ = 0, to the solver's error."""
-    section = sx.Section(sx.Flow(Twisted(), 3, 0.1), 1)
+    """The twisted cycle's leading multiplier is −e^{2πμ}: a flip at μ = 0, to the solver's error, near 2π h⁴ / 120."""
+    section = sx.Section(sx.Flow(Twisted(), 3, 0.3), 1)
     branch = sx.continuation(section, "mu", -0.1, 0.1, torch.tensor([1.0, 0.0], dtype=torch.float64), step=0.5)
     assert branch.kinds == ("flip",)
-    assert branch.bifurcations[0].parameter == pytest.approx(0, abs=1e-4)
+    assert branch.bifurcations[0].parameter == pytest.approx(0, abs=1e-3)
     wanted = -(2 * math.pi * branch.parameters).exp()
     leading = branch.eigenvalues.real.gather(-1, branch.eigenvalues.abs().argmax(-1, keepdim=True))[:, 0]
-    torch.testing.assert_close(leading, wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(leading, wanted, rtol=0, atol=5e-3)
     assert torch.equal(branch.stable, branch.parameters < branch.bifurcations[0].parameter)
 
 
