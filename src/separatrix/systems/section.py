@@ -43,8 +43,8 @@ class Section(Derived):
         UnsupportedModuleError: the system is no Flow.
 
     Limits: what contracts in one return by more than the solver's error comes out at that error: of strongly contracting flows take
-    k=1, or a smaller dt. Two crossings within one step dt are not seen. Where the flow is tangent to the plane the map has no derivative, and
-    beside it is discontinuous.
+    k=1, or a smaller dt. Two crossings within one step dt are not seen. Where the flow is tangent to the plane the map has no
+    derivative, and beside it is discontinuous.
     Source: Poincaré 1899, Les méthodes nouvelles III, ch. 27; tangents as Parker & Chua 1989, Practical Numerical Algorithms for
         Chaotic Systems, ch. 2–3.
     """
