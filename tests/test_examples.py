@@ -235,3 +235,15 @@ def test_the_basins_have_the_symmetries_of_their_systems(found):
     memories, patterns = basins["memories"], basins["patterns"]
     overlap = (memories.attractors @ patterns.mT / patterns.shape[1]).abs().amax(-1)
     assert (overlap > 0.9).all() and len(memories.kind) == 5
+
+
+def test_lorenz_s_return_map_is_a_cusp_and_duffing_s_strobed_states_stay_in_their_wells(found):
+    """Lorenz 1963, fig. 4: the cusp is near z = 38.5."""
+    measured = found("return_maps")[0]
+    z, order = measured["maxima"].before.flatten().sort()
+    after = measured["maxima"].after.flatten()[order]
+    assert z[after.argmax()] == pytest.approx(38.5, abs=0.3)
+    section, points = measured["section"], measured["points"]
+    assert section.embed(points)[..., 1].abs().max() == 0
+    assert (points[..., 0] < 0).all()
+    assert measured["strobed"].isfinite().all() and measured["strobed"].abs().max() < 2

@@ -39,6 +39,7 @@ from separatrix.analysis import (
     PooledSpectrum,
     PowerSpectrum,
     Propagation,
+    ReturnMap,
     Stationarity,
     Tracks,
     TransientGrowth,
@@ -62,6 +63,7 @@ from separatrix.analysis import (
     orbit_diagram,
     phase_portrait,
     power_spectrum,
+    return_map,
     stationarity,
     transient_growth,
 )
@@ -86,6 +88,8 @@ from separatrix.systems.drives import Stream
 from separatrix.systems.layers import Layers
 from separatrix.systems.noisy import Noisy
 from separatrix.systems.recurrent import Recurrent
+from separatrix.systems.section import Section
+from separatrix.systems.stroboscopic import Stroboscopic
 from separatrix.systems.surrogate import surrogate
 
 if TYPE_CHECKING:
@@ -134,11 +138,14 @@ __all__ = [
     "Propagation",
     "Recurrent",
     "Result",
+    "ReturnMap",
+    "Section",
     "SeparatrixError",
     "ShapeError",
     "Stationarity",
     "Status",
     "Stream",
+    "Stroboscopic",
     "System",
     "Tracks",
     "TransientGrowth",
@@ -166,6 +173,7 @@ __all__ = [
     "orbit_diagram",
     "phase_portrait",
     "power_spectrum",
+    "return_map",
     "stationarity",
     "surrogate",
     "testing",

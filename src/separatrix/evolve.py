@@ -46,11 +46,12 @@ class Front:
         x, v, lived, time = self.x, self.v, self.lived, self.time
         unhurt = bool((lived == self.n).all())
         for n in range(self.n, self.n + steps):
-            time = time + self.system.elapsed(x, n)
+            before = x
             if v is None:
-                x = self.system.step(x, n)
+                x = self.system.step(before, n)
             else:
-                x, v = self.system.pushforward(x, v, n)
+                x, v = self.system.pushforward(before, v, n)
+            time = time + self.system.elapsed(before, n)  # after the step, which a section knows it by
             if unhurt and math.isfinite(x.detach().sum()):  # the cheapest proof, and nearly always enough
                 lived = lived + 1
                 continue
@@ -109,6 +110,7 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
     ready = twin(system, dtype=x0.dtype, device=x0.device)
     x = x0.expand(*batch, system.dim)
     _check_step(ready, x)
+    ready.check_start(x)
     return Front(ready, x, lived=torch.zeros(batch, dtype=torch.int64, device=x.device))
 
 
@@ -180,6 +182,14 @@ def check_whole(name: str, value: Any) -> int:
     if not isinstance(value, Integral):
         raise InputError(f"{name} is {value!r}, a {type(value).__name__}; it must be a whole number.")
     return int(value)
+
+
+def as_numbers(name: str, values: Any) -> Tensor:
+    """The values as a float64 tensor."""
+    try:
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be read as numbers: {str(error).splitlines()[0]}") from None
 
 
 def check_seed(seed: Any) -> int:

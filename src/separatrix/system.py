@@ -141,6 +141,9 @@ class System(Parametric):
         noise = torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         return start + 0.01 * start.abs().mean().clamp(min=0.1) * noise
 
+    def check_start(self, x: Tensor) -> None:
+        """Refuse states, shape (*batch, dim), that no run of this system can begin from; asked once, where a run begins."""
+
     def pack(self, state: Any) -> Tensor:
         """The state vector of what the system's users call a state."""
         return state
@@ -242,6 +245,10 @@ class Derived(System):
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """The inner system's."""
         return self.system.initial_state(batch, seed)
+
+    def check_start(self, x: Tensor) -> None:
+        """The inner system's."""
+        self.system.check_start(x)
 
     def pack(self, *state: Any) -> Tensor:
         """The inner system's."""

@@ -18,6 +18,7 @@ from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.phase_portrait import PhasePortrait, phase_portrait
 from separatrix.analysis.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
+from separatrix.analysis.return_map import ReturnMap, return_map
 from separatrix.analysis.stationarity import Stationarity, stationarity
 from separatrix.analysis.tracks import Event, Tracks
 from separatrix.analysis.transient import TransientGrowth, transient_growth
@@ -36,6 +37,7 @@ ANALYSES = {
     "transient_growth": transient_growth,
     "memory_capacity": memory_capacity,
     "basins_of_attraction": basins_of_attraction,
+    "return_map": return_map,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -75,6 +77,7 @@ __all__ = [
     "PooledSpectrum",
     "PowerSpectrum",
     "Propagation",
+    "ReturnMap",
     "Stationarity",
     "Tracks",
     "TransientGrowth",
@@ -98,6 +101,7 @@ __all__ = [
     "orbit_diagram",
     "phase_portrait",
     "power_spectrum",
+    "return_map",
     "stationarity",
     "transient_growth",
 ]

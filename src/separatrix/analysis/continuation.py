@@ -7,9 +7,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from separatrix.analysis.orbit_diagram import as_numbers, check_number_parameter, check_range
+from separatrix.analysis.orbit_diagram import check_number_parameter, check_range
 from separatrix.errors import InputError, SeparatrixError
-from separatrix.evolve import begin, check_seed, check_whole, watched
+from separatrix.evolve import as_numbers, begin, check_seed, check_whole, watched
 from separatrix.result import Result, Status
 from separatrix.system import Compiled, Derived, Frozen, Iterate, System
 from separatrix.tangent import jacobian

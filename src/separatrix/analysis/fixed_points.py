@@ -39,11 +39,13 @@ class FixedPoints(Result):
             where the matrix is singular, as on a line of rest points.
         multipliers: (point, eigenvalue), complex, |μ| descending: eigenvalues of DF^p; of a flow, exp(λ dt) with λ those of its
             field. All of them; of states of more than 2,000 numbers the leading 6.
-        rates: (point, eigenvalue), nats per unit time: ln|μ| / (p dt); of a flow, Re λ.
-        frequencies: (point, eigenvalue), radians per unit time: arg μ / (p dt); of a flow, Im λ.
+        rates: (point, eigenvalue), nats per unit time: ln|μ| / T, T the time that F^p takes there; of a flow, Re λ.
+        frequencies: (point, eigenvalue), radians per unit time: arg μ / T; of a flow, Im λ.
         kind: (point), "stable node", "saddle with 1 unstable direction", …; "undecided" where an eigenvalue is too near the border.
         minimal_period: (point), the smallest number of steps after which the state returns; 1 for a rest point.
         cycles: (point, phase, dim), the p states of each cycle, the first of them being the point.
+        periods: (point), time of one round of the cycle, in the system's unit: of a section, the period of the flow's cycle. None
+            where a flow's rest points were sought, which have none.
         found_by: (point), how many guesses came to it.
         slow: (slow_point, dim), local minima of ‖residual‖ that are not zero: states where the system lingers.
         slow_residuals: (slow_point), ‖residual‖∞ there.
@@ -65,6 +67,7 @@ class FixedPoints(Result):
     slow: Tensor
     slow_residuals: Tensor
     reached: Tensor
+    periods: Tensor | None = None
     sensitivity: Tensor | None = None
 
     layout: ClassVar[dict[str, str]] = {
@@ -76,13 +79,18 @@ class FixedPoints(Result):
         "frequencies": "point eigenvalue",
         "minimal_period": "point",
         "cycles": "point phase dim",
+        "periods": "point",
         "found_by": "point",
         "slow": "slow_point dim",
         "slow_residuals": "slow_point",
         "reached": "batch dim",
         "sensitivity": "point dim input",
     }
-    units: ClassVar[dict[str, str]] = {"rates": "nats per unit time", "frequencies": "radians per unit time"}
+    units: ClassVar[dict[str, str]] = {
+        "rates": "nats per unit time",
+        "frequencies": "radians per unit time",
+        "periods": "units of time",
+    }
 
     @property
     def eigenvalues(self) -> Tensor:
@@ -178,7 +186,7 @@ def fixed_points(
     zero, broken = ends.is_zero & usable.reshape(-1), ~(usable.reshape(-1) & torch.isfinite(ends.size))
     codes = torch.where(zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
     chosen, found_by, cycles = _orbits(problem, ends, zero, distinct)
-    stability = _stability(problem, ends.x[chosen])
+    stability, minimal = _stability(problem, ends.x[chosen]), _minimal_period(cycles, distinct)
     order = stability.rates[:, 0].argsort(stable=True)
     near = ~zero & ~broken & (ends.slope < SLOW)
     slow = _distinct(ends, near, distinct**0.5)[0]  # a minimum is located to about the root of what a zero is
@@ -191,8 +199,9 @@ def fixed_points(
         rates=stability.rates[order],
         frequencies=stability.frequencies[order],
         kind=tuple(stability.kind[i] for i in order.tolist()),
-        minimal_period=_minimal_period(cycles, distinct)[order],
+        minimal_period=minimal[order],
         cycles=cycles[order],
+        periods=None if problem.is_flow else (problem.time(ends.x[chosen]) * minimal.to(ends.x.device) / period)[order],
         found_by=found_by[order],
         slow=ends.x[slow],
         slow_residuals=ends.size[slow],
@@ -259,10 +268,9 @@ class Problem(NamedTuple):
         """Whether the state has too many numbers for a dense Jacobian."""
         return self.step.dim > MOST_NUMBERS
 
-    @property
-    def time(self) -> float:
-        """The time after which a state returns."""
-        return self.period * self.step.dt
+    def time(self, x: Tensor) -> Tensor:
+        """The time that the map F^p takes from each state, shape (items), float64."""
+        return torch.as_tensor(self.system.elapsed(x), dtype=torch.float64, device=x.device).expand(len(x))
 
 
 class Stability(NamedTuple):
@@ -363,25 +371,23 @@ def _stability(problem: Problem, points: Tensor) -> Stability:
     if not len(points):
         none = torch.zeros_like(points, dtype=torch.float64)
         return Stability(none.to(torch.complex128), none, none, [], none[:, 0])
-    border, dim = BORDER[points.dtype], points.shape[-1]
+    border, dim, time = BORDER[points.dtype], points.shape[-1], problem.time(points)[:, None]
     if problem.is_wide:
         values, errors = problem.leading(points), _errors_by_products(problem, points)
     else:
         matrix = problem.linearised(points)[1].double()
-        values, errors = torch.linalg.eigvals(matrix), _errors(matrix, points)
-        values = (
-            values if problem.is_flow else torch.linalg.eigvals(matrix + torch.eye(dim, dtype=matrix.dtype, device=matrix.device))
-        )
+        one = torch.eye(dim, dtype=matrix.dtype, device=matrix.device)
+        values, errors = torch.linalg.eigvals(matrix if problem.is_flow else matrix + one), _errors(matrix, points)
     if problem.is_flow:
         values = values.gather(-1, values.real.argsort(dim=-1, descending=True, stable=True))
         size = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
         kind = [kind_of(one.real, one.imag, border, dim) for one in values / size]
-        return Stability((values * problem.time).exp(), values.real.clone(), values.imag.clone(), kind, errors)
+        return Stability((values * time).exp(), values.real.clone(), values.imag.clone(), kind, errors)
     values = values.gather(-1, values.abs().argsort(dim=-1, descending=True, stable=True))
     growth, angle = values.abs().log(), values.angle()
     turning = values.imag / values.abs().clamp(min=torch.finfo(torch.float64).tiny)
     kind = [kind_of(one, turn, border, dim) for one, turn in zip(growth, turning, strict=True)]
-    return Stability(values, growth / problem.time, angle / problem.time, kind, errors)
+    return Stability(values, growth / time, angle / time, kind, errors)
 
 
 def _errors(matrix: Tensor, points: Tensor) -> Tensor:

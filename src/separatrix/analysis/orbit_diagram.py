@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from separatrix.errors import InputError
-from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, watched_count
+from separatrix.evolve import as_numbers, begin, check_seed, check_steps, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted, plain
@@ -140,14 +140,6 @@ def check_range(parameter: str, low: float, high: float) -> None:
         raise InputError(f"{parameter} was to go from {low} to {high}; both ends must be finite numbers.")
     if low == high:
         raise InputError(f"{parameter} was to go from {low} to {high}, which are equal: there is nothing to vary.")
-
-
-def as_numbers(name: str, values: Any) -> Tensor:
-    """The values as a float64 tensor."""
-    try:
-        return torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} cannot be read as numbers: {str(error).splitlines()[0]}") from None
 
 
 def _as_values(parameter: str, values: Tensor | Sequence[float]) -> Tensor:

@@ -22,6 +22,7 @@ from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.phase_portrait import PhasePortrait
 from separatrix.analysis.power_spectrum import PowerSpectrum
 from separatrix.analysis.propagation import Propagation
+from separatrix.analysis.return_map import ReturnMap
 from separatrix.analysis.stationarity import Stationarity
 from separatrix.analysis.tracks import Tracks
 from separatrix.analysis.transient import TransientGrowth
@@ -47,6 +48,7 @@ from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.power_spectrum import power_spectrum_figure
 from separatrix.plot.propagation import propagation_figure
+from separatrix.plot.return_map import return_map_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
 from separatrix.plot.stationarity import stationarity_figure
 from separatrix.plot.transient import transient_figure
@@ -76,6 +78,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Tracks: tracks_figure,
     Stationarity: stationarity_figure,
     TransientGrowth: transient_figure,
+    ReturnMap: return_map_figure,
 }
 
 
@@ -122,6 +125,7 @@ __all__ = [
     "portrait_figure",
     "power_spectrum_figure",
     "propagation_figure",
+    "return_map_figure",
     "spectrum_figure",
     "stationarity_figure",
     "svg",

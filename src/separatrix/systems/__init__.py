@@ -11,6 +11,8 @@ from separatrix.systems import classic
 from separatrix.systems.drives import Stream
 from separatrix.systems.layers import Layers
 from separatrix.systems.recurrent import Recurrent
+from separatrix.systems.section import Section
+from separatrix.systems.stroboscopic import Stroboscopic
 
 
 def noisy_rnn() -> Recurrent:
@@ -47,6 +49,16 @@ class _ResidualLayer(nn.Module):
         return x + 0.25 * torch.tanh(x @ self.weight.mT + self.bias)
 
 
+def lorenz_section() -> Section:
+    """Lorenz's convection of 1963, each time it rises through z = 27."""
+    return Section(classic.lorenz63(), axis=2, offset=27.0)
+
+
+def strobed_duffing() -> Stroboscopic:
+    """Duffing's oscillator, driven between its two wells, once a period of its force."""
+    return Stroboscopic(classic.duffing(dt=0.1), frequency="omega")
+
+
 def _seeded(kind: type[nn.Module], *, hidden_size: int = 8, gain: float = 1.0, **options: int) -> nn.Module:
     """A recurrent module with uniform weights of its own seed; the constructor's draws on the global one are undone."""
     with torch.random.fork_rng(devices=[]):
@@ -79,6 +91,8 @@ SYSTEMS: dict[str, Callable[[], System]] = {
     "duffing": classic.duffing,
     "double_gyre": classic.double_gyre,
     "mackey_glass": classic.mackey_glass,
+    "lorenz_section": lorenz_section,
+    "strobed_duffing": strobed_duffing,
     "rnn": noisy_rnn,
     "gru": noisy_gru,
     "lstm": noisy_lstm,

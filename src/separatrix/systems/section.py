@@ -1,0 +1,235 @@
+"""The map that a flow makes of a plane: from a point on it to the next (Poincaré)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from separatrix.crossing import Crossing, Plane, check_autonomous, check_flow, next_crossing, shown
+from separatrix.errors import InputError, ShapeError
+from separatrix.evolve import as_numbers, check_whole
+from separatrix.flow import Flow
+from separatrix.system import Derived, Number, Parametric, System, along_tangents
+from separatrix.twin import twin
+
+DIRECTIONS = {1: "upwards", -1: "downwards", 0: "either way"}
+
+
+class Section(Derived):
+    r"""A Poincaré section: the map from the plane n·x = c to the next point at which the flow crosses it, and the time between.
+
+        x_{n+1} = Φ_τ(x_n),    τ = min {t > 0 : n·Φ_t(x_n) = c, crossed the asked way},    DF = P (v − f (n·v) / (n·f))
+
+    Its state is one number shorter than the flow's: coordinates in an orthonormal basis of the plane; with `axis=i` simply the
+    other components in their order. `embed` and `project` go between the two. A crossing is located on the solver's own step
+    taken in part, to the last digits, so that the map is exactly that of the solver's orbit, and differs from the true flow's
+    at the solver's order in dt. `elapsed` is the return time, so that exponents are per unit of the flow's time: they are the
+    flow's without its zero. Items of a batch cross each in its own time; those that are there cost nothing more.
+
+    Args:
+        system: an autonomous `Flow`.
+        axis: the component that is constant on the plane, instead of `normal`.
+        normal: n, shape (dim), of any length.
+        offset: c; a number, or a tensor that broadcasts against the batch; a parameter of the section.
+        direction: +1 for crossings along n, −1 for those against it, 0 for both. A state on the plane is followed to its next
+            crossing whichever way it leaves.
+        max_steps: steps of the flow after which an item does not come back: NaN from there on.
+
+    Raises:
+        InputError: neither or both of axis and normal; an axis, direction, offset or normal out of range; in a run, a field that
+            depends on time, or states none of which comes back, with the range that n·x takes.
+        UnsupportedModuleError: the system is no Flow.
+
+    Limits: what contracts in one return by more than the solver's error comes out at that error: of strongly contracting flows take
+    k=1, or a smaller dt. Two crossings within one step dt are not seen. Where the flow is tangent to the plane the map has no
+    derivative, and beside it is discontinuous.
+    Source: Poincaré 1899, Les méthodes nouvelles III, ch. 27; tangents as Parker & Chua 1989, Practical Numerical Algorithms for
+        Chaotic Systems, ch. 2–3.
+    """
+
+    basis: Tensor
+
+    def __init__(
+        self,
+        system: Flow,
+        axis: int | None = None,
+        *,
+        normal: Tensor | Sequence[float] | None = None,
+        offset: Number = 0.0,
+        direction: int = 1,
+        max_steps: int = 10_000,
+    ) -> None:
+        check_flow(system, "a section")
+        normal = _normal(system, axis, normal)
+        _check_section(offset, direction, max_steps)
+        super().__init__(system, dt=1.0)
+        self.dim, self.start = system.dim - 1, None
+        self.plane = Plane(normal, offset)
+        self.register_buffer("basis", orthonormal_basis(self.plane.normal), persistent=False)
+        self.direction, self.max_steps = direction, max_steps
+
+    def embed(self, u: Tensor) -> Tensor:
+        """The flow's states of points on the plane, shape (*batch, dim) → (*batch, dim + 1)."""
+        return u @ self.basis + along_tangents(self.plane.distance) * self.plane.normal
+
+    def project(self, x: Tensor) -> Tensor:
+        """Points on the plane of the flow's states, straight along n, shape (*batch, dim + 1) → (*batch, dim)."""
+        return x @ self.basis.mT
+
+    def pack(self, *state: Any) -> Tensor:
+        """The point of what the flow's users call a state."""
+        return self.project(self.system.pack(*state))
+
+    def unpack(self, x: Tensor) -> Any:
+        """What the flow's users call a state, of a point."""
+        return self.system.unpack(self.embed(x))
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The next crossing; NaN where there is none within `max_steps`."""
+        return self._return(x).x
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The next crossing, and the tangents of the map."""
+        back = self._followed(self.embed(x), v @ self.basis, leaving=True)
+        found = Crossing(self.project(back.x), self.project(back.v), back.time)
+        self._keep(x, found)
+        return found.x, found.v
+
+    def elapsed(self, x: Tensor, n: int = 0) -> Tensor:
+        """The return time, shape (*batch)."""
+        return self._return(x).time
+
+    residual = System.residual  # a section is a map: its zeros are the flow's cycles
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """The first crossing from the flow's own start."""
+        ready = twin(self, dtype=torch.float64, device=torch.device("cpu"))
+        start = self.system.initial_state(batch, seed)
+        found = ready._followed(start, None, leaving=False)
+        ready._check_found(start, ~torch.isfinite(found.time).all(), "the flow's start")
+        return ready.project(found.x)
+
+    def check_start(self, x: Tensor) -> None:
+        """Refuse a field that depends on time, and states none of which comes back."""
+        with torch.no_grad():
+            check_autonomous(self.system, self.embed(x), "a section's next point depends on the point alone")
+            self._check_found(self.embed(x), ~torch.isfinite(self._return(x).time).any(), "x0")
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        return f"dim={self.dim}, direction={self.direction}"
+
+    def _return(self, x: Tensor) -> Crossing:
+        """The next crossing, in coordinates of the plane: from what is known, if it was asked for this very state last."""
+        known: _Known | None = self.__dict__.get("_known")
+        if known is not None and known.still_holds(self, x):
+            return known.crossing
+        back = self._followed(self.embed(x), None, leaving=True)
+        return self._keep(x, Crossing(self.project(back.x), self.project(back.v), back.time))
+
+    def _keep(self, x: Tensor, found: Crossing) -> Crossing:
+        self.__dict__["_known"] = _Known.of(self, x, found)
+        return found
+
+    def _followed(self, x: Tensor, v: Tensor | None, *, leaving: bool) -> Crossing:
+        return next_crossing(self.system, self.plane, x, v, direction=self.direction, max_steps=self.max_steps, leaving=leaving)
+
+    def _check_found(self, start: Tensor, lost: Tensor, whence: str) -> None:
+        """Refuse a start from which the plane is not crossed; with the range that n·x takes from there."""
+        if not bool(lost):
+            return
+        low, high = self._range(start)
+        raise InputError(
+            f"the section n·x = {shown(self.plane.offset)} was not crossed {DIRECTIONS[self.direction]}: from {whence}, "
+            f"n·x stayed within {low:.6g} … {high:.6g} over {self.max_steps:,} steps of the flow.\n"
+            "Move the offset into that range, begin elsewhere, or raise max_steps."
+        )
+
+    def _range(self, x: Tensor) -> tuple[float, float]:
+        """The least and the largest n·x that a run from x takes, all items together."""
+        low, high = math.inf, -math.inf
+        for _ in range(self.max_steps):
+            x = self.system.step(x)
+            seen = x @ self.plane.normal * self.plane.length
+            seen = seen[torch.isfinite(seen)]
+            if not seen.numel():
+                break
+            low, high = min(low, float(seen.min())), max(high, float(seen.max()))
+        return low, high
+
+
+class _Known(NamedTuple):
+    """A crossing, and all that it was computed from: it holds while these tensors and numbers are the same, unchanged."""
+
+    crossing: Crossing
+    tensors: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+    numbers: tuple[float, ...]
+    graph: bool
+
+    @classmethod
+    def of(cls, section: Section, x: Tensor, crossing: Crossing) -> "_Known | None":
+        """None where PyTorch does not count changes in place, or where a graph hangs on it, which is good for one backward pass."""
+        tensors = (x, *crossing, *section.parameters(), *section.buffers())
+        if any(tensor.is_inference() for tensor in tensors) or any(part.requires_grad for part in crossing):
+            return None
+        versions = tuple(tensor._version for tensor in tensors)
+        return cls(crossing, tensors, versions, _held_numbers(section), torch.is_grad_enabled())
+
+    def still_holds(self, section: Section, x: Tensor) -> bool:
+        """Whether it is what would be computed now."""
+        now = (x, *self.crossing, *section.parameters(), *section.buffers())
+        return (
+            len(now) == len(self.tensors)
+            and all(one is other for one, other in zip(now, self.tensors, strict=True))
+            and tuple(tensor._version for tensor in now) == self.versions
+            and self.numbers == _held_numbers(section)
+            and self.graph == torch.is_grad_enabled()
+        )
+
+
+def _held_numbers(section: Section) -> tuple[float, ...]:
+    parts = [part for part in section.modules() if isinstance(part, Parametric)]
+    return tuple(value for part in parts for name in part._ranks if not isinstance(value := getattr(part, name), Tensor))
+
+
+def orthonormal_basis(unit: Tensor) -> Tensor:
+    """Orthonormal rows across a unit vector, shape (dim − 1, dim): those of the reflection that takes it to its main axis.
+
+    Of an axis they are the other axes, in their order.
+    """
+    main = int(unit.abs().argmax())
+    w = unit.clone()
+    w[main] += 1 if float(unit[main]) >= 0 else -1
+    reflection = torch.eye(len(unit), dtype=unit.dtype) - 2 * torch.outer(w, w) / (w @ w)
+    return reflection[[i for i in range(len(unit)) if i != main]]
+
+
+def _normal(system: Flow, axis: int | None, normal: Tensor | Sequence[float] | None) -> Tensor:
+    """The plane's normal in float64, shape (dim)."""
+    dim = system.dim
+    if dim < 2:
+        raise ShapeError(f"a section's state is one number shorter than the flow's, which has {dim}.")
+    if (axis is None) == (normal is None):
+        raise InputError(f"a plane has an axis or a normal, and {'neither was' if axis is None else 'both were'} given.")
+    if axis is not None:
+        if not 0 <= check_whole("axis", axis) < dim:
+            raise InputError(f"axis is {axis}, but the flow's state has the components 0 … {dim - 1}.")
+        return torch.eye(dim, dtype=torch.float64)[axis]
+    normal = as_numbers("normal", normal)
+    if normal.shape != (dim,):
+        raise ShapeError(f"the normal has shape {tuple(normal.shape)}, but the flow's state has {dim} numbers.")
+    if not bool(torch.isfinite(normal).all()) or not bool(normal.any()):
+        raise InputError(f"the normal is {normal.tolist()}; it is finite, and not zero.")
+    return normal
+
+
+def _check_section(offset: Number, direction: int, max_steps: int) -> None:
+    if not bool(torch.isfinite(as_numbers("offset", offset)).all()):
+        raise InputError(f"offset is {shown(offset)}; it is a finite number.")
+    if check_whole("direction", direction) not in DIRECTIONS:
+        raise InputError(f"direction is {direction}; it is 1 for crossings along the normal, -1 against it, 0 for both.")
+    if check_whole("max_steps", max_steps) < 1:
+        raise InputError(f"max_steps is {max_steps}; a return takes at least 1 step of the flow.")
