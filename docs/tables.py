@@ -23,7 +23,8 @@ hide:
 # What there is
 
 `separatrix list` prints these names; `sx.SYSTEMS[name]()` builds a system, `sx.ANALYSES[name](system)` measures one;
-`sx.SWEEPS[name](system, parameter, …)` varies one of its parameters; `sx.PROFILES[name](model, inputs)` takes a network as it is.
+`sx.SWEEPS[name](system, parameter, …)` varies one of its parameters; `sx.PROFILES` asks
+of a network as it is, of its checkpoints, or of a drive.
 """
 
 
@@ -39,7 +40,7 @@ def page() -> str:
         ),
         "\n## Sweeps of a parameter\n",
         *table(("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, sx.SWEEPS.items())),
-        "\n## Profiles of a network\n",
+        "\n## Profiles of networks and drives\n",
         *table(
             ("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, sx.PROFILES.items())
         ),

@@ -26,6 +26,7 @@ from separatrix.analysis.transient import TransientGrowth, transient_growth
 ANALYSES = {
     "lyapunov_spectrum": lyapunov_spectrum,
     "covariant_lyapunov_vectors": covariant_lyapunov_vectors,
+    "finite_time_lyapunov": finite_time_lyapunov,
     "divergence_rate": divergence_rate,
     "gradient_propagation": gradient_propagation,
     "fixed_points": fixed_points,
@@ -44,12 +45,13 @@ ANALYSES = {
 SWEEPS = {
     "orbit_diagram": orbit_diagram,
     "continuation": continuation,
-    "finite_time_lyapunov": finite_time_lyapunov,
 }
 
-# Questions of a network as it is, and of what it is given:  profile(model, inputs)
+# Questions of a network as it is, of its checkpoints, or of a drive
 PROFILES = {
     "depth_profile": depth_profile,
+    "along": along,
+    "stationarity": stationarity,
 }
 
 __all__ = [
