@@ -37,7 +37,7 @@ from separatrix.analysis import (
     lyapunov_spectrum,
     orbit_diagram,
 )
-from separatrix.analyze import Portrait, analyze
+from separatrix.analyze import Portrait, RecurrentPortrait, analyze
 from separatrix.errors import (
     DivergedError,
     HorizonError,
@@ -90,6 +90,7 @@ __all__ = [
     "Portrait",
     "Propagation",
     "Recurrent",
+    "RecurrentPortrait",
     "Result",
     "SeparatrixError",
     "ShapeError",

@@ -19,7 +19,7 @@ import separatrix as sx
 from separatrix.cli import main
 from separatrix.cli.flags import described_arguments
 
-QUICK = ("--steps", "200", "--settle", "50", "--copies", "3")
+QUICK = ("--steps", "200", "--settle", "50", "--copies", "3", "--also", "none")
 
 MODEL = """
 import torch

@@ -14,10 +14,11 @@ from torch import nn
 
 import separatrix as sx
 from separatrix.analyze import Portrait, analyze
+from separatrix.analyze.findings import QUESTIONS, Question
+from separatrix.analyze.verdict import why_not_converged
 from separatrix.errors import InputError
 from separatrix.report import refuse_existing, write_report
 from separatrix.report import write as writing
-from separatrix.report.table import why_not_converged
 from separatrix.result import Status
 from separatrix.wording import measured
 
@@ -295,9 +296,10 @@ def test_the_table_says_the_numbers_with_errors_and_units(page, portraits):
 WORDS = ((Status.OK, "ok"), (Status.NOT_CONVERGED, "not converged"), (Status.DIVERGED, "diverged"))
 
 
-def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page):
+def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page, portraits):
     drawings = page.all("svg")
-    assert len(drawings) == 1 + 1 + 5 * 2, "the border, the compared spectra, and five figures of each portrait"
+    findings = sum(len(portrait.findings) for portrait in portraits.values())
+    assert len(drawings) == 1 + 1 + 5 * 2 + findings, "the border, the compared spectra, five figures of each portrait, findings"
     assert all(drawing["role"] == "img" and len(drawing["aria-label"]) > 40 for drawing in drawings)
     headings = "Lyapunov spectrum|Convergence|Two-trajectory check|Gradient propagation|Finite-time exponents|Phase portrait"
     order = "|".join(
@@ -306,6 +308,36 @@ def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page):
     body = page.words[page.words.index("Figures Lyapunov spectrum") :]
     places = [body.index(heading) for heading in re.findall(r"\(([^)]+)\)", order)]
     assert places == sorted(places)
+
+
+def test_each_finding_is_a_section_with_its_words_and_its_figure(page, portraits):
+    assert list(portraits["trained"].findings) == ["fixed_points", "covariant_lyapunov_vectors"]
+    for name, result in portraits["trained"].findings.items():
+        assert f"{QUESTIONS[name].heading} {' '.join(QUESTIONS[name].caption.split())}" in page.words
+        assert all(" ".join(line.split()) in page.words for line in result.summary().splitlines())
+
+
+def test_a_new_finding_is_one_entry_in_the_table(portraits, tmp_path, monkeypatch):
+    """Any Result that says itself in words and has a picture: nothing in the report knows which."""
+    ask = lambda subject: sx.gradient_propagation(subject.system, lags=(1, 2, 4))  # noqa: E731
+    question = Question(heading="Heading", caption="How to read it.", drive="common", ask=ask, is_quick=lambda _: False)
+    monkeypatch.setitem(QUESTIONS, "further", question)
+    portrait = analyze(*network_and_data(1), copies=2, steps=60, also="further")
+    out = write_report({"a": portrait, "b": portraits["trained"]}, tmp_path / "out", title="t")
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert "Heading How to read it. a " + " ".join(portrait.findings["further"].summary().split()) in page.words
+    assert sx.load(out / "results.zarr" / "a").findings["further"].summary() == portrait.findings["further"].summary()
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["portraits"]["a"]["findings"]["further"]["lags"] == [1, 2, 4]
+    assert "sx.analyze(model, inputs, k=12, copies=2, steps=60, settle=12, also=['further'], seed=0)" in page.words
+
+
+def test_a_finding_that_failed_is_a_line_of_its_section(portraits, tmp_path):
+    portrait = replace(portraits["trained"], findings={}, unanswered={"fixed_points": "no <b>guess</b> was usable"})
+    page = Page((write_report({"a": portrait}, tmp_path / "out", title="t") / "report.html").read_text(encoding="utf-8"))
+    assert "unanswered: no <b>guess</b> was usable" in page.words and not page.all("b")
+    assert len(page.all("svg")) == 1 + 1 + 5
+    assert sx.load(tmp_path / "out" / "results.zarr" / "a").unanswered == portrait.unanswered
 
 
 def test_the_page_says_how_to_reproduce(page, portraits):
@@ -350,8 +382,8 @@ def test_the_page_says_why_a_run_did_not_converge(portraits, tol, error, said):
     codes = torch.tensor([Status.OK, Status.NOT_CONVERGED, Status.OK], dtype=torch.int8)
     settings = {**spectrum.settings, "tol": tol}
     odd = replace(spectrum, codes=codes, stderr=torch.full_like(spectrum.stderr, error), settings=settings)
-    assert why_not_converged(replace(portraits["trained"], spectrum=odd)) == said
-    assert why_not_converged(replace(portraits["trained"], spectrum=replace(odd, codes=0 * codes))) == ""
+    assert why_not_converged(odd) == said
+    assert why_not_converged(replace(odd, codes=0 * codes)) == ""
 
 
 def test_the_page_explains_its_words(page):

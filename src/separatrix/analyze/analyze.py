@@ -1,6 +1,7 @@
 """`sx.analyze`: find the core, drive it as its data does, measure, and say what it means."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 from separatrix.analyze.core import Core, find_core
-from separatrix.analyze.portrait import Portrait
+from separatrix.analyze.findings import Subject, answer, chosen
+from separatrix.analyze.portrait import Portrait, RecurrentPortrait
 from separatrix.analyze.regime import Regime, along, regime_of
 from separatrix.analyze.responses import Responses, attractors, common_drive_responses
-from separatrix.analyze.verdict import advice, verdict
+from separatrix.analyze.verdict import advice, verdict, why_not_converged
 from separatrix.errors import InputError
 from separatrix.evolve import check_seed, trajectory
 from separatrix.result import Status
@@ -38,6 +40,7 @@ def analyze(
     steps: int | None = None,
     settle: int | None = None,
     tol: float | None = None,
+    also: str | Sequence[str] = "auto",
     seed: int = 0,
     progress: bool = False,
 ) -> Portrait:
@@ -57,6 +60,8 @@ def analyze(
         settle: steps taken first and not averaged, in which the state reaches its attractor. Default: a fifth of the steps; along
             given sequences, at most a tenth of their length.
         tol: go on after the steps until every error bar lies below this, in nats per step, for at most 100 times as many.
+        also: further questions to ask: "fixed_points", "covariant_lyapunov_vectors"; "auto" stands for those that take seconds,
+            "none" for none.
         seed: of the stream, the initial states and the frame, 0 … 2⁶³ − 1.
         progress: show a progress bar.
 
@@ -72,6 +77,7 @@ def analyze(
         raise InputError(f"copies is {copies}; at least 1 run is measured.")
     core = find_core(model, inputs, module)
     regime = regime_of(core, copies, seed)
+    questions = chosen(also, regime.common)
     k = min(regime.system.dim, ALL_EXPONENTS) if k is None else k
     x0 = regime.system.initial_state((copies,), seed) if regime.kind == "autonomous" else None
     steps = _whole_sequence(regime, steps, settle, tol)
@@ -87,8 +93,11 @@ def analyze(
     propagation = _propagation(regime, settled, seed)
     finite, length = _finite_time(core, regime)
     growth = None if finite is None else float(finite.mean()) * length
-    plane, explained = _principal_plane(regime.system, x0, settled, seed)
-    return Portrait(
+    states = _settled_states(regime.system, x0, settled, seed)
+    plane, explained = _principal_plane(states[:, :SHOWN_RUNS])
+    subjects = {drive: Subject(getattr(regime, drive), states, seed, progress) for drive in ("frozen", "common")}
+    findings, unanswered = answer(questions, subjects)
+    return RecurrentPortrait(
         codes=pooled.codes,
         spectrum=spectrum,
         pooled=pooled,
@@ -107,7 +116,9 @@ def analyze(
         regime=regime.kind,
         model=type(model).__name__,
         core=core.label,
-        settings={**spectrum.settings, "copies": copies, "module": core.name},
+        findings=findings,
+        unanswered=unanswered,
+        settings={**spectrum.settings, "copies": copies, "module": core.name, "also": also if also == "auto" else [*questions]},
     )
 
 
@@ -155,14 +166,18 @@ def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]
     return gradient_propagation(system, lags=(length,)).log_norm[0].reshape(-1) / length, length
 
 
-def _principal_plane(system: Recurrent, x0: Tensor | None, settle: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Settled states in the plane of their two leading principal components, (step, run, 2), and the variance along each."""
+def _settled_states(system: Recurrent, x0: Tensor | None, settle: int, seed: int) -> Tensor:
+    """Where the runs go after settling, (step, run, dim); NaN where they are on their way to overflow."""
     steps = SHOWN_STEPS if system.horizon is None else min(SHOWN_STEPS, system.horizon - settle)
     with torch.no_grad():
         states = trajectory(system, x0, steps, settle=settle, seed=seed)
-    states = states.reshape(len(states), -1, system.dim)[:, :SHOWN_RUNS]
-    states = states.where(states.abs() < HUGE, torch.nan)
-    cloud = states.reshape(-1, system.dim)
+    states = states.reshape(len(states), -1, system.dim)
+    return states.where(states.abs() < HUGE, torch.nan)
+
+
+def _principal_plane(states: Tensor) -> tuple[Tensor, Tensor]:
+    """States in the plane of their two leading principal components, (step, run, 2), and the variance along each."""
+    cloud = states.flatten(0, 1)
     cloud = cloud[cloud.isfinite().all(-1)]
     if len(cloud) < 2:
         return torch.zeros(*states.shape[:2], 2, dtype=states.dtype), torch.zeros(2, dtype=states.dtype)
@@ -190,8 +205,11 @@ def _did(regime: Regime, spectrum: LyapunovSpectrum, responses: Responses | None
     elif groups is not None and int(groups.max()) > 0:
         told.extend(_each_attractor(spectrum, groups))
     runs = in_words(spectrum.codes.numel(), "run")
-    ended = {status: int((spectrum.codes == status).sum()) for status in (Status.NOT_CONVERGED, Status.DIVERGED)}
-    told.extend(f"{n} of {runs} {status.name.lower().replace('_', ' ')}." for status, n in ended.items() if n)
+    ended = {
+        why_not_converged(spectrum): int((spectrum.codes == Status.NOT_CONVERGED).sum()),
+        "diverged": int((spectrum.codes == Status.DIVERGED).sum()),
+    }
+    told.extend(f"{n} of {runs} {how}." for how, n in ended.items() if n)
     return (*told, *spectrum.notes)
 
 

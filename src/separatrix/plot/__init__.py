@@ -13,7 +13,7 @@ from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.propagation import Propagation
-from separatrix.analyze.portrait import Portrait
+from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
@@ -39,8 +39,8 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     LyapunovSpectrum: spectrum_figure,
     OrbitDiagram: orbit_diagram_figure,
     PooledSpectrum: pooled_figure,
-    Portrait: portrait_figure,
     Propagation: propagation_figure,
+    RecurrentPortrait: portrait_figure,
 }
 
 

@@ -134,6 +134,28 @@ class Shared(Drive):
         return self.drive(n).unsqueeze(-2)
 
 
+class First(Drive):
+    """The inputs of another drive's first copy, without a batch axis.
+
+    Args:
+        drive: any drive with one batch axis.
+    """
+
+    def __init__(self, drive: Drive) -> None:
+        super().__init__()
+        self.drive = drive
+        self.horizon = drive.horizon
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """None: one drive."""
+        return torch.Size()
+
+    def forward(self, n: int) -> Tensor:
+        """The n-th input, shape (inputs)."""
+        return self.drive(n)[0]
+
+
 def as_inputs(values: Any, name: str = "the inputs") -> Tensor:
     """A floating-point tensor of finite numbers, of what a user gave (tensor, array or nested list).
 

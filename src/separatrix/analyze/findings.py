@@ -1,0 +1,136 @@
+"""Further questions about a network's recurrent core. An entry in `QUESTIONS` is all that a section of the report needs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from separatrix.analysis.covariant import covariant_lyapunov_vectors
+from separatrix.analysis.fixed_points import fixed_points
+from separatrix.analysis.guesses import default_guesses
+from separatrix.errors import InputError, SeparatrixError
+from separatrix.evolve import trajectory
+from separatrix.result import Result
+from separatrix.systems.recurrent import Recurrent
+
+RELAXED = 500  # steps that visited states are given to fall towards what attracts them
+GUESSED = 2**20  # numbers in the Jacobians of all guesses for rest points: a few seconds
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a question is asked of.
+
+    Args:
+        system: the core under the drive that the question names.
+        states: settled states of the run, (step, run, dim).
+        seed: of everything random.
+        progress: show progress bars.
+    """
+
+    system: Recurrent
+    states: Tensor
+    seed: int
+    progress: bool
+
+    @property
+    def visited(self) -> Tensor:
+        """The states that are finite, (state, dim)."""
+        states = self.states.reshape(-1, self.system.dim)
+        return states[states.isfinite().all(-1)]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A further question and its section of the report.
+
+    Args:
+        heading: of the section.
+        caption: how to read its figure.
+        drive: "frozen", the input kept at its mean for ever; "common", one drive for all initial states. Without inputs: none.
+        ask: any analysis whose result says itself in words (`summary`) and has a picture (`separatrix.plot.PLOTS`).
+        is_quick: whether it takes seconds, and so is asked unasked.
+    """
+
+    heading: str
+    caption: str
+    drive: Literal["frozen", "common"]
+    ask: Callable[[Subject], Result]
+    is_quick: Callable[[Recurrent], bool]
+
+
+def chosen(also: str | Sequence[str], system: Recurrent) -> tuple[str, ...]:
+    """The names of the questions to ask, in the table's order: "auto" stands for those that are quick, "none" for none.
+
+    Raises:
+        InputError: a name that is none of these.
+    """
+    names = (also,) if isinstance(also, str) else tuple(also)
+    for name in names:
+        if name not in (*QUESTIONS, "auto", "none"):
+            raise InputError(f"there is no finding {name!r}.\nChoose among: auto, none, {', '.join(QUESTIONS)}.")
+    quick = [name for name, question in QUESTIONS.items() if "auto" in names and question.is_quick(system)]
+    return tuple(name for name in QUESTIONS if name in (*names, *quick))
+
+
+def answer(names: Sequence[str], subjects: dict[str, Subject]) -> tuple[dict[str, Result], dict[str, str]]:
+    """The results of the questions named, and of those that failed, why; none costs another.
+
+    Args:
+        names: of the questions.
+        subjects: by drive, "frozen" and "common", what each is asked of.
+    """
+    findings, unanswered = {}, {}
+    for name in names:
+        try:
+            findings[name] = QUESTIONS[name].ask(subjects[QUESTIONS[name].drive])
+        except Exception as error:  # whatever it is: it becomes a line in the report, beside all that was measured
+            unanswered[name] = _in_a_line(error)
+    return findings, unanswered
+
+
+def _in_a_line(error: Exception) -> str:
+    """What went wrong; of an error that was not written for the user, its kind too."""
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    return first if isinstance(error, SeparatrixError) else f"{type(error).__name__}: {first}"
+
+
+@torch.no_grad()
+def _rest_points(subject: Subject) -> Result:
+    """From states that the run visits, from where they fall, and from their surroundings."""
+    count = min(max(GUESSED // subject.system.dim**2, 16), 256)
+    chosen = subject.visited[torch.randperm(len(subject.visited), generator=_draws(subject))[: count // 4]]
+    fallen = trajectory(subject.system, chosen, RELAXED, every=RELAXED)[-1]
+    scattered = default_guesses(subject.system, count - 2 * len(chosen), subject.seed)
+    return fixed_points(subject.system, torch.cat([chosen, fallen, scattered]), seed=subject.seed)
+
+
+def _covariant_vectors(subject: Subject) -> Result:
+    return covariant_lyapunov_vectors(subject.system, seed=subject.seed, progress=subject.progress)
+
+
+def _draws(subject: Subject) -> torch.Generator:
+    return torch.Generator().manual_seed(subject.seed)
+
+
+QUESTIONS: dict[str, Question] = {
+    "fixed_points": Question(
+        heading="Rest points",
+        caption="Where the state would stay for ever if the input stayed at its mean, in the two directions in which these points "
+        "differ most, and their multipliers. A direction whose multiplier lies inside the circle attracts, one outside repels. "
+        "Stable points are memories; saddles stand on the borders between what is remembered.",
+        drive="frozen",
+        ask=_rest_points,
+        is_quick=lambda system: system.dim <= 128,
+    ),
+    "covariant_lyapunov_vectors": Question(
+        heading="Covariant vectors",
+        caption="The smallest angle between the directions that grow and those that fade, along the run. Angles that stay away "
+        "from 0 keep the two apart everywhere, as in a hyperbolic system, whose statistics are robust; near 0 they all but touch.",
+        drive="common",
+        ask=_covariant_vectors,
+        is_quick=lambda system: system.dim <= 32,
+    ),
+}
