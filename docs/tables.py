@@ -23,7 +23,7 @@ hide:
 # What there is
 
 `separatrix list` prints these names; `sx.SYSTEMS[name]()` builds a system, `sx.ANALYSES[name](system)` measures one;
-`sx.SWEEPS[name](system, parameter, …)` varies one of its parameters.
+`sx.SWEEPS[name](system, parameter, …)` varies one of its parameters; `sx.PROFILES[name](model, inputs)` takes a network as it is.
 """
 
 
@@ -39,6 +39,10 @@ def page() -> str:
         ),
         "\n## Sweeps of a parameter\n",
         *table(("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, sx.SWEEPS.items())),
+        "\n## Profiles of a network\n",
+        *table(
+            ("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, sx.PROFILES.items())
+        ),
     ]
     return "\n".join(parts) + "\n"
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from separatrix import testing
 from separatrix.analysis import (
     ANALYSES,
+    PROFILES,
     SWEEPS,
     Bifurcation,
     Branch,
     CovariantVectors,
+    DepthProfile,
     DivergenceRate,
     FiniteTimeField,
     FixedPoints,
@@ -29,6 +31,7 @@ from separatrix.analysis import (
     Propagation,
     continuation,
     covariant_lyapunov_vectors,
+    depth_profile,
     divergence_rate,
     finite_time_lyapunov,
     fixed_points,
@@ -63,12 +66,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANALYSES",
+    "PROFILES",
     "SWEEPS",
     "SYSTEMS",
     "Bifurcation",
     "Branch",
     "Compiled",
     "CovariantVectors",
+    "DepthProfile",
     "DivergedError",
     "DivergenceRate",
     "Driven",
@@ -102,6 +107,7 @@ __all__ = [
     "classic",
     "continuation",
     "covariant_lyapunov_vectors",
+    "depth_profile",
     "divergence_rate",
     "finite_time_lyapunov",
     "fixed_points",

@@ -2,6 +2,7 @@
 
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
+from separatrix.analysis.depth import DepthProfile, depth_profile
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.finite_time import FiniteTimeField, finite_time_lyapunov, grid
 from separatrix.analysis.fixed_points import FixedPoints, fixed_points
@@ -24,12 +25,19 @@ SWEEPS = {
     "finite_time_lyapunov": finite_time_lyapunov,
 }
 
+# Questions of a network as it is, and of what it is given:  profile(model, inputs)
+PROFILES = {
+    "depth_profile": depth_profile,
+}
+
 __all__ = [
     "ANALYSES",
+    "PROFILES",
     "SWEEPS",
     "Bifurcation",
     "Branch",
     "CovariantVectors",
+    "DepthProfile",
     "DivergenceRate",
     "FiniteTimeField",
     "FixedPoints",
@@ -39,6 +47,7 @@ __all__ = [
     "Propagation",
     "continuation",
     "covariant_lyapunov_vectors",
+    "depth_profile",
     "divergence_rate",
     "finite_time_lyapunov",
     "fixed_points",

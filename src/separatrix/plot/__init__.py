@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from separatrix.analysis.continuation import Branch
 from separatrix.analysis.covariant import CovariantVectors
+from separatrix.analysis.depth import DepthProfile
 from separatrix.analysis.divergence import DivergenceRate
 from separatrix.analysis.finite_time import FiniteTimeField
 from separatrix.analysis.fixed_points import FixedPoints
@@ -20,6 +21,7 @@ from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.covariant import covariant_figure
+from separatrix.plot.depth import depth_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
@@ -33,6 +35,7 @@ from separatrix.result import Result
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
+    DepthProfile: depth_figure,
     DivergenceRate: divergence_figure,
     FixedPoints: fixed_points_figure,
     FiniteTimeField: finite_time_field_figure,
@@ -67,6 +70,7 @@ __all__ = [
     "compare_spectra",
     "convergence_figure",
     "covariant_figure",
+    "depth_figure",
     "divergence_figure",
     "figure",
     "finite_time_field_figure",

@@ -1,0 +1,469 @@
+"""A network's layers as functions of its input, whatever its graph: found by hooks in a twin, in the order in which they run."""
+
+import difflib
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+from separatrix.errors import InputError, ModelError, ShapeError, UnsupportedModuleError
+from separatrix.system import System
+from separatrix.tangent import climb, plain_kernels
+from separatrix.twin import twin
+
+Call = tuple[str, int]  # a module's name and which of its calls, from 1 on
+AGREEMENT = 1e-4  # by which an item alone may differ from the same item in a batch, relative to its largest number: float32's sums
+
+# Note [Layers by hooks]
+# A hook keeps a copy of each module's first floating-point output, so that an in-place layer behind it writes elsewhere, and the
+# edge of the autograd graph at which that output was made. The copies are what J is taken of. The edges say which layers carry
+# the whole signal: those without whose edge the graph no longer joins the output to the input. They also say where the gradient
+# of a loss is to be read off. One forward pass of one item finds all of this; no symbolic trace of the user's code is needed.
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of one module.
+
+    Args:
+        name: of the module in the model, with ":2", ":3" … for its further calls; "output" for the model's own.
+        kind: the module's class.
+        call: the module and which of its calls.
+        width: numbers in its output, for each item.
+        cut: whether the whole signal passes through it.
+        alias: whether its output is that of a layer before it, unchanged.
+        trouble: why there is no Jacobian of it, or empty.
+    """
+
+    name: str
+    kind: str
+    call: Call
+    width: int = 0
+    cut: bool = False
+    alias: bool = False
+    trouble: str = ""
+
+
+@dataclass
+class _Made:
+    """What a hook saw: a copy of a layer's output, and the edge at which it was made."""
+
+    call: Call
+    kind: str
+    value: Tensor | None
+    original: Tensor | None = None
+    version: int = 0
+    edge: GradientEdge | None = None
+
+
+class _ReachedError(Exception):
+    """Raised by the hook of the last layer that is wanted: the rest of the forward pass is not needed."""
+
+
+class LayeredNetwork:
+    """The twin of a model with a hook on each module, and its inputs.
+
+    Args:
+        model: any module.
+        inputs: what it takes: a tensor, an array, or a tuple of several.
+        batch_axis: the axis of the inputs, and of every layer's output, along which items lie; None where there is but one item.
+        origin: the layer whose output is taken as the input of the Jacobians, or None for the model's first floating-point one.
+        dtype: of the computation.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Any, *, batch_axis: int | None, origin: str | None, dtype: torch.dtype) -> None:
+        model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+        _check_model(model)
+        self.model_name = type(model).__name__
+        device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+        self.axis = batch_axis
+        self.arguments = _arguments(inputs, dtype, device)
+        self.items = self._count_items()
+        self.twin = twin(model, dtype=dtype, device=device)
+        self._rung = 0
+        self._watch = _watch(self.twin)
+        self.names = list(self._watch.kinds)
+        self.source_index, self.origin = self._place_of_source(origin)
+        self.source, self.shape = self._source()
+        self.layers = self._discover()
+
+    def forward(self, z: Tensor, items: slice, calls: Sequence[Call] | None, early: bool = True) -> tuple[list[_Made], Any]:
+        """One pass from the sources z, (items, dim).
+
+        Returns:
+            What the wanted calls (None: all) made, and the model's output (None if the pass ended early).
+        """
+        arguments = [self._take(argument, items) for argument in self.arguments]
+        value = self._shaped(z)
+        if self.origin is None:
+            arguments[self.source_index] = value
+        self._watch.begin(None if calls is None else set(calls), early, None if self.origin is None else {self.origin: value})
+        try:
+            output = self.twin(*arguments)
+        except _ReachedError:
+            output = None
+        return self._watch.made, output
+
+    def rows(self, value: Tensor) -> Tensor:
+        """A layer's output as one row an item, shape (items, width)."""
+        if self.axis is None:
+            return value.reshape(1, -1)
+        return value.movedim(self.axis, 0).reshape(value.shape[self.axis], -1)
+
+    def push(self, z: Tensor, v: Tensor, items: slice, calls: Sequence[Call]) -> list[Tensor]:
+        """Tangents carried to several layers at once: (items, k, dim) → for each call (items, k, width)."""
+        widths: list[int] = []
+
+        def all_layers(at: Tensor) -> Tensor:
+            made, _ = self.forward(at, items, calls)
+            found = {one.call: one.value for one in made}
+            rows = [self._rows_of(found[call], len(at)) for call in calls]
+            widths[:] = [row.shape[-1] for row in rows]
+            return torch.cat(rows, dim=-1)
+
+        with torch.no_grad():
+            _, pushed, self._rung = climb(all_layers, z, v, self._rung)
+        return list(pushed.split(widths, dim=-1))
+
+    def traced(self, items: slice, calls: Sequence[Call]) -> "Traced":
+        """One pass with its autograd graph."""
+        with plain_kernels(), torch.enable_grad():
+            z = self.source[items].detach().clone().requires_grad_()
+            made, output = self.forward(z, items, calls, early=False)
+            found = {one.call: one for one in made}
+            values = [self._rows_of(found[call].value, len(z)) for call in calls]
+        return Traced(z, values, [found[call].edge for call in calls], floating(output))
+
+    def choose(self, layers: Sequence[str] | str | None) -> list[Layer]:
+        """The layers of these names, each in all of its calls; by default all that are not another's unchanged output."""
+        if layers is None:
+            return [layer for layer in self.layers if not (layer.alias or layer.trouble)]
+        wanted = [layers] if isinstance(layers, str) else list(layers)
+        if not wanted:
+            raise InputError("layers is empty: there is nothing to profile.\nName some layers, or leave it out for all.")
+        chosen: set[Layer] = set()
+        for name in wanted:
+            found = [layer for layer in self.layers if name in (layer.name, layer.call[0])]
+            if not found:
+                raise InputError(self._no_such_layer(name))
+            for layer in found:
+                if layer.trouble:
+                    raise InputError(f"there is no Jacobian of the layer {name!r}: {layer.trouble}.\nLeave it out.")
+            chosen.update(found)
+        return [layer for layer in self.layers if layer in chosen]
+
+    def _no_such_layer(self, name: str) -> str:
+        base = name.rsplit(":", 1)[0]
+        if base in self.names:
+            reached = sum(layer.call[0] == base for layer in self.layers)
+            often = f"is called {reached} times" if reached else "is not reached"
+            return f"the layer {name!r} {often} in the forward pass of these inputs.\nName one that they reach."
+        known = [layer.name for layer in self.layers if not layer.trouble]
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.3) or known[:8]
+        return f"{self.model_name} has no layer named {name!r}.\nNearest: {', '.join(near)}."
+
+    def _count_items(self) -> int:
+        if self.axis is None:
+            return 1
+        counts = {a.shape[self.axis] if a.ndim > self.axis >= -a.ndim else None for a in self.arguments if isinstance(a, Tensor)}
+        counts.discard(None)
+        if len(counts) != 1 or 0 in counts:
+            shapes = ", ".join(str(tuple(a.shape)) for a in self.arguments if isinstance(a, Tensor))
+            raise ShapeError(
+                f"inputs of shape {shapes} have no common number of items along axis {self.axis}.\n"
+                "Say where items lie with batch_axis, or batch_axis=None where the inputs are one item."
+            )
+        return int(counts.pop())
+
+    def _take(self, argument: Any, items: slice) -> Any:
+        if self.axis is None or not isinstance(argument, Tensor):
+            return argument
+        return argument.movedim(self.axis, 0)[items].movedim(0, self.axis)
+
+    def _shaped(self, z: Tensor) -> Tensor:
+        """Rows as the model takes them."""
+        if self.axis is None:
+            return z.reshape(self.shape)
+        return z.reshape(len(z), *self.shape).movedim(0, self.axis)
+
+    def _rows_of(self, value: Tensor | None, items: int) -> Tensor:
+        if value is None:
+            raise InputError("a layer returned a floating-point tensor in one forward pass, and none in another.")
+        return self.rows(value) if self.axis != 0 else value.reshape(items, -1)
+
+    def _place_of_source(self, origin: str | None) -> tuple[int, Call | None]:
+        """Which argument the Jacobians are taken with respect to, or which layer's output."""
+        if origin is not None:
+            if origin not in self.names:
+                near = difflib.get_close_matches(origin, self.names, n=5, cutoff=0.3) or self.names[:8]
+                raise InputError(f"{self.model_name} has no layer named {origin!r} to begin at.\nNearest: {', '.join(near)}.")
+            return -1, (origin, 1)
+        places = [i for i, a in enumerate(self.arguments) if isinstance(a, Tensor) and a.is_floating_point()]
+        if places:
+            return places[0], None
+        made = self._plain_pass(slice(0, 1))
+        for one in made:
+            if one.value is not None and one.call[0]:
+                return -1, one.call
+        raise InputError(
+            "the inputs are whole numbers and no layer turns them into floating-point ones: there is no derivative to take.\n"
+            "Pass floating-point inputs, or name with origin= the layer at whose output the profile begins."
+        )
+
+    def _source(self) -> tuple[Tensor, torch.Size]:
+        """The sources as rows, (items, dim), and the shape of one item."""
+        if self.origin is None:
+            value = self.arguments[self.source_index]
+        else:
+            found = {one.call: one.value for one in self._plain_pass(slice(0, self.items))}
+            value = found.get(self.origin)
+            if value is None:
+                raise InputError(
+                    f"the layer {self.origin[0]!r}, at which the profile is to begin, is not reached, or returns no floating-point "
+                    "tensor.\nName another with origin=."
+                )
+        if self.axis is None:
+            return value.reshape(1, -1), value.shape
+        if value.ndim <= self.axis or value.shape[self.axis] != self.items:
+            raise ShapeError(
+                f"the profile would begin at {self.origin and self.origin[0]!r}, whose output of shape {tuple(value.shape)} does "
+                f"not have the {self.items} items of the inputs along axis {self.axis}.\nName another layer with origin=."
+            )
+        moved = value.movedim(self.axis, 0)
+        return moved.reshape(self.items, -1).contiguous(), moved.shape[1:]
+
+    def _plain_pass(self, items: slice) -> list[_Made]:
+        """A forward pass from the arguments as they are, without a graph."""
+        self._watch.begin(None, False, None)
+        with plain_kernels(), torch.no_grad():
+            self._guarded(lambda: self.twin(*[self._take(argument, items) for argument in self.arguments]))
+        return self._watch.made
+
+    def _guarded(self, run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        except Exception as error:  # the user's code: whatever it raises is the message
+            shapes = ", ".join(f"{tuple(a.shape)} {a.dtype}" for a in self.arguments if isinstance(a, Tensor)).replace("torch.", "")
+            alone = "" if self.axis is None or self.items == 1 else f", of which one item along axis {self.axis} was passed alone"
+            raise InputError(
+                f"{self.model_name} failed on inputs {shapes}{alone}: {type(error).__name__}: {_first_line(error)}\n"
+                "Give inputs as the model takes them, and with batch_axis (None: no batch) say where their items lie; "
+                "for a model that insists on float32, dtype=torch.float32."
+            ) from error
+
+    def _discover(self) -> list[Layer]:
+        """Every call of every module, in the order in which they end. See Note [Layers by hooks]."""
+        made, output, z = self._first_pass(slice(0, 1))
+        result = floating(output)
+        if result is None:
+            what = type(output).__name__ if not isinstance(output, Tensor) else f"tensor of {output.dtype}".replace("torch.", "")
+            raise InputError(f"{self.model_name} returned a {what}, and no floating-point tensor whose derivative could be taken.")
+        start = get_gradient_edge(z).node
+        end = get_gradient_edge(result) if result.requires_grad else None
+        if end is None or not _joins(end, start, None):
+            raise InputError(f"the output of {self.model_name} does not depend on its input: there is no derivative between them.")
+        layers, seen = [], []
+        for one in made:
+            if one.value is None:
+                layers.append(_layer(one, trouble="it returns no floating-point tensor"))
+                continue
+            alias = any(one.original is other and one.version == version for other, version in seen)
+            seen.append((one.original, one.version))
+            depends = one.edge is not None and _joins(one.edge, start, None)
+            trouble = "" if depends else "its output does not depend on the input"
+            cut = depends and not _joins(end, start, one.edge)
+            layers.append(_layer(one, width=one.value.numel(), cut=cut, alias=alias, trouble=trouble))
+        return self._with_layouts_checked(layers, made)
+
+    def _first_pass(self, items: slice) -> tuple[list[_Made], Any, Tensor]:
+        with plain_kernels(), torch.enable_grad():
+            z = self.source[items].detach().clone().requires_grad_()
+            made, output = self._guarded(lambda: self.forward(z, items, None, early=False))
+        return made, output, z
+
+    def _with_layouts_checked(self, layers: list[Layer], first: list[_Made]) -> list[Layer]:
+        """Items must be independent of each other and lie in order: each alone gives what it gives beside another."""
+        if self.axis is None or self.items == 1:
+            return layers
+        last, _, _ = self._first_pass(slice(self.items - 1, self.items))
+        step = self.items - 1
+        pair, _, _ = self._first_pass(slice(0, self.items, step))
+        checked = []
+        for layer, *calls in zip(layers, first, last, pair, strict=True):
+            same = layer.trouble or self._agree(*(one.value for one in calls))
+            trouble = layer.trouble or ("" if same else "its output mixes the items of the batch, or has them in another order")
+            checked.append(replace(layer, trouble=trouble))
+        if checked[-1].trouble:
+            raise InputError(
+                f"the items along axis {self.axis} of the inputs are not independent: an item alone gives another output than "
+                "beside another one (or the model draws at random).\n"
+                "Say with batch_axis where items lie (sequence first: 1), or batch_axis=None where the inputs are one item."
+            )
+        return checked
+
+    def _agree(self, first: Tensor, last: Tensor, pair: Tensor) -> bool:
+        axis = self.axis or 0
+        if not all(value.ndim > axis for value in (first, last, pair)) or pair.shape[axis] != first.shape[axis] + last.shape[axis]:
+            return False
+        if axis and first.shape[axis] != 1:
+            return False
+        apart = (torch.cat([first, last], dim=axis) - pair).abs()
+        return bool((apart <= AGREEMENT * pair.abs().nan_to_num(0.0).amax().clamp(min=1e-30)).logical_or(~pair.isfinite()).all())
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A forward pass with its graph.
+
+    Args:
+        z: the sources, (items, dim).
+        values: each layer's output as rows, (items, width).
+        edges: at which each was made.
+        output: of the model.
+    """
+
+    z: Tensor
+    values: list[Tensor]
+    edges: list[GradientEdge | None]
+    output: Tensor | None
+
+    def pull(self, layer: int, w: Tensor) -> Tensor:
+        """Cotangents carried back to the source: (items, k, width) → (items, k, dim)."""
+        value, rows = self.values[layer], w.movedim(-2, 0).to(self.z.dtype)
+        keep: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
+        with plain_kernels():
+            try:
+                (back,) = torch.autograd.grad(value, self.z, rows, is_grads_batched=True, **keep)
+            except (RuntimeError, NotImplementedError):  # an operator without a batched derivative: one row after the other
+                back = torch.stack([torch.autograd.grad(value, self.z, row, **keep)[0] for row in rows])
+        return back.movedim(0, -2)
+
+    def gradients(self, loss: Tensor) -> list[Tensor]:
+        """The gradient of a loss at each layer, in the layer's own shape."""
+        wanted = [edge for edge in self.edges if edge is not None]
+        with plain_kernels():
+            found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+        return [
+            torch.zeros_like(value) if gradient is None else gradient for gradient, value in zip(found, self.values, strict=True)
+        ]
+
+
+class _Watch:
+    """What the hooks write to."""
+
+    def __init__(self, kinds: dict[str, str]) -> None:
+        self.kinds = kinds
+        self.begin(None, False, None)
+
+    def begin(self, wanted: set[Call] | None, early: bool, injected: dict[Call, Tensor] | None) -> None:
+        """Forget the pass before."""
+        self.made: list[_Made] = []
+        self.calls: Counter[str] = Counter()
+        self.wanted, self.early, self.injected = wanted, early, injected or {}
+        self.missing = None if wanted is None else len(wanted)
+
+    def hook(self, name: str) -> Callable[..., Any]:
+        """The hook of one module."""
+
+        def write_down(_: nn.Module, __: Any, returned: Any) -> Any:
+            self.calls[name] += 1
+            call = (name, self.calls[name])
+            if call in self.injected:
+                return self.injected[call].clone()
+            if self.wanted is None or call in self.wanted:
+                self.made.append(_keep(call, self.kinds[name], returned))
+                if self.early and len(self.made) == self.missing:
+                    raise _ReachedError
+            return None
+
+        return write_down
+
+
+def _watch(root: nn.Module) -> _Watch:
+    """Hooks on every module of a twin, in dictionaries of the twin's own."""
+    parts = {name: part for name, part in root.named_modules() if not isinstance(part, torch.jit.ScriptModule)}
+    watch = _Watch({name: type(part).__name__ for name, part in parts.items()})
+    for name, part in parts.items():
+        part.__dict__["_forward_hooks"] = OrderedDict(part._forward_hooks)
+        part.register_forward_hook(watch.hook(name))
+    return watch
+
+
+def _keep(call: Call, kind: str, returned: Any) -> _Made:
+    value = floating(returned)
+    if value is None:
+        return _Made(call, kind, None)
+    edge = get_gradient_edge(value) if value.requires_grad else None
+    version = 0 if value.is_inference() else value._version
+    return _Made(call, kind, value.clone(), value, version, edge)
+
+
+def floating(value: Any) -> Tensor | None:
+    """The first floating-point tensor in what a module returns."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else None
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return next((found for part in parts if (found := floating(part)) is not None), None)
+
+
+def _layer(made: _Made, **facts: Any) -> Layer:
+    name, number = made.call
+    return Layer((name or "output") + (f":{number}" if number > 1 else ""), made.kind, made.call, **facts)
+
+
+def _joins(end: GradientEdge, start: Node, without: GradientEdge | None) -> bool:
+    """Whether the graph leads from the edge `end` back to the node `start`, not passing the edge `without`."""
+    closed = None if without is None else (without.node, without.output_nr)
+    todo, seen = [(end.node, end.output_nr)], set()
+    while todo:
+        node, number = todo.pop()
+        if node is None or (node, number) == closed or node in seen:
+            continue
+        if node is start:
+            return True
+        seen.add(node)
+        todo.extend(node.next_functions)
+    return False
+
+
+def _check_model(model: Any) -> None:
+    if isinstance(model, System):
+        raise UnsupportedModuleError(
+            f"a {type(model).__name__} is a System: its depth is its time.\nMeasure it with sx.finite_time_lyapunov or "
+            "sx.gradient_propagation, or pass the network itself."
+        )
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedModuleError(f"a {type(model).__name__} is no plain nn.Module, so its layers cannot be told apart.")
+    if any(nn.parameter.is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(f"{type(model).__name__} has weights without a shape yet.\nCall it once on its inputs.")
+
+
+def _arguments(inputs: Any, dtype: torch.dtype, device: torch.device) -> list[Any]:
+    """The model's arguments; floating-point ones cast, all of them finite."""
+    given = list(inputs) if isinstance(inputs, tuple) else [inputs]
+    arguments = [torch.as_tensor(a) if isinstance(a, np.ndarray | list | float | int) else a for a in given]
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    if not tensors:
+        raise InputError(f"inputs are a {type(inputs).__name__}; the model takes a tensor, an array, or a tuple of several.")
+    for tensor in tensors:
+        if tensor.numel() == 0:
+            raise InputError(f"inputs of shape {tuple(tensor.shape)} are empty.")
+        if tensor.is_complex():
+            raise InputError("inputs are complex numbers; profiles are of real ones.\nPass their real and imaginary parts.")
+        if not torch.isfinite(tensor).all():
+            raise InputError(
+                f"inputs have {int((~torch.isfinite(tensor)).sum())} numbers that are not finite, of {tensor.numel()}."
+            )
+    return [
+        a if not isinstance(a, Tensor) else a.detach().to(device=device, dtype=dtype if a.is_floating_point() else None)
+        for a in arguments
+    ]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:200]

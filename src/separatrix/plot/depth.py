@@ -1,0 +1,130 @@
+"""A network in depth: singular values and gain from layer to layer, and the gradient that comes back."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from separatrix.analysis.depth import FACTOR, DepthProfile
+from separatrix.plot.runs import alive, array, of_runs
+from separatrix.plot.style import BAR, FAINT, INK, NOTE, QUIET, SERIES, canvas, nothing_to_show, series, styled
+from separatrix.wording import counted
+
+MOST_NAMES = 36  # layers named below the axis; beyond, every second one, and so on
+
+
+def draw_singular_values(axes: Axes, profile: DepthProfile) -> None:
+    """σ_1 … σ_k, thin, and the gain ‖J‖_F/√d with its error, over layers: median of the inputs, band over all of them.
+
+    Full marks: layers that carry the whole signal. A singular value of exactly 0 has no logarithm and is left out.
+    """
+    if not alive(profile).any():
+        nothing_to_show(axes, "all inputs diverged")
+        return
+    place = np.arange(len(profile.layers))
+    sigma = _positive(of_runs(profile, profile.singular_values, 1))
+    for i in reversed(range(sigma.shape[-1])):
+        name = "singular values σ₁ … σ" + _below(sigma.shape[-1]) if i == 0 else None
+        axes.plot(
+            place, np.nanmedian(sigma[..., i], 1), color=INK if i == 0 else FAINT, linewidth=1.4 if i == 0 else 0.8, label=name
+        )
+    gain, error = (of_runs(profile, value, 1) for value in (profile.gain, profile.gain_stderr))
+    _draw(axes, profile, _positive(gain), 0, "gain ‖J‖/√d", bar=BAR * np.median(error, 1))
+    axes.axhspan(1 / FACTOR, FACTOR, color=QUIET, alpha=0.1, linewidth=0, gid="moderate")
+    axes.axhline(1, color=INK, linewidth=1, gid="one")
+    axes.set_yscale("log")
+    axes.set_ylabel("growth from the input (factor)")
+    axes.legend()
+    _name_layers(axes, profile)
+    _say_erased(axes, profile)
+
+
+def draw_gradients(axes: Axes, profile: DepthProfile) -> None:
+    """The norm of the loss's gradient at each layer: median of the inputs, band over all of them."""
+    if not alive(profile).any():
+        nothing_to_show(axes, "all inputs diverged")
+        return
+    _draw(axes, profile, _positive(of_runs(profile, profile.gradient, 1)), 1, f"gradient of {profile.loss}")
+    axes.set_yscale("log")
+    axes.set_ylabel("gradient norm ‖∂loss/∂y‖")
+    axes.legend()
+    _name_layers(axes, profile)
+
+
+def draw_gains(axes: Axes, profiles: dict[str, DepthProfile], *, gradient: bool = False) -> None:
+    """Several networks over relative depth, each along the layers that carry its whole signal.
+
+    Args:
+        profiles: by name.
+        gradient: the gradient's norm instead of the gain.
+    """
+    for number, (name, profile) in enumerate(profiles.items()):
+        if not alive(profile).any():
+            continue
+        whole = np.flatnonzero(array(profile.cut))
+        values = _positive(of_runs(profile, profile.gradient if gradient else profile.gain, 1))[whole]
+        depth = np.linspace(0, 1, len(whole)) if len(whole) > 1 else np.ones(len(whole))
+        look = series(number)
+        axes.fill_between(depth, np.nanmin(values, 1), np.nanmax(values, 1), color=look.color, alpha=0.18, linewidth=0)
+        axes.plot(depth, np.nanmedian(values, 1), linestyle=look.line, markersize=3.5, label=name, **look.marks)
+    axes.set_yscale("log")
+    if not gradient:
+        axes.axhspan(1 / FACTOR, FACTOR, color=QUIET, alpha=0.1, linewidth=0, gid="moderate")
+        axes.axhline(1, color=INK, linewidth=1, gid="one")
+    axes.set_xlabel("depth (first to last layer with the whole signal)")
+    axes.set_ylabel("gradient norm ‖∂loss/∂y‖" if gradient else "gain ‖J‖/√d (factor)")
+    axes.legend()
+
+
+def _draw(axes: Axes, profile: DepthProfile, values: np.ndarray, number: int, name: str, bar: np.ndarray | None = None) -> None:
+    look, place = SERIES[number], np.arange(len(values))
+    median = np.nanmedian(values, 1)
+    if values.shape[1] > 1:
+        axes.fill_between(place, np.nanmin(values, 1), np.nanmax(values, 1), color=look.color, alpha=0.18, linewidth=0)
+    axes.plot(place, median, linestyle=look.line, color=look.color, linewidth=1.2, zorder=3)
+    if bar is not None and bar.any():
+        axes.errorbar(place, median, np.minimum(bar, 0.99 * median), fmt="none", ecolor=look.color, elinewidth=0.8)
+    whole = array(profile.cut) > 0
+    for chosen, face, told in ((whole, look.color, name), (~whole, "white", None)):
+        if chosen.any():
+            mark = {"color": look.color, "marker": look.marker, "markerfacecolor": face, "markersize": 4}
+            axes.plot(place[chosen], median[chosen], linestyle="none", label=told, zorder=4, **mark)
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    """What has a logarithm; a row without one keeps a NaN so that medians know it."""
+    return np.where(values > 0, values, np.nan)
+
+
+def _name_layers(axes: Axes, profile: DepthProfile) -> None:
+    every = -(-len(profile.layers) // MOST_NAMES)
+    place = np.arange(0, len(profile.layers), every)
+    axes.set_xticks(place, [_short(profile.layers[i]) for i in place], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    axes.set_xlabel("layer, in the order of the forward pass (full: carries the whole signal)")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else "…" + name[-23:]
+
+
+def _say_erased(axes: Axes, profile: DepthProfile) -> None:
+    erased = array(profile.singular_values == 0).any()
+    if erased:
+        axes.text(0.99, 0.02, "singular values of exactly 0 are not drawn", ha="right", transform=axes.transAxes, **NOTE)
+
+
+def _below(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
+@styled
+def depth_figure(profile: DepthProfile, *, title: str = "") -> Figure:
+    """Growth above, gradients below."""
+    width = float(np.clip(0.2 * len(profile.layers) + 2, 5.5, 10))
+    figure, axes = canvas(2, 1, width=width, height=3.3)
+    draw_singular_values(axes[0, 0], profile)
+    draw_gradients(axes[1, 0], profile)
+    axes[0, 0].set_title(title)
+    axes[0, 0].set_xlabel("")
+    where = f"{counted(len(profile.layers), 'layer')} of {title or profile.model}"
+    figure.set_label(f"Singular values, gain and gradient over {where}: {profile.verdict}.")
+    return figure
