@@ -40,7 +40,7 @@ from separatrix.analysis import (
     lyapunov_spectrum,
     orbit_diagram,
 )
-from separatrix.analyze import Portrait, RecurrentPortrait, analyze
+from separatrix.analyze import DepthPortrait, Portrait, RecurrentPortrait, analyze
 from separatrix.errors import (
     DivergedError,
     HorizonError,
@@ -73,6 +73,7 @@ __all__ = [
     "Branch",
     "Compiled",
     "CovariantVectors",
+    "DepthPortrait",
     "DepthProfile",
     "DivergedError",
     "DivergenceRate",

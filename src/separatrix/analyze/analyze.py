@@ -1,7 +1,7 @@
-"""`sx.analyze`: find the core, drive it as its data does, measure, and say what it means."""
+"""`sx.analyze`: find the core, drive it as its data does, measure, and say what it means; or measure in depth."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
-from separatrix.analyze.core import Core, find_core
+from separatrix.analyze.core import Core, find_core, has_core
+from separatrix.analyze.depth import depth_portrait
 from separatrix.analyze.findings import Subject, answer, chosen
 from separatrix.analyze.portrait import Portrait, RecurrentPortrait
 from separatrix.analyze.regime import Regime, along, regime_of
@@ -41,40 +42,81 @@ def analyze(
     settle: int | None = None,
     tol: float | None = None,
     also: str | Sequence[str] = "auto",
+    layers: Sequence[str] | None = None,
+    targets: Any = None,
+    loss: Callable[..., Tensor] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Portrait:
-    """On which side of the border between order and chaos a recurrent network is, and how far from it.
+    """On which side of the border a network is: order or chaos where it is recurrent; vanishing or exploding in depth where not.
 
     Many short sequences: the spectrum under an endless random stream of them, the state carried over; beside it the
     finite-time exponents over the sequences' own length. One long sequence (1,000 steps or more): the spectrum along it. No
     inputs: the autonomous network, from several initial states, told apart if they reach different attractors.
+    A model without a recurrent part: the growth of changes and gradients from layer to layer, see `depth_profile`.
 
     Args:
-        model: any module with one recurrent part (RNN, GRU, LSTM or their cells), or `module` names it. It is not changed.
+        model: any module with one recurrent part (RNN, GRU, LSTM or their cells), or `module` names it; or with none. It is not
+            changed.
         inputs: what the model takes, batch and all; tensor or array.
         module: the recurrent part's name in the model, where there are several or it is a cell of your own.
-        k: number of leading exponents, 1 … size of the state. Default: all, up to 256.
-        copies: number of runs to measure: independent streams of the sequences or, without inputs, initial states.
+        k: number of leading exponents, 1 … size of the state. Default: all, up to 256. In depth: of singular values. Default: 8.
+        copies: number of runs to measure: independent streams of the sequences; without inputs, initial states; in depth, inputs.
         steps: steps over which the exponents are averaged. Default: 2,000; along given sequences, all that are not settling.
         settle: steps taken first and not averaged, in which the state reaches its attractor. Default: a fifth of the steps; along
             given sequences, at most a tenth of their length.
         tol: go on after the steps until every error bar lies below this, in nats per step, for at most 100 times as many.
-        also: further questions to ask: "fixed_points", "covariant_lyapunov_vectors"; "auto" stands for those that take seconds,
-            "none" for none.
+        also: further questions about the recurrent part: "fixed_points", "covariant_lyapunov_vectors"; "auto" stands for those
+            that take seconds, "none" for none.
+        layers: in depth: names of the modules to measure. Default: all that change the signal.
+        targets: in depth: what the model should answer, one an input, for the gradients of the cross-entropy (whole numbers) or
+            the squared error. Default: gradients of a random component of the output.
+        loss: in depth: (output, targets), or (output) without targets, to a number, instead of these.
         seed: of the stream, the initial states and the frame, 0 … 2⁶³ − 1.
         progress: show a progress bar.
 
     Returns:
-        Portrait: `.verdict` in words, `.spectrum`, `.pooled`, `.propagation`, …; it shows itself in a notebook.
+        RecurrentPortrait: `.verdict` in words, `.spectrum`, `.pooled`, `.propagation`, `.findings`, …; or DepthPortrait:
+        `.verdict`, `.profile`. It shows itself in a notebook.
 
     Raises:
-        UnsupportedModuleError: no recurrent part, or several, or a bidirectional one.
-        InputError, ShapeError: inputs that the model cannot take, or that are not finite.
+        UnsupportedModuleError: several recurrent parts, or a bidirectional one; or none, and no inputs.
+        InputError, ShapeError: inputs that the model cannot take, or that are not finite; arguments of the other kind of network.
     """
     seed = check_seed(seed)
     if copies < 1:
         raise InputError(f"copies is {copies}; at least 1 run is measured.")
+    if module is None and inputs is not None and isinstance(model, nn.Module) and not has_core(model):
+        named = also if also not in ("auto", "none", (), []) else None
+        _refuse(f"{type(model).__name__} has no recurrent part", steps=steps, settle=settle, tol=tol, also=named)
+        asked = {"layers": layers, "targets": targets, "loss": loss}
+        return depth_portrait(model, inputs, k=k, copies=copies, **asked, seed=seed, progress=progress)
+    _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss)
+    asked = {"steps": steps, "settle": settle, "tol": tol, "also": also}
+    return _recurrent_portrait(model, inputs, module, k=k, copies=copies, **asked, seed=seed, progress=progress)
+
+
+def _refuse(because: str, **arguments: Any) -> None:
+    """Refuse arguments that belong to the other kind of network."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise InputError(f"{' and '.join(given)} cannot be used: {because}.\nLeave out: {', '.join(given)}.")
+
+
+def _recurrent_portrait(
+    model: nn.Module,
+    inputs: Any,
+    module: str | None,
+    *,
+    k: int | None,
+    copies: int,
+    steps: int | None,
+    settle: int | None,
+    tol: float | None,
+    also: str | Sequence[str],
+    seed: int,
+    progress: bool,
+) -> RecurrentPortrait:
     core = find_core(model, inputs, module)
     regime = regime_of(core, copies, seed)
     questions = chosen(also, regime.common)

@@ -40,9 +40,9 @@ class Portrait(Result):
         raise NotImplementedError
 
     @property
-    def is_driven(self) -> bool:
-        """Whether it is of the network and its inputs together."""
-        return True
+    def takes(self) -> tuple[str, ...]:
+        """What `analyze` was given, by the names of its arguments."""
+        return ("model", "inputs")
 
     def summary(self) -> str:
         """The verdict, what was done, and what else was found."""
@@ -119,9 +119,9 @@ class RecurrentPortrait(Portrait):
         return side(*self.lambda_1, self.spectrum.steps)
 
     @property
-    def is_driven(self) -> bool:
-        """Whether inputs drove it."""
-        return self.regime != "autonomous"
+    def takes(self) -> tuple[str, ...]:
+        """What `analyze` was given."""
+        return ("model",) if self.regime == "autonomous" else ("model", "inputs")
 
     @property
     def check(self) -> tuple[float, float]:

@@ -35,6 +35,12 @@ def analyze(
         typer.Argument(help="path/to/file.py:factory, package.module:factory, torchvision:resnet18 or demo:NAME.", metavar="MODEL"),
     ],
     inputs: Annotated[Path | None, typer.Option(help="What the model takes: .npy, .npz, .pt or .csv (a row a time step).")] = None,
+    targets: Annotated[
+        Path | None, typer.Option(help="In depth: what the model should answer, one an input, for the gradients. As --inputs.")
+    ] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option(help="In depth: a module to measure; may be repeated. Default: all.", metavar="NAME")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt read with weights_only=True.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for report.html, results.zarr and summary.json.")] = DEFAULT_OUT,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that is there already.")] = False,
@@ -42,17 +48,18 @@ def analyze(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else.")] = False,
     **options: Any,
 ) -> None:
-    """Say on which side of the border between order and chaos a recurrent network is, and write a report."""
+    """Say on which side of the border a network is, order or chaos, vanishing or exploding, and write a report."""
     log = Console(stderr=True, soft_wrap=True, highlight=False)
     portraits: dict[str, Portrait] = {}
     try:
         check_seed(options["seed"])
         refuse_existing(out, overwrite)
         with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
-            demo = _subject(model, inputs, weights, options["seed"])
+            demo = _subject(model, inputs, targets, weights, options["seed"])
             for name, network in demo.models.items():
                 log.print(f"measuring {name} …")
-                portraits[name] = portray(network, demo.inputs, also=also or "auto", progress=True, **options)
+                asked = {"also": also or "auto", "layers": layers, "targets": demo.targets, **options}
+                portraits[name] = portray(network, demo.inputs, progress=True, **asked)
         command = shlex.join(["separatrix", *sys.argv[1:]])
         place = write_report(portraits, out, title=demo.title, extra=demo.facts, overwrite=overwrite, command=command)
     except KeyboardInterrupt:
@@ -65,19 +72,19 @@ def analyze(
         _show(portraits, demo, place)
 
 
-def _subject(spec: str, inputs: Path | None, weights: Path | None, seed: int) -> Demo:
+def _subject(spec: str, inputs: Path | None, targets: Path | None, weights: Path | None, seed: int) -> Demo:
     """What to portray: a demo from the table, or the user's model as the only entry of one."""
     kind, _, name = spec.partition(":")
     if kind != "demo":
-        values = load_inputs(inputs) if inputs is not None else None
+        values, answers = (load_inputs(file) if file is not None else None for file in (inputs, targets))
         with torch.random.fork_rng(devices=[]):  # the user's code may draw
             torch.manual_seed(seed)
             network = load_model(spec, weights)
-        return Demo(spec, {type(network).__name__: network}, values, {})
+        return Demo(spec, {type(network).__name__: network}, values, {}, answers)
     if name not in DEMOS:
         raise ModelError(f"there is no demo {name!r}.\nChoose one of: {', '.join(f'demo:{known}' for known in DEMOS)}.")
-    if inputs is not None or weights is not None:
-        raise InputError(f"{spec} brings its own data and trains its own weights.\nLeave --inputs and --weights out.")
+    if any(file is not None for file in (inputs, targets, weights)):
+        raise InputError(f"{spec} brings its own data and trains its own weights.\nLeave --inputs, --targets and --weights out.")
     return DEMOS[name](seed=seed, progress=True)
 
 

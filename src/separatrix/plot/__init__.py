@@ -14,6 +14,7 @@ from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.propagation import Propagation
+from separatrix.analyze.depth import DepthPortrait
 from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
@@ -22,6 +23,7 @@ from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.covariant import covariant_figure
 from separatrix.plot.depth import depth_figure
+from separatrix.plot.depth_portrait import compare_depths, depth_portrait_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
@@ -35,6 +37,7 @@ from separatrix.result import Result
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
+    DepthPortrait: depth_portrait_figure,
     DepthProfile: depth_figure,
     DivergenceRate: divergence_figure,
     FixedPoints: fixed_points_figure,
@@ -67,10 +70,12 @@ __all__ = [
     "border_figure",
     "branch_figure",
     "check_figure",
+    "compare_depths",
     "compare_spectra",
     "convergence_figure",
     "covariant_figure",
     "depth_figure",
+    "depth_portrait_figure",
     "divergence_figure",
     "figure",
     "finite_time_field_figure",

@@ -14,6 +14,8 @@ from separatrix.report.view import Mark, Section
 from separatrix.report.views import by_view, view_of
 from separatrix.result import versions
 
+THINGS = {"model": "your {}", "inputs": "what it reads", "targets": "what it should answer", "loss": "your loss"}
+
 
 class Answer(NamedTuple):
     """One portrait's verdict, taken apart for large print."""
@@ -85,9 +87,9 @@ def _again(portrait: Portrait) -> str:
     if settings.get("tol") is not None:  # `steps` then says how many were taken in the end
         settings = {**settings, "steps": settings.get("least_steps", settings.get("steps"))}
     asked = {key: settings[key] for key in view_of(portrait).arguments if settings.get(key) not in (None, "", "auto")}
-    names = ["model", "inputs"] if portrait.is_driven else ["model"]
-    needed = [f"{name} = ...    # {'your ' + portrait.model if name == 'model' else 'what it reads'}" for name in names]
-    call = f"sx.analyze({', '.join([*names, *(f'{key}={value!r}' for key, value in asked.items())])})"
+    needed = [f"{name} = ...    # {THINGS[name].format(portrait.model)}" for name in portrait.takes]
+    given = [name if name in ("model", "inputs") else f"{name}={name}" for name in portrait.takes]
+    call = f"sx.analyze({', '.join([*given, *(f'{key}={value!r}' for key, value in asked.items())])})"
     return "\n".join([*needed, call])
 
 

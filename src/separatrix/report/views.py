@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+from separatrix.analyze.depth import DepthPortrait
 from separatrix.analyze.portrait import Portrait, RecurrentPortrait
+from separatrix.report.depth import DEPTH
 from separatrix.report.recurrent import RECURRENT
 from separatrix.report.view import View
 
-VIEWS: dict[type[Portrait], View] = {RecurrentPortrait: RECURRENT}
+VIEWS: dict[type[Portrait], View] = {RecurrentPortrait: RECURRENT, DepthPortrait: DEPTH}
 
 
 def view_of(portrait: Portrait) -> View:
