@@ -13,12 +13,15 @@ import torch
 from torch import nn
 
 import separatrix as sx
+from separatrix.analysis.depth import DepthProfile
 from separatrix.analyze import Portrait, analyze
 from separatrix.analyze.findings import QUESTIONS, Question
 from separatrix.analyze.verdict import why_not_converged
 from separatrix.errors import InputError
 from separatrix.report import refuse_existing, write_report
 from separatrix.report import write as writing
+from separatrix.report.table import headline_rows
+from separatrix.report.views import VIEWS, view_of
 from separatrix.result import Status
 from separatrix.wording import measured
 
@@ -421,6 +424,55 @@ def test_an_autonomous_and_a_diverged_network_have_reports_too(portraits, tmp_pa
     )
     assert "✕ diverged" in page.words and "0 ok, 3 diverged" in page.words
     assert "no sequences" in page.words and "1 attractor from 3 initial states" in page.words
+
+
+@pytest.fixture(scope="module")
+def deep() -> dict[str, Portrait]:
+    torch.manual_seed(0)
+    models = {name: nn.Sequential(*(nn.Linear(4, 4) for _ in range(depth))) for name, depth in (("shallow", 1), ("deep", 9))}
+    return {name: analyze(model, torch.ones(6, 4), targets=torch.ones(6, dtype=torch.int64)) for name, model in models.items()}
+
+
+def test_feed_forward_networks_have_the_same_page(deep, tmp_path):
+    out = write_report(deep, tmp_path / "out", title="t", extra={"deep": {"Accuracy": "10 %"}})
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    for portrait in deep.values():
+        word, _, rest = portrait.verdict.partition(": ")
+        assert word in page.words and rest in page.words
+        assert all(" ".join(line.split()) in page.words for line in (*portrait.advice, *portrait.did))
+    assert "▼ vanishing" in page.words and "Layer by layer" in page.words and "Lyapunov" not in page.words
+    assert len(page.all("svg")) == 1 + 2, "the comparison, and the layers of each"
+    assert "portrait.profile.to_dataset()" in page.words
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)["portraits"]["deep"]
+    assert summary["side"] == "vanishing" and len(summary["layer_gain_factor"]) == 9 and summary["facts"] == {"Accuracy": "10 %"}
+
+
+def test_the_printed_call_profiles_the_same_again(deep, tmp_path):
+    out = write_report({"deep": deep["deep"]}, tmp_path / "out", title="t")
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert "targets = ... # what it should answer" in page.words
+    assert "sx.analyze(model, inputs, targets=targets, k=4, copies=16, seed=0)" in page.words
+
+
+def test_networks_of_both_kinds_stand_in_one_page(portraits, deep, tmp_path):
+    out = write_report({"a": portraits["trained"], "b": deep["deep"]}, tmp_path / "out", title="t")
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert f"Leading exponent λ₁ (nats per step) decides the side {measured(*portraits['trained'].lambda_1)}" in page.words
+    (leading,) = (
+        row for row in headline_rows({"a": portraits["trained"], "b": deep["deep"]}, {}) if row.name.startswith("Leading")
+    )
+    assert leading.cells[1].value == "–"
+    assert "order and chaos" in page.words and "the depth of the network" in page.words
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_kind_of_portrait_has_a_view_with_a_mark_for_every_verdict(portraits, deep):
+    assert set(VIEWS) == {sx.RecurrentPortrait, sx.DepthPortrait}
+    for portrait in (*portraits.values(), *deep.values()):
+        assert portrait.side in view_of(portrait).marks
+    told = set(re.findall(r'"([a-z-]+)"', DepthProfile.verdicts.fget.__doc__))
+    assert told == set(VIEWS[sx.DepthPortrait].marks)
 
 
 def test_the_same_portraits_give_the_same_bytes(report, portraits, tmp_path):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from separatrix.analysis.depth import DepthProfile, depth_profile
 from separatrix.analyze.growth import Growth, advice, median, verdict
 from separatrix.analyze.portrait import Portrait
-from separatrix.errors import InputError, ShapeError
+from separatrix.errors import ShapeError
 from separatrix.result import Status
+from separatrix.systems.drives import as_inputs
 from separatrix.wording import counted, plain
 
 GIVEN = "given"  # in the settings, of what is too large to repeat there
@@ -99,12 +100,8 @@ def depth_portrait(
 
 
 def _count(inputs: Any) -> int:
-    """How many inputs there are: the length of the first axis."""
-    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
-    try:
-        tensor = torch.as_tensor(first)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the inputs cannot be read as numbers: {str(error).splitlines()[0]}") from None
+    """How many inputs there are: the length of the first axis, of what are finite numbers throughout."""
+    tensor = as_inputs(inputs[0] if isinstance(inputs, tuple) and inputs else inputs)
     if tensor.ndim == 0 or len(tensor) == 0:
         raise ShapeError(f"the inputs have shape {tuple(tensor.shape)}: there is no first axis with inputs along it.")
     return len(tensor)

@@ -76,11 +76,9 @@ def verdict(growth: Growth) -> str:
     if math.isnan(median(growth.gain)):
         return f"{word}: every input leaves the finite numbers, so there is no growth to measure"
     through = f"across {counted(growth.depth, 'layer')}"
-    told = [f"{word}: {through} a random change of the input becomes {about(median(growth.gain))} times as large"]
-    if word == "uneven":
-        told.append(f"but the most sensitive one {about(median(growth.largest))} times")
-    told.append(f"a gradient arrives at the first layer {about(median(growth.returned))} times as large as it leaves the last")
-    return "; ".join(told)
+    sensitive = f", but the most sensitive one {about(median(growth.largest))} times" if word == "uneven" else ""
+    back = f"a gradient arrives at the first layer {about(median(growth.returned))} times as large as it leaves the last"
+    return f"{word}: {through} a random change of the input becomes {about(median(growth.gain))} times as large{sensitive}; {back}"
 
 
 def advice(growth: Growth) -> tuple[str, ...]:
