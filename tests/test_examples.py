@@ -128,6 +128,15 @@ def test_the_branches_bifurcate_where_they_should(found):
     assert branches["lorenz"][0].bifurcations[0].parameter == pytest.approx(470 / 19, abs=1e-8)
 
 
+def test_a_plain_network_vanishes_in_depth_and_a_residual_one_learns(found):
+    """The product of 32 layers of weights of variance 1/(3 fan-in) and half of them off: 6^(-1/2) each, within a factor e."""
+    told = found("depth_profile")[0]
+    plain, residual = (told["profiles"][f"{kind}, untrained"] for kind in ("plain", "residual"))
+    assert set(plain.verdicts) == {"vanishing"} and "vanishing" not in set(residual.verdicts)
+    assert float(plain.gain[-1].median().log()) == pytest.approx(math.log(1 / 3) + 30 * math.log(1 / 6) / 2, abs=1.5)
+    assert told["accuracy"]["residual"] > 0.8 > 0.3 > told["accuracy"]["plain"]
+
+
 def test_the_classifiers_ridge_runs_along_the_border_of_its_classes(found):
     """Where the margin changes its sign the exponent is among the highest; and the gyre, which keeps areas, parts neighbours."""
     fields = found("finite_time_fields")[0]

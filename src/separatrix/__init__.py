@@ -58,6 +58,7 @@ from separatrix.result import Result, Status, load
 from separatrix.system import Compiled, Driven, Iterate, Map, System
 from separatrix.systems import SYSTEMS, classic
 from separatrix.systems.drives import Stream
+from separatrix.systems.layers import Layers
 from separatrix.systems.noisy import Noisy
 from separatrix.systems.recurrent import Recurrent
 
@@ -85,6 +86,7 @@ __all__ = [
     "HorizonError",
     "InputError",
     "Iterate",
+    "Layers",
     "LyapunovSpectrum",
     "Map",
     "MissingExtraError",

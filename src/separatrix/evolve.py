@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
-from separatrix.system import System
+from separatrix.system import Padded, System, widths
 from separatrix.twin import twin
 
 
@@ -69,13 +69,14 @@ class Front:
         return torch.where(self.lived < self.n, self.lived, -1)
 
 
-def begin(system: System, x0: Tensor | None = None, *, seed: int = 0) -> Front:
+def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width: bool = True) -> Front:
     """The start of a run: the system's twin in the dtype and on the device of x0, with x0 expanded to the batch of the run.
 
     Args:
         system: any System.
         x0: initial states, shape (*batch, dim). Default: `system.initial_state()`, once for each set of parameters and inputs.
         seed: for the system's initial state.
+        one_width: refuse a system whose states change their width.
 
     Raises:
         ShapeError: x0 is not (*batch, dim), its batch does not broadcast, or a step changes the width.
@@ -83,6 +84,8 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0) -> Front:
         UnsupportedModuleError: what was given is no System.
     """
     check_system_type(system)
+    if one_width:
+        _check_one_width(system)
     batch = system.batch_shape
     x0 = system.initial_state(batch, seed).to(_device(system)) if x0 is None else _as_state(x0)
     if x0.ndim == 0 or x0.shape[-1] != system.dim:
@@ -107,6 +110,25 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0) -> Front:
     x = x0.expand(*batch, system.dim)
     _check_step(ready, x)
     return Front(ready, x, lived=torch.zeros(batch, dtype=torch.int64, device=x.device))
+
+
+def in_one_width(front: Front) -> Front:
+    """The same front where widths do not change; else one of the padded system, see `Padded`."""
+    if len(set(widths(front.system))) == 1:
+        return front
+    padded = Padded(front.system)
+    return replace(front, system=padded, x=padded.pad(front.x))
+
+
+def _check_one_width(system: System) -> None:
+    each = widths(system)
+    change = next((n for n, width in enumerate(each) if width != each[0]), None)
+    if change is not None:
+        raise ShapeError(
+            f"this {type(system).__name__} changes its width, from {each[0]} numbers to {each[change]} at step {change - 1}: "
+            "there is no square Jacobian here.\n"
+            "Ask sx.finite_time_lyapunov or sx.gradient_propagation, or keep to blocks of one width."
+        )
 
 
 def _as_state(x0: Any) -> Tensor:
@@ -144,10 +166,12 @@ def _check_step(system: System, x: Tensor) -> None:
             "the step changes its argument in place: it wrote to its state, and the one before is lost.\n"
             "Return a new tensor: x * 2 instead of x.mul_(2), a module with inplace=False, or begin with x = x.clone()."
         )
-    if after.shape != x.shape:
+    wanted = system.width(1)
+    if after.shape != (*x.shape[:-1], wanted):
+        must = "it must return the shape it was given" if wanted == system.dim else f"it must give {wanted} numbers"
         raise ShapeError(
-            f"a step takes states of shape {tuple(x.shape)} to {tuple(after.shape)}: it must return the shape it was given.\n"
-            f"{type(system).__name__}.step must keep the batch axes and return {system.dim} numbers on the last."
+            f"a step takes states of shape {tuple(x.shape)} to {tuple(after.shape)}: {must}.\n"
+            f"{type(system).__name__}.step must keep the batch axes and return {wanted} numbers on the last."
         )
 
 
@@ -185,7 +209,7 @@ def check_steps(system: System, **counts: int) -> None:
     if system.horizon is not None and total > system.horizon:
         asked = " + ".join(f"{name} {count}" for name, count in counts.items())
         raise HorizonError(
-            f"{asked} = {total} steps were asked but this system can take {system.horizon}: its inputs end there.\n"
+            f"{asked} = {total} steps were asked but this system can take {system.horizon}: its inputs, or its depth, end there.\n"
             f"Ask for at most {system.horizon} steps, or drive it with an endless sx.Stream of its sequences."
         )
 

@@ -231,6 +231,10 @@ class Derived(System):
         """The inner system's."""
         return self.system.elapsed(x, n)
 
+    def width(self, n: int) -> int:
+        """The inner system's."""
+        return self.system.width(n)
+
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
         """The inner system's."""
         return self.system.residual(x, n)
@@ -277,6 +281,51 @@ class Frozen(Derived):
         return self.system.elapsed(x, self.n)
 
 
+class Padded(Derived):
+    """A system whose width changes, in states of one width: as many numbers as the widest has, with zeros behind those there are.
+
+    Its Jacobians have the inner system's singular values and more zeros.
+
+    Args:
+        system: a system with a horizon.
+    """
+
+    def __init__(self, system: System) -> None:
+        super().__init__(system, horizon=system.horizon)
+        self.dim = max(widths(system))
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's, padded."""
+        return self.pad(self.system.step(x[..., : self.system.width(n)], n))
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The inner system's, padded."""
+        width = self.system.width(n)
+        x, v = self.system.pushforward(x[..., :width], v[..., :width], n)
+        return self.pad(x), self.pad(v)
+
+    def width(self, n: int) -> int:
+        """The same at every step."""
+        return self.dim
+
+    def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """F(x, n) − x."""
+        return self.step(x, n) - x
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """The inner system's, padded."""
+        return self.pad(self.system.initial_state(batch, seed))
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Zeros behind the numbers on the last axis."""
+        return nn.functional.pad(x, (0, self.dim - x.shape[-1]))
+
+
+def widths(system: System) -> tuple[int, ...]:
+    """Numbers in the state before every step and after the last; of a system without horizon, its one width."""
+    return (system.dim,) if system.horizon is None else tuple(system.width(n) for n in range(system.horizon + 1))
+
+
 class Iterate(Derived):
     """The p-th iterate F^p of a system, as a system: one step is p steps.
 
@@ -302,6 +351,10 @@ class Iterate(Derived):
         for i in range(n * self.p, (n + 1) * self.p):
             x, v = self.system.pushforward(x, v, i)
         return x, v
+
+    def width(self, n: int) -> int:
+        """Numbers in the state before p · n steps."""
+        return self.system.width(n * self.p)
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
         """F^p(x) − x, which is zero on cycles of a period that divides p."""

@@ -13,6 +13,7 @@ from separatrix.analysis.layer_graph import Layer, LayeredNetwork, Traced
 from separatrix.analysis.singular import leading_singular_values
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import check_seed, check_whole, watched
+from separatrix.orthonormal import resolution
 from separatrix.result import Result, Status
 from separatrix.wording import counted, plain
 
@@ -335,7 +336,7 @@ class _Run:
                 tol=self.tol,
             )
             values, residual = found.values, found.residual
-        values = values.where(values > _rounding(self, index) * values[..., :1], 0.0)
+        values = values.where(values > resolution(image) * values[..., :1], 0.0)
         pad = (0, self.k - values.shape[-1])
         values, residual = (nn.functional.pad(part, pad, value=math.nan) for part in (values, residual))
         width = self.chosen[index].width ** 0.5
@@ -343,7 +344,6 @@ class _Run:
 
     def _gradient_norms(self, traced: Traced, items: slice) -> list[Tensor]:
         output, network = traced.output, self.network
-        assert output is not None
         first = range(network.items)[items].start
         moved = output[None] if network.axis is None else output.movedim(network.axis, 0)
         with torch.enable_grad():
@@ -351,10 +351,6 @@ class _Run:
             total = torch.stack(losses).sum()
         rows = [network._rows_of(gradient, len(traced.z)) for gradient in traced.gradients(total)]
         return [_norm(row) for row in rows]
-
-
-def _rounding(run: _Run, index: int) -> float:
-    return max(run.dim, run.chosen[index].width) * torch.finfo(run.network.source.dtype).eps
 
 
 class _Guard:
@@ -411,21 +407,45 @@ def _objective(targets: Any, loss: Loss | None, network: LayeredNetwork, seed: i
     """The loss of one item from what the user gave."""
     if targets is None and loss is None:
         return _Objective(_Component(seed), "the output's component along a random unit vector")
-    if targets is None:
-        assert loss is not None
+    if loss is not None and targets is None:
         return _Objective(lambda output, i: _number(loss(output[None])), f"the loss {_name(loss)}")
     values = torch.as_tensor(targets).to(network.source.device)
+    values = values[None] if network.axis is None else values
     if values.ndim == 0 or len(values) != network.items:
         raise ShapeError(
             f"targets of shape {tuple(values.shape)} are not one for each of the {counted(network.items, 'input')}.\n"
-            "Pass one target an input, along the first axis."
+            "Pass one target an input, along the first axis; with batch_axis=None, that of the one input."
         )
     values = values.to(network.source.dtype) if values.is_floating_point() else values
     if values.is_floating_point() and not torch.isfinite(values).all():
         raise InputError(f"targets have {int((~torch.isfinite(values)).sum())} numbers that are not finite.")
-    chosen = loss or (nn.functional.mse_loss if values.is_floating_point() else nn.functional.cross_entropy)
-    words = f"the loss {_name(loss)}" if loss else "the mean squared error" if values.is_floating_point() else "the cross-entropy"
-    return _Objective(lambda output, i: _number(chosen(output[None], values[i : i + 1])), words)
+    if loss is not None:
+        return _Objective(lambda output, i: _number(loss(output[None], values[i : i + 1])), f"the loss {_name(loss)}")
+    if values.is_floating_point():
+        return _Objective(lambda output, i: _mean_squared_error(output, values[i]), "the mean squared error")
+    return _Objective(lambda output, i: _cross_entropy(output, values[i].long()), "the cross-entropy")
+
+
+def _mean_squared_error(output: Tensor, values: Tensor) -> Tensor:
+    if output.shape != values.shape:
+        raise ShapeError(
+            f"an item's output has shape {tuple(output.shape)} but its target {tuple(values.shape)}.\n"
+            "Pass targets of the output's shape, whole numbers for classes, or a loss of your own."
+        )
+    return (output - values).square().mean()
+
+
+def _cross_entropy(output: Tensor, classes: Tensor) -> Tensor:
+    """Of one item: scores (classes), (positions, classes), or (classes, *positions) as PyTorch has it for images."""
+    if output.ndim == 2 and output.shape[:1] == classes.shape:
+        output = output.mT
+    if output.ndim == 0 or output.shape[1:] != classes.shape or not 0 <= int(classes.min()) <= int(classes.max()) < len(output):
+        raise ShapeError(
+            f"an item's output has shape {tuple(output.shape)} but its target {tuple(classes.shape)}, with classes up to "
+            f"{int(classes.max())}: they are no scores of classes.\n"
+            "Pass one class an item (or a position) from 0 on, floating-point targets for a squared error, or a loss of your own."
+        )
+    return nn.functional.cross_entropy(output[None], classes[None])
 
 
 class _Component:

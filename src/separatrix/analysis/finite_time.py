@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from separatrix.errors import InputError
-from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole
+from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, in_one_width
 from separatrix.orthonormal import lengths, orthonormalise, resolution
 from separatrix.result import Result, Status
 from separatrix.system import System
@@ -89,6 +89,7 @@ def finite_time_lyapunov(
     r"""Finite-time Lyapunov exponents of each initial state:  λ_i = (1/T) ln σ_i(J_T),  J_T = ∂x_{n+steps}/∂x_n.
 
     Ridges of the leading one separate states with different fates: basins of mixing in a flow, classes in a classifier.
+    A system whose width changes has a rectangular J_T, with as many singular values as its narrower side.
 
     Args:
         system: any System.
@@ -116,10 +117,11 @@ def finite_time_lyapunov(
         check_whole(name, value)
         if value < 1:
             raise InputError(f"{name} is {value}; it is at least 1.")
-    if k > system.dim:
-        raise InputError(f"k is {k} but this {type(system).__name__} has {system.dim} numbers: there are no more exponents.")
+    most = min(system.width(settle), system.width(settle + steps))
+    if k > most:
+        raise InputError(f"k is {k} but this {type(system).__name__} has {most} numbers: there are no more exponents.")
     check_seed(seed)
-    front = begin(system, x0, seed=seed).advance(settle)
+    front = in_one_width(begin(system, x0, seed=seed, one_width=False)).advance(settle)
     start, begun, first = front.x, front.time, front.n
     product = _Product.of(start, seed)
     while front.n < first + steps:
@@ -131,7 +133,7 @@ def finite_time_lyapunov(
     return FiniteTimeField(
         codes=torch.where(failed, Status.DIVERGED, Status.OK).to(torch.int8),
         exponents=exponents.where(~failed[..., None], torch.nan),
-        x0=start.clone(),
+        x0=start[..., : system.width(settle)].clone(),
         time=time,
         settings={"steps": steps, "k": k, "settle": settle, "every": every, "seed": seed},
     )

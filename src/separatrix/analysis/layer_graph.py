@@ -15,6 +15,7 @@ from separatrix.errors import InputError, ModelError, ShapeError, UnsupportedMod
 from separatrix.system import System
 from separatrix.tangent import climb, plain_kernels
 from separatrix.twin import twin
+from separatrix.wording import counted
 
 Call = tuple[str, int]  # a module's name and which of its calls, from 1 on
 AGREEMENT = 1e-4  # by which an item alone may differ from the same item in a batch, relative to its largest number: float32's sums
@@ -56,6 +57,7 @@ class _Made:
     call: Call
     kind: str
     value: Tensor | None
+    given: Tensor | None = None
     original: Tensor | None = None
     version: int = 0
     edge: GradientEdge | None = None
@@ -137,7 +139,10 @@ class LayeredNetwork:
             made, output = self.forward(z, items, calls, early=False)
             found = {one.call: one for one in made}
             values = [self._rows_of(found[call].value, len(z)) for call in calls]
-        return Traced(z, values, [found[call].edge for call in calls], floating(output))
+            result = floating(output)
+        if result is None:
+            raise InputError("the model returned a floating-point tensor in one forward pass, and none in another.")
+        return Traced(z, values, [found[call].edge for call in calls], result)
 
     def choose(self, layers: Sequence[str] | str | None) -> list[Layer]:
         """The layers of these names, each in all of its calls; by default all that are not another's unchanged output."""
@@ -161,7 +166,7 @@ class LayeredNetwork:
         base = name.rsplit(":", 1)[0]
         if base in self.names:
             reached = sum(layer.call[0] == base for layer in self.layers)
-            often = f"is called {reached} times" if reached else "is not reached"
+            often = f"is called {counted(reached, 'time')}" if reached else "is not reached"
             return f"the layer {name!r} {often} in the forward pass of these inputs.\nName one that they reach."
         known = [layer.name for layer in self.layers if not layer.trouble]
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.3) or known[:8]
@@ -181,15 +186,15 @@ class LayeredNetwork:
         return int(counts.pop())
 
     def _take(self, argument: Any, items: slice) -> Any:
-        if self.axis is None or not isinstance(argument, Tensor):
+        if not isinstance(argument, Tensor):
             return argument
-        return argument.movedim(self.axis, 0)[items].movedim(0, self.axis)
+        return argument.clone() if self.axis is None else argument.movedim(self.axis, 0)[items].movedim(0, self.axis).clone()
 
     def _shaped(self, z: Tensor) -> Tensor:
-        """Rows as the model takes them."""
+        """Rows as the model takes them; a copy, since the model may write to its input."""
         if self.axis is None:
-            return z.reshape(self.shape)
-        return z.reshape(len(z), *self.shape).movedim(0, self.axis)
+            return z.reshape(self.shape).clone()
+        return z.reshape(len(z), *self.shape).movedim(0, self.axis).clone()
 
     def _rows_of(self, value: Tensor | None, items: int) -> Tensor:
         if value is None:
@@ -206,14 +211,19 @@ class LayeredNetwork:
         places = [i for i, a in enumerate(self.arguments) if isinstance(a, Tensor) and a.is_floating_point()]
         if places:
             return places[0], None
-        made = self._plain_pass(slice(0, 1))
-        for one in made:
-            if one.value is not None and one.call[0]:
-                return -1, one.call
+        made = [one for one in self._plain_pass(slice(0, self.items)) if one.value is not None and one.call[0]]
+        found = next((one for one in made if self._looks_up(one)), None) or next(iter(made), None)
+        if found:
+            return -1, found.call
         raise InputError(
             "the inputs are whole numbers and no layer turns them into floating-point ones: there is no derivative to take.\n"
             "Pass floating-point inputs, or name with origin= the layer at whose output the profile begins."
         )
+
+    def _looks_up(self, made: _Made) -> bool:
+        """Whether a layer was given one of the model's own arguments."""
+        given = made.given
+        return given is not None and any(isinstance(a, Tensor) and torch.equal(a, given) for a in self.arguments)
 
     def _source(self) -> tuple[Tensor, torch.Size]:
         """The sources as rows, (items, dim), and the shape of one item."""
@@ -289,6 +299,9 @@ class LayeredNetwork:
     def _with_layouts_checked(self, layers: list[Layer], first: list[_Made]) -> list[Layer]:
         """Items must be independent of each other and lie in order: each alone gives what it gives beside another."""
         if self.axis is None or self.items == 1:
+            again, _, _ = self._first_pass(slice(0, 1))
+            if not all(torch.equal(a.value, b.value) for a, b in zip(first, again, strict=True) if a.value is not None):
+                raise InputError("two forward passes of the same input differ: the model draws at random, even in evaluation mode.")
             return layers
         last, _, _ = self._first_pass(slice(self.items - 1, self.items))
         step = self.items - 1
@@ -330,7 +343,7 @@ class Traced:
     z: Tensor
     values: list[Tensor]
     edges: list[GradientEdge | None]
-    output: Tensor | None
+    output: Tensor
 
     def pull(self, layer: int, w: Tensor) -> Tensor:
         """Cotangents carried back to the source: (items, k, width) → (items, k, dim)."""
@@ -370,13 +383,13 @@ class _Watch:
     def hook(self, name: str) -> Callable[..., Any]:
         """The hook of one module."""
 
-        def write_down(_: nn.Module, __: Any, returned: Any) -> Any:
+        def write_down(_: nn.Module, given: Any, returned: Any) -> Any:
             self.calls[name] += 1
             call = (name, self.calls[name])
             if call in self.injected:
                 return self.injected[call].clone()
             if self.wanted is None or call in self.wanted:
-                self.made.append(_keep(call, self.kinds[name], returned))
+                self.made.append(_keep(call, self.kinds[name], given, returned))
                 if self.early and len(self.made) == self.missing:
                     raise _ReachedError
             return None
@@ -394,13 +407,14 @@ def _watch(root: nn.Module) -> _Watch:
     return watch
 
 
-def _keep(call: Call, kind: str, returned: Any) -> _Made:
+def _keep(call: Call, kind: str, given: Any, returned: Any) -> _Made:
     value = floating(returned)
     if value is None:
         return _Made(call, kind, None)
     edge = get_gradient_edge(value) if value.requires_grad else None
     version = 0 if value.is_inference() else value._version
-    return _Made(call, kind, value.clone(), value, version, edge)
+    tokens = given[0] if given and isinstance(given[0], Tensor) and not given[0].is_floating_point() else None
+    return _Made(call, kind, value.clone(), tokens, value, version, edge)
 
 
 def floating(value: Any) -> Tensor | None:
@@ -457,7 +471,7 @@ def _arguments(inputs: Any, dtype: torch.dtype, device: torch.device) -> list[An
             raise InputError("inputs are complex numbers; profiles are of real ones.\nPass their real and imaginary parts.")
         if not torch.isfinite(tensor).all():
             raise InputError(
-                f"inputs have {int((~torch.isfinite(tensor)).sum())} numbers that are not finite, of {tensor.numel()}."
+                f"inputs have numbers that are not finite: {int((~torch.isfinite(tensor)).sum())} of {tensor.numel()}."
             )
     return [
         a if not isinstance(a, Tensor) else a.detach().to(device=device, dtype=dtype if a.is_floating_point() else None)

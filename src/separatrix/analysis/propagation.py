@@ -45,7 +45,8 @@ class Propagation(Result):
 def gradient_propagation(
     system: System, x0: Tensor | None = None, *, lags: tuple[int, ...] | None = None, settle: int = 0, seed: int = 0
 ) -> Propagation:
-    r"""The Jacobian products  J = ∂x_{n+l}/∂x_n  along an orbit: ln σ₁(J) and ln(‖J‖_F/√dim).
+    r"""The Jacobian products  J = ∂x_{n+l}/∂x_n  along an orbit: ln σ₁(J) and ln(‖J‖_F/√dim), `dim` being the width after
+    the lag.
 
     A gradient sent back over l steps is multiplied by Jᵀ, which has the same singular values.
 
@@ -66,8 +67,8 @@ def gradient_propagation(
     if not lags or lags[0] < 0 or any(b <= a for a, b in pairwise(lags)):
         raise InputError(f"lags are increasing numbers of steps from 0 on, not {lags}.")
     check_steps(system, settle=settle, lag=lags[-1])
-    front = begin(system, x0, seed=seed).advance(settle)
-    identity = torch.eye(system.dim, dtype=front.x.dtype, device=front.x.device)
+    front = begin(system, x0, seed=seed, one_width=False).advance(settle)
+    identity = torch.eye(front.x.shape[-1], dtype=front.x.dtype, device=front.x.device)
     front = front.with_tangents(identity.expand(*front.x.shape[:-1], -1, -1))
     scale = torch.zeros(front.x.shape[:-1], dtype=front.x.dtype, device=front.x.device)
     norms, gains, times = [], [], []
@@ -75,9 +76,9 @@ def gradient_propagation(
     for lag in lags:
         while front.n < start + lag:
             front, scale = _rescaled(front.advance(1), scale)
-        size = torch.linalg.matrix_norm(front.v)
+        size, width = torch.linalg.matrix_norm(front.v), front.x.shape[-1]
         norms.append(scale + _spectral_norm(front.v).log())
-        gains.append(scale + (size / system.dim**0.5).log())
+        gains.append(scale + (size / width**0.5).log())
         times.append(torch.as_tensor(front.time - begun, dtype=torch.float64).mean())
     failed = front.failed_at >= 0
     return Propagation(

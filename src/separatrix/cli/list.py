@@ -7,13 +7,14 @@ from rich.table import Table
 
 
 def list_() -> None:
-    """List the built-in systems, analyses, sweeps and demos."""
-    from separatrix import ANALYSES, SWEEPS, SYSTEMS
+    """List the built-in systems, analyses, sweeps, profiles and demos."""
+    from separatrix import ANALYSES, PROFILES, SWEEPS, SYSTEMS
     from separatrix.demos import DEMOS
 
     console = Console()
     demos = {f"demo:{name}": demo for name, demo in DEMOS.items()}
-    for title, entries in (("systems", SYSTEMS), ("analyses", ANALYSES), ("sweeps", SWEEPS), ("demos", demos)):
+    tables = {"systems": SYSTEMS, "analyses": ANALYSES, "sweeps": SWEEPS, "profiles": PROFILES, "demos": demos}
+    for title, entries in tables.items():
         table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold")
         table.add_column()

@@ -9,6 +9,7 @@ from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import BAR, FAINT, INK, NOTE, QUIET, SERIES, canvas, nothing_to_show, series, styled
 from separatrix.wording import counted
 
+MOST_MARKS = 16  # on one of several curves
 MOST_NAMES = 36  # layers named below the axis; beyond, every second one, and so on
 
 
@@ -65,12 +66,13 @@ def draw_gains(axes: Axes, profiles: dict[str, DepthProfile], *, gradient: bool 
         depth = np.linspace(0, 1, len(whole)) if len(whole) > 1 else np.ones(len(whole))
         look = series(number)
         axes.fill_between(depth, np.nanmin(values, 1), np.nanmax(values, 1), color=look.color, alpha=0.18, linewidth=0)
-        axes.plot(depth, np.nanmedian(values, 1), linestyle=look.line, markersize=3.5, label=name, **look.marks)
+        sparse = {"markersize": 3.5, "markevery": -(-len(whole) // MOST_MARKS)}
+        axes.plot(depth, np.nanmedian(values, 1), linestyle=look.line, label=name, **sparse, **look.marks)
     axes.set_yscale("log")
     if not gradient:
         axes.axhspan(1 / FACTOR, FACTOR, color=QUIET, alpha=0.1, linewidth=0, gid="moderate")
         axes.axhline(1, color=INK, linewidth=1, gid="one")
-    axes.set_xlabel("depth (first to last layer with the whole signal)")
+    axes.set_xlabel("relative depth (0: first layer, 1: last)")
     axes.set_ylabel("gradient norm ‖∂loss/∂y‖" if gradient else "gain ‖J‖/√d (factor)")
     axes.legend()
 
@@ -99,7 +101,8 @@ def _name_layers(axes: Axes, profile: DepthProfile) -> None:
     every = -(-len(profile.layers) // MOST_NAMES)
     place = np.arange(0, len(profile.layers), every)
     axes.set_xticks(place, [_short(profile.layers[i]) for i in place], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
-    axes.set_xlabel("layer, in the order of the forward pass (full: carries the whole signal)")
+    all_whole = bool(profile.cut.all())
+    axes.set_xlabel("layer, in the order of the forward pass" if all_whole else "layer (full marks: the whole signal passes)")
 
 
 def _short(name: str) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from separatrix.system import System
 from separatrix.systems import classic
 from separatrix.systems.drives import Stream
+from separatrix.systems.layers import Layers
 from separatrix.systems.recurrent import Recurrent
 
 
@@ -25,6 +26,25 @@ def noisy_gru() -> Recurrent:
 def noisy_lstm() -> Recurrent:
     """A long short-term memory of 6 units, projected to 4, driven by 64 steps of noise."""
     return Recurrent(_seeded(nn.LSTM, hidden_size=6, proj_size=4, gain=2.0), _noise(64, 3))
+
+
+def residual_layers() -> Layers:
+    """Sixty-four residual layers of 8 units, x ← x + ¼ tanh(W x + b), each with weights of its own: depth is time."""
+    generator = torch.Generator().manual_seed(0)
+    return Layers([_ResidualLayer(generator) for _ in range(64)], 8)
+
+
+class _ResidualLayer(nn.Module):
+    """x + ¼ tanh(W x + b), with normal weights of variance 1/8."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.randn(8, 8, dtype=torch.float64, generator=generator) / 8**0.5)
+        self.register_buffer("bias", torch.randn(8, dtype=torch.float64, generator=generator) / 8**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output."""
+        return x + 0.25 * torch.tanh(x @ self.weight.mT + self.bias)
 
 
 def _seeded(kind: type[nn.Module], *, hidden_size: int = 8, gain: float = 1.0, **options: int) -> nn.Module:
@@ -62,4 +82,5 @@ SYSTEMS: dict[str, Callable[[], System]] = {
     "rnn": noisy_rnn,
     "gru": noisy_gru,
     "lstm": noisy_lstm,
+    "layers": residual_layers,
 }

@@ -1,0 +1,144 @@
+"""Depth is time: a stack of layers as a system, step n being block n."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
+from separatrix.system import System
+from separatrix.twin import twin
+
+Block = Callable[[Tensor], Tensor]
+
+
+class Layers(System):
+    r"""A stack of blocks in which depth is time:  x_{n+1} = block_n(x_n).
+
+    A state is what the first block takes, flattened: `pack` and `unpack` go between the two. Widths may change from block to
+    block; pushforwards are then rectangular, which `finite_time_lyapunov` and `gradient_propagation` take, while other analyses
+    ask for one width. A network whose graph is no stack is measured by `depth_profile`.
+
+    Args:
+        blocks: an `nn.Sequential` or `nn.ModuleList`, or a list of modules and functions, each from a batch (items, *shape) to a
+            batch. Modules are used through twins, in evaluation mode, so that gradients still reach the user's parameters.
+        shape: of one state before the first block, such as (3, 32, 32). Default: what the first block's first linear or
+            normalising layer takes.
+        loops: how often the stack is run through with the same weights: a looped network. None for endlessly, which leaves the
+            system without a horizon.
+
+    Raises:
+        ShapeError: a block cannot take what the one before it gives; a looped stack does not give the shape that it takes.
+        InputError: there is no block, or no way to tell the shape.
+    """
+
+    def __init__(self, blocks: Iterable[Block], shape: int | tuple[int, ...] | None = None, *, loops: int | None = 1) -> None:
+        alone = isinstance(blocks, nn.Module) and not isinstance(blocks, nn.Sequential | nn.ModuleList)
+        given = [blocks] if alone else list(blocks)
+        _check_blocks(given, loops)
+        shape = _shape_of_first(given[0]) if shape is None else _as_shape(shape)
+        super().__init__(torch.Size(shape).numel(), horizon=None if loops is None else loops * len(given))
+        self.blocks = nn.ModuleList(twin(block) if isinstance(block, nn.Module) else _Function(block) for block in given)
+        self.shapes = self._shapes_from(shape)
+        last = tuple(self.shapes[-1])
+        if loops != 1 and last != tuple(shape):
+            raise ShapeError(
+                f"the stack takes states of shape {tuple(shape)} and gives {last}: it cannot be run through again.\n"
+                "Loop blocks that keep the shape, or pass loops=1."
+            )
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """Block n's output, flattened, shape (*batch, width(n)) → (*batch, width(n + 1))."""
+        if self.horizon is not None and not 0 <= n < self.horizon:
+            raise HorizonError(f"step {n} was asked of {self.horizon} blocks, which are steps 0 … {self.horizon - 1}.")
+        i = n % len(self.blocks)
+        value = self.blocks[i](x.reshape(-1, *self.shapes[i]))
+        return value.reshape(*x.shape[:-1], -1)
+
+    def width(self, n: int) -> int:
+        """Numbers in the state before block n."""
+        return torch.Size(self.shapes[n % len(self.blocks) if n != len(self.blocks) else -1]).numel()
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """Standard normal numbers, shape (*batch, dim); of a network that takes data, pass `pack(data)` instead."""
+        return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+    def pack(self, state: Any, n: int = 0) -> Tensor:
+        """The state vector of what block n takes, (*batch, *shape) → (*batch, width(n))."""
+        state, shape = torch.as_tensor(state), self._shape_before(n)
+        batch = state.shape[: state.ndim - len(shape)]
+        if state.shape[len(batch) :] != shape:
+            raise ShapeError(f"a state before block {n} has shape {tuple(shape)}, not {tuple(state.shape)} at its end.")
+        return state.reshape(*batch, -1)
+
+    def unpack(self, x: Tensor, n: int = 0) -> Tensor:
+        """What block n takes, of a state vector, (*batch, width(n)) → (*batch, *shape)."""
+        return x.reshape(*x.shape[:-1], *self._shape_before(n))
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        widths = " → ".join(str(self.width(n)) for n in range(len(self.shapes)))
+        return f"widths={widths}" if len(set(self.shapes)) > 1 else f"dim={self.dim}, blocks={len(self.blocks)}"
+
+    def _shape_before(self, n: int) -> torch.Size:
+        return self.shapes[n % len(self.blocks) if n != len(self.blocks) else -1]
+
+    @torch.no_grad()
+    def _shapes_from(self, shape: tuple[int, ...]) -> tuple[torch.Size, ...]:
+        """Of the states before and after each block, by running two states of ones through it."""
+        x, shapes = torch.ones(2, *shape, dtype=torch.float64), [torch.Size(shape)]
+        for i, block in enumerate(twin(self.blocks, dtype=torch.float64)):
+            try:
+                x = block(x)
+            except Exception as error:  # the user's code: whatever it raises is the message
+                told = (str(error).strip().splitlines() or ["no message"])[0]
+                raise ShapeError(
+                    f"block {i} failed on a batch of states of shape {tuple(shapes[-1])}: {type(error).__name__}: {told}\n"
+                    "Each block takes what the one before it gives; say with shape= what the first one takes."
+                ) from error
+            if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != 2 or not x.is_floating_point():
+                what = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+                raise ShapeError(f"block {i} gave {what} for a batch of 2 states; it must give a floating-point batch of 2.")
+            shapes.append(x.shape[1:])
+        return tuple(shapes)
+
+
+class _Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Block) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function's value."""
+        return self.function(x)
+
+
+def _check_blocks(blocks: list[Any], loops: int | None) -> None:
+    if not blocks:
+        raise InputError("there is no block: a stack has at least one.")
+    for i, block in enumerate(blocks):
+        if not callable(block) or isinstance(block, type):
+            raise UnsupportedModuleError(f"block {i} is {block!r}, which cannot be called.\nPass modules or functions.")
+    if loops is not None and (not isinstance(loops, int) or loops < 1):
+        raise InputError(f"loops is {loops!r}; it is a whole number from 1 on, or None for no end.")
+
+
+def _as_shape(shape: Any) -> tuple[int, ...]:
+    sizes = (shape,) if isinstance(shape, int) else shape
+    if not isinstance(sizes, tuple | list) or not all(isinstance(size, int) for size in sizes):
+        raise InputError(f"shape is {shape!r}; it is a number of units, or a tuple such as (3, 32, 32).")
+    return tuple(sizes)
+
+
+def _shape_of_first(block: Any) -> tuple[int, ...]:
+    for part in block.modules() if isinstance(block, nn.Module) else ():
+        if isinstance(part, nn.Linear):
+            return (part.in_features,)
+        if isinstance(part, nn.LayerNorm) and len(part.normalized_shape) == 1:
+            return tuple(part.normalized_shape)
+        if any(True for _ in part.parameters(recurse=False)):
+            break
+    raise InputError("the first block does not say what shape it takes.\nPass it: sx.Layers(blocks, shape=(3, 32, 32)).")
