@@ -41,6 +41,11 @@ class Subject:
         states = self.states.reshape(-1, self.system.dim)
         return states[states.isfinite().all(-1)]
 
+    def some(self, count: int) -> Tensor:
+        """So many of them, drawn at random; fewer where there are no more."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return self.visited[torch.randperm(len(self.visited), generator=generator)[:count]]
+
 
 @dataclass(frozen=True)
 class Question:
@@ -97,22 +102,21 @@ def _in_a_line(error: Exception) -> str:
     return first if isinstance(error, SeparatrixError) else f"{type(error).__name__}: {first}"
 
 
-@torch.no_grad()
 def _rest_points(subject: Subject) -> Result:
-    """From states that the run visits, from where they fall, and from their surroundings."""
+    return fixed_points(subject.system, _guesses(subject), seed=subject.seed)
+
+
+@torch.no_grad()
+def _guesses(subject: Subject) -> Tensor:
+    """States that the run visits, where they fall, and their surroundings."""
     count = min(max(GUESSED // subject.system.dim**2, 16), 256)
-    chosen = subject.visited[torch.randperm(len(subject.visited), generator=_draws(subject))[: count // 4]]
-    fallen = trajectory(subject.system, chosen, RELAXED, every=RELAXED)[-1]
-    scattered = default_guesses(subject.system, count - 2 * len(chosen), subject.seed)
-    return fixed_points(subject.system, torch.cat([chosen, fallen, scattered]), seed=subject.seed)
+    visited = subject.some(count // 4)
+    fallen = trajectory(subject.system, visited, RELAXED, every=RELAXED)[-1]
+    return torch.cat([visited, fallen, default_guesses(subject.system, count - 2 * len(visited), subject.seed)])
 
 
 def _covariant_vectors(subject: Subject) -> Result:
     return covariant_lyapunov_vectors(subject.system, seed=subject.seed, progress=subject.progress)
-
-
-def _draws(subject: Subject) -> torch.Generator:
-    return torch.Generator().manual_seed(subject.seed)
 
 
 QUESTIONS: dict[str, Question] = {
