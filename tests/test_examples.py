@@ -146,3 +146,29 @@ def test_the_classifiers_ridge_runs_along_the_border_of_its_classes(found):
     assert fields["accuracy"] > 0.98
     assert (on_it > leading.quantile(0.8)).double().mean() > 0.9
     assert fields["gyre"].exponents.min() > -1e-6
+
+
+def test_the_separatrices_of_the_two_bits_meet_at_the_state_that_knows_neither(found):
+    """4 memories, 4 saddles and one unstable point of Brouwer's degree 1; each stable branch comes out of that point, or of ±1."""
+    portraits = found("phase_portraits")[0]
+    memory = portraits["memory"]
+    kinds = [" ".join(kind.split()[:2]) for kind in memory.rest.kind]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"stable node": 4, "saddle with": 4, "unstable node": 1}
+    middle = memory.rest_places[kinds.index("unstable node")]
+    nearest = [(branch - middle).norm(dim=-1).nan_to_num(9.0).min() for branch in memory.stable]
+    assert sum(float(distance) < 0.01 for distance in nearest) == 4
+
+
+def test_the_neurons_nullclines_are_its_cubic_and_its_line(found):
+    portraits = found("phase_portraits")[0]
+    for line, wanted in ((portraits["spikes"].nullcline_1, lambda v: v - v**3 / 3 + 0.5), (portraits["spikes"].nullcline_2, None)):
+        v, w = line[line.isfinite().all(-1)].unbind(-1)
+        expected = (v + 0.7) / 0.8 if wanted is None else wanted(v)
+        torch.testing.assert_close(w, expected, rtol=0, atol=1e-12)
+
+
+def test_the_residual_network_keeps_its_sheet_and_the_plain_one_crushes_it(found):
+    flows = found("flow_maps")[0]
+    plain, residual = (flows[name].area.flatten(1).median(1).values for name in ("plain", "residual"))
+    assert plain[-2] < 1e-3 and residual[-2] > 1
+    assert not flows["residual"].flipped[:-1].any()  # what each layer folds in eight numbers is not seen in the picture

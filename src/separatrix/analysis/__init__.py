@@ -6,8 +6,10 @@ from separatrix.analysis.depth import DepthProfile, depth_profile
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.finite_time import FiniteTimeField, finite_time_lyapunov, grid
 from separatrix.analysis.fixed_points import FixedPoints, fixed_points
+from separatrix.analysis.flow_map import FlowMap, flow_map
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
+from separatrix.analysis.phase_portrait import PhasePortrait, phase_portrait
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 
 ANALYSES = {
@@ -16,6 +18,8 @@ ANALYSES = {
     "divergence_rate": divergence_rate,
     "gradient_propagation": gradient_propagation,
     "fixed_points": fixed_points,
+    "phase_portrait": phase_portrait,
+    "flow_map": flow_map,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -41,8 +45,10 @@ __all__ = [
     "DivergenceRate",
     "FiniteTimeField",
     "FixedPoints",
+    "FlowMap",
     "LyapunovSpectrum",
     "OrbitDiagram",
+    "PhasePortrait",
     "PooledSpectrum",
     "Propagation",
     "continuation",
@@ -51,8 +57,10 @@ __all__ = [
     "divergence_rate",
     "finite_time_lyapunov",
     "fixed_points",
+    "flow_map",
     "gradient_propagation",
     "grid",
     "lyapunov_spectrum",
     "orbit_diagram",
+    "phase_portrait",
 ]

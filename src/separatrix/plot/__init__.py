@@ -11,8 +11,10 @@ from separatrix.analysis.depth import DepthProfile
 from separatrix.analysis.divergence import DivergenceRate
 from separatrix.analysis.finite_time import FiniteTimeField
 from separatrix.analysis.fixed_points import FixedPoints
+from separatrix.analysis.flow_map import FlowMap
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram
+from separatrix.analysis.phase_portrait import PhasePortrait
 from separatrix.analysis.propagation import Propagation
 from separatrix.analyze.depth import DepthPortrait
 from separatrix.analyze.portrait import RecurrentPortrait
@@ -27,6 +29,8 @@ from separatrix.plot.depth_portrait import compare_depths, depth_portrait_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
+from separatrix.plot.flow_map import flow_map_figure
+from separatrix.plot.phase_portrait import phase_portrait_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.propagation import propagation_figure
@@ -42,8 +46,10 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     DivergenceRate: divergence_figure,
     FixedPoints: fixed_points_figure,
     FiniteTimeField: finite_time_field_figure,
+    FlowMap: flow_map_figure,
     LyapunovSpectrum: spectrum_figure,
     OrbitDiagram: orbit_diagram_figure,
+    PhasePortrait: phase_portrait_figure,
     PooledSpectrum: pooled_figure,
     Propagation: propagation_figure,
     RecurrentPortrait: portrait_figure,
@@ -81,8 +87,10 @@ __all__ = [
     "finite_time_field_figure",
     "finite_time_figure",
     "fixed_points_figure",
+    "flow_map_figure",
     "orbit_diagram_figure",
     "panel_figures",
+    "phase_portrait_figure",
     "plane_figure",
     "pooled_figure",
     "portrait_figure",
