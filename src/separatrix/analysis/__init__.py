@@ -1,6 +1,8 @@
 """Questions asked of any system: functions from a System to a Result."""
 
+from separatrix.analysis.along import Along, along
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
+from separatrix.analysis.correlation_dimension import CorrelationDimension, correlation_dimension, correlation_dimension_of
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.depth import DepthProfile, depth_profile
 from separatrix.analysis.divergence import DivergenceRate, divergence_rate
@@ -10,7 +12,9 @@ from separatrix.analysis.flow_map import FlowMap, flow_map
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.phase_portrait import PhasePortrait, phase_portrait
+from separatrix.analysis.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
+from separatrix.analysis.tracks import Event, Tracks
 
 ANALYSES = {
     "lyapunov_spectrum": lyapunov_spectrum,
@@ -20,6 +24,8 @@ ANALYSES = {
     "fixed_points": fixed_points,
     "phase_portrait": phase_portrait,
     "flow_map": flow_map,
+    "correlation_dimension": correlation_dimension,
+    "power_spectrum": power_spectrum,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -38,11 +44,14 @@ __all__ = [
     "ANALYSES",
     "PROFILES",
     "SWEEPS",
+    "Along",
     "Bifurcation",
     "Branch",
+    "CorrelationDimension",
     "CovariantVectors",
     "DepthProfile",
     "DivergenceRate",
+    "Event",
     "FiniteTimeField",
     "FixedPoints",
     "FlowMap",
@@ -50,8 +59,13 @@ __all__ = [
     "OrbitDiagram",
     "PhasePortrait",
     "PooledSpectrum",
+    "PowerSpectrum",
     "Propagation",
+    "Tracks",
+    "along",
     "continuation",
+    "correlation_dimension",
+    "correlation_dimension_of",
     "covariant_lyapunov_vectors",
     "depth_profile",
     "divergence_rate",
@@ -63,4 +77,5 @@ __all__ = [
     "lyapunov_spectrum",
     "orbit_diagram",
     "phase_portrait",
+    "power_spectrum",
 ]

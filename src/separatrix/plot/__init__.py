@@ -5,7 +5,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from separatrix.analysis.along import Along
 from separatrix.analysis.continuation import Branch
+from separatrix.analysis.correlation_dimension import CorrelationDimension
 from separatrix.analysis.covariant import CovariantVectors
 from separatrix.analysis.depth import DepthProfile
 from separatrix.analysis.divergence import DivergenceRate
@@ -18,11 +20,17 @@ from separatrix.analysis.phase_portrait import PhasePortrait
 from separatrix.analysis.propagation import Propagation
 from separatrix.analyze.depth import DepthPortrait
 from separatrix.analyze.portrait import RecurrentPortrait
+from separatrix.analysis.power_spectrum import PowerSpectrum
+from separatrix.analysis.propagation import Propagation
+from separatrix.analysis.tracks import Tracks
+from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
+from separatrix.plot.along import along_figure, tracks_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
+from separatrix.plot.correlation_dimension import correlation_figure
 from separatrix.plot.covariant import covariant_figure
 from separatrix.plot.depth import depth_figure
 from separatrix.plot.depth_portrait import compare_depths, depth_portrait_figure
@@ -33,12 +41,15 @@ from separatrix.plot.flow_map import flow_map_figure
 from separatrix.plot.phase_portrait import phase_portrait_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
+from separatrix.plot.power_spectrum import power_spectrum_figure
 from separatrix.plot.propagation import propagation_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
 from separatrix.plot.vector import svg
 from separatrix.result import Result
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
+    Along: along_figure,
+    CorrelationDimension: correlation_figure,
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
     DepthPortrait: depth_portrait_figure,
@@ -53,6 +64,10 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     PooledSpectrum: pooled_figure,
     Propagation: propagation_figure,
     RecurrentPortrait: portrait_figure,
+    Portrait: portrait_figure,
+    PowerSpectrum: power_spectrum_figure,
+    Propagation: propagation_figure,
+    Tracks: tracks_figure,
 }
 
 
@@ -73,12 +88,14 @@ def figure(result: Result) -> Figure:
 
 __all__ = [
     "PLOTS",
+    "along_figure",
     "border_figure",
     "branch_figure",
     "check_figure",
     "compare_depths",
     "compare_spectra",
     "convergence_figure",
+    "correlation_figure",
     "covariant_figure",
     "depth_figure",
     "depth_portrait_figure",
@@ -94,7 +111,9 @@ __all__ = [
     "plane_figure",
     "pooled_figure",
     "portrait_figure",
+    "power_spectrum_figure",
     "propagation_figure",
     "spectrum_figure",
     "svg",
+    "tracks_figure",
 ]

@@ -1,0 +1,74 @@
+"""The correlation dimension: the share of near pairs over their distance, and its local slopes with the range that was fitted."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from separatrix.analysis.correlation_dimension import CorrelationDimension
+from separatrix.plot.runs import alive, of_runs
+from separatrix.plot.style import BAR, INK, MOST_LINES, NOTE, canvas, nothing_to_show, series, styled
+
+FEW = 5  # runs, up to which each has a look of its own
+
+
+def draw_correlation(axes: Axes, found: CorrelationDimension) -> None:
+    """C(r) of each run in logarithms, and the straight line that was fitted."""
+    radii, shares = of_runs(found, found.radii, 1)[:, :MOST_LINES], of_runs(found, found.correlation, 1)[:, :MOST_LINES]
+    if not np.isfinite(radii).any():
+        nothing_to_show(axes, "every run diverged or is at rest")
+        return
+    for i in range(radii.shape[1]):
+        some = shares[:, i] > 0
+        look = series(i if radii.shape[1] <= FEW else 0)
+        axes.plot(radii[some, i], shares[some, i], color=look.color, linestyle=look.line, gid="correlation")
+    axes.set(xscale="log", yscale="log", xlabel="distance r (the state's unit)", ylabel="share of pairs nearer than r, C(r)")
+    if radii.shape[1] == 1 and np.isfinite(dimension := float(of_runs(found, found.dimension)[0])):
+        low, high = of_runs(found, found.range)[0]
+        inside = (radii[:, 0] >= low * 0.999) & (radii[:, 0] <= high * 1.001)
+        x, y = np.log(radii[inside, 0]), np.log(shares[inside, 0])
+        line = np.exp(y.mean() + dimension * (x - x.mean()))
+        axes.plot(np.exp(x), 2.5 * line, color=INK, linewidth=1, gid="fit")
+        middle = len(x) // 2
+        axes.annotate(
+            f"slope {dimension:.3g}", (np.exp(x[middle]), 2.5 * line[middle]), (-4, 4), textcoords="offset points", ha="right"
+        )
+
+
+def draw_slopes(axes: Axes, found: CorrelationDimension) -> None:
+    """The local slopes of each run with bands of ±2 standard errors, and of a single run the fitted range and its dimension."""
+    radii, slopes, errors = (of_runs(found, value, 1)[:, :MOST_LINES] for value in (found.radii, found.slopes, found.slope_errors))
+    if not np.isfinite(slopes).any():
+        nothing_to_show(axes, "too few pairs for a slope")
+        return
+    one = radii.shape[1] == 1
+    for i in range(radii.shape[1]):
+        some = np.isfinite(slopes[:, i])
+        x, y, error = radii[some, i], slopes[some, i], BAR * errors[some, i]
+        look = series(i if radii.shape[1] <= FEW else 0)
+        if radii.shape[1] <= FEW:
+            axes.fill_between(x, y - error, y + error, color=look.color, alpha=0.2, linewidth=0, gid="band")
+        axes.plot(x, y, color=look.color, linestyle=look.line, gid="slopes")
+    axes.set(xscale="log", xlabel="distance r (the state's unit)", ylabel="local slope of ln C (over 2 octaves)")
+    top = np.nanquantile(slopes, 0.98)
+    axes.set_ylim(min(0.0, np.nanmin(slopes)), 1.35 * top if top > 0 else 1)
+    if one and np.isfinite(dimension := float(of_runs(found, found.dimension)[0])):
+        low, high = of_runs(found, found.range)[0]
+        if np.isfinite(low):
+            axes.axvspan(low, high, color=INK, alpha=0.08, linewidth=0, gid="range")
+            axes.text(np.sqrt(low * high), axes.get_ylim()[1], "fitted range", ha="center", va="top", **NOTE)
+        axes.axhline(dimension, color=INK, linewidth=1, linestyle=(0, (5, 3)), gid="dimension")
+
+
+@styled
+def correlation_figure(found: CorrelationDimension, *, title: str = "") -> Figure:
+    """C(r) and its local slopes."""
+    figure, ((left, right),) = canvas(1, 2, width=4.4)
+    if not alive(found).any():
+        for axes in (left, right):
+            nothing_to_show(axes, "all runs diverged")
+    else:
+        draw_correlation(left, found)
+        draw_slopes(right, found)
+    left.set_title(title)
+    figure.set_label(found.summary())
+    return figure
