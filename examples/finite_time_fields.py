@@ -1,4 +1,4 @@
-"""Finite-time exponents as fields: what a double gyre keeps apart, and where a classifier draws its border.
+"""Finite-time exponents as fields: what a double gyre and a forced spring keep apart, and where a classifier draws its border.
 
 Run it:  python examples/finite_time_fields.py [--quick] [--out DIR]
 """
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Measure, draw and save `finite_time_fields.png`; the two fields, the classifier's margin and its accuracy."""
+    """Measure, draw and save `finite_time_fields.png`; the three fields, the classifier's margin and its accuracy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="coarse grids, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
@@ -54,6 +54,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     gyre = sx.finite_time_lyapunov(sx.classic.double_gyre(), sx.grid((0.02, 0.02), (1.98, 0.98), (60 * fine, 30 * fine)), steps=150)
     print(gyre)
+    spring = sx.finite_time_lyapunov(sx.classic.duffing(), sx.grid((-2, -2), (2, 2), (40 * fine, 40 * fine)), steps=524, every=4)
+    print(spring)  # two periods of the force
 
     points, classes = two_moons()
     model = trained(points, classes)
@@ -65,8 +67,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         margin = model(plane)
         accuracy = float(((model(inputs(points)) > 0) == (classes > 0)).double().mean())
     print(f"the classifier is right on {accuracy:.1%} of its two moons")
-    figure(gyre, field, margin, points, classes).savefig(asked.out / "finite_time_fields.png", dpi=120)
-    return {"gyre": gyre, "field": field, "margin": margin, "accuracy": accuracy}
+    figure(gyre, spring, field, margin, points, classes).savefig(asked.out / "finite_time_fields.png", dpi=120)
+    return {"gyre": gyre, "spring": spring, "field": field, "margin": margin, "accuracy": accuracy}
 
 
 def two_moons(count: int = 400) -> tuple[Tensor, Tensor]:
@@ -98,12 +100,22 @@ def trained(points: Tensor, classes: Tensor) -> Classifier:
 
 
 @styled
-def figure(gyre: sx.FiniteTimeField, field: sx.FiniteTimeField, margin: Tensor, points: Tensor, classes: Tensor) -> Figure:
-    """The gyre's ridges; the classifier's, with the border of its classes and the points it learned from."""
-    picture = Figure(figsize=(11, 3.3), layout="constrained")
-    left, right = picture.subplots(1, 2, width_ratios=(1.25, 1))
+def figure(
+    gyre: sx.FiniteTimeField,
+    spring: sx.FiniteTimeField,
+    field: sx.FiniteTimeField,
+    margin: Tensor,
+    points: Tensor,
+    classes: Tensor,
+) -> Figure:
+    """The gyre's ridges, the spring's; the classifier's, with the border of its classes and the points it learned from."""
+    picture = Figure(figsize=(9.6, 7.4), layout="constrained")
+    panels = picture.subplot_mosaic([["gyre", "gyre"], ["spring", "classifier"]], width_ratios=(1, 1.3))
+    left, middle, right = panels["gyre"], panels["spring"], panels["classifier"]
     draw_finite_time_field(left, gyre, names=("x (cells)", "y (cells)"))
     left.set_title(f"A double gyre, T = {float(gyre.time.max()):.3g}")
+    draw_finite_time_field(middle, spring, names=("displacement q", "velocity dq/dt"))
+    middle.set_title(f"Duffing's oscillator, T = {float(spring.time.max()):.3g}")
     draw_finite_time_field(right, field, names=("first input (dimensionless)", "second input (dimensionless)"))
     right.set_title(f"A classifier of two moons, T = {DEPTH} layers")
     plane = field.x0

@@ -172,3 +172,20 @@ def test_the_residual_network_keeps_its_sheet_and_the_plain_one_crushes_it(found
     plain, residual = (flows[name].area.flatten(1).median(1).values for name in ("plain", "residual"))
     assert plain[-2] < 1e-3 and residual[-2] > 1
     assert not flows["residual"].flipped[:-1].any()  # what each layer folds in eight numbers is not seen in the picture
+def test_duffings_exponents_add_up_to_minus_its_friction(found):
+    """Σ λ_i = −δ = −0.3, so that the leading one is at least half of it."""
+    assert found("finite_time_fields")[0]["spring"].exponents.min() > -0.15 - 1e-6
+
+
+def test_the_basins_have_the_symmetries_of_their_systems(found):
+    """Mirrored at the real axis, two magnets and two roots change places; the network ends near its patterns or their negatives."""
+    basins = found("basins")[0]
+    for name in ("pendulum", "newton"):
+        result = basins[name]
+        assert len(result.kind) == 3 and result.undecided == 0
+        mirrored = result.attractors[result.labels].flip(1)
+        same = (result.attractors[result.labels][..., :2] - mirrored[..., :2] * torch.tensor([1, -1])).abs().amax(-1) < 1e-3
+        assert same.double().mean() > 0.97  # but for a few on a fractal border
+    memories, patterns = basins["memories"], basins["patterns"]
+    overlap = (memories.attractors @ patterns.mT / patterns.shape[1]).abs().amax(-1)
+    assert (overlap > 0.9).all() and len(memories.kind) == 5

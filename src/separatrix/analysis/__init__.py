@@ -1,6 +1,8 @@
 """Questions asked of any system: functions from a System to a Result."""
 
 from separatrix.analysis.along import Along, along
+from separatrix.analysis.basins import Basins, basins_of_attraction
+from separatrix.analysis.borders import BasinEntropy, UncertaintyExponent
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.correlation_dimension import CorrelationDimension, correlation_dimension, correlation_dimension_of
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
@@ -26,6 +28,7 @@ ANALYSES = {
     "flow_map": flow_map,
     "correlation_dimension": correlation_dimension,
     "power_spectrum": power_spectrum,
+    "basins_of_attraction": basins_of_attraction,
 }
 
 # Questions of a system and one of its parameters:  sweep(system, parameter, …)
@@ -45,6 +48,8 @@ __all__ = [
     "PROFILES",
     "SWEEPS",
     "Along",
+    "BasinEntropy",
+    "Basins",
     "Bifurcation",
     "Branch",
     "CorrelationDimension",
@@ -63,6 +68,8 @@ __all__ = [
     "Propagation",
     "Tracks",
     "along",
+    "UncertaintyExponent",
+    "basins_of_attraction",
     "continuation",
     "correlation_dimension",
     "correlation_dimension_of",

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from separatrix.analysis.along import Along
+from separatrix.analysis.basins import Basins
 from separatrix.analysis.continuation import Branch
 from separatrix.analysis.correlation_dimension import CorrelationDimension
 from separatrix.analysis.covariant import CovariantVectors
@@ -26,6 +27,7 @@ from separatrix.analysis.tracks import Tracks
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError
 from separatrix.plot.along import along_figure, tracks_figure
+from separatrix.plot.basins import basins_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
 from separatrix.plot.check import check_figure, divergence_figure
@@ -50,6 +52,7 @@ from separatrix.result import Result
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Along: along_figure,
     CorrelationDimension: correlation_figure,
+    Basins: basins_figure,
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
     DepthPortrait: depth_portrait_figure,
@@ -89,6 +92,7 @@ def figure(result: Result) -> Figure:
 __all__ = [
     "PLOTS",
     "along_figure",
+    "basins_figure",
     "border_figure",
     "branch_figure",
     "check_figure",

@@ -1,0 +1,146 @@
+"""Borders between sets of labels on a lattice: the error that they make in a fraction, their entropy, their dimension."""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LEAST_SHIFTS = 3  # of which a slope is fitted
+
+
+class BasinEntropy(NamedTuple):
+    r"""How hard it is to tell where a state goes, in nats, from boxes of `box` states a side.
+
+        S_b = ⟨S⟩ over all boxes,  S_bb = ⟨S⟩ over the boxes that hold more than one label,  S = −Σ_j p_j ln p_j
+
+    Args:
+        value: S_b; 0 where one label is all there is, ln(number of labels) where they are mixed at random.
+        stderr: spread over all offsets that the boxes may have.
+        boundary: S_bb; NaN where no box is mixed.
+        boundary_stderr: likewise.
+        box: states on a side of a box.
+    """
+
+    value: float
+    stderr: float
+    boundary: float
+    boundary_stderr: float
+    box: int
+
+    @property
+    def is_fractal(self) -> bool:
+        """S_bb > ln 2: no smooth border, which divides few boxes among more than two labels, has so much."""
+        return self.boundary - 2 * self.boundary_stderr > math.log(2)
+
+
+class UncertaintyExponent(NamedTuple):
+    r"""α of  f(ε) ∝ ε^α,  the share of states whose label an error of ε may change.
+
+    Args:
+        value: α; 1 for a smooth border, 0 where knowing more about the state tells nothing.
+        stderr: of the slope, from how the points scatter about it.
+        shifts: ε, in lattice steps.
+        shares: f(ε).
+        dimension: of the border, D − α.
+    """
+
+    value: float
+    stderr: float
+    shifts: tuple[int, ...]
+    shares: tuple[float, ...]
+    dimension: float
+
+
+def is_lattice(x: Tensor) -> bool:
+    """Whether states (*batch, dim) are the points of a lattice, each batch axis a direction of equal steps."""
+    axes = [axis for axis in range(x.ndim - 1) if x.shape[axis] > 1]
+    steps = [x.diff(dim=axis) for axis in axes]
+    rounding = 1e3 * torch.finfo(x.dtype).eps * max(1.0, float(x.abs().max())) if x.numel() else 0.0
+    even = all(float((step - step.flatten(0, -2)[0]).abs().max()) <= rounding for step in steps)
+    return bool(axes) and even and all(float(step.flatten(0, -2)[0].abs().max()) > rounding for step in steps)
+
+
+def binomial_errors(fractions: Tensor, count: int) -> Tensor:
+    """Of fractions of states drawn at random."""
+    return (fractions * (1 - fractions) / count).sqrt()
+
+
+def lattice_errors(labels: Tensor, groups: int) -> Tensor:
+    """Of fractions of a lattice: each cell that a border crosses counts in full or not at all, an error of variance 1/12."""
+    return (
+        torch.tensor([math.sqrt(_crossed(labels == group) / 12) for group in range(groups)], dtype=torch.float64) / labels.numel()
+    )
+
+
+def _crossed(inside: Tensor) -> float:
+    """Cells that the border of a set crosses: half of those that have a neighbour of the other kind."""
+    edge = torch.zeros_like(inside)
+    for axis in range(inside.ndim):
+        differs = inside.narrow(axis, 1, inside.shape[axis] - 1) ^ inside.narrow(axis, 0, inside.shape[axis] - 1)
+        edge.narrow(axis, 1, differs.shape[axis]).logical_or_(differs)
+        edge.narrow(axis, 0, differs.shape[axis]).logical_or_(differs)
+    return float(edge.sum()) / 2
+
+
+def entropy_of(labels: Tensor, box: int) -> BasinEntropy:
+    """Entropies of the labels of a lattice, any number of axes; negative labels are left out of their boxes."""
+    decided = _in_boxes(labels >= 0, box)
+    windows = torch.zeros_like(decided)
+    for label in labels[labels >= 0].unique().tolist():
+        p = _in_boxes(labels == label, box) / decided.clamp(min=1)
+        windows = windows - torch.special.xlogy(p, p)
+    values, boundaries = [], []
+    for offsets in itertools.product(range(box), repeat=labels.ndim):
+        at = tuple(slice(offset, None, box) for offset in offsets)
+        boxes = windows[at][decided[at] > 0]
+        if boxes.numel():
+            values.append(boxes.mean())
+            boundaries.append(boxes[boxes > 0].mean())
+    value, error = _mean_and_spread(values)
+    boundary, boundary_error = _mean_and_spread([one for one in boundaries if not one.isnan()])
+    return BasinEntropy(value, error, boundary, boundary_error, box)
+
+
+def _in_boxes(chosen: Tensor, box: int) -> Tensor:
+    """How many are chosen in the box that begins at each place."""
+    counts = chosen.double()
+    for axis in range(chosen.ndim):
+        counts = counts.unfold(axis, box, 1).sum(-1)
+    return counts
+
+
+def _mean_and_spread(values: list[Tensor]) -> tuple[float, float]:
+    if not values:
+        return math.nan, math.nan
+    stacked = torch.stack(values)
+    return float(stacked.mean()), float(stacked.std(correction=0))
+
+
+def uncertainty_of(labels: Tensor) -> UncertaintyExponent:
+    """The uncertainty exponent of a lattice's labels, by shifts of 1, 2, 4, … steps along each axis, up to an eighth of it."""
+    axes = [axis for axis in range(labels.ndim) if labels.shape[axis] > 1]
+    longest = min(labels.shape[axis] for axis in axes) // 8
+    shifts = [2**i for i in range(longest.bit_length()) if 2**i <= longest]
+    shares = [sum(_share_apart(labels, axis, shift) for axis in axes) / len(axes) for shift in shifts]
+    usable = [(math.log(shift), math.log(share)) for shift, share in zip(shifts, shares, strict=True) if share > 0]
+    slope, error = _slope(usable) if len(usable) >= LEAST_SHIFTS else (math.nan, math.nan)
+    return UncertaintyExponent(slope, error, tuple(shifts), tuple(shares), len(axes) - slope)
+
+
+def _share_apart(labels: Tensor, axis: int, shift: int) -> float:
+    """Share of pairs a shift apart along an axis, both decided, whose labels differ."""
+    length = labels.shape[axis] - shift
+    one, other = labels.narrow(axis, 0, length), labels.narrow(axis, shift, length)
+    decided = (one >= 0) & (other >= 0)
+    return float(((one != other) & decided).sum()) / max(int(decided.sum()), 1)
+
+
+def _slope(points: list[tuple[float, float]]) -> tuple[float, float]:
+    x, y = torch.tensor(points, dtype=torch.float64).unbind(-1)
+    x = x - x.mean()
+    slope = (x * y).sum() / x.square().sum()
+    rest = y - y.mean() - slope * x
+    error = (rest.square().sum() / max(len(x) - 2, 1) / x.square().sum()).sqrt()
+    return float(slope), float(error)
