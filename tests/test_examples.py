@@ -172,6 +172,8 @@ def test_the_residual_network_keeps_its_sheet_and_the_plain_one_crushes_it(found
     plain, residual = (flows[name].area.flatten(1).median(1).values for name in ("plain", "residual"))
     assert plain[-2] < 1e-3 and residual[-2] > 1
     assert not flows["residual"].flipped[:-1].any()  # what each layer folds in eight numbers is not seen in the picture
+
+
 def test_duffings_exponents_add_up_to_minus_its_friction(found):
     """Σ λ_i = −δ = −0.3, so that the leading one is at least half of it."""
     assert found("finite_time_fields")[0]["spring"].exponents.min() > -0.15 - 1e-6

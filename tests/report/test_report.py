@@ -26,6 +26,7 @@ from separatrix.result import Status
 from separatrix.wording import measured
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
+ALSO = ("fixed_points", "covariant_lyapunov_vectors")
 FACTS = {"trained": {"Test accuracy": "97 %"}, "untrained twin (control)": {"Test accuracy": "10 %", "Epochs": "<0>"}}
 
 
@@ -74,7 +75,7 @@ def network_and_data(gain: float) -> tuple[nn.RNN, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def portraits() -> dict[str, Portrait]:
-    trained, untrained = (analyze(*network_and_data(gain), copies=3, steps=200) for gain in (6, 1))
+    trained, untrained = (analyze(*network_and_data(gain), copies=3, steps=200, also=ALSO) for gain in (6, 1))
     return {"trained": trained, "untrained twin (control)": untrained}
 
 
@@ -314,7 +315,7 @@ def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page, port
 
 
 def test_each_finding_is_a_section_with_its_words_and_its_figure(page, portraits):
-    assert list(portraits["trained"].findings) == ["fixed_points", "covariant_lyapunov_vectors"]
+    assert tuple(portraits["trained"].findings) == ALSO
     for name, result in portraits["trained"].findings.items():
         assert f"{QUESTIONS[name].heading} {' '.join(QUESTIONS[name].caption.split())}" in page.words
         assert all(" ".join(line.split()) in page.words for line in result.summary().splitlines())
@@ -347,7 +348,9 @@ def test_the_page_says_how_to_reproduce(page, portraits):
     settings = portraits["trained"].settings
     assert "sx.load('results.zarr/trained')" in page.words
     assert "model = ... # your RNN inputs = ... # what it reads sx.analyze(" in page.words
-    assert f"sx.analyze(model, inputs, k=12, copies=3, steps=200, settle={settings['settle']}, seed=0)" in page.words
+    assert (
+        f"sx.analyze(model, inputs, k=12, copies=3, steps=200, settle={settings['settle']}, also={[*ALSO]}, seed=0)" in page.words
+    )
     for name, version in portraits["trained"].versions.items():
         assert name in page.words and version in page.words
 
@@ -361,7 +364,7 @@ def test_the_printed_call_measures_the_same_again(page, portraits):
 
 def test_the_printed_call_keeps_the_tolerance_and_the_steps_that_were_asked(portraits, tmp_path):
     """With a tolerance a run goes on: to print the steps it took would make the next one longer."""
-    portrait = analyze(*network_and_data(6), copies=2, steps=100, settle=10, tol=0.02)
+    portrait = analyze(*network_and_data(6), copies=2, steps=100, settle=10, tol=0.02, also="none")
     assert portrait.spectrum.steps > 100
     page = Page((write_report({"a": portrait}, tmp_path / "out", title="t") / "report.html").read_text(encoding="utf-8"))
     (call,) = re.findall(r"sx\.analyze\((.*?)\)", page.words)
@@ -412,7 +415,7 @@ def test_words_of_the_user_are_escaped(portraits, tmp_path):
 
 
 def test_an_autonomous_and_a_diverged_network_have_reports_too(portraits, tmp_path):
-    rest = analyze(nn.GRUCell(2, 3), copies=3, steps=200)
+    rest = analyze(nn.GRUCell(2, 3), copies=3, steps=200, also="none")
     driven = portraits["trained"]
     nan = torch.full_like(driven.spectrum.exponents, math.nan)
     codes = torch.full_like(driven.spectrum.codes, int(Status.DIVERGED))

@@ -7,15 +7,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from separatrix.analysis.basins import basins_of_attraction
+from separatrix.analysis.correlation_dimension import correlation_dimension
 from separatrix.analysis.covariant import covariant_lyapunov_vectors
+from separatrix.analysis.finite_time import grid
 from separatrix.analysis.fixed_points import fixed_points
 from separatrix.analysis.guesses import default_guesses
+from separatrix.analysis.phase_portrait import phase_portrait
+from separatrix.analysis.power_spectrum import power_spectrum
 from separatrix.errors import InputError, SeparatrixError
 from separatrix.evolve import trajectory
 from separatrix.result import Result
 from separatrix.systems.recurrent import Recurrent
 
 RELAXED = 500  # steps that visited states are given to fall towards what attracts them
+LATTICE = 40  # initial states along each side of a basin's picture
 GUESSED = 2**20  # numbers in the Jacobians of all guesses for rest points: a few seconds
 
 
@@ -37,9 +43,12 @@ class Subject:
 
     @property
     def visited(self) -> Tensor:
-        """The states that are finite, (state, dim)."""
+        """The states that are finite, (state, dim); refuses none."""
         states = self.states.reshape(-1, self.system.dim)
-        return states[states.isfinite().all(-1)]
+        states = states[states.isfinite().all(-1)]
+        if len(states) == 0:
+            raise InputError("every run left the finite numbers, so there is no state to begin from.")
+        return states
 
     def some(self, count: int) -> Tensor:
         """So many of them, drawn at random; fewer where there are no more."""
@@ -115,6 +124,30 @@ def _guesses(subject: Subject) -> Tensor:
     return torch.cat([visited, fallen, default_guesses(subject.system, count - 2 * len(visited), subject.seed)])
 
 
+def _phase_portrait(subject: Subject) -> Result:
+    return phase_portrait(subject.system, subject.some(16), guesses=_guesses(subject), seed=subject.seed, progress=subject.progress)
+
+
+def _basins(subject: Subject) -> Result:
+    return basins_of_attraction(subject.system, _lattice(subject.visited), seed=subject.seed, progress=subject.progress)
+
+
+def _lattice(visited: Tensor) -> Tensor:
+    """Initial states in the principal plane of those visited, to half as far again as they reach and 1 at least."""
+    center = visited.mean(0)
+    axes = torch.linalg.svd(visited - center, full_matrices=False).Vh[:2]
+    reach = (1.5 * ((visited - center) @ axes.mT).abs().amax(0)).clamp(min=1).tolist()
+    return center + grid([-r for r in reach], reach, [LATTICE] * len(reach)) @ axes
+
+
+def _power_spectrum(subject: Subject) -> Result:
+    return power_spectrum(subject.system, subject.some(1)[0], seed=subject.seed, progress=subject.progress)
+
+
+def _correlation_dimension(subject: Subject) -> Result:
+    return correlation_dimension(subject.system, seed=subject.seed, progress=subject.progress)
+
+
 def _covariant_vectors(subject: Subject) -> Result:
     return covariant_lyapunov_vectors(subject.system, seed=subject.seed, progress=subject.progress)
 
@@ -129,6 +162,32 @@ QUESTIONS: dict[str, Question] = {
         ask=_rest_points,
         is_quick=lambda system: system.dim <= 128,
     ),
+    "phase_portrait": Question(
+        heading="Flow in the principal plane",
+        caption="Where the next step takes the state if the input stays at its mean: arrows, and lines on which one of the two "
+        "components stands still. Orbits begin where the run has been. Manifolds leave the saddles; stable ones are separatrices, "
+        "the borders between what is remembered. Where the plane is dark, most of the step leads out of it, and is not seen.",
+        drive="frozen",
+        ask=_phase_portrait,
+        is_quick=lambda system: 2 <= system.dim <= 64,
+    ),
+    "basins_of_attraction": Question(
+        heading="Attractors and basins",
+        caption="What the network ends up doing if the input stays at its mean, by where it begins: initial states in the "
+        "principal plane of those that the run visits, and the share of them that reaches each attractor. With more than one it "
+        "can remember.",
+        drive="frozen",
+        ask=_basins,
+        is_quick=lambda system: system.dim <= 32,
+    ),
+    "power_spectrum": Question(
+        heading="Power spectrum",
+        caption="How the state goes on if the input stays at its mean, from one that the run visits, by frequency. Nothing: it "
+        "comes to rest; lines at multiples of one frequency: it is periodic; other lines: quasi-periodic; a broad band: chaotic.",
+        drive="frozen",
+        ask=_power_spectrum,
+        is_quick=lambda system: system.dim <= 128,
+    ),
     "covariant_lyapunov_vectors": Question(
         heading="Covariant vectors",
         caption="The smallest angle between the directions that grow and those that fade, along the run. Angles that stay away "
@@ -136,5 +195,13 @@ QUESTIONS: dict[str, Question] = {
         drive="common",
         ask=_covariant_vectors,
         is_quick=lambda system: system.dim <= 32,
+    ),
+    "correlation_dimension": Question(
+        heading="Correlation dimension",
+        caption="The share of pairs of settled states that are nearer than a distance; its slope in double logarithmic scale is "
+        "the dimension of what they fill, where the slope is the same over a range of distances.",
+        drive="common",
+        ask=_correlation_dimension,
+        is_quick=lambda system: False,
     ),
 }

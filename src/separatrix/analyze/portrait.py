@@ -178,13 +178,14 @@ class RecurrentPortrait(Portrait):
 def _under(heading: str, summary: str) -> str:
     """A summary of several lines as one sentence that begins with its heading."""
     told = "; ".join(summary.splitlines()) + "."
-    return told if told.startswith(heading) else f"{heading}: {told}"
+    is_said = told.lower().startswith(heading.lower())
+    return heading + told[len(heading) :] if is_said else f"{heading}: {told}"
+
+
+def _without_versions(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in numbers.items() if name != "versions"}
 
 
 def _plain(value: float) -> float | str:
     """JSON has no infinities."""
     return value if math.isfinite(value) else str(value)
-
-
-def _without_versions(numbers: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in numbers.items() if name != "versions"}

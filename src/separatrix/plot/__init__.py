@@ -18,13 +18,11 @@ from separatrix.analysis.flow_map import FlowMap
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.orbit_diagram import OrbitDiagram
 from separatrix.analysis.phase_portrait import PhasePortrait
-from separatrix.analysis.propagation import Propagation
-from separatrix.analyze.depth import DepthPortrait
-from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.analysis.power_spectrum import PowerSpectrum
 from separatrix.analysis.propagation import Propagation
 from separatrix.analysis.tracks import Tracks
-from separatrix.analyze.portrait import Portrait
+from separatrix.analyze.depth import DepthPortrait
+from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
 from separatrix.plot.along import along_figure, tracks_figure
 from separatrix.plot.basins import basins_figure
@@ -65,9 +63,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     OrbitDiagram: orbit_diagram_figure,
     PhasePortrait: phase_portrait_figure,
     PooledSpectrum: pooled_figure,
-    Propagation: propagation_figure,
     RecurrentPortrait: portrait_figure,
-    Portrait: portrait_figure,
     PowerSpectrum: power_spectrum_figure,
     Propagation: propagation_figure,
     Tracks: tracks_figure,
