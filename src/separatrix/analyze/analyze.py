@@ -66,8 +66,9 @@ def analyze(
         settle: steps taken first and not averaged, in which the state reaches its attractor. Default: a fifth of the steps; along
             given sequences, at most a tenth of their length.
         tol: go on after the steps until every error bar lies below this, in nats per step, for at most 100 times as many.
-        also: further questions about the recurrent part: "fixed_points", "covariant_lyapunov_vectors"; "auto" stands for those
-            that take seconds, "none" for none.
+        also: further questions about the recurrent part: "fixed_points", "phase_portrait", "basins_of_attraction",
+            "power_spectrum", "covariant_lyapunov_vectors", "correlation_dimension"; "auto" stands for those that take seconds,
+            "none" for none.
         layers: in depth: names of the modules to measure. Default: all that change the signal.
         targets: in depth: what the model should answer, one an input, for the gradients of the cross-entropy (whole numbers) or
             the squared error. Default: gradients of a random component of the output.
