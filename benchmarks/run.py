@@ -1,7 +1,7 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
 `python benchmarks/run.py` runs all of them, some three minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, lorenz, memory), and the others keep their last results.
+(gru, covariant, depth, lorenz, memory), and the others keep their last results.
 """
 
 import json
@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 import covariant
+import depth
 import gru
 import lorenz
 import memory
 from timing import Row, machine
 
 HERE = Path(__file__).parent
-BENCHMARKS = {"gru": gru.rows, "covariant": covariant.rows, "lorenz": lorenz.rows, "memory": memory.row}
+BENCHMARKS = {"gru": gru.rows, "covariant": covariant.rows, "depth": depth.rows, "lorenz": lorenz.rows, "memory": memory.row}
 HEAD = ("work", "ours", "against", "theirs", "ratio", "goal")
 
 
@@ -39,7 +40,7 @@ def main(names: list[str]) -> None:
 
 def lines(results: dict) -> list[tuple[str, ...]]:
     """The cells of the table."""
-    rows = [Row(**row) for name in ("gru", "covariant", "lorenz") if name in results for row in results[name]["results"]]
+    rows = [Row(**row) for name in ("gru", "covariant", "depth", "lorenz") if name in results for row in results[name]["results"]]
     return [cells(row) for row in rows]
 
 

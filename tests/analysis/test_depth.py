@@ -313,6 +313,24 @@ def test_the_residual_bounds_what_is_missing_and_unconverged_is_said():
     assert better.singular_values[0] == pytest.approx(scale[:4].expand(2, 4), rel=1e-6)
 
 
+def test_a_layer_behind_a_narrow_layer_has_all_its_singular_values():
+    """Two branches, 3 and 40 wide, that run one after the other: the second is not begun from three directions only."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.narrow, self.wide = nn.Linear(300, 3), nn.Linear(300, 40)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.narrow(x), self.wide(x)], dim=-1)
+
+    model = seeded(Branches)
+    profile = sx.depth_profile(model, normal(2, 300), k=20, tol=1e-6)
+    assert profile.settings["method"] == "subspace iteration"
+    truth = torch.linalg.svdvals(model.wide.weight.double())[:20]
+    assert profile.singular_values[1] == pytest.approx(truth.detach().expand(2, 20), rel=1e-10)
+
+
 def test_the_gain_from_random_tangents_has_an_error_bar_that_holds():
     """Over 100 seeds the true ‖J‖_F/√d lies within two standard errors in 85 to 100 of them (16 tangents: Student, not normal)."""
     weight = normal(40, 300, seed=5) / 300**0.5
@@ -532,6 +550,30 @@ def test_an_input_in_place_and_an_identity_are_no_obstacle():
     assert profile.layers == ("0", "3", "4")
 
 
+class Detached(nn.Module):
+    """W₂ (x + W₁ x), where gradients do not see W₁."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.how = nn.Linear(4, 4), nn.Linear(4, 2), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "detach":
+            return self.b(x + self.a(x).detach())
+        with torch.no_grad():
+            y = self.a(x)
+        return self.b(x + y)
+
+
+@pytest.mark.parametrize("sweeps", [None, 4], ids=["whole", "sweeps"])
+@pytest.mark.parametrize("how", ["detach", "no_grad"])
+def test_what_is_hidden_from_gradients_is_hidden_from_tangents_too(how, sweeps):
+    model = seeded(lambda: Detached(how))
+    profile = sx.depth_profile(model, normal(2, 4), layers=["b"], sweeps=sweeps)
+    assert profile.singular_values[0, 0] == pytest.approx(torch.linalg.svdvals(model.b.weight.double()).detach(), rel=1e-10)
+    assert (profile.codes == sx.Status.OK).all()
+
+
 class Broken(nn.Module):
     """What a user may have: layers that are never reached, that ignore the input, or that return no number."""
 
@@ -573,6 +615,10 @@ class Index(nn.Module):
         ({"targets": torch.full((2, 3), math.nan)}, "6 numbers that are not finite"),
         ({"loss": lambda out: out}, "the loss of one item is a tensor of shape"),
         ({"loss": lambda out: 3.0}, "the loss of one item is a float"),
+        ({"tol": "small"}, "tol is 'small'"),
+        ({"layers": [0]}, r"layers are \[0\]"),
+        ({"batch_axis": -2}, "batch_axis is -2"),
+        ({"batch_axis": "first"}, "batch_axis is 'first'"),
         ({"batch_axis": 5}, "no common number of items along axis 5"),
     ],
 )

@@ -21,7 +21,7 @@ Loss = Callable[..., Tensor]
 
 WHOLE = 256  # numbers in an input up to which the whole Jacobian is cheaper than iterating at each layer
 FRAME = 8  # tangents beyond the k wanted
-SWEEPS = 30  # at most, by default
+SWEEPS = 12  # at most, by default
 MOST_NUMBERS = 20_000_000  # in the tangents at all layers: 160 MB
 FACTOR = 10  # of growth over the whole depth, beyond which a network is said to explode, or to vanish
 NEAR = 2  # within which it is near-isometric
@@ -188,7 +188,7 @@ def depth_profile(
     origin: str | None = None,
     batch_axis: int | None = 0,
     sweeps: int | None = None,
-    tol: float = 1e-3,
+    tol: float = 1e-2,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
     progress: bool = False,
@@ -214,7 +214,7 @@ def depth_profile(
             them into floating-point numbers.
         batch_axis: along which the items of the inputs and of all layers lie; None when the inputs are one item.
         sweeps: at most so many applications of J and Jᵀ, at least 2. Default: the whole Jacobian for inputs of up to 256 numbers,
-            else 30.
+            else 12.
         tol: residual below which singular values are converged.
         seed: of the random tangents and of the random loss.
         dtype: of the computation, float64 or float32.
@@ -230,7 +230,8 @@ def depth_profile(
             finite, or that the model cannot take; items that are not independent.
         UnsupportedModuleError: the model is no nn.Module, or no derivative goes through it.
     Limits: k random tangents do not show the leading singular values, hence the sweeps; singular values that lie close together
-        take many of them. Those below rounding of the largest are 0. Holds (k + 8) tangents at all layers of some items at once.
+        take many of them. Those below rounding of the largest are 0. A sweep costs some k + 8 forward and as many backward passes
+        up to each layer: name the layers of a large network. Holds k + 8 tangents at all layers of an item at once.
     Source: Saxe, McClelland & Ganguli 2014, arXiv:1312.6120; Pennington, Schoenholz & Ganguli 2017, arXiv:1711.04735.
     """
     k, sweeps = _check_counts(k, sweeps, tol, seed, dtype)
@@ -241,6 +242,7 @@ def depth_profile(
     if k is not None and k > most:
         raise InputError(f"k is {k} but no Jacobian here has more than {most} singular values.\nAsk for at most {most}.")
     k = min(8, most) if k is None else k
+    network.settle_derivative([layer.call for layer in chosen], seed)
     run = _Run(network, chosen, k, sweeps, tol, seed, _objective(targets, loss, network, seed))
     chunks = run.chunks()
     parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
@@ -315,32 +317,44 @@ class _Run:
             images = self.network.push(z, frame.expand(len(z), *frame.shape), items, calls)
             traced = self.network.traced(items, calls)
             gradients = self._gradient_norms(traced, items)
+            right = None
             for index, image in enumerate(images):
-                yield self._part(index, items, image, traced, gradients[index])
+                part, right = self._part(index, items, image, traced, gradients[index], right)
+                yield part
 
-    def _part(self, index: int, items: slice, image: Tensor, traced: Traced, gradient: Tensor) -> _Part:
+    def _part(
+        self, index: int, items: slice, image: Tensor, traced: Traced, gradient: Tensor, before: Tensor | None
+    ) -> tuple[_Part, Tensor | None]:
+        """One layer, and its right singular vectors, from which the next one's iteration begins: they turn little."""
         guard = _Guard(torch.isfinite(traced.values[index]).all(-1))
         image = guard(image)
         gain, error = (_frobenius, _frobenius_from_random)[not self.whole](image)
         if self.whole:
             values = torch.linalg.svdvals(image)
-            values, residual = values[..., : self.k], torch.zeros_like(values[..., : self.k])
+            values, residual, right = values[..., : self.k], torch.zeros_like(values[..., : self.k]), None
         else:
             layer, z = self.chosen[index], self.network.source[items]
+
+            def push(v: Tensor) -> Tensor:
+                return guard(self.network.push(z, v, items, [layer.call])[0])
+
+            if before is not None:
+                image = torch.cat([push(before), image[..., : self.k + FRAME - before.shape[-2], :]], dim=-2)
             found = leading_singular_values(
-                lambda v: guard(self.network.push(z, v, items, [layer.call])[0]),
+                push,
                 lambda w: guard(traced.pull(index, w)),
                 image[..., : min(self.dim, layer.width), :],
-                min(self.k, self.dim, layer.width),
+                self.dim,
+                k=min(self.k, self.dim, layer.width),
                 sweeps=SWEEPS if self.sweeps is None else self.sweeps,
                 tol=self.tol,
             )
-            values, residual = found.values, found.residual
+            values, residual, right = found.values, found.residual, found.right
         values = values.where(values > resolution(image) * values[..., :1], 0.0)
         pad = (0, self.k - values.shape[-1])
         values, residual = (nn.functional.pad(part, pad, value=math.nan) for part in (values, residual))
         width = self.chosen[index].width ** 0.5
-        return _Part(values, residual, gain / width, error / width, gradient, guard.alive)
+        return _Part(values, residual, gain / width, error / width, gradient, guard.alive), right
 
     def _gradient_norms(self, traced: Traced, items: slice) -> list[Tensor]:
         output, network = traced.output, self.network
@@ -395,8 +409,8 @@ def _check_counts(k: int | None, sweeps: int | None, tol: float, seed: int, dtyp
         raise InputError(f"k is {k}; at least 1 singular value is measured.")
     if sweeps is not None and check_whole("sweeps", sweeps) < 2:
         raise InputError(f"sweeps is {sweeps}; at least 2 are needed: random tangents do not show the leading singular values.")
-    if not 0 < tol < 1:
-        raise InputError(f"tol is {tol}; it is a residual between 0 and 1.")
+    if not isinstance(tol, int | float) or not 0 < tol < 1:
+        raise InputError(f"tol is {tol!r}; it is a residual between 0 and 1.")
     if dtype not in (torch.float32, torch.float64):
         raise InputError(f"dtype is {dtype}; profiles are float64 or float32.")
     check_seed(seed)
@@ -501,6 +515,7 @@ def _assemble(run: _Run, parts: list[_Part], chunks: int) -> DepthProfile:
         "tol": run.tol,
         "seed": run.seed,
         "method": "whole Jacobian" if run.whole else "subspace iteration",
+        "tangents": "reverse mode, twice" if network.by_autograd_only else "forward mode",
         "origin": origin or "the input",
         "batch_axis": network.axis,
         "dtype": str(network.source.dtype).removeprefix("torch."),

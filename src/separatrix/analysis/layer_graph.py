@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from separatrix.errors import InputError, ModelError, ShapeError, UnsupportedModuleError
+from separatrix.evolve import check_whole
 from separatrix.system import System
-from separatrix.tangent import climb, plain_kernels
+from separatrix.tangent import RUNGS, climb, plain_kernels
 from separatrix.twin import twin
 from separatrix.wording import counted
 
@@ -79,6 +80,8 @@ class LayeredNetwork:
     """
 
     def __init__(self, model: nn.Module, inputs: Any, *, batch_axis: int | None, origin: str | None, dtype: torch.dtype) -> None:
+        if batch_axis is not None and check_whole("batch_axis", batch_axis) < 0:
+            raise InputError(f"batch_axis is {batch_axis}; it counts axes from 0 on, or is None where the inputs are one item.")
         model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
         _check_model(model)
         self.model_name = type(model).__name__
@@ -132,6 +135,27 @@ class LayeredNetwork:
             _, pushed, self._rung = climb(all_layers, z, v, self._rung)
         return list(pushed.split(widths, dim=-1))
 
+    def settle_derivative(self, calls: Sequence[Call], seed: int) -> None:
+        """Where forward mode and autograd differ, take autograd's derivative both ways.
+
+        Forward mode goes through what a model does under `torch.no_grad`; gradients do not. ⟨w, J v⟩ = ⟨Jᵀ w, v⟩ tells.
+        """
+        first, generator = slice(0, 1), torch.Generator().manual_seed(seed)
+        z = self.source[first]
+        v = torch.randn(1, 1, z.shape[-1], dtype=torch.float64, generator=generator).to(z)
+        traced = self.traced(first, calls)
+        for i, pushed in enumerate(self.push(z, v, first, calls)):
+            w = torch.randn(pushed.shape, dtype=torch.float64, generator=generator).to(z)
+            back = traced.pull(i, w)
+            apart = (w * pushed).sum() - (v * back).sum()
+            if apart.abs() > AGREEMENT * (w.norm() * pushed.norm() + v.norm() * back.norm()):
+                self._rung = len(RUNGS) - 1
+
+    @property
+    def by_autograd_only(self) -> bool:
+        """Whether tangents are pushed by reverse mode, twice."""
+        return self._rung == len(RUNGS) - 1
+
     def traced(self, items: slice, calls: Sequence[Call]) -> "Traced":
         """One pass with its autograd graph."""
         with plain_kernels(), torch.enable_grad():
@@ -149,6 +173,8 @@ class LayeredNetwork:
         if layers is None:
             return [layer for layer in self.layers if not (layer.alias or layer.trouble)]
         wanted = [layers] if isinstance(layers, str) else list(layers)
+        if not all(isinstance(name, str) for name in wanted):
+            raise InputError(f"layers are {wanted}; they are names, as in model.named_modules().")
         if not wanted:
             raise InputError("layers is empty: there is nothing to profile.\nName some layers, or leave it out for all.")
         chosen: set[Layer] = set()
@@ -175,7 +201,7 @@ class LayeredNetwork:
     def _count_items(self) -> int:
         if self.axis is None:
             return 1
-        counts = {a.shape[self.axis] if a.ndim > self.axis >= -a.ndim else None for a in self.arguments if isinstance(a, Tensor)}
+        counts = {a.shape[self.axis] if a.ndim > self.axis else None for a in self.arguments if isinstance(a, Tensor)}
         counts.discard(None)
         if len(counts) != 1 or 0 in counts:
             shapes = ", ".join(str(tuple(a.shape)) for a in self.arguments if isinstance(a, Tensor))

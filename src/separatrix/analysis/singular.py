@@ -16,24 +16,29 @@ class SingularTriplets:
     Args:
         values: (*batch, k), descending.
         residual: (*batch, k), ‖J v_i − σ_i u_i‖ / σ_1; a true singular value lies within residual · σ_1 of each σ_i.
+        right: (*batch, k, dim), the right vectors v_i as rows.
         sweeps: how often J and Jᵀ were applied.
     """
 
     values: Tensor
     residual: Tensor
+    right: Tensor
     sweeps: int
 
 
-def leading_singular_values(push: Product, pull: Product, image: Tensor, k: int, *, sweeps: int, tol: float) -> SingularTriplets:
+def leading_singular_values(
+    push: Product, pull: Product, image: Tensor, dim: int, *, k: int, sweeps: int, tol: float
+) -> SingularTriplets:
     r"""The k leading singular values of J by subspace iteration with J, then Jᵀ, that forgets no subspace it has been in.
 
-    Each sweep pulls the new directions U of the image back, Z = Jᵀ U, and takes the SVD of all Z so far: the best that the whole
+    Each sweep pulls the new directions of the image back and takes the SVD of J on all directions so far: the best that the whole
     space knows (Rayleigh–Ritz). It converges like a polynomial of degree 2·sweeps instead of a power.
 
     Args:
         push: v ↦ J v, rows (*batch, p, dim) → (*batch, p, width).
         pull: w ↦ Jᵀ w, rows (*batch, q, width) → (*batch, q, dim).
-        image: J times a random frame, (*batch, p, width), p ≥ k.
+        image: J times a frame, some of it random, (*batch, p, width), p ≥ k.
+        dim: numbers in an input.
         k: how many are wanted, at most min(dim, width).
         sweeps: at most so many, and at least two unless one is exact.
         tol: residual at which to stop.
@@ -41,28 +46,74 @@ def leading_singular_values(push: Product, pull: Product, image: Tensor, k: int,
     Source: Golub, Luk & Overton 1981, ACM Trans. Math. Softw. 7, 149 (block Lanczos); Halko, Martinsson & Tropp 2011,
         SIAM Rev. 53, 217.
     """
-    p, width = image.shape[-2:]
-    basis, back = image[..., :0, :], None
+    p, sweep = image.shape[-2], 0
+    ranges = _Ranges.empty(image, dim)
     for sweep in range(1, sweeps + 1):
-        fresh = new_directions(basis, image[..., : width - basis.shape[-2], :])
-        pulled = pull(fresh)
-        basis = torch.cat([basis, fresh], dim=-2)
-        back = pulled if back is None else torch.cat([back, pulled], dim=-2)
-        turn, values, right = torch.linalg.svd(back, full_matrices=False)
-        values, left = values[..., :p], (turn.mT @ basis)[..., :p, :]
-        image = push(right[..., :p, :])
+        ranges = ranges.widened(image, pull)
+        left, values, right = ranges.triplets(p)
+        image = push(right)
         residual = torch.linalg.vector_norm(image - values[..., None] * left, dim=-1) / values[..., :1]
         residual = residual.where(values[..., :1] > 0, 0.0)
-        complete = basis.shape[-2] == width
-        if complete or (sweep >= 2 and bool((residual[..., :k] <= tol).all())):
+        enough = sweep >= 2 and bool((residual[..., :k] <= tol).all())
+        if enough or ranges.complete:
             break
-    return SingularTriplets(values[..., :k], residual[..., :k], sweep)
+    return SingularTriplets(values[..., :k], residual[..., :k], right[..., :k, :], sweep)
 
 
-def new_directions(basis: Tensor, image: Tensor) -> Tensor:
-    """Orthonormal rows orthogonal to those of the basis, whose span with it holds the image.
+@dataclass(frozen=True)
+class _Ranges:
+    """What is known of J:  left J = middle right, where left and right have orthonormal rows.
 
-    Householder QR of both together: where the image brings nothing new, it completes the basis with any direction.
+    Args:
+        left: (*batch, m, width).
+        middle: (*batch, m, n).
+        right: (*batch, n, dim).
     """
-    together = torch.cat([basis, image], dim=-2)
-    return torch.linalg.qr(together.mT)[0].mT[..., basis.shape[-2] :, :]
+
+    left: Tensor
+    middle: Tensor
+    right: Tensor
+
+    @staticmethod
+    def empty(image: Tensor, dim: int) -> "_Ranges":
+        """Nothing."""
+        return _Ranges(image[..., :0, :], image[..., :0, :0], image.new_zeros(*image.shape[:-2], 0, dim))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the left vectors span all there is."""
+        return self.left.shape[-2] == self.left.shape[-1]
+
+    def widened(self, image: Tensor, pull: Product) -> "_Ranges":
+        """With the image's new directions, and where Jᵀ takes them."""
+        fresh = new_directions(self.left, image)
+        pulled = pull(fresh)
+        beyond = new_directions(self.right, pulled)
+        known, new = pulled @ self.right.mT, pulled @ beyond.mT
+        above = torch.cat([self.middle, self.middle.new_zeros(*self.middle.shape[:-1], beyond.shape[-2])], dim=-1)
+        middle = torch.cat([above, torch.cat([known, new], dim=-1)], dim=-2)
+        return _Ranges(torch.cat([self.left, fresh], dim=-2), middle, torch.cat([self.right, beyond], dim=-2))
+
+    def triplets(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The leading left vectors, singular values and right vectors, vectors as rows."""
+        u, values, vt = torch.linalg.svd(self.middle, full_matrices=False)
+        return u.mT[..., :count, :] @ self.left, values[..., :count], vt[..., :count, :] @ self.right
+
+
+def new_directions(basis: Tensor, rows: Tensor) -> Tensor:
+    """Orthonormal rows orthogonal to those of the basis, whose span with it holds the given rows; as many as there is room for.
+
+    Gram–Schmidt twice, which is enough (Giraud et al. 2005, Numer. Math. 101, 87) unless the rows bring nothing new: then
+    Householder QR of both together completes the basis with any direction.
+    """
+    m, width = basis.shape[-2:]
+    rest = rows[..., : width - m, :]
+    for _ in range(2):
+        rest = rest - (rest @ basis.mT) @ basis
+    fresh = torch.linalg.qr(rest.mT)[0].mT
+    if m and bool(((fresh @ basis.mT).abs() > _ORTHOGONAL * torch.finfo(rows.dtype).eps).any()):
+        fresh = torch.linalg.qr(torch.cat([basis, rest], dim=-2).mT)[0].mT[..., m:, :]
+    return fresh
+
+
+_ORTHOGONAL = 1e3  # roundings by which directions may fail to be orthogonal

@@ -25,9 +25,7 @@ def draw_singular_values(axes: Axes, profile: DepthProfile) -> None:
     sigma = _positive(of_runs(profile, profile.singular_values, 1))[place]
     for i in reversed(range(sigma.shape[-1])):
         name = "singular values σ₁ … σ" + _below(sigma.shape[-1]) if i == 0 else None
-        axes.plot(
-            place, np.nanmedian(sigma[..., i], 1), color=INK if i == 0 else FAINT, linewidth=1.4 if i == 0 else 0.8, label=name
-        )
+        axes.plot(place, _across(sigma[..., i])[1], color=INK if i == 0 else FAINT, linewidth=1.4 if i == 0 else 0.8, label=name)
     gain, error = (of_runs(profile, value, 1) for value in (profile.gain, profile.gain_stderr))
     _draw(axes, profile, _positive(gain), 0, "gain ‖J‖/√d", bar=BAR * np.median(error, 1))
     axes.axhspan(1 / FACTOR, FACTOR, color=QUIET, alpha=0.1, linewidth=0, gid="moderate")
@@ -65,9 +63,10 @@ def draw_gains(axes: Axes, profiles: dict[str, DepthProfile], *, gradient: bool 
         values = _positive(of_runs(profile, profile.gradient if gradient else profile.gain, 1))[whole]
         depth = np.linspace(0, 1, len(whole)) if len(whole) > 1 else np.ones(len(whole))
         look = series(number)
-        axes.fill_between(depth, np.nanmin(values, 1), np.nanmax(values, 1), color=look.color, alpha=0.18, linewidth=0)
+        low, median, high = _across(values)
+        axes.fill_between(depth, low, high, color=look.color, alpha=0.18, linewidth=0)
         sparse = {"markersize": 3.5, "markevery": -(-len(whole) // MOST_MARKS)}
-        axes.plot(depth, np.nanmedian(values, 1), linestyle=look.line, label=name, **sparse, **look.marks)
+        axes.plot(depth, median, linestyle=look.line, label=name, **sparse, **look.marks)
     axes.set_yscale("log")
     if not gradient:
         axes.axhspan(1 / FACTOR, FACTOR, color=QUIET, alpha=0.1, linewidth=0, gid="moderate")
@@ -79,10 +78,9 @@ def draw_gains(axes: Axes, profiles: dict[str, DepthProfile], *, gradient: bool 
 
 def _draw(axes: Axes, profile: DepthProfile, values: np.ndarray, number: int, name: str, bar: np.ndarray | None = None) -> None:
     look, place, line = SERIES[number], np.arange(len(values)), _along(profile)
-    median = np.nanmedian(values, 1)
+    low, median, high = _across(values)
     if values.shape[1] > 1:
-        low, high = np.nanmin(values, 1)[line], np.nanmax(values, 1)[line]
-        axes.fill_between(line, low, high, color=look.color, alpha=0.18, linewidth=0)
+        axes.fill_between(line, low[line], high[line], color=look.color, alpha=0.18, linewidth=0)
     axes.plot(line, median[line], linestyle=look.line, color=look.color, linewidth=1.2, zorder=3)
     if bar is not None and bar.any():
         axes.errorbar(place, median, np.minimum(bar, 0.99 * median), fmt="none", ecolor=look.color, elinewidth=0.8)
@@ -100,8 +98,15 @@ def _along(profile: DepthProfile) -> np.ndarray:
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
-    """What has a logarithm; a row without one keeps a NaN so that medians know it."""
+    """What has a logarithm; NaN for the rest."""
     return np.where(values > 0, values, np.nan)
+
+
+def _across(values: np.ndarray) -> np.ndarray:
+    """Least, median and largest over the inputs, (3, layer), of those that have a logarithm; NaN where none has."""
+    spread, some = np.full((3, len(values)), np.nan), ~np.isnan(values).all(1)
+    spread[:, some] = [reduce(values[some], axis=1) for reduce in (np.nanmin, np.nanmedian, np.nanmax)]
+    return spread
 
 
 def _name_layers(axes: Axes, profile: DepthProfile) -> None:
