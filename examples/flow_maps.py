@@ -94,7 +94,7 @@ def trained(block: type[Plain], points: Tensor, classes: Tensor) -> nn.Sequentia
 def figure(flows: dict[str, sx.FlowMap]) -> Figure:
     """A row for each network: its input, and every other layer."""
     shown = (0, 2, 4, 6, 7)
-    picture, panels = canvas(len(flows), len(shown), width=2.75, height=3.0)
+    picture, panels = canvas(len(flows), len(shown), width=2.75, height=3.2)
     for row, (name, flow) in zip(panels, flows.items(), strict=True):
         for axes, layer in zip(row, shown, strict=True):
             draw_layer(axes, flow, layer, title=False)

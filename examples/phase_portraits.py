@@ -103,7 +103,7 @@ def figure(spikes: sx.PhasePortrait, swings: sx.PhasePortrait, memory: sx.PhaseP
     draw_phase_portrait(left, spikes, names=("v (dimensionless)", "w (dimensionless)"))
     left.set_title("A neuron: FitzHugh–Nagumo")
     draw_phase_portrait(middle, swings, names=("angle (radians)", "angular velocity (radians per unit time)"), nullclines=False)
-    middle.set_title("A damped pendulum: which way up it goes")
+    middle.set_title("A damped pendulum: over the top, or not")
     draw_phase_portrait(right, memory, names=("unit 1 (activity)", "unit 2 (activity)"), orbits=False, nullclines=False)
     right.set_title("A trained memory of two bits")
     for axes in (left, middle, right):

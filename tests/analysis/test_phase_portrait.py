@@ -126,6 +126,15 @@ def test_the_stable_manifold_of_a_map_is_found_by_inverse_images():
     torch.testing.assert_close(x, -4 / 7 * y**2, rtol=0, atol=1e-6)
 
 
+def test_the_manifold_of_a_slow_saddle_reaches_the_window_s_edge():
+    """(x, y) → (1.03 x, 0.97 y): 311 steps from 1e-4 windows to one."""
+    portrait = sx.phase_portrait(sx.Map(lambda x: x * torch.tensor([1.03, 0.97]).double(), 2), **SQUARE)
+    for curves, axis in ((portrait.unstable, 0), (portrait.stable, 1)):
+        places = known(curves)
+        assert float(places[:, axis].abs().max()) > 2
+        assert float(places[:, 1 - axis].abs().max()) < 1e-12
+
+
 def test_rest_points_have_the_kinds_of_their_jacobians():
     portrait = sx.phase_portrait(sx.Flow(lambda x: double_well(x, 0.3), 2, dt=0.02), **SQUARE)
     kinds = {round(float(place[0])): kind for place, kind in zip(portrait.rest_places, portrait.rest.kind, strict=True)}

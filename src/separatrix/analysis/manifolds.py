@@ -12,13 +12,13 @@ from separatrix.flow import Flow
 
 START = 1e-4  # distance from the saddle at which a curve begins, over the window's; its error is of the square of this
 MOST_STEPS = 20_000  # along a curve of a flow
-MOST_ITERATES = 200  # of a map's first piece of a curve
+ITERATES, MOST_ITERATES = 200, 2_000  # of a map's first piece of a curve: beyond its leaving the saddle, and in all
 PIECE = 400  # states of that piece
 NEAR, FAR = 1.5, 3.0  # windows from the middle: the farthest saddle whose curves are grown, and where these end
 GAP = 0.05  # windows: the gap between two states of a map's curve at which it is no longer resolved
 STANDS = 1e-12  # windows a step: below, a curve has come to rest
 NEWTON, HALVINGS = 40, 8  # steps of the inverse of a map, and halvings of each
-INVERTED = 1e-10  # ‖F(y) − x‖ over the window's size, at most, for y to be an inverse image of x
+INVERTED = 1e-9  # ‖F(y) − x‖ over the window's size, at most, for y to be an inverse image of x
 
 # Note [Growing a manifold]
 # A saddle's manifold is a curve where one direction alone expands (unstable) or contracts (stable). A flow's is one orbit for each
@@ -69,12 +69,14 @@ def manifolds(problem: Problem, rest: FixedPoints, window: Window, *, stable: bo
     x = rest.points[saddles]
     directions = torch.stack([_direction(problem, one, mu) for one, mu in zip(x, chosen, strict=True)])
     seen = (window.scaled(x + directions) - window.scaled(x)).norm(dim=-1).clamp(min=START)
+    leaving = math.log(1 / START) / float(rates.min())  # steps until it is a window away
     if problem.is_flow:
         step, turns = _flow_step(problem, backward=stable), 1
-        reach = min(round(math.log(1 / START) / float(rates.min())) + steps, MOST_STEPS)
+        reach = min(round(leaving) + steps, MOST_STEPS)
         pieces = torch.zeros(1).to(x)
     else:
-        turns, reach = (2 if bool((chosen.real < 0).any()) else 1), MOST_ITERATES
+        turns = 2 if bool((chosen.real < 0).any()) else 1
+        reach = min(round(leaving / turns) + ITERATES, MOST_ITERATES)
         step = _map_step(problem, window, backward=stable, turns=turns)
         pieces = torch.linspace(0, 1, PIECE + 1).to(x)[:-1]
     sides = x.new_tensor([1.0, -1.0])[:, None]
@@ -120,16 +122,22 @@ def _map_step(problem: Problem, window: Window, *, backward: bool, turns: int) -
 def _inverse(problem: Problem, x: Tensor, window: Window) -> Tensor:
     """The y near x with F(y) = x, by damped Newton steps; NaN where there is none."""
     target, shape = x.reshape(-1, x.shape[-1]), x.shape
-    y = target.clone()
-    for _ in range(NEWTON):
-        r, jacobian = problem.linearised(y)
-        r = r + y - target
-        jacobian = jacobian + torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
-        move, failed = torch.linalg.solve_ex(jacobian, -r)
-        move = move.masked_fill((failed != 0)[:, None], torch.nan)
-        y = _downhill(problem, y, move, r, target)
-    away = (problem.system.step(y) - target).norm(dim=-1)
+    identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     enough = INVERTED * window.size.norm()
+    y, active = target.clone(), torch.isfinite(target).all(-1)
+    for _ in range(NEWTON):
+        at = active.nonzero()[:, 0]
+        if not len(at):
+            break
+        after, jacobian = problem.linearised(y[at])
+        after = after + y[at]  # F(y)
+        r = after - target[at]
+        move, failed = torch.linalg.solve_ex(jacobian + identity, -r)
+        nearer = _downhill(problem, y[at], move.masked_fill((failed != 0)[:, None], torch.nan), r, target[at])
+        moved = (nearer != y[at]).any(-1)
+        y[at] = nearer
+        active[at] = moved & (r.norm(dim=-1) > enough)  # what was near enough has had one more step
+    away = (problem.system.step(y) - target).norm(dim=-1)
     return y.where((away <= enough)[:, None], torch.nan).reshape(shape)
 
 
@@ -139,7 +147,8 @@ def _downhill(problem: Problem, y: Tensor, move: Tensor, r: Tensor, target: Tens
     left = torch.ones_like(before, dtype=torch.bool)
     for halving in range(HALVINGS):
         trial = y + move / 2**halving
-        better = left & ((problem.system.step(trial) - target).norm(dim=-1) < before)
+        now = (problem.system.step(trial) - target).norm(dim=-1)
+        better = left & ((now < before) | (now == 0))
         best, left = trial.where(better[:, None], best), left & ~better
         if not left.any():
             break
@@ -160,10 +169,10 @@ def _followed(step: Step, x: Tensor, reach: int, window: Window) -> Tensor:
 
 
 def _trimmed(curves: Tensor, window: Window, longest: float) -> Tensor:
-    """NaN from where a branch leaves the window's surroundings, or is no longer resolved."""
+    """NaN from where a branch leaves the window's surroundings, or is no longer resolved; cut behind the longest."""
     scaled = (curves - window.center) / window.size
     near = scaled.abs().amax(-1) < FAR
     gap = (scaled[:, 1:] - scaled[:, :-1]).norm(dim=-1)
     whole = torch.cat([torch.ones_like(near[:, :1]), gap < longest], dim=1)
     kept = (near & whole).to(torch.int8).cummin(dim=1).values.bool()
-    return curves.where(kept[..., None], torch.nan)
+    return curves.where(kept[..., None], torch.nan)[:, : int(kept.sum(1).max())]

@@ -14,6 +14,8 @@ from separatrix.plot.flow_map import draw_dots, draw_sheet, named, seen_as, view
 from separatrix.plot.runs import array
 from separatrix.plot.style import NOTE, canvas, styled
 
+BLOCK = 16  # pixels: sides of an MP4 are whole numbers of these
+
 
 def write_film(
     flow: FlowMap,
@@ -56,7 +58,7 @@ def _moments(layers: int, moving: int, resting: int) -> Iterator[tuple[int, floa
 @styled
 def _picture(flow: FlowMap, layer: int, share: float, size: float, dpi: int, title: str) -> np.ndarray:
     """One picture, (height, width, 3), bytes."""
-    figure, ((axes,),) = canvas(width=size, height=1.08 * size)
+    figure, ((axes,),) = canvas(width=size, height=1.16 * size)
     after = min(layer + 1, len(flow.names) - 1)
     nearest = after if share > 0.5 else layer
     flipped = None if flow.flipped is None else flow.flipped[nearest].cpu().numpy()
@@ -98,4 +100,5 @@ def _write_mp4(path: Path, pictures: Iterator[np.ndarray], fps: int, colors: int
         raise MissingExtraError("an MP4 is written by imageio, which is not installed.\npip install 'separatrix[vision]'") from None
     with imageio.get_writer(path, fps=fps) as film:
         for picture in pictures:
-            film.append_data(picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2])  # the codec wants even sides
+            margins = [(0, -side % BLOCK) for side in picture.shape[:2]]
+            film.append_data(np.pad(picture, [*margins, (0, 0)], constant_values=255))

@@ -112,12 +112,13 @@ def flow_map_figure(flow: FlowMap, *, title: str = "") -> Figure:
     """Every layer in a panel of its own."""
     count = len(flow.names)
     columns = min(count, PER_ROW)
-    figure, panels = canvas(math.ceil(count / columns), columns, width=2.9, height=3.0)
+    figure, panels = canvas(math.ceil(count / columns), columns, width=2.9, height=3.35)
     for layer, axes in enumerate(panels.flat):
         if layer < count:
             draw_layer(axes, flow, layer)
         else:
             axes.set_axis_off()
-    figure.suptitle(title)
+    if title:
+        figure.suptitle(title)
     figure.set_label(flow.summary().replace("\n", "; ") + ".")
     return figure

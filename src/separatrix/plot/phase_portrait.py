@@ -119,13 +119,17 @@ def _draw_nullclines(axes: Axes, portrait: PhasePortrait, names: tuple[str, str]
 def _draw_manifolds(axes: Axes, portrait: PhasePortrait) -> None:
     flat = portrait.axes.shape[1] == 2
     drawn = (
-        ("unstable manifold", portrait.unstable, {"color": SERIES[3].color, "linestyle": SERIES[3].line, "linewidth": 1.4}),
-        ("separatrix (stable manifold)" if flat else "stable manifold", portrait.stable, {"color": INK, "linewidth": 2.2}),
+        ("unstable manifold", portrait.unstable, {"color": SERIES[3].color, "linestyle": SERIES[3].line, "linewidth": 1.3}),
+        (
+            "separatrix (stable manifold)" if flat else "stable manifold",
+            portrait.stable,
+            {"color": INK, "linewidth": 2.2, "path_effects": HALO},
+        ),
     )
     for name, curves, look in drawn:
         for number, curve in enumerate(array(curves)):
             label = name if number == 0 else None
-            axes.plot(*curve.T, path_effects=HALO, gid=name.split(" (")[0], label=label, zorder=4, **look)
+            axes.plot(*curve.T, gid=name.split(" (")[0], label=label, zorder=4, **look)
 
 
 def _draw_rest(axes: Axes, portrait: PhasePortrait) -> None:
