@@ -43,11 +43,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
 
-    model, checkpoints, losses = trained(rounds=900, every=36 if asked.quick else 12)
+    model, checkpoints, losses = trained(rounds=900, every=75 if asked.quick else 12)
     pulses, _ = task(torch.Generator().manual_seed(1), time=1_200, batch=1)
     spectra = sx.along(
         checkpoints,
-        lambda system: sx.lyapunov_spectrum(system, k=1, steps=400 if asked.quick else 1_000),
+        lambda system: sx.lyapunov_spectrum(system, k=1, steps=300 if asked.quick else 1_000),
         model=model,
         build=lambda network: sx.Recurrent(network.core, pulses[:, 0]),
     )

@@ -191,3 +191,18 @@ def test_the_basins_have_the_symmetries_of_their_systems(found):
     memories, patterns = basins["memories"], basins["patterns"]
     overlap = (memories.attractors @ patterns.mT / patterns.shape[1]).abs().amax(-1)
     assert (overlap > 0.9).all() and len(memories.kind) == 5
+def test_the_henon_attractor_has_its_published_dimension_and_the_spectra_their_verdicts(found):
+    """1.220 ± 0.036: Sprott & Rowlands 2001, Int. J. Bifurcation Chaos 11, 1865."""
+    measured = found("dimension_and_order")[0]
+    dimension = measured["dimension"]
+    assert abs(float(dimension.dimension) - 1.220) < math.hypot(0.036, float(dimension.stderr))
+    assert [spectrum.verdict for spectrum in measured["spectra"].values()] == ["periodic", "quasi-periodic", "chaotic"]
+
+
+def test_a_network_that_learns_a_bit_ends_with_two_memories_and_a_saddle(found):
+    learned = found("along_training")[0]
+    tracks, bits = learned["points"].result, learned["bits"]
+    assert int(tracks.stable[0].sum()) == 1 and int(tracks.stable[-1].sum()) == 2 and int(tracks.alive[-1].sum()) == 3
+    assert bits[-1, tracks.stable[-1]].sign().sum() == 0  # the memories read out as −1 and +1
+    assert (tracks.degree == 1).all()
+    assert learned["spectra"].result.exponents[-1, 0] < 0

@@ -81,16 +81,19 @@ def test_a_pair_is_born_and_lost_in_a_fold_at_zero():
 @pytest.mark.parametrize(
     ("systems", "likely"),
     [
-        ([sx.classic.logistic(r) for r in (2.8, 2.9, 3.1, 3.2)], "flip"),  # at r = 3
-        ([hopf(mu) for mu in (-0.2, -0.1, 0.1, 0.2)], "Hopf"),
-        ([sx.classic.logistic(r) for r in (0.94, 0.97, 1.03, 1.06)], "real eigenvalue"),  # transcritical at r = 1
+        ({r: sx.classic.logistic(r) for r in (2.8, 2.9, 3.1, 3.2)}, "flip"),  # at r = 3
+        ({mu: hopf(mu) for mu in (-0.2, -0.1, 0.1, 0.2)}, "Hopf"),
+        ({r: sx.classic.logistic(r) for r in (0.94, 0.97, 1.03, 1.06)}, "real eigenvalue"),  # transcritical at r = 1
     ],
     ids=["flip", "Hopf", "transcritical"],
 )
 def test_a_change_of_stability_is_named_by_the_border_it_crosses(systems, likely):
-    guesses = torch.randn(40, systems[0].dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    dim, labels = next(iter(systems.values())).dim, list(systems)
+    guesses = torch.randn(40, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     tracks = sx.along(systems, lambda system: sx.fixed_points(system, guesses)).result
-    assert {(event.change, event.likely, event.before, event.after) for event in tracks.events} == {("stability", likely, 1, 2)}
+    assert {(event.change, event.likely, event.before, event.after) for event in tracks.events} == {
+        ("stability", likely, *labels[1:3])
+    }
     assert bool(tracks.alive.all())
 
 

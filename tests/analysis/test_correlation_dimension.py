@@ -167,6 +167,14 @@ def test_a_batch_is_a_loop_and_a_run_that_diverges_is_blank():
     assert "2 ok, 1 diverged" in repr(found)
 
 
+def test_the_grain_of_single_precision_is_not_taken_for_a_plateau():
+    """Below 1,000 roundings of the largest coordinate, distances are those of the arithmetic."""
+    x = torch.rand(4_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float()
+    found = sx.correlation_dimension_of(x)
+    assert abs(float(found.dimension) - 1) < 2 * float(found.stderr)
+    assert float(found.range[0]) > 1_000 * torch.finfo(torch.float32).eps * 0.99
+
+
 def test_too_few_states_for_the_dimension_give_none():
     """300 states show at most 2 log₁₀ 300 = 5 dimensions, and ten have no straight stretch of two octaves."""
     found = sx.correlation_dimension_of(np.random.default_rng(0).normal(size=(300, 10)))

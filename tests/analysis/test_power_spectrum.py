@@ -63,7 +63,7 @@ def test_the_integral_of_the_density_is_the_variance(name):
 
 
 def test_white_noise_has_a_flat_density_and_is_all_broadband():
-    """A map that forgets everything but the noise: variance 0.01, one-sided density 2 · 0.01 / 1. Its 2,049 bins average 15 segments."""
+    """A map that forgets everything but the noise: variance 0.01, one-sided density 2 · 0.01 / 1 at any frequency."""
     spectrum = sx.power_spectrum(sx.Noisy(sx.Map(lambda x: 0 * x, 1), 0.1), steps=16_384)
     assert float(spectrum.power[1:-1].mean()) == pytest.approx(0.02, rel=0.05)
     assert float(spectrum.broadband) == pytest.approx(1, abs=0.05)
@@ -71,11 +71,11 @@ def test_white_noise_has_a_flat_density_and_is_all_broadband():
 
 
 def test_a_line_is_at_the_frequency_of_its_oscillator():
-    """RK4 turns slower by (ω dt)⁴ / 120, here 5e-8 of ω."""
+    """RK4 turns slower by (ω dt)⁴ / 120, here 5e-8 of ω. The record ends within a turn, so that it has a mean."""
     spectrum = sx.power_spectrum(turning(1.0), every=2)
     assert spectrum.verdict == "periodic"
     assert float(spectrum.base[0]) == pytest.approx(1 / (2 * math.pi), rel=1e-6)
-    assert float(spectrum.line_shares[0]) == pytest.approx(1, abs=1e-6)
+    assert float(spectrum.line_shares[0]) == pytest.approx(1, abs=1e-4)
 
 
 def test_two_oscillators_show_both_frequencies_and_have_no_base():
@@ -125,7 +125,7 @@ def test_the_logistic_maps_verdicts_agree_with_its_exponents():
 def test_maps_have_the_verdict_of_their_kind_and_exponent(system, x0, observable, verdict):
     spectrum = sx.power_spectrum(system, x0, observable=observable)
     assert spectrum.verdict == verdict
-    rate = float(sx.lyapunov_spectrum(system, x0, k=1, steps=2_000).exponents[0])
+    rate = float(sx.lyapunov_spectrum(system, x0, k=1, steps=1_000).exponents[0])
     assert (rate > 0.01) == (verdict == "chaotic")
 
 
@@ -138,7 +138,7 @@ def test_lorenz_is_chaotic_at_28_and_periodic_in_its_windows_at_100_5_and_160():
 
 def test_rossler_goes_from_one_loop_to_two_to_chaos():
     system = sx.classic.rossler(c=state(2.5, 3.5, 5.7))
-    spectrum = sx.power_spectrum(system, steps=40_000, every=5)
+    spectrum = sx.power_spectrum(system, steps=24_000, every=5)
     assert spectrum.verdict.tolist() == ["periodic", "periodic", "chaotic"]
     strongest = spectrum.lines[:2, 0]
     assert (strongest / spectrum.base[:2, 0]).tolist() == pytest.approx([1, 2], abs=1e-4)
@@ -154,10 +154,10 @@ def test_van_der_pols_oscillator_has_its_known_period():
 def test_a_forced_oscillator_answers_at_its_drive_or_in_chaos():
     """Duffing's equation at ω = 1.2: γ = 0.2 answers in one period, γ = 0.5 is chaotic."""
     system = sx.classic.duffing(gamma=state(0.2, 0.5))
-    spectrum = sx.power_spectrum(system, every=4, steps=24_000)
+    spectrum = sx.power_spectrum(system, every=4, steps=16_000)
     assert spectrum.verdict.tolist() == ["periodic", "chaotic"]
     assert float(spectrum.base[0, 0]) == pytest.approx(1.2 / (2 * math.pi), rel=1e-5)
-    rate = sx.lyapunov_spectrum(system, k=1, steps=8_000).exponents[:, 0]
+    rate = sx.lyapunov_spectrum(system, k=1, steps=4_000).exponents[:, 0]
     assert (rate > 0.02).tolist() == [False, True]
 
 
@@ -165,7 +165,7 @@ def test_a_forced_oscillator_answers_at_its_drive_or_in_chaos():
     "system", [sx.Noisy(sx.classic.logistic(2.8), 0.01), sx.Noisy(van_der_pol(1.0), 0.05)], ids=["map", "flow"]
 )
 def test_noise_is_broadband_but_no_chaos(system):
-    spectrum = sx.power_spectrum(system)
+    spectrum = sx.power_spectrum(system, steps=6_000)
     assert spectrum.verdict == "undecided" and spectrum.status == "not_converged"
     assert float(spectrum.broadband) > 0.01 and int(spectrum.parted_at) == -1
     assert "stay together" in repr(spectrum)
@@ -194,6 +194,13 @@ def test_a_record_that_is_too_short_for_its_chaos_is_undecided():
     """Rössler's λ₁ is 0.07: in 80 units of time two orbits part by 6 nats."""
     spectrum = sx.power_spectrum(sx.classic.rossler(), steps=4_000)
     assert spectrum.verdict == "undecided" and spectrum.status == "not_converged"
+
+
+def test_single_precision_is_enough_for_a_verdict():
+    r = torch.tensor([2.5, 3.5, 3.9])
+    spectrum = sx.power_spectrum(sx.classic.logistic(r), torch.tensor([0.3]))
+    assert spectrum.power.dtype == torch.float64 and spectrum.settings["dtype"] == "torch.float32"
+    assert spectrum.verdict.tolist() == ["at rest", "periodic", "chaotic"]
 
 
 # ---------------------------------------------------------------- the record
@@ -246,5 +253,5 @@ def test_the_picture_shows_the_density_and_its_lines():
     assert "periodic" in [text.get_text() for text in figure.axes[0].texts]
     batch = sx.power_spectrum(sx.classic.logistic(state(2.5, 3.5, 3.9)), steps=1_000)
     legend = [text.get_text() for text in batch.plot().axes[0].get_legend().get_texts()]
-    assert legend == ["at rest", "periodic", "chaotic"]
+    assert legend == ["run 1: at rest", "run 2: periodic", "run 3: chaotic"]
     assert "<svg" in plot.svg(sx.power_spectrum(sx.classic.logistic(2.5), steps=500).plot())

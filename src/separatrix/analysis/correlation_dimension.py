@@ -27,6 +27,7 @@ FEWEST_PAIRS = 300  # within a radius, for its count to be used
 SHORTEST = 2  # octaves, of a range that is fitted
 WINDOW = 2  # octaves, of a local slope
 DECORRELATED = 5  # times the lag at which the autocorrelation falls to 1/e: Theiler's window
+GRAINS = 1_000  # roundings of the largest coordinate, below which distances are those of the arithmetic
 FLAT = 1e-9  # extent, relative to max(1, ‖x‖∞), of an orbit that is at rest
 
 
@@ -177,7 +178,8 @@ def _measured(states: Tensor, theiler: int | None, tol: float, asked: dict[str, 
     """The result of states (point, *batch, dim): a loop over runs, each of which is a tree of its own."""
     batch = states.shape[1:-1]
     runs = states.cpu().double().reshape(len(states), -1, states.shape[-1]).numpy()
-    fits = [_fit(runs[:, i], theiler, tol) for i in range(runs.shape[1])]
+    grain = GRAINS * torch.finfo(states.dtype).eps
+    fits = [_fit(runs[:, i], theiler, tol, grain) for i in range(runs.shape[1])]
 
     def gathered(name: str, axes: int = 0) -> Tensor:
         parts = torch.as_tensor(np.stack([getattr(fit, name) for fit in fits], axis=-1 if axes else 0))
@@ -213,21 +215,21 @@ class _Fit(NamedTuple):
     range: tuple[float, float] = (math.nan, math.nan)
 
 
-def _fit(x: np.ndarray, theiler: int | None, tol: float) -> _Fit:
+def _fit(x: np.ndarray, theiler: int | None, tol: float, grain: float) -> _Fit:
     """The dimension of one run, (point, dim)."""
     blank = np.full(PER_OCTAVE * OCTAVES + 1, math.nan)
     if not np.isfinite(x).all():
         return _Fit(blank, blank, blank, blank, theiler or 0, Status.DIVERGED)
     w = min(_decorrelation(x) if theiler is None else theiler, max(1, len(x) // BLOCKS))
     extent = float(np.linalg.norm(np.ptp(x, axis=0)))
-    if extent <= FLAT * max(1.0, np.abs(x).max()):
+    if extent <= max(FLAT, grain / 50) * max(1.0, np.abs(x).max()):
         return _Fit(blank, blank, blank, blank, w, Status.OK, 0.0, 0.0, 0.0)
     radii = extent * 2.0 ** (np.arange(-PER_OCTAVE * OCTAVES, 1) / PER_OCTAVE)
     counts, most = pair_counts(x, radii, w)
-    curves = _Curves.of(radii, counts)
+    curves = _Curves.of(radii, counts, grain * np.abs(x).max())
     width = WINDOW * PER_OCTAVE // 2
     slopes, errors = blank.copy(), blank.copy()
-    usable = curves.whole[: -2 * width] >= FEWEST_PAIRS
+    usable = curves.usable[: -2 * width]
     middle = np.flatnonzero(usable) + width
     local = curves.chords(middle - width, middle + width)
     slopes[middle], errors[middle] = local[0], _jackknife(local)
@@ -273,22 +275,25 @@ class _Curves(NamedTuple):
         log_radii: (radius).
         logs: (1 + BLOCKS, radius), the whole first; −∞ without a pair.
         whole: (radius), pairs of the whole.
-        extent: radius index from which on the edges are seen.
+        usable: (radius), whether there are enough pairs, and the radius is above the grain of the arithmetic.
+        last: index of the largest radius at which the edges are not seen.
     """
 
     log_radii: np.ndarray
     logs: np.ndarray
     whole: np.ndarray
+    usable: np.ndarray
     last: int
 
     @classmethod
-    def of(cls, radii: np.ndarray, counts: np.ndarray) -> "_Curves":
+    def of(cls, radii: np.ndarray, counts: np.ndarray, grain: float) -> "_Curves":
         whole = counts.sum((0, 1))
         own = np.stack([counts[a].sum(0) + counts[:, a].sum(0) - counts[a, a] for a in range(BLOCKS)])
         with np.errstate(divide="ignore"):
             logs = np.log(np.concatenate([whole[None], whole - own]))
         last = int(np.searchsorted(radii, LARGEST * radii[-1] * (1 + 1e-9))) - 1
-        return cls(np.log(radii), logs, whole, last)
+        usable = (whole >= FEWEST_PAIRS) & np.isfinite(logs).all(0) & (radii > grain)
+        return cls(np.log(radii), logs, whole, usable, last)
 
     def chords(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Slopes between pairs of radii, of each curve."""
@@ -313,7 +318,7 @@ def _jackknife(values: np.ndarray) -> np.ndarray:
 
 def _straightest(curves: _Curves, tol: float) -> tuple[int, int] | None:
     """The longest range whose thirds have one slope, the lowest of equally long ones."""
-    enough = np.flatnonzero((curves.whole >= FEWEST_PAIRS) & np.isfinite(curves.logs).all(0))
+    enough = np.flatnonzero(curves.usable)
     if not len(enough):
         return None
     first, last = int(enough[0]), curves.last

@@ -25,6 +25,7 @@ APART = 0.05  # units of time between them
 FEWEST = 32  # samples, of which lines can be told from noise
 SEGMENTS = 8  # lengths of a segment that make the whole, for the spectrum that is shown
 NUDGE = 1e-12  # the second orbit's first distance, in units of max(1, ‖x‖∞)
+FAR = 0.1  # of the orbit's extent: two orbits so far apart have parted, whatever the step
 FLAT = 1e-9  # deviation, in the same unit, of a state that is at rest
 QUIET = 1e-3  # of the power that may change from one half to the other, in lines
 LOUD = 1e-6  # of the power that is broadband, to be called so
@@ -42,9 +43,10 @@ VERDICTS = ("undecided", "at rest", "periodic", "quasi-periodic", "chaotic")
 # witnesses. The first is the spectrum's steadiness: of a periodic or quasi-periodic orbit the windowed spectra of the two halves
 # are the same to the window's leakage (−92 dB), since a line has one amplitude; where the spectrum is continuous they are two
 # independent draws. With chi-squared bins of two degrees of freedom E(|a| − |b|)² = (1 − π/4) E(|a|² + |b|²), which turns the
-# difference into a share of the power. The second witness is a second orbit that begins 1e-12 away and feels the same drive and
-# noise. Near a regular orbit the distance grows like n at most (a shear), near a chaotic one like e^{λ n}: it is told by
-# exceeding 100 n^{3/2} times the first. Lines and no parting: regular. Broadband and parting: chaotic. Else: undecided.
+# difference into a share of the power. The second witness is a second orbit that begins 1e-12 away (in single precision, 16
+# roundings) and feels the same drive and noise. Near a regular orbit the distance grows like n at most (a shear), near a chaotic
+# one like e^{λ n}: it is told by exceeding 100 n^{3/2} times the first, or a tenth of the orbit's extent. Lines and no parting:
+# regular. Broadband and parting: chaotic. Else: undecided.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -214,7 +216,7 @@ def _result(system: System, seen: Tensor, states: Tensor, gap: Tensor, failed: T
     failed = failed | ~torch.isfinite(x).all(-1).all(0)
     x = x.where(~failed[..., None], 0.0)
     variance = x.square().mean(0).sum(-1)
-    rest = x.abs().amax((0, -1)) <= FLAT * size
+    rest = x.abs().amax((0, -1)) <= max(FLAT, 16 * torch.finfo(seen.dtype).eps) * size
     rate = 1 / (plan.every * system.dt)
     frequencies, power = _density(x, variance, rate)
     halves = _half_spectra(x)
@@ -281,9 +283,11 @@ def _unsteady(halves: Tensor) -> Tensor:
 
 
 def _parted(states: Tensor, gap: Tensor, every: int) -> Tensor:
-    """The first step at which a pair's distance exceeds 100 n^{3/2} times the first, (*batch); −1 where there is none."""
+    """The first step at which a pair is farther apart than regular orbits can be, (*batch); −1 where there is none."""
     n = every * torch.arange(len(states), dtype=torch.float64, device=states.device)
     allowed = 100 * n.clamp(min=1).pow(1.5).reshape(-1, *[1] * gap.ndim) * gap
+    far = FAR * (states[:, 0].amax(0) - states[:, 0].amin(0)).amax(-1)
+    allowed = torch.minimum(allowed, far.where(far > 1e4 * gap, torch.inf))
     beyond = (states[:, 0] - states[:, 1]).abs().amax(-1) > allowed
     first = beyond.to(torch.int8).argmax(0)
     return torch.where(beyond.any(0), every * first, -1)

@@ -46,7 +46,7 @@ def draw_along(axes: Axes, found: Along, *, label: str = "epoch") -> None:
         elif errors is not None:
             bar = BAR * np.nan_to_num(array(errors).reshape(len(x), -1, values.shape[-1])[some, 0, i])
             axes.errorbar(x[some], middle, bar, linestyle="", ecolor=look.color, elinewidth=0.8)
-        told = f"number {i + 1}" if several else None
+        told = f"{name.removesuffix('s')} {i + 1}" if several else None
         axes.plot(x[some], middle, linestyle=look.line, markersize=3, label=told, gid=f"{name} {i + 1}", **look.marks)
     unit = found.result.units.get(name, "")
     axes.set(xlabel=label, ylabel=f"{name.replace('_', ' ')}{f' ({unit})' if unit else ''}")

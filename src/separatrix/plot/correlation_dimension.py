@@ -19,9 +19,12 @@ def draw_correlation(axes: Axes, found: CorrelationDimension) -> None:
         return
     for i in range(radii.shape[1]):
         some = shares[:, i] > 0
-        look = series(i if radii.shape[1] <= FEW else 0)
-        axes.plot(radii[some, i], shares[some, i], color=look.color, linestyle=look.line, gid="correlation")
+        few = radii.shape[1] <= FEW
+        look, name = series(i if few else 0), f"run {i + 1}" if 1 < radii.shape[1] <= FEW else None
+        axes.plot(radii[some, i], shares[some, i], color=look.color, linestyle=look.line, label=name, gid="correlation")
     axes.set(xscale="log", yscale="log", xlabel="distance r (the state's unit)", ylabel="share of pairs nearer than r, C(r)")
+    if 1 < radii.shape[1] <= FEW:
+        axes.legend()
     if radii.shape[1] == 1 and np.isfinite(dimension := float(of_runs(found, found.dimension)[0])):
         low, high = of_runs(found, found.range)[0]
         inside = (radii[:, 0] >= low * 0.999) & (radii[:, 0] <= high * 1.001)

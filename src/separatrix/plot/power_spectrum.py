@@ -24,15 +24,15 @@ def draw_power(axes: Axes, spectrum: PowerSpectrum) -> None:
         nothing_to_show(axes, "at rest: there is no power")
         return
     count = power.shape[1]
-    for i in range(min(count, FEW) if count <= FEW else count):
+    for i in range(count):
         look = series(i if count <= FEW else 0)
-        name = verdicts[i] if 1 < count <= FEW else None
+        name = f"run {i + 1}: {verdicts[i]}" if 1 < count <= FEW else None
         shown = np.where(power[:, i] > DEPTH * top, power[:, i], np.nan)
         width, alpha = (1.1, 1.0) if count <= FEW else (0.6, 0.4)
         axes.plot(frequency, shown, color=look.color, linewidth=width, alpha=alpha, label=name, gid="power")
     axes.set(yscale="log", xlabel="frequency (cycles per unit time)", ylabel="power density (variance · unit time)")
     low = max(np.nanmin(power[power > 0]), DEPTH * top)
-    axes.set(ylim=(0.3 * low, top * (top / low) ** 0.25), xlim=(0, frequency[-1]))
+    axes.set(ylim=(0.3 * low, top * (top / low) ** 0.25), xlim=(0, 1.01 * frequency[-1]))
     if count == 1:
         _mark_lines(axes, spectrum, top)
         axes.text(0.99, 0.98, verdicts[0], ha="right", va="top", transform=axes.transAxes, fontweight="bold", color=INK)
