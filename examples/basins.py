@@ -49,7 +49,7 @@ def newton_step(x: Tensor) -> Tensor:
 
 
 def hopfield() -> tuple[sx.Recurrent, Tensor]:
-    """The network h ← tanh(W h) as an `nn.RNN`, W = (gain/N) Σ p pᵀ over random patterns p of ±1; and the patterns, (pattern, unit)."""
+    """As an `nn.RNN` h ← tanh(W h), W = (gain/N) Σ p pᵀ over random patterns p of ±1; and these, (pattern, unit)."""
     generator = torch.Generator().manual_seed(1)
     patterns = 2.0 * torch.randint(2, (PATTERNS, UNITS), generator=generator).double() - 1
     with torch.random.fork_rng(devices=[]):
@@ -74,7 +74,7 @@ def figure(pendulum: sx.Basins, newton: sx.Basins, memories: sx.Basins) -> Figur
     """The three maps in a row."""
     picture = Figure(figsize=(13.2, 5.2), layout="constrained")
     left, middle, right = picture.subplots(1, 3)
-    draw_basins(left, pendulum, ("x (m)", "y (m)"))
+    draw_basins(left, pendulum, ("x (radii of the magnets)", "y (radii of the magnets)"))
     left.set_title("A pendulum over three magnets")
     draw_basins(middle, newton, ("Re z", "Im z"))
     middle.set_title("Newton's method for z³ = 1")

@@ -31,7 +31,7 @@ SCOUTS = 64  # orbits that look for attractors together
 SCOUT_NUMBERS = 10_000_000  # in memory of their pieces
 CHECKS = 20  # times per piece that runs are compared with the attractors
 FAR_APART = (1, 2, 3, 7, 50)  # steps at which a system must do as at step 0
-SAME = 1e-9  # what rounding may make of that, relative to max(1, |x|)
+ROUNDINGS = 1e5  # that may lie between, relative to max(1, |x|)
 FEWEST = 8  # states of a piece
 SIGNIFICANT = 3  # standard errors above 0 of an exponent that is called positive
 
@@ -365,7 +365,8 @@ def _check(system: System, *, tol: float, **counts: int) -> None:
     least = 3 * counts["steps"] + counts["settle"]
     if counts["settle"] < 0 or counts["max_steps"] < least:
         raise InputError(
-            f"max_steps is {counts['max_steps']} and settle {counts['settle']}: seeing an orbit recur takes settle + 3 × steps = {least}."
+            f"max_steps is {counts['max_steps']} and settle {counts['settle']}, but seeing an orbit recur takes {least} steps.\n"
+            "Raise max_steps, or ask for fewer steps: it takes settle + 3 × steps."
         )
     if system.batch_shape:
         raise ShapeError(
@@ -382,7 +383,7 @@ def _check_autonomous(front: Front, max_steps: int) -> None:
         if system.horizon is not None and n >= system.horizon:
             break
         apart = ((system.step(x, n) - first).abs() / first.abs().clamp(min=1)).nan_to_num(0.0)
-        if apart.max() > SAME:
+        if apart.max() > ROUNDINGS * torch.finfo(x.dtype).eps:
             raise InputError(
                 f"the system depends on time: step {n} takes a state {float(apart.max()):.2g} away from where step 0 does, "
                 "and a basin is one of a system that does not.\n"
