@@ -329,7 +329,8 @@ def test_a_new_finding_is_one_entry_in_the_table(portraits, tmp_path, monkeypatc
     portrait = analyze(*network_and_data(1), copies=2, steps=60, also="further")
     out = write_report({"a": portrait, "b": portraits["trained"]}, tmp_path / "out", title="t")
     page = Page((out / "report.html").read_text(encoding="utf-8"))
-    assert "Heading How to read it. a " + " ".join(portrait.findings["further"].summary().split()) in page.words
+    said = "; ".join(portrait.findings["further"].summary().splitlines())
+    assert "Heading How to read it. a " + " ".join(said.split()) in page.words
     assert sx.load(out / "results.zarr" / "a").findings["further"].summary() == portrait.findings["further"].summary()
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["portraits"]["a"]["findings"]["further"]["lags"] == [1, 2, 4]

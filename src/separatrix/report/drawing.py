@@ -34,7 +34,7 @@ def _finding(name: str, question: Question, portraits: Mapping[str, Portrait]) -
             result = portrait.findings[name]
             figure = plot.figure(result)
             widths.append(figure.get_figwidth())
-            shown.append(Drawing(drawn(figure, f"{name}{number}"), who, tuple(result.summary().splitlines())))
+            shown.append(Drawing(drawn(figure, f"{name}{number}"), who, "; ".join(result.summary().splitlines()) + "."))
         elif name in portrait.unanswered:
-            shown.append(Drawing(None, who, (f"unanswered: {portrait.unanswered[name]}",)))
+            shown.append(Drawing(None, who, f"unanswered: {portrait.unanswered[name]}"))
     return Section(name, question.heading, question.caption, shown, is_wide=max(widths, default=0) > NARROW)

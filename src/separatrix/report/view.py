@@ -39,7 +39,7 @@ class Drawing(NamedTuple):
 
     svg: Markup | None
     name: str = ""
-    said: tuple[str, ...] = ()
+    said: str = ""
 
 
 class Section(NamedTuple):
