@@ -191,6 +191,8 @@ def test_the_basins_have_the_symmetries_of_their_systems(found):
     memories, patterns = basins["memories"], basins["patterns"]
     overlap = (memories.attractors @ patterns.mT / patterns.shape[1]).abs().amax(-1)
     assert (overlap > 0.9).all() and len(memories.kind) == 5
+
+
 def test_the_henon_attractor_has_its_published_dimension_and_the_spectra_their_verdicts(found):
     """1.220 ± 0.036: Sprott & Rowlands 2001, Int. J. Bifurcation Chaos 11, 1865."""
     measured = found("dimension_and_order")[0]
