@@ -166,7 +166,7 @@ def _check_step(system: System, x: Tensor) -> None:
             "the step changes its argument in place: it wrote to its state, and the one before is lost.\n"
             "Return a new tensor: x * 2 instead of x.mul_(2), a module with inplace=False, or begin with x = x.clone()."
         )
-    wanted = system.width(1)
+    wanted = widths(system)[:2][-1]
     if after.shape != (*x.shape[:-1], wanted):
         must = "it must return the shape it was given" if wanted == system.dim else f"it must give {wanted} numbers"
         raise ShapeError(

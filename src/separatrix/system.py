@@ -322,8 +322,10 @@ class Padded(Derived):
 
 
 def widths(system: System) -> tuple[int, ...]:
-    """Numbers in the state before every step and after the last; of a system without horizon, its one width."""
-    return (system.dim,) if system.horizon is None else tuple(system.width(n) for n in range(system.horizon + 1))
+    """Numbers in the state before every step and after the last; one number where they cannot change."""
+    if system.horizon is None or type(system).width is System.width:
+        return (system.dim,)
+    return tuple(system.width(n) for n in range(system.horizon + 1))
 
 
 class Iterate(Derived):

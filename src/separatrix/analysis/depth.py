@@ -1,7 +1,7 @@
 """Depth is time: how tangents and gradients grow from layer to layer, in any feed-forward graph."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from separatrix.analysis.depth_loss import Loss, Objective, objective
 from separatrix.analysis.layer_graph import Layer, LayeredNetwork, Traced
 from separatrix.analysis.singular import leading_singular_values
-from separatrix.errors import InputError, ShapeError
+from separatrix.errors import InputError
 from separatrix.evolve import check_seed, check_whole, watched
 from separatrix.orthonormal import resolution
 from separatrix.result import Result, Status
 from separatrix.wording import counted, plain
-
-Loss = Callable[..., Tensor]
 
 WHOLE = 256  # numbers in an input up to which the whole Jacobian is cheaper than iterating at each layer
 FRAME = 8  # tangents beyond the k wanted
@@ -243,7 +242,9 @@ def depth_profile(
         raise InputError(f"k is {k} but no Jacobian here has more than {most} singular values.\nAsk for at most {most}.")
     k = min(8, most) if k is None else k
     network.settle_derivative([layer.call for layer in chosen], seed)
-    run = _Run(network, chosen, k, sweeps, tol, seed, _objective(targets, loss, network, seed))
+    run = _Run(
+        network, chosen, k, sweeps, tol, seed, objective(targets, loss, network.source, seed, batched=network.axis is not None)
+    )
     chunks = run.chunks()
     parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
     return _assemble(run, parts, len(chunks))
@@ -263,14 +264,6 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Objective:
-    """A loss of one item, and what it is in words."""
-
-    of_item: Callable[[Tensor, int], Tensor]
-    words: str
-
-
-@dataclass(frozen=True)
 class _Run:
     """What is asked."""
 
@@ -280,7 +273,7 @@ class _Run:
     sweeps: int | None
     tol: float
     seed: int
-    objective: _Objective
+    objective: Objective
 
     @property
     def dim(self) -> int:
@@ -417,74 +410,6 @@ def _check_counts(k: int | None, sweeps: int | None, tol: float, seed: int, dtyp
     return k, sweeps
 
 
-def _objective(targets: Any, loss: Loss | None, network: LayeredNetwork, seed: int) -> _Objective:
-    """The loss of one item from what the user gave."""
-    if targets is None and loss is None:
-        return _Objective(_Component(seed), "the output's component along a random unit vector")
-    if loss is not None and targets is None:
-        return _Objective(lambda output, i: _number(loss(output[None])), f"the loss {_name(loss)}")
-    values = torch.as_tensor(targets).to(network.source.device)
-    values = values[None] if network.axis is None else values
-    if values.ndim == 0 or len(values) != network.items:
-        raise ShapeError(
-            f"targets of shape {tuple(values.shape)} are not one for each of the {counted(network.items, 'input')}.\n"
-            "Pass one target an input, along the first axis; with batch_axis=None, that of the one input."
-        )
-    values = values.to(network.source.dtype) if values.is_floating_point() else values
-    if values.is_floating_point() and not torch.isfinite(values).all():
-        raise InputError(f"targets have {int((~torch.isfinite(values)).sum())} numbers that are not finite.")
-    if loss is not None:
-        return _Objective(lambda output, i: _number(loss(output[None], values[i : i + 1])), f"the loss {_name(loss)}")
-    if values.is_floating_point():
-        return _Objective(lambda output, i: _mean_squared_error(output, values[i]), "the mean squared error")
-    return _Objective(lambda output, i: _cross_entropy(output, values[i].long()), "the cross-entropy")
-
-
-def _mean_squared_error(output: Tensor, values: Tensor) -> Tensor:
-    if output.shape != values.shape:
-        raise ShapeError(
-            f"an item's output has shape {tuple(output.shape)} but its target {tuple(values.shape)}.\n"
-            "Pass targets of the output's shape, whole numbers for classes, or a loss of your own."
-        )
-    return (output - values).square().mean()
-
-
-def _cross_entropy(output: Tensor, classes: Tensor) -> Tensor:
-    """Of one item: scores (classes), (positions, classes), or (classes, *positions) as PyTorch has it for images."""
-    if output.ndim == 2 and output.shape[:1] == classes.shape:
-        output = output.mT
-    if output.ndim == 0 or output.shape[1:] != classes.shape or not 0 <= int(classes.min()) <= int(classes.max()) < len(output):
-        raise ShapeError(
-            f"an item's output has shape {tuple(output.shape)} but its target {tuple(classes.shape)}, with classes up to "
-            f"{int(classes.max())}: they are no scores of classes.\n"
-            "Pass one class an item (or a position) from 0 on, floating-point targets for a squared error, or a loss of your own."
-        )
-    return nn.functional.cross_entropy(output[None], classes[None])
-
-
-class _Component:
-    """⟨output, w⟩ with a random unit vector w of the item's own."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __call__(self, output: Tensor, i: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
-        w = torch.randn(output.numel(), dtype=torch.float64, generator=generator)
-        return (output.reshape(-1) * (w / w.norm()).to(output)).sum()
-
-
-def _number(value: Any) -> Tensor:
-    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
-        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise InputError(f"the loss of one item is {what}; it must be one number that depends on the output.")
-    return value.reshape(())
-
-
-def _name(loss: Any) -> str:
-    return getattr(loss, "__name__", type(loss).__name__)
-
-
 def _assemble(run: _Run, parts: list[_Part], chunks: int) -> DepthProfile:
     """The parts of all chunks and layers as one result."""
     network, layers = run.network, run.chosen
@@ -507,20 +432,6 @@ def _assemble(run: _Run, parts: list[_Part], chunks: int) -> DepthProfile:
     cut = torch.tensor([layer.cut for layer in layers])
     column = (-1, *[1] * (len(batch) + 1))
     exponents = values.log() / depth.clamp(min=1).reshape(column).to(values)
-    loss = run.objective.words
-    origin = network.origin and network.origin[0]
-    settings = {
-        "k": run.k,
-        "sweeps": run.sweeps if run.sweeps is not None or run.whole else SWEEPS,
-        "tol": run.tol,
-        "seed": run.seed,
-        "method": "whole Jacobian" if run.whole else "subspace iteration",
-        "tangents": "reverse mode, twice" if network.by_autograd_only else "forward mode",
-        "origin": origin or "the input",
-        "batch_axis": network.axis,
-        "dtype": str(network.source.dtype).removeprefix("torch."),
-        "loss": loss,
-    }
     return DepthProfile(
         codes=codes.amax(0),
         layers=tuple(layer.name for layer in layers),
@@ -537,9 +448,26 @@ def _assemble(run: _Run, parts: list[_Part], chunks: int) -> DepthProfile:
         layer_codes=codes,
         dim=run.dim,
         model=network.model_name,
-        loss=loss,
-        settings=settings,
+        loss=run.objective.words,
+        settings=_settings(run),
     )
+
+
+def _settings(run: _Run) -> dict[str, Any]:
+    """What was asked, defaults filled in, and how it was done."""
+    network = run.network
+    return {
+        "k": run.k,
+        "sweeps": run.sweeps if run.sweeps is not None or run.whole else SWEEPS,
+        "tol": run.tol,
+        "seed": run.seed,
+        "method": "whole Jacobian" if run.whole else "subspace iteration",
+        "tangents": "reverse mode, twice" if network.by_autograd_only else "forward mode",
+        "origin": network.origin[0] if network.origin else "the input",
+        "batch_axis": network.axis,
+        "dtype": str(network.source.dtype).removeprefix("torch."),
+        "loss": run.objective.words,
+    }
 
 
 def _depth_of(layer: Layer, layers: list[Layer], whole: list[Layer]) -> int:

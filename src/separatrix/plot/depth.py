@@ -140,6 +140,7 @@ def depth_figure(profile: DepthProfile, *, title: str = "") -> Figure:
     draw_gradients(axes[1, 0], profile)
     axes[0, 0].set_title(title)
     axes[0, 0].set_xlabel("")
+    axes[0, 0].tick_params(labelbottom=False)  # the names stand below
     where = f"{counted(len(profile.layers), 'layer')} of {title or profile.model}"
     figure.set_label(f"Singular values, gain and gradient over {where}: {profile.verdict}.")
     return figure
