@@ -22,7 +22,7 @@ from separatrix.systems.recurrent import Recurrent
 
 RELAXED = 500  # steps that visited states are given to fall towards what attracts them
 LATTICE = 40  # initial states along each side of a basin's picture
-GUESSED = 2**20  # numbers in the Jacobians of all guesses for rest points: a few seconds
+GUESSED = 2**19  # numbers in the Jacobians of all guesses for rest points: a few seconds
 
 
 @dataclass(frozen=True)
