@@ -30,6 +30,10 @@ def assert_same_bits(a: sx.Result, b: sx.Result) -> None:
             assert x.numpy().tobytes() == y.numpy().tobytes(), field.name
         elif isinstance(x, sx.Result):
             assert_same_bits(x, y)
+        elif isinstance(x, dict) and any(isinstance(value, sx.Result) for value in x.values()):
+            assert list(x) == list(y), field.name
+            for key in x:
+                assert_same_bits(x[key], y[key])
         else:
             assert x == y, field.name
 
@@ -185,3 +189,19 @@ def test_an_error_of_rounding_is_left_out():
     """λ = ln ½ exactly, up to the last digits of the logarithms."""
     halving = sx.lyapunov_spectrum(sx.Map(lambda x: x / 2, 1), steps=100)
     assert repr(halving).startswith("Lyapunov exponents: −0.6931 nats per unit time")
+
+
+@pytest.mark.parametrize("also", [("fixed_points", "covariant_lyapunov_vectors"), "none"])
+def test_a_dictionary_of_results_comes_back_bit_for_bit_and_in_its_order(also, tmp_path):
+    portrait = sx.analyze(torch.nn.RNN(1, 2), steps=50, copies=2, also=also)
+    again = sx.load(portrait.save(tmp_path / "portrait.zarr"))
+    assert_same_bits(portrait, again)
+
+
+def test_the_numbers_of_a_result_are_its_words_its_status_and_what_is_short(spectrum):
+    numbers = spectrum.numbers()
+    assert numbers["summary"] == spectrum.summary() and numbers["steps"] == 300
+    assert numbers["status"] == [["ok", "ok", "ok"], ["ok", "ok", "diverged"]]
+    assert "exponents" not in numbers  # (2, 3, 2)
+    points = sx.fixed_points(sx.classic.henon()).numbers()
+    assert len(points["found_by"]) == len(points["kind"]) == 2 and "multipliers" not in points

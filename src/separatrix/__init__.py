@@ -67,7 +67,7 @@ from separatrix.analysis import (
     stationarity,
     transient_growth,
 )
-from separatrix.analyze import Portrait, analyze
+from separatrix.analyze import DepthPortrait, Portrait, RecurrentPortrait, analyze
 from separatrix.errors import (
     DivergedError,
     HorizonError,
@@ -108,6 +108,7 @@ __all__ = [
     "Compiled",
     "CorrelationDimension",
     "CovariantVectors",
+    "DepthPortrait",
     "DepthProfile",
     "DivergedError",
     "DivergenceRate",
@@ -137,6 +138,7 @@ __all__ = [
     "PowerSpectrum",
     "Propagation",
     "Recurrent",
+    "RecurrentPortrait",
     "Result",
     "ReturnMap",
     "Section",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+SHORT = 64  # numbers in a field that `Result.numbers` repeats
+
+
 class Status(IntEnum):
     """How one item of a batch ended."""
 
@@ -44,7 +47,7 @@ class Result:
     """Base of every result.
 
     A subclass declares its tensors as fields and in `layout` the names of their axes, with "batch" standing for the batch axes
-    of the run: {"exponents": "batch k"}. `units` names the unit of each.
+    of the run: {"exponents": "batch k"}. `units` names the unit of each. A field may hold a Result, or a dictionary of them.
 
     Args:
         codes: `Status` of each batch item, shape (*batch), int8.
@@ -73,6 +76,12 @@ class Result:
     def summary(self) -> str:
         """The answer in words."""
         return f"{type(self).__name__} of {self.codes.numel()} runs"
+
+    def numbers(self) -> dict[str, Any]:
+        """What is short enough to be read, for machines: the answer in words, the status of each item, and small fields."""
+        small = {name: value for name in self.layout if _is_short(value := getattr(self, name))}
+        told = {**self._plain(), **{name: value.tolist() for name, value in small.items()}}
+        return {"summary": self.summary(), "status": np.asarray(self.status).tolist(), **told}
 
     def __repr__(self) -> str:
         """The answer in words."""
@@ -121,12 +130,21 @@ class Result:
             child._write(path, f"{group}/{name}".strip("/"))
 
     def _children(self) -> "dict[str, Result]":
-        return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Result)}
+        """The results inside this one, by the group each is written to: `field`, or `field/key` of a dictionary."""
+        found = {}
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Result):
+                found[name] = value
+            elif _holds_results(value):
+                found.update({f"{name}/{key}": child for key, child in value.items()})
+        return found
 
     def _plain(self) -> dict[str, Any]:
-        """The fields that are neither tensors nor results."""
+        """The fields that are neither tensors nor results; of a dictionary of results, its keys in their order."""
         skip = {"codes", *self.layout, *self._children()}
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
+        return {name: list(value) if _holds_results(value) else value for name, value in values.items()}
 
     def _axes(self, axes: str) -> tuple[str, ...]:
         names = [f"batch_{i}" for i in range(len(self.batch))] if len(self.batch) > 1 else ["batch"] * len(self.batch)
@@ -156,11 +174,33 @@ def _read(path: Path, group: str) -> Result:
     kind = _resolve(node.attrs.get("result"), path)
     data = xarray.open_zarr(path, group=group or None, consolidated=False)
     tensors = {name: torch.as_tensor(np.array(data[name].values)) for name in data.data_vars}
-    children = {name: _read(path, f"{group}/{name}".strip("/")) for name in node.group_keys()}
+    children = {name: _read_field(path, f"{group}/{name}".strip("/")) for name in node.group_keys()}
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(data.attrs["record"]).items()}
+    for name, held in children.items():
+        if isinstance(held, dict):
+            children[name] = {key: held[key] for key in plain[name]}
     absent = dict.fromkeys(kind.layout)  # what was None was not written
     known = {f.name for f in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in {**absent, **plain, **tensors, **children}.items() if name in known})
+
+
+def _read_field(path: Path, group: str) -> "Result | dict[str, Result]":
+    """A result inside another; of a group that says of no class, a dictionary of them."""
+    import zarr
+
+    node = zarr.open_group(path / group, mode="r")
+    if "result" in node.attrs:
+        return _read(path, group)
+    return {name: _read(path, f"{group}/{name}") for name in node.group_keys()}
+
+
+def _holds_results(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(item, Result) for item in value.values())
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a field is a list of numbers that a person would read."""
+    return isinstance(value, Tensor) and value.ndim <= 1 and value.numel() <= SHORT and not value.is_complex()
 
 
 def _address(kind: type) -> str:

@@ -10,7 +10,7 @@ import separatrix as sx
 from separatrix.analysis.responses import attractors, grouped
 from separatrix.analyze.verdict import advice, side
 
-QUICK = {"steps": 300, "settle": 100, "copies": 6}
+QUICK = {"steps": 300, "settle": 100, "copies": 6, "also": "none"}
 
 
 def rnn_with(weight: torch.Tensor, inputs: int = 1, nonlinearity: str = "tanh") -> nn.RNN:

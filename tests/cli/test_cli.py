@@ -19,7 +19,7 @@ import separatrix as sx
 from separatrix.cli import main
 from separatrix.cli.flags import described_arguments
 
-QUICK = ("--steps", "200", "--settle", "50", "--copies", "3")
+QUICK = ("--steps", "200", "--settle", "50", "--copies", "3", "--also", "none")
 
 MODEL = """
 import torch
@@ -33,6 +33,8 @@ class Reader(torch.nn.Module):
         return self.head(self.rnn(x)[0][:, -1])
 def feed_forward():
     return torch.nn.Linear(3, 3)
+def deep():
+    return torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(12)))
 def two_ways():
     return torch.nn.GRU(3, 4, bidirectional=True)
 """
@@ -65,6 +67,32 @@ def test_a_users_model_and_data_give_a_verdict_and_a_report(place, monkeypatch, 
     assert "Reader" in json.dumps(numbers)
     HTMLParser().feed((place / "report" / "report.html").read_text())
     assert sx.load(place / "report" / "results.zarr" / "Reader").verdict in printed.replace("\n", " ")
+
+
+def test_findings_are_printed_reported_and_listed(place, monkeypatch, capfd):
+    arguments = ("analyze", "net.py:Reader", "--inputs", "x.npy", *QUICK[:-2])
+    assert run(monkeypatch, *arguments, "--also", "fixed_points", "--out", "report") == 0
+    assert "Rest points: 1 point: 1 × stable" in capfd.readouterr().out
+    found = json.loads((place / "report" / "summary.json").read_text())["portraits"]["Reader"]["findings"]
+    assert list(found) == ["fixed_points"] and found["fixed_points"]["found_by"]
+    more = ("--also", "fixed_points", "--also", "power_spectrum", "--json", "--out", "report2")
+    assert run(monkeypatch, *arguments, *more) == 0
+    assert list(json.loads(capfd.readouterr().out)["Reader"]["findings"]) == ["fixed_points", "power_spectrum"]
+    assert run(monkeypatch, "analyze", "--help") == 0
+    assert "fixed_points" in capfd.readouterr().out
+
+
+def test_a_feed_forward_model_is_measured_in_depth(place, monkeypatch, capfd):
+    np.save(place / "pixels.npy", np.random.default_rng(0).normal(size=(30, 3)))
+    np.save(place / "labels.npy", np.arange(30) % 3)
+    arguments = ("analyze", "net.py:deep", "--inputs", "pixels.npy", "--targets", "labels.npy")
+    assert run(monkeypatch, *arguments, "--out", "report") == 0
+    printed = capfd.readouterr().out
+    assert "Sequential: vanishing: across 12 layers" in printed and "Gradients of the cross-entropy." in printed
+    assert sx.load(place / "report" / "results.zarr" / "Sequential").verdict in printed.replace("\n", " ")
+    assert run(monkeypatch, *arguments, "--layers", "3", "--layers", "7", "--k", "1", "--json", "--out", "report2") == 0
+    numbers = json.loads(capfd.readouterr().out)["Sequential"]
+    assert numbers["layers"] == ["3", "7"] and len(numbers["layer_gradient"]) == 2
 
 
 def test_json_is_all_that_json_prints(place, monkeypatch, capfd):
@@ -151,6 +179,13 @@ def test_weights_change_the_answer(place, monkeypatch, capfd):
         (("net.py:Reader", "--inputs", "x.npy", "--module", "rn"), "no module named 'rn'"),
         (("demo:digit",), "demo:digits"),
         (("demo:digits", "--inputs", "x.npy"), "brings its own data"),
+        (("demo:residual", "--targets", "x.npy"), "brings its own data"),
+        (("net.py:Reader", "--also", "fixed_pionts"), "there is no finding 'fixed_pionts'"),
+        (("net.py:Reader", "--inputs", "x.npy", "--layers", "rnn"), "layers cannot be used: Reader is measured along time"),
+        (("net.py:Reader", "--inputs", "x.npy", "--targets", "x.npy"), "targets cannot be used"),
+        (("net.py:feed_forward", "--inputs", "x.npy", "--steps", "9"), "steps cannot be used: Linear has no recurrent part"),
+        (("net.py:feed_forward", "--inputs", "x.npy", "--targets", "y.npy"), "y.npy"),
+        (("net.py:feed_forward", "--inputs", "x.npy", "--layers", "two"), "no layer named 'two'"),
         (("net.py:Reader", "--steps", "many"), "Invalid value for '--steps'"),
         (("net.py:Reader", "--seed", "99999999999999999999999"), "seed is 99999999999999999999999"),
         (("net.py:Reader", "--seed", "-1"), "seed is -1"),
@@ -216,7 +251,7 @@ def test_the_installed_script_and_the_module_start_the_same_program():
 def test_list_shows_every_system_analysis_and_demo(monkeypatch, capfd):
     assert run(monkeypatch, "list") == 0
     printed = capfd.readouterr().out
-    for name in (*sx.SYSTEMS, *sx.ANALYSES, "demo:digits"):
+    for name in (*sx.SYSTEMS, *sx.ANALYSES, "demo:digits", "demo:residual"):
         assert name in printed
 
 

@@ -13,15 +13,20 @@ import torch
 from torch import nn
 
 import separatrix as sx
+from separatrix.analysis.depth import DepthProfile
 from separatrix.analyze import Portrait, analyze
+from separatrix.analyze.findings import QUESTIONS, Question
+from separatrix.analyze.verdict import why_not_converged
 from separatrix.errors import InputError
 from separatrix.report import refuse_existing, write_report
 from separatrix.report import write as writing
-from separatrix.report.table import why_not_converged
+from separatrix.report.table import headline_rows
+from separatrix.report.views import VIEWS, view_of
 from separatrix.result import Status
 from separatrix.wording import measured
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
+ALSO = ("fixed_points", "covariant_lyapunov_vectors")
 FACTS = {"trained": {"Test accuracy": "97 %"}, "untrained twin (control)": {"Test accuracy": "10 %", "Epochs": "<0>"}}
 
 
@@ -70,7 +75,7 @@ def network_and_data(gain: float) -> tuple[nn.RNN, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def portraits() -> dict[str, Portrait]:
-    trained, untrained = (analyze(*network_and_data(gain), copies=3, steps=200) for gain in (6, 1))
+    trained, untrained = (analyze(*network_and_data(gain), copies=3, steps=200, also=ALSO) for gain in (6, 1))
     return {"trained": trained, "untrained twin (control)": untrained}
 
 
@@ -295,9 +300,10 @@ def test_the_table_says_the_numbers_with_errors_and_units(page, portraits):
 WORDS = ((Status.OK, "ok"), (Status.NOT_CONVERGED, "not converged"), (Status.DIVERGED, "diverged"))
 
 
-def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page):
+def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page, portraits):
     drawings = page.all("svg")
-    assert len(drawings) == 1 + 1 + 5 * 2, "the border, the compared spectra, and five figures of each portrait"
+    findings = sum(len(portrait.findings) for portrait in portraits.values())
+    assert len(drawings) == 1 + 1 + 5 * 2 + findings, "the border, the compared spectra, five figures of each portrait, findings"
     assert all(drawing["role"] == "img" and len(drawing["aria-label"]) > 40 for drawing in drawings)
     headings = "Lyapunov spectrum|Convergence|Two-trajectory check|Gradient propagation|Finite-time exponents|Phase portrait"
     order = "|".join(
@@ -308,11 +314,44 @@ def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page):
     assert places == sorted(places)
 
 
+def test_each_finding_is_a_section_with_its_words_and_its_figure(page, portraits):
+    assert tuple(portraits["trained"].findings) == ALSO
+    for name, result in portraits["trained"].findings.items():
+        assert f"{QUESTIONS[name].heading} {' '.join(QUESTIONS[name].caption.split())}" in page.words
+        assert all(" ".join(line.split()) in page.words for line in result.summary().splitlines())
+
+
+def test_a_new_finding_is_one_entry_in_the_table(portraits, tmp_path, monkeypatch):
+    """Any Result that says itself in words and has a picture: nothing in the report knows which."""
+    ask = lambda subject: sx.gradient_propagation(subject.system, lags=(1, 2, 4))  # noqa: E731
+    question = Question(heading="Heading", caption="How to read it.", drive="common", ask=ask, is_quick=lambda _: False)
+    monkeypatch.setitem(QUESTIONS, "further", question)
+    portrait = analyze(*network_and_data(1), copies=2, steps=60, also="further")
+    out = write_report({"a": portrait, "b": portraits["trained"]}, tmp_path / "out", title="t")
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    said = "; ".join(portrait.findings["further"].summary().splitlines())
+    assert "Heading How to read it. a " + " ".join(said.split()) in page.words
+    assert sx.load(out / "results.zarr" / "a").findings["further"].summary() == portrait.findings["further"].summary()
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["portraits"]["a"]["findings"]["further"]["lags"] == [1, 2, 4]
+    assert "sx.analyze(model, inputs, k=12, copies=2, steps=60, settle=12, also=['further'], seed=0)" in page.words
+
+
+def test_a_finding_that_failed_is_a_line_of_its_section(portraits, tmp_path):
+    portrait = replace(portraits["trained"], findings={}, unanswered={"fixed_points": "no <b>guess</b> was usable"})
+    page = Page((write_report({"a": portrait}, tmp_path / "out", title="t") / "report.html").read_text(encoding="utf-8"))
+    assert "unanswered: no <b>guess</b> was usable" in page.words and not page.all("b")
+    assert len(page.all("svg")) == 1 + 1 + 5
+    assert sx.load(tmp_path / "out" / "results.zarr" / "a").unanswered == portrait.unanswered
+
+
 def test_the_page_says_how_to_reproduce(page, portraits):
     settings = portraits["trained"].settings
     assert "sx.load('results.zarr/trained')" in page.words
     assert "model = ... # your RNN inputs = ... # what it reads sx.analyze(" in page.words
-    assert f"sx.analyze(model, inputs, k=12, copies=3, steps=200, settle={settings['settle']}, seed=0)" in page.words
+    assert (
+        f"sx.analyze(model, inputs, k=12, copies=3, steps=200, settle={settings['settle']}, also={[*ALSO]}, seed=0)" in page.words
+    )
     for name, version in portraits["trained"].versions.items():
         assert name in page.words and version in page.words
 
@@ -326,7 +365,7 @@ def test_the_printed_call_measures_the_same_again(page, portraits):
 
 def test_the_printed_call_keeps_the_tolerance_and_the_steps_that_were_asked(portraits, tmp_path):
     """With a tolerance a run goes on: to print the steps it took would make the next one longer."""
-    portrait = analyze(*network_and_data(6), copies=2, steps=100, settle=10, tol=0.02)
+    portrait = analyze(*network_and_data(6), copies=2, steps=100, settle=10, tol=0.02, also="none")
     assert portrait.spectrum.steps > 100
     page = Page((write_report({"a": portrait}, tmp_path / "out", title="t") / "report.html").read_text(encoding="utf-8"))
     (call,) = re.findall(r"sx\.analyze\((.*?)\)", page.words)
@@ -350,8 +389,8 @@ def test_the_page_says_why_a_run_did_not_converge(portraits, tol, error, said):
     codes = torch.tensor([Status.OK, Status.NOT_CONVERGED, Status.OK], dtype=torch.int8)
     settings = {**spectrum.settings, "tol": tol}
     odd = replace(spectrum, codes=codes, stderr=torch.full_like(spectrum.stderr, error), settings=settings)
-    assert why_not_converged(replace(portraits["trained"], spectrum=odd)) == said
-    assert why_not_converged(replace(portraits["trained"], spectrum=replace(odd, codes=0 * codes))) == ""
+    assert why_not_converged(odd) == said
+    assert why_not_converged(replace(odd, codes=0 * codes)) == ""
 
 
 def test_the_page_explains_its_words(page):
@@ -377,7 +416,7 @@ def test_words_of_the_user_are_escaped(portraits, tmp_path):
 
 
 def test_an_autonomous_and_a_diverged_network_have_reports_too(portraits, tmp_path):
-    rest = analyze(nn.GRUCell(2, 3), copies=3, steps=200)
+    rest = analyze(nn.GRUCell(2, 3), copies=3, steps=200, also="none")
     driven = portraits["trained"]
     nan = torch.full_like(driven.spectrum.exponents, math.nan)
     codes = torch.full_like(driven.spectrum.codes, int(Status.DIVERGED))
@@ -389,6 +428,55 @@ def test_an_autonomous_and_a_diverged_network_have_reports_too(portraits, tmp_pa
     )
     assert "✕ diverged" in page.words and "0 ok, 3 diverged" in page.words
     assert "no sequences" in page.words and "1 attractor from 3 initial states" in page.words
+
+
+@pytest.fixture(scope="module")
+def deep() -> dict[str, Portrait]:
+    torch.manual_seed(0)
+    models = {name: nn.Sequential(*(nn.Linear(4, 4) for _ in range(depth))) for name, depth in (("shallow", 1), ("deep", 9))}
+    return {name: analyze(model, torch.ones(6, 4), targets=torch.ones(6, dtype=torch.int64)) for name, model in models.items()}
+
+
+def test_feed_forward_networks_have_the_same_page(deep, tmp_path):
+    out = write_report(deep, tmp_path / "out", title="t", extra={"deep": {"Accuracy": "10 %"}})
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    for portrait in deep.values():
+        word, _, rest = portrait.verdict.partition(": ")
+        assert word in page.words and rest in page.words
+        assert all(" ".join(line.split()) in page.words for line in (*portrait.advice, *portrait.did))
+    assert "▼ vanishing" in page.words and "Layer by layer" in page.words and "Lyapunov" not in page.words
+    assert len(page.all("svg")) == 1 + 2, "the comparison, and the layers of each"
+    assert "portrait.profile.to_dataset()" in page.words
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)["portraits"]["deep"]
+    assert summary["side"] == "vanishing" and len(summary["layer_gain_factor"]) == 9 and summary["facts"] == {"Accuracy": "10 %"}
+
+
+def test_the_printed_call_profiles_the_same_again(deep, tmp_path):
+    out = write_report({"deep": deep["deep"]}, tmp_path / "out", title="t")
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert "targets = ... # what it should answer" in page.words
+    assert "sx.analyze(model, inputs, targets=targets, k=4, copies=16, seed=0)" in page.words
+
+
+def test_networks_of_both_kinds_stand_in_one_page(portraits, deep, tmp_path):
+    out = write_report({"a": portraits["trained"], "b": deep["deep"]}, tmp_path / "out", title="t")
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert f"Leading exponent λ₁ (nats per step) decides the side {measured(*portraits['trained'].lambda_1)}" in page.words
+    (leading,) = (
+        row for row in headline_rows({"a": portraits["trained"], "b": deep["deep"]}, {}) if row.name.startswith("Leading")
+    )
+    assert leading.cells[1].value == "–"
+    assert "order and chaos" in page.words and "the depth of the network" in page.words
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_kind_of_portrait_has_a_view_with_a_mark_for_every_verdict(portraits, deep):
+    assert set(VIEWS) == {sx.RecurrentPortrait, sx.DepthPortrait}
+    for portrait in (*portraits.values(), *deep.values()):
+        assert portrait.side in view_of(portrait).marks
+    told = set(re.findall(r'"([a-z-]+)"', DepthProfile.verdicts.fget.__doc__))
+    assert told == set(VIEWS[sx.DepthPortrait].marks)
 
 
 def test_the_same_portraits_give_the_same_bytes(report, portraits, tmp_path):

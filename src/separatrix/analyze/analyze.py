@@ -1,6 +1,7 @@
-"""`sx.analyze`: find the core, drive it as its data does, measure, and say what it means."""
+"""`sx.analyze`: find the core, drive it as its data does, measure, and say what it means; or measure in depth."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 from separatrix.analysis.responses import Responses, attractors, common_drive_responses
-from separatrix.analyze.core import Core, find_core
-from separatrix.analyze.portrait import Portrait
+from separatrix.analyze.core import Core, find_core, has_core
+from separatrix.analyze.depth import depth_portrait
+from separatrix.analyze.findings import Subject, answer, chosen
+from separatrix.analyze.portrait import Portrait, RecurrentPortrait
 from separatrix.analyze.regime import Regime, along, regime_of
-from separatrix.analyze.verdict import advice, verdict
+from separatrix.analyze.verdict import advice, verdict, why_not_converged
 from separatrix.errors import InputError
 from separatrix.evolve import check_seed, trajectory
 from separatrix.result import Status
@@ -38,40 +41,86 @@ def analyze(
     steps: int | None = None,
     settle: int | None = None,
     tol: float | None = None,
+    also: str | Sequence[str] = "auto",
+    layers: Sequence[str] | None = None,
+    targets: Any = None,
+    loss: Callable[..., Tensor] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Portrait:
-    """On which side of the border between order and chaos a recurrent network is, and how far from it.
+    """On which side of the border a network is: order or chaos where it is recurrent; vanishing or exploding in depth where not.
 
     Many short sequences: the spectrum under an endless random stream of them, the state carried over; beside it the
     finite-time exponents over the sequences' own length. One long sequence (1,000 steps or more): the spectrum along it. No
     inputs: the autonomous network, from several initial states, told apart if they reach different attractors.
+    A model without a recurrent part: the growth of changes and gradients from layer to layer, see `depth_profile`.
 
     Args:
-        model: any module with one recurrent part (RNN, GRU, LSTM or their cells), or `module` names it. It is not changed.
+        model: any module with one recurrent part (RNN, GRU, LSTM or their cells), or `module` names it; or with none. It is not
+            changed.
         inputs: what the model takes, batch and all; tensor or array.
         module: the recurrent part's name in the model, where there are several or it is a cell of your own.
-        k: number of leading exponents, 1 … size of the state. Default: all, up to 256.
-        copies: number of runs to measure: independent streams of the sequences or, without inputs, initial states.
+        k: number of leading exponents, 1 … size of the state. Default: all, up to 256. In depth: of singular values. Default: 8.
+        copies: number of runs to measure: independent streams of the sequences; without inputs, initial states; in depth, inputs.
         steps: steps over which the exponents are averaged. Default: 2,000; along given sequences, all that are not settling.
         settle: steps taken first and not averaged, in which the state reaches its attractor. Default: a fifth of the steps; along
             given sequences, at most a tenth of their length.
         tol: go on after the steps until every error bar lies below this, in nats per step, for at most 100 times as many.
+        also: further questions about the recurrent part: "fixed_points", "phase_portrait", "basins_of_attraction",
+            "power_spectrum", "covariant_lyapunov_vectors", "correlation_dimension"; "auto" stands for those that take seconds,
+            "none" for none.
+        layers: in depth: names of the modules to measure. Default: all that change the signal.
+        targets: in depth: what the model should answer, one an input, for the gradients of the cross-entropy (whole numbers) or
+            the squared error. Default: gradients of a random component of the output.
+        loss: in depth: (output, targets), or (output) without targets, to a number, instead of these.
         seed: of the stream, the initial states and the frame, 0 … 2⁶³ − 1.
         progress: show a progress bar.
 
     Returns:
-        Portrait: `.verdict` in words, `.spectrum`, `.pooled`, `.propagation`, …; it shows itself in a notebook.
+        RecurrentPortrait: `.verdict` in words, `.spectrum`, `.pooled`, `.propagation`, `.findings`, …; or DepthPortrait:
+        `.verdict`, `.profile`. It shows itself in a notebook.
 
     Raises:
-        UnsupportedModuleError: no recurrent part, or several, or a bidirectional one.
-        InputError, ShapeError: inputs that the model cannot take, or that are not finite.
+        UnsupportedModuleError: several recurrent parts, or a bidirectional one; or none, and no inputs.
+        InputError, ShapeError: inputs that the model cannot take, or that are not finite; arguments of the other kind of network.
     """
     seed = check_seed(seed)
     if copies < 1:
         raise InputError(f"copies is {copies}; at least 1 run is measured.")
+    if module is None and inputs is not None and isinstance(model, nn.Module) and not has_core(model):
+        named = also if also not in ("auto", "none", (), []) else None
+        _refuse(f"{type(model).__name__} has no recurrent part", steps=steps, settle=settle, tol=tol, also=named)
+        asked = {"layers": layers, "targets": targets, "loss": loss}
+        return depth_portrait(model, inputs, k=k, copies=copies, **asked, seed=seed, progress=progress)
+    _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss)
+    asked = {"steps": steps, "settle": settle, "tol": tol, "also": also}
+    return _recurrent_portrait(model, inputs, module, k=k, copies=copies, **asked, seed=seed, progress=progress)
+
+
+def _refuse(because: str, **arguments: Any) -> None:
+    """Refuse arguments that belong to the other kind of network."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise InputError(f"{' and '.join(given)} cannot be used: {because}.\nLeave out: {', '.join(given)}.")
+
+
+def _recurrent_portrait(
+    model: nn.Module,
+    inputs: Any,
+    module: str | None,
+    *,
+    k: int | None,
+    copies: int,
+    steps: int | None,
+    settle: int | None,
+    tol: float | None,
+    also: str | Sequence[str],
+    seed: int,
+    progress: bool,
+) -> RecurrentPortrait:
     core = find_core(model, inputs, module)
     regime = regime_of(core, copies, seed)
+    questions = chosen(also, regime.common)
     k = min(regime.system.dim, ALL_EXPONENTS) if k is None else k
     x0 = regime.system.initial_state((copies,), seed) if regime.kind == "autonomous" else None
     steps = _whole_sequence(regime, steps, settle, tol)
@@ -87,8 +136,11 @@ def analyze(
     propagation = _propagation(regime, settled, seed)
     finite, length = _finite_time(core, regime)
     growth = None if finite is None else float(finite.mean()) * length
-    plane, explained = _principal_plane(regime.system, x0, settled, seed)
-    return Portrait(
+    states = _settled_states(regime.system, x0, settled, seed)
+    plane, explained = _principal_plane(states[:, :SHOWN_RUNS])
+    subjects = {drive: Subject(getattr(regime, drive), states, seed, progress) for drive in ("frozen", "common")}
+    findings, unanswered = answer(questions, subjects)
+    return RecurrentPortrait(
         codes=pooled.codes,
         spectrum=spectrum,
         pooled=pooled,
@@ -107,7 +159,9 @@ def analyze(
         regime=regime.kind,
         model=type(model).__name__,
         core=core.label,
-        settings={**spectrum.settings, "copies": copies, "module": core.name},
+        findings=findings,
+        unanswered=unanswered,
+        settings={**spectrum.settings, "copies": copies, "module": core.name, "also": also if also == "auto" else [*questions]},
     )
 
 
@@ -155,14 +209,18 @@ def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]
     return gradient_propagation(system, lags=(length,), k=1).log_norm[0].reshape(-1) / length, length
 
 
-def _principal_plane(system: Recurrent, x0: Tensor | None, settle: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Settled states in the plane of their two leading principal components, (step, run, 2), and the variance along each."""
+def _settled_states(system: Recurrent, x0: Tensor | None, settle: int, seed: int) -> Tensor:
+    """Where the runs go after settling, (step, run, dim); NaN where they are on their way to overflow."""
     steps = SHOWN_STEPS if system.horizon is None else min(SHOWN_STEPS, system.horizon - settle)
     with torch.no_grad():
         states = trajectory(system, x0, steps, settle=settle, seed=seed)
-    states = states.reshape(len(states), -1, system.dim)[:, :SHOWN_RUNS]
-    states = states.where(states.abs() < HUGE, torch.nan)
-    cloud = states.reshape(-1, system.dim)
+    states = states.reshape(len(states), -1, system.dim)
+    return states.where(states.abs() < HUGE, torch.nan)
+
+
+def _principal_plane(states: Tensor) -> tuple[Tensor, Tensor]:
+    """States in the plane of their two leading principal components, (step, run, 2), and the variance along each."""
+    cloud = states.flatten(0, 1)
     cloud = cloud[cloud.isfinite().all(-1)]
     if len(cloud) < 2:
         return torch.zeros(*states.shape[:2], 2, dtype=states.dtype), torch.zeros(2, dtype=states.dtype)
@@ -190,8 +248,11 @@ def _did(regime: Regime, spectrum: LyapunovSpectrum, responses: Responses | None
     elif groups is not None and int(groups.max()) > 0:
         told.extend(_each_attractor(spectrum, groups))
     runs = in_words(spectrum.codes.numel(), "run")
-    ended = {status: int((spectrum.codes == status).sum()) for status in (Status.NOT_CONVERGED, Status.DIVERGED)}
-    told.extend(f"{n} of {runs} {status.name.lower().replace('_', ' ')}." for status, n in ended.items() if n)
+    ended = {
+        why_not_converged(spectrum): int((spectrum.codes == Status.NOT_CONVERGED).sum()),
+        "diverged": int((spectrum.codes == Status.DIVERGED).sum()),
+    }
+    told.extend(f"{n} of {runs} {how}." for how, n in ended.items() if n)
     return (*told, *spectrum.notes)
 
 

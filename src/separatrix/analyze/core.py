@@ -108,13 +108,24 @@ def _name(model: nn.Module, asked: str | None) -> str:
             f"{type(model).__name__} has {len(recurrent)} recurrent parts: {listed}.\n"
             "Choose one by name: --module NAME, or module=."
         )
-    if getattr(model, "hidden_size", None) is not None:
+    if _is_cell(model):
         return ""
     parts = ", ".join(sorted({type(part).__name__ for part in model.modules() if part is not model})) or type(model).__name__
     raise UnsupportedModuleError(
         f"{type(model).__name__} has no recurrent part that is known (RNN, GRU, LSTM or their cells); it consists of: {parts}.\n"
-        "If one of its modules is a recurrent cell, (u, state) → state, name it: --module NAME, or module=."
+        "Give inputs, and its depth is measured; or if one of its modules is a recurrent cell, (u, state) → state, name it: "
+        "--module NAME, or module=."
     )
+
+
+def has_core(model: Any) -> bool:
+    """Whether there is a recurrent part to be found without being named: one of PyTorch's, or the model is a cell itself."""
+    return any(isinstance(part, STANDARD) for part in model.modules()) or _is_cell(model)
+
+
+def _is_cell(model: nn.Module) -> bool:
+    """Whether a model says the size of its state, and takes a state beside its input."""
+    return getattr(model, "hidden_size", None) is not None and len(inspect.signature(model.forward).parameters) > 1
 
 
 def _capture(model: nn.Module, name: str, inputs: Any) -> Core:

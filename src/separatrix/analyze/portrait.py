@@ -1,19 +1,73 @@
 """What `analyze` found: one record of everything, which prints, plots, saves and reports itself."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
 from separatrix.analysis.propagation import Propagation
+from separatrix.analyze.findings import QUESTIONS
 from separatrix.analyze.verdict import side
 from separatrix.result import Result, Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Portrait(Result):
+    """What was found about a network; `RecurrentPortrait` and `DepthPortrait` say what belongs to their kind.
+
+    Args:
+        verdict: the answer in one sentence, "word: what it means".
+        advice: what to change.
+        did: what was done, sentence by sentence.
+        model, core: what was measured, in words.
+        findings: the answers to further questions, by their names in `QUESTIONS`.
+        unanswered: the questions that failed, by name, and why.
+    """
+
+    verdict: str
+    advice: tuple[str, ...]
+    did: tuple[str, ...]
+    model: str
+    core: str
+    findings: dict[str, Result] = field(default_factory=dict)
+    unanswered: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def side(self) -> str:
+        """Which of the few answers it is, in a word or two."""
+        raise NotImplementedError
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What `analyze` was given, by the names of its arguments."""
+        return ("model", "inputs")
+
+    def summary(self) -> str:
+        """The verdict, what was done, and what else was found."""
+        return "\n".join([f"{self.model}: {self.verdict}", *self.did, *self.found()])
+
+    def found(self) -> tuple[str, ...]:
+        """What the further questions came to, a sentence each."""
+        answered = [_under(QUESTIONS[name].heading, result.summary()) for name, result in self.findings.items()]
+        return (*answered, *(f"{QUESTIONS[name].heading}: unanswered. {why}" for name, why in self.unanswered.items()))
+
+    def headline(self) -> dict[str, Any]:
+        """The numbers of its kind: names with their units, plain numbers and lists."""
+        raise NotImplementedError
+
+    def numbers(self) -> dict[str, Any]:
+        """The headline numbers and what the findings say, for machines."""
+        named = {"verdict": self.verdict, "side": self.side, "model": self.model, "core": self.core}
+        findings = {name: _without_versions(result.numbers()) for name, result in self.findings.items()}
+        told = {"status": self.status, "advice": list(self.advice), "did": list(self.did)}
+        asked = {"settings": self.settings, "versions": self.versions}
+        return {**named, **self.headline(), **told, "findings": findings, "unanswered": self.unanswered, **asked}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RecurrentPortrait(Portrait):
     r"""The portrait of a recurrent network: on which side of the border between order and chaos it is, and how that is known.
 
     Args:
@@ -29,11 +83,7 @@ class Portrait(Result):
         response_steps: for how many steps the initial states were followed.
         plane: (step, run, 2), states in the plane of their two leading principal components.
         explained: (2), the share of the variance along each.
-        verdict: the answer in one sentence.
-        advice: what to change.
-        did: what was done, sentence by sentence.
         regime: "stream", "sequence", "sequences" or "autonomous".
-        model, core: what was measured, in words.
     """
 
     spectrum: LyapunovSpectrum
@@ -47,12 +97,7 @@ class Portrait(Result):
     response_steps: int
     plane: Tensor
     explained: Tensor
-    verdict: str
-    advice: tuple[str, ...]
-    did: tuple[str, ...]
     regime: str
-    model: str
-    core: str
 
     layout: ClassVar[dict[str, str]] = {
         "counted": "run",
@@ -72,6 +117,11 @@ class Portrait(Result):
     def side(self) -> str:
         """On which side of the border: "chaotic", "ordered", "at the edge" or "diverged"; see `verdict`."""
         return side(*self.lambda_1, self.spectrum.steps)
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What `analyze` was given."""
+        return ("model",) if self.regime == "autonomous" else ("model", "inputs")
 
     @property
     def check(self) -> tuple[float, float]:
@@ -98,20 +148,13 @@ class Portrait(Result):
         error = float(values.std() / len(values) ** 0.5) if len(values) > 1 and math.isfinite(mean) else float(errors[0])
         return mean, error
 
-    def summary(self) -> str:
-        """The verdict, and what was done."""
-        return "\n".join([f"{self.model}: {self.verdict}", *self.did])
-
-    def numbers(self) -> dict[str, Any]:
-        """The headline numbers, for machines: names with their units, plain numbers and lists."""
+    def headline(self) -> dict[str, Any]:
+        """The exponents and what follows from them, what the checks say, and how the runs ended."""
         rate, error = self.lambda_1
         near, near_error = self.check
         dimension, dimension_error = self.dimension
         entropy, entropy_error = self.entropy
         return {
-            "verdict": self.verdict,
-            "model": self.model,
-            "core": self.core,
             "regime": self.regime,
             "lambda_1_nats_per_step": _plain(rate),
             "lambda_1_stderr": _plain(error),
@@ -128,13 +171,19 @@ class Portrait(Result):
             "finite_time_spread": None if self.finite_time is None else _plain(float(self.finite_time.std(correction=0))),
             "different_responses": int(self.groups.max()) + 1 if self.settled else None,
             "initial_states": len(self.groups),
-            "status": self.status,
             "runs": {word: int((self.spectrum.codes == code).sum()) for word, code in ((s.name.lower(), s) for s in Status)},
-            "advice": list(self.advice),
-            "did": list(self.did),
-            "settings": self.settings,
-            "versions": self.versions,
         }
+
+
+def _under(heading: str, summary: str) -> str:
+    """A summary of several lines as one sentence that begins with its heading."""
+    told = "; ".join(summary.splitlines()) + "."
+    is_said = told.lower().startswith(heading.lower())
+    return heading + told[len(heading) :] if is_said else f"{heading}: {told}"
+
+
+def _without_versions(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in numbers.items() if name != "versions"}
 
 
 def _plain(value: float) -> float | str:

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from separatrix.analyze.core import Core, is_batch_first
-from separatrix.systems.drives import Stream
+from separatrix.systems.drives import First, Stream
 from separatrix.systems.recurrent import Recurrent
 
 Kind = Literal["stream", "sequence", "sequences", "autonomous"]
@@ -21,7 +21,8 @@ class Regime:
     Args:
         kind: "stream" (many short sequences, endlessly and at random), "sequence" or "sequences" (along each), "autonomous".
         system: what the spectrum is taken of, one batch item a copy, sequence or initial state.
-        common: one drive for many initial states, to see whether they forget where they began.
+        common: one drive for many initial states, to see whether they forget where they began; it has no batch axis.
+        frozen: the core when its input stays at the mean of all that reaches it; without inputs, at zero.
         sequences: the captured inputs, (time, sequences, inputs), or None.
         words: what was done, for the reader.
     """
@@ -29,6 +30,7 @@ class Regime:
     kind: Kind
     system: Recurrent
     common: Recurrent
+    frozen: Recurrent
     sequences: Tensor | None
     words: str
 
@@ -38,7 +40,8 @@ def regime_of(core: Core, copies: int, seed: int) -> Regime:
     if core.inputs is None:
         system = Recurrent(core.module, state=core.state)
         words = f"{_who(core)}, no inputs (zeros): autonomous, from {copies} initial states"
-        return Regime("autonomous", system, system, None, words)
+        return Regime("autonomous", system, system, system, None, words)
+    frozen = Recurrent(core.module, constant=core.inputs.mean((0, 1)), state=core.state)
     length, count, _ = core.inputs.shape
     if count > 1 and length < LONG:
         data = core.inputs.transpose(0, 1)
@@ -47,13 +50,15 @@ def regime_of(core: Core, copies: int, seed: int) -> Regime:
             f"the state carried over; {copies} independent streams" + _start(core, "streams carry the state over")
         )
         system = Recurrent(core.module, Stream(data, copies, seed), state=core.state)
-        return Regime("stream", system, Recurrent(core.module, Stream(data, 1, seed), state=core.state), core.inputs, words)
+        common = Recurrent(core.module, First(Stream(data, 1, seed)), state=core.state)
+        return Regime("stream", system, common, frozen, core.inputs, words)
     system = along(core, core.inputs[:, :MOST_SEQUENCES])
     what = f"{count} sequences" if count > 1 else "one sequence"
     words = f"{_who(core)}, along {what} of {length:,} steps"
     words += f" (the first {MOST_SEQUENCES})" if count > MOST_SEQUENCES else ""
     words += _start(core, "each sequence begins at zero" if count > 1 else "the sequence begins at zero")
-    return Regime("sequences" if count > 1 else "sequence", system, along(core, core.inputs[:, :1]), core.inputs, words)
+    kind = "sequences" if count > 1 else "sequence"
+    return Regime(kind, system, along(core, core.inputs[:, 0]), frozen, core.inputs, words)
 
 
 def _who(core: Core) -> str:
@@ -67,7 +72,7 @@ def _start(core: Core, instead: str) -> str:
 
 
 def along(core: Core, sequences: Tensor) -> Recurrent:
-    """The core reading the given sequences, (time, sequences, inputs), whatever order of axes it wants them in."""
-    if is_batch_first(core.module):
+    """The core reading sequences, (time, sequences, inputs), or one, (time, inputs), whatever order of axes it wants them in."""
+    if is_batch_first(core.module) and sequences.ndim == 3:
         sequences = sequences.transpose(0, 1)
     return Recurrent(core.module, sequences, state=core.state)

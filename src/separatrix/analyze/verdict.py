@@ -4,8 +4,10 @@ import math
 
 from torch import Tensor
 
+from separatrix.analysis.lyapunov import LyapunovSpectrum
 from separatrix.analysis.responses import Responses
-from separatrix.wording import counted, measured, superscript
+from separatrix.result import Status
+from separatrix.wording import counted, measured, plain, superscript
 
 SURE = 2  # standard errors away from zero
 VANISHING = 2  # nats by which a gradient fades over a sequence before it is said to vanish
@@ -140,3 +142,15 @@ def _if_at_the_edge(rate: float, length: int | None, growth: float | None) -> li
 def _steps(count: float) -> str:
     shown = f"{count:.2g}" if count < 10 else f"{count:,.0f}"
     return f"{shown} step{'' if shown == '1' else 's'}"
+
+
+def why_not_converged(spectrum: LyapunovSpectrum) -> str:
+    """What "not converged" means for the runs that are; empty where all are."""
+    errors, tol = spectrum.stderr[spectrum.codes == Status.NOT_CONVERGED], spectrum.settings.get("tol")
+    if len(errors) == 0:
+        return ""
+    if bool(errors.isnan().any()):
+        return "not converged: too few steps for an error bar"
+    if tol is not None and bool((errors > tol).any()):
+        return f"not converged: error bars above {plain(tol)}"
+    return "not converged: the two halves of the run differ by more than chance"

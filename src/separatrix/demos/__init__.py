@@ -1,8 +1,9 @@
-"""Embedded examples of the main job: a network trained on real data on the spot, and its untrained twin as control."""
+"""Embedded examples of the main job: networks trained on real data on the spot, each beside its control."""
 
 from separatrix.demos.demo import Demo
 from separatrix.demos.digits import digits
+from separatrix.demos.residual import residual
 
-DEMOS = {"digits": digits}
+DEMOS = {"digits": digits, "residual": residual}
 
-__all__ = ["DEMOS", "Demo", "digits"]
+__all__ = ["DEMOS", "Demo", "digits", "residual"]

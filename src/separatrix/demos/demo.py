@@ -14,9 +14,11 @@ class Demo:
         models: by the name under which each is reported, the main one first.
         inputs: what the models take.
         facts: for each model, label → text, shown beside its verdict.
+        targets: what the models should answer, one an input, for those measured in depth.
     """
 
     title: str
     models: dict[str, nn.Module]
     inputs: Tensor
     facts: dict[str, dict[str, str]]
+    targets: Tensor | None = None

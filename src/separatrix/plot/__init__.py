@@ -26,7 +26,8 @@ from separatrix.analysis.return_map import ReturnMap
 from separatrix.analysis.stationarity import Stationarity
 from separatrix.analysis.tracks import Tracks
 from separatrix.analysis.transient import TransientGrowth
-from separatrix.analyze.portrait import Portrait
+from separatrix.analyze.depth import DepthPortrait
+from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
 from separatrix.plot.along import along_figure, tracks_figure
 from separatrix.plot.basins import basins_figure
@@ -37,6 +38,7 @@ from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.correlation_dimension import correlation_figure
 from separatrix.plot.covariant import covariant_figure
 from separatrix.plot.depth import depth_figure
+from separatrix.plot.depth_portrait import compare_depths, depth_portrait_figure
 from separatrix.plot.echo_state import echo_state_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
@@ -61,6 +63,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Basins: basins_figure,
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
+    DepthPortrait: depth_portrait_figure,
     DepthProfile: depth_figure,
     DivergenceRate: divergence_figure,
     EchoState: echo_state_figure,
@@ -72,7 +75,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     OrbitDiagram: orbit_diagram_figure,
     PhasePortrait: phase_portrait_figure,
     PooledSpectrum: pooled_figure,
-    Portrait: portrait_figure,
+    RecurrentPortrait: portrait_figure,
     PowerSpectrum: power_spectrum_figure,
     Propagation: propagation_figure,
     Tracks: tracks_figure,
@@ -104,11 +107,13 @@ __all__ = [
     "border_figure",
     "branch_figure",
     "check_figure",
+    "compare_depths",
     "compare_spectra",
     "convergence_figure",
     "correlation_figure",
     "covariant_figure",
     "depth_figure",
+    "depth_portrait_figure",
     "divergence_figure",
     "echo_state_figure",
     "figure",

@@ -21,8 +21,8 @@ def draw_singular_values(axes: Axes, profile: DepthProfile) -> None:
     if not alive(profile).any():
         nothing_to_show(axes, "all inputs diverged")
         return
-    place = np.arange(len(profile.layers))
-    sigma = _positive(of_runs(profile, profile.singular_values, 1))
+    place = _along(profile)
+    sigma = _positive(of_runs(profile, profile.singular_values, 1))[place]
     for i in reversed(range(sigma.shape[-1])):
         name = "singular values σ₁ … σ" + _below(sigma.shape[-1]) if i == 0 else None
         axes.plot(place, _across(sigma[..., i])[1], color=INK if i == 0 else FAINT, linewidth=1.4 if i == 0 else 0.8, label=name)
@@ -77,11 +77,11 @@ def draw_gains(axes: Axes, profiles: dict[str, DepthProfile], *, gradient: bool 
 
 
 def _draw(axes: Axes, profile: DepthProfile, values: np.ndarray, number: int, name: str, bar: np.ndarray | None = None) -> None:
-    look, place = SERIES[number], np.arange(len(values))
+    look, place, line = SERIES[number], np.arange(len(values)), _along(profile)
     low, median, high = _across(values)
     if values.shape[1] > 1:
-        axes.fill_between(place, low, high, color=look.color, alpha=0.18, linewidth=0)
-    axes.plot(place, median, linestyle=look.line, color=look.color, linewidth=1.2, zorder=3)
+        axes.fill_between(line, low[line], high[line], color=look.color, alpha=0.18, linewidth=0)
+    axes.plot(line, median[line], linestyle=look.line, color=look.color, linewidth=1.2, zorder=3)
     if bar is not None and bar.any():
         axes.errorbar(place, median, np.minimum(bar, 0.99 * median), fmt="none", ecolor=look.color, elinewidth=0.8)
     whole = array(profile.cut) > 0
@@ -89,6 +89,12 @@ def _draw(axes: Axes, profile: DepthProfile, values: np.ndarray, number: int, na
         if chosen.any():
             mark = {"color": look.color, "marker": look.marker, "markerfacecolor": face, "markersize": 4}
             axes.plot(place[chosen], median[chosen], linestyle="none", label=told, zorder=4, **mark)
+
+
+def _along(profile: DepthProfile) -> np.ndarray:
+    """Indices of the layers that lines lead through: those that carry the whole signal, or all where there are none."""
+    whole = np.flatnonzero(array(profile.cut))
+    return whole if len(whole) else np.arange(len(profile.layers))
 
 
 def _positive(values: np.ndarray) -> np.ndarray:

@@ -39,9 +39,10 @@ def draw_points(axes: Axes, found: FixedPoints, path: Tensor | None = None) -> N
         axes.plot(*shown.T, linestyle="", markersize=SIZE, label=kind, gid=kind, zorder=3, **looks(kind, number).marks)
     axes.set_xlabel(f"principal component 1 ({share[0]:.0%} of variance)")
     axes.set_ylabel(f"principal component 2 ({share[1]:.0%})")
-    for low_high, put in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
-        if np.ptp(low_high) < 1e-6 * max(1.0, np.abs(low_high).max()):
-            put(np.mean(low_high) - 1, np.mean(low_high) + 1)
+    placed = (np.concatenate([states.reshape(-1, states.shape[-1]), slow]) - center) @ plane
+    for values, put in zip(placed.T, (axes.set_xlim, axes.set_ylim), strict=True):
+        if path is None and np.ptp(values) < 1e-6 * max(1.0, np.abs(values).max()):
+            put(values.mean() - 1, values.mean() + 1)
     if len(kinds(found)) <= MOST_KINDS:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 

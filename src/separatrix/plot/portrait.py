@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from separatrix.analyze.portrait import Portrait
+from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.plot.check import check_figure
 from separatrix.plot.convergence import convergence_figure, draw_convergence
 from separatrix.plot.finite_time import finite_time_figure
@@ -20,7 +20,7 @@ UNIT = "nats per step"
 
 
 @styled
-def portrait_figure(portrait: Portrait) -> Figure:
+def portrait_figure(portrait: RecurrentPortrait) -> Figure:
     """The four pictures that tell most about a network, under its verdict."""
     figure, ((top_left, top_right), (low_left, low_right)) = canvas(2, 2, width=5.0, height=3.7)
     figure.suptitle(
@@ -37,13 +37,13 @@ def portrait_figure(portrait: Portrait) -> Figure:
     return figure
 
 
-def attractors_shown(portrait: Portrait) -> Tensor | None:
+def attractors_shown(portrait: RecurrentPortrait) -> Tensor | None:
     """Which attractor each run of the phase portrait is on, where there is more than one; None otherwise."""
     several = portrait.regime == "autonomous" and int(portrait.groups.max()) > 0
     return portrait.groups[: portrait.plane.shape[1]] if several else None
 
 
-def panel_figures(portrait: Portrait, title: str = "") -> dict[str, Figure]:
+def panel_figures(portrait: RecurrentPortrait, title: str = "") -> dict[str, Figure]:
     """The pictures of one portrait, each a figure of its own: convergence, check, propagation, finite_time, plane."""
     rate, error = portrait.lambda_1
     kept = portrait.counted.cpu().numpy()
@@ -59,7 +59,7 @@ def panel_figures(portrait: Portrait, title: str = "") -> dict[str, Figure]:
     return figures
 
 
-def _spectrum(axes: Axes, portrait: Portrait) -> None:
+def _spectrum(axes: Axes, portrait: RecurrentPortrait) -> None:
     if portrait.pooled.runs == 0:
         nothing_to_show(axes, "all runs diverged: there is no spectrum")
         return
@@ -69,7 +69,7 @@ def _spectrum(axes: Axes, portrait: Portrait) -> None:
     axes.legend()
 
 
-def _convergence(axes: Axes, portrait: Portrait) -> None:
+def _convergence(axes: Axes, portrait: RecurrentPortrait) -> None:
     if portrait.pooled.runs == 0:
         nothing_to_show(axes, "all runs diverged: nothing converges")
         return

@@ -133,3 +133,25 @@ class Shared(Drive):
     def forward(self, n: int) -> Tensor:
         """The n-th input, shape (*batch, 1, inputs)."""
         return self.drive(n).unsqueeze(-2)
+
+
+class First(Drive):
+    """The inputs of another drive's first copy, without a batch axis.
+
+    Args:
+        drive: any drive with one batch axis.
+    """
+
+    def __init__(self, drive: Drive) -> None:
+        super().__init__()
+        self.drive = drive
+        self.horizon = drive.horizon
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """None: one drive."""
+        return torch.Size()
+
+    def forward(self, n: int) -> Tensor:
+        """The n-th input, shape (inputs)."""
+        return self.drive(n)[0]

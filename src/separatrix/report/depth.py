@@ -1,0 +1,122 @@
+"""How the portrait of a feed-forward network is shown."""
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from separatrix import plot
+from separatrix.analysis.depth import FACTOR
+from separatrix.analyze.depth import DepthPortrait
+from separatrix.analyze.growth import about, median
+from separatrix.report.drawing import drawn
+from separatrix.report.view import WIDE, Cell, Drawing, Mark, Quantity, Section, View
+from separatrix.result import Status
+from separatrix.wording import counted
+
+MARKS = {
+    "vanishing": Mark("▼", "down"),
+    "contracting": Mark("▽", "edge"),
+    "near-isometric": Mark("◆", "edge"),
+    "expanding": Mark("△", "edge"),
+    "exploding": Mark("▲", "up"),
+    "uneven": Mark("◈", "up"),
+    "unknown": Mark("✕", "broken"),
+}
+
+
+def _overview(portraits: Mapping[str, DepthPortrait]) -> Figure:
+    return plot.compare_depths({name: portrait.profile for name, portrait in portraits.items()}, width=WIDE)
+
+
+def _sections(portraits: Mapping[str, DepthPortrait]) -> list[Section]:
+    drawings = [
+        Drawing(drawn(plot.figure(portrait.profile), f"depth{number}"), name)
+        for number, (name, portrait) in enumerate(portraits.items())
+    ]
+    caption = (
+        "Above, how large a change of the input is at each layer, of one that is random (gain) and of the most sensitive ones "
+        "(singular values); the grey band is a factor of 10 either way. Below, the gradient that comes back to the layer. Full "
+        "marks: layers through which the whole signal passes; open ones lie inside a block that it can bypass. Lines: median of "
+        "the inputs; bands: all of them."
+    )
+    return [Section("layers", "Layer by layer", caption, drawings, is_wide=True)]
+
+
+def _gain(portrait: DepthPortrait) -> Cell:
+    return _over_inputs(portrait.growth.gain)
+
+
+def _rate(portrait: DepthPortrait) -> Cell:
+    return Cell(about(median(portrait.growth.rate)), f"over {counted(portrait.growth.depth, 'layer')}")
+
+
+def _largest(portrait: DepthPortrait) -> Cell:
+    return _over_inputs(portrait.growth.largest)
+
+
+def _returned(portrait: DepthPortrait) -> Cell:
+    return _over_inputs(portrait.growth.returned)
+
+
+def _beyond(portrait: DepthPortrait) -> Cell:
+    return Cell(portrait.growth.beyond or "nowhere")
+
+
+def _layers(portrait: DepthPortrait) -> Cell:
+    profile = portrait.profile
+    return Cell(f"{int(profile.cut.sum())} of {len(profile.layers)}")
+
+
+def _inputs(portrait: DepthPortrait) -> Cell:
+    codes = portrait.profile.codes
+    counts = [(int((codes == status).sum()), status.name.lower().replace("_", " ")) for status in Status]
+    return Cell(", ".join(f"{count} {word}" for count, word in counts if count or word == "ok"))
+
+
+def _over_inputs(values: Tensor) -> Cell:
+    finite = values[~values.isnan()]
+    spread = f"{about(float(finite.min()))} … {about(float(finite.max()))} over {counted(len(finite), 'input')}"
+    return Cell(about(median(values)), spread if len(finite) > 1 else "") if len(finite) else Cell("unknown")
+
+
+DEPTH = View(
+    question="Whether changes and gradients come through the depth of the network, how large, and how that is known.",
+    marks=MARKS,
+    overview=_overview,
+    overview_note="Depth is time. Left: how large a random change of the input has become, number for number; the grey band is a "
+    f"factor of {FACTOR} either way. Right: the gradient that comes back. Both along the layers through which the whole signal "
+    "passes; lines: median of the inputs, bands: all of them.",
+    quantities=(
+        Quantity("Gain over the depth", "factor", "of a random change, number for number; median", _gain, is_key=True),
+        Quantity("Rate", "nats per layer", "ln gain over the depth", _rate),
+        Quantity("Most sensitive change", "factor", "σ₁ on the scale of the gain; median", _largest),
+        Quantity("Gradient at the first layer over that at the last", "factor", "median", _returned),
+        Quantity(f"Outside of a factor of {FACTOR}", "", "from this layer to the end", _beyond),
+        Quantity("Layers that carry the whole signal", "", "of those measured", _layers),
+        Quantity("Inputs", "", "how each ended", _inputs),
+    ),
+    sections=_sections,
+    arguments=("k", "copies", "layers", "seed"),
+    record="profile",
+    glossary=(
+        (
+            "gain ‖J‖/√d",
+            "r.m.s. change of a number of a layer when every number of the input changes by one, at random: from the Jacobian "
+            "J = ∂(layer)/∂(input), d numbers in the layer. 1: changes keep their size.",
+        ),
+        ("singular values σ₁ ≥ σ₂ ≥ …", "growth along the most sensitive directions of the input, the next sensitive, and so on."),
+        (
+            "vanishing, contracting, near-isometric, expanding, exploding",
+            "gain at the end below 1/10, below 1/2, up to 2, up to 10, above.",
+        ),
+        ("uneven", "a moderate gain, but a most sensitive direction that grows more than tenfold."),
+        (
+            "carries the whole signal",
+            "all of what reaches the output has passed through this layer; in a residual network, the sums behind the blocks.",
+        ),
+        ("nat", "unit of a natural logarithm: a growth of 1 nat is a growth by the factor e ≈ 2.72."),
+        ("e-fold", "by the factor e; at 0.1 nats per layer a change grows e-fold every 10 layers."),
+        ("not converged", "an input whose singular values were not all found to the tolerance; its gain and gradients stand."),
+    ),
+)

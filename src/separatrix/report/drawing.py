@@ -1,0 +1,40 @@
+"""Figures as drawings in the page."""
+
+from collections.abc import Mapping
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from separatrix import plot
+from separatrix.analyze.findings import QUESTIONS, Question
+from separatrix.analyze.portrait import Portrait
+from separatrix.report.view import Drawing, Section
+
+NARROW = 6.0  # inches, of a figure that leaves room for another beside it
+
+
+def drawn(figure: Figure, prefix: str) -> Markup:
+    """A figure as SVG whose ids begin with the prefix."""
+    return Markup(plot.svg(figure, prefix=prefix))
+
+
+def findings(portraits: Mapping[str, Portrait]) -> list[Section]:
+    """A section for each further question that any portrait was asked, with each one's answer."""
+    return [
+        _finding(name, question, portraits)
+        for name, question in QUESTIONS.items()
+        if any(name in portrait.findings or name in portrait.unanswered for portrait in portraits.values())
+    ]
+
+
+def _finding(name: str, question: Question, portraits: Mapping[str, Portrait]) -> Section:
+    shown, widths = [], []
+    for number, (who, portrait) in enumerate(portraits.items()):
+        if name in portrait.findings:
+            result = portrait.findings[name]
+            figure = plot.figure(result)
+            widths.append(figure.get_figwidth())
+            shown.append(Drawing(drawn(figure, f"{name}{number}"), who, "; ".join(result.summary().splitlines()) + "."))
+        elif name in portrait.unanswered:
+            shown.append(Drawing(None, who, f"unanswered: {portrait.unanswered[name]}"))
+    return Section(name, question.heading, question.caption, shown, is_wide=max(widths, default=0) > NARROW)

@@ -1,0 +1,183 @@
+"""How the portrait of a recurrent network is shown."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from separatrix import plot
+from separatrix.analyze.portrait import RecurrentPortrait
+from separatrix.analyze.verdict import why_not_converged
+from separatrix.plot.check import differences
+from separatrix.plot.plane import FOLLOWED
+from separatrix.plot.portrait import attractors_shown
+from separatrix.report.drawing import drawn
+from separatrix.report.view import WIDE, Cell, Drawing, Mark, Quantity, Section, View
+from separatrix.result import Status
+from separatrix.wording import counted, measured, plain
+
+STEP = "nats per step"
+MARKS = {
+    "chaotic": Mark("▲", "up"),
+    "ordered": Mark("▼", "down"),
+    "at the edge": Mark("◆", "edge"),
+    "diverged": Mark("✕", "broken"),
+}
+
+CAPTIONS = {
+    "spectrum": (
+        "Lyapunov spectrum",
+        "Each point is the mean rate at which perturbations along one direction of the state grow (above 0) or fade (below 0). "
+        "Only the first, λ₁, decides the side; bars show ± 2 standard errors, bands the spread over runs.",
+    ),
+    "convergence": (
+        "Convergence",
+        "Estimates of the three leading exponents as the run goes on; grey: λ₁ of each run. They should end flat inside their "
+        "shaded band (the final value ± 2 standard errors): a slope at the right edge means that more steps are needed.",
+    ),
+    "check": (
+        "Two-trajectory check",
+        "λ₁ measured a second time without derivatives: two copies of the state start a tiny distance apart, and the rate at which "
+        "they part is noted. Each point is a run; on the diagonal both methods agree. Bars: ± 2 standard errors.",
+    ),
+    "propagation": (
+        "Gradient propagation",
+        "How much a gradient (or a perturbation) has grown or faded after a number of steps; the right-hand scale gives the "
+        "factor. Over long lags it follows the dashed line, whose slope is λ₁. Lines: median of the runs; bands: all of them.",
+    ),
+    "finite_time": (
+        "Finite-time exponents",
+        "What the network does within one sequence: the mean rate at which the largest perturbation grows from its first step to "
+        "its last. It is not λ₁, which belongs to an endless run, and tends to lie above it: in an ordered network (λ₁ below 0) "
+        "all perturbations fade in the long run, but the worst direction may grow over so few steps first (a non-normal "
+        "transient). Gradients within a sequence feel this rate.",
+    ),
+    "plane": (
+        "Phase portrait",
+        "Settled states of up to 16 runs in the two directions in which they vary most, older ones fainter, equal scales. "
+        f"The dark line follows one run for its last {FOLLOWED - 1} steps, from ○ to ●.",
+    ),
+}
+
+
+def _overview(portraits: Mapping[str, RecurrentPortrait]) -> Figure:
+    return plot.border_figure({name: portrait.lambda_1 for name, portrait in portraits.items()}, width=WIDE)
+
+
+def _sections(portraits: Mapping[str, RecurrentPortrait]) -> list[Section]:
+    """The spectra in one comparison, the other figures one a portrait."""
+    spectra = plot.compare_spectra({name: portrait.pooled for name, portrait in portraits.items()}, unit=STEP, width=WIDE)
+    drawings: dict[str, list[Drawing]] = {key: [] for key in CAPTIONS}
+    drawings["spectrum"].append(Drawing(drawn(spectra, "spectrum")))
+    for number, (name, portrait) in enumerate(portraits.items()):
+        for key, figure in plot.panel_figures(portrait, name).items():
+            drawings[key].append(Drawing(drawn(figure, f"{key}{number}")))
+    told = {key: list(words) for key, words in CAPTIONS.items()}
+    if any(attractors_shown(portrait) is not None for portrait in portraits.values()):
+        told["plane"][1] += " Markers tell the attractors apart that initial states have reached."
+    return [Section(key, *told[key], shown, is_wide=key == "spectrum") for key, shown in drawings.items() if shown]
+
+
+def _leading(portrait: RecurrentPortrait) -> Cell:
+    runs = portrait.pooled.runs
+    return Cell(
+        measured(*portrait.lambda_1), f"mean of {counted(runs, 'run')}, ± standard error" if runs > 1 else "± standard error"
+    )
+
+
+def _check(portrait: RecurrentPortrait) -> Cell:
+    apart = differences(portrait.spectrum)
+    note = f"off λ₁ by at most {plain(float(np.abs(apart).max()))} in any run" if len(apart) else ""
+    return Cell(measured(*portrait.check), note)
+
+
+def _finite_time(portrait: RecurrentPortrait) -> Cell:
+    values = portrait.finite_time
+    if values is None:
+        return Cell("–", "no sequences")
+    mean, spread = float(values.mean()), float(values.std(correction=0))
+    return Cell(
+        measured(mean, spread), f"± spread over {counted(len(values), 'sequence')} of {counted(portrait.finite_time_steps, 'step')}"
+    )
+
+
+def _dimension(portrait: RecurrentPortrait) -> Cell:
+    return Cell(f"{measured(*portrait.dimension)} of {portrait.spectrum.dim}", "dimensions of state")
+
+
+def _entropy(portrait: RecurrentPortrait) -> Cell:
+    return Cell(measured(*portrait.entropy))
+
+
+def _responses(portrait: RecurrentPortrait) -> Cell:
+    noun = "attractor" if portrait.regime == "autonomous" else "response"
+    told = counted(int(portrait.groups.max()) + 1, noun)
+    states, steps = counted(len(portrait.groups), "initial state"), counted(portrait.response_steps, "step")
+    return Cell(told if portrait.settled else "not told yet", f"from {states}, {steps} later")
+
+
+def _erased(portrait: RecurrentPortrait) -> Cell:
+    exponents = portrait.pooled.exponents
+    return Cell(f"{int((exponents == -np.inf).sum())} of {len(exponents)}")
+
+
+def _runs(portrait: RecurrentPortrait) -> Cell:
+    codes = portrait.spectrum.codes
+    counts = [(int((codes == status).sum()), status.name.lower().replace("_", " ")) for status in Status]
+    ended = ", ".join(f"{count} {word}" for count, word in counts if count or word == "ok")
+    return Cell(ended, why_not_converged(portrait.spectrum))
+
+
+QUANTITIES = (
+    Quantity("Leading exponent λ₁", STEP, "decides the side", _leading, is_key=True),
+    Quantity("Two-trajectory check", STEP, "λ₁ without derivatives", _check),
+    Quantity("Finite-time exponent", STEP, "over the sequences’ own length; not λ₁", _finite_time),
+    Quantity("Kaplan–Yorke dimension", "", "conditional on the input, if there is one", _dimension),
+    Quantity("Entropy bound Σλ⁺", STEP, "Ruelle’s upper bound; conditional on the input", _entropy),
+    Quantity("Where initial states end", "", "1: where they began is forgotten", _responses),
+    Quantity("Exponents at −∞", "", "directions erased to rounding", _erased),
+    Quantity("Runs", "", "how each ended", _runs),
+)
+
+GLOSSARY = (
+    (
+        "Lyapunov exponent λ",
+        "mean rate at which a small difference between two states grows (λ > 0) or fades (λ < 0); λ₁ is the largest.",
+    ),
+    ("nat", "unit of a natural logarithm: a growth of 1 nat is a growth by the factor e ≈ 2.72."),
+    ("e-fold", "by the factor e; at λ₁ = 0.1 nats per step a difference grows e-fold every 10 steps."),
+    ("chaotic, ordered, at the edge", "λ₁ above 0, below 0, or not to be told from 0 within 2 standard errors."),
+    ("spectrum", "all exponents λ₁ ≥ λ₂ ≥ …, one for each dimension of the state."),
+    ("−∞", "a direction that is erased to rounding in one step, as by a ReLU that is off or a tanh that is saturated."),
+    (
+        "standard error (±)",
+        "typical error of an estimate because the run is finite; bars and bands of ± 2 hold the truth about 19 times in 20.",
+    ),
+    (
+        "not converged",
+        "a run whose two halves differ by more than chance, or whose error bars are unknown or above the tolerance asked for; it "
+        "counts like the others, and more steps mend it.",
+    ),
+    ("finite-time exponent", "the same rate over a given number of steps only; it differs from sequence to sequence."),
+    ("Kaplan–Yorke dimension", "how many dimensions the set of settled states fills, estimated from the spectrum."),
+    (
+        "entropy bound Σλ⁺",
+        "sum of the positive exponents: an upper bound on the information a chaotic network produces in each step.",
+    ),
+    ("conditional on the input", "measured between copies of the network that read the same input."),
+    ("response, attractor", "what initial states end up doing under one common input, or with none."),
+    ("σ₁, ‖J‖/√dim", "growth of the largest and of a typical gradient: of the Jacobian J = ∂hₙ₊ₗ/∂hₙ over l steps."),
+)
+
+RECURRENT = View(
+    question="On which side of the border between order and chaos, how far from it, and how that is known.",
+    marks=MARKS,
+    overview=_overview,
+    overview_note="λ₁ is the mean rate at which a tiny difference between two states of the network fades (left) or grows (right). "
+    "Bars, where they are wider than the marker: ± 2 standard errors.",
+    quantities=QUANTITIES,
+    sections=_sections,
+    arguments=("module", "k", "copies", "steps", "settle", "tol", "also", "seed"),
+    record="spectrum",
+    glossary=GLOSSARY,
+)
