@@ -64,8 +64,8 @@ def manifolds(problem: Problem, rest: FixedPoints, window: Window, *, stable: bo
     multipliers = rest.multipliers[saddles]
     size = multipliers.abs()
     place = (size.argmin(-1) if stable else size.argmax(-1))[:, None]
-    rates = (rest.rates[saddles].gather(-1, place)[:, 0] * problem.time).abs()
     chosen = multipliers.gather(-1, place)[:, 0]
+    rates = chosen.abs().log().abs()  # a step
     x = rest.points[saddles]
     directions = torch.stack([_direction(problem, one, mu) for one, mu in zip(x, chosen, strict=True)])
     seen = (window.scaled(x + directions) - window.scaled(x)).norm(dim=-1).clamp(min=START)
@@ -97,7 +97,7 @@ def _saddles(rest: FixedPoints, window: Window, stable: bool) -> list[int]:
 def _direction(problem: Problem, saddle: Tensor, multiplier: Tensor) -> Tensor:
     """The eigenvector of a real multiplier, of length 1."""
     matrix = problem.linearised(saddle[None])[1][0]
-    wanted = multiplier.real.log() / problem.time if problem.is_flow else multiplier.real - 1
+    wanted = multiplier.real.log() / problem.step.dt if problem.is_flow else multiplier.real - 1
     values, vectors = torch.linalg.eig(matrix.double())
     vector = vectors[:, int((values - wanted).abs().argmin())].real
     return (vector / vector.norm()).to(saddle)
