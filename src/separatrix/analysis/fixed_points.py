@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from separatrix.analysis.anchors import Anchors
 from separatrix.analysis.guesses import default_guesses
 from separatrix.analysis.homotopy import follow
 from separatrix.analysis.krylov import find_zeros_by_products, gmres, leading_eigenvalues
@@ -294,16 +295,21 @@ def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps:
     """The ends of all guesses, in batches of moderate size."""
     pieces = x.split(max(1, AT_ONCE // (x.shape[-1] * (1 if problem.is_wide else x.shape[-1]))))
     ticks = watched_count(len(pieces), "guesses", progress)
-    ends = [_solved_at_once(problem, pieces[tick.index], tol, max_steps, path_steps) for tick in ticks]
+    anchors = Anchors(problem.residual, problem.linearised)
+    ends: list[Zeros] = []
+    for tick in ticks:
+        ends.append(_solved_at_once(problem, pieces[tick.index], anchors, tol, max_steps, path_steps))
     return Zeros(*(torch.cat(parts) for parts in zip(*(vars(end).values() for end in ends), strict=True)))
 
 
-def _solved_at_once(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int) -> Zeros:
+def _solved_at_once(problem: Problem, x: Tensor, anchors: Anchors, tol: float, max_steps: int, path_steps: int) -> Zeros:
     """Newton's method; where it strands, a path from the guess; where that is lost too, down to a minimum of ‖residual‖."""
     residual, linearised = problem.residual, problem.linearised
     if problem.is_wide:
         return find_zeros_by_products(residual, problem.pushed, x, tol=tol, max_steps=max_steps)
-    ends = find_zeros(residual, linearised, x, tol=tol, max_steps=max_steps, patient=not path_steps)
+    landed = anchors.landed
+    ends = find_zeros(residual, linearised, x, tol=tol, max_steps=max_steps, patient=not path_steps, landed=landed)
+    anchors.add(ends.x[ends.is_zero])
     stranded = ((~ends.is_zero | ends.vague) & torch.isfinite(ends.size)).nonzero()[:, 0]
     if path_steps and len(stranded):
         crossings = 1 + torch.arange(len(stranded), device=x.device) % 2
@@ -311,7 +317,8 @@ def _solved_at_once(problem: Problem, x: Tensor, tol: float, max_steps: int, pat
             met = torch.isfinite(near).all(-1)
             if not met.any():
                 break
-            found = find_zeros(residual, linearised, near[met], tol=tol, max_steps=max_steps, patient=False)
+            found = find_zeros(residual, linearised, near[met], tol=tol, max_steps=max_steps, patient=False, landed=landed)
+            anchors.add(found.x[found.is_zero])
             better = found.is_zero & (~found.vague | ~ends.is_zero[stranded[met]])
             ends = ends.replaced(stranded[met][better], found.only(better))
     stranded = stranded[~ends.is_zero[stranded]]

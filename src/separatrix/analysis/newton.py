@@ -8,6 +8,7 @@ from torch import Tensor
 
 Residual = Callable[[Tensor], Tensor]
 Linearised = Callable[[Tensor], tuple[Tensor, Tensor]]
+Landed = Callable[[Tensor, Tensor, float], "tuple[Tensor, Zeros | None]"]
 
 FIRST_DAMPING = 1e-4  # relative to the mean square of the Jacobian's columns
 NO_DAMPING = 1e-6  # below this the step is Newton's own
@@ -47,7 +48,15 @@ class Zeros:
 
 
 def find_zeros(
-    residual: Residual, linearised: Linearised, x: Tensor, *, tol: float, max_steps: int, patient: bool = True, even: bool = True
+    residual: Residual,
+    linearised: Linearised,
+    x: Tensor,
+    *,
+    tol: float,
+    max_steps: int,
+    patient: bool = True,
+    even: bool = True,
+    landed: Landed | None = None,
 ) -> Zeros:
     """Solve r(x) = 0 from every item of x, shape (items, dim), each on its own.
 
@@ -62,6 +71,7 @@ def find_zeros(
         max_steps: steps tried at most.
         patient: go on as long as ‖r‖ falls at all; otherwise give an item up whose ‖W r‖ does not halve in 10 steps.
         even: W as above; otherwise W = 1, and what is no zero ends at a local minimum of ‖r‖ itself.
+        landed: x, r(x), tol ↦ which items are known to come to a zero, and those zeros.
     """
     items, at = torch.arange(len(x), device=x.device), Linear.at(linearised, x)
     damping, mark = torch.full_like(at.size, FIRST_DAMPING), torch.full_like(at.size, torch.inf)
@@ -77,9 +87,14 @@ def find_zeros(
             left |= size > mark / 2
             mark = size
         left |= count == max_steps
+        known, zeros = landed(at.x, at.r, tol) if landed else (torch.zeros_like(left), None)
+        if zeros is not None:
+            retired.append((items[known], zeros))
+            left &= ~known
         if left.any():
             retired.append((items[left], _ended(residual, at.only(left), tol)))
-            on = ~left
+        if (left | known).any():
+            on = ~(left | known)
             items, at, damping, mark = items[on], at.only(on), damping[on], mark[on]
             weights, right, gradient = weights[on], right[on], gradient[on]
         if not len(items):
@@ -142,9 +157,7 @@ class Linear:
 
     def is_zero(self, tol: float) -> Tensor:
         """Every |r_i| ≤ tol min(1, ‖J_i‖), so that a component that hardly moves is not taken for one at rest; or rounding's."""
-        rounding = ROUNDINGS * torch.finfo(self.x.dtype).eps * (1 + self.length.amax(-1)) * self.x.abs().amax(-1)
-        allowed = torch.maximum(tol * self.length.clamp(max=1), rounding[:, None])
-        return self.finite & (self.r.abs() <= allowed).all(-1)
+        return self.finite & (self.r.abs() <= allowed(tol, self.x, self.length)).all(-1)
 
     def vague(self) -> Tensor:
         """Whether an equation does not notice, to rounding, that its component moves by a millionth."""
@@ -154,6 +167,10 @@ class Linear:
     def only(self, which: Tensor) -> "Linear":
         """Some of the items."""
         return self if which.all() else Linear(*(value[which] for value in vars(self).values()))
+
+    def joined(self, other: "Linear") -> "Linear":
+        """These items and others after them."""
+        return Linear(*(torch.cat(parts) for parts in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def moved(self, linearised: Linearised, trial: Tensor, accepted: Tensor) -> "Linear":
         """The items, those accepted at their trial states."""
@@ -165,6 +182,12 @@ class Linear:
         return Linear(
             *(old.index_copy(0, where, value) for old, value in zip(vars(self).values(), vars(new).values(), strict=True))
         )
+
+
+def allowed(tol: float, x: Tensor, length: Tensor) -> Tensor:
+    """The largest |r_i| of a zero: tol, for a component whose row of J is shorter than 1 as much less, or what rounding makes."""
+    rounding = ROUNDINGS * torch.finfo(x.dtype).eps * (1 + length.amax(-1)) * x.abs().amax(-1)
+    return torch.maximum(tol * length.clamp(max=1), rounding[:, None])
 
 
 def _step(at: Linear, weights: Tensor, gradient: Tensor, damping: Tensor) -> Tensor:
