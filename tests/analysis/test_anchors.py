@@ -48,9 +48,10 @@ def test_without_known_zeros_nothing_lands():
 
 def test_a_zero_is_taken_in_once_and_a_singular_one_never():
     anchors = Anchors(lambda x: x**2 * (x - 1), lambda x: (x**2 * (x - 1), torch.diag_embed(3 * x**2 - 2 * x)))
-    anchors.add(torch.tensor([[1.0, 1.0], [1.0 + 1e-9, 1.0], [0.0, 0.0]], dtype=F64))
+    anchors.add(torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0 + 1e-9, 1.0]], dtype=F64))
     anchors.add(torch.tensor([[1.0, 1.0]], dtype=F64))
     assert anchors._inverse.shape == (1, 2, 2)
+    assert anchors._at is not None and anchors._at.x.tolist() == [[1.0, 1.0]]
 
 
 def test_on_a_line_of_zeros_each_state_keeps_its_own():

@@ -30,8 +30,8 @@ class Anchors:
         at = Linear.at(self.linearised, x)
         inverse, failed = torch.linalg.inv_ex(at.jacobian)
         sound = (failed == 0) & ~at.vague()
-        room = MOST_NUMBERS // max(1, x.shape[-1] ** 2) - len(self._inverse)
-        kept = sound.nonzero()[: max(0, room), 0]
+        room = MOST_NUMBERS // x.shape[-1] ** 2 - len(self._inverse)
+        kept = sound & (sound.cumsum(0) <= room)
         at, inverse = at.only(kept), inverse[kept]
         if self._at is not None:
             at, inverse = self._at.joined(at), torch.cat([self._inverse, inverse])
