@@ -55,6 +55,19 @@ class Twisted(Field):
         up = (half * sine + 0.5) * out + (mean - bend - half * cosine) * z
         return components(along * cosine - q, along * sine + p, up)
 
+    def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        p, q, z = x[..., None, :].unbind(-1)
+        dp, dq, dz = v.unbind(-1)
+        r, mu = (p**2 + q**2).sqrt(), along_tangents(self.mu)
+        cosine, sine, out = p / r, q / r, r - 1
+        mean, half, bend = (mu - 1) / 2, (mu + 1) / 2, out**2 + z**2
+        dr = cosine * dp + sine * dq
+        dcosine, dsine, dbend = (dp - cosine * dr) / r, (dq - sine * dr) / r, 2 * (out * dr + z * dz)
+        along = (mean - bend + half * cosine) * out + (half * sine - 0.5) * z
+        dalong = (mean - bend + half * cosine) * dr + (half * dcosine - dbend) * out + (half * sine - 0.5) * dz + half * dsine * z
+        dup = (half * sine + 0.5) * dr + half * dsine * out + (mean - bend - half * cosine) * dz - (dbend + half * dcosine) * z
+        return self(x, t), components(dalong * cosine + along * dcosine - dq, dalong * sine + along * dsine + dp, dup)
+
 
 class VanDerPol(Field):
     """ẍ = (1 − x²) ẋ − x."""
