@@ -1,6 +1,7 @@
 """Limit cycles as fixed points of sections: periods, Floquet multipliers, branches and bifurcations."""
 
 import math
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -137,8 +138,12 @@ def test_a_doubled_cycle_takes_twice_as_long_and_its_rates_know_it():
     torch.testing.assert_close(found.rates[0], found.multipliers[0].abs().log() / found.periods)
 
 
-def test_a_branch_of_cycles_doubles_its_period_where_it_should():
-    """The twisted cycle's leading multiplier is −e^{2πμ}: a flip at μ = 0, to the solver's error, near 2π h⁴ / 120."""
+def test_a_branch_of_cycles_doubles_its_period_where_it_should(monkeypatch):
+    """The twisted cycle's leading multiplier is −e^{2πμ}: a flip at μ = 0, to the solver's error, near 2π h⁴ / 120.
+
+    That is 4e-4, so that 8 bisections, of a step that is at most 0.1 in μ, are enough.
+    """
+    monkeypatch.setattr(import_module("separatrix.analysis.continuation"), "BISECTIONS", 8)
     section = sx.Section(sx.Flow(Twisted(), 3, 0.3), 1)
     branch = sx.continuation(section, "mu", -0.1, 0.1, torch.tensor([1.0, 0.0], dtype=torch.float64), step=0.5)
     assert branch.kinds == ("flip",)

@@ -312,7 +312,9 @@ def test_what_is_remembered_is_forgotten_when_anything_it_came_from_changes():
 def test_the_twisted_field_s_tangents_are_those_of_forward_ad():
     x, v = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     field = Twisted(-0.1)
-    torch.testing.assert_close(field.pushforward(x, v[:, None], 0.0)[1][:, 0], torch.func.jvp(lambda y: field(y, 0.0), (x,), (v,))[1])
+    torch.testing.assert_close(
+        field.pushforward(x, v[:, None], 0.0)[1][:, 0], torch.func.jvp(lambda y: field(y, 0.0), (x,), (v,))[1]
+    )
 
 
 @pytest.mark.parametrize("direction", [1, 0])
