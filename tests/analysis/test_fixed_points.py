@@ -252,6 +252,7 @@ def test_the_module_and_the_generator_are_left_as_they_were(tmp_path):
         ({"guesses": "near 0"}, "guesses cannot be read as numbers"),
         ({"guesses": torch.zeros(4, 3)}, "the state has 3 numbers but this Map has 2"),
         ({"tol": -1.0}, "tol is -1.0; it is a small positive number."),
+        ({"tol": "small"}, "tol is small; it is a small positive number."),
         ({"path_steps": -1}, "path_steps is -1; it counts steps, so it is 0 or more."),
         ({"n": -1}, "n is -1, but the steps of this system are counted from 0"),
     ],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -220,7 +221,7 @@ def _check_asked(
         if count < 1:
             raise InputError(f"{name} is {count}; it is at least 1.")
     for name, size in (("step", step), ("tol", tol)):
-        if not 0 < size < 1:
+        if not (isinstance(size, Real) and 0 < size < 1):
             raise InputError(f"{name} is {size}; it lies between 0 and 1.")
     return check_seed(seed)
 

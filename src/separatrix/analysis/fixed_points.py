@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -456,5 +457,5 @@ def _as_guesses(guesses: object) -> Tensor:
 
 def _check_tolerances(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value < 1:
+        if not (isinstance(value, Real) and 0 < value < 1):
             raise InputError(f"{name} is {value}; it is a small positive number.")
