@@ -192,6 +192,14 @@ def as_numbers(name: str, values: Any) -> Tensor:
         raise InputError(f"{name} cannot be read as numbers: {str(error).splitlines()[0]}") from None
 
 
+def check_some(front: Front) -> None:
+    """Refuse a run of no states, where there is nothing to say."""
+    if not front.x.numel():
+        raise InputError(
+            f"there are no initial states: their shape is {tuple(front.x.shape)}.\nPass at least one, or leave x0 out."
+        )
+
+
 def check_seed(seed: Any) -> int:
     """A seed as Python's own number; refuses what cannot seed every generator in use."""
     if not 0 <= check_whole("seed", seed) < 2**63:

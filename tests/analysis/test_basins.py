@@ -283,6 +283,7 @@ def test_only_a_lattice_has_an_entropy():
         ({"seed": -1}, "seed is -1"),
         ({"steps": 2.5}, "steps is 2.5"),
         ({"x0": torch.tensor([math.nan])}, "not finite"),
+        ({"x0": torch.zeros(0, 1)}, r"no initial states: their shape is \(0, 1\)"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(bad, told):
@@ -300,6 +301,11 @@ def test_what_is_lost_is_raised_where_that_is_asked():
         sx.basins_of_attraction(sx.Map(squaring, 2), torch.tensor([[0.1, 0], [2, 0]], dtype=torch.float64), throw=True)
     with pytest.raises(sx.NotConvergedError, match="1 of 1 states"):
         sx.basins_of_attraction(bistable(), torch.zeros(1, 1, dtype=torch.float64), throw=True)
+
+
+def test_where_all_is_undecided_no_entropy_is_told():
+    basins = sx.basins_of_attraction(sx.Map(lambda x: x, 1), sx.grid((-1.0,), (1.0,), (40,)))
+    assert str(basins).splitlines() == ["0 attractors reached from 40 states", "all of the states not_converged"]
 
 
 def test_the_result_is_saved_and_loaded(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.system import along_tangents
+from separatrix.system import Derived, along_tangents
 
 R3 = 3.544090359551  # period 4 → 8, a root of a polynomial of degree 12: Bailey & Broadhurst 2001, Math. Comp. 70, 1719
 
@@ -129,6 +129,14 @@ def test_lorenz_s_rest_point_loses_its_stability_at_470_nineteenths():
 def test_the_hopf_normal_form_turns_at_zero():
     branch = sx.continuation(made(hopf_normal_form, 2, flow=True), "p", -1.0, 1.0, state(0.0, 0.0), step=0.03)
     assert only(branch, "Hopf").parameter == pytest.approx(0.0, abs=1e-8)
+
+
+def test_a_flow_in_another_system_s_clothes_is_still_a_flow():
+    """Its rest points are the field's, so their stability is by Re λ: a Hopf point at 0."""
+    flow = made(hopf_normal_form, 2, flow=True)
+    for dressed in (sx.Noisy(flow, 0.0), Derived(flow)):
+        branch = sx.continuation(dressed, "p", -0.5, 0.5, step=0.1)
+        assert branch.continuous and only(branch, "Hopf").parameter == pytest.approx(0.0, abs=1e-8)
 
 
 def test_the_delayed_logistic_map_begins_to_turn_at_two():

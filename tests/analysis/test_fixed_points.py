@@ -201,6 +201,21 @@ def test_where_nothing_rests_the_slow_point_is_told_apart():
     assert found.slow_residuals.tolist() == pytest.approx([0.01], abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "drift", [lambda x: x + 0.3 - 0.5 / (2 * math.pi) * (2 * math.pi * x).sin(), lambda x: x + 1], ids=["beyond its lock", "shift"]
+)
+def test_where_rounding_swallows_the_residual_far_out_there_is_no_point(drift):
+    """A circle map rests where sin 2πx = 2π 0.3 / 0.5: nowhere. At x = 1e16, floating point takes x + 0.3 for x."""
+    found = sx.fixed_points(sx.Map(drift, dim=1), guesses(16, 1))
+    assert len(found.points) == 0 and set(found.status.tolist()) == {"not_converged"}
+
+
+def test_a_point_far_out_that_stands_out_from_rounding_is_found():
+    """1 / (1 − a)."""
+    found = sx.fixed_points(sx.Map(lambda x: (1 - 1e-6) * x + 1, dim=1), guesses(16, 1))
+    assert found.points.flatten().tolist() == pytest.approx([1e6], rel=1e-8)
+
+
 def test_a_relu_network_s_point_is_exact_and_what_it_forgets_at_once_has_rate_minus_infinity():
     weight = torch.tensor([[0.5, -1.0], [0.0, 0.5]], dtype=F64)
     found = sx.fixed_points(sx.Map(lambda x: torch.relu(x @ weight.mT + torch.tensor([1.0, -1.0]).to(x)), dim=2), guesses(20, 2))
@@ -234,8 +249,10 @@ def test_the_module_and_the_generator_are_left_as_they_were(tmp_path):
     [
         ({"period": 0}, "period is 0; it is at least 1."),
         ({"guesses": torch.zeros(0, 2)}, r"there are no guesses: their shape is \(0, 2\)."),
+        ({"guesses": "near 0"}, "guesses cannot be read as numbers"),
         ({"guesses": torch.zeros(4, 3)}, "the state has 3 numbers but this Map has 2"),
         ({"tol": -1.0}, "tol is -1.0; it is a small positive number."),
+        ({"tol": "small"}, "tol is small; it is a small positive number."),
         ({"path_steps": -1}, "path_steps is -1; it counts steps, so it is 0 or more."),
         ({"n": -1}, "n is -1, but the steps of this system are counted from 0"),
     ],

@@ -1,6 +1,7 @@
 """Linear systems and eigenvalues from products alone, against dense ones."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -26,3 +27,11 @@ def test_leading_eigenvalues_are_those_of_the_dense_matrix():
         found = leading_eigenvalues(lambda v: matrix @ v, matrix[0], 6, which, seed=0).numpy()
         wanted = np.sort(rank(every))[::-1][:5]  # the sixth may be half of a pair
         np.testing.assert_allclose(np.sort(rank(found))[::-1][:5], wanted, atol=1e-10)
+
+
+def test_a_matrix_of_zeros_and_one_of_rank_1_have_their_eigenvalues():
+    nothing = leading_eigenvalues(torch.zeros_like, normal(1, 60)[0], 6, "LM", seed=0)
+    assert nothing.tolist() == [0] * 6
+    u = normal(1, 60)[0]
+    one = leading_eigenvalues(lambda v: u * (u @ v), u, 6, "LM", seed=0)
+    assert one.abs().nan_to_num(0).max().item() == pytest.approx(float(u @ u))

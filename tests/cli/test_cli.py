@@ -294,6 +294,27 @@ def test_fixed_points_finds_both_memories_of_a_bistable_unit_and_saves_and_draws
     assert "found exists already" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [("nowhere/p.png", "there is no folder nowhere to put p.png into."), ("p.txt", "p.txt ends in .txt"), ("net.png", "exists")],
+)
+def test_fixed_points_refuses_a_picture_it_cannot_write_before_it_looks_for_any(place, monkeypatch, capfd, picture, told):
+    (place / "unit.py").write_text(BISTABLE)
+    (place / "net.png").write_bytes(b"kept")
+    assert run(monkeypatch, "fixed-points", "unit.py:unit", "--picture", picture) == 2
+    captured = capfd.readouterr()
+    assert told in captured.err and "Traceback" not in captured.err and "built" not in captured.err
+    assert (place / "net.png").read_bytes() == b"kept"
+
+
+def test_fixed_points_of_which_no_error_is_known_are_json_all_the_same(place, monkeypatch, capfd):
+    """At weight 1 and no input every number from 0 on is a fixed point of a rectified unit, and no place is known."""
+    (place / "line.py").write_text(BISTABLE.replace("RNNCell(1, 1)", 'RNNCell(1, 1, nonlinearity="relu")').replace("2.0", "1.0"))
+    assert run(monkeypatch, "fixed-points", "line.py:unit", "--count", "8", "--json") == 0
+    points = json.loads(capfd.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))["points"]
+    assert "inf" in [point["error"] for point in points]
+
+
 def test_fixed_points_keeps_the_input_of_the_step_asked_for(place, monkeypatch, capfd):
     seen = []
     for n in ("0", "4"):

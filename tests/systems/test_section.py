@@ -73,6 +73,19 @@ class Twisted(Field):
         up = (half * sine + 0.5) * out + (mean - bend - half * cosine) * z
         return components(along * cosine - q, along * sine + p, up)
 
+    def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        p, q, z = x[..., None, :].unbind(-1)
+        dp, dq, dz = v.unbind(-1)
+        r, mu = (p**2 + q**2).sqrt(), along_tangents(self.mu)
+        cosine, sine, out = p / r, q / r, r - 1
+        mean, half, bend = (mu - 1) / 2, (mu + 1) / 2, out**2 + z**2
+        dr = cosine * dp + sine * dq
+        dcosine, dsine, dbend = (dp - cosine * dr) / r, (dq - sine * dr) / r, 2 * (out * dr + z * dz)
+        along = (mean - bend + half * cosine) * out + (half * sine - 0.5) * z
+        dalong = (mean - bend + half * cosine) * dr + (half * dcosine - dbend) * out + (half * sine - 0.5) * dz + half * dsine * z
+        dup = (half * sine + 0.5) * dr + half * dsine * out + (mean - bend - half * cosine) * dz - (dbend + half * dcosine) * z
+        return self(x, t), components(dalong * cosine + along * dcosine - dq, dalong * sine + along * dsine + dp, dup)
+
 
 def order(steps: list[int], errors: list[float]) -> float:
     return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
@@ -294,6 +307,14 @@ def test_what_is_remembered_is_forgotten_when_anything_it_came_from_changes():
         assert float(turning.elapsed(x)) == pytest.approx(2 * math.pi, rel=1e-8)
         layer.weight.mul_(2)
         assert float(turning.elapsed(x)) == pytest.approx(math.pi, rel=1e-6)
+
+
+def test_the_twisted_field_s_tangents_are_those_of_forward_ad():
+    x, v = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    field = Twisted(-0.1)
+    torch.testing.assert_close(
+        field.pushforward(x, v[:, None], 0.0)[1][:, 0], torch.func.jvp(lambda y: field(y, 0.0), (x,), (v,))[1]
+    )
 
 
 @pytest.mark.parametrize("direction", [1, 0])

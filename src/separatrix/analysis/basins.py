@@ -20,7 +20,7 @@ from separatrix.analysis.borders import (
 from separatrix.analysis.divergence import divergence_rate
 from separatrix.analysis.scouts import Plan, discover
 from separatrix.errors import DivergedError, InputError, NotConvergedError, ShapeError
-from separatrix.evolve import Front, Tick, begin, check_seed, check_steps, check_system_type, check_whole, watched
+from separatrix.evolve import Front, Tick, begin, check_seed, check_some, check_steps, check_system_type, check_whole, watched
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted
@@ -153,8 +153,8 @@ class Basins(Result):
         lines = [f"{counted(len(self.kind), 'attractor')} reached from {counted(self.codes.numel(), 'state')}"]
         lines += [f"{self.share(i)}: {self.describe(i)}" for i in range(len(self.kind))]
         lost = ((self.diverged, "diverged"), (self.undecided, "not_converged"))
-        lines += [f"{share:.3g} of the states {what}" for share, what in lost if share]
-        if self.is_grid and min(self.batch) >= BOX and self.labels.ndim:
+        lines += [f"{'all' if share == 1 else f'{share:.3g}'} of the states {what}" for share, what in lost if share]
+        if self.is_grid and min(self.batch) >= BOX and self.undecided < 1:
             lines.append(_told(self.entropy()))
         return "\n".join(lines)
 
@@ -229,6 +229,7 @@ def basins_of_attraction(
     """
     _check(system, steps=steps, settle=settle, tol=tol, max_steps=max_steps, seed=seed)
     front = begin(system, x0, seed=seed)
+    check_some(front)
     _check_autonomous(front, max_steps)
     plan = Plan(steps=steps, settle=settle, tol=tol, max_steps=max_steps, seed=seed)
     search = _Search(front, plan)

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from separatrix.analysis.fixed_points import is_flow
 from separatrix.analysis.orbit_diagram import check_number_parameter, check_range
 from separatrix.errors import InputError, SeparatrixError
 from separatrix.evolve import as_numbers, begin, check_seed, check_whole, watched
 from separatrix.result import Result, Status
-from separatrix.system import Compiled, Derived, Frozen, Iterate, System
+from separatrix.system import Frozen, Iterate, System
 from separatrix.tangent import jacobian
 from separatrix.wording import counted, plain
 
@@ -219,7 +221,7 @@ def _check_asked(
         if count < 1:
             raise InputError(f"{name} is {count}; it is at least 1.")
     for name, size in (("step", step), ("tol", tol)):
-        if not 0 < size < 1:
+        if not (isinstance(size, Real) and 0 < size < 1):
             raise InputError(f"{name} is {size}; it lies between 0 and 1.")
     return check_seed(seed)
 
@@ -244,7 +246,7 @@ def _problem(
     seed: int,
 ) -> "tuple[_Problem, Tensor]":
     """G, and the state to begin from."""
-    continuous = is_continuous(system)
+    continuous = is_flow(system)
     if continuous and period > 1:
         raise InputError(
             f"period is {period}, but a flow has no cycles of so many steps.\n"
@@ -271,13 +273,6 @@ def _check_other_branch(event: Bifurcation, parameter: str, start: float, stop: 
         )
     if not min(start, stop) <= event.parameter <= max(start, stop):
         raise InputError(f"the {event.kind} at {parameter} = {event.parameter:.6g} lies outside the range {start:g} … {stop:g}.")
-
-
-def is_continuous(system: System) -> bool:
-    """Whether `residual` is a field of its own, rather than F(x) − x."""
-    while isinstance(system, Frozen | Compiled):
-        system = system.system
-    return not isinstance(system, Derived) and type(system).residual is not System.residual
 
 
 class _Problem:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -11,7 +12,7 @@ from separatrix.analysis.anchors import Anchors
 from separatrix.analysis.guesses import default_guesses
 from separatrix.analysis.homotopy import follow
 from separatrix.analysis.krylov import find_zeros_by_products, gmres, leading_eigenvalues
-from separatrix.analysis.newton import Zeros, find_zeros
+from separatrix.analysis.newton import ROUNDINGS, Zeros, find_zeros
 from separatrix.analysis.stability import BORDER, kind_of
 from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.evolve import begin, check_seed, check_system_type, check_whole, watched_count
@@ -23,6 +24,7 @@ from separatrix.wording import counted, plain
 MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; above, only its products with vectors are
 LEADING = 6  # eigenvalues of such a state
 AT_ONCE = 250_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
+FAR, AUDIBLE = 1e3, 1e-3  # times the guess's size, and its residual: farther out, a zero must stand out more from rounding
 SLOW = 1e-3  # relative slope of ‖residual‖ below which a state that is no zero counts as a local minimum
 
 
@@ -176,20 +178,22 @@ def fixed_points(
     if check_whole("path_steps", path_steps) < 0:
         raise InputError(f"path_steps is {path_steps}; it counts steps, so it is 0 or more.")
     _check_tolerances(tol=tol, distinct=distinct)
-    given = default_guesses(system, count, seed) if guesses is None else torch.as_tensor(guesses)
+    given = default_guesses(system, count, seed) if guesses is None else _as_guesses(guesses)
     if given.numel() == 0:
         raise InputError(f"there are no guesses: their shape is {tuple(given.shape)}.\nPass at least one state, or leave them out.")
     usable = torch.isfinite(given).all(-1)
     front = begin(system, given.where(usable[..., None], 0.0), seed=seed)
     problem = Problem.of(front.system, n, period)
-    ends = _solved(problem, front.x.reshape(-1, system.dim), tol, max_steps, path_steps, progress)
+    starts = front.x.reshape(-1, system.dim)
+    ends = _solved(problem, starts, tol, max_steps, path_steps, progress)
     usable = usable.to(front.x.device).expand(front.x.shape[:-1])
-    zero, broken = ends.is_zero & usable.reshape(-1), ~(usable.reshape(-1) & torch.isfinite(ends.size))
+    drowned = _drowned(problem, starts, ends)
+    zero, broken = ends.is_zero & usable.reshape(-1) & ~drowned, ~(usable.reshape(-1) & torch.isfinite(ends.size))
     codes = torch.where(zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
     chosen, found_by, cycles = _orbits(problem, ends, zero, distinct)
     stability, minimal = _stability(problem, ends.x[chosen]), _minimal_period(cycles, distinct)
     order = stability.rates[:, 0].argsort(stable=True)
-    near = ~zero & ~broken & (ends.slope < SLOW)
+    near = ~zero & ~broken & ~drowned & (ends.slope < SLOW)
     slow = _distinct(ends, near, distinct**0.5)[0]  # a minimum is located to about the root of what a zero is
     return FixedPoints(
         codes=codes.reshape(front.x.shape[:-1]),
@@ -300,6 +304,14 @@ def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps:
     for tick in ticks:
         ends.append(_solved_at_once(problem, pieces[tick.index], anchors, tol, max_steps, path_steps))
     return Zeros(*(torch.cat(parts) for parts in zip(*(vars(end).values() for end in ends), strict=True)))
+
+
+def _drowned(problem: Problem, starts: Tensor, ends: Zeros) -> Tensor:
+    """Which ends are so far out that rounding there drowns such a residual as the guess had: what seems zero may not be."""
+    size = ends.x.abs().amax(-1)
+    rounding = ROUNDINGS * torch.finfo(size.dtype).eps * size
+    seen = problem.residual(starts).abs().amax(-1)
+    return (size > FAR * starts.abs().amax(-1).clamp(min=1)) & (rounding > AUDIBLE * seen)
 
 
 def _solved_at_once(problem: Problem, x: Tensor, anchors: Anchors, tol: float, max_steps: int, path_steps: int) -> Zeros:
@@ -443,7 +455,14 @@ def _check(system: System, *, n: int, seed: int, **counts: int) -> None:
         )
 
 
+def _as_guesses(guesses: object) -> Tensor:
+    try:
+        return torch.as_tensor(guesses)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"guesses cannot be read as numbers: {str(error).splitlines()[0]}") from None
+
+
 def _check_tolerances(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value < 1:
+        if not (isinstance(value, Real) and 0 < value < 1):
             raise InputError(f"{name} is {value}; it is a small positive number.")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigs
 from torch import Tensor
 
 from separatrix.analysis.newton import ROUNDINGS, Zeros
@@ -88,6 +88,8 @@ def leading_eigenvalues(product: Callable[[Tensor], Tensor], like: Tensor, count
         values = eigs(operator, k=count, which=which, v0=start, return_eigenvectors=False, ncv=min(dim, max(40, 4 * count)))
     except ArpackNoConvergence as partial:
         values = partial.eigenvalues
+    except ArpackError:  # it refuses A = 0, which takes its random start to nothing
+        values = np.full(0 if matvec(start).any() else count, 0.0)
     found = np.full(count, np.nan, dtype=complex)
     found[: len(values)] = values
     return torch.from_numpy(found)

@@ -92,7 +92,7 @@ def orbit_diagram(
     check_steps(system, settle=settle, steps=steps)
     if steps < 2:
         raise InputError(f"steps is {steps}; a cycle is seen in at least 2 states.")
-    if not tol > 0:
+    if not (isinstance(tol, Real) and tol > 0):
         raise InputError(f"tol is {tol}; states come back to within a positive distance.")
     x0 = system.initial_state(tuple(system.batch_shape), seed) if x0 is None else torch.as_tensor(x0)
     grid = _as_values(parameter, values)

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from separatrix.analysis import Branch, continuation
 from separatrix.cli.flags import described_arguments, flags_of
+from separatrix.cli.picture import check_picture
 from separatrix.errors import InputError, ModelError
 from separatrix.loading import load_model
+from separatrix.report.summary import jsonable
 from separatrix.system import System
 from separatrix.systems import SYSTEMS
 
@@ -39,12 +41,7 @@ def bifurcation(
 ) -> None:
     """Follow the rest points or cycles of a system through a parameter, and locate their bifurcations."""
     log = Console(stderr=True, soft_wrap=True, highlight=False)
-    if out.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"{out} ends in {out.suffix or 'nothing'}; a picture ends in .png, .svg or .pdf.")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {out.parent} to put {out.name} into.")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists already.\nPass --overwrite to replace it, or another name with --out.")
+    check_picture(out, "--out", overwrite)
     try:
         with contextlib.redirect_stdout(sys.stderr), log.status("following the branch …"):  # the user's code may print
             branch = continuation(_subject(system), parameter, start, stop, _state(x0), **options)
@@ -53,7 +50,7 @@ def bifurcation(
         log.print("stopped: nothing written.")
         raise typer.Exit(130) from None
     if as_json:
-        print(json.dumps(_numbers(branch), ensure_ascii=False, indent=2))
+        print(json.dumps(jsonable(_numbers(branch)), ensure_ascii=False, indent=2))
     else:
         _show(branch, out)
 

@@ -15,8 +15,10 @@ from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.fixed_points import fixed_points as find
 from separatrix.analyze.core import find_core
 from separatrix.cli.flags import flags_of
+from separatrix.cli.picture import check_picture
 from separatrix.errors import InputError
 from separatrix.loading import load_inputs, load_model
+from separatrix.report.summary import jsonable
 from separatrix.systems.recurrent import Recurrent
 from separatrix.wording import plain
 
@@ -41,8 +43,8 @@ def fixed_points(
     """Find where a recurrent network rests, or its cycles, and say what is stable."""
     if out is not None and out.exists():
         raise InputError(f"{out} exists already.\nChoose another name, or remove it first.")
-    if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"{picture} is no .png, .svg or .pdf file.")
+    if picture is not None:
+        check_picture(picture, "--picture")
     with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
         found = find(_network(model, inputs, weights, module, options["seed"]), **options, progress=True)
     if out is not None:
@@ -50,7 +52,7 @@ def fixed_points(
     if picture is not None:
         found.plot().savefig(picture, dpi=150)
     if as_json:
-        print(json.dumps(_numbers(found), ensure_ascii=False, indent=2))
+        print(json.dumps(jsonable(_numbers(found)), ensure_ascii=False, indent=2))
     else:
         _show(found)
 

@@ -102,6 +102,7 @@ class Section(Derived):
         return self._return(x).time
 
     residual = System.residual  # a section is a map: its zeros are the flow's cycles
+    width = System.width  # its own, not the flow's
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """The first crossing from the flow's own start."""
