@@ -65,6 +65,18 @@ def test_the_attractors_of_two_memories_and_the_share_that_reaches_each():
     assert float(basins.fractions.sum()) == pytest.approx(1) and 0.2 < float(basins.fractions.min()) <= 0.5
 
 
+def test_a_network_that_has_come_to_rest_is_seen_in_a_plane_of_states_and_not_of_rounding():
+    """H ← tanh(W h), W = diag(2, 0.5): all that is left after the run are its memories, which span a line."""
+    rnn = nn.RNN(1, 2, bias=False).double()
+    with torch.no_grad():
+        rnn.weight_hh_l0.copy_(torch.diag(torch.tensor([2.0, 0.5])))
+    portrait = sx.analyze(rnn, also=("phase_portrait", "basins_of_attraction"), **QUICK)
+    plane = portrait.findings["phase_portrait"]
+    assert plane.orbits[0].reshape(-1, 2).std(0).min() > 0.1
+    assert plane.first[0] < -H < H < plane.first[-1] or plane.second[0] < -H < H < plane.second[-1]
+    assert len(portrait.findings["basins_of_attraction"].attractors) == 2
+
+
 def test_a_rotation_that_saturates_is_periodic_by_its_spectrum_and_leaves_the_origin_in_its_portrait():
     """H ← tanh(2 R h), R a quarter turn: four states in turn, and a focus that repels at 0."""
     rnn = nn.RNN(1, 2, bias=False).double()

@@ -25,6 +25,8 @@ from separatrix.systems.recurrent import Recurrent
 
 RELAXED = 500  # steps that visited states are given to fall towards what attracts them
 LATTICE = 40  # initial states along each side of a basin's picture
+FLAT = 1e-6  # deviation of visited states from a line, below which they span no plane
+RUNS = 16  # orbits of a phase portrait, and initial states where there are no others
 BEYOND = 1.5  # times as far as states reach: where initial states are taken from
 GUESSED = 2**19  # numbers in the Jacobians of all guesses for rest points: a few seconds
 
@@ -58,6 +60,13 @@ class Subject:
         """So many of them, drawn at random; fewer where there are no more."""
         generator = torch.Generator().manual_seed(self.seed)
         return self.visited[torch.randperm(len(self.visited), generator=generator)[:count]]
+
+    def starts(self, count: int) -> Tensor:
+        """So many of them; where they lie on a line, as those do that have come to rest, as many initial states instead."""
+        away = self.visited - self.visited.mean(0)
+        widths = torch.linalg.svdvals(away)[:2] / len(away) ** 0.5
+        is_plane = len(widths) == min(2, self.system.dim) and float(widths[-1]) > FLAT
+        return self.some(count) if is_plane else self.system.initial_state((count,), self.seed)
 
     def fallen(self, count: int) -> Tensor:
         """The states that so many of them fall to."""
@@ -133,11 +142,13 @@ def _guesses(subject: Subject) -> Tensor:
 
 
 def _phase_portrait(subject: Subject) -> Result:
-    return phase_portrait(subject.system, subject.some(16), guesses=_guesses(subject), seed=subject.seed, progress=subject.progress)
+    guesses = _guesses(subject)
+    return phase_portrait(subject.system, subject.starts(RUNS), guesses=guesses, seed=subject.seed, progress=subject.progress)
 
 
 def _basins(subject: Subject) -> Result:
-    return basins_of_attraction(subject.system, _lattice(subject.visited), seed=subject.seed, progress=subject.progress)
+    lattice = _lattice(torch.cat([subject.visited, subject.starts(RUNS)]))
+    return basins_of_attraction(subject.system, lattice, seed=subject.seed, progress=subject.progress)
 
 
 def _lattice(visited: Tensor) -> Tensor:
@@ -186,8 +197,9 @@ QUESTIONS: dict[str, Question] = {
     "phase_portrait": Question(
         heading="Flow in the principal plane",
         caption="Where the next step takes the state if the input stays at its mean: arrows, and lines on which one of the two "
-        "components stands still. Orbits begin where the run has been. Manifolds leave the saddles; stable ones are separatrices, "
-        "the borders between what is remembered. Where the plane is dark, most of the step leads out of it, and is not seen.",
+        "components stands still. Orbits begin where the run has been, or at random once it rests. Manifolds leave the "
+        "saddles; stable ones are separatrices, the borders between what is remembered. Where the plane is dark, most of the step "
+        "leads out of it, and is not seen.",
         drive="frozen",
         ask=_phase_portrait,
         is_quick=lambda system: 2 <= system.dim <= 64,
