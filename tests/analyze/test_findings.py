@@ -9,6 +9,7 @@ from torch import nn
 
 import separatrix as sx
 from separatrix.analyze.findings import QUESTIONS, Question
+from separatrix.wording import plain
 
 QUICK = {"steps": 200, "settle": 50, "copies": 4}
 SLOW = {"correlation_dimension", "memory_capacity"}  # never asked unasked
@@ -94,6 +95,17 @@ def test_a_unit_forgets_where_it_began_unless_it_has_two_memories(weight, verdic
     found = sx.analyze(unit(weight), also="echo_state", **QUICK).findings["echo_state"]
     assert (found.verdict, int(found.responses)) == (verdict, responses)
     assert float(found.exponent) == pytest.approx(math.log(weight if weight < 1 else 2 * (1 - H**2)), abs=1e-3)
+
+
+def test_responses_that_forget_at_different_rates_are_not_told_one_rate():
+    """H ← tanh(2 h + 0.1) has two sinks, of different multipliers 2(1 − h²)."""
+    inputs = torch.full((1, 200, 1), 0.1, dtype=torch.float64)
+    found = sx.analyze(unit(2.0), inputs, also="echo_state", copies=4).findings["echo_state"]
+    low, high = 1.0, -1.0
+    for _ in range(500):
+        low, high = math.tanh(2 * low + 0.1), math.tanh(2 * high + 0.1)
+    told = [math.log(2 * (1 - h * h)) for h in (low, high)]
+    assert f"from {plain(told[0])} to {plain(told[1])}" in found.summary()
 
 
 def test_a_sheared_network_amplifies_by_the_largest_norm_of_its_powers():
