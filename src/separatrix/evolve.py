@@ -81,7 +81,8 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
 
     Raises:
         ShapeError: x0 is not (*batch, dim), its batch does not broadcast, or a step changes the width.
-        InputError: x0 has numbers that are not finite, or is neither float32 nor float64; a step changes its argument in place.
+        InputError: x0 is empty, has numbers that are not finite, or is neither float32 nor float64; a step changes its argument
+            in place.
         UnsupportedModuleError: what was given is no System.
     """
     check_system_type(system)
@@ -107,6 +108,8 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
             f"x0 has batch axes {tuple(x0.shape[:-1])} but the parameters and inputs have {tuple(batch)}: they do not broadcast.\n"
             "Give one of them an axis of length 1 where the other varies."
         ) from None
+    if 0 in batch:
+        raise InputError(f"there is no state to begin from: x0 has shape {tuple(x0.shape)}.\nGive at least one, or leave x0 out.")
     ready = twin(system, dtype=x0.dtype, device=x0.device)
     x = x0.expand(*batch, system.dim)
     _check_step(ready, x)
@@ -202,7 +205,7 @@ def check_some(front: Front) -> None:
 
 def check_seed(seed: Any) -> int:
     """A seed as Python's own number; refuses what cannot seed every generator in use."""
-    if not 0 <= check_whole("seed", seed) < 2**63:
+    if isinstance(seed, bool) or not 0 <= check_whole("seed", seed) < 2**63:
         raise InputError(f"seed is {seed}; it is a whole number from 0 to 2**63 − 1.")
     return int(seed)
 

@@ -31,12 +31,17 @@ class Status(IntEnum):
     NOT_CONVERGED = 1
     DIVERGED = 2
 
+    @property
+    def words(self) -> str:
+        """Its name as a person says it."""
+        return self.name.lower().replace("_", " ")
+
 
 def versions() -> dict[str, str]:
     """The versions that a number depends on."""
     return {
         "separatrix": importlib.metadata.version("separatrix"),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "threads": str(torch.get_num_threads()),
     }
@@ -72,6 +77,13 @@ class Result:
         """Each item's status in words: a string, or an array of strings of shape (*batch)."""
         words = np.array([status.name.lower() for status in Status])[self.codes.cpu().numpy()]
         return str(words) if words.ndim == 0 else words
+
+    def ended(self) -> str:
+        """How the items ended, in words: "ok", or of a batch "3 ok, 1 not converged"."""
+        if not self.batch:
+            return Status(int(self.codes)).words
+        counts = {status.words: int((self.codes == status).sum()) for status in Status}
+        return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
 
     def summary(self) -> str:
         """The answer in words."""

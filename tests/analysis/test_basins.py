@@ -55,7 +55,7 @@ def test_two_wells_have_half_the_states_each_and_the_border_itself_none():
     assert basins.fractions.tolist() == [60 / 121] * 2
     assert basins.status[-1] == "not_converged" and basins.undecided == pytest.approx(1 / 121)
     assert basins.stderr[0] == pytest.approx(math.sqrt(60 / 121 * 61 / 121 / 121))
-    assert "0.00826 of the states not_converged" in str(basins)
+    assert "0.00826 of the states not converged" in str(basins)
 
 
 def test_the_unit_disc_is_the_basin_of_zero_under_squaring_and_all_else_diverges():

@@ -9,9 +9,10 @@ from torch import nn
 
 import separatrix as sx
 from separatrix.analyze.findings import QUESTIONS, Question
+from separatrix.wording import plain
 
 QUICK = {"steps": 200, "settle": 50, "copies": 4}
-SLOW = {"correlation_dimension"}  # never asked unasked
+SLOW = {"correlation_dimension", "memory_capacity"}  # never asked unasked
 H = 0.95750402407729  # the positive root of h = tanh(2h)
 
 
@@ -65,6 +66,18 @@ def test_the_attractors_of_two_memories_and_the_share_that_reaches_each():
     assert float(basins.fractions.sum()) == pytest.approx(1) and 0.2 < float(basins.fractions.min()) <= 0.5
 
 
+def test_a_network_that_has_come_to_rest_is_seen_in_a_plane_of_states_and_not_of_rounding():
+    """H ← tanh(W h), W = diag(2, 0.5): all that is left after the run are its memories, which span a line."""
+    rnn = nn.RNN(1, 2, bias=False).double()
+    with torch.no_grad():
+        rnn.weight_hh_l0.copy_(torch.diag(torch.tensor([2.0, 0.5])))
+    portrait = sx.analyze(rnn, also=("phase_portrait", "basins_of_attraction"), **QUICK)
+    plane = portrait.findings["phase_portrait"]
+    assert plane.orbits[0].reshape(-1, 2).std(0).min() > 0.1
+    assert plane.first[0] < -H < H < plane.first[-1] or plane.second[0] < -H < H < plane.second[-1]
+    assert len(portrait.findings["basins_of_attraction"].attractors) == 2
+
+
 def test_a_rotation_that_saturates_is_periodic_by_its_spectrum_and_leaves_the_origin_in_its_portrait():
     """H ← tanh(2 R h), R a quarter turn: four states in turn, and a focus that repels at 0."""
     rnn = nn.RNN(1, 2, bias=False).double()
@@ -74,6 +87,45 @@ def test_a_rotation_that_saturates_is_periodic_by_its_spectrum_and_leaves_the_or
     assert portrait.findings["power_spectrum"].verdict == "periodic" and not portrait.unanswered
     rest = portrait.findings["phase_portrait"].rest
     assert (0, 0) in [tuple(point) for point in rest.points.round(decimals=9).tolist()]
+
+
+@pytest.mark.parametrize(("weight", "verdict", "responses"), [(0.5, "echo state", 1), (2.0, "several responses", 2)])
+def test_a_unit_forgets_where_it_began_unless_it_has_two_memories(weight, verdict, responses):
+    """H ← tanh(w h) ends at 0 for w < 1, at rate ln w; at ±h* for w = 2, at rate ln 2(1 − h*²)."""
+    found = sx.analyze(unit(weight), also="echo_state", **QUICK).findings["echo_state"]
+    assert (found.verdict, int(found.responses)) == (verdict, responses)
+    assert float(found.exponent) == pytest.approx(math.log(weight if weight < 1 else 2 * (1 - H**2)), abs=1e-3)
+
+
+def test_responses_that_forget_at_different_rates_are_not_told_one_rate():
+    """H ← tanh(2 h + 0.1) has two sinks, of different multipliers 2(1 − h²)."""
+    inputs = torch.full((1, 200, 1), 0.1, dtype=torch.float64)
+    found = sx.analyze(unit(2.0), inputs, also="echo_state", copies=4).findings["echo_state"]
+    low, high = 1.0, -1.0
+    for _ in range(500):
+        low, high = math.tanh(2 * low + 0.1), math.tanh(2 * high + 0.1)
+    told = [math.log(2 * (1 - h * h)) for h in (low, high)]
+    assert f"from {plain(told[0])} to {plain(told[1])}" in found.summary()
+
+
+def test_a_sheared_network_amplifies_by_the_largest_norm_of_its_powers():
+    """At the rest point 0 of h ← tanh(W h) the amplification after t steps is ‖Wᵗ‖₂."""
+    rnn, shear = nn.RNN(1, 2, bias=False).double(), torch.tensor([[0.6, 3.0], [0.0, 0.6]], dtype=torch.float64)
+    with torch.no_grad():
+        rnn.weight_hh_l0.copy_(shear)
+    found = sx.analyze(rnn, also="transient_growth", **QUICK).findings["transient_growth"]
+    norms = [float(torch.linalg.matrix_norm(torch.linalg.matrix_power(shear, t), ord=2)) for t in range(1, 40)]
+    assert float(found.amplification) == pytest.approx(max(norms), rel=1e-9)
+    assert float(found.peak_time) == 1 + norms.index(max(norms))
+
+
+def test_a_unit_without_feedback_remembers_its_last_input_as_far_as_tanh_is_straight():
+    """H ← tanh(s), s uniform in ±1: C₁ is their squared correlation, and all that there is."""
+    found = sx.analyze(unit(0.0), also="memory_capacity", **QUICK).findings["memory_capacity"]
+    s = torch.linspace(-1, 1, 200_001, dtype=torch.float64)
+    squared = float((s * s.tanh()).mean() ** 2 / (s.square().mean() * s.tanh().square().mean()))
+    assert float(found.curve[0]) == pytest.approx(squared, abs=1e-3)
+    assert float(found.capacity) == pytest.approx(squared, abs=4 * float(found.stderr) + 1e-3)
 
 
 @pytest.mark.parametrize("inputs", [None, torch.randn(1100, 2), torch.randn(1100, 3, 2)])

@@ -18,6 +18,7 @@ from separatrix.analyze import Portrait, analyze
 from separatrix.analyze.findings import QUESTIONS, Question
 from separatrix.analyze.verdict import why_not_converged
 from separatrix.errors import InputError
+from separatrix.plot.style import shows_something
 from separatrix.report import refuse_existing, write_report
 from separatrix.report import write as writing
 from separatrix.report.table import headline_rows
@@ -302,7 +303,9 @@ WORDS = ((Status.OK, "ok"), (Status.NOT_CONVERGED, "not converged"), (Status.DIV
 
 def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page, portraits):
     drawings = page.all("svg")
-    findings = sum(len(portrait.findings) for portrait in portraits.values())
+    found = [result for portrait in portraits.values() for result in portrait.findings.values()]
+    findings = sum(shows_something(result.plot()) for result in found)
+    assert findings == len(found) - 1, "the covariant vectors of one network have no angle, which words say"
     assert len(drawings) == 1 + 1 + 5 * 2 + findings, "the border, the compared spectra, five figures of each portrait, findings"
     assert all(drawing["role"] == "img" and len(drawing["aria-label"]) > 40 for drawing in drawings)
     headings = "Lyapunov spectrum|Convergence|Two-trajectory check|Gradient propagation|Finite-time exponents|Phase portrait"

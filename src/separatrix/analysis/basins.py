@@ -85,8 +85,10 @@ class Basins(Result):
         "reach": "attractor",
     }
     units: ClassVar[dict[str, str]] = {
-        "spacing": "the system's unit of time",
-        "period": "the system's unit of time",
+        "x0": "the state's unit",
+        "orbits": "the state's unit",
+        "spacing": "units of time",
+        "period": "units of time",
         "rate": "nats per unit time",
         "rate_stderr": "nats per unit time",
     }
@@ -152,7 +154,7 @@ class Basins(Result):
         """How many attractors, of which kind, and the share of each."""
         lines = [f"{counted(len(self.kind), 'attractor')} reached from {counted(self.codes.numel(), 'state')}"]
         lines += [f"{self.share(i)}: {self.describe(i)}" for i in range(len(self.kind))]
-        lost = ((self.diverged, "diverged"), (self.undecided, "not_converged"))
+        lost = ((self.diverged, "diverged"), (self.undecided, "not converged"))
         lines += [f"{'all' if share == 1 else f'{share:.3g}'} of the states {what}" for share, what in lost if share]
         if self.is_grid and min(self.batch) >= BOX and self.undecided < 1:
             lines.append(_told(self.entropy()))

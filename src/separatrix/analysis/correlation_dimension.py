@@ -79,12 +79,11 @@ class CorrelationDimension(Result):
         if self.batch:
             known = self.dimension[self.codes == Status.OK]
             spread = f"{plain(float(known.min()))} … {plain(float(known.max()))}; " if known.numel() else ""
-            told = ", ".join(f"{n} {s.name.lower()}" for s in Status if (n := int((self.codes == s).sum())))
-            return f"correlation dimension of {counted(self.codes.numel(), 'run')} of {of}: {spread}{told}"
+            return f"correlation dimension of {counted(self.codes.numel(), 'run')} of {of}: {spread}{self.ended()}"
         if self.codes == Status.DIVERGED:
             return "correlation dimension: diverged"
         if self.codes == Status.NOT_CONVERGED:
-            return f"correlation dimension: not_converged, no straight stretch of ln C over ln r with {of}"
+            return f"correlation dimension: not converged, no straight stretch of ln C over ln r with {of}"
         low, high = (plain(value) for value in self.range.tolist())
         return (
             f"correlation dimension {measured(float(self.dimension), float(self.stderr))} from {of}, "

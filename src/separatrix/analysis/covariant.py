@@ -95,6 +95,7 @@ class CovariantVectors(Result):
         "exponents": "nats per unit time",
         "stderr": "nats per unit time",
         "angles": "radians",
+        "states": "the state's unit",
         "failed_at": "step",
     }
 
@@ -102,11 +103,9 @@ class CovariantVectors(Result):
         """Exponents, angles and what they say, and the two checks."""
         k = self.exponents.shape[-1]
         if self.batch:
-            counts = {status.name.lower(): int((self.codes == status).sum()) for status in Status}
-            told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
             smallest = self.angles[self.angles.isfinite()]
             angle = f"smallest angle {plain(float(smallest.min()))} rad; " if len(smallest) else ""
-            return f"Covariant vectors of {counted(self.codes.numel(), 'run')}, {k} each: {angle}{told}"
+            return f"Covariant vectors of {counted(self.codes.numel(), 'run')}, {k} each: {angle}{self.ended()}"
         if self.codes == Status.DIVERGED:
             return f"Covariant vectors: diverged at step {int(self.failed_at)}"
         shown = ", ".join(map(measured, self.exponents[:4].tolist(), self.stderr.tolist()))
@@ -118,7 +117,7 @@ class CovariantVectors(Result):
         ]
         if int(self.rank) < k:
             lines.append(f"{counted(k - int(self.rank), 'vector')} erased by a singular Jacobian, and left out")
-        return "\n".join([*lines, f"{self.status} after {self.settle} + {self.steps} + {self.align} steps"])
+        return "\n".join([*lines, f"{self.ended()} after {self.settle} + {self.steps} + {self.align} steps"])
 
     def hyperbolicity(self) -> str:
         """What the angles of all runs together say about hyperbolicity, in words; evidence along these orbits, not a proof."""

@@ -96,8 +96,16 @@ class EchoState(Result):
             return f"all {states} diverge"
         lost = int((self.groups < 0).sum())
         diverged = f", {lost} diverge" if lost else ""
-        rate = f"λ₁ = {measured(float(self.exponent), float(self.stderr))} nats per unit time under this drive"
+        rate = f"λ₁ {self._rate()} nats per unit time under this drive"
         return f"{self.verdict}: {self._ending(states)} after {self.steps:,} steps{diverged}; {rate}"
+
+    def _rate(self) -> str:
+        """The mean exponent and its error; where responses differ in theirs, from which to which."""
+        own = self.exponents[~self.exponents.isnan()]
+        differ = len(own) > 0 and float(own.max() - own.min()) > 1e-3 * float(own.abs().max())
+        if differ and int(self.answers) == SEVERAL:
+            return f"from {plain(float(own.min()))} to {plain(float(own.max()))}"
+        return f"= {measured(float(self.exponent), float(self.stderr))}"
 
     def _ending(self, states: str) -> str:
         apart = f"largest distance {plain(float(self.distance[-1]))} of their size"

@@ -32,7 +32,7 @@ class FiniteTimeField(Result):
     time: Tensor
 
     layout: ClassVar[dict[str, str]] = {"exponents": "batch k", "x0": "batch dim", "time": "batch"}
-    units: ClassVar[dict[str, str]] = {"exponents": "nats per unit time", "time": "the system's unit of time"}
+    units: ClassVar[dict[str, str]] = {"exponents": "nats per unit time", "time": "units of time", "x0": "the state's unit"}
 
     def summary(self) -> str:
         """How many, over what time, and from where to where."""

@@ -93,6 +93,7 @@ class FixedPoints(Result):
         "rates": "nats per unit time",
         "frequencies": "radians per unit time",
         "periods": "units of time",
+        **dict.fromkeys(("points", "cycles", "slow", "reached"), "the state's unit"),
     }
 
     @property
@@ -114,9 +115,9 @@ class FixedPoints(Result):
             lines.append(f"{counted(loose, noun)} not isolated: on a line of such, or where all is flat to rounding")
         if len(self.slow):
             least = plain(float(self.slow_residuals.min()))
-            lines.append(f"{counted(len(self.slow), 'slow point')}, not_converged; the smallest residual is {least}")
+            lines.append(f"{counted(len(self.slow), 'slow point')}, not converged; the smallest residual is {least}")
         lost = [
-            f"{number} {status.name.lower()}"
+            f"{number} {status.words}"
             for status in (Status.NOT_CONVERGED, Status.DIVERGED)
             if (number := int((self.codes == status).sum()))
         ]

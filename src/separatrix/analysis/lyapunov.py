@@ -83,17 +83,18 @@ class LyapunovSpectrum(Result):
         "entropy": "nats per unit time",
         "entropy_stderr": "nats per unit time",
         "history": "nats per unit time",
+        "history_time": "units of time",
         "failed_at": "step",
     }
 
     def summary(self) -> str:
         """The leading exponents, dimension, entropy and status in words."""
         if self.batch:
-            counts = {status.name.lower(): int((self.codes == status).sum()) for status in Status}
             leading = self.exponents[..., 0][self.codes != Status.DIVERGED]
             spread = f"λ₁ from {plain(float(leading.min()))} to {plain(float(leading.max()))}; " if leading.numel() else ""
-            told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-            return f"Lyapunov spectra of {self.codes.numel()} runs, {self.exponents.shape[-1]} exponents each: {spread}{told}"
+            return (
+                f"Lyapunov spectra of {self.codes.numel()} runs, {self.exponents.shape[-1]} exponents each: {spread}{self.ended()}"
+            )
         if self.codes == Status.DIVERGED:
             return f"Lyapunov spectrum: diverged at step {int(self.failed_at)}"
         shown = ", ".join(map(measured, self.exponents[:4].tolist(), self.stderr.tolist()))
@@ -107,7 +108,7 @@ class LyapunovSpectrum(Result):
             )
         if self.check is not None:
             lines.append(self.check.summary())
-        lines.append(f"{self.status} after {self.settle} + {self.steps} steps")
+        lines.append(f"{self.ended()} after {self.settle} + {self.steps} steps")
         return "\n".join([*lines, *self.notes])
 
     def pooled(self, items: Tensor | None = None) -> "PooledSpectrum":
@@ -143,7 +144,10 @@ class PooledSpectrum(Result):
     diverged: int
 
     layout: ClassVar[dict[str, str]] = {"exponents": "k", "stderr": "k", "within": "k", "between": "k"}
-    units: ClassVar[dict[str, str]] = {"exponents": "nats per unit time", "stderr": "nats per unit time"}
+    units: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("exponents", "stderr"), "nats per unit time"),
+        **dict.fromkeys(("within", "between"), "(nats per unit time)²"),
+    }
 
     def summary(self) -> str:
         """λ₁ over the runs, in words."""

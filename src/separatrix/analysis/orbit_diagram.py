@@ -37,7 +37,7 @@ class OrbitDiagram(Result):
     periods: Tensor
 
     layout: ClassVar[dict[str, str]] = {"values": "value", "states": "time batch dim", "periods": "batch"}
-    units: ClassVar[dict[str, str]] = {"periods": "steps"}
+    units: ClassVar[dict[str, str]] = {"periods": "steps", "states": "the state's unit"}
 
     def summary(self) -> str:
         """How many of the orbits are cycles, in words."""

@@ -95,7 +95,7 @@ class PhasePortrait(Result):
     }
     units: ClassVar[dict[str, str]] = {
         "field": "units of a place, per unit time of a flow, per step of a map",
-        "speed": "units of the state, per unit time of a flow, per step of a map",
+        "speed": "the state's unit, per unit time of a flow, per step of a map",
         "leaving": "1",
     }
 

@@ -92,7 +92,7 @@ class PowerSpectrum(Result):
     }
     units: ClassVar[dict[str, str]] = {
         "frequencies": "cycles per unit time",
-        "power": "variance per cycle per unit time",
+        "power": "variance · unit time per cycle",
         "lines": "cycles per unit time",
         "base": "cycles per unit time",
         "parted_at": "step",

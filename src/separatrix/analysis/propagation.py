@@ -105,10 +105,10 @@ def gradient_propagation(
     seed: int = 0,
     progress: bool = False,
 ) -> Propagation:
-    r"""The Jacobian products  J = ∂x_{n+l}/∂x_n  along an orbit: ln σ_i(J) and ln(‖J‖_F/√dim), `dim` being the width after the
-    lag; and the rates they tend to.
+    r"""How changes and gradients grow or fade over lags along an orbit: the singular values of  J = ∂x_{n+l}/∂x_n.
 
-    A gradient sent back over l steps is multiplied by Jᵀ, which has the same singular values.
+    Given are  ln σ_i(J)  and  ln(‖J‖_F/√dim),  `dim` being the width after the lag, and the rates that they tend to. A gradient
+    sent back over l steps is multiplied by Jᵀ, which has the same singular values.
 
     Args:
         system: any System.

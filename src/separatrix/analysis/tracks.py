@@ -87,7 +87,7 @@ class Tracks(Result):
         "between": "event side",
         "event_tracks": "event part",
     }
-    units: ClassVar[dict[str, str]] = {"rates": "nats per unit time"}
+    units: ClassVar[dict[str, str]] = {"rates": "nats per unit time", "points": "the state's unit"}
 
     @property
     def alive(self) -> Tensor:

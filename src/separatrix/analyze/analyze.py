@@ -67,8 +67,8 @@ def analyze(
             given sequences, at most a tenth of their length.
         tol: go on after the steps until every error bar lies below this, in nats per step, for at most 100 times as many.
         also: further questions about the recurrent part: "fixed_points", "phase_portrait", "basins_of_attraction",
-            "power_spectrum", "covariant_lyapunov_vectors", "correlation_dimension"; "auto" stands for those that take seconds,
-            "none" for none.
+            "power_spectrum", "echo_state", "transient_growth", "memory_capacity", "covariant_lyapunov_vectors",
+            "correlation_dimension"; "auto" stands for those that take seconds, "none" for none.
         layers: in depth: names of the modules to measure. Default: all that change the signal.
         targets: in depth: what the model should answer, one an input, for the gradients of the cross-entropy (whole numbers) or
             the squared error. Default: gradients of a random component of the output.
@@ -88,8 +88,14 @@ def analyze(
     if copies < 1:
         raise InputError(f"copies is {copies}; at least 1 run is measured.")
     if module is None and inputs is not None and isinstance(model, nn.Module) and not has_core(model):
-        named = also if also not in ("auto", "none", (), []) else None
-        _refuse(f"{type(model).__name__} has no recurrent part", steps=steps, settle=settle, tol=tol, also=named)
+        named = {also} if isinstance(also, str) else {*also}
+        _refuse(
+            f"{type(model).__name__} has no recurrent part",
+            steps=steps,
+            settle=settle,
+            tol=tol,
+            also=(named - {"auto", "none"}) or None,
+        )
         asked = {"layers": layers, "targets": targets, "loss": loss}
         return depth_portrait(model, inputs, k=k, copies=copies, **asked, seed=seed, progress=progress)
     _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss)

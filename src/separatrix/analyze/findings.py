@@ -25,6 +25,9 @@ from separatrix.systems.recurrent import Recurrent
 
 RELAXED = 500  # steps that visited states are given to fall towards what attracts them
 LATTICE = 40  # initial states along each side of a basin's picture
+FLAT = 1e-6  # deviation of visited states from a line, below which they span no plane
+RUNS = 16  # orbits of a phase portrait, and initial states where there are no others
+BEYOND = 1.5  # times as far as states reach: where initial states are taken from
 GUESSED = 2**19  # numbers in the Jacobians of all guesses for rest points: a few seconds
 
 
@@ -57,6 +60,13 @@ class Subject:
         """So many of them, drawn at random; fewer where there are no more."""
         generator = torch.Generator().manual_seed(self.seed)
         return self.visited[torch.randperm(len(self.visited), generator=generator)[:count]]
+
+    def starts(self, count: int) -> Tensor:
+        """So many of them; where they lie on a line, as those do that have come to rest, as many initial states instead."""
+        away = self.visited - self.visited.mean(0)
+        widths = torch.linalg.svdvals(away)[:2] / len(away) ** 0.5
+        is_plane = len(widths) == min(2, self.system.dim) and float(widths[-1]) > FLAT
+        return self.some(count) if is_plane else self.system.initial_state((count,), self.seed)
 
     def fallen(self, count: int) -> Tensor:
         """The states that so many of them fall to."""
@@ -132,18 +142,20 @@ def _guesses(subject: Subject) -> Tensor:
 
 
 def _phase_portrait(subject: Subject) -> Result:
-    return phase_portrait(subject.system, subject.some(16), guesses=_guesses(subject), seed=subject.seed, progress=subject.progress)
+    guesses = _guesses(subject)
+    return phase_portrait(subject.system, subject.starts(RUNS), guesses=guesses, seed=subject.seed, progress=subject.progress)
 
 
 def _basins(subject: Subject) -> Result:
-    return basins_of_attraction(subject.system, _lattice(subject.visited), seed=subject.seed, progress=subject.progress)
+    lattice = _lattice(torch.cat([subject.visited, subject.starts(RUNS)]))
+    return basins_of_attraction(subject.system, lattice, seed=subject.seed, progress=subject.progress)
 
 
 def _lattice(visited: Tensor) -> Tensor:
     """Initial states in the principal plane of those visited, to half as far again as they reach and 1 at least."""
     center = visited.mean(0)
     axes = torch.linalg.svd(visited - center, full_matrices=False).Vh[:2]
-    reach = (1.5 * ((visited - center) @ axes.mT).abs().amax(0)).clamp(min=1).tolist()
+    reach = (BEYOND * ((visited - center) @ axes.mT).abs().amax(0)).clamp(min=1).tolist()
     return center + grid([-r for r in reach], reach, [LATTICE] * len(reach)) @ axes
 
 
@@ -152,7 +164,8 @@ def _power_spectrum(subject: Subject) -> Result:
 
 
 def _echo_state(subject: Subject) -> Result:
-    return echo_state(subject.system, seed=subject.seed, progress=subject.progress)
+    middle, reach = torch.zeros_like(subject.visited[0]), float(BEYOND * subject.visited.abs().max())
+    return echo_state(subject.system, middle, spread=max(reach, 1.0), seed=subject.seed, progress=subject.progress)
 
 
 def _transient_growth(subject: Subject) -> Result:
@@ -184,8 +197,9 @@ QUESTIONS: dict[str, Question] = {
     "phase_portrait": Question(
         heading="Flow in the principal plane",
         caption="Where the next step takes the state if the input stays at its mean: arrows, and lines on which one of the two "
-        "components stands still. Orbits begin where the run has been. Manifolds leave the saddles; stable ones are separatrices, "
-        "the borders between what is remembered. Where the plane is dark, most of the step leads out of it, and is not seen.",
+        "components stands still. Orbits begin where the run has been, or at random once it rests. Manifolds leave the "
+        "saddles; stable ones are separatrices, the borders between what is remembered. Where the plane is dark, most of the step "
+        "leads out of it, and is not seen.",
         drive="frozen",
         ask=_phase_portrait,
         is_quick=lambda system: 2 <= system.dim <= 64,
@@ -209,8 +223,9 @@ QUESTIONS: dict[str, Question] = {
     ),
     "echo_state": Question(
         heading="Echo states",
-        caption="The distance between states that begin apart and read the same input. Where all of them meet, what the network "
-        "does is a function of its input alone; where they stay apart although λ₁ is negative, it also depends on where it began.",
+        caption="The distance between states that begin apart, up to half as far out again as the run goes and 1 at least, and "
+        "read the same input. Where all of them meet, what the network does is a function of its input alone; where they stay "
+        "apart although λ₁ is negative, it also depends on where it began.",
         drive="common",
         ask=_echo_state,
         is_quick=lambda system: system.dim <= 128,
@@ -218,15 +233,16 @@ QUESTIONS: dict[str, Question] = {
     "transient_growth": Question(
         heading="Transient growth",
         caption="The largest factor by which a small change near where the state falls to, if the input stays at its mean, has "
-        "grown after some steps. Above 1 on its way to 0: the Jacobian is not normal, and amplifies before it forgets.",
+        "grown after some steps. Above 1 on its way to 0, where the state rests: the Jacobian is not normal, and amplifies before "
+        "it forgets. Along a cycle or chaos it does not go to 0, and the eigenvalues, of the first step alone, do not say its end.",
         drive="frozen",
         ask=_transient_growth,
         is_quick=lambda system: system.dim <= 64,
     ),
     "memory_capacity": Question(
         heading="Linear memory",
-        caption="How well the input of some steps ago can be read from the state by a linear readout, for white noise as input, "
-        "from 0 to 1. The sum over all delays is the capacity, at most the number of units.",
+        caption="White noise is added to the input at its mean: how well a linear readout can tell from the state what was added "
+        "some steps ago, from 0 to 1. The sum over all lags is the capacity, at most the size of the state.",
         drive="frozen",
         ask=_memory_capacity,
         is_quick=lambda system: False,

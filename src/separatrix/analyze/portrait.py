@@ -106,7 +106,7 @@ class RecurrentPortrait(Portrait):
         "plane": "point run axis",
         "explained": "axis",
     }
-    units: ClassVar[dict[str, str]] = {"finite_time": "nats per step", "plane": "state units"}
+    units: ClassVar[dict[str, str]] = {"finite_time": "nats per step", "plane": "the state's unit"}
 
     @property
     def lambda_1(self) -> tuple[float, float]:

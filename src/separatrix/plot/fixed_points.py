@@ -37,8 +37,9 @@ def draw_points(axes: Axes, found: FixedPoints, path: Tensor | None = None) -> N
         rows = [i for i, name in enumerate(found.kind) if name == kind]
         shown = (states[rows].reshape(-1, states.shape[-1]) - center) @ plane
         axes.plot(*shown.T, linestyle="", markersize=SIZE, label=kind, gid=kind, zorder=3, **looks(kind, number).marks)
-    axes.set_xlabel(f"principal component 1 ({share[0]:.0%} of variance)")
-    axes.set_ylabel(f"principal component 2 ({share[1]:.0%})")
+    varies = share[0] > 0
+    axes.set_xlabel(f"principal component 1 ({share[0]:.0%} of variance)" if varies else "from the point, in any direction")
+    axes.set_ylabel(f"principal component 2 ({share[1]:.0%})" if varies else "in any other")
     placed = (np.concatenate([states.reshape(-1, states.shape[-1]), slow]) - center) @ plane
     for values, put in zip(placed.T, (axes.set_xlim, axes.set_ylim), strict=True):
         if path is None and np.ptp(values) < 1e-6 * max(1.0, np.abs(values).max()):

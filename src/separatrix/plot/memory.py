@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from separatrix.analysis.memory import MemoryCapacity
 from separatrix.plot.runs import alive, array, of_runs
@@ -32,6 +33,7 @@ def draw_memory(axes: Axes, memory: MemoryCapacity, *, first: int = 0, name: str
         axes.plot(lags, curves[:, i], linestyle=look.line, color=look.color, label=label, gid=f"memory {first + i + 1}")
     axes.set(xlabel="lag (steps)", ylabel="memory of the input (squared correlation)")
     axes.set_ylim(-0.04, 1.04)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.get_legend_handles_labels()[1]:
         axes.legend(title="capacity (inputs)", title_fontsize=8, alignment="left")
 

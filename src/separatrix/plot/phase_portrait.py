@@ -17,6 +17,7 @@ OUTSIDE = LinearSegmentedColormap.from_list("outside", ["#ffffff", "#b9a58f"])  
 ARROWS = 24  # along each axis, of a map's displacements
 HALO = [Stroke(linewidth=4.0, foreground="white"), Normal()]
 BELOW = -0.45  # inches from the panel to its legend
+PANEL, ROUND = 4.0, 1.6  # inches: the width of the panel, and what stands above and below it
 IN_PLANE = 1e-3  # of the window: a rest point farther from the plane is drawn faint
 
 
@@ -52,13 +53,18 @@ def draw_phase_portrait(
     _draw_rest(axes, portrait)
     first, second = array(portrait.first), array(portrait.second)
     axes.set(xlim=(first[0], first[-1]), ylim=(second[0], second[-1]))
-    axes.set_aspect("equal" if 0.4 < np.ptp(first) / np.ptp(second) < 2.5 else "auto")
+    axes.set_aspect("equal" if _is_equal(np.ptp(first), np.ptp(second)) else "auto")
     axes.set_xlabel(names[0] if names else portrait.labels[0])
     axes.set_ylabel(names[1] if names else portrait.labels[1])
     axes.grid(False)
     if legend:
         below = axes.transAxes + ScaledTranslation(0, BELOW, axes.figure.dpi_scale_trans)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=2, handlelength=3.2)
+
+
+def _is_equal(first: float, second: float) -> bool:
+    """Whether both axes can have one scale: windows much longer than wide would be slits."""
+    return 0.4 < first / second < 2.5
 
 
 def _draw_share(axes: Axes, portrait: PhasePortrait) -> None:
@@ -88,7 +94,7 @@ def _draw_arrows(axes: Axes, portrait: PhasePortrait) -> None:
     size = np.ma.masked_equal(np.hypot(u, w), 0)
     look = {"cmap": STREAMS, "pivot": "mid", "scale": 1.15 * ARROWS, "width": 0.0028, "zorder": 1, "gid": "arrows"}
     spans = np.ptp(array(portrait.first)), np.ptp(array(portrait.second))
-    look |= {"angles": "xy"} if 0.4 < spans[0] / spans[1] < 2.5 else {"angles": "uv"}
+    look |= {"angles": "xy" if _is_equal(*spans) else "uv"}
     axes.quiver(array(portrait.first)[at], array(portrait.second)[at], u / size, w / size, _ranks(size), **look)
 
 
@@ -151,7 +157,9 @@ def _draw_rest(axes: Axes, portrait: PhasePortrait) -> None:
 @styled
 def phase_portrait_figure(portrait: PhasePortrait, *, names: tuple[str, str] | None = None, title: str = "") -> Figure:
     """The portrait in one panel."""
-    figure, ((axes,),) = canvas(width=6.4, height=5.6)
+    first, second = (np.ptp(array(grid)) for grid in (portrait.first, portrait.second))
+    flat = max(first / second, 1.0) if _is_equal(first, second) else 1.0
+    figure, ((axes,),) = canvas(width=6.4, height=PANEL / flat + ROUND)
     draw_phase_portrait(axes, portrait, names=names)
     axes.set_title(title)
     figure.set_label(portrait.summary().replace("\n", "; ") + ".")

@@ -20,8 +20,8 @@ def draw_power(axes: Axes, spectrum: PowerSpectrum) -> None:
     power, frequency = of_runs(spectrum, spectrum.power, 1), array(spectrum.frequencies)
     verdicts = np.atleast_1d(spectrum.verdict).reshape(-1)[alive(spectrum)]
     top = power.max()
-    if not top > 0:
-        nothing_to_show(axes, "at rest: there is no power")
+    if not top > 0 or (verdicts == "at rest").all():
+        nothing_to_show(axes, "at rest: there is no power but rounding's")
         return
     count = power.shape[1]
     for i in range(count):

@@ -89,6 +89,11 @@ def mark_zero(axes: Axes) -> None:
     axes.axhline(0, color=INK, linewidth=1, gid="zero")
 
 
+def shows_something(figure: Figure) -> bool:
+    """Whether any of its panels is more than a reason why it is empty."""
+    return any(axes.axison for axes in figure.axes)
+
+
 def nothing_to_show(axes: Axes, why: str) -> None:
     """Say why a panel is empty."""
     axes.set_axis_off()

@@ -70,7 +70,7 @@ def _layers(portrait: DepthPortrait) -> Cell:
 
 def _inputs(portrait: DepthPortrait) -> Cell:
     codes = portrait.profile.codes
-    counts = [(int((codes == status).sum()), status.name.lower().replace("_", " ")) for status in Status]
+    counts = [(int((codes == status).sum()), status.words) for status in Status]
     return Cell(", ".join(f"{count} {word}" for count, word in counts if count or word == "ok"))
 
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from separatrix import plot
 from separatrix.analyze.findings import QUESTIONS, Question
 from separatrix.analyze.portrait import Portrait
+from separatrix.plot.style import shows_something
 from separatrix.report.view import Drawing, Section
 
 NARROW = 6.0  # inches, of a figure that leaves room for another beside it
@@ -32,9 +33,12 @@ def _finding(name: str, question: Question, portraits: Mapping[str, Portrait]) -
     for number, (who, portrait) in enumerate(portraits.items()):
         if name in portrait.findings:
             result = portrait.findings[name]
-            figure = plot.figure(result)
-            widths.append(figure.get_figwidth())
-            shown.append(Drawing(drawn(figure, f"{name}{number}"), who, "; ".join(result.summary().splitlines()) + "."))
+            figure, said = plot.figure(result), "; ".join(result.summary().splitlines()) + "."
+            if shows_something(figure):
+                widths.append(figure.get_figwidth())
+                shown.append(Drawing(drawn(figure, f"{name}{number}"), who, said))
+            else:
+                shown.append(Drawing(None, who, said))
         elif name in portrait.unanswered:
             shown.append(Drawing(None, who, f"unanswered: {portrait.unanswered[name]}"))
     return Section(name, question.heading, question.caption, shown, is_wide=max(widths, default=0) > NARROW)

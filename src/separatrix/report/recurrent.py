@@ -123,7 +123,7 @@ def _erased(portrait: RecurrentPortrait) -> Cell:
 
 def _runs(portrait: RecurrentPortrait) -> Cell:
     codes = portrait.spectrum.codes
-    counts = [(int((codes == status).sum()), status.name.lower().replace("_", " ")) for status in Status]
+    counts = [(int((codes == status).sum()), status.words) for status in Status]
     ended = ", ".join(f"{count} {word}" for count, word in counts if count or word == "ok")
     return Cell(ended, why_not_converged(portrait.spectrum))
 

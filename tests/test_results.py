@@ -1,0 +1,128 @@
+"""Every class of results, by one of its kind: it is saved and loaded whole, drawn, shown and tabled, and says so in words."""
+
+import math
+from dataclasses import fields
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+import separatrix as sx
+from separatrix.plot import PLOTS
+
+BRIEF = {"steps": 60, "settle": 20}
+
+
+def cell() -> nn.RNN:
+    torch.manual_seed(0)
+    return nn.RNN(1, 3, batch_first=True).double()
+
+
+def driven() -> sx.Recurrent:
+    return sx.Recurrent(cell(), torch.randn(400, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+
+
+def ranges() -> sx.System:
+    """Hénon's map for three values of a, the last of which sends every orbit away."""
+    return sx.classic.henon(a=torch.tensor([1.2, 1.4, 9.0], dtype=torch.float64))
+
+
+def layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+
+
+def along() -> sx.Along:
+    checkpoints = [cell().state_dict(), {name: 1.5 * weight for name, weight in cell().state_dict().items()}]
+    return sx.along(checkpoints, sx.fixed_points, build=sx.Recurrent, model=cell())
+
+
+MADE = {
+    sx.LyapunovSpectrum: lambda: sx.lyapunov_spectrum(ranges(), check=True, **BRIEF),
+    sx.PooledSpectrum: lambda: sx.lyapunov_spectrum(ranges(), **BRIEF).pooled(),
+    sx.DivergenceRate: lambda: sx.divergence_rate(ranges(), **BRIEF),
+    sx.CovariantVectors: lambda: sx.covariant_lyapunov_vectors(ranges(), **BRIEF),
+    sx.FiniteTimeField: lambda: sx.finite_time_lyapunov(sx.classic.henon(), sx.grid((-1, -1), (1, 1), (4, 5)), steps=3),
+    sx.Propagation: lambda: sx.gradient_propagation(driven(), lags=[1, 5, 20]),
+    sx.FixedPoints: lambda: sx.fixed_points(sx.classic.henon(), count=16),
+    sx.PhasePortrait: lambda: sx.phase_portrait(sx.classic.pendulum(), resolution=12, steps=20),
+    sx.FlowMap: lambda: sx.flow_map(layers(), sx.grid((-1, -1), (1, 1), (4, 5))),
+    sx.CorrelationDimension: lambda: sx.correlation_dimension(sx.classic.henon(), steps=2_000),
+    sx.PowerSpectrum: lambda: sx.power_spectrum(ranges(), steps=512, settle=20),
+    sx.EchoState: lambda: sx.echo_state(driven(), states=4, steps=100),
+    sx.TransientGrowth: lambda: sx.transient_growth(ranges(), steps=10),
+    sx.MemoryCapacity: lambda: sx.memory_capacity(driven(), max_lag=5, steps=300),
+    sx.Basins: lambda: sx.basins_of_attraction(sx.classic.henon(), sx.grid((-1, -1), (1, 1), (6, 6)), steps=200, max_steps=2_000),
+    sx.ReturnMap: lambda: sx.return_map(sx.classic.lorenz63(), steps=20, settle=5),
+    sx.OrbitDiagram: lambda: sx.orbit_diagram(sx.classic.logistic(), "r", torch.linspace(3, 4.5, 4), steps=20, settle=100),
+    sx.Branch: lambda: sx.continuation(sx.classic.logistic(), "r", 2.5, 3.2, step=0.05),
+    sx.DepthProfile: lambda: sx.depth_profile(layers(), torch.randn(4, 2)),
+    sx.DepthPortrait: lambda: sx.analyze(layers(), torch.randn(4, 2)),
+    sx.RecurrentPortrait: lambda: sx.analyze(cell(), copies=2, also="fixed_points", **BRIEF),
+    sx.Along: along,
+    sx.Tracks: lambda: along().result,
+    sx.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
+}
+
+
+@pytest.fixture(scope="module", params=MADE, ids=lambda kind: kind.__name__)
+def result(request) -> sx.Result:
+    made = MADE[request.param]()
+    assert type(made) is request.param
+    return made
+
+
+def test_every_class_of_results_is_tried_here():
+    assert set(MADE) == set(PLOTS)
+
+
+def test_a_result_is_loaded_as_it_was_saved(result, tmp_path):
+    assert differs(sx.load(result.save(tmp_path / "r.zarr")), result) == []
+
+
+def test_a_result_says_itself_in_words_and_not_in_codes(result):
+    assert "_" not in result.summary().replace("x_", "") and "tensor(" not in result.summary()
+    assert repr(result) == result.summary()
+
+
+def test_a_result_is_drawn_and_shown_in_a_notebook(result):
+    figure = result.plot()
+    assert isinstance(figure, Figure) and figure.get_label()
+    page = result._repr_html_()
+    assert page.count("<svg") == page.count("</svg>") >= 1 and "nan" not in figure.get_label()
+
+
+def test_a_table_of_a_result_names_its_axes_and_units(result):
+    data = result.to_dataset()
+    for name in result.layout:
+        if getattr(result, name) is not None:
+            assert data[name].shape == tuple(getattr(result, name).shape)
+            assert data[name].attrs.get("units", "") == result.units.get(name, "")
+    assert set(result.units) <= set(result.layout)
+
+
+def differs(one: object, other: object, name: str = "") -> list[str]:
+    """The names of what is not the same in two results, numbers and their kinds, all the way down."""
+    if isinstance(other, sx.Result):
+        if type(one) is not type(other):
+            return [name]
+        return [d for f in fields(other) for d in differs(getattr(one, f.name), getattr(other, f.name), f"{name}.{f.name}")]
+    if isinstance(other, Tensor):
+        same = isinstance(one, Tensor) and one.dtype == other.dtype and one.shape == other.shape
+        return (
+            []
+            if same and torch.equal(one.isnan(), other.isnan()) and torch.equal(one[~one.isnan()], other[~other.isnan()])
+            else [name]
+        )
+    if isinstance(other, dict):
+        if not isinstance(one, dict) or list(one) != list(other):
+            return [name]
+        return [d for key in other for d in differs(one[key], other[key], f"{name}[{key!r}]")]
+    if isinstance(other, list | tuple):
+        if not isinstance(one, list | tuple) or len(one) != len(other):
+            return [name]
+        return [d for i, (a, b) in enumerate(zip(one, other, strict=True)) for d in differs(a, b, f"{name}[{i}]")]
+    if isinstance(other, float) and math.isnan(other):
+        return [] if isinstance(one, float) and math.isnan(one) else [name]
+    return [] if one == other and type(one) is type(other) else [name]
