@@ -305,7 +305,7 @@ def test_what_is_lost_is_raised_where_that_is_asked():
 
 def test_where_all_is_undecided_no_entropy_is_told():
     basins = sx.basins_of_attraction(sx.Map(lambda x: x, 1), sx.grid((-1.0,), (1.0,), (40,)))
-    assert str(basins).splitlines() == ["0 attractors reached from 40 states", "all of the states not_converged"]
+    assert str(basins).splitlines() == ["0 attractors reached from 40 states", "all of the states not converged"]
 
 
 def test_the_result_is_saved_and_loaded(tmp_path):
