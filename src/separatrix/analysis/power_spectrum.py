@@ -128,6 +128,8 @@ class PowerSpectrum(Result):
                 return f", period {plain(1 / float(self.base[0]))} units of time; {near}"
             case "quasi-periodic":
                 return f", frequencies {' and '.join(known)} cycles per unit time; {near}" if known else f"; {near}"
+            case "undecided" if not parts:
+                return f", {plain(share)} of the power is broadband; {near}: noise, or too few steps to tell"
             case _:
                 return f", {plain(share)} of the power is broadband; {near}"
 
