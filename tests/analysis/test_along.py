@@ -83,7 +83,7 @@ def test_a_pair_is_born_and_lost_in_a_fold_at_zero():
     [
         ({r: sx.classic.logistic(r) for r in (2.8, 2.9, 3.1, 3.2)}, "flip"),  # at r = 3
         ({mu: hopf(mu) for mu in (-0.2, -0.1, 0.1, 0.2)}, "Hopf"),
-        ({r: sx.classic.logistic(r) for r in (0.94, 0.97, 1.03, 1.06)}, "real eigenvalue"),  # transcritical at r = 1
+        ({r: sx.classic.logistic(r) for r in (0.94, 0.97, 1.03, 1.06)}, "transcritical"),  # at r = 1
     ],
     ids=["flip", "Hopf", "transcritical"],
 )
@@ -302,3 +302,20 @@ def test_the_picture_of_spectra_shows_the_leading_exponents_over_the_labels():
         assert list(line.get_xdata()) == [10, 20, 40]
         assert list(line.get_ydata()) == pytest.approx(found.result.exponents[:, k - 1].tolist())
     assert figure.axes[0].get_ylabel() == "exponents (nats per unit time)"
+
+
+def test_a_refused_checkpoint_counts_as_diverged_whatever_the_analysis():
+    torch.manual_seed(0)
+    good, bad = torch.nn.GRU(2, 4), torch.nn.GRU(2, 4)
+    with torch.no_grad():
+        bad.weight_hh_l0.fill_(math.nan)
+    drive = torch.randn(200, 2)
+    echo = sx.along([bad, good], sx.echo_state, build=lambda net: sx.Recurrent(net, drive))
+    assert echo.result.verdict.tolist() == ["diverged", "echo state"]
+    assert "1 echo state, 1 diverged" in echo.summary()
+
+
+def test_rest_points_of_networks_of_two_sizes_are_refused_in_words():
+    networks = [torch.nn.GRU(2, 4), torch.nn.GRU(2, 5)]
+    with pytest.raises(sx.InputError, match="states of 4 and 5 numbers"):
+        sx.along(networks, sx.fixed_points, build=lambda net: sx.Recurrent(net, constant=torch.zeros(2)))

@@ -233,3 +233,10 @@ def test_the_picture_shows_the_fitted_range_over_the_local_slopes():
     assert figure.axes[0].get_xlabel() == "distance r (the state's unit)"
     nothing = sx.correlation_dimension_of(torch.full((50, 2, 2), math.nan, dtype=torch.float64))
     assert "<svg" in plot.svg(nothing.plot())
+
+
+def test_points_that_are_one_point_have_no_fitted_range_to_tell_of():
+    told = sx.correlation_dimension_of(torch.zeros(100, 2)).summary()
+    assert told == "correlation dimension 0: all of 100 states are one, to rounding"
+    with pytest.raises(sx.ShapeError, match="shape"):
+        sx.correlation_dimension_of(torch.rand(100, 0, 2))

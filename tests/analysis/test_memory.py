@@ -137,3 +137,18 @@ def test_what_makes_no_sense_is_refused(options, message):
 def test_inputs_that_end_too_early_are_refused():
     with pytest.raises(sx.SeparatrixError, match="steps"):
         sx.memory_capacity(sx.Recurrent(torch.nn.RNN(1, 4), torch.zeros(30, 1)))
+
+
+def test_too_few_steps_for_the_readouts_are_not_called_an_answer():
+    """With 5 steps for each weight the capacity of this network, 2.5, comes out near −1."""
+    torch.manual_seed(0)
+    network = sx.Recurrent(torch.nn.GRU(2, 6))
+    few = sx.memory_capacity(network, max_lag=20, steps=34, settle=40)
+    assert few.status == "not_converged"
+    assert "34 steps are too few to be free of bias: give 105" in few.summary()
+    whole = sx.memory_capacity(network, max_lag=20, steps=20_000, seed=1)
+    errors = []
+    for seed in range(20):
+        enough = sx.memory_capacity(network, max_lag=20, steps=105, settle=40, seed=seed)
+        errors.append(float((enough.capacity - whole.capacity) / enough.stderr))
+    assert sum(abs(error) < 2 for error in errors) >= 15 and abs(sum(errors)) / 20 < 0.8

@@ -19,10 +19,41 @@ def test_a_diagonal_map_grows_as_its_largest_entry():
 
 
 def test_ten_thousand_lags_neither_underflow_nor_overflow():
-    for factor in (0.5, 2.0):
-        system = sx.Map(lambda x, factor=factor: torch.sin(factor * x), 1)  # the multiplier at 0 is the factor
-        result = sx.gradient_propagation(system, torch.zeros(1, dtype=torch.float64), lags=(10_000,))
-        assert float(result.log_norm[0]) == pytest.approx(10_000 * math.log(factor), rel=1e-12)
+    factors = torch.tensor([[0.5], [2.0]], dtype=torch.float64)
+    system = sx.Map(lambda x: torch.sin(factors * x), 1)  # the multiplier at 0 is the factor
+    result = sx.gradient_propagation(system, torch.zeros(2, 1, dtype=torch.float64), lags=(10_000,))
+    assert result.log_norm[0].tolist() == pytest.approx([10_000 * math.log(factor) for factor in (0.5, 2.0)], rel=1e-12)
+    assert result.rates[:, 0].tolist() == pytest.approx([math.log(0.5), math.log(2.0)], rel=1e-12)  # from lag 0, where ln σ = 0
+
+
+def test_rates_have_honest_error_bars_over_products_of_gaussian_matrices():
+    """Newman's exponents of J_n = G_n/√d:  λ_i = ½ (ψ((d − i + 1)/2) + ln 2 − ln d);  items of a batch are independent."""
+    dim, items = 4, 100
+    matrices = torch.randn(200, items, dim, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / dim**0.5
+    system = sx.Map(lambda x, n: (matrices[n] @ x[..., None])[..., 0], dim, time_dependent=True)
+    result = sx.gradient_propagation(system, torch.zeros(items, dim, dtype=torch.float64))
+    digammas = torch.special.digamma(torch.arange(dim, 0, -1, dtype=torch.float64) / 2)
+    exact = 0.5 * (digammas + math.log(2) - math.log(dim))
+    covered = ((result.rates - exact).abs() < 2 * result.rates_stderr).double().mean(0)
+    assert (covered > 0.85).all() and (covered.mean() < 0.99)
+    torch.testing.assert_close(result.rates.mean(0), exact, atol=0.02, rtol=0)
+
+
+def test_a_rate_is_known_from_few_lags():
+    scale = torch.tensor([0.9, 0.5], dtype=torch.float64)
+    for lags in ((300,), (0, 300), (0, 1, 10, 300), torch.tensor([10, 300])):
+        result = sx.gradient_propagation(sx.Map(lambda x: scale * x, 2), lags=lags)
+        torch.testing.assert_close(result.rates, scale.log())
+        assert result.rates_stderr.isnan().all()
+    with pytest.raises(sx.InputError, match=r"lags is 5\.\nPass increasing"):
+        sx.gradient_propagation(sx.Map(torch.sin, 1), lags=5)
+
+
+def test_an_item_that_diverged_is_left_out_of_the_summary():
+    """x² from 1/2 and from 2."""
+    x0 = torch.tensor([[0.5], [2.0]], dtype=torch.float64)
+    told = sx.gradient_propagation(sx.Map(lambda x: x**2, 1), x0, lags=(0, 3, 12), k=1).summary()
+    assert "nan" not in told and told.endswith("in the mean of 1 run; 1 diverged")
 
 
 def test_a_driven_networks_jacobian_is_that_of_pytorchs_own_forward_pass():
@@ -60,24 +91,23 @@ def power_of(matrix: list[list[float]], n: int) -> tuple[float, float]:
         return float(mpmath.log(first)), float(mpmath.log(det / first))
 
 
-@pytest.mark.parametrize(
-    "matrix",
-    [
+def test_singular_values_at_lag_ten_thousand_are_those_of_exact_arithmetic():
+    """All numbers are binary fractions, so that the float64 matrices are the exact ones."""
+    matrices = [
         [[1.25, 0.0], [0.0, 0.5]],
         [[0.96875, 1.0], [0.0, 0.90625]],
         [[0.5, 100.0], [0.0, 0.5]],  # a Jordan block: σ grow like n 0.5^n
         [[0.75, -0.5], [0.5, 0.75]],  # normal, a rotation
         [[1.0, 4.0], [-0.125, 0.5]],  # non-normal with complex eigenvalues
-    ],
-)
-def test_singular_values_at_lag_ten_thousand_are_those_of_exact_arithmetic(matrix):
-    """All numbers are binary fractions, so that the float64 matrix is the exact one."""
-    tensor = torch.tensor(matrix, dtype=torch.float64)
-    result = sx.gradient_propagation(sx.Map(lambda x: x @ tensor.mT, 2), lags=(10_000,))
-    assert result.log_singular_values[0].tolist() == pytest.approx(power_of(matrix, 10_000), rel=1e-8)
-    alone = sx.gradient_propagation(sx.Map(lambda x: x @ tensor.mT, 2), lags=(10_000,), k=1)
-    assert float(alone.log_norm[0]) == pytest.approx(float(result.log_norm[0]), rel=1e-9)
-    assert float(alone.log_gain[0]) == pytest.approx(float(result.log_gain[0]), rel=1e-9)
+    ]
+    tensor, x0 = torch.tensor(matrices, dtype=torch.float64), torch.zeros(5, 2, dtype=torch.float64)
+    system = sx.Map(lambda x: (tensor @ x[..., None])[..., 0], 2)
+    result = sx.gradient_propagation(system, x0, lags=(10_000,))
+    for values, matrix in zip(result.log_singular_values[0].tolist(), matrices, strict=True):
+        assert values == pytest.approx(power_of(matrix, 10_000), rel=1e-8)
+    alone = sx.gradient_propagation(system, x0, lags=(10_000,), k=1)
+    assert alone.log_norm[0].tolist() == pytest.approx(result.log_norm[0].tolist(), rel=1e-9)
+    assert alone.log_gain[0].tolist() == pytest.approx(result.log_gain[0].tolist(), rel=1e-9)
 
 
 def test_the_leading_singular_values_of_a_wide_spectrum_are_the_same_for_every_k():

@@ -111,3 +111,9 @@ def test_a_batch_keeps_its_items_apart_and_is_saved(tmp_path):
 def test_a_run_without_steps_is_refused():
     with pytest.raises(sx.InputError, match="at least 1"):
         sx.transient_growth(sx.classic.henon(), steps=0)
+
+
+def test_what_keeps_its_size_does_not_grow_by_rounding():
+    result = sx.transient_growth(sx.Map(lambda x: x.clone(), 3))
+    assert result.peak == 0 and result.codes == 0
+    assert result.summary().startswith("no transient growth: no perturbation ever exceeds its first size")

@@ -137,3 +137,15 @@ def test_the_exponent_in_a_noisy_double_well_is_that_of_its_stationary_density()
     exact = quad(lambda x: (1 - 3 * x * x) * density(x), -6, 6)[0] / quad(density, -6, 6)[0]
     found = sx.lyapunov_spectrum(sx.Noisy(DoubleWell(), 1.0), steps=5_000, settle=200)
     assert float(found.exponents[0]) == pytest.approx(exact, abs=4 * float(found.stderr[0]) + 0.1 * abs(exact))
+
+
+def test_what_is_no_noise_is_refused_in_words():
+    with pytest.raises(sx.InputError, match="scale is a str"):
+        sx.Noisy(sx.classic.henon(), "loud")
+    with pytest.raises(sx.InputError, match="seed is"):
+        sx.Noisy(sx.classic.henon(), 0.1, seed=0.5)
+    with pytest.raises(sx.UnsupportedModuleError, match="GRU"):
+        sx.Noisy(torch.nn.GRU(2, 2), 0.1)
+    wide = sx.Noisy(sx.classic.henon(), lambda x: torch.ones(3))
+    with pytest.raises(sx.ShapeError, match=r"takes states of shape \(2,\) to \(3,\)"):
+        sx.trajectory(wide, None, 2)

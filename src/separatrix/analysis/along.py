@@ -209,7 +209,7 @@ def _stacked(name: str, parts: Sequence[Tensor | None], first: Tensor, axes: lis
         if any(part.shape != first.shape or not torch.equal(part.nan_to_num(), first.nan_to_num()) for part in known):
             raise InputError(
                 f"`{name}` is one for a whole batch, but differs between the checkpoints: they cannot be put side by side.\n"
-                "Fix the options that it comes of, such as steps."
+                "Fix the options that it comes of, such as steps; or run the analysis on each checkpoint by itself."
             )
         return first
     place = axes.index("batch")

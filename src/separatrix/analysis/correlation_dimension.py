@@ -84,6 +84,8 @@ class CorrelationDimension(Result):
             return "correlation dimension: diverged"
         if self.codes == Status.NOT_CONVERGED:
             return f"correlation dimension: not converged, no straight stretch of ln C over ln r with {of}"
+        if bool(self.range.isnan().any()):
+            return f"correlation dimension 0: all of {of} are one, to rounding"
         low, high = (plain(value) for value in self.range.tolist())
         return (
             f"correlation dimension {measured(float(self.dimension), float(self.stderr))} from {of}, "
@@ -161,7 +163,7 @@ def correlation_dimension_of(points: Any, *, theiler: int | None = 1, tol: float
         raise InputError(f"points cannot be read as numbers: {str(error).splitlines()[0]}") from None
     if not points.is_floating_point():
         raise InputError(f"points are {points.dtype}, but a distance needs real numbers.\nPass points.double().")
-    if points.ndim < 2 or len(points) < 2 * BLOCKS or not points.shape[-1]:
+    if points.ndim < 2 or len(points) < 2 * BLOCKS or not points.numel():
         raise ShapeError(f"points have shape {tuple(points.shape)}; pass (point, *batch, dim) with at least {2 * BLOCKS} points.")
     return _measured(points.detach(), theiler, tol, {"dtype": str(points.dtype)})
 

@@ -83,14 +83,19 @@ class EchoState(Result):
         "echo state": all states met. "several responses": they did not, although small perturbations fade. "sensitive": they did
         not, and small perturbations grow. "undecided": not followed long enough. "diverged": no state stayed finite.
         """
-        words = np.array(VERDICTS)[self.answers.cpu().numpy()]
+        words = np.array(VERDICTS)[self._told.cpu().numpy()]
         return str(words) if words.ndim == 0 else words
+
+    @property
+    def _told(self) -> Tensor:
+        """`answers`, and that of an item that was refused."""
+        return self.answers.masked_fill(self.codes == Status.DIVERGED, LOST)
 
     def summary(self) -> str:
         """The verdict with its numbers."""
         states = counted(len(self.groups), "initial state")
         if self.batch:
-            told = [f"{int((self.answers == i).sum())} {word}" for i, word in enumerate(VERDICTS) if (self.answers == i).any()]
+            told = [f"{int((self._told == i).sum())} {word}" for i, word in enumerate(VERDICTS) if (self._told == i).any()]
             return f"{states} under each of {counted(self.codes.numel(), 'drive')} for {self.steps:,} steps: {', '.join(told)}"
         if self.codes == Status.DIVERGED:
             return f"all {states} diverge"

@@ -17,6 +17,7 @@ from separatrix.wording import counted, measured
 FOLDS = 20  # stretches that are left out in turn
 FEWEST_STEPS, STEPS_PER_NUMBER = 10_000, 50  # of a default run: at least, and for each number of the state
 FEWEST_LAGS = 20
+ENOUGH = 15  # steps for each readout weight, under which the next order in p/T is seen: 5 leave a capacity of 2.5 near −1
 SURE = 3  # standard errors beyond which the last lags still carry memory
 
 # Note [Capacity without bias]
@@ -77,11 +78,16 @@ class MemoryCapacity(Result):
         if self.batch:
             low, high = float(self.capacity[known].min()), float(self.capacity[known].max())
             return f"memory capacity of {counted(self.codes.numel(), 'run')}: {low:.3g} … {high:.3g} of at most {self.dim} inputs"
-        more = "; lags beyond still carry some" if self.codes == Status.NOT_CONVERGED else ""
+        more = "" if self.codes == Status.OK else f"; {self._why()}"
         return (
             f"memory capacity {measured(float(self.capacity), float(self.stderr))} of at most {self.dim} inputs over "
             f"{counted(len(self.lags), 'lag')}, half of it within {counted(int(self.half_lag), 'step')}{more}; {self.enters}"
         )
+
+    def _why(self) -> str:
+        steps, needed = self.settings["steps"], ENOUGH * (int(self.rank) + 1)
+        short = f"not_converged, {steps:,} steps are too few to be free of bias: give {needed:,}"
+        return short if steps < needed else "lags beyond still carry some"
 
 
 @torch.no_grad()
@@ -117,7 +123,7 @@ def memory_capacity(
     Returns:
         MemoryCapacity: `capacity` ± `stderr` (*batch), `curve` (lag, *batch). Neither is biased by the number of readout weights,
         to first order; so a capacity that is 0 comes out on both sides of 0. An item whose last lags still carry memory is
-        `not_converged`: give more lags.
+        `not_converged`: give more lags; so is one with fewer than 15 steps for each weight of a readout, which is biased.
 
     Raises:
         InputError: scale, max_lag or steps out of range; fewer steps than the readouts need, 20 + 2 · (dim + 1).
@@ -144,7 +150,8 @@ def memory_capacity(
     known = (value.where(~failed, torch.nan) for value in (found.curve, found.curve_error, found.total, found.error))
     curve, doubt, total, error = known
     before = (curve.cumsum(0) >= (total - error) / 2).long().cumsum(0) == 0
-    codes = torch.where(_carries_on(found), Status.NOT_CONVERGED, Status.OK).masked_fill(failed, Status.DIVERGED)
+    unsure = _carries_on(found) | (steps < ENOUGH * (found.rank + 1))
+    codes = torch.where(unsure, Status.NOT_CONVERGED, Status.OK).masked_fill(failed, Status.DIVERGED)
     return MemoryCapacity(
         codes=codes.to(torch.int8),
         lags=torch.arange(1, lags + 1),

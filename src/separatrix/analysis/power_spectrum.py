@@ -61,7 +61,8 @@ class PowerSpectrum(Result):
         power: (frequency, *batch), one-sided density, summed over the observed components; its integral is their variance.
         variance: (*batch), of the observed components together.
         broadband: (*batch), the share of the power that is not in steady lines.
-        parted_at: (*batch), the step by which a second orbit, 1e-12 away at first, parted as only chaos does; −1 if it never did.
+        parted_at: (*batch), the step by which a second orbit, 1e-12 away at first (in single precision, 16 roundings), parted as
+            only chaos does; −1 if it never did.
         lines: (*batch, 16), frequencies of the strongest lines, in order of their power; NaN beyond their number.
         line_shares: (*batch, 16), their shares of the power.
         base: (*batch, 2), the frequency of which a periodic orbit's lines are multiples, and NaN; or two of a quasi-periodic one,
@@ -117,7 +118,8 @@ class PowerSpectrum(Result):
 
     def _why(self) -> str:
         share, parts = float(self.broadband), int(self.parted_at) >= 0
-        near = f"orbits 1e-12 apart {f'have parted by step {int(self.parted_at)}' if parts else 'stay together'}"
+        apart = "1e-12" if self.settings["dtype"] == "torch.float64" else "16 roundings"
+        near = f"orbits {apart} apart {f'have parted by step {int(self.parted_at)}' if parts else 'stay together'}"
         known = [plain(value) for value in self.base.tolist() if not math.isnan(value)]
         match self.verdict:
             case "at rest":
@@ -126,6 +128,8 @@ class PowerSpectrum(Result):
                 return f", period {plain(1 / float(self.base[0]))} units of time; {near}"
             case "quasi-periodic":
                 return f", frequencies {' and '.join(known)} cycles per unit time; {near}" if known else f"; {near}"
+            case "undecided" if not parts:
+                return f", {plain(share)} of the power is broadband; {near}: noise, or too few steps to tell"
             case _:
                 return f", {plain(share)} of the power is broadband; {near}"
 

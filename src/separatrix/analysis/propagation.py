@@ -1,9 +1,10 @@
 """How far a perturbation, or a gradient, reaches: the Jacobian over lags, in logarithms."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from separatrix.errors import InputError
 from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, in_one_width, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import System
-from separatrix.wording import measured
+from separatrix.wording import counted, measured
 
 LEADING = 4  # singular values of a default run
 SURE = 2  # standard errors beyond which a rate has a sign
@@ -30,8 +31,9 @@ class Propagation(Result):
         log_singular_values: (lag, *batch, k), ln σ_i, descending; −∞ for a direction that is lost.
         log_gain: (lag, *batch), ln(‖J‖_F/√dim): the growth of a typical perturbation.
         time: (lag), elapsed time.
-        rates, rates_stderr: (*batch, k), slope of ln σ_i from a fifth of the longest lag to its end, and its standard error from
-            the scatter of the slopes between lags (NaN with fewer than 8); nats per unit time. They tend to the exponents λ_i.
+        rates, rates_stderr: (*batch, k), slope of ln σ_i from a fifth of the longest lag to its end (or from the last lag before
+            that, or lag 0), and its standard error from the scatter of the slopes between lags (NaN with fewer than 8); nats per
+            unit time. They tend to the exponents λ_i.
     """
 
     lags: Tensor
@@ -78,12 +80,15 @@ class Propagation(Result):
 
     def summary(self) -> str:
         """The growth over the longest lag and the leading time constant, in words."""
-        last = self.log_norm[-1]
-        typical = self.log_gain[-1].mean()
-        told = (
-            f"over {int(self.lags[-1])} steps the largest gradient changes by e^{last.mean():.3g}, a typical one by e^{typical:.3g}"
-        )
-        return told if self.batch else f"{told}; {self._time_constant()}"
+        known = self.codes != Status.DIVERGED
+        if not bool(known.any()):
+            return "gradient propagation: diverged"
+        largest, typical = (float(values[-1][known].mean()) for values in (self.log_norm, self.log_gain))
+        told = f"over {int(self.lags[-1])} steps the largest gradient changes by e^{largest:.3g}, a typical one by e^{typical:.3g}"
+        if not self.batch:
+            return f"{told}; {self._time_constant()}" if int(self.lags[-1]) else told
+        lost = int((~known).sum())
+        return f"{told}, in the mean of {counted(int(known.sum()), 'run')}{f'; {lost} diverged' if lost else ''}"
 
     def _time_constant(self) -> str:
         rate, error = float(self.rates[0]), float(self.rates_stderr[0])
@@ -99,7 +104,7 @@ def gradient_propagation(
     system: System,
     x0: Tensor | None = None,
     *,
-    lags: tuple[int, ...] | None = None,
+    lags: Iterable[int] | None = None,
     k: int | None = None,
     settle: int = 0,
     seed: int = 0,
@@ -133,9 +138,7 @@ def gradient_propagation(
     check_system_type(system)
     check_seed(seed)
     check_whole("settle", settle)
-    lags = default_lags(system, settle) if lags is None else tuple(check_whole("lag", lag) for lag in lags)
-    if not lags or lags[0] < 0 or any(b <= a for a, b in pairwise(lags)):
-        raise InputError(f"lags are increasing numbers of steps from 0 on, not {lags}.")
+    lags = default_lags(system, settle) if lags is None else _checked_lags(lags)
     check_steps(system, settle=settle, lag=lags[-1])
     most = min(system.width(n) for n in range(settle, settle + lags[-1] + 1))
     k = min(LEADING, most) if k is None else check_k(k, most)
@@ -166,12 +169,23 @@ def gradient_propagation(
     )
 
 
+def _checked_lags(lags: Any) -> tuple[int, ...]:
+    if not isinstance(lags, Iterable):
+        raise InputError(f"lags is {lags!r}.\nPass increasing numbers of steps, ({lags!r},) for one.")
+    whole = tuple(check_whole("lag", lag.item() if isinstance(lag, Tensor) and lag.ndim == 0 else lag) for lag in lags)
+    if not whole or whole[0] < 0 or any(b <= a for a, b in pairwise(whole)):
+        raise InputError(f"lags are increasing numbers of steps from 0 on, not {whole}.")
+    return whole
+
+
 def _rates(logs: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
     """Slopes of the logarithms over the last four fifths of the lags, and their errors, (*batch, k)."""
-    late = time >= time[-1] / 5
-    logs, time = logs[late], time[late]
+    if time[0] > 0:  # at lag 0 the Jacobian is 1
+        logs, time = torch.cat([torch.zeros_like(logs[:1]), logs]), torch.cat([torch.zeros_like(time[:1]), time])
     if len(time) < 2:
         return torch.full_like(logs[0], torch.nan), torch.full_like(logs[0], torch.nan)
+    first = min(int((time < time[-1] / 5).sum()), len(time) - 2)
+    logs, time = logs[first:], time[first:]
     span = time.diff().reshape(-1, *[1] * (logs.ndim - 1))
     lost = logs[-1] == -torch.inf
     steps = logs.diff(dim=0).masked_fill(lost, 0.0)

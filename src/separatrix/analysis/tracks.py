@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from separatrix.analysis.fixed_points import FixedPoints, fixed_points, is_flow
+from separatrix.errors import InputError
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted, plain
@@ -23,8 +24,8 @@ class Event(NamedTuple):
 
     Args:
         change: "birth", "loss" or "stability".
-        likely: the bifurcation that it looks like: "fold", "pitchfork", "flip", "Neimark–Sacker", "Hopf", "real eigenvalue" (a
-            transcritical or broken pitchfork); "" where nothing tells.
+        likely: the bifurcation that it looks like: "fold", "pitchfork", "transcritical" (two points exchange their stability),
+            "flip", "Neimark–Sacker", "Hopf", "real eigenvalue" (another through 1); "" where nothing tells.
         before, after: labels of the two checkpoints.
         tracks: the points it happened to.
         told: the same in words.
@@ -124,6 +125,12 @@ def follow(labels: Tensor, systems: Sequence[System | None], results: Sequence[R
     """The tracks of the rest points of all checkpoints; None is a checkpoint without an answer, which is stepped over."""
     there = [i for i, result in enumerate(results) if isinstance(result, FixedPoints)]
     found = {i: result for i, result in enumerate(results) if isinstance(result, FixedPoints)}
+    sizes = {found[i].points.shape[-1] for i in there}
+    if len(sizes) > 1:
+        raise InputError(
+            f"the checkpoints have states of {' and '.join(map(str, sorted(sizes)))} numbers.\n"
+            "Rest points are followed in one space: pass checkpoints of one network."
+        )
     for order in (there, there[::-1]):
         for beside, i in pairwise(order):
             found[i] = _sought_from(systems[i], found[i], found[beside].points)
@@ -280,6 +287,9 @@ class _Step(NamedTuple):
                 events.append(self._event(change, "fold", pair))
                 left = [t for t in left if t not in pair]
             events.extend(self._event(change, "", (track,)) for track in left)
+        while (pair := self._exchange(changed)) is not None:
+            events.append(self._event("stability", "transcritical", pair))
+            changed = [t for t in changed if t not in pair]
         return events + [self._event("stability", self._crossing(track), (track,)) for track in changed]
 
     def _unstable(self, track: int, side: int) -> int:
@@ -301,6 +311,11 @@ class _Step(NamedTuple):
         best = min(range(len(pairs)), key=bent.__getitem__)
         return pairs[best] if bent[best] < 1 else None
 
+    def _exchange(self, changed: list[int]) -> tuple[int, int] | None:
+        """The two nearest of the points whose index flipped, one from 1 to −1 and the other back."""
+        flipped = [t for t in changed if self._crossing(t) == "real eigenvalue"]
+        return self._opposite(flipped, self.after) if len(flipped) > 1 else None
+
     def _opposite(self, left: list[int], side: int) -> tuple[int, int] | None:
         """The two nearest points of opposite index."""
         points = self.tracks["points"][side]
@@ -319,7 +334,8 @@ class _Step(NamedTuple):
         side = self.before if change == "loss" else self.after
         verb = {"birth": "born", "loss": "lost"}.get(change, "")
         if change == "stability":
-            told = f"{self._turned(tracks[0])}: a likely {likely}"
+            turned = " and ".join(self._turned(track) for track in tracks)
+            told = f"{turned}: {'a real eigenvalue passes' if likely == 'real eigenvalue' else f'a likely {likely}'}"
         elif likely == "pitchfork":
             told = f"points {self._named(tracks[1:], side)} are {verb} and {self._turned(tracks[0])}: a likely pitchfork"
         elif likely == "fold":

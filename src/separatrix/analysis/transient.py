@@ -91,7 +91,7 @@ class TransientGrowth(Result):
         eigen = f"eigenvalues say {plain(float(self.spectral_abscissa))} nats per unit time"
         begins = f"growth begins at {plain(float(self.numerical_abscissa))}"
         if self.peak == 0:
-            return f"no transient growth: every perturbation fades from the start ({begins}, {eigen})"
+            return f"no transient growth: no perturbation ever exceeds its first size ({begins}, {eigen})"
         still = ", and still grows" if self.codes == Status.NOT_CONVERGED else ""
         factor, when = plain(float(self.amplification)), plain(float(self.peak_time))
         return f"perturbations grow by up to the factor {factor} at t = {when}{still} ({begins}, {eigen})"
@@ -183,7 +183,7 @@ class _Growth:
     def after(self, v: Tensor, time: float | Tensor) -> "_Growth":
         product = self.product.times(v)
         now = product.log_singular_values()[..., 0]
-        higher = now > self.peak
+        higher = now > self.peak + ROUNDED * (self.peak == 0)  # a growth of 0 is no growth, and rounding's is none
         return _Growth(
             product,
             [*self.logs, now],

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError
+from separatrix.errors import InputError, ShapeError
+from separatrix.evolve import check_seed, check_system_type
 from separatrix.system import Derived, Number, System, along_tangents
 from separatrix.tangent import pushforward
 
@@ -25,18 +26,25 @@ class Noisy(Derived):
         seed: of the realisation.
 
     Raises:
-        InputError: the scale is negative.
+        InputError: the scale is negative, or no number.
+        ShapeError: the function gives a scale of another shape than the state.
     Source: Arnold 1998, Random Dynamical Systems; the step is that of Maruyama 1955, Rend. Circ. Mat. Palermo 4, 48.
     """
 
     def __init__(self, system: System, scale: Number | Callable[[Tensor], Tensor], seed: int = 0) -> None:
+        check_system_type(system)
         super().__init__(system, horizon=system.horizon)
         self.profile = None if isinstance(scale, Tensor) or not callable(scale) else scale
         if self.profile is None:
+            if not isinstance(scale, int | float | Tensor):
+                raise InputError(
+                    f"the noise's scale is a {type(scale).__name__}.\n"
+                    "Pass a number, a tensor (one scale for each item of the batch), or a function of the state."
+                )
             if not bool(torch.as_tensor(scale).ge(0).all()):
                 raise InputError(f"the noise's scale is {scale}; a standard deviation is 0 or more.")
             self.hold(scale=scale)
-        self.seed = seed
+        self.seed = check_seed(seed)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The inner system's step, kicked."""
@@ -55,4 +63,12 @@ class Noisy(Derived):
         """Scale √dt ξ_n, shape (dim) or (*batch, dim)."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + n) % 2**63)
         noise = self.dt**0.5 * torch.randn(self.dim, dtype=torch.float64, generator=generator).to(x)
-        return (along_tangents(self.scale) if self.profile is None else self.profile(x)) * noise
+        return (along_tangents(self.scale) if self.profile is None else _scale_at(x, self.profile)) * noise
+
+
+def _scale_at(x: Tensor, profile: Callable[[Tensor], Tensor]) -> Tensor:
+    scale = profile(x)
+    shape = tuple(getattr(scale, "shape", ()))
+    if len(shape) > x.ndim or any(size not in (1, whole) for size, whole in zip(shape[::-1], x.shape[::-1], strict=False)):
+        raise ShapeError(f"the noise's scale takes states of shape {tuple(x.shape)} to {shape}; it gives one for each number.")
+    return scale

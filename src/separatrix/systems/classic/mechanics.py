@@ -7,6 +7,7 @@ import math
 
 from torch import Tensor
 
+from separatrix.errors import InputError
 from separatrix.flow import Field, Flow
 from separatrix.system import Number, along_tangents, components
 
@@ -104,6 +105,8 @@ class MagneticPendulum(Field):
 
     def __init__(self, magnets: int = 3, gamma: Number = 1.0, d: Number = 0.3, alpha: Number = 0.2, omega: Number = 0.5) -> None:
         super().__init__()
+        if not isinstance(magnets, int) or magnets < 1:
+            raise InputError(f"magnets is {magnets!r}; a pendulum swings over a whole number of them, at least 1.")
         self.places = tuple((math.cos(2 * math.pi * i / magnets), math.sin(2 * math.pi * i / magnets)) for i in range(magnets))
         self.hold(gamma=gamma, d=d, alpha=alpha, omega=omega)
 
