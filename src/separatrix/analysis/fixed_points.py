@@ -23,6 +23,7 @@ MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; abo
 LEADING = 6  # eigenvalues of such a state
 AT_ONCE = 250_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
 SLOW = 1e-3  # relative slope of ‖residual‖ below which a state that is no zero counts as a local minimum
+FAR = 1e8  # times the largest guess: beyond, a residual lost in the rounding of x is that of a flight, not of a rest point
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -183,7 +184,11 @@ def fixed_points(
     problem = Problem.of(front.system, n, period)
     ends = _solved(problem, front.x.reshape(-1, system.dim), tol, max_steps, path_steps, progress)
     usable = usable.to(front.x.device).expand(front.x.shape[:-1])
-    zero, broken = ends.is_zero & usable.reshape(-1), ~(usable.reshape(-1) & torch.isfinite(ends.size))
+    reach = FAR * given.nan_to_num(posinf=0.0, neginf=0.0).abs().max().clamp(min=1)
+    zero, broken = (
+        ends.is_zero & usable.reshape(-1) & (ends.x.abs().amax(-1) < reach),
+        ~(usable.reshape(-1) & torch.isfinite(ends.size)),
+    )
     codes = torch.where(zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
     chosen, found_by, cycles = _orbits(problem, ends, zero, distinct)
     stability, minimal = _stability(problem, ends.x[chosen]), _minimal_period(cycles, distinct)
