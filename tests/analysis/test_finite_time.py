@@ -251,3 +251,12 @@ def test_a_box_that_is_none_is_refused(box):
 def test_no_states_are_refused():
     with pytest.raises(sx.InputError, match="x0 is empty"):
         sx.finite_time_lyapunov(sx.Layers(nn.Linear(3, 2)), torch.zeros(0, 3))
+
+
+def test_a_grid_on_any_plane_is_drawn_as_a_map():
+    axes = normal(2, 5)
+    field = sx.finite_time_lyapunov(sx.Layers(nn.Linear(5, 3)), normal(5) + sx.grid((-1, -1), (1, 1), (6, 7)) @ axes)
+    drawn = field.plot().axes[0]
+    assert drawn.get_xlabel() == "distance along the grid's first side"
+    low, high = drawn.get_xlim()
+    assert high - low == pytest.approx(2 * float(axes[0].norm()) * 6 / 5, rel=1e-6)
