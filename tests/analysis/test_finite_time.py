@@ -202,11 +202,11 @@ def test_narrow_layers_erase_what_does_not_fit_and_keep_the_rest(widths):
         network = nn.Sequential(*(part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.Tanh()))).double()
         x = torch.randn(4, widths[0], dtype=torch.float64)
         for settle in range(len(network)):
-            rest = network[settle:]
-            begun = network[:settle](x).detach() if settle else x
+            rest = nn.Sequential(*list(network)[settle:])
+            begun = nn.Sequential(*list(network)[:settle])(x).detach()
             dense = torch.linalg.svdvals(torch.func.vmap(torch.func.jacrev(rest))(begun)).detach()
             k = dense.shape[-1]
-            rank = min([begun.shape[-1], *(part.out_features for part in rest if isinstance(part, nn.Linear))])
+            rank = min([begun.shape[-1], *(part.out_features for part in rest.children() if isinstance(part, nn.Linear))])
             field = sx.finite_time_lyapunov(sx.Layers(network), x, settle=settle, k=k)
             assert set(field.status.tolist()) == {"ok"}
             expected = (dense.log() / len(rest))[:, :rank]
