@@ -95,6 +95,8 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
             f"the state has {x0.shape[-1] if x0.ndim else 1} numbers but this {type(system).__name__} has {system.dim}: "
             f"x0 has shape {tuple(x0.shape)}.\nPass x0 of shape (*batch, {system.dim}), or leave it out."
         )
+    if x0.numel() == 0:
+        raise InputError(f"x0 is empty: its shape is {tuple(x0.shape)}.\nPass at least one state, or leave it out.")
     if not x0.is_floating_point():
         raise InputError(f"x0 is {x0.dtype}, but states are real numbers.\nPass x0.double().")
     if x0.dtype not in (torch.float32, torch.float64):

@@ -1,9 +1,11 @@
 """Finite-time exponents against closed forms, identities of area-preserving maps, exact arithmetic and dense Jacobians."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
 import separatrix as sx
 from separatrix import plot
@@ -190,3 +192,71 @@ def test_the_picture_is_the_field_on_its_coordinates():
     scattered = sx.finite_time_lyapunov(Kicked(), normal(30, 2), steps=5).plot()
     assert sum(patch.get_height() for patch in scattered.axes[0].patches) == 30
     assert "<svg" in plot.svg(figure)
+
+
+@pytest.mark.parametrize("widths", [(5, 2, 7), (2, 6, 3, 4), (6, 1, 8), (3, 8, 8, 2)])
+def test_narrow_layers_erase_what_does_not_fit_and_keep_the_rest(widths):
+    """Against the singular values of the dense Jacobian, from every step on; J has as many as the narrowest layer is wide."""
+    for seed in range(5):
+        torch.manual_seed(seed)
+        network = nn.Sequential(*(part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.Tanh()))).double()
+        x = torch.randn(4, widths[0], dtype=torch.float64)
+        for settle in range(len(network)):
+            rest = nn.Sequential(*list(network)[settle:])
+            begun = nn.Sequential(*list(network)[:settle])(x).detach()
+            dense = torch.linalg.svdvals(torch.func.vmap(torch.func.jacrev(rest))(begun)).detach()
+            k = dense.shape[-1]
+            rank = min([begun.shape[-1], *(part.out_features for part in rest.children() if isinstance(part, nn.Linear))])
+            field = sx.finite_time_lyapunov(sx.Layers(network), x, settle=settle, k=k)
+            assert set(field.status.tolist()) == {"ok"}
+            expected = (dense.log() / len(rest))[:, :rank]
+            assert torch.allclose(field.exponents[:, :rank], expected, rtol=0, atol=1e-10)
+            assert torch.isneginf(field.exponents[:, rank:]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_directions_erased_one_after_the_other_are_all_lost(dtype):
+    """Projections off the third axis, then off the second: the product has rank 1."""
+
+    def off(axis):
+        return lambda x: x * torch.tensor([float(i != axis) for i in range(3)], dtype=x.dtype)
+
+    field = sx.finite_time_lyapunov(sx.Layers([off(2), off(1), off(2)], shape=3), torch.ones(3, dtype=dtype), k=3)
+    assert float(field.exponents[0]) == pytest.approx(0, abs=1e-6)
+    assert torch.isneginf(field.exponents[1:]).all()
+
+
+def test_what_decays_far_is_kept_when_another_direction_is_erased():
+    """The diagonal (1, 1, 2⁻²⁰) seven times, then (1, 0, 1): the singular values are 1, 2⁻¹⁴⁰ and 0."""
+
+    def scaled(*factors):
+        return lambda x: x * torch.tensor(factors, dtype=x.dtype)
+
+    stack = sx.Layers([*[scaled(1.0, 1.0, 2.0**-20)] * 7, scaled(1.0, 0.0, 1.0)], shape=3)
+    logs = 8 * sx.finite_time_lyapunov(stack, torch.ones(3, dtype=torch.float64), k=3).exponents
+    assert float(logs[0]) == pytest.approx(0, abs=1e-12)
+    assert float(logs[1]) == pytest.approx(-140 * math.log(2), abs=1.5)
+    assert torch.isneginf(logs[2])
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(0, 1, 5), (("a",), (1,), (2,)), ((0,), (math.nan,), (2,)), ((0,), (1,), (2.5,)), ((0,), (1,), (0,)), ((0, 0), (1,), (2,))],
+)
+def test_a_box_that_is_none_is_refused(box):
+    with pytest.raises(sx.InputError, match="grid"):
+        sx.grid(*box)
+
+
+def test_no_states_are_refused():
+    with pytest.raises(sx.InputError, match="x0 is empty"):
+        sx.finite_time_lyapunov(sx.Layers(nn.Linear(3, 2)), torch.zeros(0, 3))
+
+
+def test_a_grid_on_any_plane_is_drawn_as_a_map():
+    axes = normal(2, 5)
+    field = sx.finite_time_lyapunov(sx.Layers(nn.Linear(5, 3)), normal(5) + sx.grid((-1, -1), (1, 1), (6, 7)) @ axes)
+    drawn = field.plot().axes[0]
+    assert drawn.get_xlabel() == "distance along the grid's first side"
+    low, high = drawn.get_xlim()
+    assert high - low == pytest.approx(2 * float(axes[0].norm()) * 6 / 5, rel=1e-6)

@@ -447,3 +447,11 @@ def test_a_wide_network_of_rank_2_rests_where_its_two_numbers_do(flow):
         assert kind == (
             "stable node" if not outwards else f"saddle with {outwards} unstable direction{'' if outwards == 1 else 's'}"
         )
+
+
+@pytest.mark.parametrize("system", [sx.Flow(torch.ones_like, 2, 0.1), sx.Map(lambda x: x + 1.0, 2)])
+def test_what_moves_everywhere_alike_has_no_rest_point(system):
+    """Paths flee to where 1 is lost in the rounding of x; that is no zero."""
+    found = sx.fixed_points(system)
+    assert len(found.points) == 0 and set(found.status.tolist()) == {"not_converged"}
+    assert len(sx.phase_portrait(system, steps=50).rest.points) == 0

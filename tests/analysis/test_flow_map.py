@@ -263,6 +263,8 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, 
         ({"fps": 0}, "fps is 0"),
         ({"rest": math.nan}, "rest is nan"),
         ({"colors": 1}, "colors is 1"),
+        ({"fps": "20"}, "fps is 20"),
+        ({"path": "nowhere/film.gif"}, "there is no folder"),
     ],
 )
 def test_a_film_that_cannot_be_made_is_told(tmp_path, options, told):
@@ -271,6 +273,11 @@ def test_a_film_that_cannot_be_made_is_told(tmp_path, options, told):
     with pytest.raises(sx.InputError) as error:
         flow.animate(path, **options)
     assert told in str(error.value)
+
+
+class Raising(nn.Module):
+    def forward(self, x):
+        raise KeyError("missing")
 
 
 @pytest.mark.parametrize(
@@ -284,6 +291,9 @@ def test_a_film_that_cannot_be_made_is_told(tmp_path, options, told):
         (nn.Linear(3, 2), {}, "failed on inputs of shape (99, 2)"),
         (nn.Sequential(Fold()), {"layers": ["7"]}, "there is no layer '7'; the first are 0"),
         (nn.Linear(2, 2), {"layers": ["weight"]}, "the first are none"),
+        (nn.Linear(2, 2), {"layers": 0}, "they are names"),
+        (Raising(), {}, "Raising failed on inputs of shape (99, 2): KeyError: 'missing'"),
+        (nn.Linear(2, 2), {"points": torch.zeros(1, 2), "classes": ["a"]}, "classes cannot be read"),
         (nn.Linear(2, 2), {"steps": 3}, "a module has layers"),
         (nn.Linear(2, 2), {"classes": torch.zeros(3)}, "without the points"),
         (nn.Linear(2, 2), {"points": torch.zeros(4, 2), "classes": torch.zeros(3)}, "there are 4 points"),

@@ -173,6 +173,7 @@ def test_growth_of_layers_none_of_which_carries_the_whole_signal_is_that_of_the_
         ({"layers": ["nine"]}, "no layer named 'nine'"),
         ({"layers": []}, "layers is empty"),
         ({"targets": torch.zeros(3)}, "not one for each of the 5 inputs"),
+        ({"targets": ["cat"] * 5}, "targets cannot be read as numbers"),
         ({"targets": torch.zeros(())}, "not one for each of the 5 inputs"),
     ],
 )
@@ -187,3 +188,13 @@ def test_bad_input_is_answered_in_a_line_or_two(given, message):
 def test_what_belongs_to_depth_is_refused_for_a_recurrent_network(given):
     with pytest.raises(sx.InputError, match=f"{next(iter(given))} cannot be used: GRU is measured along time"):
         sx.analyze(nn.GRU(2, 3), torch.randn(5, 4, 2), **given)
+
+
+def test_arguments_that_are_no_tensors_reach_the_model_as_they_are():
+    class Scaled(nn.Module):
+        def forward(self, x, scale, shift=None):
+            return scale * x if shift is None else x
+
+    portrait = sx.analyze(Scaled(), (torch.randn(20, 3), 3.0, None))
+    assert portrait.headline()["gain_factor"] == pytest.approx(3.0, rel=1e-12)
+    assert portrait.settings["loss"] == "the output's component along a random unit vector"

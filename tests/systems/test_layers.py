@@ -182,3 +182,8 @@ def test_what_is_no_stack_is_told_in_one_line(blocks, options, told):
 def test_steps_beyond_the_depth_are_refused():
     with pytest.raises(sx.HorizonError, match="step 5 was asked of 5 blocks"):
         sx.Layers(narrowing()).step(normal(1, 4), 5)
+
+
+def test_what_is_no_stack_is_refused():
+    with pytest.raises(sx.UnsupportedModuleError, match="NoneType is no stack"):
+        sx.Layers(None)

@@ -35,7 +35,10 @@ def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, bat
         return Objective(_Component(seed), "the output's component along a random unit vector")
     if loss is not None and targets is None:
         return Objective(lambda output, i: _number(loss(output[None])), f"the loss {_name(loss)}")
-    values = torch.as_tensor(targets).to(source.device)
+    try:
+        values = torch.as_tensor(targets).to(source.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"targets cannot be read as numbers: {str(error).splitlines()[0]}") from None
     values = values if batched else values[None]
     if values.ndim == 0 or len(values) != len(source):
         raise ShapeError(
@@ -67,8 +70,8 @@ def _cross_entropy(output: Tensor, classes: Tensor) -> Tensor:
         output = output.mT
     if output.ndim == 0 or output.shape[1:] != classes.shape or not 0 <= int(classes.min()) <= int(classes.max()) < len(output):
         raise ShapeError(
-            f"an item's output has shape {tuple(output.shape)} but its target {tuple(classes.shape)}, with classes up to "
-            f"{int(classes.max())}: they are no scores of classes.\n"
+            f"an item's output of shape {tuple(output.shape)} does not hold the scores of its target, of shape "
+            f"{tuple(classes.shape)} with classes up to {int(classes.max())}.\n"
             "Pass one class an item (or a position) from 0 on, floating-point targets for a squared error, or a loss of your own."
         )
     return nn.functional.cross_entropy(output[None], classes[None])

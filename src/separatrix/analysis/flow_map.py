@@ -161,6 +161,8 @@ def flow_map(
     if every is not None and check_whole("every", every) < 1:
         raise InputError(f"every is {every}; it shows one step in so many, so it is at least 1.")
     layers = [layers] if isinstance(layers, str) else layers
+    if layers is not None and not (isinstance(layers, Sequence) and all(isinstance(name, str) for name in layers)):
+        raise InputError(f"layers are {layers!r}; they are names, as in model.named_modules().")
     if isinstance(model, System):
         if layers is not None:
             raise InputError("layers were named, but a System has steps.\nPass steps=…, or the nn.Module itself.")
@@ -229,7 +231,10 @@ def _points(points: Any, classes: Any, inputs: Tensor) -> tuple[Tensor | None, T
         raise ShapeError(f"points are of shape {tuple(dots.shape[1:])} each, but the inputs of {tuple(inputs.shape[1:])}.")
     if classes is None:
         return dots, torch.zeros(len(dots), dtype=torch.int64)
-    labels = torch.as_tensor(classes)
+    try:
+        labels = torch.as_tensor(classes)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError("classes cannot be read as numbers.\nPass one whole number for each point.") from None
     if labels.shape != dots.shape[:1]:
         raise ShapeError(f"there are {len(dots)} points but classes have shape {tuple(labels.shape)}.\nPass one class for each.")
     return dots, labels.long().cpu()

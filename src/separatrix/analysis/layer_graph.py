@@ -195,7 +195,7 @@ class LayeredNetwork:
             often = f"is called {counted(reached, 'time')}" if reached else "is not reached"
             return f"the layer {name!r} {often} in the forward pass of these inputs.\nName one that they reach."
         known = [layer.name for layer in self.layers if not layer.trouble]
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.3) or known[:8]
+        near = difflib.get_close_matches(name, known, n=5) or known[:8]
         return f"{self.model_name} has no layer named {name!r}.\nNearest: {', '.join(near)}."
 
     def _count_items(self) -> int:
@@ -486,7 +486,7 @@ def _check_model(model: Any) -> None:
 def _arguments(inputs: Any, dtype: torch.dtype, device: torch.device) -> list[Any]:
     """The model's arguments; floating-point ones cast, all of them finite."""
     given = list(inputs) if isinstance(inputs, tuple) else [inputs]
-    arguments = [torch.as_tensor(a) if isinstance(a, np.ndarray | list | float | int) else a for a in given]
+    arguments = [torch.as_tensor(a) if isinstance(a, np.ndarray | list) else a for a in given]
     tensors = [a for a in arguments if isinstance(a, Tensor)]
     if not tensors:
         raise InputError(f"inputs are a {type(inputs).__name__}; the model takes a tensor, an array, or a tuple of several.")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import InputError, UnsupportedModuleError
+from separatrix.errors import InputError, SeparatrixError, UnsupportedModuleError
 from separatrix.twin import twin
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -61,10 +61,10 @@ def run_layers(model: nn.Module, x: Tensor, names: Sequence[str] | None, keep: K
 def _guarded(model: nn.Module, x: Tensor) -> Any:
     try:
         return model(x)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, InputError | UnsupportedModuleError):
-            raise
-        told = (str(error).strip().splitlines() or ["no message"])[0][:200]
+    except SeparatrixError:
+        raise
+    except Exception as error:  # the user's code: whatever it raises is the message
+        told = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:200]}"
         raise InputError(
             f"{type(model).__name__} failed on inputs of shape {tuple(x.shape)}: {told}\n"
             "Pass x0 of shape (rows, columns, …) with, after the first two axes, one input as the model takes it."

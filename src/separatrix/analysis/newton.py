@@ -235,7 +235,7 @@ def _ended(residual: Residual, at: Linear, tol: float) -> Zeros:
     if zero.any():
         near = x[zero] + solved(at.jacobian[zero], -at.r[zero, :, None])[..., 0]
         now = residual(near).abs().amax(-1)
-        better = now <= size[zero]
+        better = (now <= size[zero]) & torch.isfinite(near).all(-1)
         x[zero] = near.where(better[:, None], x[zero])
         size[zero] = now.where(better, size[zero])
     return Zeros(x, size, zero, at.vague(), at.slope())

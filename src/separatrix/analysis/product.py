@@ -8,6 +8,7 @@ from torch import Tensor
 from separatrix.orthonormal import lengths, orthonormalise, resolution
 
 NEAR = 8  # nats between singular values beyond which they are taken apart
+LOW = 40  # nats below all others at which a row of zeros is put: it moves nothing, and comes last
 SWEEPS = 5  # after which what couples them is below e^(−8·9)
 
 # Note [Singular values of a long product]
@@ -17,6 +18,8 @@ SWEEPS = 5  # after which what couples them is below e^(−8·9)
 # because the frame, random at first, turns so that D descends. QR of Uᵀ and a rescaling give the next D U, of the transpose,
 # without a large number (a step of the QR algorithm for J Jᵀ, in logarithms): U tends to 1 like (σ_j/σ_i)^(2·sweeps). Values
 # that lie near each other would take long, and are left to an SVD in which all that is far away is brought to e^±8.
+# Where a step erases a direction, a row of the frame lies in the span of those above it: it becomes a row of zeros, whose D means
+# nothing and whose U is that of the identity, so that it stays apart. In the end it is moved behind the others, row and column.
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,14 @@ class Product:
     """A product of Jacobians as e^D U times an orthonormal frame. See Note [Singular values of a long product].
 
     Args:
-        frame: (*batch, dim, dim), orthonormal rows.
+        frame: (*batch, dim, dim), orthonormal rows, and zeros for those that a step has erased.
         log: (*batch, dim), D.
         unit: (*batch, dim, dim), U, upper triangular with 1 on its diagonal.
-        rank: (*batch), directions not yet lost.
     """
 
     frame: Tensor
     log: Tensor
     unit: Tensor
-    rank: Tensor
 
     @staticmethod
     def of(x: Tensor, seed: int) -> "Product":
@@ -42,39 +43,51 @@ class Product:
         draw = torch.randn(dim, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         frame = torch.linalg.qr(draw)[0].to(x).expand(*x.shape[:-1], dim, dim)
         unit = torch.eye(dim, dtype=x.dtype, device=x.device).expand_as(frame)
-        return Product(frame, torch.zeros_like(x), unit, torch.full(x.shape[:-1], dim, device=x.device))
+        return Product(frame, torch.zeros_like(x), unit)
 
     def times(self, v: Tensor) -> "Product":
         """The product after the frame was pushed to v."""
         frame, log_r = orthonormalise(v)
-        lost = log_r.isneginf()
-        least = torch.finfo(v.dtype).tiny
-        floor = (resolution(v) * lengths(v)).clamp(min=least).log()
-        log = self.log + log_r.where(~lost, floor)
-        upper = (v @ frame.mT).mT.triu(1) * _above(self.log, log).exp()
-        upper = upper + torch.diag_embed(torch.ones_like(log))
-        rank = torch.minimum(self.rank, (~lost).sum(-1))
-        return Product(frame, log, upper @ self.unit, rank)
+        hit = log_r.isneginf().any(-1)
+        if bool(hit.any()):
+            frame = frame.clone()
+            frame[hit] = _span(v[hit])
+            log_r = (frame * v).sum(-1).log()
+        alive, eye = log_r > -torch.inf, torch.eye(v.shape[-1], dtype=v.dtype, device=v.device)
+        log = self.log + log_r.where(alive | log_r.isnan(), 0.0)
+        growth = _above(self.log, log).where(alive[..., None], 0.0).exp()
+        unit = ((v @ frame.mT).mT.triu(1) * growth + eye) @ self.unit
+        return Product(frame, log, unit.where((alive | log_r.isnan())[..., None], eye))
+
+    @property
+    def alive(self) -> Tensor:
+        """(*batch, dim), whether each row is something else than 0."""
+        return lengths(self.frame) != 0
 
     def log_singular_values(self, k: int | None = None) -> Tensor:
         """The k leading ln σ_i, or all, descending, (*batch, k); NaN where the product is not finite."""
-        log, unit = self.log, self.unit
-        finite = torch.isfinite(log).all(-1) & torch.isfinite(unit).all(-1).all(-1)
-        eye = torch.eye(log.shape[-1], dtype=log.dtype, device=log.device)
-        log, unit = log.where(finite[..., None], 0.0), unit.where(finite[..., None, None], eye)
+        finite = torch.isfinite(self.log).all(-1) & torch.isfinite(self.unit).all(-1).all(-1)
+        eye = torch.eye(self.log.shape[-1], dtype=self.log.dtype, device=self.log.device)
+        alive = self.alive
+        order = alive.sort(dim=-1, descending=True, stable=True).indices
+        least = self.log.where(alive, torch.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0)
+        log = self.log.where(alive, least - LOW).gather(-1, order).where(finite[..., None], 0.0)
+        unit = self.unit.gather(-2, order[..., None].expand_as(self.unit)).gather(-1, order[..., None, :].expand_as(self.unit))
+        unit = unit.where(finite[..., None, None], eye)
         for _ in range(SWEEPS):
             log, unit = _turned(log, unit)
         places = range(log.shape[-1] if k is None else k)
         values = torch.stack([_singular_value_at(log, unit, place) for place in places], dim=-1)
         values = values.sort(-1, descending=True).values
         index = torch.arange(values.shape[-1], device=log.device)
-        return values.where(index < self.rank[..., None], -torch.inf).where(finite[..., None], torch.nan)
+        return values.where(index < alive.sum(-1, keepdim=True), -torch.inf).where(finite[..., None], torch.nan)
 
     def log_frobenius(self) -> Tensor:
         """Ln ‖J‖_F, (*batch): J is e^D U, but for a rotation."""
-        size = self.log.amax(-1)
-        rows = (self.log - size[..., None]).exp() * lengths(self.unit)
-        return (size + lengths(rows).log()).where(self.rank > 0, -torch.inf)
+        log = self.log.where(self.alive, -torch.inf)
+        size = log.amax(-1)
+        rows = (log - size[..., None]).exp() * lengths(self.unit)
+        return (size + lengths(rows).log()).where(self.alive.any(-1), -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,19 @@ def _turned(log: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
     diagonal = s.diagonal(dim1=-2, dim2=-1)
     scaled = (s / diagonal[..., None]).triu(1) * _above(log, log).exp()
     return log + diagonal.abs().log(), scaled + torch.diag_embed(torch.ones_like(log))
+
+
+def _span(v: Tensor) -> Tensor:
+    """Orthonormal rows by Gram–Schmidt, each projected twice; zeros for one that lies, to rounding, in the span of those above."""
+    frame = torch.zeros_like(v)
+    for i, row in enumerate(v.unbind(-2)):
+        rest = row
+        for _ in range(2):
+            rest = rest - ((rest[..., None, :] @ frame.mT) @ frame)[..., 0, :]
+        size, whole = lengths(rest), lengths(row)
+        found = (size > resolution(v) * whole)[..., None]
+        frame[..., i, :] = torch.where(found, rest / size.where(size > 0, 1.0)[..., None], 0.0)
+    return frame
 
 
 def _above(column: Tensor, row: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from separatrix.analysis.depth import DepthProfile, depth_profile
 from separatrix.analyze.growth import Growth, advice, median, verdict
 from separatrix.analyze.portrait import Portrait
-from separatrix.errors import ShapeError
+from separatrix.errors import InputError, ShapeError
 from separatrix.inputs import as_inputs
 from separatrix.result import Status
 from separatrix.wording import counted, plain
@@ -85,7 +86,7 @@ def depth_portrait(
         "copies": copies,
         "layers": None if layers is None else list(layers),
         "targets": None if targets is None else GIVEN,
-        "loss": None if loss is None else GIVEN,
+        "loss": profile.loss if loss is None else GIVEN,
     }
     return DepthPortrait(
         codes=profile.codes.amax(),
@@ -108,13 +109,18 @@ def _count(inputs: Any) -> int:
 
 
 def _rows(values: Any, chosen: Tensor) -> Any:
-    """The chosen items along the first axis."""
+    """The chosen items along the first axis; what is neither tensor nor array is no item's own."""
+    if not isinstance(values, Tensor | np.ndarray | list):
+        return values
     tensor = torch.as_tensor(values)
     return tensor[chosen.to(tensor.device)] if tensor.ndim and len(tensor) > int(chosen.max()) else tensor
 
 
 def _one_each(targets: Any, count: int) -> Tensor:
-    tensor = torch.as_tensor(targets)
+    try:
+        tensor = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"targets cannot be read as numbers: {str(error).splitlines()[0]}") from None
     if tensor.ndim == 0 or len(tensor) != count:
         raise ShapeError(
             f"targets of shape {tuple(tensor.shape)} are not one for each of the {counted(count, 'input')}.\n"

@@ -32,10 +32,12 @@ def write_film(
 ) -> Path:
     """`FlowMap.animate`."""
     for name, value in {"fps": fps, "move": move, "rest": rest, "size": size, "dpi": dpi}.items():
-        if not 0 < value < float("inf"):
+        if not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise InputError(f"{name} is {value}; it is a positive number.")
-    if not 2 <= colors <= 256:
+    if not isinstance(colors, int) or not 2 <= colors <= 256:
         raise InputError(f"colors is {colors}; a GIF has from 2 to 256.")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} for the film.")
     write = {".gif": _write_gif, ".mp4": _write_mp4}.get(path.suffix.lower())
     if write is None:
         raise InputError(f"a film's name ends in .gif or .mp4, not {path.suffix or 'nothing'!r}: {path.name}.")

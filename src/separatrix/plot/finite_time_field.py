@@ -11,6 +11,7 @@ from separatrix.wording import counted, plain
 
 MAP = "cividis"  # perceptually uniform, and the same order of lightness in grey and to the colour-blind
 RANGE = (0.5, 99.9)  # percentiles that span the colours; what lies beyond is told by the bar's pointed ends
+STRAIGHT = 1e-5  # of a grid's side, by which its points may be off their places: float32's rounding
 FLAT = 1e-9  # nats per unit time: a field whose values differ by less is of one colour
 
 
@@ -25,35 +26,54 @@ def draw_finite_time_field(axes: Axes, field: FiniteTimeField, i: int = 0, names
     if not alive(field).any():
         nothing_to_show(axes, "all runs diverged")
         return
-    plane = _plane(array(field.x0))
+    plane = _plane(array(field.x0)) or _oblique(array(field.x0))
     if plane is None:
         _draw_histogram(axes, field, i)
         return
-    (p, q), x = plane, array(field.x0)
+    across, up, labels = plane
     values = array(field.exponents[..., i])
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, RANGE) if len(finite) else (0.0, 1.0)
     if high - low < FLAT:
         low, high = low - FLAT, high + FLAT
     shading = {"cmap": MAP, "vmin": low, "vmax": high, "shading": "nearest", "rasterized": True}
-    mesh = axes.pcolormesh(x[..., p], x[..., q], np.ma.masked_invalid(values), gid="field", **shading)
+    mesh = axes.pcolormesh(across, up, np.ma.masked_invalid(values), gid="field", **shading)
     beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
     extend = beyond[bool((values < low).any()), bool((values > high).any())]
     bar = axes.figure.colorbar(mesh, ax=axes, extend=extend, pad=0.02, shrink=0.85)
     bar.set_label(f"finite-time exponent {_name(i)} (nats per unit time)")
     bar.ax.tick_params(**TICKS)
-    axes.set_xlabel(names[0] if names else f"state x{_below(p + 1)}")
-    axes.set_ylabel(names[1] if names else f"state x{_below(q + 1)}")
-    axes.set_aspect("equal" if 0.2 < np.ptp(x[..., p]) / np.ptp(x[..., q]) < 5 else "auto")
+    axes.set_xlabel(names[0] if names else labels[0])
+    axes.set_ylabel(names[1] if names else labels[1])
+    axes.set_aspect("equal" if 0.2 < np.ptp(across) / np.ptp(up) < 5 else "auto")
     axes.grid(False)
 
 
-def _plane(x: np.ndarray) -> tuple[int, int] | None:
+Plane = tuple[np.ndarray, np.ndarray, tuple[str, str]]
+
+
+def _plane(x: np.ndarray) -> Plane | None:
     """The two coordinates of a grid: one varies along the first batch axis only, one along the second only."""
     if x.ndim != 3 or min(x.shape[:2]) < 2:
         return None
     first, second = (np.flatnonzero(np.ptp(x, axis=axis).max(0) > 0) for axis in (0, 1))
-    return (int(first[0]), int(second[0])) if len(first) == len(second) == 1 and first[0] != second[0] else None
+    if not len(first) == len(second) == 1 or first[0] == second[0]:
+        return None
+    p, q = int(first[0]), int(second[0])
+    return x[..., p], x[..., q], (f"state x{_below(p + 1)}", f"state x{_below(q + 1)}")
+
+
+def _oblique(x: np.ndarray) -> Plane | None:
+    """Distances along the sides of a grid whose points lie at equal distances on a parallelogram, in whatever direction."""
+    if x.ndim != 3 or min(x.shape[:2]) < 2:
+        return None
+    s, t = np.meshgrid(*(np.linspace(0, 1, count) for count in x.shape[:2]), indexing="ij")
+    first, second = x[-1, 0] - x[0, 0], x[0, -1] - x[0, 0]
+    flat = x[0, 0] + s[..., None] * first + t[..., None] * second
+    along, beside = np.linalg.norm(first), np.linalg.norm(second)
+    if np.abs(x - flat).max() > STRAIGHT * max(along, beside) or min(along, beside) == 0:
+        return None
+    return s * along, t * beside, ("distance along the grid's first side", "distance along its second side")
 
 
 def _draw_histogram(axes: Axes, field: FiniteTimeField, i: int) -> None:

@@ -35,6 +35,8 @@ class Layers(System):
 
     def __init__(self, blocks: Iterable[Block], shape: int | tuple[int, ...] | None = None, *, loops: int | None = 1) -> None:
         alone = isinstance(blocks, nn.Module) and not isinstance(blocks, nn.Sequential | nn.ModuleList)
+        if not isinstance(blocks, Iterable | nn.Module):
+            raise UnsupportedModuleError(f"a {type(blocks).__name__} is no stack of blocks.\nPass a list of modules or functions.")
         given = [blocks] if alone else list(blocks)
         _check_blocks(given, loops)
         shape = _shape_of_first(given[0]) if shape is None else _as_shape(shape)
