@@ -38,6 +38,12 @@ def along() -> sx.Along:
     return sx.along(checkpoints, sx.fixed_points, build=sx.Recurrent, model=cell())
 
 
+def separate() -> sx.Along:
+    """The basins of a unit before and after its pitchfork: one attractor, then two."""
+    units = {w: sx.Map(lambda x, w=w: torch.tanh(w * x), 1) for w in (0.5, 2.0)}
+    return sx.along(units, lambda unit: sx.basins_of_attraction(unit, torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]))
+
+
 MADE = {
     sx.LyapunovSpectrum: lambda: sx.lyapunov_spectrum(ranges(), check=True, **BRIEF),
     sx.PooledSpectrum: lambda: sx.lyapunov_spectrum(ranges(), **BRIEF).pooled(),
@@ -61,6 +67,7 @@ MADE = {
     sx.DepthPortrait: lambda: sx.analyze(layers(), torch.randn(4, 2)),
     sx.RecurrentPortrait: lambda: sx.analyze(cell(), copies=2, also="fixed_points", **BRIEF),
     sx.Along: along,
+    sx.Separate: lambda: separate().result,
     sx.Tracks: lambda: along().result,
     sx.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
 }

@@ -319,3 +319,20 @@ def test_rest_points_of_networks_of_two_sizes_are_refused_in_words():
     networks = [torch.nn.GRU(2, 4), torch.nn.GRU(2, 5)]
     with pytest.raises(sx.InputError, match="states of 4 and 5 numbers"):
         sx.along(networks, sx.fixed_points, build=lambda net: sx.Recurrent(net, constant=torch.zeros(2)))
+
+
+def test_results_without_a_common_batch_stand_each_by_itself():
+    """Tanh(w x) has one attractor at w = ½ and two at w = 2; a checkpoint that is refused disturbs neither."""
+
+    def build(w: float) -> sx.System:
+        return sx.Map(lambda x: torch.tanh(w * x), 1)
+
+    grid = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]
+
+    def basins(system: sx.System) -> sx.Result:
+        return sx.basins_of_attraction(system, grid)
+
+    found = sx.along({0: 0.5, 1: 2.0}, basins, build=build)
+    assert isinstance(found.result, sx.Separate)
+    assert [len(result.kind) for result in found.result.each.values()] == [1, 2]
+    assert found.status.tolist() == ["ok", "ok"]

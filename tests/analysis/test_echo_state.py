@@ -135,3 +135,12 @@ def test_what_makes_no_sense_is_refused(options, message):
     rnn = torch.nn.RNN(1, 2)
     with pytest.raises(sx.SeparatrixError, match=message):
         sx.echo_state(sx.Recurrent(rnn, torch.zeros(4, 1)), **options)
+
+
+def test_a_network_with_two_memories_and_no_input_is_no_echo_state_by_default():
+    """H ← tanh(2 h) rests at ±0.9575; wherever its own initial state lies, the states are scattered about the middle of such."""
+    unit = torch.nn.RNN(1, 1, bias=False).double()
+    with torch.no_grad():
+        unit.weight_hh_l0.fill_(2.0)
+    found = [sx.echo_state(sx.Recurrent(unit), steps=200, seed=seed) for seed in range(5)]
+    assert [(one.verdict, int(one.responses)) for one in found] == [("several responses", 2)] * 5

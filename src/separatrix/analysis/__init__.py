@@ -1,6 +1,6 @@
 """Questions asked of any system: functions from a System to a Result."""
 
-from separatrix.analysis.along import Along, along
+from separatrix.analysis.along import Along, Separate, along
 from separatrix.analysis.basins import Basins, basins_of_attraction
 from separatrix.analysis.borders import BasinEntropy, UncertaintyExponent
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
@@ -80,6 +80,7 @@ __all__ = [
     "PowerSpectrum",
     "Propagation",
     "ReturnMap",
+    "Separate",
     "Stationarity",
     "Tracks",
     "TransientGrowth",

@@ -21,6 +21,25 @@ from separatrix.wording import counted, plain
 Analysis = Callable[[System], Result]
 
 
+class _Apart(Exception):
+    """Results of one class that have no common batch."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Separate(Result):
+    """Results of checkpoints that cannot be one result, each by itself.
+
+    Args:
+        each: the label of the checkpoint, as text, ↦ its result; those that were refused are left out.
+    """
+
+    each: dict[str, Result]
+
+    def summary(self) -> str:
+        """What was found on each."""
+        return "".join(f"\n{label}: {result.summary()}" for label, result in self.each.items())
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Along(Result):
     """What an analysis found on every checkpoint, in the order in which they were given.
@@ -29,7 +48,8 @@ class Along(Result):
         labels: (checkpoint), their names as numbers: epochs, steps of training.
         result: the analysis's own result, with the checkpoints as the first axis of its batch: its `exponents` are
             (checkpoint, *batch, k). Of rest points, the `Tracks` that they make. A series that is shorter is filled up with NaN;
-            what is no tensor (steps, notes) is that of the first checkpoint with an answer.
+            what is no tensor (steps, notes) is that of the first checkpoint with an answer. Where checkpoints differ in what is
+            one for a whole batch (the attractors of `basins_of_attraction`, a portrait's plane): `Separate` results.
         codes: (checkpoint), the worst status of a checkpoint's runs; `diverged` where it was refused, with NaN for numbers.
         failures: what the analysis, or the building of the system, said of the checkpoints that it refused: (label, message).
     """
@@ -80,7 +100,7 @@ def along(
         Along: `labels`, `result` with the checkpoints as its first axis (for rest points, `Tracks`), and `status`.
 
     Raises:
-        InputError: there are no checkpoints, their labels do not increase, or their results cannot be put side by side.
+        InputError: there are no checkpoints, their labels do not increase, or their results are of several classes.
         ModelError: a state dict does not fit the model.
         SeparatrixError: what the analysis says, if it refuses every checkpoint.
     """
@@ -109,7 +129,7 @@ def along(
         together: Result = follow(labels, systems, results, gate)
         codes = together.codes
     else:
-        together = _side_by_side(results, known[0])
+        together = _together(labels, results, known[0])
         codes = together.codes.reshape(len(labels), -1).amax(-1) if together.codes[0].numel() else together.codes
     return Along(
         codes=codes,
@@ -181,6 +201,17 @@ def _measured(analysis: Analysis, system: System) -> Result:
     return result
 
 
+def _together(labels: Tensor, results: Sequence[Result | None], model: Result) -> Result:
+    """One result of all checkpoints, or each by itself where they have no common batch."""
+    try:
+        return _side_by_side(results, model)
+    except _Apart:
+        gone = torch.tensor(int(Status.DIVERGED), dtype=torch.int8)
+        codes = [gone if result is None else result.codes.max() for result in results]
+        answered = zip(labels.tolist(), results, strict=True)
+        return Separate(codes=torch.stack(codes), each={plain(label): r for label, r in answered if r is not None})
+
+
 def _side_by_side(results: Sequence[Result | None], model: Result) -> Result:
     """Results of one class as one, with a new first batch axis; None becomes NaN and `diverged`."""
     for result in results:
@@ -207,15 +238,12 @@ def _stacked(name: str, parts: Sequence[Tensor | None], first: Tensor, axes: lis
     known = [part for part in parts if part is not None]
     if "batch" not in axes:
         if any(part.shape != first.shape or not torch.equal(part.nan_to_num(), first.nan_to_num()) for part in known):
-            raise InputError(
-                f"`{name}` is one for a whole batch, but differs between the checkpoints: they cannot be put side by side.\n"
-                "Fix the options that it comes of, such as steps; or run the analysis on each checkpoint by itself."
-            )
+            raise _Apart
         return first
     place = axes.index("batch")
     shape = tuple(max(sizes) for sizes in zip(*(part.shape for part in known), strict=True))
     if not first.is_floating_point() and any(part.shape != first.shape for part in known):
-        raise InputError(f"`{name}` has another shape on every checkpoint, {tuple(first.shape)} at first: it cannot be stacked.")
+        raise _Apart
     return torch.stack([_filled(part, shape, first) for part in parts], dim=place)
 
 

@@ -138,7 +138,7 @@ def echo_state(
 
     Args:
         system: any System; its drive, its noise and its parameters are the same for all states of one batch item.
-        x0: about which the initial states lie, shape (*batch, dim). Default: `system.initial_state()`.
+        x0: about which the initial states lie, shape (*batch, dim). Default: the middle of as many of `system.initial_state`.
         states: how many initial states, at least 2.
         spread: they are uniform in x0 ± spread, in every component.
         steps: for how long they are followed. Default: 2,000, within the horizon.
@@ -159,7 +159,8 @@ def echo_state(
     """
     steps = _checked(system, states=states, spread=spread, steps=steps, tol=tol)
     check_seed(seed)
-    centre = begin(system, x0, seed=seed).x
+    middle = system.initial_state((states,), seed).mean(0) if x0 is None else x0
+    centre = begin(system, middle).x
     front = begin(system, scattered(centre, states, float(spread), seed))
     run = TangentRun(front, random_frame(front.x, 1, seed), every=1)
     tally, times = Tally(), [0.0]

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from separatrix.analysis.along import Along
+from separatrix.analysis.along import Along, Separate
 from separatrix.analysis.basins import Basins
 from separatrix.analysis.continuation import Branch
 from separatrix.analysis.correlation_dimension import CorrelationDimension
@@ -29,7 +29,7 @@ from separatrix.analysis.transient import TransientGrowth
 from separatrix.analyze.depth import DepthPortrait
 from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
-from separatrix.plot.along import along_figure, tracks_figure
+from separatrix.plot.along import along_figure, separate_figure, tracks_figure
 from separatrix.plot.basins import basins_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
@@ -59,6 +59,7 @@ from separatrix.result import Result
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Along: along_figure,
+    Separate: separate_figure,
     CorrelationDimension: correlation_figure,
     Basins: basins_figure,
     CovariantVectors: covariant_figure,
@@ -131,6 +132,7 @@ __all__ = [
     "power_spectrum_figure",
     "propagation_figure",
     "return_map_figure",
+    "separate_figure",
     "spectrum_figure",
     "stationarity_figure",
     "svg",

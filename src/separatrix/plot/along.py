@@ -5,12 +5,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from separatrix.analysis.along import Along
+from separatrix.analysis.along import Along, Separate
 from separatrix.analysis.tracks import Tracks
 from separatrix.plot.fixed_points import principal_plane
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, INK, canvas, mark_zero, nothing_to_show, series, styled
 
+MOST_LINES = 12  # of results that are told
 FEW = 5  # numbers of one checkpoint that are drawn
 EVENTS = {"birth": "o", "loss": "X", "stability": "D"}
 
@@ -137,8 +138,22 @@ def along_figure(found: Along, *, label: str = "epoch", title: str = "") -> Figu
     """The result over the checkpoints."""
     if isinstance(found.result, Tracks):
         return tracks_figure(found.result, label=label, title=title)
+    if isinstance(found.result, Separate):
+        return separate_figure(found.result)
     figure, ((axes,),) = canvas()
     draw_along(axes, found, label=label)
     axes.set_title(title)
     figure.set_label(found.summary())
+    return figure
+
+
+@styled
+def separate_figure(found: Separate) -> Figure:
+    """What each checkpoint's result says; their own pictures are theirs to draw."""
+    figure, ((axes,),) = canvas()
+    told = [f"{label}:  {result.summary().splitlines()[0]}" for label, result in found.each.items()]
+    nothing_to_show(
+        axes, "\n".join([*told[:MOST_LINES], *(["…"] if len(told) > MOST_LINES else []), "", "result.each[…].plot() draws one"])
+    )
+    figure.set_label(found.summary().strip())
     return figure
