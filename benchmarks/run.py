@@ -1,7 +1,7 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
 `python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, rest_points, depth, lorenz, memory), and the others keep their last results.
+(gru, covariant, rest_points, depth, basins, lorenz, memory), and the others keep their last results.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import basins
 import covariant
 import depth
 import gru
@@ -26,6 +27,7 @@ BENCHMARKS = {
     "covariant": covariant.rows,
     "rest_points": rest_points.rows,
     "depth": depth.rows,
+    "basins": basins.rows,
     "lorenz": lorenz.rows,
     "memory": memory.row,
 }
@@ -48,7 +50,7 @@ def main(names: list[str]) -> None:
 
 def lines(results: dict) -> list[tuple[str, ...]]:
     """The cells of the table."""
-    shown = ("gru", "covariant", "rest_points", "depth", "lorenz")
+    shown = ("gru", "covariant", "rest_points", "depth", "basins", "lorenz")
     rows = [Row(**row) for name in shown if name in results for row in results[name]["results"]]
     return [cells(row) for row in rows]
 

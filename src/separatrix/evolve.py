@@ -95,8 +95,6 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
             f"the state has {x0.shape[-1] if x0.ndim else 1} numbers but this {type(system).__name__} has {system.dim}: "
             f"x0 has shape {tuple(x0.shape)}.\nPass x0 of shape (*batch, {system.dim}), or leave it out."
         )
-    if x0.numel() == 0:
-        raise InputError(f"x0 is empty: its shape is {tuple(x0.shape)}.\nPass at least one state, or leave it out.")
     if not x0.is_floating_point():
         raise InputError(f"x0 is {x0.dtype}, but states are real numbers.\nPass x0.double().")
     if x0.dtype not in (torch.float32, torch.float64):
@@ -195,14 +193,6 @@ def as_numbers(name: str, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} cannot be read as numbers: {str(error).splitlines()[0]}") from None
-
-
-def check_some(front: Front) -> None:
-    """Refuse a run of no states, where there is nothing to say."""
-    if not front.x.numel():
-        raise InputError(
-            f"there are no initial states: their shape is {tuple(front.x.shape)}.\nPass at least one, or leave x0 out."
-        )
 
 
 def check_seed(seed: Any) -> int:

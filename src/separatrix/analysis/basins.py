@@ -20,7 +20,7 @@ from separatrix.analysis.borders import (
 from separatrix.analysis.divergence import divergence_rate
 from separatrix.analysis.scouts import Plan, discover
 from separatrix.errors import DivergedError, InputError, NotConvergedError, ShapeError
-from separatrix.evolve import Front, Tick, begin, check_seed, check_some, check_steps, check_system_type, check_whole, watched
+from separatrix.evolve import Front, Tick, begin, check_seed, check_steps, check_system_type, check_whole, watched
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted
@@ -231,7 +231,6 @@ def basins_of_attraction(
     """
     _check(system, steps=steps, settle=settle, tol=tol, max_steps=max_steps, seed=seed)
     front = begin(system, x0, seed=seed)
-    check_some(front)
     _check_autonomous(front, max_steps)
     plan = Plan(steps=steps, settle=settle, tol=tol, max_steps=max_steps, seed=seed)
     search = _Search(front, plan)

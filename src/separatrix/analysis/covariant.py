@@ -15,7 +15,7 @@ from separatrix.analysis.subspaces import Split, smallest_angle, split_by_sign
 from separatrix.analysis.tally import Tally
 from separatrix.analysis.tangent_run import Block, TangentRun, check_k, random_frame
 from separatrix.errors import InputError
-from separatrix.evolve import Front, begin, check_seed, check_some, check_steps, check_whole, watched
+from separatrix.evolve import Front, begin, check_seed, check_steps, check_whole, watched
 from separatrix.orthonormal import lengths
 from separatrix.result import Result, Status
 from separatrix.system import System
@@ -180,7 +180,6 @@ def covariant_lyapunov_vectors(
     steps, settle, align = _plan(system, steps, settle, align)
     k = check_k(k, system.dim)
     front = begin(system, x0, seed=seed)
-    check_some(front)
     settled, control = (_settled(front, random_frame(front.x, k, start), every, settle) for start in (seed, seed + 1))
     every = _interval(settled, steps, settle) if every == "auto" else min(every, steps)
     window, after = steps // every, align // every
