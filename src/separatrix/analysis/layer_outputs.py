@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from separatrix.analysis.layer_graph import floating
 from separatrix.errors import InputError, SeparatrixError, UnsupportedModuleError
 from separatrix.twin import twin
 
@@ -38,7 +39,7 @@ def run_layers(model: nn.Module, x: Tensor, names: Sequence[str] | None, keep: K
     def listened(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         def listening(*arguments: Any, **named: Any) -> Any:
             value = forward(*arguments, **named)
-            output = _floating(value)
+            output = floating(value)
             if output is not None:
                 calls[name] += 1
                 last[:] = [output]
@@ -51,7 +52,7 @@ def run_layers(model: nn.Module, x: Tensor, names: Sequence[str] | None, keep: K
         if isinstance(layer, torch.jit.ScriptModule):
             raise UnsupportedModuleError(f"{name} is TorchScript, which cannot be listened to.\nPass the nn.Module itself.")
         layer.__dict__["forward"] = listened(name, layer.forward)  # the twin's own: the user's module is another object
-    output = _floating(_guarded(copy, x))
+    output = floating(_guarded(copy, x))
     if output is None:
         raise UnsupportedModuleError(f"{type(model).__name__} gives no floating-point tensor, so there is nothing to draw.")
     if not last or last[0] is not output:
@@ -88,11 +89,3 @@ def _opened(model: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
         path = f"{prefix}.{name}" if prefix else name
         found += _opened(child, path) if isinstance(child, CONTAINERS) else [(path, child)]
     return found
-
-
-def _floating(value: Any) -> Tensor | None:
-    """The first floating-point tensor in what a module returns."""
-    if isinstance(value, Tensor):
-        return value if value.is_floating_point() else None
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-    return next((found for part in parts if (found := _floating(part)) is not None), None)
