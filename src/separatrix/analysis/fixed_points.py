@@ -23,7 +23,7 @@ from separatrix.wording import counted, plain
 
 MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; above, only its products with vectors are
 LEADING = 6  # eigenvalues of such a state
-AT_ONCE = 250_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
+AT_ONCE = 1_000_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
 FAR, AUDIBLE = 1e3, 1e-3  # times the guess's size, and its residual: farther out, a zero must stand out more from rounding
 SLOW = 1e-3  # relative slope of ‖residual‖ below which a state that is no zero counts as a local minimum
 
@@ -169,7 +169,7 @@ def fixed_points(
         HorizonError: the system has no step n.
         ShapeError: the system is a batch of systems.
 
-    Limits: what the guesses lead to is found; that there is no more is not proved. Dense Jacobians in pieces of 250,000 numbers;
+    Limits: what the guesses lead to is found; that there is no more is not proved. Dense Jacobians in pieces of 1,000,000 numbers;
         of states of more than 2,000 numbers only products J v are used (GMRES, Arnoldi): no paths, no slow points, the leading 6
         eigenvalues, `errors` estimated. On a line of rest points each guess finds a point of its own: see `isolated`.
     Source: Sussillo & Barak 2013, Neural Comput. 25, 626 (guesses from orbits, slow points); damping as Moré 1978, Lect. Notes
