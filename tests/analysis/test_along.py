@@ -272,9 +272,6 @@ def test_what_cannot_be_asked_is_refused():
         sx.along([neuron(1.0)], lambda system: 1.0)
     with pytest.raises(sx.InputError, match="k is 7"):  # what every checkpoint refuses is told as it is
         sx.along([neuron(1.0), neuron(2.0)], lambda s: sx.lyapunov_spectrum(s, k=7))
-    with pytest.raises(sx.InputError, match="`lags` is one for a whole batch"):
-        lags = iter([(0, 1), (0, 2)])
-        sx.along([neuron(1.0), neuron(2.0)], lambda s: sx.gradient_propagation(s, lags=next(lags)))
 
 
 # ---------------------------------------------------------------- the record
@@ -336,3 +333,10 @@ def test_results_without_a_common_batch_stand_each_by_itself():
     assert isinstance(found.result, sx.Separate)
     assert [len(result.kind) for result in found.result.each.values()] == [1, 2]
     assert found.status.tolist() == ["ok", "ok"]
+
+
+def test_results_of_other_lags_are_not_put_into_one():
+    lags = iter([(0, 1), (0, 2)])
+    found = sx.along([neuron(1.0), neuron(2.0)], lambda s: sx.gradient_propagation(s, lags=next(lags)))
+    assert isinstance(found.result, sx.Separate)
+    assert [result.lags.tolist() for result in found.result.each.values()] == [[0, 1], [0, 2]]
