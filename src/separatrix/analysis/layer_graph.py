@@ -288,8 +288,8 @@ class LayeredNetwork:
             alone = "" if self.axis is None or self.items == 1 else f", of which one item along axis {self.axis} was passed alone"
             raise InputError(
                 f"{self.model_name} failed on inputs {shapes}{alone}: {type(error).__name__}: {_first_line(error)}\n"
-                "Give inputs as the model takes them, and with batch_axis (None: no batch) say where their items lie; "
-                "for a model that insists on float32, dtype=torch.float32."
+                "Give inputs as the model takes them. sx.depth_profile also takes batch_axis, where items lie (None: none), and "
+                "dtype=torch.float32, for a model that insists on it."
             ) from error
 
     def _discover(self) -> list[Layer]:
