@@ -24,7 +24,7 @@ hide:
 
 `separatrix list` prints these names; `sx.SYSTEMS[name]()` builds a system, `sx.ANALYSES[name](system)` measures one;
 `sx.SWEEPS[name](system, parameter, …)` varies one of its parameters; `sx.PROFILES` asks
-of a network as it is, of its checkpoints, or of a drive.
+of a network as it is, of its checkpoints, or of a drive; `sx.nn.BLOCKS[name](dim)` builds a layer with a guarantee.
 """
 
 
@@ -44,6 +44,8 @@ def page() -> str:
         *table(
             ("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, sx.PROFILES.items())
         ),
+        "\n## Blocks with a guarantee\n",
+        *table(("name", "what it is", "options and their defaults", "source"), map(block_row, sx.nn.BLOCKS.items())),
     ]
     return "\n".join(parts) + "\n"
 
@@ -72,6 +74,12 @@ def analysis_row(entry: tuple[str, Callable[..., sx.Result]]) -> tuple[str, ...]
     gives = inspect.signature(analysis).return_annotation
     gives = gives if isinstance(gives, str) else gives.__name__
     return f"`{name}`", first_paragraph(analysis), f"`{gives}`", options(analysis, keyword_only=True), source(analysis)
+
+
+def block_row(entry: tuple[str, type[sx.nn.Block]]) -> tuple[str, ...]:
+    """One block of `sx.nn`."""
+    name, block = entry
+    return f"`{name}`", first_paragraph(block), options(block), source(block)
 
 
 def first_paragraph(thing: Any) -> str:

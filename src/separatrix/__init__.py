@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 from typing import TYPE_CHECKING, Any
 
-from separatrix import testing
+from separatrix import nn, testing
 from separatrix.analysis import (
     ANALYSES,
     PROFILES,
@@ -174,6 +174,7 @@ __all__ = [
     "load",
     "lyapunov_spectrum",
     "memory_capacity",
+    "nn",
     "orbit_diagram",
     "phase_portrait",
     "power_spectrum",

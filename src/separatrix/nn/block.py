@@ -1,0 +1,159 @@
+"""Blocks: layers that are steps of a structured flow, and say what they guarantee; and their composition."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.nn.guarantee import NOTHING, Guarantee, composed, guarantee_of
+from separatrix.system import System
+from separatrix.tangent import pushforward
+
+
+class Block(System):
+    """A layer x ↦ x' on vectors, shape (*batch, dim) → (*batch, out), whose architecture guarantees something of it.
+
+    It is an `nn.Module` like any other, and a `System` whose step is the layer; one that changes the width can take one step.
+    A subclass defines `step` and `guarantee`, which holds for every value of its weights; where the map has an exact inverse,
+    `inverse` too.
+
+    Args:
+        dim: numbers in the state.
+        out: numbers in what it gives. Default: as many.
+        dt: the step of the flow in the flow's own time, where that is a fixed number.
+    """
+
+    def __init__(self, dim: int, out: int | None = None, *, dt: float = 1.0) -> None:
+        out = dim if out is None else out
+        if out < 1:
+            raise ShapeError(f"a block gives at least 1 number, not {out}.")
+        super().__init__(dim, dt=dt, horizon=None if out == dim else 1)
+        self.out = out
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What is proven of the block as it is now."""
+        return NOTHING
+
+    @property
+    def invertible(self) -> bool:
+        """Whether `inverse` is there."""
+        return type(self).inverse is not Block.inverse
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The state that the block takes to y."""
+        raise UnsupportedModuleError(f"{type(self).__name__} has no exact inverse.")
+
+    def width(self, n: int) -> int:
+        """Numbers in the state before step n."""
+        return self.dim if n == 0 else self.out
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """Standard normal numbers, shape (*batch, dim)."""
+        return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        return f"dim={self.dim}" if self.out == self.dim else f"{self.dim} → {self.out}"
+
+
+class Sequential(Block):
+    r"""Blocks one after the other,  x ↦ f_m(… f_2(f_1(x))),  with the guarantee of the whole.
+
+    Lipschitz factors multiply, log-determinants add, and what every block conserves is conserved.
+
+    Args:
+        blocks: at least one module; the first and the last are `Block`s, which say the widths. Modules between them that are none,
+            such as activations, may stand anywhere; what is not known to guarantee anything ends the guarantee.
+
+    Raises:
+        InputError: there is no block.
+        ShapeError: a block takes another width than the one before it gives.
+    """
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        sized = [block for block in blocks if isinstance(block, Block)]
+        if not sized:
+            raise InputError("a sequence has at least one block, which says the width of the state.\nPass blocks such as sx.nn's.")
+        super().__init__(sized[0].dim, sized[-1].out)
+        self.blocks = nn.ModuleList(blocks)
+        _check_widths(blocks)
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """All blocks, one after the other."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """Each block's own, one after the other."""
+        for block in self.blocks:
+            x, v = block.pushforward(x, v) if isinstance(block, System) else pushforward(block, x, v)
+        return x, v
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """The blocks' inverses, the last one first."""
+        for block in reversed(self.blocks):
+            if not isinstance(block, Block):
+                raise UnsupportedModuleError(f"{type(block).__name__} has no exact inverse.")
+            y = block.inverse(y)
+        return y
+
+    @property
+    def invertible(self) -> bool:
+        """Whether all its blocks are."""
+        return all(isinstance(block, Block) and block.invertible for block in self.blocks)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What is proven of the whole."""
+        return composed(self.blocks)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        """The blocks in order."""
+        return iter(self.blocks)
+
+    def __len__(self) -> int:
+        """How many blocks."""
+        return len(self.blocks)
+
+    def __getitem__(self, i: int) -> nn.Module:
+        """Block i."""
+        return self.blocks[i]
+
+
+class Residual(nn.Module):
+    r"""Residual wiring of any module,  x ↦ skip · x + scale · f(x),  with Lipschitz factor |skip| + |scale| Lip f.
+
+    Args:
+        module: f, which keeps the shape.
+        scale: of f.
+        skip: of the input.
+    """
+
+    def __init__(self, module: nn.Module, *, scale: float = 1.0, skip: float = 1.0) -> None:
+        super().__init__()
+        self.module, self.scale, self.skip = module, scale, skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum."""
+        return self.skip * x + self.scale * self.module(x)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What is proven of the sum."""
+        return Guarantee(lipschitz=abs(self.skip)).plus(guarantee_of(self.module).times(self.scale))
+
+
+def _check_widths(blocks: tuple[nn.Module, ...]) -> None:
+    given: int | None = None
+    for i, block in enumerate(blocks):
+        if not isinstance(block, Block):
+            continue
+        if given is not None and block.dim != given:
+            raise ShapeError(
+                f"block {i}, {type(block).__name__}, takes {block.dim} numbers, but the one before it gives {given}.\n"
+                "Give neighbours one width, or put a block between them that changes it."
+            )
+        given = block.out

@@ -1,0 +1,116 @@
+"""Conformance of blocks: a guarantee is held to what dense Jacobians say, at random weights and after training."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.nn.block import Block
+from separatrix.nn.guarantee import NORM, SUM, Guarantee, guarantee_of
+from separatrix.tangent import jacobian
+
+STATES = 8  # random states at each size
+SIZES = (0.1, 1.0, 10.0)  # of the states
+STEPS = 20  # of training
+
+
+def check_block(block: nn.Module, *, tol: float = 1e-12, seed: int = 0) -> None:
+    """Hold a block's guarantee to dense Jacobians in float64: as it is, with other weights, and after training.
+
+    Args:
+        block: a `Block`, which is not changed.
+        tol: by which a conserved quantity, log |det J| or JᵀΩJ may be off, relative to the size of what is compared.
+        seed: of the weights and the states.
+
+    Raises:
+        AssertionError: a state was found where the guarantee does not hold; or an inverse that is none; both numbers are told.
+    """
+    for change in (lambda kept, _: kept, scrambled, trained):
+        held = change(copy.deepcopy(block).double(), seed)
+        for size in SIZES:
+            _hold(held, size, tol, seed)
+
+
+def scrambled(block: nn.Module, seed: int) -> nn.Module:
+    """The same block with other weights: standard normal numbers in the place of every parameter."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=random, dtype=parameter.dtype))
+    return block
+
+
+def trained(block: nn.Module, seed: int) -> nn.Module:
+    """The same block after some large steps of Adam towards random targets."""
+    parameters = [parameter for parameter in block.parameters() if parameter.requires_grad]
+    if not parameters:
+        return block
+    random = torch.Generator().manual_seed(seed + 1)
+    x = torch.randn(64, block.dim, generator=random, dtype=torch.float64)
+    target = torch.randn(64, block.out, generator=random, dtype=torch.float64)
+    optimiser = torch.optim.Adam(parameters, lr=0.05)
+    for _ in range(STEPS):
+        optimiser.zero_grad()
+        nn.functional.mse_loss(block(x), target).backward()
+        optimiser.step()
+    return block
+
+
+@torch.no_grad()
+def _hold(block: nn.Module, size: float, tol: float, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    x = size * torch.randn(STATES, block.dim, generator=random, dtype=torch.float64)
+    y, jac, promised = block(x), jacobian(block, x), guarantee_of(block)
+    for check in (_lipschitz, _sum, _norm, _log_det, _symplectic):
+        check(promised, x, y, jac, tol)
+    if isinstance(block, Block) and block.invertible:
+        _small(
+            "the inverse of the block's value is off by", (block.inverse(y) - x).abs().max(), 1e3 * tol * (1 + float(x.abs().max()))
+        )
+
+
+def _lipschitz(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
+    if math.isfinite(promised.lipschitz):
+        measured = float(torch.linalg.matrix_norm(jac, 2).max())
+        _require(measured <= promised.lipschitz * (1 + 1e-10), f"‖J‖ = {measured}, but the block promises {promised.lipschitz}.")
+
+
+def _sum(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
+    if SUM in promised.conserves:
+        _small("the sum changed by", (y.sum(-1) - x.sum(-1)).abs().max(), tol * max(1.0, float(y.abs().sum(-1).max())))
+
+
+def _norm(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
+    if NORM in promised.conserves:
+        change = (torch.linalg.vector_norm(y, dim=-1) / torch.linalg.vector_norm(x, dim=-1) - 1).abs().max()
+        _small("the norm changed by the fraction", change, tol)
+
+
+def _log_det(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
+    if promised.log_det is not None:
+        spread = float(torch.linalg.cond(jac).max())  # the determinant of an ill-conditioned matrix is known that much worse
+        off = (torch.linalg.slogdet(jac).logabsdet - promised.log_det).abs().max()
+        _small(f"log |det J| differs from {promised.log_det} by", off, tol * max(1.0, spread))
+
+
+def _symplectic(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
+    if promised.symplectic:
+        omega = poisson(jac.shape[-1] // 2)
+        scale = max(1.0, float(torch.linalg.matrix_norm(jac, 2).max()) ** 2)
+        _small("JᵀΩJ differs from Ω by", (jac.mT @ omega @ jac - omega).abs().max(), tol * scale)
+
+
+def poisson(half: int) -> Tensor:
+    """Ω = (0 I; −I 0) of size 2 · half, float64."""
+    zero, one = torch.zeros(half, half, dtype=torch.float64), torch.eye(half, dtype=torch.float64)
+    return torch.cat([torch.cat([zero, one], -1), torch.cat([-one, zero], -1)])
+
+
+def _small(what: str, value: Tensor, most: float) -> None:
+    _require(float(value) <= most, f"{what} {float(value):.3g}, more than {most:.3g}.")
+
+
+def _require(condition: bool, told: str) -> None:
+    if not condition:
+        raise AssertionError(told)
