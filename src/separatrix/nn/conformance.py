@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.nn.block import Block
-from separatrix.nn.guarantee import NORM, SUM, Guarantee, guarantee_of
+from separatrix.nn.guarantee import NORM, SUM, Guarantee, WeightedSum, guarantee_of
 from separatrix.tangent import jacobian
 
 STATES = 8  # random states at each size
@@ -62,7 +62,7 @@ def _hold(block: nn.Module, size: float, tol: float, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     x = size * torch.randn(STATES, block.dim, generator=random, dtype=torch.float64)
     y, jac, promised = block(x), jacobian(block, x), guarantee_of(block)
-    for check in (_lipschitz, _sum, _norm, _log_det, _symplectic):
+    for check in (_lipschitz, _sum, _weighted_sums, _norm, _log_det, _symplectic):
         check(promised, x, y, jac, tol)
     if isinstance(block, Block) and block.invertible:
         _small(
@@ -79,6 +79,13 @@ def _lipschitz(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: floa
 def _sum(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
     if SUM in promised.conserves:
         _small("the sum changed by", (y.sum(-1) - x.sum(-1)).abs().max(), tol * max(1.0, float(y.abs().sum(-1).max())))
+
+
+def _weighted_sums(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
+    for kept in (kept for kept in promised.conserves if isinstance(kept, WeightedSum)):
+        w = x.new_tensor(kept.weights)
+        before, after = (x * w).sum(-1), (y * w).sum(-1)
+        _small(f"the {kept} changed by", (after - before).abs().max(), tol * max(1.0, float((y * w).abs().sum(-1).max())))
 
 
 def _norm(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:

@@ -10,18 +10,33 @@ SUM, NORM = "sum", "norm"
 
 
 @dataclass(frozen=True)
+class WeightedSum:
+    """The function Q(x) = Σ wᵢxᵢ, which some maps conserve.
+
+    Args:
+        weights: w.
+    """
+
+    weights: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """Its name, with the weights."""
+        return f"weighted sum of weights {', '.join(f'{weight:g}' for weight in self.weights)}"
+
+
+@dataclass(frozen=True)
 class Guarantee:
     r"""What is proven of a map f, for every state; not what was measured of it.
 
     Args:
         lipschitz: an upper bound of the Lipschitz constant,  ‖f(x) − f(y)‖₂ ≤ L ‖x − y‖₂;  inf where none is known.
-        conserves: names of functions Q with Q(f(x)) = Q(x): "sum" is Σxᵢ, "norm" is ‖x‖₂.
+        conserves: functions Q with Q(f(x)) = Q(x): "sum" is Σxᵢ, "norm" is ‖x‖₂, a `WeightedSum` is Σ wᵢxᵢ.
         log_det: log |det Df(x)|, where it is the same at every state; else None.
         symplectic: whether  Df(x)ᵀ Ω Df(x) = Ω,  with Ω = (0 I; −I 0) and the state (q, p).
     """
 
     lipschitz: float = math.inf
-    conserves: frozenset[str] = frozenset()
+    conserves: frozenset[str | WeightedSum] = frozenset()
     log_det: float | None = None
     symplectic: bool = False
 
@@ -46,7 +61,7 @@ class Guarantee:
     def words(self) -> str:
         """What is guaranteed, in words."""
         said = [f"{self.lipschitz:.6g}-Lipschitz"] if math.isfinite(self.lipschitz) else []
-        said += [f"conserves the {name}" for name in sorted(self.conserves)]
+        said += [f"conserves the {name}" for name in sorted(map(str, self.conserves))]
         said += [f"log |det J| = {self.log_det:.6g}"] if self.log_det is not None else []
         said += ["symplectic"] if self.symplectic else []
         return ", ".join(said) or "nothing is guaranteed"
