@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import BuiltinFunctionType
 from typing import Any
 
 import separatrix as sx
@@ -101,7 +102,9 @@ def options(function: Callable[..., Any], keyword_only: bool = False) -> str:
 
 
 def shown(default: Any) -> str:
-    """A default as one would type it, numbers to six digits."""
+    """A default as one would type it, numbers to six digits, functions by name."""
+    if isinstance(default, BuiltinFunctionType):  # whose repr names an address
+        return f"torch.{default.__name__}"
     return f"{default:.6g}" if isinstance(default, float) else repr(default).replace("'", '"')
 
 

@@ -247,3 +247,13 @@ def test_lorenz_s_return_map_is_a_cusp_and_duffing_s_strobed_states_stay_in_thei
     assert section.embed(points)[..., 1].abs().max() == 0
     assert (points[..., 0] < 0).all()
     assert measured["strobed"].isfinite().all() and measured["strobed"].abs().max() < 2
+
+
+def test_a_mass_preserving_network_keeps_the_sum_and_an_unconstrained_one_does_not(found):
+    measured = found("mass_preserving")[0]
+    kept, lost = ((orbit.sum(-1) - 1).abs().max() for orbit in measured["epidemic"]["orbits"].values())
+    assert kept < 1e-12 and lost > 1e-4
+    assert measured["epidemic"]["errors"]["mass-preserving"].median() < 1e-3  # a tenth of the training, and one seed
+    learned, truth = (measured["exchange"][name] for name in ("learned", "truth"))
+    assert (learned.sum(-1) - truth[0].sum(-1)).abs().max() < 1e-12
+    assert (learned - truth)[:50].norm(dim=-1).median() < 0.1

@@ -93,6 +93,7 @@ def test_residual_wiring_adds_the_skip():
         {"lipschitz": 1.9},
         {"conserves": frozenset({"sum"})},
         {"conserves": frozenset({"norm"})},
+        {"conserves": frozenset({sx.nn.WeightedSum((1.0, 2.0))})},
         {"log_det": 0.1},
         {"symplectic": True},
     ],

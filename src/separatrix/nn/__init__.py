@@ -1,6 +1,5 @@
 """Networks with a guarantee: layers that are discretised flows, each saying what it keeps; one guarantee a file."""
 
-from separatrix.nn.activation import ACTIVATIONS
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
 from separatrix.nn.mass import (
@@ -17,7 +16,6 @@ BLOCKS: dict[str, type[Block]] = {
 """Every block on vectors by name; `BLOCKS[name](dim)` builds one with defaults, for a dim of at least 4 that is even."""
 
 __all__ = [
-    "ACTIVATIONS",
     "BLOCKS",
     "Block",
     "Guarantee",

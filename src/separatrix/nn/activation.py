@@ -1,37 +1,33 @@
-"""The functions between the linear layers of a block, by name."""
+"""The functions between the linear layers of a block, with their slopes."""
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import jvp
 
 from separatrix.errors import InputError
 
 Activation = Callable[[Tensor], Tensor]
 
-ACTIVATIONS: dict[str, Activation] = {
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "relu": nn.functional.relu,
-    "leaky_relu": nn.functional.leaky_relu,
-    "softplus": nn.functional.softplus,
-    "silu": nn.functional.silu,
-    "gelu": nn.functional.gelu,
-}
-
-
-def activation_of(name: str | Activation) -> Activation:
-    """The function of a name in `ACTIVATIONS`; any other that acts on each number alone is used as it is."""
-    if callable(name):
-        return name
-    if name not in ACTIVATIONS:
-        raise InputError(
-            f"there is no activation {name!r}.\nChoose one of {', '.join(ACTIVATIONS)}, or pass a function of tensors."
-        )
-    return ACTIVATIONS[name]
-
 
 def with_slope(activation: Activation, z: Tensor) -> tuple[Tensor, Tensor]:
-    """σ(z) and σ'(z), each number by itself."""
+    """σ(z) and σ'(z), each number by itself; that of tanh without AD, because it is hot."""
+    if activation is torch.tanh:
+        value = torch.tanh(z)
+        return value, 1 - value * value
     return jvp(activation, (z,), (torch.ones_like(z),))[:2]
+
+
+def check_elementwise(activation: Activation) -> None:
+    """Refuse what is no function, or one that mixes the numbers it is given: its slopes would not be its derivative."""
+    if not callable(activation):
+        raise InputError(f"an activation is a function of tensors, not {activation!r}.\nPass one such as torch.tanh or nn.SiLU().")
+    z = torch.linspace(-1.5, 1.5, 6)
+    with torch.no_grad():
+        together, alone = activation(z), torch.stack([activation(number) for number in z])
+    if together.shape != alone.shape or not torch.allclose(together, alone, rtol=1e-4, atol=1e-6):
+        raise InputError(
+            f"the activation {activation} mixes the numbers it is given, and has no slope at each.\n"
+            "Pass a function of each number on its own, such as torch.tanh."
+        )

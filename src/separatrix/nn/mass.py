@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import as_numbers, check_whole
 from separatrix.flow import Field, Flow
-from separatrix.nn.activation import Activation, activation_of, with_slope
+from separatrix.nn.activation import Activation, check_elementwise, with_slope
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import IDENTITY, NORM, SUM, Guarantee, WeightedSum, product
 from separatrix.solvers import SOLVERS, ExplicitRungeKutta
@@ -78,13 +78,13 @@ class MassPreserving(Block):
         hidden: m; None for the formula.
         dt: the step, in the flow's time.
         method: a Runge–Kutta method of `SOLVERS`: "euler", "heun", "midpoint" or "rk4".
-        activation: Σ, a name in `ACTIVATIONS` or a function that acts on each number alone.
+        activation: Σ, a function of each number on its own, such as `torch.tanh`, `torch.relu` or an `nn.SiLU()`.
 
     Raises:
-        InputError: the method or the activation is unknown, dt is not a positive number, or `hidden` is below 1.
+        InputError: the method is unknown, the activation mixes numbers, dt is not a positive number, or `hidden` is below 1.
     Limits: the sum is kept to rounding relative to Σ|xᵢ|, 1e-15 over 100 layers and 2e-13 over 10,000 in float64. Single numbers
         may become negative, and nothing else is kept.
-    Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45, A3071, arXiv:2210.02373.
+    Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45, arXiv:2210.02373.
     """
 
     def __init__(
@@ -94,13 +94,14 @@ class MassPreserving(Block):
         *,
         dt: float = 1.0,
         method: str = "euler",
-        activation: str | Activation = "tanh",
+        activation: Activation = torch.tanh,
     ) -> None:
         super().__init__(dim, dt=dt)
         _check_runge_kutta(method)
+        check_elementwise(activation)
         if hidden is not None and check_whole("hidden", hidden) < 1:
             raise InputError(f"hidden is {hidden}; a layer has at least 1 unit.\nLeave it out for vec A = Σ(Ux + u).")
-        self.flow = Flow(Exchange(dim, hidden, activation_of(activation)), dim, dt, method=method)
+        self.flow = Flow(Exchange(dim, hidden, activation), dim, dt, method=method)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The state after one step, with the same sum."""
@@ -267,7 +268,7 @@ def mass_preserving_network(
     hidden: int | None = 50,
     dt: float = 1.0,
     method: str = "euler",
-    activation: str | Activation = "tanh",
+    activation: Activation = torch.tanh,
     weights: Sequence[float] | Tensor | None = None,
 ) -> Sequential | Weighted:
     r"""A network that keeps the sum: lifts and projections from width to width, with steps of mass-preserving flows at each.
