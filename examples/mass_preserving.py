@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import separatrix as sx
 from separatrix.plot.style import INK, NOTE, QUIET, SERIES, Series, styled
+from separatrix.wording import counted
 
 WIDTHS, BLOCKS, HIDDEN = (3, 10, 10, 15), 3, 50  # of both networks that learn the epidemic
 TRAIN, TEST = 900, 100
@@ -123,12 +124,13 @@ def tell_epidemic(kind: str, found: dict[str, Any]) -> None:
     """What a kind of network reached, over its seeds."""
     errors, orbit, truth = found["errors"][kind], found["orbits"][kind], found["truth"][:, None]
     drift = (orbit.sum(-1) - 1).abs().amax(-1)  # the worst test point, shape (time, seeds)
-    error = (orbit - truth).square().mean((-1, -2)).sqrt()
+    error = (orbit - truth).square().mean((-1, -2)).sqrt()  # root mean square over test points
     parameters = sum(parameter.numel() for parameter in found["models"][kind][0].parameters())
     told = ", ".join(f"{one:.2e}" for one in errors)
     print(f"{kind}, {parameters:,} parameters: test MSE {told}; median {errors.median():.2e}")
+    print("  medians of the seeds:")
     for n in (1, 30, STEPS):
-        print(f"  after {n} steps: |Σx − 1| ≤ {drift[n].median():.1e}, error {error[n].median():.1e} (medians of the seeds)")
+        print(f"  after {counted(n, 'step')} |Σx − 1| ≤ {drift[n].median():.1e}, error {error[n].median():.1e}")
 
 
 def learn_exchange(*, iterations: int) -> dict[str, Any]:

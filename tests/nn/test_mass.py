@@ -103,6 +103,18 @@ def test_the_sum_is_kept_through_a_hundred_layers(hidden):
     assert change(x, y) < 1e-14
 
 
+def test_large_flows_that_cancel_leave_the_sum_alone():
+    """1e8 in a circle, 0 → 2 → 4 → 0, or added to each number: their rounding is 1e-8."""
+    circle, raised = built(5, activation=nn.functional.softplus), built(5, 7)
+    with torch.no_grad():
+        circle.flow.field.inner.bias.view(5, 5)[[2, 4, 0], [0, 2, 4]] = 1e8
+        raised.flow.field.outer.bias += 1e8
+    x = states(16, 5)
+    for block in (circle, raised):
+        assert (block(x) - x).abs().max() < 10
+        assert change(x, block(x)) < 1e-14
+
+
 @pytest.mark.parametrize("method", SOLVERS)
 @pytest.mark.parametrize("hidden", FORMS.values(), ids=FORMS)
 def test_tangents_keep_their_sum_by_every_method_before_and_after_training(hidden, method):

@@ -18,13 +18,17 @@ from separatrix.solvers import SOLVERS, ExplicitRungeKutta
 # A field g keeps the sum where 1ᵀg = 0, and each such field is (A − Aᵀ)1 with A = g 1ᵀ/d, a matrix of rank one. So with a hidden
 # layer nothing is lost by A = f 1ᵀ/d for any network f: it gives f − mean f, at the price of d numbers where A has d².
 
+# Note [Centred again]
+# Large flows may cancel: numbers of 1e8 that go round in a circle leave 1e-8 of rounding in each ẋ_i, and so in their sum. Taking
+# the mean off what is left over makes the sum 0 to the rounding of ẋ itself, whatever the weights are.
+
 
 class Exchange(Field):
     r"""The field  ẋ = (A(x) − A(x)ᵀ) 1:  a_ij flows from x_j to x_i, so that 1ᵀẋ = 0 whatever A is.
 
     Args:
         dim: d, numbers in the state.
-        hidden: None for  vec A = Σ(Ux + u);  else m units, with  A = f 1ᵀ/d,  f = V Σ(Ux + u) + v.
+        hidden: None for  vec A = Σ(Ux + u);  else m units, with  A = f 1ᵀ/d,  f = V Σ(Ux + u) + v. See Note [Rank one is enough].
         activation: Σ.
     """
 
@@ -58,9 +62,14 @@ class Exchange(Field):
         """(A − Aᵀ) 1 of vec A or of f, in the state's own precision, so that autocast does not reach the sum."""
         flows = flows.to(like.dtype)
         if self.outer is not None:
-            return flows - flows.mean(-1, keepdim=True)
+            return _centred(_centred(flows))
         a = flows.unflatten(-1, (self.dim, self.dim))
-        return (a - a.mT).sum(-1)
+        return _centred((a - a.mT).sum(-1))
+
+
+def _centred(f: Tensor) -> Tensor:
+    """Without its mean; see Note [Centred again]."""
+    return f - f.mean(-1, keepdim=True)
 
 
 class MassPreserving(Block):
@@ -70,8 +79,8 @@ class MassPreserving(Block):
     so each Runge–Kutta step keeps it too, x' = x + dt Σ_i b_i k_i with 1ᵀk_i = 0, whatever dt is.
 
     The formula's A has d² numbers and U has d³. With `hidden` = m units A is f(x) 1ᵀ/d instead, f = V Σ(Ux + u) + v, so that
-    ẋ = f − mean f, with 2dm + d + m numbers. That is no less general: every field whose numbers add up to 0 is of this form, and a
-    matrix A = WΣ(Ux + u) of any other rank gives the same fields.
+    ẋ = f − mean f, with 2dm + d + m numbers. Nothing is lost: g = f − mean f is every field whose numbers add up to 0, and
+    vec A = W Σ(Ux + u) + w gives the same fields whatever W is; the formula itself is W = I, with d² units.
 
     Args:
         dim: d, numbers in the state.
