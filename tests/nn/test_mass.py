@@ -225,6 +225,16 @@ def test_weights_make_it_the_weighted_sum_that_is_kept(weights):
     sx.testing.check_system(model)
 
 
+def test_a_weighted_network_is_a_plain_module():
+    model, other = (network((3, 6), blocks=1, hidden=4, weights=(0.1, 2, 3), seed=seed).float() for seed in (0, 1))
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(x), model(x))
+    assert torch.allclose(torch.compile(other, backend="aot_eager", fullgraph=True)(x), model(x), rtol=1e-5, atol=1e-6)
+    assert torch.allclose(torch.export.export(model, (x,)).module()(x), model(x), rtol=1e-5, atol=1e-6)
+    assert "weights=(0.1, 2.0, 3.0)" in repr(model)
+
+
 class Shear(sx.nn.Block):
     """(p, q) ↦ (p + q, q): its factor is the golden ratio, its determinant 1; it keeps q and the like, but not the sum."""
 
