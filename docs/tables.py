@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import BuiltinFunctionType
 from typing import Any
 
 import separatrix as sx
@@ -102,9 +101,9 @@ def options(function: Callable[..., Any], keyword_only: bool = False) -> str:
 
 
 def shown(default: Any) -> str:
-    """A default as one would type it, numbers to six digits, functions by name."""
-    if isinstance(default, BuiltinFunctionType):  # whose repr names an address
-        return f"torch.{default.__name__}"
+    """A default as one would type it: numbers to six digits, functions by name."""
+    if callable(default):
+        return default.__name__
     return f"{default:.6g}" if isinstance(default, float) else repr(default).replace("'", '"')
 
 
