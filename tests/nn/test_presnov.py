@@ -1,6 +1,7 @@
 """Presnov's decomposition by closed forms, and networks that take its parts in turn."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_the_potential_is_scipy_s_integral_and_the_defect_is_the_error():
     exact = torch.tensor([quad(lambda t, y=y: float(y @ wave(t * y)), 0, 1, epsabs=1e-13)[0] for y in x], dtype=torch.float64)
     torch.testing.assert_close(sx.nn.presnov(wave).potential(x), exact, rtol=0, atol=1e-12)
     defects = [float(sx.nn.presnov(wave, nodes=n).defect(x).abs().max()) for n in (2, 4, 8, 16)]
-    assert all(after < before / 5 for before, after in zip(defects, defects[1:], strict=False))
+    assert all(after < before / 5 for before, after in pairwise(defects))
     assert defects[-1] < 1e-11
 
 

@@ -1,4 +1,4 @@
-"""Sphere-preserving layers: the norm is kept by every weight, the step is of second order, and the small system is the large one."""
+"""Sphere-preserving layers: the norm is kept by all weights, the step is of second order, the small system is the large one."""
 
 import math
 

@@ -12,12 +12,14 @@ from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.sphere import check_step
 from separatrix.solvers import SOLVERS, ExplicitRungeKutta
 
+METHODS = {name: method for name, method in SOLVERS.items() if isinstance(method, ExplicitRungeKutta)}
+
 
 class Gradient(Block):
     r"""A gradient layer: a step of  ẋ = ∇U(x) = Aᵀ D tanh(A x + b),  the slope of  U(x) = Σᵢ dᵢ ln cosh(aᵢᵀx + bᵢ).
 
     The Jacobian of the field is the Hessian of U, AᵀD diag(1 − tanh²)A, and symmetric. Since 0 ≤ 1 − tanh² ≤ 1 it lies between
-    −N = −Aᵀ|D₋|A and P = AᵀD₊A, D₊ and D₋ being the positive and the negative part of D. So the step x' = x + h ∇U(x) is Lipschitz with
+    −N = −Aᵀ|D₋|A and P = AᵀD₊A, with the positive and the negative part of D. So the step x' = x + h ∇U(x) is Lipschitz with
 
         L = max(1 + h ‖P‖₂, h ‖N‖₂ − 1),
 
@@ -27,7 +29,7 @@ class Gradient(Block):
         dim: numbers in the state; shape (*batch, dim) → (*batch, dim).
         hidden: rows of A. Default: 2 · dim.
         dt: the step h.
-        method: a name in `SOLVERS`: "euler" is the layer of the formula; "midpoint" and "heun" are of second order, "rk4" of fourth.
+        method: "euler" is the layer of the formula; "midpoint" and "heun" are of second order, "rk4" of fourth.
 
     Raises:
         InputError: fewer hidden units than 1, an unknown method, or dt is not a positive number.
@@ -39,8 +41,8 @@ class Gradient(Block):
         hidden = 2 * dim if hidden is None else hidden
         if hidden < 1:
             raise InputError(f"a gradient layer has at least 1 hidden unit, not {hidden}.")
-        if method not in SOLVERS:
-            raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
+        if method not in METHODS:
+            raise InputError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}.")
         check_step(dt)
         super().__init__(dim, dt=dt)
         self.method = method
@@ -99,7 +101,7 @@ class Gradient(Block):
 
     @property
     def _solver(self) -> ExplicitRungeKutta:
-        return SOLVERS[self.method]
+        return METHODS[self.method]
 
     @torch.no_grad()
     def _bound(self, sign: int) -> float:

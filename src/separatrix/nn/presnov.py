@@ -1,6 +1,6 @@
 """Presnov's decomposition of a field into a gradient and a part along spheres; and networks that take the two in turn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,8 +78,9 @@ def presnov(field: Callable[[Tensor], Tensor] | System, *, nodes: int = 16) -> P
         f = ∇U + X_S,   U(x) = ∫₀¹ xᵀ f(t x) dt,   xᵀ X_S(x) = 0
 
     Both parts are unique, U up to a constant, and where f(x) = B x they are the symmetric and the skew part of B. The integrals
-    are sums over n nodes: exact for polynomials of degree up to 2n − 1; for others the error falls as n!⁴ / ((2n + 1) (2n)!³) times the
-    2n-th derivative of t f(t x) or of xᵀ f(t x) along the ray, exponentially for analytic fields. `defect` measures it.
+    are sums over n Gauss–Legendre nodes, exact for fields that are polynomials of degree up to 2n − 1. For others the error is
+    n!⁴ / ((2n + 1) (2n)!³) times the 2n-th derivative in t of the integrand at some t: it falls exponentially in n for analytic
+    fields. `defect` measures it.
 
     Args:
         field: x ↦ f(x) on states of shape (*batch, dim), each state on its own, differentiable. A module is used through a twin; a
@@ -109,8 +110,8 @@ class PresnovNetwork(Block):
         x ↦ Ψ_m(… Ψ_1(x)),   Ψ_i = Φ_∇Uᵢ^{αᵢh/2} ∘ Φ_Sᵢ^{αᵢh} ∘ Φ_∇Uᵢ^{αᵢh/2},   h = dt
 
     The gradient fields are those of `Gradient` by the midpoint method, the others those of `SpherePreserving`; both are of second
-    order, so that each Ψ_i is the flow of ∇Uᵢ + Sᵢ(x)x for the time αᵢ h up to (αᵢ h)³. The shares are learned as a softmax: positive and
-    of sum 1 for all weights. A negative share would be a positive one of the field −f, which the block can have.
+    order, so that each Ψ_i is the flow of ∇Uᵢ + Sᵢ(x)x for the time αᵢ h up to (αᵢ h)³. The shares are learned as a softmax:
+    positive and of sum 1 for all weights. A negative share would be a positive one of the field −f, which the block can have.
 
     Args:
         dim: numbers in the state, at least 2; shape (*batch, dim) → (*batch, dim).
@@ -167,7 +168,7 @@ class PresnovNetwork(Block):
             x, v = SPLITTINGS[self.splitting].pushforward(flows, x, v, h)
         return x, v
 
-    def _parts(self) -> "zip[tuple[Gradient, SpherePreserving, Tensor]]":
+    def _parts(self) -> Iterable[tuple[nn.Module, nn.Module, Tensor]]:
         return zip(self.gradients, self.spheres, (self.dt * self.shares).unbind(), strict=True)
 
 

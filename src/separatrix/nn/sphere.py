@@ -16,9 +16,9 @@ class SpherePreserving(Block):
         m = x + h/2 S(x) x,    x' = (I − h/2 S(m))⁻¹ (I + h/2 S(m)) x
 
     The Cayley transform of a skew matrix is orthogonal, so ‖x'‖ = ‖x‖ for all weights and states, up to rounding. The state
-    turns in `planes` planes, each spanned by a row of L and one of R, at a rate that depends on the state. Every smooth field that is
-    tangent to the spheres is S(x) x with a smooth skew S, and every continuous S is approximated on bounded sets as planes are added.
-    With 2 · planes < dim the step solves a system of size 2 · planes instead of dim.
+    turns in `planes` planes, each spanned by a row of L and one of R, at a rate that depends on the state. Every smooth field
+    tangent to the spheres is S(x) x with a smooth skew S, and every continuous S is approximated on bounded sets as planes are
+    added. With 2 · planes < dim the step solves a system of size 2 · planes instead of dim.
 
     Args:
         dim: numbers in the state, at least 2; shape (*batch, dim) → (*batch, dim).
@@ -30,7 +30,7 @@ class SpherePreserving(Block):
         InputError: fewer planes than 1, or dt is not a positive number.
 
     Limits: the step has no exact inverse, and no Lipschitz factor is proven: S depends on the state, so far from the origin
-        neighbours are turned at rates far apart. Under autocast it computes in the weights' own dtype, or the norm would not be kept.
+        neighbours are turned at rates far apart. Under autocast it computes in the weights' own dtype, to keep the norm.
     Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45(6), arXiv:2210.02373, for the field; the
         Cayley transform as Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, IV.8.
     """

@@ -1,4 +1,4 @@
-"""Splitting methods: the flow of a sum of fields from the flows of its parts, each for a share of the step."""
+"""Compositions: the flow of a sum of fields from the flows of its parts, each for a share of the step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ TangentFlow = Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Splitting:
+class Composition:
     r"""One step of size h of  ẋ = f₁(x) + f₂(x):  flows of the parts one after the other, each for a share of h.
 
     The order is reached only by flows of the parts that are exact or at least of that order.
@@ -40,5 +40,5 @@ class Splitting:
         return x, v
 
 
-lie = Splitting("lie", 1, ((0, 1.0), (1, 1.0)))
-strang = Splitting("strang", 2, ((0, 0.5), (1, 1.0), (0, 0.5)))
+lie = Composition("lie", 1, ((0, 1.0), (1, 1.0)))
+strang = Composition("strang", 2, ((0, 0.5), (1, 1.0), (0, 0.5)))

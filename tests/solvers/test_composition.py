@@ -1,4 +1,4 @@
-"""Splitting methods: their order by regression, with flows of the parts that are exact, of second order, and of first."""
+"""Compositions of the parts' flows: their order by regression, with flows that are exact, of second order, and of first."""
 
 import numpy as np
 import pytest
@@ -103,12 +103,12 @@ def test_a_symmetric_splitting_of_exact_flows_is_its_own_inverse_with_time_turne
 
 @pytest.mark.parametrize("name", SPLITTINGS)
 def test_shares_of_each_part_add_up_to_one_and_tangents_are_the_derivative(name):
-    splitting = SPLITTINGS[name]
+    composition = SPLITTINGS[name]
     for part in (0, 1):
-        assert sum(share for which, share in splitting.stages if which == part) == 1
+        assert sum(share for which, share in composition.stages if which == part) == 1
     x, v = START.expand(2, 3), torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
     carried = [lambda x, v, h, flow=flow: pushforward(lambda y: flow(y, h), x, v) for flow in SECOND]
-    value, pushed = splitting.pushforward(carried, x, v, 0.2)
-    expected = pushforward(lambda y: splitting.step(SECOND, y, 0.2), x, v)
+    value, pushed = composition.pushforward(carried, x, v, 0.2)
+    expected = pushforward(lambda y: composition.step(SECOND, y, 0.2), x, v)
     torch.testing.assert_close(value, expected[0], rtol=0, atol=1e-15)
     torch.testing.assert_close(pushed, expected[1], rtol=0, atol=1e-13)
