@@ -202,15 +202,14 @@ def draw_splits(axes: Axes, splits: dict[str, np.ndarray]) -> None:
 def draw_learned(axes: Axes, learned: dict[int, Tensor]) -> None:
     """Error against the number of blocks: each seed, the geometric mean with bars, and a power of the number."""
     look, counts = series(0), np.array(list(learned))
-    logs = torch.stack([found.log() for found in learned.values()])
-    mean, bar = logs.mean(1).exp().numpy(), BAR * (logs.std(1) / logs.shape[1] ** 0.5).numpy()
-    for count, found in learned.items():
-        axes.plot([count] * len(found), found, "o", color=FAINT, markersize=3, zorder=1)
-    power = slope(counts, mean)
-    fit = np.exp(np.polyval(np.polyfit(np.log(counts), np.log(mean), 1), np.log(counts)))
-    axes.plot(counts, fit, color=QUIET, linestyle=(0, (1, 1.3)), label=f"fit: blocks^{power:.2f}".replace("-", "−"))
+    logs = torch.stack([found.log() for found in learned.values()]).numpy()
+    mean, bar = np.exp(logs.mean(1)), BAR * standard_error(logs)
+    axes.plot(counts, np.exp(logs), "o", color=FAINT, markersize=3, zorder=1)
+    power, level = np.polyfit(np.log(counts), logs, 1)  # of each seed
+    told = f"blocks^({power.mean():.2f} ± {BAR * standard_error(power):.2f})".replace("-", "−")
+    axes.plot(counts, np.exp(level.mean()) * counts ** power.mean(), color=QUIET, linestyle=(0, (1, 1.3)), label=told)
     spread = [mean * (1 - np.exp(-bar)), mean * (np.exp(bar) - 1)]
-    axes.errorbar(counts, mean, spread, fmt="o", **{"color": look.color}, label=f"mean of {logs.shape[1]} seeds, ±{BAR} s.e.")
+    axes.errorbar(counts, mean, spread, fmt="o", color=look.color, label=f"mean of {logs.shape[1]} seeds, ±{BAR} s.e.")
     axes.set(
         xscale="log", yscale="log", xlabel="blocks", ylabel="relative error on unseen points", title="Learning a twist and a fold"
     )
@@ -221,6 +220,11 @@ def draw_learned(axes: Axes, learned: dict[int, Tensor]) -> None:
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_yticks([], minor=True)
     axes.legend()
+
+
+def standard_error(values: np.ndarray) -> np.ndarray:
+    """Of the mean over seeds, the last axis."""
+    return values.std(-1, ddof=1) / values.shape[-1] ** 0.5
 
 
 @torch.no_grad()

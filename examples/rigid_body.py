@@ -138,8 +138,10 @@ def figure(orbits: dict[str, Tensor]) -> Figure:
         axes.set_title(f"{name.capitalize()}, {min(SHOWN, len(orbits[name]) - 1):,} steps")
     draw_departure(norm, {name: (x.norm(dim=-1) - 1).abs() for name, x in orbits.items() if name != "Euler's equations"})
     norm.set(title="Distance from the sphere", ylabel="| ‖x‖ − 1 |, largest so far")
+    norm.axhline(ROUNDING, color=QUIET, linewidth=0.8)
+    norm.text(1e2, 0.25 * ROUNDING, "rounding: 2.2e−16", **NOTE)
     draw_departure(kept, {name: (energy(x) / energy(x[0]) - 1).abs() for name, x in orbits.items() if name != "Euler's equations"})
-    kept.set(title="Change of energy, which neither keeps", ylabel="| E / E₀ − 1 |, largest so far")
+    kept.set(title="Energy, which neither is built to keep", ylabel="| E / E₀ − 1 |, largest so far")
     return picture
 
 
@@ -172,8 +174,6 @@ def draw_departure(axes: Axes, gaps: dict[str, Tensor]) -> None:
         look = series(i)
         axes.loglog(np.arange(1, len(most) + 1), most, color=look.color, linestyle=look.line, label=name)
     axes.set(xlabel="steps of 1/2 unit of time")
-    axes.axhline(ROUNDING, color=QUIET, linewidth=0.8)
-    axes.text(1, 1.4 * ROUNDING, "rounding", **NOTE)
     axes.legend(loc="center right")
 
 

@@ -37,7 +37,7 @@ def test_the_field_is_the_gradient_of_the_potential_and_of_its_formula():
 def test_the_jacobian_of_the_field_is_symmetric_at_random_weights_and_after_training():
     for change in (lambda kept, _: kept, scrambled, trained):
         block = change(layer(6), 2)
-        hessian = jacobian(block.field, states(10, 6))
+        hessian = jacobian(block.field, states(10, 6)).detach()
         torch.testing.assert_close(hessian, hessian.mT, rtol=0, atol=1e-13 * float(hessian.abs().max()))
 
 

@@ -137,7 +137,7 @@ def test_shares_of_a_network_are_positive_and_add_up_to_one_whatever_its_weights
     model = scrambled(network(blocks=7), 3)
     with torch.no_grad():
         model.log_shares.mul_(20)
-    assert float(model.shares.sum()) == pytest.approx(1, abs=1e-14) and (model.shares > 0).all()
+    assert model.shares.sum().item() == pytest.approx(1, abs=1e-14) and (model.shares > 0).all()
 
 
 def test_a_network_s_block_follows_the_sum_of_its_fields_at_second_order():
@@ -197,8 +197,11 @@ def test_a_map_that_folds_is_learned_in_a_state_with_room():
 def test_bad_input_is_told_in_a_line():
     with pytest.raises(sx.InputError, match="at least 1 node, not 0"):
         sx.nn.presnov(cubic, nodes=0)
-    with pytest.raises(sx.InputError, match="at least 1 block, not 0"):
-        sx.nn.PresnovNetwork(3, blocks=0)
+    with pytest.raises(sx.ShapeError, match=r"\(16, 5, 2\), but this one gives \(16, 5\)"):
+        sx.nn.presnov(lambda x: x.sum(-1)).potential(states(5, 2))
+    for none in (0, -3, ()):
+        with pytest.raises(sx.InputError, match="at least 1 block, not"):
+            sx.nn.PresnovNetwork(3, blocks=none)
     for wrong in (0.0, -0.2, math.inf, math.nan):
         with pytest.raises(sx.InputError, match="the share of block 1 is"):
             sx.nn.PresnovNetwork(3, blocks=(1.0, wrong))

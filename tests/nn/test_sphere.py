@@ -86,6 +86,14 @@ def test_the_norm_is_kept_in_single_precision_and_under_autocast():
     assert drift(x.bfloat16().double(), half(x.bfloat16()).double()) < 2 * torch.finfo(torch.bfloat16).eps
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
+def test_the_norm_is_kept_of_states_whose_squares_leave_the_range_of_numbers(size):
+    x = states(64, 3)
+    with torch.no_grad():
+        assert drift(x, layer(3)(size * x) / size) < 1e-14
+        assert drift(x.float(), layer(3).float()(1e-30 * x.float()) / 1e-30) < 1e-6
+
+
 def test_the_origin_stays_and_has_a_derivative():
     block = layer(5)
     zero = torch.zeros(5, dtype=torch.float64)

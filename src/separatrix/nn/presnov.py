@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import InputError
+from separatrix.errors import InputError, ShapeError
 from separatrix.flow import Field, FunctionField
 from separatrix.nn.block import Block
 from separatrix.nn.gradient import Gradient
@@ -63,7 +64,10 @@ class Presnov:
         return self._f(x) - self.gradient(x) - self.sphere(x)
 
     def _f(self, x: Tensor) -> Tensor:
-        return self.field(x, 0.0)
+        value = self.field(x, 0.0)
+        if value.shape != x.shape:
+            raise ShapeError(f"a field gives a velocity for each state, {tuple(x.shape)}, but this one gives {tuple(value.shape)}.")
+        return value
 
     def _ray(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Nodes and weights on [0, 1], shape (node, 1, …), and the states t x, (node, *batch, dim)."""
@@ -173,10 +177,17 @@ class PresnovNetwork(Block):
 
 
 def _shares(blocks: int | Sequence[float]) -> list[float]:
-    shares = [1.0] * blocks if isinstance(blocks, int) else [float(share) for share in blocks]
-    if not shares:
-        raise InputError("a network has at least 1 block, not 0.")
+    if isinstance(blocks, Integral):
+        blocks = [1.0] * _at_least_one(int(blocks))
+    shares = [float(share) for share in blocks]
+    _at_least_one(len(shares))
     for i, share in enumerate(shares):
         if not 0 < share < float("inf"):
             raise InputError(f"the share of block {i} is {share:g}; a share of the time is a positive number.")
     return [share / sum(shares) for share in shares]
+
+
+def _at_least_one(blocks: int) -> int:
+    if blocks < 1:
+        raise InputError(f"a network has at least 1 block, not {blocks}.")
+    return blocks

@@ -131,9 +131,11 @@ def predicted(skew: Skew, x: Tensor, h: Step) -> Tensor:
 
 
 def _as_long_as(x: Tensor, y: Tensor) -> Tensor:
-    """The same y, whose length is x's but for rounding; no derivative goes through the ratio, which is 1."""
-    ratio = torch.linalg.vector_norm(x, dim=-1, keepdim=True) / torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-    return y * torch.where(ratio.isfinite(), ratio, 1.0).detach()
+    """The same y, with x's length; no derivative goes through the ratio, which is 1 but for rounding, and 1 at the origin."""
+    size = x.detach().abs().amax(-1, keepdim=True)  # or the squares of small numbers would underflow
+    wanted, got = (torch.linalg.vector_norm(part.detach() / size, dim=-1, keepdim=True) for part in (x, y))
+    ratio = wanted / got
+    return y * torch.where(ratio.isfinite(), ratio, 1.0)
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
