@@ -191,7 +191,7 @@ def test_a_map_that_folds_is_learned_in_a_state_with_room():
         return error
 
     optimiser.step(loss)
-    assert float(loss()) < 1e-3  # of a variance of 0.2
+    assert loss().item() < 1e-3  # of a variance of 0.2
 
 
 def test_bad_input_is_told_in_a_line():

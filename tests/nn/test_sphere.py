@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
 
 import separatrix as sx
 from separatrix.nn.conformance import scrambled, trained
@@ -94,6 +95,15 @@ def test_the_norm_is_kept_of_states_whose_squares_leave_the_range_of_numbers(siz
         assert drift(x.float(), layer(3).float()(1e-30 * x.float()) / 1e-30) < 1e-6
 
 
+def test_many_layers_are_one_batch_of_layers_and_shapes_are_known_without_numbers():
+    layers = [layer(4, seed=seed) for seed in range(3)]
+    weights, buffers = stack_module_state(layers)
+    empty, x = layer(4).to("meta"), states(5, 4)
+    together = vmap(lambda own, kept: functional_call(empty, (own, kept), (x,)))(weights, buffers)
+    torch.testing.assert_close(together, torch.stack([one(x) for one in layers]), rtol=0, atol=1e-14)
+    assert empty(x.to("meta")).shape == x.shape
+
+
 def test_the_origin_stays_and_has_a_derivative():
     block = layer(5)
     zero = torch.zeros(5, dtype=torch.float64)
@@ -132,6 +142,13 @@ def test_the_small_system_is_the_dense_one():
     torch.testing.assert_close(planes.solve(v, 0.5), dense.solve(v, 0.5), rtol=0, atol=1e-12)
     exact = torch.linalg.solve(torch.eye(12) - 0.5 * dense.matrix, v.mT).mT
     torch.testing.assert_close(planes.solve(v, 0.5), exact, rtol=0, atol=1e-12)
+
+
+def test_the_cayley_transform_is_orthogonal_before_any_length_is_mended():
+    identity = torch.eye(12, dtype=torch.float64)
+    for planes in (Planes(states(4, 12), states(4, 12, seed=1), states(4, seed=2)), Planes(*states(3, 9, 12)[:2], states(9))):
+        turn = planes.solve(identity + 0.5 * planes.times(identity), 0.5)
+        torch.testing.assert_close(turn @ turn.mT, identity, rtol=0, atol=1e-13)
 
 
 def test_a_cayley_step_turns_the_plane_by_twice_an_arc_tangent():

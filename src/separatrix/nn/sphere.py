@@ -1,5 +1,8 @@
 """Sphere-preserving networks: steps along spheres about the origin, which keep the norm of the state."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -65,7 +68,7 @@ class SpherePreserving(Block):
 
     def flow(self, x: Tensor, h: Step) -> Tensor:
         """The state a time h later, shape (*batch, dim)."""
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x.device.type):
             return cayley_midpoint(self.skew, self._wide(x), h)
 
     def flow_pushforward(self, x: Tensor, v: Tensor, h: Step) -> tuple[Tensor, Tensor]:
@@ -73,7 +76,7 @@ class SpherePreserving(Block):
 
         Of  y − x = h/2 S(m) (x + y):  (I − h/2 S) (δy − δx) = h S δx + h/2 δS (x + y).
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x.device.type):
             x, v = self._wide(x), self._wide(v)
             bent = self._bent(x, v, x)
             first = self.skew(x)
@@ -103,6 +106,11 @@ class SpherePreserving(Block):
     def _wide(self, x: Tensor) -> Tensor:
         """Of what autocast has made shorter than the weights."""
         return x.to(torch.promote_types(x.dtype, self.left.dtype))
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Where the device has autocast at all: the one without numbers, "meta", has none."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def check_step(dt: float) -> None:
