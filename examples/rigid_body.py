@@ -139,9 +139,12 @@ def figure(orbits: dict[str, Tensor]) -> Figure:
     draw_departure(norm, {name: (x.norm(dim=-1) - 1).abs() for name, x in orbits.items() if name != "Euler's equations"})
     norm.set(title="Distance from the sphere", ylabel="| ‖x‖ − 1 |, largest so far")
     norm.axhline(ROUNDING, color=QUIET, linewidth=0.8)
-    norm.text(1e2, 0.25 * ROUNDING, "rounding: 2.2e−16", **NOTE)
+    norm.text(1e2, 0.2 * ROUNDING, "rounding: 2.2e−16", **NOTE)
+    norm.set_ylim(bottom=0.05 * ROUNDING)
+    norm.legend(loc="center right")
     draw_departure(kept, {name: (energy(x) / energy(x[0]) - 1).abs() for name, x in orbits.items() if name != "Euler's equations"})
     kept.set(title="Energy, which neither is built to keep", ylabel="| E / E₀ − 1 |, largest so far")
+    kept.legend(loc="lower right")
     return picture
 
 
@@ -174,7 +177,6 @@ def draw_departure(axes: Axes, gaps: dict[str, Tensor]) -> None:
         look = series(i)
         axes.loglog(np.arange(1, len(most) + 1), most, color=look.color, linestyle=look.line, label=name)
     axes.set(xlabel="steps of 1/2 unit of time")
-    axes.legend(loc="center right")
 
 
 if __name__ == "__main__":

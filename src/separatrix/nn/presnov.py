@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -177,17 +176,10 @@ class PresnovNetwork(Block):
 
 
 def _shares(blocks: int | Sequence[float]) -> list[float]:
-    if isinstance(blocks, Integral):
-        blocks = [1.0] * _at_least_one(int(blocks))
-    shares = [float(share) for share in blocks]
-    _at_least_one(len(shares))
+    shares = [float(share) for share in blocks] if isinstance(blocks, Sequence) else [1.0] * blocks
+    if not shares:
+        raise InputError(f"a network has at least 1 block, not {len(blocks) if isinstance(blocks, Sequence) else blocks}.")
     for i, share in enumerate(shares):
         if not 0 < share < float("inf"):
             raise InputError(f"the share of block {i} is {share:g}; a share of the time is a positive number.")
     return [share / sum(shares) for share in shares]
-
-
-def _at_least_one(blocks: int) -> int:
-    if blocks < 1:
-        raise InputError(f"a network has at least 1 block, not {blocks}.")
-    return blocks
