@@ -49,8 +49,8 @@ class Planes:
 
         (I − c S)⁻¹ = I − c Fᵀ (Ω + c F Fᵀ)⁻¹ F,
 
-    a system of size 2r, which can be solved whatever F is: Ω is skew, so that v in its null space has ‖Fᵀ v‖ = 0, then Ω v = 0, then
-    v = 0. It costs r³ + r dim for each item instead of dim³.
+    a system of size 2r, which can be solved whatever F is: Ω is skew, so that v in its null space has ‖Fᵀ v‖ = 0, then Ω v = 0,
+    then v = 0. It costs r³ + r dim for each item instead of dim³.
 
     Args:
         left, right: the rows lᵢ and rᵢ, shape (r, dim), the same for all items.
