@@ -257,3 +257,24 @@ def test_a_mass_preserving_network_keeps_the_sum_and_an_unconstrained_one_does_n
     learned, truth = (measured["exchange"][name] for name in ("learned", "truth"))
     assert (learned.sum(-1) - truth[0].sum(-1)).abs().max() < 1e-12
     assert (learned - truth)[:50].norm(dim=-1).median() < 0.1
+def test_van_der_pol_s_field_falls_into_its_two_parts_and_strang_needs_second_order_of_both(found):
+    """By hand: U = q²/2 − p²q²/4 and X = (1 + pq/2) (q, −p)."""
+    measured = found("presnov")[0]
+    p, q = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x, parts = torch.stack([p, q], dim=-1), measured["parts"]
+    torch.testing.assert_close(parts.potential(x), q**2 / 2 - p**2 * q**2 / 4, rtol=0, atol=1e-12)
+    torch.testing.assert_close(parts.gradient(x), torch.stack([-p * q**2 / 2, q - p**2 * q / 2], dim=-1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(parts.sphere(x), (1 + p * q / 2)[:, None] * torch.stack([q, -p], dim=-1), rtol=0, atol=1e-12)
+    wanted = {"Strang, Cayley midpoint": 3, "Strang, Lie–Euler": 2, "Lie, Cayley midpoint": 2}
+    assert measured["slopes"] == pytest.approx(wanted, abs=0.1)
+    assert all((errors < 0.7).all() for errors in measured["learned"].values())  # 1 is the error of the mean
+
+
+def test_a_network_on_the_sphere_stays_there_and_a_plain_one_of_its_size_does_not(found):
+    measured = found("rigid_body")[0]
+    sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in measured["networks"].values()]
+    assert sizes[0] == sizes[1]
+    away = {name: (orbits.norm(dim=-1) - 1).abs().max() for name, orbits in measured["orbits"].items()}
+    assert away["sphere-preserving"] < 1e-12 and away["plain"] > 0.1
+    assert away["Euler's equations"] < 1e-6
+    assert measured["errors"]["sphere-preserving"] < 3e-3

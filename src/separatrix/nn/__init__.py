@@ -12,12 +12,21 @@ from separatrix.nn.mass import (
 
 BLOCKS: dict[str, type[Block]] = {
     "MassPreserving": MassPreserving,
+from separatrix.nn.gradient import Gradient
+from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
+from separatrix.nn.sphere import SpherePreserving
+
+BLOCKS: dict[str, type[Block]] = {
+    "gradient": Gradient,
+    "sphere_preserving": SpherePreserving,
 }
 """Every block on vectors by name; `BLOCKS[name](dim)` builds one with defaults, for a dim of at least 4 that is even."""
 
 __all__ = [
     "BLOCKS",
     "Block",
+    "Gradient",
     "Guarantee",
     "MassPreserving",
     "MassPreservingLift",
@@ -28,4 +37,11 @@ __all__ = [
     "WeightedSum",
     "guarantee_of",
     "mass_preserving_network",
+    "Presnov",
+    "PresnovNetwork",
+    "Residual",
+    "Sequential",
+    "SpherePreserving",
+    "guarantee_of",
+    "presnov",
 ]
