@@ -84,11 +84,12 @@ class ContractionStep(nn.Module):
         if given is not None and not 0 <= given <= 2:
             raise InputError(f"step = {given:g} is outside of 0 … 2, where x − h AᵀΣ(Ax + b) expands nothing.\nPass one inside.")
         self.given = given
-        self.free = None if given is not None else nn.Parameter(logit(FIRST_CONTRACTION / 2))
+        if given is None:
+            self.free = nn.Parameter(logit(FIRST_CONTRACTION / 2))
 
     def forward(self) -> Number:
         """The step h."""
-        return self.given if self.free is None else 2 * torch.sigmoid(at_least_single(self.free))
+        return 2 * torch.sigmoid(at_least_single(self.free)) if self.given is None else self.given
 
 
 class ExpansionStep(nn.Module):
@@ -106,11 +107,12 @@ class ExpansionStep(nn.Module):
         if given is not None and not 0 <= given < torch.inf:
             raise InputError(f"step = {given:g}; an expansive step is a number from 0 on.")
         self.given = given
-        self.free = None if given is not None else nn.Parameter(torch.tensor(FIRST_EXPANSION).expm1().log())
+        if given is None:
+            self.free = nn.Parameter(torch.tensor(FIRST_EXPANSION).expm1().log())
 
     def forward(self) -> Number:
         """The step h."""
-        return self.given if self.free is None else nn.functional.softplus(at_least_single(self.free))
+        return nn.functional.softplus(at_least_single(self.free)) if self.given is None else self.given
 
 
 class PairSteps(nn.Module):
@@ -143,13 +145,13 @@ class PairSteps(nn.Module):
         self.slope, self.substeps, self.budget = slope, substeps, BUDGETS[budget]
         if given is not None:
             self._check_given(*given, name=budget)
-        reach = self.budget.reach(slope)
         self.given = given
-        self.free = None if given is not None else nn.Parameter(torch.stack([logit(FIRST_STEP / reach), logit(FIRST_SHARE)]))
+        if given is None:
+            self.free = nn.Parameter(torch.stack([logit(FIRST_STEP / self.budget.reach(slope)), logit(FIRST_SHARE)]))
 
     def forward(self) -> tuple[Number, Number]:
         """(h, h_E)."""
-        if self.free is None:
+        if self.given is not None:
             return self.given
         where, share = torch.sigmoid(at_least_single(self.free)).unbind()
         h = self.budget.reach(self.slope) * where

@@ -8,7 +8,7 @@ from torch.nn import functional
 from separatrix.errors import InputError, ShapeError
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.gradient_steps import Alternating, AlternatingConv2d, NonExpansive, NonExpansiveConv2d
-from separatrix.nn.guarantee import Guarantee, composed
+from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
 
 KINDS = ("alternating", "non_expansive")
@@ -78,10 +78,10 @@ class ResidualNet(Sequential):
 class LipschitzConvNet(nn.Module):
     r"""A classifier of images with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights.
 
-    It takes (*batch, channels, H, W) and gives scores (*batch, classes). In each stage: a 3 × 3 convolution that lifts to the stage's width and is an isometry, pairs of layers as in `LipschitzNet`,
-    and pooling 2 × 2, of windows that do not overlap: the largest number, or half their sum. Then a last layer with orthonormal
-    rows. All convolutions are padded circularly. Pixels are taken as they are: what normalises them in front counts with its
-    own factor.
+    It takes (*batch, channels, H, W) and gives scores (*batch, classes). In each stage: a 3 × 3 convolution that lifts to the
+    stage's width and is an isometry; pairs of layers as in `LipschitzNet`; and pooling in windows of 2 × 2 that do not overlap, to
+    the largest number or half the sum. Then a last layer with orthonormal rows. All convolutions are padded circularly. Pixels are
+    taken as they are: what normalises them in front counts with its own factor.
 
     Args:
         channels: of the images.
@@ -136,7 +136,7 @@ class LipschitzConvNet(nn.Module):
     @property
     def guarantee(self) -> Guarantee:
         """The product of all layers' factors, at most 1."""
-        return composed([*self.features, self.head])
+        return guarantee_of(self.features).then(self.head.guarantee)
 
 
 class ResidualConvNet(nn.Module):

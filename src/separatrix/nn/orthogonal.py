@@ -126,6 +126,8 @@ class ScaledKernel(Built):
 class Fixed(nn.Module):
     """In the place of a `Built`: the tensor that it gave."""
 
+    tensor: Tensor
+
     def __init__(self, tensor: Tensor) -> None:
         super().__init__()
         self.register_buffer("tensor", tensor)
