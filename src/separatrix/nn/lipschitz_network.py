@@ -20,7 +20,8 @@ Layers = list[nn.Module]
 class LipschitzNet(Sequential):
     r"""A network on vectors with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights: a lift, blocks, a last layer.
 
-    The lift and the last layer have orthonormal columns or rows. A block is `Alternating`, or `NonExpansive` with ReLU. Its inputs are taken as they are: what normalises them in front counts with its own factor.
+    The lift and the last layer have orthonormal columns or rows. A block is `Alternating`, or `NonExpansive` with ReLU. Inputs are
+    taken as they are: what normalises them in front counts with its own factor.
 
     Args:
         dim, out: numbers that it takes and gives. Default: as many.
