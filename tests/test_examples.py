@@ -247,3 +247,14 @@ def test_lorenz_s_return_map_is_a_cusp_and_duffing_s_strobed_states_stay_in_thei
     assert section.embed(points)[..., 1].abs().max() == 0
     assert (points[..., 0] < 0).all()
     assert measured["strobed"].isfinite().all() and measured["strobed"].abs().max() < 2
+
+
+def test_steps_are_learned_inside_their_feasible_sets_and_the_exact_budget_allows_larger_slopes(found):
+    learned = found("contraction_budget")[0]
+    factors = {"exact": lambda h: torch.maximum((1 - h / 2).abs(), (1 - h).abs()), "published": lambda h: (1 - h + h**2).sqrt()}
+    for name, factor in factors.items():
+        for steps in (learned["first"][name], learned["last"][name]):
+            h, expansion = steps.unbind(-1)
+            assert (h > 0).all() and (expansion > 0).all() and (factor(h) * (1 + expansion) < 1).all()
+        assert learned["slopes"][name][-1] <= learned["bounds"][name] <= 1
+    assert max(learned["slopes"]["published"]) < max(learned["slopes"]["exact"]) < 1 < max(learned["slopes"]["unconstrained"])
