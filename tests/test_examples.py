@@ -278,3 +278,12 @@ def test_a_network_on_the_sphere_stays_there_and_a_plain_one_of_its_size_does_no
     assert away["sphere-preserving"] < 1e-12 and away["plain"] > 0.1
     assert away["Euler's equations"] < 1e-6
     assert measured["errors"]["sphere-preserving"] < 3e-3
+def test_steps_are_learned_inside_their_feasible_sets_and_the_exact_budget_allows_larger_slopes(found):
+    learned = found("contraction_budget")[0]
+    factors = {"exact": lambda h: torch.maximum((1 - h / 2).abs(), (1 - h).abs()), "published": lambda h: (1 - h + h**2).sqrt()}
+    for name, factor in factors.items():
+        for steps in (learned["first"][name], learned["last"][name]):
+            h, expansion = steps.unbind(-1)
+            assert (h > 0).all() and (expansion > 0).all() and (factor(h) * (1 + expansion) < 1).all()
+        assert learned["slopes"][name][-1] <= learned["bounds"][name] <= 1
+    assert max(learned["slopes"]["published"]) < max(learned["slopes"]["exact"]) < 1 < max(learned["slopes"]["unconstrained"])

@@ -20,18 +20,51 @@ from separatrix.nn.sphere import SpherePreserving
 BLOCKS: dict[str, type[Block]] = {
     "gradient": Gradient,
     "sphere_preserving": SpherePreserving,
+from separatrix.nn.budget import exact_factor, published_factor
+from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
+from separatrix.nn.gradient_steps_2d import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
+from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
+from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
+from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
+
+BLOCKS: dict[str, type[Block]] = {
+    "isometry": Isometry,
+    "coisometry": Coisometry,
+    "non_expansive": NonExpansive,
+    "expansive": Expansive,
+    "alternating": Alternating,
+    "lipschitz_net": LipschitzNet,
 }
 """Every block on vectors by name; `BLOCKS[name](dim)` builds one with defaults, for a dim of at least 4 that is even."""
 
 __all__ = [
     "BLOCKS",
+    "Alternating",
+    "AlternatingConv2d",
     "Block",
     "Gradient",
     "Guarantee",
     "MassPreserving",
     "MassPreservingLift",
     "MassPreservingProjection",
+    "Coisometry",
+    "Expansive",
+    "ExpansiveConv2d",
+    "Guarantee",
+    "Isometry",
+    "IsometryConv2d",
+    "LipschitzConvNet",
+    "LipschitzNet",
+    "NonExpansive",
+    "NonExpansiveConv2d",
+    "OrthogonalKernel",
+    "OrthogonalMatrix",
+    "Pool2d",
     "Residual",
+    "ResidualConvNet",
+    "ResidualNet",
+    "ScaledKernel",
     "Sequential",
     "Weighted",
     "WeightedSum",
@@ -44,4 +77,8 @@ __all__ = [
     "SpherePreserving",
     "guarantee_of",
     "presnov",
+    "exact_factor",
+    "frozen",
+    "guarantee_of",
+    "published_factor",
 ]
