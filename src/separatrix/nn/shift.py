@@ -6,9 +6,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp
+from torch.func import grad, jvp
 
 from separatrix.errors import InputError, ShapeError
+from separatrix.tangent import pushforward
 
 
 class Activation(Protocol):
@@ -93,6 +94,26 @@ class Gradient(Shift):
         return (self.a * value) @ self.K, (v @ self.K.mT * (self.a * slope)[..., None, :]) @ self.K
 
 
+class OfPotential(Shift):
+    """The gradient ∇V of any scalar module V, by reverse AD, so that it is one whatever V is.
+
+    Args:
+        potential: V, which takes (…, size) and gives (…, 1).
+    """
+
+    def __init__(self, potential: nn.Module) -> None:
+        super().__init__()
+        self.potential = potential
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The gradient."""
+        return grad(lambda y: self.potential(y).sum())(z)
+
+    def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient, and the Hessian along v by forward over reverse AD."""
+        return pushforward(self, z, v)
+
+
 class Scaled(Shift):
     """The gradient  z ↦ a σ(z)  of the potential  Σ_i a_i S(z_i),  S' = σ.
 
@@ -139,12 +160,17 @@ class Symmetric(Shift):
         return self(z), self(v)
 
 
+def shifted_along(shift: nn.Module, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """s(z), and Ds(z) along v: a shift's own closed form, and forward AD through any other module."""
+    return shift.pushforward(z, v) if isinstance(shift, Shift) else pushforward(shift, z, v)
+
+
 def with_slope(activation: Activation, z: Tensor) -> tuple[Tensor, Tensor]:
     """σ(z) and σ'(z); that of tanh without AD, because it is hot."""
     if activation is torch.tanh:
         value = torch.tanh(z)
         return value, 1 - value**2
-    return jvp(activation, (z,), (torch.ones_like(z),))
+    return jvp(activation, (z,), (torch.ones_like(z),))[:2]
 
 
 def check_elementwise(activation: Activation) -> None:

@@ -1,12 +1,14 @@
 """Symplectic networks on states (q, p): SympNets, made of shears by gradients, and Hénon-type layers."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import Guarantee
-from separatrix.nn.shift import Activation, Gradient, Scaled, Shift, Symmetric
+from separatrix.nn.shift import Activation, Gradient, OfPotential, Scaled, Shift, Symmetric
 from separatrix.nn.volume import check_step
 
 SYMPLECTIC = Guarantee(log_det=0.0, symplectic=True)
@@ -77,6 +79,8 @@ class SymplecticGradient(SymplecticShear):
         width: rows of K.
         moves: the half that moves, "p" or "q".
         activation: σ, a function of each number on its own.
+        potential: instead of this V, builds one: a function of the number of coordinates, dim / 2, that gives a module
+            (…, dim / 2) → (…, 1), such as a deeper network. Its gradient is taken by AD, which `torch.export` does not pass.
         dt: h, the step of the flow.
 
     Raises:
@@ -87,9 +91,16 @@ class SymplecticGradient(SymplecticShear):
     """
 
     def __init__(
-        self, dim: int, *, width: int = 16, moves: str = "p", activation: Activation = torch.tanh, dt: float = 1.0
+        self,
+        dim: int,
+        *,
+        width: int = 16,
+        moves: str = "p",
+        activation: Activation = torch.tanh,
+        potential: Callable[[int], nn.Module] | None = None,
+        dt: float = 1.0,
     ) -> None:
-        super().__init__(Gradient(half_of(dim), width=width, activation=activation), dim, moves=moves, dt=dt)
+        super().__init__(gradient(half_of(dim), width, activation, potential), dim, moves=moves, dt=dt)
 
 
 class SymplecticActivation(SymplecticShear):
@@ -177,6 +188,8 @@ class HenonLayer(Block):
         width: rows of K.
         iterates: how many times H is applied; 1 for the map itself, which is Hénon's own where ∇V is quadratic.
         activation: σ, a function of each number on its own.
+        potential: instead of this V, builds one: a function of the number of coordinates, dim / 2, that gives a module
+            (…, dim / 2) → (…, 1), such as a deeper network. Its gradient is taken by AD, which `torch.export` does not pass.
         dt: h, the step of the flow.
 
     Raises:
@@ -187,14 +200,21 @@ class HenonLayer(Block):
     """
 
     def __init__(
-        self, dim: int, *, width: int = 16, iterates: int = TURN, activation: Activation = torch.tanh, dt: float = 1.0
+        self,
+        dim: int,
+        *,
+        width: int = 16,
+        iterates: int = TURN,
+        activation: Activation = torch.tanh,
+        potential: Callable[[int], nn.Module] | None = None,
+        dt: float = 1.0,
     ) -> None:
         check_step(dt)
         half = half_of(dim)
         if iterates < 1:
             raise ShapeError(f"a layer applies its map at least 1 time, not {iterates}.\nLeave `iterates` at {TURN}.")
         super().__init__(dim, dt=dt)
-        self.gradient = Gradient(half, width=width, activation=activation)
+        self.gradient = gradient(half, width, activation, potential)
         self.eta = nn.Parameter(torch.zeros(half))
         self.iterates = iterates
 
@@ -290,6 +310,11 @@ def henonnet(dim: int, *, layers: int = 4, width: int = 16, activation: Activati
     """
     check_layers(layers)
     return Sequential(*(HenonLayer(dim, width=width, activation=activation, dt=dt) for _ in range(layers)), dt=dt)
+
+
+def gradient(size: int, width: int, activation: Activation, potential: Callable[[int], nn.Module] | None) -> Shift:
+    """∇V in closed form, or of the potential that is built."""
+    return Gradient(size, width=width, activation=activation) if potential is None else OfPotential(potential(size))
 
 
 def half_of(dim: int) -> int:

@@ -1,6 +1,7 @@
 """Volume-preserving networks: shears, each of which moves some numbers of the state by a function of what it leaves as it is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import Guarantee
-from separatrix.nn.shift import Activation, Network
+from separatrix.nn.shift import Activation, Network, shifted_along
 
 Partition = Sequence[Sequence[int]]
 
@@ -29,6 +30,8 @@ class VolumePreserving(Block):
             coordinate once. Default: the first half, which is the longer one, and the rest.
         hidden: widths of the hidden layers of each sᵢ, behind which a linear layer follows; none for Σ(A v + a).
         activation: Σ, a function such as `torch.tanh` or an `nn.Softplus()`.
+        shift: instead of these perceptrons, builds each sᵢ: a function of two numbers, (inputs, outputs), that gives a module on
+            the last axis. Any will do; one that is periodic makes the block a map of the torus.
         dt: h, the step of the flow.
 
     Raises:
@@ -47,6 +50,7 @@ class VolumePreserving(Block):
         partition: Partition | None = None,
         hidden: Sequence[int] = (),
         activation: Activation = torch.tanh,
+        shift: Callable[[int, int], nn.Module] | None = None,
         dt: float = 1.0,
     ) -> None:
         check_step(dt)
@@ -55,9 +59,8 @@ class VolumePreserving(Block):
         order = torch.tensor([i for group in self.partition for i in group])
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("back", order.argsort(), persistent=False)
-        self.shifts = nn.ModuleList(
-            Network(dim - len(group), len(group), hidden=hidden, activation=activation) for group in self.partition
-        )
+        build = partial(Network, hidden=hidden, activation=activation) if shift is None else shift
+        self.shifts = nn.ModuleList(build(dim - len(group), len(group)) for group in self.partition)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """One shear after the other."""
@@ -74,10 +77,10 @@ class VolumePreserving(Block):
         return self._state(groups)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """In closed form."""
+        """In closed form; through a module of your own, by forward AD."""
         groups, tangents = self._groups(x), self._groups(v)
         for i, shift in enumerate(self.shifts):
-            moved, along = shift.pushforward(_others(groups, i), _others(tangents, i))
+            moved, along = shifted_along(shift, _others(groups, i), _others(tangents, i))
             groups[i], tangents[i] = groups[i] + self.dt * moved, tangents[i] + self.dt * along
         return self._state(groups), self._state(tangents)
 
