@@ -101,7 +101,9 @@ def options(function: Callable[..., Any], keyword_only: bool = False) -> str:
 
 
 def shown(default: Any) -> str:
-    """A default as one would type it, numbers to six digits."""
+    """A default as one would type it: numbers to six digits, functions by name."""
+    if callable(default):
+        return default.__name__
     return f"{default:.6g}" if isinstance(default, float) else repr(default).replace("'", '"')
 
 
