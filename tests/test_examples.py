@@ -247,3 +247,19 @@ def test_lorenz_s_return_map_is_a_cusp_and_duffing_s_strobed_states_stay_in_thei
     assert section.embed(points)[..., 1].abs().max() == 0
     assert (points[..., 0] < 0).all()
     assert measured["strobed"].isfinite().all() and measured["strobed"].abs().max() < 2
+
+
+def test_learned_symplectic_maps_keep_areas_and_stay_where_a_plain_network_spirals(found):
+    maps = found("symplectic_maps")[0]
+    for name in ("SympNet", "HénonNet"):
+        assert maps[name]["area"].abs().max() < 1e-12  # 1,000 determinants, each 1 to rounding
+        assert maps[name]["orbits"].abs().max() < 1
+    assert maps["plain network"]["area"].abs().max() > 0.1
+
+
+def test_learned_shears_keep_volumes_and_a_plain_network_does_not(found):
+    flow = found("volume_preserving")[0]
+    assert flow["shears"]["volume"].abs().max() < 1e-12
+    assert flow["shears"]["exponents"].sum().abs() < 1e-12
+    assert flow["plain network"]["volume"].abs().max() > 1e-3
+    assert flow["truth"]["volume"].abs().max() < 1e-4  # RK4's own error

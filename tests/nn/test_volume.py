@@ -251,6 +251,14 @@ def test_one_coordinate_alone_and_steps_that_are_none_are_refused(build):
             build(4, dt=dt)
 
 
+def test_groups_and_widths_that_are_none_are_refused():
+    with pytest.raises(sx.InputError, match=r"a list of groups of coordinates, as in \[\[0, 1\], \[2\]\], not \[0, 1, 2\]"):
+        sx.nn.VolumePreserving(3, partition=[0, 1, 2])
+    for build in (sx.nn.VolumePreserving, sx.nn.DivergenceFree):
+        with pytest.raises(sx.ShapeError, match=r"at least 1 unit, not hidden = \(8, 0\)"):
+            build(3, hidden=(8, 0))
+
+
 def test_it_says_what_it_is():
     network = sx.nn.VolumePreserving(3, partition=[[0, 2], [1]], dt=0.1)
     assert "dim=3, dt=0.1, partition=[[0, 2], [1]]" in repr(network)

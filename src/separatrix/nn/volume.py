@@ -101,7 +101,9 @@ class VolumePreserving(Block):
 
 
 class DivergenceFree(Block):
-    r"""The divergence-free splitting of a field into planes: one shear in each plane of neighbours (k, k + 1), k = 0 … dim − 2,
+    r"""The divergence-free splitting: a shear in each plane of neighbouring coordinates, along a direction that is learned.
+
+    In the plane (k, k + 1), k = 0 … dim − 2,
 
         (xₖ, xₖ₊₁) ← (xₖ, xₖ₊₁) + h g(s, the other coordinates) (β, −α),    s = α xₖ + β xₖ₊₁.
 
@@ -182,6 +184,8 @@ def halves(dim: int) -> Partition:
 def checked(partition: Partition, dim: int) -> tuple[tuple[int, ...], ...]:
     """The groups, each coordinate in one of two or more."""
     check_dim(dim)
+    if not all(isinstance(group, Iterable) for group in partition):
+        raise InputError(f"a partition is a list of groups of coordinates, as in {_shown(halves(dim))}, not {partition}.")
     groups = tuple(tuple(group) for group in partition)
     if len(groups) < 2 or not all(groups):
         raise InputError(
