@@ -259,6 +259,17 @@ def test_groups_and_widths_that_are_none_are_refused():
             build(3, hidden=(8, 0))
 
 
+def test_states_and_shifts_of_another_width_are_refused():
+    with pytest.raises(sx.ShapeError, match="the state has 6 numbers, but this block takes 5"):
+        sx.nn.VolumePreserving(5)(torch.zeros(6))
+    network = sx.nn.VolumePreserving(3, partition=[[0], [1, 2]], shift=lambda inputs, outputs: nn.Linear(inputs, 3))
+    with pytest.raises(sx.ShapeError, match="a shift gives 3 numbers for a group of 1"):
+        network(torch.zeros(3))
+    for build in (sx.nn.VolumePreserving, sx.nn.DivergenceFree):
+        with pytest.raises(sx.InputError, match=r"as in hidden=\(16,\), not hidden=16"):
+            build(3, hidden=16)
+
+
 def test_it_says_what_it_is():
     network = sx.nn.VolumePreserving(3, partition=[[0, 2], [1]], dt=0.1)
     assert "dim=3, dt=0.1, partition=[[0, 2], [1]]" in repr(network)

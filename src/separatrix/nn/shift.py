@@ -39,6 +39,8 @@ class Network(Shift):
 
     def __init__(self, inputs: int, outputs: int, *, hidden: Sequence[int], activation: Activation) -> None:
         super().__init__()
+        if isinstance(hidden, int):
+            raise InputError(f"hidden layers are a list of widths, as in hidden=({hidden},), not hidden={hidden}.")
         if any(width < 1 for width in hidden):
             raise ShapeError(f"a hidden layer has at least 1 unit, not hidden = {tuple(hidden)}.")
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((inputs, *hidden, outputs)))

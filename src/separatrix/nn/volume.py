@@ -66,7 +66,7 @@ class VolumePreserving(Block):
         """One shear after the other."""
         groups = self._groups(x)
         for i, shift in enumerate(self.shifts):
-            groups[i] = groups[i] + self.dt * shift(_others(groups, i))
+            groups[i] = groups[i] + self.dt * _fitting(shift(_others(groups, i)), groups[i])
         return self._state(groups)
 
     def inverse(self, y: Tensor) -> Tensor:
@@ -94,6 +94,8 @@ class VolumePreserving(Block):
         return f"{super().extra_repr()}, dt={self.dt:g}, partition={[list(group) for group in self.partition]}"
 
     def _groups(self, x: Tensor) -> list[Tensor]:
+        if x.shape[-1] != self.dim:
+            raise ShapeError(f"the state has {x.shape[-1]} numbers, but this block takes {self.dim}.")
         return list(x.index_select(-1, self.order).split([len(group) for group in self.partition], dim=-1))
 
     def _state(self, groups: list[Tensor]) -> Tensor:
@@ -211,6 +213,16 @@ def check_step(dt: float) -> None:
     """The step of a flow."""
     if not 0 < dt < float("inf"):
         raise InputError(f"a flow's step is a positive number, not dt = {dt}.")
+
+
+def _fitting(far: Tensor, group: Tensor) -> Tensor:
+    """How far a group moves, one number for each of its own."""
+    if far.shape[-1] != group.shape[-1]:
+        raise ShapeError(
+            f"a shift gives {far.shape[-1]} numbers for a group of {group.shape[-1]}.\n"
+            "Have `shift(inputs, outputs)` build a module that gives as many as `outputs`."
+        )
+    return far
 
 
 def _others(groups: list[Tensor], i: int) -> Tensor:
