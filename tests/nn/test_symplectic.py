@@ -174,6 +174,16 @@ def test_a_quarter_turn_four_times_is_the_identity_whatever_eta_is():
     assert torch.equal(once(x), torch.cat([x[:, 3:], -x[:, :3]], -1))
 
 
+@pytest.mark.parametrize("name", ["gradient", "activation", "linear", "Hénon", "G-SympNet", "LA-SympNet", "HénonNet"])
+def test_zero_weights_are_the_identity(name):
+    network = seeded(BUILDS[name])
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    x = states(9, network.dim)
+    assert torch.equal(network(x), x)
+
+
 @pytest.mark.parametrize("name", ["G-SympNet", "LA-SympNet", "HénonNet"])
 def test_its_step_goes_to_the_identity_with_dt(name):
     """The distance from the identity is h |field| + O(h²): 100 times less at a hundredth of the step."""
