@@ -174,6 +174,17 @@ def test_a_quarter_turn_four_times_is_the_identity_whatever_eta_is():
     assert torch.equal(once(x), torch.cat([x[:, 3:], -x[:, :3]], -1))
 
 
+def test_a_stack_that_is_hard_to_undo_is_held_to_its_condition_and_a_wrong_inverse_is_found():
+    sx.testing.check_block(seeded(lambda: sx.nn.sympnet(6, modules="linear")))  # 35 random shears: condition numbers beyond 1e10
+
+    class Wrong(sx.nn.SymplecticActivation):
+        def inverse(self, y):
+            return super().inverse(y) + 1e-6
+
+    with pytest.raises(AssertionError, match="the inverse of the block's value is off by 1e-06"):
+        sx.testing.check_block(Wrong(4))
+
+
 @pytest.mark.parametrize("name", ["gradient", "activation", "linear", "Hénon", "G-SympNet", "LA-SympNet", "HénonNet"])
 def test_zero_weights_are_the_identity(name):
     network = seeded(BUILDS[name])
