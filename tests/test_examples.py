@@ -287,3 +287,17 @@ def test_steps_are_learned_inside_their_feasible_sets_and_the_exact_budget_allow
             assert (h > 0).all() and (expansion > 0).all() and (factor(h) * (1 + expansion) < 1).all()
         assert learned["slopes"][name][-1] <= learned["bounds"][name] <= 1
     assert max(learned["slopes"]["published"]) < max(learned["slopes"]["exact"]) < 1 < max(learned["slopes"]["unconstrained"])
+def test_learned_symplectic_maps_keep_areas_and_stay_where_a_plain_network_spirals(found):
+    maps = found("symplectic_maps")[0]
+    for name in ("SympNet", "HénonNet"):
+        assert maps[name]["area"].abs().max() < 1e-12  # 1,000 determinants, each 1 to rounding
+        assert maps[name]["orbits"].abs().max() < 1
+    assert maps["plain network"]["area"].abs().max() > 0.1
+
+
+def test_learned_shears_keep_volumes_and_a_plain_network_does_not(found):
+    flow = found("volume_preserving")[0]
+    assert flow["shears"]["volume"].abs().max() < 1e-12
+    assert flow["shears"]["exponents"].sum().abs() < 1e-12
+    assert flow["plain network"]["volume"].abs().max() > 1e-3
+    assert flow["truth"]["volume"].abs().max() < 1e-4  # RK4's own error

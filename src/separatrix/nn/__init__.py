@@ -35,6 +35,17 @@ BLOCKS: dict[str, type[Block]] = {
     "expansive": Expansive,
     "alternating": Alternating,
     "lipschitz_net": LipschitzNet,
+from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.symplectic import HenonLayer, SymplecticActivation, SymplecticGradient, SymplecticLinear, henonnet, sympnet
+from separatrix.nn.volume import DivergenceFree, VolumePreserving
+
+BLOCKS: dict[str, type[Block]] = {
+    "DivergenceFree": DivergenceFree,
+    "HenonLayer": HenonLayer,
+    "SymplecticActivation": SymplecticActivation,
+    "SymplecticGradient": SymplecticGradient,
+    "SymplecticLinear": SymplecticLinear,
+    "VolumePreserving": VolumePreserving,
 }
 """Every block on vectors by name; `BLOCKS[name](dim)` builds one with defaults, for a dim of at least 4 that is even."""
 
@@ -81,4 +92,16 @@ __all__ = [
     "frozen",
     "guarantee_of",
     "published_factor",
+    "DivergenceFree",
+    "Guarantee",
+    "HenonLayer",
+    "Residual",
+    "Sequential",
+    "SymplecticActivation",
+    "SymplecticGradient",
+    "SymplecticLinear",
+    "VolumePreserving",
+    "guarantee_of",
+    "henonnet",
+    "sympnet",
 ]

@@ -66,17 +66,18 @@ class Sequential(Block):
     Args:
         blocks: at least one module; the first and the last are `Block`s, which say the widths. Modules between them that are none,
             such as activations, may stand anywhere; what is not known to guarantee anything ends the guarantee.
+        dt: the time that all of them take together.
 
     Raises:
         InputError: there is no block.
         ShapeError: a block takes another width than the one before it gives.
     """
 
-    def __init__(self, *blocks: nn.Module) -> None:
+    def __init__(self, *blocks: nn.Module, dt: float = 1.0) -> None:
         sized = [block for block in blocks if isinstance(block, Block)]
         if not sized:
             raise InputError("a sequence has at least one block, which says the width of the state.\nPass blocks such as sx.nn's.")
-        super().__init__(sized[0].dim, sized[-1].out)
+        super().__init__(sized[0].dim, sized[-1].out, dt=dt)
         self.blocks = nn.ModuleList(blocks)
         _check_widths(blocks)
 

@@ -1,0 +1,189 @@
+"""What a shear moves some numbers of a state by: functions of the others, with their tangents in closed form."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, jvp
+
+from separatrix.errors import InputError, ShapeError
+from separatrix.tangent import pushforward
+
+
+class Activation(Protocol):
+    """A function of each number on its own, such as `torch.tanh`, `torch.sin` or an `nn.Softplus()`."""
+
+    def __call__(self, z: Tensor, /) -> Tensor:
+        """The values, in the same shape."""
+        ...
+
+
+class Shift(nn.Module):
+    """A function z ↦ s(z), shape (*batch, inputs) → (*batch, outputs)."""
+
+    def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """s(z) and Ds(z) along the tangents v, rows of shape (*batch, k, inputs)."""
+        raise NotImplementedError(f"{type(self).__name__} defines no pushforward(z, v).")
+
+
+class Network(Shift):
+    """A perceptron  z ↦ C Σ(… Σ(Az + a) …) + c;  without hidden layers it is  z ↦ Σ(Az + a).
+
+    Args:
+        inputs, outputs: numbers it takes and gives.
+        hidden: widths of the hidden layers.
+        activation: Σ, on each number.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, hidden: Sequence[int], activation: Activation) -> None:
+        super().__init__()
+        if isinstance(hidden, int):
+            raise InputError(f"hidden layers are a list of widths, as in hidden=({hidden},), not hidden={hidden}.")
+        if any(width < 1 for width in hidden):
+            raise ShapeError(f"a hidden layer has at least 1 unit, not hidden = {tuple(hidden)}.")
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((inputs, *hidden, outputs)))
+        self.activation = activation
+        self.active = max(1, len(hidden))  # so many layers end in Σ
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The network's value."""
+        for i, layer in enumerate(self.layers):
+            z = self.activation(layer(z)) if i < self.active else layer(z)
+        return z
+
+    def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Layer by layer."""
+        for i, layer in enumerate(self.layers):
+            z, v = layer(z), v @ layer.weight.mT
+            if i < self.active:
+                z, slope = with_slope(self.activation, z)
+                v = v * slope[..., None, :]
+        return z, v
+
+
+class Gradient(Shift):
+    r"""The gradient  ∇V(z) = Kᵀ diag(a) σ(Kz + b)  of the potential  V(z) = Σ_j a_j S((Kz + b)_j),  S' = σ.
+
+    Args:
+        size: numbers in z.
+        width: rows of K.
+        activation: σ, on each number.
+    """
+
+    def __init__(self, size: int, *, width: int, activation: Activation) -> None:
+        super().__init__()
+        check_elementwise(activation)
+        if width < 1:
+            raise ShapeError(f"a gradient is a sum of at least 1 term, not {width}.\nGive a width of 1 or more.")
+        self.K = nn.Parameter(torch.empty(width, size))
+        self.a, self.b = nn.Parameter(torch.empty(width)), nn.Parameter(torch.empty(width))
+        self.activation = activation
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """K and b as in `nn.Linear(size, width)`, a as the weights of `nn.Linear(width, 1)`."""
+        width, size = self.K.shape
+        for parameter, fan in ((self.K, size), (self.b, size), (self.a, width)):
+            nn.init.uniform_(parameter, -(fan**-0.5), fan**-0.5)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The gradient."""
+        return (self.a * self.activation(z @ self.K.mT + self.b)) @ self.K
+
+    def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient, and the Hessian  Kᵀ diag(a σ') K,  which is symmetric, along v."""
+        value, slope = with_slope(self.activation, z @ self.K.mT + self.b)
+        return (self.a * value) @ self.K, (v @ self.K.mT * (self.a * slope)[..., None, :]) @ self.K
+
+
+class OfPotential(Shift):
+    """The gradient ∇V of any scalar module V, by reverse AD, so that it is one whatever V is.
+
+    Args:
+        potential: V, which takes (…, size) and gives (…, 1).
+    """
+
+    def __init__(self, potential: nn.Module) -> None:
+        super().__init__()
+        self.potential = potential
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The gradient."""
+        return grad(lambda y: self.potential(y).sum())(z)
+
+    def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient, and the Hessian along v by forward over reverse AD."""
+        return pushforward(self, z, v)
+
+
+class Scaled(Shift):
+    """The gradient  z ↦ a σ(z)  of the potential  Σ_i a_i S(z_i),  S' = σ.
+
+    Args:
+        size: numbers in z.
+        activation: σ, on each number.
+    """
+
+    def __init__(self, size: int, *, activation: Activation) -> None:
+        super().__init__()
+        check_elementwise(activation)
+        self.a = nn.Parameter(torch.empty(size))
+        self.activation = activation
+        nn.init.uniform_(self.a, -1, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The gradient."""
+        return self.a * self.activation(z)
+
+    def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient, and its diagonal Hessian along v."""
+        value, slope = with_slope(self.activation, z)
+        return self.a * value, v * (self.a * slope)[..., None, :]
+
+
+class Symmetric(Shift):
+    """The gradient  z ↦ Sz  of the potential  ½ zᵀSz,  with S = (A + Aᵀ)/2.
+
+    Args:
+        size: numbers in z.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.A = nn.Parameter(torch.empty(size, size))
+        nn.init.uniform_(self.A, -1 / size, 1 / size)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The gradient; the same on tangents."""
+        return z @ (self.A + self.A.mT) / 2
+
+    def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient, which is linear."""
+        return self(z), self(v)
+
+
+def shifted_along(shift: nn.Module, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """s(z), and Ds(z) along v: a shift's own closed form, and forward AD through any other module."""
+    return shift.pushforward(z, v) if isinstance(shift, Shift) else pushforward(shift, z, v)
+
+
+def with_slope(activation: Activation, z: Tensor) -> tuple[Tensor, Tensor]:
+    """σ(z) and σ'(z); that of tanh without AD, because it is hot."""
+    if activation is torch.tanh:
+        value = torch.tanh(z)
+        return value, 1 - value**2
+    return jvp(activation, (z,), (torch.ones_like(z),))[:2]
+
+
+def check_elementwise(activation: Activation) -> None:
+    """Refuse a function that mixes numbers: behind it Kᵀ diag(a) σ(Kz + b) would be no gradient."""
+    z = torch.linspace(-1.5, 1.5, 6)
+    with torch.no_grad():
+        together, alone = activation(z), torch.stack([activation(number) for number in z])
+    if together.shape != alone.shape or not torch.allclose(together, alone, rtol=1e-4, atol=1e-6):
+        raise InputError(
+            f"the activation {activation} mixes the numbers it is given, and what it moves by is then no gradient.\n"
+            "Pass a function of each number on its own, such as torch.tanh."
+        )
