@@ -2,6 +2,7 @@
 
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 
 BLOCKS: dict[str, type[Block]] = {}
 """Every block on vectors by name; `BLOCKS[name](dim)` builds one with defaults, for a dim of at least 4 that is even."""
@@ -10,7 +11,9 @@ __all__ = [
     "BLOCKS",
     "Block",
     "Guarantee",
+    "OperatorNorm",
     "Residual",
     "Sequential",
     "guarantee_of",
+    "operator_norm",
 ]
