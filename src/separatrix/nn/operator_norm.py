@@ -7,22 +7,17 @@ from math import ldexp, prod
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import ShapeError
-from separatrix.nn.norms.banded import Blocks, bound_below, grams, is_below
 from separatrix.nn.norms.convolution import Convolution
 from separatrix.nn.norms.dense import by_singular_values
-from separatrix.nn.norms.fourier import by_fourier, is_circulant
-from separatrix.nn.norms.lanczos import from_below
 from separatrix.nn.norms.pooling import Separable
+from separatrix.nn.norms.proof import extremes_of
 from separatrix.nn.norms.reading import Diagonal, Piece, Turned, read
 from separatrix.nn.norms.rounding import SAFETY, UNIT, Extremes, absolute_norm, gamma
 
-SMALL = 1024
-"""Matrices with a side up to this are taken apart whole: an SVD takes a quarter of a second."""
-BUDGET = 1e12
-"""Floating-point operations that a proof may cost, some ten seconds on two cores; above it the circular bound has to do."""
-EXCESS = 1e-6
-"""How much above the estimate the proof is tried first, relative to the norm; ten times more after each failure."""
+BUDGET = 2e12
+"""Floating-point operations that an attempt at a proof may cost, some fifteen seconds on two cores."""
+CHAIN = 2048
+"""Layers one after the other are multiplied into one matrix if each has at most the square of this many entries."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class OperatorNorm:
 
     @property
     def slack(self) -> float:
-        """bound / lower − 1: how loose the bound can be at most."""
+        """Bound / lower − 1: how loose the bound can be at most."""
         if self.bound == 0:
             return 0.0
         return self.bound / self.lower - 1 if self.lower > 0 else float("inf")
@@ -80,7 +75,7 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
         return OperatorNorm(1.0, 1.0, "identity", 1.0)
     if len(pieces) == 1:
         return norm_of(pieces[0], budget)
-    if all(_entries(piece) <= SMALL**2 for piece in pieces):
+    if all(_entries(piece) <= CHAIN**2 for piece in pieces):
         return _of_small_chain(pieces)
     each = [norm_of(piece, budget) for piece in pieces]
     smallest = None if any(one.smallest is None for one in each) else prod(one.smallest for one in each)
@@ -189,30 +184,3 @@ def norm_of(piece: Piece, budget: float) -> OperatorNorm:
     found = extremes_of(scaled, budget)
     found = found.widened(16 * UNIT * scaled.absolute_norm())  # what folding and reading rounded
     return finished(found, piece.rows, piece.columns, power)
-
-
-def extremes_of(whole: Convolution, budget: float) -> Extremes:
-    """Of a convolution whose weights are of size one."""
-    convolution = whole.reduced()
-    if min(convolution.rows, convolution.columns) * convolution.groups**0.33 <= SMALL:
-        return by_singular_values(convolution.dense(), "SVD")
-    if all(is_circulant(axis) for axis in convolution.axes):
-        return by_fourier(convolution)
-    lower = from_below(convolution)
-    gram = min(grams(convolution), key=lambda one: one.flops)
-    circular = by_fourier(convolution)
-    if gram.flops <= budget:
-        upper = proven(gram, lower, circular.upper)
-        if upper is not None:
-            return Extremes(upper, lower, None, "Cholesky")
-    return replace(circular, lower=lower)
-
-
-def proven(gram, lower: float, ceiling: float) -> float | None:
-    """A bound between the estimate and the ceiling."""
-    blocks, excess = Blocks(gram), EXCESS
-    while (trial := lower * (1 + excess)) < ceiling:
-        if is_below(blocks, trial**2):
-            return bound_below(gram, trial**2)
-        excess *= 10
-    return None

@@ -132,7 +132,7 @@ class Convolution:
     def reduced(self) -> "Convolution":
         """Without the axes that the kernel does not mix, along which it is a copy of itself at each place."""
         kept = [j for j, axis in enumerate(self.axes) if not (axis.kernel == 1 and axis.before == axis.after == 0)]
-        axes = tuple(self.axes[j] for j in kept) or (Axis(1, 1, mode="circular"),)
+        axes = tuple(self.axes[j] for j in kept)
         return Convolution(self.weight.reshape(*self.weight.shape[:3], *(axis.kernel for axis in axes)), axes)
 
     def absolute_norm(self) -> float:
