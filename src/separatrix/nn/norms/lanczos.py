@@ -9,8 +9,8 @@ from torch.func import vjp
 from separatrix.nn.norms.convolution import Convolution
 from separatrix.nn.norms.rounding import SAFETY, gamma
 
-ROUGH, FINE = (300, 1e-5), (60, 1e-8)
-"""(steps, relative error of the estimate to stop at): in single precision, where convolutions are fast, then in double."""
+PHASES = ((torch.float32, 300, 1e-5), (torch.float64, 60, 1e-8))
+"""At most so many steps, to this relative error of the estimate: first in single precision, where convolutions are fast."""
 EVERY = 5
 """Steps between two looks at the estimate."""
 
@@ -22,7 +22,7 @@ def from_below(convolution: Convolution, *, seed: int = 0) -> float:
     """
     start = torch.randn(convolution.in_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     vector = start.to(convolution.weight)
-    for dtype, (steps, tol) in ((torch.float32, ROUGH), (torch.float64, FINE)):
+    for dtype, steps, tol in PHASES:
         vector = _leading(_gram(convolution, dtype), vector.to(dtype), steps, tol)
     length = float(vector.norm())
     if not length > 0:

@@ -1,9 +1,9 @@
 """The cheapest proof of the norm of a convolution."""
 
 from dataclasses import replace
-from math import prod
+from math import inf, prod
 
-from separatrix.nn.norms.banded import Blocks, bound_below, grams, is_below
+from separatrix.nn.norms.banded import Blocks, bound_of, grams
 from separatrix.nn.norms.convolution import Axis, Convolution
 from separatrix.nn.norms.dense import by_singular_values
 from separatrix.nn.norms.lanczos import from_below
@@ -19,16 +19,16 @@ EXCESS = 1e-6
 def extremes_of(whole: Convolution, budget: float) -> Extremes:
     """Of a convolution whose weights are of size one; `budget` in floating-point operations for each attempt at a proof."""
     convolution = whole.reduced()
-    if convolution.groups * min(convolution.rows, convolution.columns) <= SMALL:
+    if convolution.groups * min(convolution.rows, convolution.columns) ** 3 <= SMALL**3:
         return by_singular_values(convolution.dense(), "SVD")
     if not convolution.axes:
-        return by_singular_values(convolution.dense(), "SVD")
+        row = replace(convolution, weight=convolution.weight[..., None], axes=(Axis(1, 1),))
+        return _between(row, None, from_below(row), float(row.weight.norm()), "Frobenius bound", budget)
     toruses, repeats = _around(convolution)
-    if all(bool(torus.inside.all()) for torus in toruses) and repeats == 1:
+    if repeats == 1 and all(bool(torus.inside.all()) for torus in toruses):
         return _exact(toruses)
-    lower = from_below(convolution)
     ceiling = max(torus.largest for torus in toruses) * repeats**0.5 * (1 + 8 * UNIT)
-    return _between(convolution, toruses if repeats == 1 else None, lower, ceiling, budget)
+    return _between(convolution, toruses if repeats == 1 else None, from_below(convolution), ceiling, "circular bound", budget)
 
 
 def _exact(toruses: list[Torus]) -> Extremes:
@@ -57,32 +57,37 @@ def _repeats(axis: Axis) -> int:
     return max(map(shown.count, range(axis.size)))
 
 
-def _between(convolution: Convolution, toruses: list[Torus] | None, lower: float, ceiling: float, budget: float) -> Extremes:
+def _between(
+    convolution: Convolution, toruses: list[Torus] | None, lower: float, ceiling: float, otherwise: str, budget: float
+) -> Extremes:
     """The first number above the estimate that can be proven, or else the ceiling."""
     gram = min(grams(convolution), key=lambda one: one.flops)
-    excess, blocks = EXCESS, None
+    blocks, excess, attempt = Blocks(gram), EXCESS, 0
     while (trial := lower * (1 + excess)) < ceiling:
-        around = sum(torus.flops(trial) for torus in toruses) if toruses else float("inf")
+        around = sum(torus.flops(trial) for torus in toruses) if toruses else inf
         if around <= min(budget, gram.flops):
-            found = _by_toruses(toruses or [], trial)
-            method = "torus"
+            found, method = _by_toruses(toruses or [], trial), "torus"
         elif gram.flops <= budget:
-            blocks = blocks or Blocks(gram)
-            found = bound_below(gram, trial**2) if is_below(blocks, trial**2) else None
-            method = "Cholesky"
+            found, method = bound_of(blocks, trial), "Cholesky"
         else:
-            found, method = None, ""
+            found, method = None, otherwise
         if found is not None:
             return Extremes(found, lower, None, method)
-        excess *= 10
-    return Extremes(ceiling, lower, None, "circular bound")
+        attempt += 1
+        lower, excess = _again(convolution, attempt, lower, excess)
+    return Extremes(ceiling, lower, None, otherwise)
+
+
+def _again(convolution: Convolution, attempt: int, lower: float, excess: float) -> tuple[float, float]:
+    """A better estimate from another start; or, if there is none, more above it."""
+    better = from_below(convolution, seed=attempt)
+    return (better, excess) if better > lower * (1 + excess) else (max(lower, better), 10 * excess)
 
 
 def _by_toruses(toruses: list[Torus], trial: float) -> float | None:
-    total = 0.0
+    excesses = []
     for torus in toruses:
-        excess = excess_over(torus, trial)
-        if excess is None:
+        excesses.append(excess_over(torus, trial))
+        if excesses[-1] is None:
             return None
-        total = max(total, excess)
-    return (trial + total) * (1 + 4 * UNIT)
+    return (trial + max(excesses)) * (1 + 4 * UNIT)

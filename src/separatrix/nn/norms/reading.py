@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.nn.norms.convolution import Axis, Convolution
 from separatrix.nn.norms.pooling import ADAPTIVE, AVERAGE, Separable, adaptive, average
-from separatrix.nn.norms.rounding import as_float64
+from separatrix.nn.norms.rounding import UNIT, Extremes, as_float64
 from separatrix.twin import twin
 
 CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
@@ -29,6 +29,7 @@ class Diagonal:
 
     factors: Tensor
     places: int = 1
+    groups = 1
 
     @property
     def columns(self) -> int:
@@ -44,12 +45,23 @@ class Diagonal:
         """Its matrix."""
         return torch.diag(self.factors.repeat_interleave(self.places))
 
+    def extremes(self) -> Extremes:
+        """The largest and the smallest factor."""
+        size = self.factors.abs()
+        largest = float(size.max())
+        return Extremes(largest, largest, float(size.min()), "diagonal").widened(8 * UNIT * largest)
+
 
 @dataclass(frozen=True)
 class Turned:
     """The transposed matrix of a convolution, which is what PyTorch calls a transposed convolution."""
 
     convolution: Convolution
+
+    @property
+    def groups(self) -> int:
+        """Blocks that do not see each other."""
+        return self.convolution.groups
 
     @property
     def columns(self) -> int:
@@ -103,9 +115,9 @@ def _refuse_if_changed(layer: nn.Module, kind: type[nn.Module]) -> None:
 
 def weight_of(layer: nn.Module) -> Tensor:
     """The weight as the layer uses it in eval, in float64."""
-    weight = twin(layer).weight
-    if isinstance(weight, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer):
+    if any(map(nn.parameter.is_lazy, layer.parameters())):
         raise UnsupportedModuleError(f"this {type(layer).__name__} has no weight yet: it has not run.\nRun the network once.")
+    weight = twin(layer).weight
     if weight.is_complex():
         raise UnsupportedModuleError(
             f"the weight of {type(layer).__name__} is {weight.dtype}, but the norm is that of real weights."
@@ -124,10 +136,10 @@ def _linear(layer: nn.Linear, shape: tuple[int, ...]) -> tuple[Piece, tuple[int,
     _expect(layer, shape, len(shape) > 0 and shape[-1] == layer.in_features, f"(…, {layer.in_features})")
     weight = weight_of(layer)
     if len(shape) == 1:
-        return Convolution(weight[None]), (layer.out_features,)
+        return Convolution(weight[None]), (weight.shape[0],)
     places = prod(shape[:-1])  # a copy at each place: channels are the last axis, which no other layer beside it shares
     copies = Convolution(weight[None, :, :, None], (Axis(places, 1),))
-    return copies, (*shape[:-1], layer.out_features)
+    return copies, (*shape[:-1], weight.shape[0])
 
 
 def _convolution(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
@@ -140,7 +152,7 @@ def _convolution(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple
         fits = axis.out >= 1 and max(axis.before, axis.after) <= room and axis.size >= 1
         _expect(layer, shape, fits, f"sizes that its kernel of {axis.reach + 1} places and its padding fit")
     weight = weight_of(layer).unflatten(0, (layer.groups, -1))
-    return Convolution(weight, axes), (layer.out_channels, *(axis.out for axis in axes))
+    return Convolution(weight, axes), (weight.shape[0] * weight.shape[1], *(axis.out for axis in axes))
 
 
 def _axis(layer: nn.Module, j: int, size: int) -> Axis:
@@ -161,7 +173,7 @@ def _transposed(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[
         _expect(layer, shape, axis.size >= 1 and axis.out >= size, "sizes that its kernel and its padding fit")
     axes = tuple(_cut(axis, size) for axis, size in zip(axes, shape[1:], strict=True))
     weight = weight_of(layer).unflatten(0, (layer.groups, -1))
-    return Turned(Convolution(weight, axes)), (layer.out_channels, *(axis.size for axis in axes))
+    return Turned(Convolution(weight, axes)), (weight.shape[0] * weight.shape[2], *(axis.size for axis in axes))
 
 
 def _axis_of_outputs(layer: nn.Module, j: int, size: int) -> Axis:
@@ -192,18 +204,23 @@ def _normalisation(layer: nn.Module, shape: tuple[int, ...]) -> Diagonal:
 def _average(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
     d = next(d for kind, d in (AVERAGE | ADAPTIVE).items() if isinstance(layer, kind))
     _expect(layer, shape, len(shape) == d + 1, f"(channels, … {d} sizes)")
-    make = average if isinstance(layer, tuple(AVERAGE)) else adaptive
-    piece = make(layer, shape)
-    return piece, (shape[0], *(factor.shape[0] for factor in piece.factors))
+    out = _shape_given(layer, shape)
+    return (average if isinstance(layer, tuple(AVERAGE)) else adaptive)(layer, shape), out
 
 
 def _unchanged(layer: nn.Module, shape: tuple[int, ...]) -> tuple[None, tuple[int, ...]]:
+    return None, _shape_given(layer, shape)
+
+
+def _shape_given(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """By running a layer without weights on a tensor without numbers."""
     try:
-        return None, tuple(layer(torch.empty(1, *shape, device="meta")).shape[1:])
-    except (RuntimeError, IndexError):
-        raise ShapeError(
-            f"{layer} does not take the shape {tuple(shape)}.\nPass the shape of one input, without its batch."
-        ) from None
+        batch, *out = layer(torch.empty(1, *shape, device="meta")).shape
+    except (RuntimeError, IndexError, ValueError):
+        batch, out = 0, ()
+    if batch != 1:
+        raise ShapeError(f"{layer} does not take the shape {shape}.\nPass the shape of one input, without its batch.")
+    return tuple(out)
 
 
 def _expect(layer: nn.Module, shape: tuple[int, ...], fits: bool, wanted: str) -> None:

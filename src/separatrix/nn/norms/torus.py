@@ -81,9 +81,16 @@ class Torus:
 
     @property
     def slack(self) -> float:
-        """What rounding can do to the singular values, and to products with C of unit vectors."""
-        terms = sum(self.places) ** 1.5 + self.channels**2
-        return SAFETY * gamma(terms) * self.convolution.absolute_norm()
+        """What rounding can do to the symbol, to its singular values, and to products with C of unit vectors."""
+        rows, columns = self.symbol.shape[-2:]
+        summed = self.convolution.weight.abs().flatten(3).sum(-1)  # ≥ |Ĉ(ω)|, entry by entry
+        of_svd = SAFETY * rows * columns * UNIT * float(summed.norm())
+        return SAFETY * gamma(self.terms) * self.convolution.absolute_norm() + of_svd
+
+    @property
+    def terms(self) -> float:
+        """What a transform there and back and a product in between can add up, however they are done."""
+        return sum(self.places) ** 1.5 + self.channels
 
     @property
     def largest(self) -> float:
@@ -124,9 +131,9 @@ def _all(conditions: list[Tensor]) -> Tensor:
 def torus_of(convolution: Convolution) -> list[Torus] | None:
     """Of every group; None where the padding is neither zeros nor closes the circle."""
     lengths = [turns(axis) for axis in convolution.axes]
-    if None in lengths:
+    places = tuple(length // axis.stride for length, axis in zip(lengths, convolution.axes, strict=True) if length)
+    if len(places) < len(lengths):
         return None
-    places = tuple(length // axis.stride for length, axis in zip(lengths, convolution.axes, strict=True))
     return [Torus(Convolution(kernel[None], convolution.axes), places) for kernel in convolution.weight]
 
 
@@ -172,14 +179,16 @@ def _operator(torus: Torus, tau: float) -> Tensor:
 def _raised(torus: Torus, tau: float, above: int) -> Tensor | None:
     """The fields W, shape (above, channels, *places), with Wᵀ H W ≈ −I; None if it is not negative."""
     outside = ~torus.inside
-    inverse = torch.linalg.inv(_operator(torus, tau))
-    positive, seen = inverse.clone(), []
-    for at, strength, mode in _modes(torus, tau):
-        positive[at] += strength * torch.outer(mode, mode.conj())
-        seen += _fields_of(torus, at, mode)
+    inverse, modes = torch.linalg.inv(_operator(torus, tau)), list(_modes(torus, tau))
+    seen = [field for at, _, mode in modes for field in _fields_of(torus, at, mode)]
     if len(seen) != above:
         return None
-    sources = _solved(lambda fields: _convolved(torus, positive, fields) * outside, torch.stack(seen) * outside)
+    kept = {at: inverse[at].clone() for at, _, _ in modes}
+    for at, strength, mode in modes:  # P, in the same memory
+        inverse[at] += strength * torch.outer(mode, mode.conj())
+    sources = _solved(lambda fields: _convolved(torus, inverse, fields) * outside, torch.stack(seen) * outside)
+    for at, own in kept.items():
+        inverse[at] = own
     fields = _convolved(torus, inverse, sources)
     values, vectors = torch.linalg.eigh(_form(fields, sources))
     if float(values.max()) >= 0:
@@ -231,9 +240,13 @@ def _fields_of(torus: Torus, at: tuple[int, ...], mode: Tensor) -> list[Tensor]:
     opposite = _opposite(torus, at)
     if opposite[-1] == at[-1] and opposite < at:
         return []
-    grids = torch.meshgrid(*(torch.arange(m, device=mode.device) for m in torus.places), indexing="ij")
-    turn = sum(k * grid / m for k, grid, m in zip(at, grids, torus.places, strict=True))
-    wave = torch.tensordot(mode, torch.exp(2j * torch.pi * turn.double()), dims=0)
+    lines = [
+        torch.exp(2j * torch.pi * k / m * torch.arange(m, device=mode.device).double())
+        for k, m in zip(at, torus.places, strict=True)
+    ]
+    wave = mode
+    for line in lines:
+        wave = wave[..., None] * line
     return [wave.real] if opposite == at else [wave.real, wave.imag]
 
 
@@ -253,9 +266,10 @@ def _proof(torus: Torus, tau: float, fields: Tensor) -> float | None:
     """δ of `excess_over`, from the fields alone and with what rounding can do."""
     images = _convolved(torus, _operator(torus, tau), fields)
     size = float(fields.norm())
-    error = torus.slack + SAFETY * gamma(sum(torus.places) ** 1.5 + torus.channels) * tau
-    form = torch.linalg.eigvalsh(_form(fields, images))
-    b = -float(form.max()) - error * size**2 - SAFETY * gamma(fields[0].numel()) * size * float(images.norm())
+    error = torus.slack + SAFETY * gamma(torus.terms) * tau
+    form = _form(fields, images)
+    of_form = gamma(fields[0].numel()) * size * float(images.norm()) + gamma(len(form) ** 2) * float(form.norm())
+    b = -float(torch.linalg.eigvalsh(form).max()) - error * size**2 - SAFETY * of_form
     if b <= 0:
         return None
     residual = float((images * torus.inside).norm()) + error * size
