@@ -8,7 +8,7 @@ from sys import float_info
 import torch
 from torch import nn
 
-from separatrix.nn.norms.chain import entries, folded, of_one_matrix
+from separatrix.nn.norms.chain import are_small, folded, of_one_matrix
 from separatrix.nn.norms.pooling import Separable
 from separatrix.nn.norms.proof import extremes_of
 from separatrix.nn.norms.reading import Diagonal, Piece, Turned, read
@@ -16,8 +16,6 @@ from separatrix.nn.norms.rounding import UNIT, Extremes
 
 BUDGET = 2e12
 """Floating-point operations that an attempt at a proof may cost, some fifteen seconds on two cores."""
-CHAIN = 2048
-"""Layers one after the other are multiplied into one matrix if each has at most the square of this many entries."""
 READING = 32
 """Unit round-offs in a weight, after batch-norms are multiplied in."""
 
@@ -76,7 +74,7 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
         return OperatorNorm(1.0, 1.0, "identity", 1.0)
     if len(pieces) == 1:
         return _norm_of(pieces[0], budget)
-    if all(entries(piece) <= CHAIN**2 for piece in pieces):
+    if are_small(pieces):
         first, last = pieces[0], pieces[-1]
         return _seen_from_inputs(*of_one_matrix(pieces), shrinks=last.rows * last.groups < first.columns * first.groups)
     return _product([_norm_of(piece, budget) for piece in pieces])

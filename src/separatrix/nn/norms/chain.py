@@ -11,6 +11,8 @@ from separatrix.nn.norms.dense import by_singular_values
 from separatrix.nn.norms.reading import Diagonal, Piece, Turned
 from separatrix.nn.norms.rounding import SAFETY, Extremes, absolute_norm, gamma
 
+SMALL = 2048
+"""Layers one after the other are multiplied into one matrix if each has at most the square of this many entries."""
 ORDINARY = 1e100
 """Numbers between its inverse and this are multiplied without a thought for overflow."""
 
@@ -61,9 +63,9 @@ def _is_ordinary(values: Tensor) -> bool:
     return 1 / ORDINARY <= largest <= ORDINARY
 
 
-def entries(piece: Piece) -> int:
-    """Of its matrix."""
-    return piece.rows * piece.columns * piece.groups**2
+def are_small(pieces: list[Piece]) -> bool:
+    """Whether the matrices can all be written out."""
+    return all(piece.rows * piece.columns * piece.groups**2 <= SMALL**2 for piece in pieces)
 
 
 def of_one_matrix(pieces: list[Piece]) -> tuple[Extremes, int]:

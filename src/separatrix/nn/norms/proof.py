@@ -1,7 +1,8 @@
 """The cheapest proof of the norm of a convolution."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from math import inf, prod
+from math import prod
 
 from separatrix.nn.norms.banded import Blocks, bound_of, grams
 from separatrix.nn.norms.convolution import Axis, Convolution
@@ -61,21 +62,23 @@ def _between(
     convolution: Convolution, toruses: list[Torus] | None, lower: float, ceiling: float, otherwise: str, budget: float
 ) -> Extremes:
     """The first number above the estimate that can be proven, or else the ceiling."""
-    gram = min(grams(convolution), key=lambda one: one.flops)
-    blocks, excess, attempt = Blocks(gram), EXCESS, 0
+    blocks = Blocks(min(grams(convolution), key=lambda one: one.flops))
+    excess, attempt = EXCESS, 0
     while (trial := lower * (1 + excess)) < ceiling:
-        around = sum(torus.flops(trial) for torus in toruses) if toruses else inf
-        if around <= min(budget, gram.flops):
-            found, method = _by_toruses(toruses or [], trial), "torus"
-        elif gram.flops <= budget:
-            found, method = bound_of(blocks, trial), "Cholesky"
-        else:
-            found, method = None, otherwise
-        if found is not None:
-            return Extremes(found, lower, None, method)
+        for method, bound, flops in _ways(blocks, toruses, trial):
+            if flops <= budget and (found := bound()) is not None:
+                return Extremes(found, lower, None, method)
         attempt += 1
         lower, excess = _again(convolution, attempt, lower, excess)
     return Extremes(ceiling, lower, None, otherwise)
+
+
+def _ways(blocks: Blocks, toruses: list[Torus] | None, trial: float) -> list[tuple[str, Callable[[], float | None], float]]:
+    """(method, its bound or None, its cost), the cheapest first; the second decides where the first could not."""
+    ways = [("Cholesky", lambda: bound_of(blocks, trial), blocks.gram.flops)]
+    if toruses:
+        ways.append(("torus", lambda: _by_toruses(toruses, trial), sum(torus.flops(trial) for torus in toruses)))
+    return sorted(ways, key=lambda way: way[2])
 
 
 def _again(convolution: Convolution, attempt: int, lower: float, excess: float) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """PyTorch's linear layers, read as matrices with a structure."""
 
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 TRANSPOSED = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 UNCHANGED = (nn.Identity, nn.Flatten, nn.Unflatten)
+SIZES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,18 @@ def read(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece | None, tuple[
     for kinds, reader in READERS:
         kind = next((kind for kind in kinds if isinstance(layer, kind)), None)
         if kind is not None:
+            _refuse_if_lazy(layer)
             _refuse_if_changed(layer, kind)
             return reader(layer, shape)
     raise UnsupportedModuleError(
         f"{type(layer).__name__} is not a linear layer whose norm is known.\n"
         "Linear, Conv1d … 3d, ConvTranspose1d … 3d, average pools, batch-norm in eval, Identity and Flatten are."
     )
+
+
+def _refuse_if_lazy(layer: nn.Module) -> None:
+    if any(map(nn.parameter.is_lazy, layer.parameters())):
+        raise UnsupportedModuleError(f"this {type(layer).__name__} has no weight yet: it has not run.\nRun the network once.")
 
 
 def _refuse_if_changed(layer: nn.Module, kind: type[nn.Module]) -> None:
@@ -115,8 +122,6 @@ def _refuse_if_changed(layer: nn.Module, kind: type[nn.Module]) -> None:
 
 def weight_of(layer: nn.Module) -> Tensor:
     """The weight as the layer uses it in eval, in float64."""
-    if any(map(nn.parameter.is_lazy, layer.parameters())):
-        raise UnsupportedModuleError(f"this {type(layer).__name__} has no weight yet: it has not run.\nRun the network once.")
     weight = twin(layer).weight
     if weight.is_complex():
         raise UnsupportedModuleError(
@@ -144,15 +149,24 @@ def _linear(layer: nn.Linear, shape: tuple[int, ...]) -> tuple[Piece, tuple[int,
 
 def _convolution(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
     d = len(layer.kernel_size)
-    sizes = ", ".join(("length", "height × width", "depth × height × width")[d - 1].split(" × "))
-    _expect(layer, shape, len(shape) == d + 1 and shape[0] == layer.in_channels, f"({layer.in_channels}, {sizes})")
+    _expect(layer, shape, len(shape) == d + 1 and shape[0] == layer.in_channels, f"({layer.in_channels}, {SIZES[d]})")
     axes = tuple(_axis(layer, j, size) for j, size in enumerate(shape[1:]))
-    for axis in axes:
-        room = {"reflect": axis.size - 1, "circular": axis.size}.get(axis.mode, max(axis.before, axis.after))
-        fits = axis.out >= 1 and max(axis.before, axis.after) <= room and axis.size >= 1
-        _expect(layer, shape, fits, f"sizes that its kernel of {axis.reach + 1} places and its padding fit")
+    if not all(map(_fits, axes)):
+        raise ShapeError(_too_small(layer, shape))
     weight = weight_of(layer).unflatten(0, (layer.groups, -1))
     return Convolution(weight, axes), (weight.shape[0] * weight.shape[1], *(axis.out for axis in axes))
+
+
+def _fits(axis: Axis) -> bool:
+    most = {"reflect": axis.size - 1, "circular": axis.size}.get(axis.mode, inf)
+    return axis.size >= 1 and axis.out >= 1 and max(axis.before, axis.after) <= most
+
+
+def _too_small(layer: nn.Module, shape: tuple[int, ...]) -> str:
+    return (
+        f"sizes {shape[1:]} are too small for {type(layer).__name__} with the kernel {layer.kernel_size}, "
+        f"dilation {layer.dilation} and padding {layer.padding}.\nPass the shape that the layer has in the network."
+    )
 
 
 def _axis(layer: nn.Module, j: int, size: int) -> Axis:
@@ -167,10 +181,10 @@ def _axis(layer: nn.Module, j: int, size: int) -> Axis:
 
 def _transposed(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
     d = len(layer.kernel_size)
-    _expect(layer, shape, len(shape) == d + 1 and shape[0] == layer.in_channels, f"({layer.in_channels}, … {d} sizes)")
+    _expect(layer, shape, len(shape) == d + 1 and shape[0] == layer.in_channels, f"({layer.in_channels}, {SIZES[d]})")
     axes = tuple(_axis_of_outputs(layer, j, size) for j, size in enumerate(shape[1:]))
-    for axis, size in zip(axes, shape[1:], strict=True):
-        _expect(layer, shape, axis.size >= 1 and axis.out >= size, "sizes that its kernel and its padding fit")
+    if not all(axis.size >= 1 and axis.out >= size for axis, size in zip(axes, shape[1:], strict=True)):
+        raise ShapeError(_too_small(layer, shape))
     axes = tuple(_cut(axis, size) for axis, size in zip(axes, shape[1:], strict=True))
     weight = weight_of(layer).unflatten(0, (layer.groups, -1))
     return Turned(Convolution(weight, axes)), (weight.shape[0] * weight.shape[2], *(axis.size for axis in axes))
@@ -203,7 +217,7 @@ def _normalisation(layer: nn.Module, shape: tuple[int, ...]) -> Diagonal:
 
 def _average(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
     d = next(d for kind, d in (AVERAGE | ADAPTIVE).items() if isinstance(layer, kind))
-    _expect(layer, shape, len(shape) == d + 1, f"(channels, … {d} sizes)")
+    _expect(layer, shape, len(shape) == d + 1, f"(channels, {SIZES[d]})")
     out = _shape_given(layer, shape)
     return (average if isinstance(layer, tuple(AVERAGE)) else adaptive)(layer, shape), out
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import Tensor
@@ -12,11 +12,12 @@ from torch import Tensor
 from separatrix.nn.norms.convolution import Axis, Convolution
 from separatrix.nn.norms.rounding import SAFETY, UNIT, gamma
 
-ACCURACY, ITERATIONS = 1e-5, 1000
+ACCURACY, ITERATIONS = 1e-5, 300
 """Of the sources on the border; the proof loses the square of what they lack."""
-TINY = 1e-300
 TYPICAL_ITERATIONS, WAITING, OVERHEAD = 60, 16, 3e9
 """Of conjugate gradients, as measured on networks for images; OVERHEAD is what many small tensors cost, in operations."""
+ROOM = 3e7
+"""Numbers in all fields together; some ten copies of them are in memory at a time."""
 
 
 def turns(axis: Axis) -> int | None:
@@ -104,6 +105,8 @@ class Torus:
     def flops(self, tau: float) -> float:
         """What `excess_over` costs, about; products with few fields wait for memory, as if there were WAITING more."""
         fields = self.above(tau)
+        if fields * self.inside.numel() > ROOM:
+            return inf
         each = 2 * self.channels + TYPICAL_ITERATIONS * (fields + WAITING)
         return OVERHEAD + 8.0 * self.weights.numel() * self.channels**2 * each if fields else 0.0
 
@@ -135,11 +138,6 @@ def torus_of(convolution: Convolution) -> list[Torus] | None:
     if len(places) < len(lengths):
         return None
     return [Torus(Convolution(kernel[None], convolution.axes), places) for kernel in convolution.weight]
-
-
-def border(torus: Torus) -> int:
-    """Numbers outside."""
-    return int((~torus.inside).sum())
 
 
 def excess_over(torus: Torus, tau: float) -> float | None:
@@ -190,7 +188,10 @@ def _raised(torus: Torus, tau: float, above: int) -> Tensor | None:
     for at, own in kept.items():
         inverse[at] = own
     fields = _convolved(torus, inverse, sources)
-    values, vectors = torch.linalg.eigh(_form(fields, sources))
+    form = _form(fields, sources)
+    if not bool(torch.isfinite(form).all()):
+        return None
+    values, vectors = torch.linalg.eigh(form)
     if float(values.max()) >= 0:
         return None
     return torch.tensordot((vectors / (-values).sqrt()).mT, fields, dims=1)
@@ -203,13 +204,18 @@ def _solved(operator: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
     goal = size * ACCURACY**2
     for _ in range(ITERATIONS):
         image = operator(direction)
-        step = size / _inner(direction, image).clamp_min(TINY)
+        step = _ratio(size, _inner(direction, image))
         solution, residual = solution + step * direction, residual - step * image
         before, size = size, _squares(residual)
         if bool((size <= goal).all()):
             break
-        direction = residual + size / before.clamp_min(TINY) * direction
+        direction = residual + _ratio(size, before) * direction
     return solution
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """Zero for a field that is solved, or along which the operator is not positive."""
+    return torch.where(whole > 0, part / whole, 0.0)
 
 
 def _inner(one: Tensor, other: Tensor) -> Tensor:
