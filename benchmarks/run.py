@@ -1,7 +1,7 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
 `python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, rest_points, depth, basins, lorenz, memory), and the others keep their last results.
+(gru, covariant, rest_points, depth, basins, lorenz, operator_norm, memory), and the others keep their last results.
 """
 
 import json
@@ -18,6 +18,7 @@ import depth
 import gru
 import lorenz
 import memory
+import operator_norm
 import rest_points
 from timing import Row, machine
 
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "depth": depth.rows,
     "basins": basins.rows,
     "lorenz": lorenz.rows,
+    "operator_norm": operator_norm.rows,
     "memory": memory.row,
 }
 HEAD = ("work", "ours", "against", "theirs", "ratio", "goal")
@@ -50,7 +52,7 @@ def main(names: list[str]) -> None:
 
 def lines(results: dict) -> list[tuple[str, ...]]:
     """The cells of the table."""
-    shown = ("gru", "covariant", "rest_points", "depth", "basins", "lorenz")
+    shown = ("gru", "covariant", "rest_points", "depth", "basins", "lorenz", "operator_norm")
     rows = [Row(**row) for name in shown if name in results for row in results[name]["results"]]
     return [cells(row) for row in rows]
 

@@ -9,7 +9,7 @@ from torch.func import vjp
 from separatrix.nn.norms.convolution import Convolution
 from separatrix.nn.norms.rounding import SAFETY, gamma
 
-PHASES = ((torch.float32, 300, 1e-5), (torch.float64, 60, 1e-8))
+PHASES = ((torch.float32, 300, 1e-7), (torch.float64, 60, 1e-9))
 """At most so many steps, to this relative error of the estimate: first in single precision, where convolutions are fast."""
 EVERY = 5
 """Steps between two looks at the estimate."""

@@ -13,8 +13,10 @@ from separatrix.nn.norms.torus import Torus, excess_over, torus_of
 
 SMALL = 1024
 """Matrices with a side up to this are taken apart whole: an SVD takes a quarter of a second."""
-EXCESS = 1e-6
-"""How much above the estimate a proof is tried first, relative to the norm; ten times more after each failure."""
+EXCESS, MORE = 3e-6, 3.0
+"""How much above the estimate a proof is tried first, relative to the norm; and times what after each failure."""
+TRIES = 2
+"""Failures after which the next cheapest way is taken."""
 
 
 def extremes_of(whole: Convolution, budget: float) -> Extremes:
@@ -65,8 +67,10 @@ def _between(
     blocks = Blocks(min(grams(convolution), key=lambda one: one.flops))
     excess, attempt = EXCESS, 0
     while (trial := lower * (1 + excess)) < ceiling:
-        for method, bound, flops in _ways(blocks, toruses, trial):
-            if flops <= budget and (found := bound()) is not None:
+        ways = [way for way in _ways(blocks, toruses, trial) if way[2] <= budget]
+        if ways:
+            method, bound, _ = ways[min(attempt // TRIES, len(ways) - 1)]
+            if (found := bound()) is not None:
                 return Extremes(found, lower, None, method)
         attempt += 1
         lower, excess = _again(convolution, attempt, lower, excess)
@@ -74,7 +78,7 @@ def _between(
 
 
 def _ways(blocks: Blocks, toruses: list[Torus] | None, trial: float) -> list[tuple[str, Callable[[], float | None], float]]:
-    """(method, its bound or None, its cost), the cheapest first; the second decides where the first could not."""
+    """(method, its bound or None, its cost), the cheapest first."""
     ways = [("Cholesky", lambda: bound_of(blocks, trial), blocks.gram.flops)]
     if toruses:
         ways.append(("torus", lambda: _by_toruses(toruses, trial), sum(torus.flops(trial) for torus in toruses)))
@@ -84,7 +88,7 @@ def _ways(blocks: Blocks, toruses: list[Torus] | None, trial: float) -> list[tup
 def _again(convolution: Convolution, attempt: int, lower: float, excess: float) -> tuple[float, float]:
     """A better estimate from another start; or, if there is none, more above it."""
     better = from_below(convolution, seed=attempt)
-    return (better, excess) if better > lower * (1 + excess) else (max(lower, better), 10 * excess)
+    return (better, excess) if better > lower * (1 + excess) else (max(lower, better), MORE * excess)
 
 
 def _by_toruses(toruses: list[Torus], trial: float) -> float | None:
