@@ -8,7 +8,7 @@ from separatrix.nn.norms.banded import Blocks, bound_of, grams
 from separatrix.nn.norms.convolution import Axis, Convolution
 from separatrix.nn.norms.dense import by_singular_values
 from separatrix.nn.norms.lanczos import from_below
-from separatrix.nn.norms.rounding import UNIT, Extremes
+from separatrix.nn.norms.rounding import UNIT, Extremes, gamma
 from separatrix.nn.norms.torus import Torus, excess_over, torus_of
 
 SMALL = 1024
@@ -26,7 +26,8 @@ def extremes_of(whole: Convolution, budget: float) -> Extremes:
         return by_singular_values(convolution.dense(), "SVD")
     if not convolution.axes:
         row = replace(convolution, weight=convolution.weight[..., None], axes=(Axis(1, 1),))
-        return _between(row, None, from_below(row), float(row.weight.norm()), "Frobenius bound", budget)
+        frobenius = float(row.weight.norm()) * (1 + gamma(row.weight.numel()))
+        return _between(row, None, from_below(row), frobenius, "Frobenius bound", budget)
     toruses, repeats = _around(convolution)
     if repeats == 1 and all(bool(torus.inside.all()) for torus in toruses):
         return _exact(toruses)

@@ -105,7 +105,7 @@ class Torus:
     def flops(self, tau: float) -> float:
         """What `excess_over` costs, about; products with few fields wait for memory, as if there were WAITING more."""
         fields = self.above(tau)
-        if fields * self.inside.numel() > ROOM:
+        if fields * self.inside.numel() > ROOM or fields > int(self.inside.sum()):  # too few places for that many sources
             return inf
         each = 2 * self.channels + TYPICAL_ITERATIONS * (fields + WAITING)
         return OVERHEAD + 8.0 * self.weights.numel() * self.channels**2 * each if fields else 0.0
