@@ -2,6 +2,7 @@
 
 `python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
 (gru, covariant, rest_points, depth, basins, lipschitz, lorenz, memory), and the others keep their last results.
+(gru, covariant, rest_points, depth, basins, lorenz, operator_norm, memory), and the others keep their last results.
 """
 
 import json
@@ -19,6 +20,7 @@ import gru
 import lipschitz
 import lorenz
 import memory
+import operator_norm
 import rest_points
 from timing import Row, machine
 
@@ -31,6 +33,7 @@ BENCHMARKS = {
     "basins": basins.rows,
     "lipschitz": lipschitz.rows,
     "lorenz": lorenz.rows,
+    "operator_norm": operator_norm.rows,
     "memory": memory.row,
 }
 HEAD = ("work", "ours", "against", "theirs", "ratio", "goal")
@@ -53,6 +56,7 @@ def main(names: list[str]) -> None:
 def lines(results: dict) -> list[tuple[str, ...]]:
     """The cells of the table."""
     shown = ("gru", "covariant", "rest_points", "depth", "basins", "lipschitz", "lorenz")
+    shown = ("gru", "covariant", "rest_points", "depth", "basins", "lorenz", "operator_norm")
     rows = [Row(**row) for name in shown if name in results for row in results[name]["results"]]
     return [cells(row) for row in rows]
 

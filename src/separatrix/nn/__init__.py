@@ -9,6 +9,8 @@ from separatrix.nn.mass import (
     Weighted,
     mass_preserving_network,
 )
+from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 
 BLOCKS: dict[str, type[Block]] = {
     "MassPreserving": MassPreserving,
@@ -83,6 +85,7 @@ __all__ = [
     "mass_preserving_network",
     "Presnov",
     "PresnovNetwork",
+    "OperatorNorm",
     "Residual",
     "Sequential",
     "SpherePreserving",
@@ -104,4 +107,5 @@ __all__ = [
     "guarantee_of",
     "henonnet",
     "sympnet",
+    "operator_norm",
 ]
