@@ -1,16 +1,40 @@
 """Networks with a guarantee: layers that are discretised flows, each saying what it keeps; one guarantee a file."""
 
 from separatrix.nn.block import Block, Residual, Sequential
+from separatrix.nn.budget import exact_factor, published_factor
+from separatrix.nn.gradient_steps import (
+    Alternating,
+    AlternatingConv2d,
+    Expansive,
+    ExpansiveConv2d,
+    NonExpansive,
+    NonExpansiveConv2d,
+)
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.margin import MarginLoss, certified_radii
 from separatrix.nn.robustness import Robustness, robustness
+from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
+from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
+from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
 
-BLOCKS: dict[str, type[Block]] = {}
+BLOCKS: dict[str, type[Block]] = {
+    "isometry": Isometry,
+    "coisometry": Coisometry,
+    "non_expansive": NonExpansive,
+    "expansive": Expansive,
+    "alternating": Alternating,
+    "lipschitz_net": LipschitzNet,
+}
 """Every block on vectors by name; `BLOCKS[name](dim)` builds one with defaults, for a dim of at least 4 that is even."""
 
 __all__ = [
     "BLOCKS",
+    "Alternating",
+    "AlternatingConv2d",
     "Block",
+    "Coisometry",
+    "Expansive",
+    "ExpansiveConv2d",
     "Guarantee",
     "MarginLoss",
     "Residual",
@@ -19,4 +43,22 @@ __all__ = [
     "certified_radii",
     "guarantee_of",
     "robustness",
+    "Isometry",
+    "IsometryConv2d",
+    "LipschitzConvNet",
+    "LipschitzNet",
+    "NonExpansive",
+    "NonExpansiveConv2d",
+    "OrthogonalKernel",
+    "OrthogonalMatrix",
+    "Pool2d",
+    "Residual",
+    "ResidualConvNet",
+    "ResidualNet",
+    "ScaledKernel",
+    "Sequential",
+    "exact_factor",
+    "frozen",
+    "guarantee_of",
+    "published_factor",
 ]

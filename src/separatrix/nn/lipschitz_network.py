@@ -1,0 +1,272 @@
+"""Whole networks whose Lipschitz factor is at most 1 by construction, and unconstrained ones of equal shape beside them."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from separatrix.errors import InputError, ShapeError
+from separatrix.nn.block import Block, Sequential
+from separatrix.nn.gradient_steps import Alternating, AlternatingConv2d, NonExpansive, NonExpansiveConv2d
+from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
+
+KINDS = ("alternating", "non_expansive")
+POOLS = ("max", "sum")
+Layers = list[nn.Module]
+
+
+class LipschitzNet(Sequential):
+    r"""A network on vectors with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights: a lift, pairs of layers, a last layer.
+
+    The lift and the last layer have orthonormal columns or rows. A pair is an `Alternating` block, or two `NonExpansive` layers
+    with ReLU. Its inputs are taken as they are: what normalises them in front counts with its own factor.
+
+    Args:
+        dim, out: numbers that it takes and gives. Default: as many.
+        width: of the state between the lift and the last layer. Default: dim.
+        pairs: of layers.
+        kind: "alternating" or "non_expansive".
+        slope, budget, substeps, gradient: of alternating pairs, see `Alternating`.
+
+    Raises:
+        InputError: another kind; options of a pair that leave no room to expand.
+    Source: Celledoni et al. 2023, arXiv:2210.02373.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out: int | None = None,
+        *,
+        width: int | None = None,
+        pairs: int = 2,
+        kind: str = "alternating",
+        slope: float = 0.5,
+        budget: str = "exact",
+        substeps: int = 1,
+        gradient: bool = False,
+    ) -> None:
+        check_kind(kind)
+        width, out = dim if width is None else width, dim if out is None else out
+
+        def pair() -> Layers:
+            if kind == "non_expansive":
+                return [NonExpansive(width), NonExpansive(width)]
+            return [Alternating(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)]
+
+        lift = Isometry(dim, width) if width >= dim else Coisometry(dim, width, bias=False)
+        super().__init__(lift, *(layer for _ in range(pairs) for layer in pair()), of_norm_one(width, out))
+
+
+class ResidualNet(Sequential):
+    r"""The unconstrained network of equal shape: a linear lift, layers  x ↦ x + B ReLU(Ax + b) + c,  a linear last layer.
+
+    Nothing is guaranteed of it.
+
+    Args:
+        dim, out: numbers that it takes and gives. Default: as many.
+        width: of the state between the lift and the last layer. Default: dim.
+        pairs: of matrices A and B.
+    """
+
+    def __init__(self, dim: int, out: int | None = None, *, width: int | None = None, pairs: int = 2) -> None:
+        width, out = dim if width is None else width, dim if out is None else out
+        super().__init__(Plain(dim, width, bias=False), *(Residue(width) for _ in range(pairs)), Plain(width, out))
+
+
+class LipschitzConvNet(nn.Module):
+    r"""A classifier of images with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights.
+
+    It takes (*batch, channels, H, W) and gives scores (*batch, classes). In each stage: a 3 × 3 convolution that lifts to the
+    stage's width and is an isometry; pairs of layers as in `LipschitzNet`; and pooling in windows of 2 × 2 that do not overlap, to
+    the largest number or half the sum. Then a last layer with orthonormal rows. All convolutions are padded circularly. Pixels are
+    taken as they are: what normalises them in front counts with its own factor.
+
+    Args:
+        channels: of the images.
+        classes: scores that it gives.
+        size: H = W of the images, at least 2 to the number of stages.
+        widths: channels of each stage, none fewer than those before it.
+        pairs: of layers in each stage.
+        kind: "alternating" or "non_expansive".
+        pool: "max" or "sum".
+        slope, budget, substeps, gradient: of alternating pairs, see `AlternatingConv2d`.
+
+    Raises:
+        InputError: another kind or pool; options of a pair that leave no room to expand.
+        ShapeError: an image too small for so many stages; a stage with fewer channels than the one before.
+    Source: Celledoni et al. 2023, arXiv:2210.02373.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        *,
+        size: int = 32,
+        widths: tuple[int, ...] = (32, 64, 128),
+        pairs: int = 2,
+        kind: str = "alternating",
+        pool: str = "max",
+        slope: float = 0.5,
+        budget: str = "exact",
+        substeps: int = 1,
+        gradient: bool = False,
+    ) -> None:
+        super().__init__()
+        check_kind(kind)
+
+        def pair(width: int) -> Layers:
+            if kind == "non_expansive":
+                return [NonExpansiveConv2d(width), NonExpansiveConv2d(width)]
+            return [AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)]
+
+        def stage(before: int, width: int) -> Layers:
+            return [IsometryConv2d(before, width, bias=True), *(layer for _ in range(pairs) for layer in pair(width)), Pool2d(pool)]
+
+        self.shape = (channels, size, size)
+        self.features = nn.Sequential(*in_stages(stage, channels, widths))
+        self.head = of_norm_one(pooled(size, widths), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The scores."""
+        return classified(self, x)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """The product of all layers' factors, at most 1."""
+        return guarantee_of(self.features).then(self.head.guarantee)
+
+
+class ResidualConvNet(nn.Module):
+    r"""The unconstrained classifier of equal shape: layers  x ↦ x + B ReLU(Ax + b) + c  with zero padding, max pooling.
+
+    Nothing is guaranteed of it.
+
+    Args:
+        channels, classes, size, widths, pairs: as of `LipschitzConvNet`; each pair has two convolutions, A and B.
+    """
+
+    def __init__(
+        self, channels: int, classes: int, *, size: int = 32, widths: tuple[int, ...] = (32, 64, 128), pairs: int = 2
+    ) -> None:
+        super().__init__()
+
+        def stage(before: int, width: int) -> Layers:
+            lift = nn.Conv2d(before, width, 3, padding=1)
+            return [lift, *(ResidueConv2d(width) for _ in range(pairs)), Pool2d("max")]
+
+        self.shape = (channels, size, size)
+        self.features = nn.Sequential(*in_stages(stage, channels, widths))
+        self.head = nn.Linear(pooled(size, widths), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The scores."""
+        return classified(self, x)
+
+
+class Pool2d(nn.Module):
+    r"""Pooling of images in windows of 2 × 2 with factor 1: the largest number of each ("max"), or half their sum ("sum").
+
+    |max a − max b| ≤ max |a − b| ≤ ‖a − b‖, and half the sum of four numbers is their product with a unit vector. An odd last row
+    or column is left out.
+
+    Args:
+        kind: "max" or "sum".
+
+    Raises:
+        InputError: another kind.
+    """
+
+    def __init__(self, kind: str = "max") -> None:
+        super().__init__()
+        if kind not in POOLS:
+            raise InputError(f"pool is {kind!r}; it is {' or '.join(repr(known) for known in POOLS)}.")
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A quarter of the pixels, (*batch, channels, H, W) → (*batch, channels, H // 2, W // 2)."""
+        images = x.reshape(-1, *x.shape[-3:])
+        small = functional.max_pool2d(images, 2) if self.kind == "max" else 2 * functional.avg_pool2d(images, 2)
+        return small.reshape(*x.shape[:-3], *small.shape[1:])
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """Factor 1."""
+        return Guarantee(lipschitz=1.0)
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        return repr(self.kind)
+
+
+class Plain(Block):
+    """A linear layer,  x ↦ Ax + b."""
+
+    def __init__(self, dim: int, out: int, *, bias: bool = True) -> None:
+        super().__init__(dim, out)
+        self.linear = nn.Linear(dim, out, bias=bias)
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The layer's value."""
+        return self.linear(x)
+
+
+class Residue(Block):
+    """A residual layer,  x ↦ x + B ReLU(Ax + b) + c."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.first, self.second = nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The sum."""
+        return x + self.second(functional.relu(self.first(x)))
+
+
+class ResidueConv2d(nn.Module):
+    """The same of images."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum."""
+        return x + self.second(functional.relu(self.first(x)))
+
+
+def in_stages(stage: Callable[[int, int], Layers], channels: int, widths: tuple[int, ...]) -> Layers:
+    """The layers of all stages, one after the other."""
+    return [layer for before, width in zip((channels, *widths), widths, strict=False) for layer in stage(before, width)]
+
+
+def classified(network: nn.Module, x: Tensor) -> Tensor:
+    """Scores of images."""
+    if tuple(x.shape[-3:]) != network.shape:
+        raise ShapeError(f"the network takes images of shape {network.shape}, not {tuple(x.shape[-3:])}.")
+    images = x.reshape(-1, *network.shape)
+    return network.head(network.features(images).flatten(1)).reshape(*x.shape[:-3], -1)
+
+
+def of_norm_one(dim: int, out: int) -> Block:
+    """A linear last layer with orthonormal rows, or columns where it has more rows."""
+    return Coisometry(dim, out) if out <= dim else Isometry(dim, out, bias=True)
+
+
+def pooled(size: int, widths: tuple[int, ...]) -> int:
+    """Numbers that are left of an image behind all stages."""
+    side = size // 2 ** len(widths)
+    if side < 1:
+        raise ShapeError(
+            f"{len(widths)} stages halve an image {len(widths)} times, but {size} × {size} pixels are fewer than 1 then.\n"
+            f"Pass fewer widths, or images of at least {2 ** len(widths)} × {2 ** len(widths)}."
+        )
+    return widths[-1] * side**2
+
+
+def check_kind(kind: str) -> None:
+    """Refuse an unknown kind."""
+    if kind not in KINDS:
+        raise InputError(f"kind is {kind!r}; it is {' or '.join(repr(known) for known in KINDS)}.")
