@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def twin(module: M, *, dtype: torch.dtype | None = None, device: torch.device | None = None, detach: bool = False) -> M:
-    """The twin of a module tree; floating-point tensors cast to `dtype`, all moved to `device`; `detach`: no gradient reaches them."""
+    """The twin of a module tree; floating-point tensors cast to `dtype`, all moved to `device`, cut off from gradients on demand."""
     return _copy(module, dtype, device, detach, {})
 
 
@@ -30,7 +30,8 @@ def _copy(module: Any, dtype: torch.dtype | None, device: torch.device | None, d
     tensors = {**module._parameters, **module._buffers}
     copy.__dict__["_parameters"] = {}
     copy.__dict__["_buffers"] = {name: _cast(tensor, dtype, device, detach) for name, tensor in tensors.items()}
-    copy.__dict__["_modules"] = {name: child and _copy(child, dtype, device, detach, done) for name, child in module._modules.items()}
+    children = module._modules.items()
+    copy.__dict__["_modules"] = {name: child and _copy(child, dtype, device, detach, done) for name, child in children}
     copy.__dict__["training"] = False
     if "_flat_weights_names" in copy.__dict__:  # recurrent layers keep a second list of their weights
         copy.__dict__["_flat_weights"] = [getattr(copy, name, None) for name in copy._flat_weights_names]

@@ -1,5 +1,6 @@
 """Networks with a guarantee: layers that are discretised flows, each saying what it keeps; one guarantee a file."""
 
+from separatrix.nn.adversarial import AdversarialImages, adversarial_images
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.budget import exact_factor, published_factor
 from separatrix.nn.gradient_steps import (
@@ -11,11 +12,11 @@ from separatrix.nn.gradient_steps import (
     NonExpansiveConv2d,
 )
 from separatrix.nn.guarantee import Guarantee, guarantee_of
-from separatrix.nn.margin import MarginLoss, certified_radii
-from separatrix.nn.robustness import Robustness, robustness
 from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
 from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
+from separatrix.nn.margin import MarginLoss, certified_radii
 from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
+from separatrix.nn.robustness import Robustness, robustness
 
 BLOCKS: dict[str, type[Block]] = {
     "isometry": Isometry,
@@ -29,6 +30,7 @@ BLOCKS: dict[str, type[Block]] = {
 
 __all__ = [
     "BLOCKS",
+    "AdversarialImages",
     "Alternating",
     "AlternatingConv2d",
     "Block",
@@ -36,17 +38,11 @@ __all__ = [
     "Expansive",
     "ExpansiveConv2d",
     "Guarantee",
-    "MarginLoss",
-    "Residual",
-    "Robustness",
-    "Sequential",
-    "certified_radii",
-    "guarantee_of",
-    "robustness",
     "Isometry",
     "IsometryConv2d",
     "LipschitzConvNet",
     "LipschitzNet",
+    "MarginLoss",
     "NonExpansive",
     "NonExpansiveConv2d",
     "OrthogonalKernel",
@@ -55,10 +51,14 @@ __all__ = [
     "Residual",
     "ResidualConvNet",
     "ResidualNet",
+    "Robustness",
     "ScaledKernel",
     "Sequential",
+    "adversarial_images",
+    "certified_radii",
     "exact_factor",
     "frozen",
     "guarantee_of",
     "published_factor",
+    "robustness",
 ]

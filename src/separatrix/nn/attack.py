@@ -134,7 +134,8 @@ def _library() -> Any:
         from art.attacks.evasion.projected_gradient_descent import projected_gradient_descent_pytorch
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"empirical accuracy needs an attack library: {error.name} is not installed.\nInstall it with: pip install 'separatrix[attack]'"
+            f"an attack needs the Adversarial Robustness Toolbox, but {error.name} is not installed.\n"
+            "Install it with: pip install 'separatrix[attack]'"
         ) from error
     return projected_gradient_descent_pytorch
 

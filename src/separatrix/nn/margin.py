@@ -76,7 +76,7 @@ def leads(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def margins(scores: Tensor, labels: Tensor) -> Tensor:
-    """min over j ≠ y of z_y − z_j, shape (batch): positive where the input is read right."""
+    """Min over j ≠ y of z_y − z_j, shape (batch): positive where the input is read right."""
     return leads(scores, labels).scatter(-1, labels[:, None], math.inf).amin(-1)
 
 
@@ -85,13 +85,14 @@ def check_labels(scores: Tensor, labels: Tensor) -> None:
     if scores.ndim != 2 or scores.shape[-1] < 2:
         raise ShapeError(f"scores have shape {tuple(scores.shape)}; a classifier gives (images, classes), at least 2 classes.")
     if labels.shape != scores.shape[:1]:
-        raise ShapeError(f"there are {len(scores)} images but labels of shape {tuple(labels.shape)}.\nPass one label for each image.")
+        raise ShapeError(f"there are {len(scores)} images but labels of shape {tuple(labels.shape)}.\nPass one for each image.")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InputError(f"labels are {str(labels.dtype).removeprefix('torch.')}; a label is a whole number, the class's place.")
     classes = scores.shape[-1]
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise InputError(
-            f"labels go from {int(labels.min())} to {int(labels.max())}, but the classifier has {classes} classes: 0 to {classes - 1}."
+            f"labels go from {int(labels.min())} to {int(labels.max())}, but the classifier has {classes} classes, "
+            f"0 to {classes - 1}."
         )
 
 
@@ -100,6 +101,6 @@ def _gains(scores: Tensor, labels: Tensor, head: Tensor | None) -> Tensor:
     if head is None:
         return torch.full_like(scores, math.sqrt(2))
     if head.ndim != 2 or len(head) != scores.shape[-1]:
-        raise ShapeError(f"the head has shape {tuple(head.shape)}; it is (classes, features), and there are {scores.shape[-1]} classes.")
+        raise ShapeError(f"the head has shape {tuple(head.shape)}; it is (classes, features), of {scores.shape[-1]} classes.")
     rows = head.detach().to(scores)
     return (rows[labels][:, None] - rows).norm(dim=-1)

@@ -14,6 +14,7 @@ from separatrix.inputs import as_inputs
 from separatrix.nn.attack import ATTACKS, Attack, drawing_from
 from separatrix.nn.guarantee import guarantee_of
 from separatrix.nn.margin import certified_radii, check_labels
+from separatrix.nn.orthogonal import frozen
 from separatrix.result import Result, Status
 from separatrix.twin import twin
 from separatrix.wording import counted, plain
@@ -101,7 +102,9 @@ class Robustness(Result):
             proof = f"certified {self._percent(proven)}, " if self.has_certificate else ""
             lines.append(f"within ε = {plain(float(radius))}: {proof}under attack {self._percent(left)}")
         failed = int((self.codes != Status.OK).sum())
-        return "\n".join(lines) + (f"\n{counted(failed, 'image')} with scores that are not finite count as read wrong" if failed else "")
+        if failed:
+            lines.append(f"{counted(failed, 'image')} with scores that are not finite count as read wrong")
+        return "\n".join(lines)
 
     def _percent(self, share: Tensor | float) -> str:
         return f"{100 * float(share):.1f} ± {100 * float(self.stderr(share)):.1f} %"
@@ -166,8 +169,8 @@ def robustness(
     Source: Tsuzuku, Sato & Sugiyama 2018, NeurIPS 31 (certificate); Madry et al. 2018, ICLR (PGD); the library is Nicolae et al.
         2018, arXiv 1807.01069.
     """
-    scored = _Scored(model, inputs, labels, bounds, at_once)
-    radii = _ascending(radii)
+    scored = Classified(model, inputs, labels, bounds, at_once)
+    radii = ascending(radii)
     bound = guarantee_of(model).lipschitz if lipschitz is None else float(lipschitz)
     certified = certified_radii(scored.scores, scored.labels, bound, head=head)
     change = nearest_found(scored, radii, attack=attack, steps=steps, restarts=restarts, seed=seed, progress=progress)
@@ -186,7 +189,7 @@ def robustness(
     )
 
 
-class _Scored:
+class Classified:
     """A classifier, images and labels that fit it, and what it says of them."""
 
     def __init__(self, model: nn.Module, inputs: Any, labels: Any, bounds: tuple[float, float] | None, at_once: int) -> None:
@@ -198,7 +201,7 @@ class _Scored:
             raise ShapeError(f"the images have shape {tuple(self.x.shape)}; it is (images, …), with at least one image.")
         _check_bounds(self.x, bounds)
         self.labels = _as_labels(labels).to(self.x.device)
-        self.ready = twin(model, dtype=self.x.dtype, device=self.x.device, detach=True)
+        self.ready = frozen(twin(model, dtype=self.x.dtype, device=self.x.device, detach=True))
         self.scores = self.say(self.x)
         check_labels(self.scores, self.labels)
         self.labels = self.labels.long()
@@ -216,12 +219,12 @@ class _Scored:
         if kind not in ATTACKS:
             raise InputError(f"there is no attack {kind!r}; there are {', '.join(map(repr, ATTACKS))}.")
         device = self.x.device if self.x.device.type == "cuda" else torch.device("cpu")
-        model = twin(self.model, dtype=torch.float32, device=device, detach=True)
+        model = frozen(twin(self.model, dtype=torch.float32, device=device, detach=True))
         return Attack(model, kind, self.bounds, _at_least_1("steps", steps), self.at_once, device)
 
 
 def nearest_found(
-    scored: _Scored, radii: Tensor, *, attack: str, steps: int, restarts: int, seed: int, progress: bool
+    scored: Classified, radii: Tensor, *, attack: str, steps: int, restarts: int, seed: int, progress: bool
 ) -> Tensor:
     """The perturbation of each image that the attack found at the smallest radius; 0 where read wrong, NaN where none was found."""
     run, each = scored.attack(attack, steps), _at_least_1("restarts", restarts)
@@ -265,7 +268,8 @@ def _consistent(certified: Tensor, broken: Tensor, lipschitz: float, scores: Ten
     return torch.minimum(certified, broken.nan_to_num(nan=math.inf))
 
 
-def _ascending(radii: Any) -> Tensor:
+def ascending(radii: Any) -> Tensor:
+    """Radii as they are tried, the smallest first; refuses what is not positive."""
     values = as_numbers("radii", radii).flatten()
     if not len(values) or not (values.isfinite() & (values > 0)).all():
         raise InputError(f"radii are {values.tolist()}; they are positive numbers, at least one.")
