@@ -5,9 +5,9 @@ Run it:  python examples/cifar10.py --data FOLDER [--networks NAME …] [--margi
 
 Of the paper: widths 32, 64 and 128 with two pairs of layers each, margin loss with m of 0.07, 0.15 or 0.3, SGD at a rate of 10⁻²
 with momentum 0.9, divided by 10 every 30 epochs, 100 epochs of batches of 128, images shifted by up to 4 pixels and mirrored, and
-the first 1,024 test images. Otherwise: convolutions are orthogonal by construction and padded circularly, pixels are not normalised,
-so that the factor is 1 in units of pixels from 0 to 1; the attack has restarts and two kinds of losses, and certified accuracy
-stands beside it. Every epoch is saved; a run that was stopped goes on from there when it is started again.
+the first 1,024 test images. Otherwise: convolutions are orthogonal by construction and padded circularly, pixels from 0 to 1 are
+not normalised, so that the factor 1 is in their unit; the attack has restarts and several losses, and certified accuracy stands
+beside it. Every epoch is saved; a run that was stopped goes on from there when it is started again.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from separatrix.plot.style import TICKS, styled
 
 MARGINS = (0.07, 0.15, 0.3)
 KINDS = ("alternating", "non_expansive", "residual")
-RATE, MOMENTUM, EVERY, SHIFT = 1e-2, 0.9, 30, 4
+MOMENTUM, EVERY, SHIFT = 0.9, 30, 4
 QUICK_IMAGES = 48  # in each of the generated files
 
 
@@ -43,11 +43,14 @@ class Plan:
     widths: tuple[int, ...] = (32, 64, 128)
     epochs: int = 100
     batch: int = 128
+    rate: float = 1e-2
     images: int = 1024
     options: dict[str, Any] = field(default_factory=dict)
 
 
-QUICK = Plan(widths=(6, 6, 6), epochs=4, batch=16, images=32, options={"radii": (0.1, 0.3, 1.0), "steps": 5, "restarts": 2})
+QUICK = Plan(
+    widths=(6, 6, 6), epochs=4, batch=16, images=32, options={"radii": (0.1, 0.3, 1.0), "steps": 5, "restarts": 2}
+)
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -102,7 +105,7 @@ def studied(kind: str, margin: float, data: Path, runs: Path, plan: Plan, device
 
 def trained(model: nn.Module, data: Path, path: Path, margin: float, plan: Plan, name: str) -> nn.Module:
     """Epochs of SGD from where the checkpoint stands; each is saved when it is done."""
-    optimiser = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
+    optimiser = torch.optim.SGD(model.parameters(), lr=plan.rate, momentum=MOMENTUM)
     done = resumed(model, optimiser, path)
     if done >= plan.epochs:
         return model.eval()
@@ -111,7 +114,7 @@ def trained(model: nn.Module, data: Path, path: Path, margin: float, plan: Plan,
     model.train()
     for tick in watched_count(plan.epochs - done, f"Training {name}, epoch", True):
         epoch = done + tick.index
-        optimiser.param_groups[0]["lr"] = RATE * 0.1 ** (epoch // EVERY)
+        optimiser.param_groups[0]["lr"] = plan.rate * 0.1 ** (epoch // EVERY)
         random = torch.Generator().manual_seed(epoch)
         for batch in torch.randperm(len(images), generator=random).split(plan.batch):
             optimiser.zero_grad()

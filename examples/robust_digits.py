@@ -112,7 +112,7 @@ def compared(pairs: list[Pair]) -> dict[str, Any]:
 
 @styled
 def figure(pairs: list[Pair], picture: sx.nn.AdversarialImages, radius: float) -> Figure:
-    """The curves of the first seed with their errors and of the others without; beside them what each network takes to be deceived."""
+    """The first seed's curves with their errors, the others' without; beside them what it takes to deceive each network."""
     whole = Figure(figsize=(12.4, 5.6), layout="constrained")
     left, right = whole.subfigures(1, 2, width_ratios=(1, 1.12))
     axes = left.subplots()

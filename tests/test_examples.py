@@ -247,3 +247,24 @@ def test_lorenz_s_return_map_is_a_cusp_and_duffing_s_strobed_states_stay_in_thei
     assert section.embed(points)[..., 1].abs().max() == 0
     assert (points[..., 0] < 0).all()
     assert measured["strobed"].isfinite().all() and measured["strobed"].abs().max() < 2
+
+
+def test_the_constrained_network_reads_half_of_the_digits_where_the_unconstrained_one_is_broken(found):
+    result = found("robust_digits")[0]
+    mean = {what: share[0] for what, share in result["share"].items()}
+    assert mean["unconstrained, under attack"] < 0.2
+    assert mean["constrained, under attack"] >= 0.5 and mean["constrained, clean"] >= 0.95
+    for pair in result["pairs"]:
+        robust = pair.robust["constrained"]
+        assert robust.count == 360 and robust.lipschitz <= 1 + 1e-12
+        assert (robust.certified <= robust.broken).all() and robust.certified_accuracy[0] > 0.3
+        assert pair.robust["unconstrained"].certified.isnan().all()
+        sizes = [sum(p.numel() for p in model.parameters()) for model in pair.models.values()]
+        assert abs(sizes[0] - sizes[1]) < 1e-3 * sizes[0]
+
+
+def test_what_is_certified_on_generated_images_is_not_broken(found):
+    for (kind, _), robust in found("cifar10")[0]["results"].items():
+        assert robust.has_certificate == (kind != "residual")
+        if robust.has_certificate:
+            assert (robust.certified <= robust.broken).all() and robust.lipschitz <= 1 + 1e-6

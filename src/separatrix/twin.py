@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def twin(module: M, *, dtype: torch.dtype | None = None, device: torch.device | None = None, detach: bool = False) -> M:
-    """The twin of a module tree; floating-point tensors cast to `dtype`, all moved to `device`, cut off from gradients on demand."""
+    """The twin of a module tree; floating-point tensors cast to `dtype`, all moved to `device`; no gradients if `detach`."""
     return _copy(module, dtype, device, detach, {})
 
 

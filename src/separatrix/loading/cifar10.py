@@ -37,7 +37,7 @@ def _records(folder: Path, name: str) -> np.ndarray:
     if not path.is_file():
         if (folder / path.stem).is_file():
             raise InputError(
-                f"{folder} holds CIFAR-10 as pickles ({path.stem}), which can run code when they are read: they are not read here.\n"
+                f"{folder} holds CIFAR-10 as pickles ({path.stem}), which can run code when read: they are not read here.\n"
                 "Use the binary version of the data set, cifar-10-binary.tar.gz, whose files end in .bin."
             )
         raise InputError(f"there is no {name} in {folder}.\nGive the folder cifar-10-batches-bin of the data set's binary version.")
