@@ -25,7 +25,7 @@ class _Lead(nn.Module):
 
 
 class _Entropy(nn.Module):
-    """The cross-entropy, which saturates where a network is sure of itself and hardly bends where its scores are small."""
+    """The cross-entropy: no gradient where scores are far apart; where they are close, a pull to all wrong classes at once."""
 
     def forward(self, scores: Tensor, own: Tensor) -> Tensor:
         return nn.functional.cross_entropy(scores, own.argmax(-1), reduction="sum")
