@@ -29,7 +29,7 @@ PLANES = {"steep": Plane((3.0, 4.0), 0.0), "level": Plane((0.0, 1.0), 0.2)}
 
 @pytest.fixture(scope="module")
 def found() -> sx.nn.AdversarialImages:
-    return sx.nn.adversarial_images(PLANES, X, torch.zeros(2, dtype=torch.long), bounds=None)
+    return sx.nn.adversarial_images(PLANES, X, torch.zeros(2, dtype=torch.long), bounds=None, steps=5, restarts=1)
 
 
 def test_each_distance_is_that_to_the_network_s_border_to_within_a_radius(found):

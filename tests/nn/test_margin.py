@@ -33,6 +33,17 @@ def test_a_loss_of_zero_certifies_the_margin_over_the_root_of_two():
     )
 
 
+def test_the_loss_has_pytorch_s_gradient_and_takes_lower_precision():
+    """PyTorch's own loss divides by the number of classes too."""
+    scores, labels = random(7, 5).requires_grad_(), some_labels(7, 5)
+    (mine,) = torch.autograd.grad(sx.nn.MarginLoss(0.6)(scores, labels), scores)
+    (theirs,) = torch.autograd.grad(5 * torch.nn.functional.multi_margin_loss(scores, labels, margin=0.6), scores)
+    torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
+    assert float(sx.nn.MarginLoss(0.6)(scores.detach().bfloat16(), labels)) == pytest.approx(
+        float(sx.nn.MarginLoss(0.6)(scores.detach(), labels)), rel=0.05
+    )
+
+
 def test_two_opposite_planes_are_certified_up_to_the_plane_itself():
     """Scores ±(w·x + b) have the factor √2 ‖w‖, and change their order at the distance |w·x + b|/‖w‖."""
     w, b, x = random(6), 0.4, random(50, 6, seed=2)

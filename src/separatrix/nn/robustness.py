@@ -112,7 +112,7 @@ class Robustness(Result):
 
 def share_beyond(distances: Tensor, radii: Tensor) -> Tensor:
     """The share of distances that exceed each radius, shape of `radii`."""
-    return (distances > radii[..., None]).double().mean(-1)
+    return (distances > radii.to(distances.device)[..., None]).double().mean(-1)
 
 
 def robustness(
@@ -169,8 +169,12 @@ def robustness(
     Source: Tsuzuku, Sato & Sugiyama 2018, NeurIPS 31 (certificate); Madry et al. 2018, ICLR (PGD); the library is Nicolae et al.
         2018, arXiv 1807.01069.
     """
+    if head is not None and lipschitz is None:
+        raise InputError(
+            "head was given without lipschitz, which is then the bound of everything before the last layer.\nPass both."
+        )
     scored = Classified(model, inputs, labels, bounds, at_once)
-    radii = ascending(radii)
+    radii = ascending(radii).to(scored.x.device)
     bound = guarantee_of(model).lipschitz if lipschitz is None else float(lipschitz)
     certified = certified_radii(scored.scores, scored.labels, bound, head=head)
     change = nearest_found(scored, radii, attack=attack, steps=steps, restarts=restarts, seed=seed, progress=progress)
@@ -212,7 +216,12 @@ class Classified:
     @torch.no_grad()
     def say(self, x: Tensor) -> Tensor:
         """Scores of images, (images, classes)."""
-        return torch.cat([self.ready(part) for part in x.split(self.at_once)])
+        parts = [self.ready(part) for part in x.split(self.at_once)]
+        if not isinstance(parts[0], Tensor):
+            raise UnsupportedModuleError(
+                f"the classifier gives a {type(parts[0]).__name__}, no tensor.\nWrap it in a module that returns the scores."
+            )
+        return torch.cat(parts)
 
     def attack(self, kind: str, steps: int) -> Attack:
         """The library's attack on it."""
@@ -286,9 +295,9 @@ def _as_labels(labels: Any) -> Tensor:
 def _check_bounds(x: Tensor, bounds: tuple[float, float] | None) -> None:
     if bounds is None:
         return
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise InputError(f"bounds are {bounds}; they are two numbers, the first below the second.")
     low, high = bounds
-    if not low < high:
-        raise InputError(f"bounds are {bounds}; the first is below the second.")
     if x.min() < low or x.max() > high:
         raise InputError(
             f"the images' numbers go from {float(x.min()):.4g} to {float(x.max()):.4g}, outside of the bounds {low} to {high}.\n"

@@ -20,12 +20,10 @@ def draw_robustness(axes: Axes, found: Robustness, *, name: str = "", number: in
     """Empirical accuracy at its radii and, where there is one, the certified curve; bands and bars are ±2 standard errors."""
     look = series(number)
     prefix = f"{name}, " if name else ""
-    radii = torch.cat([torch.zeros(1, dtype=torch.float64), found.radii])
-    left = torch.cat([torch.tensor([found.clean], dtype=torch.float64), found.empirical_accuracy])
-    bars = 100 * BAR * array(found.stderr(left))
-    axes.errorbar(
-        array(radii), 100 * array(left), bars, linestyle=look.line, label=f"{prefix}under attack", gid="empirical", **look.marks
-    )
+    radii = np.append(0.0, array(found.radii))
+    left = np.append(found.clean, array(found.empirical_accuracy))
+    bars = 100 * BAR * array(found.stderr(torch.from_numpy(left)))
+    axes.errorbar(radii, 100 * left, bars, linestyle=look.line, label=f"{prefix}under attack", gid="empirical", **look.marks)
     if found.has_certificate:
         fine = torch.linspace(0, float(found.radii[-1]), FINE, dtype=torch.float64)
         share = found.certified_at(fine)
