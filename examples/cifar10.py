@@ -48,9 +48,7 @@ class Plan:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-QUICK = Plan(
-    widths=(6, 6, 6), epochs=4, batch=16, images=32, options={"radii": (0.1, 0.3, 1.0), "steps": 5, "restarts": 2}
-)
+QUICK = Plan(widths=(4, 4, 4), epochs=2, batch=16, images=32, options={"radii": (0.1, 0.3, 1.0), "steps": 5, "restarts": 2})
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -162,10 +160,12 @@ def resumed(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> i
 
 
 def deceived(found: dict[tuple[str, float], Any], margin: float, data: Path, device: str) -> sx.nn.AdversarialImages:
-    """The first test image, with what deceives each network of one margin."""
+    """The first test image that all networks of one margin read right, and what deceives each; else the first of all."""
     images, labels = cifar10(data, train=False)
     models = {kind.replace("_", "-"): model for (kind, m), (model, _) in found.items() if m == margin}
-    return sx.nn.adversarial_images(models, images[:1].to(device) / 255, labels[:1].to(device), steps=10, restarts=2)
+    right = torch.stack([result.read == result.labels for (_, m), (_, result) in found.items() if m == margin]).all(0)
+    i = int(right.long().argmax())
+    return sx.nn.adversarial_images(models, images[i : i + 1].to(device) / 255, labels[i : i + 1].to(device), steps=10, restarts=2)
 
 
 @styled
@@ -173,8 +173,8 @@ def figure(
     found: dict[tuple[str, float], Any], margins: tuple[float, ...] | list[float], picture: sx.nn.AdversarialImages
 ) -> Figure:
     """The curves of each margin; beside them the first test image against each network of the first."""
-    whole = Figure(figsize=(5 * len(margins) + 6.6, 1.6 + 2.4 * len(picture.names)), layout="constrained")
-    left, right = whole.subfigures(1, 2, width_ratios=(5 * len(margins), 6.6))
+    whole = Figure(figsize=(5 * len(margins) + 7.6, 1.2 + 2.2 * len(picture.names)), layout="constrained")
+    left, right = whole.subfigures(1, 2, width_ratios=(5 * len(margins), 7.6))
     for axes, margin in zip(left.subplots(1, len(margins), squeeze=False)[0], margins, strict=True):
         axes.tick_params(**TICKS)
         for number, (kind, (_, result)) in enumerate((k, v) for (k, m), v in found.items() if m == margin):
@@ -186,16 +186,14 @@ def figure(
 
 
 def generated(folder: Path) -> Path:
-    """A folder in the format of the data set, whose classes are stripes of ten directions and colours under noise."""
+    """A folder in the format of the data set, whose classes are ten colours under noise."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
-    y, x = np.mgrid[0:32, 0:32] / 32
     for name in (*TRAIN, *TEST):
         labels = np.arange(QUICK_IMAGES) % CLASSES
-        angle = np.pi * labels / CLASSES
-        phase = np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y
+        angle = 2 * np.pi * labels / CLASSES
         color = np.stack([np.cos(angle), np.sin(angle), np.cos(2 * angle)], -1)[:, :, None, None]
-        images = 128 + 60 * np.sin(6 * np.pi * phase)[:, None] * color + random.normal(0, 12, (QUICK_IMAGES, *SHAPE))
+        images = 128 + 80 * color + random.normal(0, 20, (QUICK_IMAGES, *SHAPE))
         records = np.concatenate([labels[:, None], images.clip(0, 255).reshape(QUICK_IMAGES, RECORD - 1)], -1)
         records.astype(np.uint8).tofile(folder / name)
     return folder

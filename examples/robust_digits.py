@@ -23,7 +23,7 @@ PIXELS, CLASSES, WIDTH, PAIRS, EPOCHS = 64, 10, 128, 2, 40
 MARGIN = 1.1  # in pixels, whose range is 1; the nearest digits of two classes are about 1.9 apart, and 1.1 of margin asks for 1.6
 BROKEN = 0.2  # the accuracy below which the unconstrained network counts as broken
 RATES = {"constrained": 2e-2, "unconstrained": 2e-3}  # of learning: weights of norm 1 turn more slowly than free ones
-SHOWN = 24  # digits of which the most typical one is in the picture
+SHOWN = 12  # digits of which the most typical one is in the picture
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def figure(pairs: list[Pair], picture: sx.nn.AdversarialImages, radius: float) -
             found = other.robust[name]
             axes.plot(found.radii, 100 * found.empirical_accuracy, color=series(number).color, linewidth=0.6, alpha=0.5)
     finish(axes)
+    axes.legend(loc="lower left")
     axes.axvline(radius, color="#646a73", linewidth=0.8, linestyle=":")
     axes.annotate(f"ε = {radius:.3g}", (radius, 100), xytext=(4, -2), textcoords="offset points", fontsize=8, va="top")
     axes.set_title("360 digits neither network has seen")

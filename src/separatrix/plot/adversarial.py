@@ -14,6 +14,7 @@ from separatrix.wording import plain
 
 SIDE = 2.0  # inches, of one image
 TEXT = 0.62  # inches, of the lines below and above it
+CAPTION = {"fontsize": 8}
 CHANGE = "RdBu_r"  # blue takes away, red adds
 
 
@@ -53,13 +54,13 @@ def draw_adversarial(
         return "nothing" if label < 0 else classes[label] if classes else str(label)
 
     def readings(of: np.ndarray) -> str:
-        return "\n".join(f"{name} reads {named(int(label))}" for name, label in zip(found.names, of, strict=True))
+        return "\n".join(f"{name}: {named(int(label))}" for name, label in zip(found.names, of, strict=True))
 
     for row, (name, change) in enumerate(zip(found.names, changes, strict=True)):
         before, middle, after = panels[row]
         _show(before, as_picture(x, found.shape), low, high)
-        before.set_title(f"x, a {named(int(found.labels[i]))}" if row == 0 else "x")
-        before.set_xlabel(readings(array(found.read[:, i])))
+        before.set_title(f"x: {named(int(found.labels[i]))}" if row == 0 else "x")
+        before.set_xlabel(readings(array(found.read[:, i])), **CAPTION)
         before.set_ylabel(f"against the\n{name} network")
         if not np.isfinite(change).all():
             for axes in (middle, after):
@@ -67,10 +68,11 @@ def draw_adversarial(
             continue
         image = _show(middle, _signed(as_picture(change, found.shape)), -most, most)
         middle.set_title("δ")
-        middle.set_xlabel(f"‖δ‖₂ = {plain(float(found.distances[row, i]))}")
+        far = float(found.distances[row, i])
+        middle.set_xlabel(f"‖δ‖₂ = {plain(far)}" if far else "x itself is read wrong")
         _show(after, as_picture((x + change).clip(low, high), found.shape), low, high)
         after.set_title("x + δ")
-        after.set_xlabel(readings(array(found.misread[row, :, i])))
+        after.set_xlabel(readings(array(found.misread[row, :, i])), **CAPTION)
         bar = holder.colorbar(image, ax=middle, shrink=0.75, pad=0.03)
         bar.ax.tick_params(labelsize=7)
 
