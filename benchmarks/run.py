@@ -1,7 +1,7 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
 `python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, rest_points, depth, basins, lorenz, memory), and the others keep their last results.
+(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, memory), and the others keep their last results.
 """
 
 import json
@@ -16,6 +16,7 @@ import basins
 import covariant
 import depth
 import gru
+import lipschitz
 import lorenz
 import memory
 import rest_points
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "rest_points": rest_points.rows,
     "depth": depth.rows,
     "basins": basins.rows,
+    "lipschitz": lipschitz.rows,
     "lorenz": lorenz.rows,
     "memory": memory.row,
 }
@@ -50,7 +52,7 @@ def main(names: list[str]) -> None:
 
 def lines(results: dict) -> list[tuple[str, ...]]:
     """The cells of the table."""
-    shown = ("gru", "covariant", "rest_points", "depth", "basins", "lorenz")
+    shown = ("gru", "covariant", "rest_points", "depth", "basins", "lipschitz", "lorenz")
     rows = [Row(**row) for name in shown if name in results for row in results[name]["results"]]
     return [cells(row) for row in rows]
 
@@ -86,10 +88,10 @@ def describe(where: dict) -> str:
 
 
 ABOUT = """Written by `make bench` (`benchmarks/run.py`). Both sides run in one process, in turns, after a warm-up that takes the
-compilation; times are the median of 5 and include all that a user waits for, settling steps too. All in float64. A ratio to a
-*floor* is ours over the floor, so smaller is better; a ratio to another way is theirs over ours. Before timing, the sides are
-checked to give the same exponents (GRU: to 1e-9 nats per step from the same frame; Lorenz: each trajectory's sum to 1e-2).
-Rest points are sought once by each side, by the rules that each stops at of itself.
+compilation; times are the median of 5 and include all that a user waits for, settling steps too. All in float64, training steps
+in float32. A ratio to a *floor* is ours over the floor, so smaller is better; a ratio to another way is theirs over ours. Before
+timing, the sides are checked to give the same exponents (GRU: to 1e-9 nats per step from the same frame; Lorenz: each
+trajectory's sum to 1e-2). Rest points are sought once by each side, by the rules that each stops at of itself.
 
 The closed-form tangents of a GRU add its gates up to one Jacobian before they multiply, which is a third of the product that
 the design called irreducible: hence ratios below 1, and the smaller floor beside it."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from separatrix.errors import ShapeError
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import NORM, Guarantee
 from separatrix.nn.operators import Convolution, check_padding
@@ -58,6 +59,11 @@ class Coisometry(Block):
 
     def __init__(self, dim: int, out: int | None = None, *, bias: bool = True) -> None:
         super().__init__(dim, out)
+        if self.out > dim:
+            raise ShapeError(
+                f"orthonormal rows were asked for: {self.out} of them with {dim} numbers each are too many.\n"
+                f"Ask for at most {dim}, or use sx.nn.Isometry."
+            )
         self.weight = OrthogonalMatrix(dim, self.out)
         self.bias = zeros(self.out) if bias else None
 

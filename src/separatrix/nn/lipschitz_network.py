@@ -1,6 +1,7 @@
 """Whole networks whose Lipschitz factor is at most 1 by construction, and unconstrained ones of equal shape beside them."""
 
 from collections.abc import Callable
+from itertools import chain
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,20 +18,20 @@ Layers = list[nn.Module]
 
 
 class LipschitzNet(Sequential):
-    r"""A network on vectors with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights: a lift, pairs of layers, a last layer.
+    r"""A network on vectors with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights: a lift, blocks, a last layer.
 
-    The lift and the last layer have orthonormal columns or rows. A pair is an `Alternating` block, or two `NonExpansive` layers
-    with ReLU. Its inputs are taken as they are: what normalises them in front counts with its own factor.
+    The lift and the last layer have orthonormal columns or rows. A block is `Alternating`, or `NonExpansive` with ReLU. Inputs are
+    taken as they are: what normalises them in front counts with its own factor.
 
     Args:
         dim, out: numbers that it takes and gives. Default: as many.
         width: of the state between the lift and the last layer. Default: dim.
-        pairs: of layers.
+        blocks: how many.
         kind: "alternating" or "non_expansive".
-        slope, budget, substeps, gradient: of alternating pairs, see `Alternating`.
+        slope, budget, substeps, gradient: of alternating blocks, see `Alternating`.
 
     Raises:
-        InputError: another kind; options of a pair that leave no room to expand.
+        InputError: another kind; options of a block that leave no room to expand.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
     """
 
@@ -40,7 +41,7 @@ class LipschitzNet(Sequential):
         out: int | None = None,
         *,
         width: int | None = None,
-        pairs: int = 2,
+        blocks: int = 2,
         kind: str = "alternating",
         slope: float = 0.5,
         budget: str = "exact",
@@ -50,13 +51,13 @@ class LipschitzNet(Sequential):
         check_kind(kind)
         width, out = dim if width is None else width, dim if out is None else out
 
-        def pair() -> Layers:
+        def block() -> Block:
             if kind == "non_expansive":
-                return [NonExpansive(width), NonExpansive(width)]
-            return [Alternating(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)]
+                return NonExpansive(width)
+            return Alternating(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)
 
         lift = Isometry(dim, width) if width >= dim else Coisometry(dim, width, bias=False)
-        super().__init__(lift, *(layer for _ in range(pairs) for layer in pair()), of_norm_one(width, out))
+        super().__init__(lift, *(block() for _ in range(blocks)), of_norm_one(width, out))
 
 
 class ResidualNet(Sequential):
@@ -67,19 +68,51 @@ class ResidualNet(Sequential):
     Args:
         dim, out: numbers that it takes and gives. Default: as many.
         width: of the state between the lift and the last layer. Default: dim.
-        pairs: of matrices A and B.
+        blocks: how many.
     """
 
-    def __init__(self, dim: int, out: int | None = None, *, width: int | None = None, pairs: int = 2) -> None:
+    def __init__(self, dim: int, out: int | None = None, *, width: int | None = None, blocks: int = 2) -> None:
         width, out = dim if width is None else width, dim if out is None else out
-        super().__init__(Plain(dim, width, bias=False), *(Residue(width) for _ in range(pairs)), Plain(width, out))
+        super().__init__(Plain(dim, width, bias=False), *(Residue(width) for _ in range(blocks)), Plain(width, out))
 
 
-class LipschitzConvNet(nn.Module):
+class InStages(nn.Module):
+    """A classifier of images: stages of layers, each of which ends with half as many rows and columns, and a last layer.
+
+    Args:
+        channels, size: of the images.
+        widths: channels of each stage.
+        stage: the layers of a stage, of the channels before it and of its own.
+        head: the last layer, of the numbers that are left of an image.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        widths: tuple[int, ...],
+        stage: Callable[[int, int], Layers],
+        head: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        side = pooled(size, len(widths))
+        self.shape = (channels, size, size)
+        self.features = nn.Sequential(*chain.from_iterable(map(stage, (channels, *widths), widths)))
+        self.head = head(widths[-1] * side**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The scores, (*batch, channels, size, size) → (*batch, classes)."""
+        if tuple(x.shape[-3:]) != self.shape:
+            raise ShapeError(f"the network takes images of shape {self.shape}, not {tuple(x.shape[-3:])}.")
+        images = x.reshape(-1, *self.shape)
+        return self.head(self.features(images).flatten(1)).reshape(*x.shape[:-3], -1)
+
+
+class LipschitzConvNet(InStages):
     r"""A classifier of images with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights.
 
     It takes (*batch, channels, H, W) and gives scores (*batch, classes). In each stage: a 3 × 3 convolution that lifts to the
-    stage's width and is an isometry; pairs of layers as in `LipschitzNet`; and pooling in windows of 2 × 2 that do not overlap, to
+    stage's width and is an isometry; blocks as in `LipschitzNet`; and pooling in windows of 2 × 2 that do not overlap, to
     the largest number or half the sum. Then a last layer with orthonormal rows. All convolutions are padded circularly. Pixels are
     taken as they are: what normalises them in front counts with its own factor.
 
@@ -88,13 +121,13 @@ class LipschitzConvNet(nn.Module):
         classes: scores that it gives.
         size: H = W of the images, at least 2 to the number of stages.
         widths: channels of each stage, none fewer than those before it.
-        pairs: of layers in each stage.
+        blocks: in each stage.
         kind: "alternating" or "non_expansive".
         pool: "max" or "sum".
-        slope, budget, substeps, gradient: of alternating pairs, see `AlternatingConv2d`.
+        slope, budget, substeps, gradient: of alternating blocks, see `AlternatingConv2d`.
 
     Raises:
-        InputError: another kind or pool; options of a pair that leave no room to expand.
+        InputError: another kind or pool; options of a block that leave no room to expand.
         ShapeError: an image too small for so many stages; a stage with fewer channels than the one before.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
     """
@@ -106,7 +139,7 @@ class LipschitzConvNet(nn.Module):
         *,
         size: int = 32,
         widths: tuple[int, ...] = (32, 64, 128),
-        pairs: int = 2,
+        blocks: int = 2,
         kind: str = "alternating",
         pool: str = "max",
         slope: float = 0.5,
@@ -114,56 +147,41 @@ class LipschitzConvNet(nn.Module):
         substeps: int = 1,
         gradient: bool = False,
     ) -> None:
-        super().__init__()
         check_kind(kind)
 
-        def pair(width: int) -> Layers:
+        def block(width: int) -> nn.Module:
             if kind == "non_expansive":
-                return [NonExpansiveConv2d(width), NonExpansiveConv2d(width)]
-            return [AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)]
+                return NonExpansiveConv2d(width)
+            return AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)
 
         def stage(before: int, width: int) -> Layers:
-            return [IsometryConv2d(before, width, bias=True), *(layer for _ in range(pairs) for layer in pair(width)), Pool2d(pool)]
+            return [IsometryConv2d(before, width, bias=True), *(block(width) for _ in range(blocks)), Pool2d(pool)]
 
-        self.shape = (channels, size, size)
-        self.features = nn.Sequential(*in_stages(stage, channels, widths))
-        self.head = of_norm_one(pooled(size, widths), classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The scores."""
-        return classified(self, x)
+        super().__init__(channels, size, widths, stage, lambda features: of_norm_one(features, classes))
 
     @property
     def guarantee(self) -> Guarantee:
         """The product of all layers' factors, at most 1."""
-        return guarantee_of(self.features).then(self.head.guarantee)
+        return guarantee_of(self.features).then(guarantee_of(self.head))
 
 
-class ResidualConvNet(nn.Module):
+class ResidualConvNet(InStages):
     r"""The unconstrained classifier of equal shape: layers  x ↦ x + B ReLU(Ax + b) + c  with zero padding, max pooling.
 
     Nothing is guaranteed of it.
 
     Args:
-        channels, classes, size, widths, pairs: as of `LipschitzConvNet`; each pair has two convolutions, A and B.
+        channels, classes, size, widths, blocks: as of `LipschitzConvNet`; each block has two convolutions, A and B.
     """
 
     def __init__(
-        self, channels: int, classes: int, *, size: int = 32, widths: tuple[int, ...] = (32, 64, 128), pairs: int = 2
+        self, channels: int, classes: int, *, size: int = 32, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 2
     ) -> None:
-        super().__init__()
-
         def stage(before: int, width: int) -> Layers:
             lift = nn.Conv2d(before, width, 3, padding=1)
-            return [lift, *(ResidueConv2d(width) for _ in range(pairs)), Pool2d("max")]
+            return [lift, *(ResidueConv2d(width) for _ in range(blocks)), Pool2d("max")]
 
-        self.shape = (channels, size, size)
-        self.features = nn.Sequential(*in_stages(stage, channels, widths))
-        self.head = nn.Linear(pooled(size, widths), classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The scores."""
-        return classified(self, x)
+        super().__init__(channels, size, widths, stage, lambda features: nn.Linear(features, classes))
 
 
 class Pool2d(nn.Module):
@@ -237,33 +255,19 @@ class ResidueConv2d(nn.Module):
         return x + self.second(functional.relu(self.first(x)))
 
 
-def in_stages(stage: Callable[[int, int], Layers], channels: int, widths: tuple[int, ...]) -> Layers:
-    """The layers of all stages, one after the other."""
-    return [layer for before, width in zip((channels, *widths), widths, strict=False) for layer in stage(before, width)]
-
-
-def classified(network: nn.Module, x: Tensor) -> Tensor:
-    """Scores of images."""
-    if tuple(x.shape[-3:]) != network.shape:
-        raise ShapeError(f"the network takes images of shape {network.shape}, not {tuple(x.shape[-3:])}.")
-    images = x.reshape(-1, *network.shape)
-    return network.head(network.features(images).flatten(1)).reshape(*x.shape[:-3], -1)
-
-
 def of_norm_one(dim: int, out: int) -> Block:
     """A linear last layer with orthonormal rows, or columns where it has more rows."""
     return Coisometry(dim, out) if out <= dim else Isometry(dim, out, bias=True)
 
 
-def pooled(size: int, widths: tuple[int, ...]) -> int:
-    """Numbers that are left of an image behind all stages."""
-    side = size // 2 ** len(widths)
-    if side < 1:
+def pooled(size: int, times: int) -> int:
+    """The side of an image that was halved so often."""
+    if times < 1 or size < 2**times:
         raise ShapeError(
-            f"{len(widths)} stages halve an image {len(widths)} times, but {size} × {size} pixels are fewer than 1 then.\n"
-            f"Pass fewer widths, or images of at least {2 ** len(widths)} × {2 ** len(widths)}."
+            f"{times} stages halve an image {times} times, which {size} × {size} pixels cannot take.\n"
+            f"Pass at least one width, and images of at least {2**times} × {2**times} pixels."
         )
-    return widths[-1] * side**2
+    return size // 2**times
 
 
 def check_kind(kind: str) -> None:

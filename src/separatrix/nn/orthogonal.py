@@ -37,6 +37,7 @@ class OrthogonalMatrix(Built):
 
     Raises:
         ShapeError: fewer rows than columns.
+    Limits: a square Q has the determinant (−1)^rows, whatever is learned; numbers on and above the diagonal do nothing.
     Source: Bischof & Van Loan 1987, SIAM J. Sci. Stat. Comput. 8, s2; T⁻¹: Walker 1988, SIAM J. Sci. Stat. Comput. 9, 152.
     """
 
@@ -44,7 +45,7 @@ class OrthogonalMatrix(Built):
         super().__init__()
         check_isometry(rows, columns)
         shape = (rows, columns) if copies is None else (copies, rows, columns)
-        self.reflections = nn.Parameter(torch.geqrf(torch.randn(shape)).a)
+        self.reflections = nn.Parameter(torch.geqrf(torch.randn(shape)).a.contiguous())
 
     def forward(self) -> Tensor:
         """Q, shape (rows, columns) or (copies, rows, columns)."""
