@@ -33,6 +33,7 @@ from separatrix.plot.style import TICKS, styled
 MARGINS = (0.07, 0.15, 0.3)
 KINDS = ("alternating", "non_expansive", "residual")
 MOMENTUM, EVERY, SHIFT = 0.9, 30, 4
+LADDER = tuple(0.05 * 1.2**i for i in range(30))  # ε that are tried for the picture
 CONVOLUTIONS = 4  # in each stage: one in each non-expansive block, two in each other
 QUICK_IMAGES = 48  # in each of the generated files
 
@@ -167,7 +168,8 @@ def deceived(found: dict[tuple[str, float], Any], margin: float, data: Path, dev
     models = {kind.replace("_", "-"): model for (kind, m), (model, _) in found.items() if m == margin}
     right = torch.stack([result.read == result.labels for (_, m), (_, result) in found.items() if m == margin]).all(0)
     i = int(right.long().argmax())
-    return sx.nn.adversarial_images(models, images[i : i + 1].to(device) / 255, labels[i : i + 1].to(device), steps=10, restarts=2)
+    shown, label = images[i : i + 1].to(device) / 255, labels[i : i + 1].to(device)
+    return sx.nn.adversarial_images(models, shown, label, radii=LADDER, steps=10, restarts=2)
 
 
 @styled

@@ -44,16 +44,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="one seed and fewer radii, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
-    seeds, radii = (1, RADII[5:8]) if asked.quick else (5, RADII)
-    pairs = [made(seed, radii) for seed in range(seeds)]
+    seeds, radii, shown = ((1,), RADII[5:8], 2) if asked.quick else (range(5), RADII, SHOWN)
+    pairs = [made(seed, radii) for seed in seeds]
     for name, found in pairs[0].robust.items():
         print(f"{name}: {found}")
     told = compared(pairs)
     print(
-        f"over {seeds} seeds, at ε = {told['radius']:.3g}, mean (least … most):\n"
+        f"over {len(seeds)} seeds, at ε = {told['radius']:.3g}, mean (least … most):\n"
         + "\n".join(f"{what} {mean:.1%} ({low:.1%} … {high:.1%})" for what, (mean, low, high) in told["share"].items())
     )
-    picture = sx.nn.adversarial_images(pairs[0].models, pairs[0].images[:SHOWN], pairs[0].labels[:SHOWN])
+    picture = sx.nn.adversarial_images(pairs[0].models, pairs[0].images[:shown], pairs[0].labels[:shown])
     print(picture)
     figure(pairs, picture, told["radius"]).savefig(asked.out / "robust_digits.png", dpi=120)
     return {"pairs": pairs, "picture": picture, **told}
