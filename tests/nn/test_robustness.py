@@ -243,6 +243,15 @@ class Overflow(nn.Module):
         return torch.stack([x[:, 0].exp() * 1e308 * 10, -x[:, 0]], -1).where(x[:, :1] > 0, x[:, :2])
 
 
+def test_it_measures_the_same_where_gradients_are_switched_off():
+    model = planes()
+    x, labels = read_right(model)
+    expected = sx.nn.robustness(model, x, labels, radii=[0.3], bounds=None, **QUICK)
+    with torch.no_grad():
+        assert torch.equal(sx.nn.robustness(model, x, labels, radii=[0.3], bounds=None, **QUICK).broken, expected.broken)
+    assert 0 < expected.empirical_accuracy < expected.clean
+
+
 def test_scores_that_are_not_finite_count_as_read_wrong_and_are_told():
     x = random(20, 2)
     found = sx.nn.robustness(Overflow(), x, torch.zeros(20, dtype=torch.long), radii=[1e-9], bounds=None, steps=1, restarts=1)
@@ -256,6 +265,7 @@ def test_scores_that_are_not_finite_count_as_read_wrong_and_are_told():
     ("changed", "told"),
     [
         ({"inputs": torch.full((4, DIM), math.nan)}, "the images have 24 numbers out of 24 that are not finite"),
+        ({"inputs": torch.zeros(4, DIM, dtype=torch.float16)}, "images are float32 or float64, not float16"),
         ({"inputs": torch.zeros(3, DIM)}, "there are 3 images but labels of shape"),
         ({"inputs": torch.zeros(4)}, r"it is \(images, …\)"),
         ({"inputs": torch.full((4, DIM), 2.0)}, "outside of the bounds"),

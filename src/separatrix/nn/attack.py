@@ -86,7 +86,7 @@ class Attack:
             batch_size=self.at_once,
             verbose=False,
         )
-        with _on(self.device):
+        with _on(self.device), torch.enable_grad():
             found = attack.generate(x.float().cpu().numpy(), aim.float().cpu().numpy())
         return self._within(x, torch.as_tensor(found).to(x), radius)
 

@@ -175,7 +175,7 @@ def robustness(
         )
     scored = Classified(model, inputs, labels, bounds, at_once)
     radii = ascending(radii).to(scored.x.device)
-    bound = guarantee_of(model).lipschitz if lipschitz is None else float(lipschitz)
+    bound = guarantee_of(scored.ready).lipschitz if lipschitz is None else float(lipschitz)
     certified = certified_radii(scored.scores, scored.labels, bound, head=head)
     change = nearest_found(scored, radii, attack=attack, steps=steps, restarts=restarts, seed=seed, progress=progress)
     broken = change.flatten(1).norm(dim=1)
@@ -203,6 +203,10 @@ class Classified:
         self.x = as_inputs(inputs, "the images").detach()
         if self.x.ndim < 2 or len(self.x) == 0:
             raise ShapeError(f"the images have shape {tuple(self.x.shape)}; it is (images, …), with at least one image.")
+        if self.x.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"images are float32 or float64, not {str(self.x.dtype).removeprefix('torch.')}.\nPass images.float()."
+            )
         _check_bounds(self.x, bounds)
         self.labels = _as_labels(labels).to(self.x.device)
         self.ready = frozen(twin(model, dtype=self.x.dtype, device=self.x.device, detach=True))
