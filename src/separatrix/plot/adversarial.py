@@ -62,14 +62,14 @@ def draw_adversarial(
         before.set_title(f"x: {named(int(found.labels[i]))}" if row == 0 else "x")
         before.set_xlabel(readings(array(found.read[:, i])), **CAPTION)
         before.set_ylabel(f"against the\n{name} network")
-        if not np.isfinite(change).all():
-            for axes in (middle, after):
-                nothing_to_show(axes, "no attack succeeded")
+        far = float(found.distances[row, i])
+        if not 0 < far < np.inf:
+            nothing_to_show(middle, "no attack succeeded" if far else "x itself is read wrong")
+            after.set_axis_off()
             continue
         image = _show(middle, _signed(as_picture(change, found.shape)), -most, most)
         middle.set_title("δ")
-        far = float(found.distances[row, i])
-        middle.set_xlabel(f"‖δ‖₂ = {plain(far)}" if far else "x itself is read wrong")
+        middle.set_xlabel(f"‖δ‖₂ = {plain(far)}")
         _show(after, as_picture((x + change).clip(low, high), found.shape), low, high)
         after.set_title("x + δ")
         after.set_xlabel(readings(array(found.misread[row, :, i])), **CAPTION)
