@@ -116,10 +116,10 @@ def draw_sets(axes: Axes) -> None:
         axes.plot(h[inside], room[inside], color=QUIET, linewidth=1)
     pointer = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.8}
     for told, at, place in (
-        (f"exact budget\nmax(|1 − ah|, |1 − h|)\n · (1 + {EXPANSION}) ≤ 1", (1.42, 1.05), (1.44, 1.22)),
+        (f"exact budget\nmax(|1 − ah|, |1 − h|)\n · (1 + {EXPANSION}) ≤ 1", (1.42, 1.05), (1.455, 1.27)),
         (f"published budget\n√(1 − 2ah + h²)\n · (1 + {EXPANSION}) ≤ 1", (0.28, 0.09), (0.04, 0.72)),
     ):
-        axes.annotate(told, at, place, ha="left", fontsize=8, color=INK, arrowprops=pointer)
+        axes.annotate(told, at, place, ha="left", fontsize=7.5, color=INK, arrowprops=pointer)
     axes.set(xlabel="contraction's step h", ylabel=f"expansion's step {EXPANSION}", xlim=(0, 2), ylim=(0, 2.1))
     axes.set_title(f"Feasible steps at slope a = {SLOPE:g}")
 

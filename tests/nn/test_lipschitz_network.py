@@ -1,6 +1,7 @@
 """Assembled networks: the guarantee of the whole, and no pair of inputs that breaks it."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -83,6 +84,16 @@ def test_a_network_is_saved_and_loaded(name):
     images = torch.rand(3, *network.shape, dtype=torch.float64)
     assert torch.equal(other(images), network(images))
     assert other.guarantee == network.guarantee
+    assert torch.equal(pickle.loads(pickle.dumps(network))(images), network(images))
+
+
+def test_a_network_can_be_laid_out_without_memory_and_filled_later():
+    with torch.device("meta"):
+        empty = NETWORKS["alternating"]()
+    network = built("alternating").float()
+    empty.load_state_dict(network.state_dict(), assign=True)
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(empty(images), network(images))
 
 
 def test_a_network_is_compiled_in_one_graph_and_exported():

@@ -3,14 +3,8 @@
 from separatrix.nn.adversarial import AdversarialImages, adversarial_images
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.budget import exact_factor, published_factor
-from separatrix.nn.gradient_steps import (
-    Alternating,
-    AlternatingConv2d,
-    Expansive,
-    ExpansiveConv2d,
-    NonExpansive,
-    NonExpansiveConv2d,
-)
+from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
+from separatrix.nn.gradient_steps_2d import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
 from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet

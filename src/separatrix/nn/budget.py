@@ -63,9 +63,19 @@ class Budget:
         return torch.expm1(substeps * self.decay(_tensor(h), slope))
 
 
+def exact_decay(h: Tensor, slope: float) -> Tensor:
+    """The factor is 1 − min(a h, 2 − h) for h ≥ 0 and a ≤ 1."""
+    return -torch.log1p(-torch.minimum(slope * h, 2 - h))
+
+
+def published_decay(h: Tensor, slope: float) -> Tensor:
+    """The factor's square is 1 − h (2a − h)."""
+    return -torch.log1p(-h * (2 * slope - h)) / 2
+
+
 BUDGETS = {
-    "exact": Budget(exact_factor, lambda a: 2.0, lambda h, a: -torch.log1p(-torch.minimum(a * h, 2 - h))),
-    "published": Budget(published_factor, lambda a: 2 * a, lambda h, a: -torch.log1p(-h * (2 * a - h)) / 2),
+    "exact": Budget(exact_factor, lambda slope: 2.0, exact_decay),
+    "published": Budget(published_factor, lambda slope: 2 * slope, published_decay),
 }
 
 
@@ -142,12 +152,17 @@ class PairSteps(nn.Module):
     ) -> None:
         super().__init__()
         check_budget(slope, substeps, budget)
-        self.slope, self.substeps, self.budget = slope, substeps, BUDGETS[budget]
+        self.slope, self.substeps, self.name = slope, substeps, budget
         if given is not None:
-            self._check_given(*given, name=budget)
+            self._check_given(*given)
         self.given = given
         if given is None:
             self.free = nn.Parameter(torch.stack([logit(FIRST_STEP / self.budget.reach(slope)), logit(FIRST_SHARE)]))
+
+    @property
+    def budget(self) -> Budget:
+        """The bound that is kept."""
+        return BUDGETS[self.name]
 
     def forward(self) -> tuple[Number, Number]:
         """(h, h_E)."""
@@ -163,14 +178,14 @@ class PairSteps(nn.Module):
         h, expansion = (float(step) for step in self())
         return min(1.0, product(h, expansion, self.slope, self.substeps, self.budget))  # above 1 it is by the last digit only
 
-    def _check_given(self, h: float, expansion: float, name: str) -> None:
+    def _check_given(self, h: float, expansion: float) -> None:
         reach, room = self.budget.reach(self.slope), float(self.budget.room(max(h, 0.0), self.slope, self.substeps))
         if not 0 <= h <= reach:
-            raise InputError(f"the contraction's step h = {h:g} is outside of 0 … {reach:g}, where the {name} factor is at most 1.")
+            raise InputError(f"the contraction's step h = {h:g} is outside of 0 … {reach:g}: its {self.name} factor is above 1.")
         if not 0 <= expansion <= room + 1e-12:
             found = product(h, expansion, self.slope, self.substeps, self.budget)
             raise InputError(
-                f"the steps h = {h:g} and h_E = {expansion:g} have the {name} product {found:.4g}, more than 1.\n"
+                f"the steps h = {h:g} and h_E = {expansion:g} have the {self.name} product {found:.4g}, more than 1.\n"
                 f"With this h, h_E can be 0 … {room:.4g}; or leave the steps out to learn them."
             )
 

@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.nn.block import Block, Sequential
-from separatrix.nn.gradient_steps import Alternating, AlternatingConv2d, NonExpansive, NonExpansiveConv2d
+from separatrix.nn.gradient_steps import Alternating, NonExpansive
+from separatrix.nn.gradient_steps_2d import AlternatingConv2d, NonExpansiveConv2d
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
 

@@ -38,14 +38,15 @@ class OrthogonalMatrix(Built):
     Raises:
         ShapeError: fewer rows than columns.
     Limits: a square Q has the determinant (−1)^rows, whatever is learned; numbers on and above the diagonal do nothing.
-    Source: Bischof & Van Loan 1987, SIAM J. Sci. Stat. Comput. 8, s2; T⁻¹: Walker 1988, SIAM J. Sci. Stat. Comput. 9, 152.
+    Source: Bischof & Van Loan 1987, SIAM J. Sci. Stat. Comput. 8, s2; T⁻¹: Walker 1988, SIAM J. Sci. Stat. Comput. 9, 152;
+        the start: Stewart 1980, SIAM J. Numer. Anal. 17, 403.
     """
 
     def __init__(self, rows: int, columns: int, *, copies: int | None = None) -> None:
         super().__init__()
         check_isometry(rows, columns)
         shape = (rows, columns) if copies is None else (copies, rows, columns)
-        self.reflections = nn.Parameter(torch.geqrf(torch.randn(shape)).a.contiguous())
+        self.reflections = nn.Parameter(gaussian_reflections(shape))
 
     def forward(self) -> Tensor:
         """Q, shape (rows, columns) or (copies, rows, columns)."""
@@ -96,7 +97,8 @@ class ScaledKernel(Built):
     r"""A convolution's kernel of norm at most 1 under any padding, at every size of the image.
 
     Each row i (an output channel) of a free kernel W is divided by the root of  Σ_j |W Wᵀ|_ij,  summed over the shifts of the
-    product too; by Gershgorin's theorem the norm is then at most 1. No lower bound of its singular values is known.
+    product too. That bounds the norm on the infinite image by 1, and so on each part of it (zero padding) and on periodic ones
+    (circular padding). No lower bound of its singular values is known.
 
     Args:
         out, channels: of the convolution, as you like.
@@ -154,6 +156,13 @@ def frozen(module: nn.Module) -> nn.Module:
             if isinstance(child, Built):
                 setattr(parent, name, Fixed(child()))
     return copied
+
+
+def gaussian_reflections(shape: tuple[int, ...]) -> Tensor:
+    """The vectors by which reflections bring Gaussian matrices to triangular form: each its own Gaussian vector (Stewart 1980)."""
+    columns = torch.randn(shape).tril()
+    first = columns.diagonal(dim1=-2, dim2=-1)
+    return columns / (first + first.sign() * torch.linalg.vector_norm(columns, dim=-2)).unsqueeze(-2)
 
 
 def isometry(reflections: Tensor) -> Tensor:
