@@ -74,6 +74,7 @@ def draw_adversarial(
         after.set_title("x + δ")
         after.set_xlabel(readings(array(found.misread[row, :, i])), **CAPTION)
         bar = holder.colorbar(image, ax=middle, shrink=0.75, pad=0.03)
+        bar.set_label("change of a pixel", fontsize=8)
         bar.ax.tick_params(labelsize=7)
 
 
