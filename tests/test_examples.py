@@ -268,6 +268,8 @@ def test_what_is_certified_on_generated_images_is_not_broken(found):
         assert robust.has_certificate == (kind != "residual")
         if robust.has_certificate:
             assert (robust.certified <= robust.broken).all() and robust.lipschitz <= 1 + 1e-6
+
+
 def test_steps_are_learned_inside_their_feasible_sets_and_the_exact_budget_allows_larger_slopes(found):
     learned = found("contraction_budget")[0]
     factors = {"exact": lambda h: torch.maximum((1 - h / 2).abs(), (1 - h).abs()), "published": lambda h: (1 - h + h**2).sqrt()}
