@@ -278,6 +278,27 @@ def test_a_network_on_the_sphere_stays_there_and_a_plain_one_of_its_size_does_no
     assert away["sphere-preserving"] < 1e-12 and away["plain"] > 0.1
     assert away["Euler's equations"] < 1e-6
     assert measured["errors"]["sphere-preserving"] < 3e-3
+def test_the_constrained_network_reads_half_of_the_digits_where_the_unconstrained_one_is_broken(found):
+    result = found("robust_digits")[0]
+    mean = {what: share[0] for what, share in result["share"].items()}
+    assert mean["unconstrained, under attack"] < 0.2
+    assert mean["constrained, under attack"] >= 0.5 and mean["constrained, clean"] >= 0.95
+    for pair in result["pairs"]:
+        robust = pair.robust["constrained"]
+        assert robust.count == 360 and robust.lipschitz <= 1 + 1e-12
+        assert (robust.certified <= robust.broken).all() and robust.certified_accuracy[0] > 0.3
+        assert pair.robust["unconstrained"].certified.isnan().all()
+        sizes = [sum(p.numel() for p in model.parameters()) for model in pair.models.values()]
+        assert abs(sizes[0] - sizes[1]) < 1e-3 * sizes[0]
+
+
+def test_what_is_certified_on_generated_images_is_not_broken(found):
+    for (kind, _), robust in found("cifar10")[0]["results"].items():
+        assert robust.has_certificate == (kind != "residual")
+        if robust.has_certificate:
+            assert (robust.certified <= robust.broken).all() and robust.lipschitz <= 1 + 1e-6
+
+
 def test_steps_are_learned_inside_their_feasible_sets_and_the_exact_budget_allows_larger_slopes(found):
     learned = found("contraction_budget")[0]
     factors = {"exact": lambda h: torch.maximum((1 - h / 2).abs(), (1 - h).abs()), "published": lambda h: (1 - h + h**2).sqrt()}

@@ -44,6 +44,18 @@ def separate() -> sx.Along:
     return sx.along(units, lambda unit: sx.basins_of_attraction(unit, torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]))
 
 
+def deceived() -> sx.nn.AdversarialImages:
+    models = {"one": layers(), "other": nn.Sequential(nn.Tanh(), layers())}
+    x = torch.tensor([[0.5, 0.1], [0.2, 0.9]], dtype=torch.float64)
+    return sx.nn.adversarial_images(models, x, torch.tensor([0, 1]), radii=[0.1, 5.0], bounds=None, steps=2, restarts=1)
+
+
+def robust() -> sx.nn.Robustness:
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = (torch.arange(20) % 5 == 0).long()
+    return sx.nn.robustness(layers(), x, labels, lipschitz=5.0, radii=[0.05, 0.5], bounds=None, steps=2, restarts=1)
+
+
 MADE = {
     sx.LyapunovSpectrum: lambda: sx.lyapunov_spectrum(ranges(), check=True, **BRIEF),
     sx.PooledSpectrum: lambda: sx.lyapunov_spectrum(ranges(), **BRIEF).pooled(),
@@ -69,6 +81,8 @@ MADE = {
     sx.Along: along,
     sx.Separate: lambda: separate().result,
     sx.Tracks: lambda: along().result,
+    sx.nn.AdversarialImages: deceived,
+    sx.nn.Robustness: robust,
     sx.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
 }
 

@@ -129,3 +129,9 @@ def test_a_deep_tree_is_copied_module_by_module():
     copy = twin(module)
     assert copy[0] is not module[0] and copy[0][0] is not module[0][0]
     assert type(copy[0][0]) is nn.Linear
+
+
+def test_no_gradient_passes_a_detached_twin():
+    module, x = nn.Linear(3, 3), torch.ones(2, 3, requires_grad=True)
+    twin(module, detach=True)(x).sum().backward()
+    assert module.weight.grad is None and torch.allclose(x.grad, module.weight.detach().sum(0).expand(2, 3))

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 M = TypeVar("M", bound=nn.Module)
 
 
-def twin(module: M, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> M:
-    """The twin of a module tree; floating-point tensors cast to `dtype`, all moved to `device`."""
-    return _copy(module, dtype, device, {})
+def twin(module: M, *, dtype: torch.dtype | None = None, device: torch.device | None = None, detach: bool = False) -> M:
+    """The twin of a module tree; floating-point tensors cast to `dtype`, all moved to `device`; no gradients if `detach`."""
+    return _copy(module, dtype, device, detach, {})
 
 
-def _copy(module: Any, dtype: torch.dtype | None, device: torch.device | None, done: dict[int, Any]) -> Any:
+def _copy(module: Any, dtype: torch.dtype | None, device: torch.device | None, detach: bool, done: dict[int, Any]) -> Any:
     if id(module) in done:
         return done[id(module)]
     if isinstance(module, torch.jit.ScriptModule):  # compiled: its tensors cannot be replaced from here
@@ -29,15 +29,17 @@ def _copy(module: Any, dtype: torch.dtype | None, device: torch.device | None, d
     copy.__dict__ = dict(module.__dict__)
     tensors = {**module._parameters, **module._buffers}
     copy.__dict__["_parameters"] = {}
-    copy.__dict__["_buffers"] = {name: _cast(tensor, dtype, device) for name, tensor in tensors.items()}
-    copy.__dict__["_modules"] = {name: child and _copy(child, dtype, device, done) for name, child in module._modules.items()}
+    copy.__dict__["_buffers"] = {name: _cast(tensor, dtype, device, detach) for name, tensor in tensors.items()}
+    children = module._modules.items()
+    copy.__dict__["_modules"] = {name: child and _copy(child, dtype, device, detach, done) for name, child in children}
     copy.__dict__["training"] = False
     if "_flat_weights_names" in copy.__dict__:  # recurrent layers keep a second list of their weights
         copy.__dict__["_flat_weights"] = [getattr(copy, name, None) for name in copy._flat_weights_names]
     return copy
 
 
-def _cast(tensor: Tensor | None, dtype: torch.dtype | None, device: torch.device | None) -> Tensor | None:
+def _cast(tensor: Tensor | None, dtype: torch.dtype | None, device: torch.device | None, detach: bool) -> Tensor | None:
     if tensor is None:
         return None
-    return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+    cast = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+    return cast.detach() if detach else cast

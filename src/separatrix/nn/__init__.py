@@ -1,5 +1,6 @@
 """Networks with a guarantee: layers that are discretised flows, each saying what it keeps; one guarantee a file."""
 
+from separatrix.nn.adversarial import AdversarialImages, adversarial_images
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
 from separatrix.nn.mass import (
@@ -28,7 +29,9 @@ from separatrix.nn.gradient_steps_2d import AlternatingConv2d, ExpansiveConv2d, 
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
 from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
+from separatrix.nn.margin import MarginLoss, certified_radii
 from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
+from separatrix.nn.robustness import Robustness, robustness
 
 BLOCKS: dict[str, type[Block]] = {
     "isometry": Isometry,
@@ -53,6 +56,7 @@ BLOCKS: dict[str, type[Block]] = {
 
 __all__ = [
     "BLOCKS",
+    "AdversarialImages",
     "Alternating",
     "AlternatingConv2d",
     "Block",
@@ -69,6 +73,7 @@ __all__ = [
     "IsometryConv2d",
     "LipschitzConvNet",
     "LipschitzNet",
+    "MarginLoss",
     "NonExpansive",
     "NonExpansiveConv2d",
     "OrthogonalKernel",
@@ -77,6 +82,7 @@ __all__ = [
     "Residual",
     "ResidualConvNet",
     "ResidualNet",
+    "Robustness",
     "ScaledKernel",
     "Sequential",
     "Weighted",
@@ -91,6 +97,8 @@ __all__ = [
     "SpherePreserving",
     "guarantee_of",
     "presnov",
+    "adversarial_images",
+    "certified_radii",
     "exact_factor",
     "frozen",
     "guarantee_of",
@@ -108,4 +116,5 @@ __all__ = [
     "henonnet",
     "sympnet",
     "operator_norm",
+    "robustness",
 ]

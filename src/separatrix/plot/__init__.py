@@ -29,6 +29,9 @@ from separatrix.analysis.transient import TransientGrowth
 from separatrix.analyze.depth import DepthPortrait
 from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
+from separatrix.nn.adversarial import AdversarialImages
+from separatrix.nn.robustness import Robustness
+from separatrix.plot.adversarial import adversarial_figure
 from separatrix.plot.along import along_figure, separate_figure, tracks_figure
 from separatrix.plot.basins import basins_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
@@ -51,6 +54,7 @@ from separatrix.plot.portrait import panel_figures, portrait_figure
 from separatrix.plot.power_spectrum import power_spectrum_figure
 from separatrix.plot.propagation import propagation_figure
 from separatrix.plot.return_map import return_map_figure
+from separatrix.plot.robustness import compare_robustness, robustness_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
 from separatrix.plot.stationarity import stationarity_figure
 from separatrix.plot.transient import transient_figure
@@ -58,6 +62,7 @@ from separatrix.plot.vector import svg
 from separatrix.result import Result
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
+    AdversarialImages: adversarial_figure,
     Along: along_figure,
     Separate: separate_figure,
     CorrelationDimension: correlation_figure,
@@ -83,6 +88,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Stationarity: stationarity_figure,
     TransientGrowth: transient_figure,
     ReturnMap: return_map_figure,
+    Robustness: robustness_figure,
 }
 
 
@@ -103,12 +109,14 @@ def figure(result: Result) -> Figure:
 
 __all__ = [
     "PLOTS",
+    "adversarial_figure",
     "along_figure",
     "basins_figure",
     "border_figure",
     "branch_figure",
     "check_figure",
     "compare_depths",
+    "compare_robustness",
     "compare_spectra",
     "convergence_figure",
     "correlation_figure",
@@ -132,6 +140,7 @@ __all__ = [
     "power_spectrum_figure",
     "propagation_figure",
     "return_map_figure",
+    "robustness_figure",
     "separate_figure",
     "spectrum_figure",
     "stationarity_figure",
