@@ -1,7 +1,25 @@
 """One-step methods for flows, with their exact tangents."""
 
 from separatrix.solvers.explicit import ExplicitRungeKutta, euler, heun, midpoint, rk4
+from separatrix.solvers.implicit import ImplicitMidpoint, implicit_midpoint
+from separatrix.solvers.solver import Solver
+from separatrix.solvers.splitting import Splitting, leapfrog, yoshida4
 
-SOLVERS = {method.name: method for method in (euler, heun, midpoint, rk4)}
+SOLVERS: dict[str, Solver] = {
+    method.name: method for method in (euler, heun, midpoint, rk4, leapfrog, yoshida4, implicit_midpoint)
+}
 
-__all__ = ["SOLVERS", "ExplicitRungeKutta", "euler", "heun", "midpoint", "rk4"]
+__all__ = [
+    "SOLVERS",
+    "ExplicitRungeKutta",
+    "ImplicitMidpoint",
+    "Solver",
+    "Splitting",
+    "euler",
+    "heun",
+    "implicit_midpoint",
+    "leapfrog",
+    "midpoint",
+    "rk4",
+    "yoshida4",
+]
