@@ -149,7 +149,7 @@ class Hamiltonian(HamiltonianBlock):
         dim: numbers in the state (q, p), even. Each step solves linear equations of that size.
         hidden: terms of the learned energy; see `Energy`.
         dt: the step h, which bounds the stiffness that can be learned: ‖D²H‖₂ < 2/h.
-        tol: by which the equation may be off, relative to 1 + |x| + |m − x|. Default: 64 roundings of the state's dtype.
+        tol: by which the equation may be off, relative to 1 + |x| + |h f(x)/2|. Default: 64 roundings of the state's dtype.
         max_steps: of Newton, before a state is given up; 8 in a compiled or exported graph.
 
     Raises:

@@ -14,7 +14,7 @@ from separatrix.solvers.solver import Slope, Solver, TangentSlope
 from separatrix.tangent import pushforward
 
 ROUNDINGS = 64  # units of rounding by which the equation may be off
-NEAR = 0.75  # the power of the tolerance at which Newton's method may stop: it squares its error, so the next step is far below
+NEAR = 0.6  # the power of the tolerance at which Newton stops: its error squares, so the steps that follow end far below
 UNROLLED = 8  # Newton steps in a compiled or exported graph, which cannot ask whether it has arrived
 
 # Note [Derivatives of an equation's solution]
@@ -29,13 +29,13 @@ class ImplicitMidpoint(Solver):
     r"""One step of size h:  x' = x + h f(m, t + h/2),  m = (x + x')/2.
 
     m solves  G(m) = m − x − (h/2) f(m) = 0,  by Newton's method with the dense Jacobian A = Df(m) of each item, its step halved
-    while ‖G‖ would not fall. An item that does not come to `tol` is NaN. Tangents are Cayley's,
+    while |G| would not fall. An item that does not come to `tol` is NaN. Tangents are Cayley's,
     v' = (I − h A/2)⁻¹ (I + h A/2) v,  so that the step is symplectic where f is Hamiltonian, keeps every quadratic that f keeps, and
     its inverse is the step with −h. Exact to the second derivative; see Note [Derivatives of an equation's solution].
 
     Args:
         name, order: as in `Solver`.
-        tol: by which |G| may be off, relative to 1 + |x| + |m − x|. Default: 64 roundings of the state's dtype.
+        tol: by which |G| may be off, relative to 1 + |x| + |h f(x)/2|. Default: 64 roundings of the state's dtype.
         max_steps: of Newton, before an item is given up; 8 in a compiled graph.
     Source: Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, II.1, IV.2.1, VI.4.
     """
@@ -60,39 +60,39 @@ class ImplicitMidpoint(Solver):
         tol = ROUNDINGS * torch.finfo(x.dtype).eps if self.tol is None else self.tol
         with torch.autocast(x.device.type, enabled=False):
             with torch.no_grad():
-                m, inverse = (found.detach() for found in self._newton(field, x.detach(), t, half, tol**NEAR))
+                m, inverse, scale = (found.detach() for found in self._newton(field, x.detach(), t, half, tol**NEAR))
             for _ in range(EXACT_DERIVATIVES):
                 gap = m - x - half * _value(field, m, t)
                 m = m - _row_times(gap, inverse)
-        solved = _size(gap.detach()) <= tol * _scale(x.detach(), m.detach())
+        solved = _size(gap.detach()) <= tol * scale
         return m.where(solved[..., None], torch.nan)
 
-    def _newton(self, field: TangentSlope, x: Tensor, t: float, half: float, near: float) -> tuple[Tensor, Tensor]:
-        """A midpoint whose |G| is below `near`, and (∂G/∂m)⁻¹ there; x and 0 for items that come to none."""
-        m, damping = x, torch.ones_like(x[..., 0])
+    def _newton(self, field: TangentSlope, x: Tensor, t: float, half: float, near: float) -> tuple[Tensor, Tensor, Tensor]:
+        """A midpoint whose |G| is below `near`, (∂G/∂m)⁻¹ there, and what |G| is relative to; x and 0 for items that come to none."""
+        m, damping, unrolled = x, torch.ones_like(x[..., 0]), torch.compiler.is_compiling()
         gap, matrix = _equation(field, x, m, t, half)
-        unrolled = torch.compiler.is_compiling()
+        off = _size(gap)
+        scale = 1 + _size(x) + off
         for _ in range(UNROLLED if unrolled else self.max_steps):
-            inverse = torch.linalg.inv_ex(matrix).inverse
-            done = _size(gap) <= near * _scale(x, m)
+            done = off <= near * scale
             if not unrolled and bool(done.all()):
                 break
-            trial = m - damping[..., None] * _row_times(gap, inverse)
+            trial = m - damping[..., None] * _row_times(gap, torch.linalg.inv_ex(matrix).inverse)
             trial_gap, trial_matrix = _equation(field, x, trial, t, half)
-            better = (_norm(trial_gap) < _norm(gap)) & ~done
+            trial_off = _size(trial_gap)
+            better = (trial_off < off) & ~done
             damping = torch.where(better, (2 * damping).clamp(max=1.0), damping / 2)
             m, gap = trial.where(better[..., None], m), trial_gap.where(better[..., None], gap)
-            matrix = trial_matrix.where(better[..., None, None], matrix)
-        inverse = torch.linalg.inv_ex(matrix).inverse
-        done = (_size(gap) <= near * _scale(x, m))[..., None]
-        return m.where(done, x), inverse.where(done[..., None], 0.0)
+            matrix, off = trial_matrix.where(better[..., None, None], matrix), trial_off.where(better, off)
+        done, inverse = (off <= near * scale)[..., None], torch.linalg.inv_ex(matrix).inverse
+        return m.where(done, x), inverse.where(done[..., None], 0.0), scale
 
 
 def _equation(field: TangentSlope, x: Tensor, m: Tensor, t: float, half: float) -> tuple[Tensor, Tensor]:
     """G(m), and ∂G/∂m transposed: its rows are the images of unit vectors."""
     identity = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device).expand(*m.shape[:-1], -1, -1)
     slope, bend = field(m, identity, t)
-    return m - x - half * slope, identity - half * bend
+    return (m - x).sub(slope, alpha=half), identity.sub(bend, alpha=half)
 
 
 def _with_tangents(field: Any) -> TangentSlope:
@@ -112,14 +112,6 @@ def _row_times(row: Tensor, matrix: Tensor) -> Tensor:
 
 def _size(gap: Tensor) -> Tensor:
     return gap.abs().amax(-1)
-
-
-def _norm(gap: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(gap, dim=-1)
-
-
-def _scale(x: Tensor, m: Tensor) -> Tensor:
-    return 1 + _size(x) + _size(m - x)
 
 
 implicit_midpoint = ImplicitMidpoint("implicit_midpoint", 2)
