@@ -1,4 +1,4 @@
-"""Hamiltonian networks: steps of a symplectic method along a learned energy. Separable ones by leapfrog, others by the midpoint rule."""
+"""Hamiltonian networks: steps of a symplectic method along a learned energy, leapfrog if it is separable, else implicit midpoint."""
 
 import math
 from typing import Literal
@@ -137,10 +137,10 @@ class Hamiltonian(HamiltonianBlock):
 
         x' = x + h Ω ∇H(m),   m = (x + x')/2,   Ω = (0 I; −I 0)
 
-    The energy is built so that  (h/2) ‖D²H(x)‖₂ < 1  at every x (see `Energy`): the equation then has exactly one solution, for every
-    state and all weights, and the step is a smooth map of the whole space with an inverse, the step with −h. Its derivative is
-    Cayley's,  (I − B)⁻¹ (I + B)  with  B = (h/2) Ω D²H(m),  which is symplectic of determinant 1 because ΩB is symmetric. The bound
-    κ of ‖B‖ gives  ‖J‖₂ ≤ (1 + κ)/(1 − κ), which is `guarantee.lipschitz`.
+    The energy is built so that  (h/2) ‖D²H(x)‖₂ < 1  at every x (see `Energy`): the equation then has exactly one solution, for
+    every state and all weights, and the step is a smooth map of the whole space with an inverse, the step with −h. Its derivative
+    is Cayley's,  (I − B)⁻¹ (I + B)  with  B = (h/2) Ω D²H(m),  which is symplectic of determinant 1 because ΩB is symmetric. The
+    bound κ of ‖B‖ gives  ‖J‖₂ ≤ (1 + κ)/(1 − κ), which is `guarantee.lipschitz`.
 
     These are guarantees of the equation's solution, which Newton's method finds to `tol`; what it does not find is NaN, never a
     step that is less than promised. Gradients, reverse and forward, are exact to the second derivative and not unrolled.
@@ -161,9 +161,7 @@ class Hamiltonian(HamiltonianBlock):
     Source: Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, VI.4 (symplectic), IX.8 (long times).
     """
 
-    def __init__(
-        self, dim: int, *, hidden: int = 128, dt: float = 0.1, tol: float | None = None, max_steps: int = 50
-    ) -> None:
+    def __init__(self, dim: int, *, hidden: int = 128, dt: float = 0.1, tol: float | None = None, max_steps: int = 50) -> None:
         super().__init__(dim, dt=dt)
         self.hamiltonian = Energy(dim, hidden, stiffest=2 / dt)
         self.solver = ImplicitMidpoint("implicit_midpoint", 2, tol=tol, max_steps=max_steps)
@@ -177,7 +175,7 @@ class Hamiltonian(HamiltonianBlock):
         return _turned(self.hamiltonian.form().gradient(x))
 
     def mismatch(self, x: Tensor, y: Tensor) -> Tensor:
-        """y − x − h Ω∇H((x + y)/2), which is zero where the step takes x to y; all of shape (*batch, dim).
+        """By how much x ↦ y is no step:  y − x − h Ω∇H((x + y)/2),  all of shape (*batch, dim).
 
         Trained on pairs, its square asks for one gradient of H instead of an equation's solution.
         """

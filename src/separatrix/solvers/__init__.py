@@ -5,9 +5,7 @@ from separatrix.solvers.implicit import ImplicitMidpoint, implicit_midpoint
 from separatrix.solvers.solver import Solver
 from separatrix.solvers.splitting import Splitting, leapfrog, yoshida4
 
-SOLVERS: dict[str, Solver] = {
-    method.name: method for method in (euler, heun, midpoint, rk4, leapfrog, yoshida4, implicit_midpoint)
-}
+SOLVERS: dict[str, Solver] = {method.name: method for method in (euler, heun, midpoint, rk4, leapfrog, yoshida4, implicit_midpoint)}
 
 __all__ = [
     "SOLVERS",

@@ -18,9 +18,10 @@ NEAR = 0.6  # the power of the tolerance at which Newton stops: its error square
 UNROLLED = 8  # Newton steps in a compiled or exported graph, which cannot ask whether it has arrived
 
 # Note [Derivatives of an equation's solution]
-# Let m solve  G(m, x, θ) = 0  and let N = ∂G/∂m there, held fixed. One step  m ← m − N⁻¹ G(m, x, θ)  from the solution, whose graph
-# is recorded, moves nothing and has the derivative −N⁻¹ ∂G of the implicit function theorem; each further step with the same N adds an
-# order. Two are taken, so first and second derivatives are exact, forward and reverse, and nothing is differentiated but f itself.
+# Let m solve  G(m, x, θ) = 0  and let N = ∂G/∂m there, held fixed. One step  m ← m − N⁻¹ G(m, x, θ)  from the solution, whose
+# graph is recorded, moves nothing and has the derivative −N⁻¹ ∂G of the implicit function theorem; each further step with the
+# same N adds an order. Two are taken, so first and second derivatives are exact, forward and reverse, and all that is
+# differentiated is f itself.
 EXACT_DERIVATIVES = 2
 
 
@@ -30,8 +31,8 @@ class ImplicitMidpoint(Solver):
 
     m solves  G(m) = m − x − (h/2) f(m) = 0,  by Newton's method with the dense Jacobian A = Df(m) of each item, its step halved
     while |G| would not fall. An item that does not come to `tol` is NaN. Tangents are Cayley's,
-    v' = (I − h A/2)⁻¹ (I + h A/2) v,  so that the step is symplectic where f is Hamiltonian, keeps every quadratic that f keeps, and
-    its inverse is the step with −h. Exact to the second derivative; see Note [Derivatives of an equation's solution].
+    v' = (I − h A/2)⁻¹ (I + h A/2) v,  so that the step is symplectic where f is Hamiltonian, keeps every quadratic that f keeps,
+    and its inverse is the step with −h. First and second derivatives are exact; see Note [Derivatives of an equation's solution].
 
     Args:
         name, order: as in `Solver`.
@@ -68,7 +69,7 @@ class ImplicitMidpoint(Solver):
         return m.where(solved[..., None], torch.nan)
 
     def _newton(self, field: TangentSlope, x: Tensor, t: float, half: float, near: float) -> tuple[Tensor, Tensor, Tensor]:
-        """A midpoint whose |G| is below `near`, (∂G/∂m)⁻¹ there, and what |G| is relative to; x and 0 for items that come to none."""
+        """A midpoint whose |G| is below `near`, (∂G/∂m)⁻¹ there, and what |G| is relative to; x and 0 where none is found."""
         m, damping, unrolled = x, torch.ones_like(x[..., 0]), torch.compiler.is_compiling()
         gap, matrix = _equation(field, x, m, t, half)
         off = _size(gap)

@@ -39,8 +39,7 @@ class Splitting(Solver):
     @property
     def moves(self) -> list[tuple[float, float]]:
         """(kick, drift), one after the other, in parts of a step; the last drift is 0."""
-        around = (0.0, *self.weights, 0.0)
-        kicks = [(before + after) / 2 for before, after in zip(around, around[1:], strict=False)]
+        kicks = [(before + after) / 2 for before, after in zip((0.0, *self.weights), (*self.weights, 0.0), strict=True)]
         return list(zip(kicks, (*self.weights, 0.0), strict=True))
 
     def step(self, field: Slope, x: Tensor, t: float, h: float) -> Tensor:
@@ -82,8 +81,8 @@ class Splitting(Solver):
                     apart = float((change.abs() / (1 + here.abs().amax(-1, keepdim=True))).nan_to_num(0.0).amax())
                     if apart > SEPARABLE[x.dtype]:
                         raise InputError(
-                            f"{self.name} follows separable fields, q̇ = g(p) and ṗ = f(q), but here {rate} changes by {apart:.2g} of "
-                            f'the field when only {half} does.\nUse method="implicit_midpoint", which follows any field.'
+                            f"{self.name} follows separable fields, q̇ = g(p) and ṗ = f(q), but here {rate} changes by {apart:.2g} "
+                            f'of the field when only {half} does.\nUse method="implicit_midpoint", which follows any field.'
                         )
 
 
