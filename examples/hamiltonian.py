@@ -90,7 +90,7 @@ class Run:
 
     @property
     def trend(self) -> tuple[float, float]:
-        """The rise of the error over the run, in mean errors, by a straight line through each trajectory's; and its standard error."""
+        """The rise of the error over the run, in mean errors: a straight line through each trajectory's; and its standard error."""
         time = torch.linspace(-0.5, 0.5, len(self.error), dtype=torch.float64)[:, None]
         rise = (time * self.error).sum(0) / (time**2).sum() / self.error.mean()
         return float(rise.mean()), float(rise.std() / len(rise) ** 0.5)

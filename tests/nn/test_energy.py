@@ -57,7 +57,7 @@ def test_the_bound_of_the_hessian_is_attained():
         energy.b.zero_()
         energy.w.abs_()
     measured = torch.linalg.matrix_norm(hessians(energy, torch.zeros(1, DIM).double()), 2)
-    assert float(energy.form().stiffness()) == pytest.approx(float(measured), rel=1e-12)
+    assert energy.form().stiffness().item() == pytest.approx(measured.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e4])

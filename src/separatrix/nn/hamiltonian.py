@@ -1,4 +1,4 @@
-"""Hamiltonian networks: steps of a symplectic method along a learned energy, leapfrog if it is separable, else implicit midpoint."""
+"""Hamiltonian networks: symplectic steps along a learned energy, by leapfrog where it is separable, else by the midpoint rule."""
 
 import math
 from typing import Literal

@@ -12,7 +12,6 @@ from separatrix.solvers.solver import Slope, Solver, TangentSlope
 Parts = tuple[Tensor, ...]  # one half of the state; or that and the same half of its tangents
 Move = Callable[[Parts, Parts, float], Parts]  # how fast one half moves, from (q, p, t)
 
-PROBES = 2  # pairs of states at which a field is tried
 SEPARABLE = {torch.float32: 1e-4, torch.float64: 1e-9}  # what summation may do to a half of the field, relative to its size
 
 # Note [Two clocks]
@@ -72,18 +71,12 @@ class Splitting(Solver):
 
     def check_field(self, field: Slope, x: Tensor) -> None:
         """Refuse a field of which a half changes with itself, tried at states near x."""
-        with torch.no_grad():
-            for probe in range(PROBES):
-                (q, p), (far_q, far_p) = (_scattered(x, 2 * probe + i) for i in range(2))
-                here, beside, above = (field(torch.cat(pair, -1), 0.0) for pair in ((q, p), (far_q, p), (q, far_p)))
-                changes = [(beside - here).chunk(2, -1)[0], (above - here).chunk(2, -1)[1]]
-                for (rate, half), change in zip((("q̇", "q"), ("ṗ", "p")), changes, strict=True):
-                    apart = float((change.abs() / (1 + here.abs().amax(-1, keepdim=True))).nan_to_num(0.0).amax())
-                    if apart > SEPARABLE[x.dtype]:
-                        raise InputError(
-                            f"{self.name} follows separable fields, q̇ = g(p) and ṗ = f(q), but here {rate} changes by {apart:.2g} "
-                            f'of the field when only {half} does.\nUse method="implicit_midpoint", which follows any field.'
-                        )
+        for (rate, half), change in zip((("q̇", "q"), ("ṗ", "p")), _changes(field, x), strict=True):
+            if change > SEPARABLE[x.dtype]:
+                raise InputError(
+                    f"{self.name} follows separable fields, q̇ = g(p) and ṗ = f(q), but here {rate} changes by {change:.2g} of the "
+                    f'field when only {half} does.\nUse method="implicit_midpoint", which follows any field.'
+                )
 
 
 def halves(parts: Parts) -> tuple[Parts, Parts]:
@@ -106,11 +99,15 @@ def _moved(parts: Parts, length: float, slopes: Parts) -> Parts:
     return tuple(part.add(slope, alpha=length) for part, slope in zip(parts, slopes, strict=True))
 
 
-def _scattered(x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """(q, p) of x moved at random by about 1, the same for all states."""
-    random = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    q, p = (x + random.to(x)).chunk(2, -1)
-    return q, p
+@torch.no_grad()
+def _changes(field: Slope, x: Tensor) -> tuple[float, float]:
+    """How q̇ changes with q alone and ṗ with p alone, relative to the field: the most of all states, moved at random by about 1."""
+    random = torch.randn(2, x.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(x)
+    (q, p), (far_q, far_p) = ((x + move).chunk(2, -1) for move in random)
+    here, beside, above = (field(torch.cat(halves, -1), 0.0) for halves in ((q, p), (far_q, p), (q, far_p)))
+    size = 1 + here.abs().amax(-1, keepdim=True)
+    by_q, by_p = ((other - here).abs() / size for other in (beside, above))
+    return tuple(float(change.nan_to_num(0.0).amax()) for change in (by_q.chunk(2, -1)[0], by_p.chunk(2, -1)[1]))
 
 
 OUTER = 1 / (2 - 2 ** (1 / 3))  # Yoshida's w₁; w₀ = 1 − 2w₁ is negative: the middle step goes back
