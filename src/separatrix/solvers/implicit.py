@@ -75,13 +75,13 @@ class ImplicitMidpoint(Solver):
         off = _size(gap)
         scale = 1 + _size(x) + off
         for _ in range(UNROLLED if unrolled else self.max_steps):
-            done = off <= near * scale
-            if not unrolled and bool(done.all()):
+            going = off > near * scale  # not so of an item that was never finite
+            if not unrolled and not bool(going.any()):
                 break
             trial = m - damping[..., None] * _row_times(gap, torch.linalg.inv_ex(matrix).inverse)
             trial_gap, trial_matrix = _equation(field, x, trial, t, half)
             trial_off = _size(trial_gap)
-            better = (trial_off < off) & ~done
+            better = (trial_off < off) & going
             damping = torch.where(better, (2 * damping).clamp(max=1.0), damping / 2)
             m, gap = trial.where(better[..., None], m), trial_gap.where(better[..., None], gap)
             matrix, off = trial_matrix.where(better[..., None, None], matrix), trial_off.where(better, off)

@@ -106,8 +106,8 @@ def _changes(field: Slope, x: Tensor) -> tuple[float, float]:
     (q, p), (far_q, far_p) = ((x + move).chunk(2, -1) for move in random)
     here, beside, above = (field(torch.cat(halves, -1), 0.0) for halves in ((q, p), (far_q, p), (q, far_p)))
     size = 1 + here.abs().amax(-1, keepdim=True)
-    by_q, by_p = ((other - here).abs() / size for other in (beside, above))
-    return tuple(float(change.nan_to_num(0.0).amax()) for change in (by_q.chunk(2, -1)[0], by_p.chunk(2, -1)[1]))
+    by_q, by_p = (((other - here).abs() / size).nan_to_num(0.0) for other in (beside, above))
+    return float(by_q.chunk(2, -1)[0].amax()), float(by_p.chunk(2, -1)[1].amax())
 
 
 OUTER = 1 / (2 - 2 ** (1 / 3))  # Yoshida's w₁; w₀ = 1 − 2w₁ is negative: the middle step goes back
