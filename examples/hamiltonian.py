@@ -20,10 +20,12 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.plot.style import FAINT, INK, canvas, series, styled
+from separatrix.plot.style import FAINT, INK, NOTE, canvas, series, styled
 
 DT = 0.1  # between the states of a pair; gravity, masses and lengths are 1
 EVERY = 20  # steps from one energy kept to the next
+SHOWN = 1250  # states of an orbit that are drawn, evenly spaced over the run
+SIDE = 2.2  # of a picture of states, to both sides
 LOOK = {"Hamiltonian": series(0), "plain": series(1)}
 
 
@@ -136,7 +138,7 @@ def cases(hidden: int) -> list[Case]:
             most=0.9,
             trajectories=100,
             length=15,
-            build=lambda: sx.nn.Hamiltonian(4, hidden=hidden, dt=DT),
+            build=lambda: sx.nn.Hamiltonian(4, hidden=hidden, dt=DT, tol=1e-12),
         ),
     ]
 
@@ -147,7 +149,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, list[Run]]]:
     parser.add_argument("--quick", action="store_true", help="small networks, one seed and 2,000 steps, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
-    hidden, seeds, rounds, steps = (64, 1, (200, 150), 2_000) if asked.quick else (128, 3, (500, 1500), 100_000)
+    hidden, seeds, rounds, steps = (64, 1, (200, 150), 2_000) if asked.quick else (128, 2, (500, 1500), 100_000)
 
     runs: dict[str, dict[str, list[Run]]] = {}
     for case in cases(hidden):
@@ -222,7 +224,7 @@ def told(run: Run, steps: int) -> str:
 
 @styled
 def figure(systems: list[Case], runs: dict[str, dict[str, list[Run]]]) -> Figure:
-    """A row for each system: its energy error against steps; where an orbit of each network ends up."""
+    """A row for each system: its energy error against steps; where an orbit of each network goes."""
     picture, panels = canvas(len(systems), 3, width=3.7, height=3.3)
     for row, case in zip(panels, systems, strict=True):
         draw_errors(row[0], case, runs[case.name])
@@ -244,10 +246,10 @@ def draw_errors(axes: Axes, case: Case, kinds: dict[str, list[Run]]) -> None:
 
 
 def draw_orbit(axes: Axes, case: Case, name: str, run: Run) -> None:
-    """The end of one orbit, over the curve that its energy allows."""
+    """States of one orbit, and the curve that the true one does not cross: its level set, or the border of what it can reach."""
     item = int(case.energy(run.orbit[0]).argmax())
-    start, end = run.orbit[0, item], run.orbit[-1000:, item]
-    side = np.linspace(-2.2, 2.2, 300)
+    start, states = run.orbit[0, item], run.orbit[:: max(1, len(run.orbit) // SHOWN), item]
+    side = np.linspace(-SIDE, SIDE, 300)
     across, up = np.meshgrid(side, side)
     if case.dim == 2:
         level = swing(torch.from_numpy(np.stack([across, up], -1)))
@@ -258,9 +260,12 @@ def draw_orbit(axes: Axes, case: Case, name: str, run: Run) -> None:
     look = LOOK[name]
     axes.contour(across, up, level, levels=[float(case.energy(start))], colors=INK, linewidths=1.2)
     axes.contour(across, up, level, levels=8, colors=FAINT, linewidths=0.5, zorder=0)
-    axes.plot(end[:, 0], end[:, 1], ".", color=look.color, markersize=2.2)
+    axes.plot(states[:, 0], states[:, 1], ".", color=look.color, markersize=2.2)
     axes.plot(*start[:2], look.marker, markersize=6, markerfacecolor="white", markeredgecolor=INK)
-    axes.set(title=f"{name.capitalize()} network", xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), **labels)
+    axes.set(title=f"{case.name}: {name} network", xlim=(-SIDE, SIDE), ylim=(-SIDE, SIDE), **labels)
+    outside = float((states[:, :2].abs() > SIDE).any(-1).double().mean())
+    if outside > 0:
+        axes.text(0.98, 0.02, f"{outside:.0%} of its states lie outside", ha="right", transform=axes.transAxes, **NOTE)
 
 
 if __name__ == "__main__":
