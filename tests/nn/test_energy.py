@@ -65,7 +65,7 @@ def test_no_weights_are_stiffer_than_asked(factor):
     energy = scrambled(sx.nn.Energy(DIM, 12, stiffest=0.7).double(), 0)
     with torch.no_grad():
         energy.k.mul_(factor)
-    assert 0 < float(energy.form().stiffness()) < 0.7 * (1 + 1e-12)
+    assert 0 < energy.form().stiffness().item() < 0.7 * (1 + 1e-12)
 
 
 def test_an_energy_without_terms_is_refused():
