@@ -16,6 +16,7 @@ from separatrix.tangent import pushforward
 from separatrix.testing import check_module_untouched, check_system
 
 ORDERS = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}
+SYMPLECTIC = {"leapfrog": 2, "yoshida4": 4, "implicit_midpoint": 2}  # see tests/solvers
 STEPS = np.array([16, 32, 64, 128])
 
 
@@ -52,7 +53,7 @@ def order(errors: list[float]) -> float:
 
 
 def test_the_table_of_solvers_is_complete():
-    assert {name: method.order for name, method in SOLVERS.items()} == ORDERS
+    assert {name: method.order for name, method in SOLVERS.items()} == ORDERS | SYMPLECTIC
     assert all(method.name == name for name, method in SOLVERS.items())
 
 
@@ -80,7 +81,7 @@ def test_a_linear_flows_step_is_the_truncated_exponential(method):
     assert torch.allclose(pushed, sum(powers).T, rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("method", ORDERS)
+@pytest.mark.parametrize("method", ORDERS | SYMPLECTIC)
 @pytest.mark.parametrize("field", [Swing, AutomaticSwing])
 def test_the_tangents_are_those_of_the_discrete_step(method, field):
     """Not of the flow that it approximates: the step is far too long here."""
@@ -93,7 +94,7 @@ def test_the_tangents_are_those_of_the_discrete_step(method, field):
     assert torch.allclose(pushed, automatic, rtol=1e-13)
 
 
-@pytest.mark.parametrize("method", ORDERS)
+@pytest.mark.parametrize("method", ORDERS | SYMPLECTIC)
 def test_a_step_begins_at_n_dt(method):
     """One long run against two that share its clock."""
     flow = Flow(Swing(), 2, 0.2, method=method)
@@ -161,7 +162,7 @@ def test_parameters_of_a_field_may_carry_a_batch():
         assert torch.allclose(front.v[i], one.v, rtol=1e-13)
 
 
-@pytest.mark.parametrize("method", ORDERS)
+@pytest.mark.parametrize("method", ORDERS | SYMPLECTIC)
 def test_a_flow_conforms(method):
     check_system(Flow(AutomaticSwing(), 2, 0.1, method=method, start=(0.5, 1.0)))
 
@@ -172,7 +173,7 @@ def test_a_field_without_a_formula_says_so():
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="no method 'rk45'; choose one of euler, heun, midpoint, rk4"):
+    with pytest.raises(InputError, match="no method 'rk45'; choose one of euler, heun, midpoint, rk4, leapfrog"):
         Flow(torch.sin, 1, 0.1, method="rk45")
 
 

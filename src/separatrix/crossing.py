@@ -241,14 +241,18 @@ def substep(flow: Flow, x: Tensor, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor
         v: tangents, shape (items, k, dim).
         h: lengths, shape (items).
     """
-    is_h = torch.cat([v.new_zeros(v.shape[-2]), v.new_ones(1)])[:, None]  # one more tangent: that of h itself
+    k, no = v.shape[-2], v.new_zeros(v.shape[0], 1)
+    y = torch.cat([x, h[:, None]], dim=-1)  # h is one more number of the state, which stays as it is
 
-    def scaled(x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        velocity, pushed = flow.field.pushforward(x, v, 0.0)
-        return h[:, None] * velocity, h[:, None, None] * pushed + is_h * velocity[:, None]
+    def scaled(y: Tensor, w: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        h, dh = y[:, -1:], w[..., -1:]
+        velocity, pushed = flow.field.pushforward(y[:, :-1], w[..., :-1], 0.0)
+        return torch.cat([h * velocity, no], -1), torch.cat([h[..., None] * pushed + dh * velocity[:, None], 0 * dh], -1)
 
-    x, v = SOLVERS[flow.method].pushforward(scaled, x, torch.cat([v, torch.zeros_like(x)[:, None]], dim=-2), 0.0, 1.0)
-    return x, v[:, :-1], v[:, -1]
+    w = nn.functional.pad(v, (0, 1, 0, 1))  # one more tangent: that of h itself
+    w[:, k, -1] = 1.0
+    y, w = SOLVERS[flow.method].pushforward(scaled, y, w, 0.0, 1.0)
+    return y[:, :-1], w[:, :k, :-1], w[:, k, :-1]
 
 
 def of_items(module: M, batch: tuple[int, ...], index: Tensor) -> M:

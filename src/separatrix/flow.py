@@ -53,12 +53,15 @@ class Flow(System):
         field: x ↦ ẋ on states of shape (*batch, dim), or a `Field`, which may carry parameters and closed-form tangents.
         dim: length of the state.
         dt: step, in the field's unit of time.
-        method: a name in `SOLVERS`: "euler", "heun", "midpoint" or "rk4".
+        method: a name in `SOLVERS`: "euler", "heun", "midpoint" or "rk4" for any field; "implicit_midpoint", symplectic and with no
+            bound on dt by stability, for any field of few numbers; "leapfrog" or "yoshida4", symplectic, for a separable one.
         time_dependent: call `field(x, t)`.
         start: where `initial_state` begins; None for the origin.
 
     Raises:
-        InputError: the method is unknown, or dt is not a positive number.
+        InputError: the method is unknown, or dt is not a positive number; when a run begins: the method needs a separable field,
+            and this is none.
+        ShapeError: the method needs a state (q, p), and dim is odd.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Flow(System):
             raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
         if not 0 < dt < float("inf"):
             raise InputError(f"a flow's step is a positive number, not dt = {dt}.")
+        SOLVERS[method].check_dim(dim)
         super().__init__(dim, dt=dt, start=start)
         self.field = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
         self.method = method
@@ -90,6 +94,10 @@ class Flow(System):
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
         """The field itself: its zeros are the flow's rest points, whatever the method."""
         return self.field(x, n * self.dt)
+
+    def check_start(self, x: Tensor) -> None:
+        """Refuse a field that the method cannot follow."""
+        SOLVERS[self.method].check_field(self.field, x)
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""

@@ -15,7 +15,7 @@ from separatrix.crossing import next_crossing
 from separatrix.system import Derived, components
 
 OMEGA = 1.7
-ORDERS = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}
+ORDERS = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4, "leapfrog": 2, "yoshida4": 4, "implicit_midpoint": 2}
 
 
 def oscillator(dt: float = 0.01, method: str = "rk4") -> sx.Flow:

@@ -51,6 +51,13 @@ BLOCKS: dict[str, type[Block]] = {
     "SymplecticGradient": SymplecticGradient,
     "SymplecticLinear": SymplecticLinear,
     "VolumePreserving": VolumePreserving,
+from separatrix.nn.energy import Energy, KineticEnergy
+from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.hamiltonian import Hamiltonian, SeparableHamiltonian
+
+BLOCKS: dict[str, type[Block]] = {
+    "hamiltonian": Hamiltonian,
+    "separable_hamiltonian": SeparableHamiltonian,
 }
 """Every block on vectors by name; `BLOCKS[name](dim)` builds one with defaults, for a dim of at least 4 that is even."""
 
@@ -92,7 +99,12 @@ __all__ = [
     "Presnov",
     "PresnovNetwork",
     "OperatorNorm",
+    "Energy",
+    "Guarantee",
+    "Hamiltonian",
+    "KineticEnergy",
     "Residual",
+    "SeparableHamiltonian",
     "Sequential",
     "SpherePreserving",
     "guarantee_of",

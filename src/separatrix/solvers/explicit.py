@@ -4,17 +4,16 @@ The derivative of a Runge–Kutta step along a tangent is the same method applie
 combinations act on state and tangents apart, so that no dual number meets a plain one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-Slope = Callable[[Tensor, float], Tensor]
-TangentSlope = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+from separatrix.solvers.solver import Slope, Solver, TangentSlope
 
 
 @dataclass(frozen=True)
-class ExplicitRungeKutta:
+class ExplicitRungeKutta(Solver):
     r"""One step of size h:  k_i = f(x + h Σ_j a_ij k_j, t + c_i h),  x' = x + h Σ_i b_i k_i.
 
     Args:
@@ -25,8 +24,6 @@ class ExplicitRungeKutta:
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.1.
     """
 
-    name: str
-    order: int
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
 

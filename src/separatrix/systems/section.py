@@ -113,7 +113,8 @@ class Section(Derived):
         return ready.project(found.x)
 
     def check_start(self, x: Tensor) -> None:
-        """Refuse a field that depends on time, and states none of which comes back."""
+        """Refuse a field that depends on time or that the flow's method cannot follow, and states none of which comes back."""
+        self.system.check_start(self.embed(x))
         with torch.no_grad():
             check_autonomous(self.system, self.embed(x), "a section's next point depends on the point alone")
             self._check_found(self.embed(x), ~torch.isfinite(self._return(x).time).any(), "x0")

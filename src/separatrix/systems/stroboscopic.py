@@ -9,7 +9,7 @@ from torch import Tensor
 from separatrix.crossing import check_flow, shown
 from separatrix.errors import InputError
 from separatrix.flow import Flow
-from separatrix.solvers import SOLVERS, ExplicitRungeKutta
+from separatrix.solvers import SOLVERS, Solver
 from separatrix.system import Derived, Number, System, along_tangents
 
 PHASES = (0.1, 0.37, 0.83)  # of a period, at which a field is compared with itself one period later
@@ -97,7 +97,7 @@ class Stroboscopic(Derived):
         return f"dim={self.dim}, period={shown(self.period)}, steps={self.p}"
 
     @property
-    def _solver(self) -> ExplicitRungeKutta:
+    def _solver(self) -> Solver:
         return SOLVERS[self.system.method]
 
     def _checked_period(self, x: Tensor) -> Number:

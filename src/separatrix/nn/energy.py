@@ -1,0 +1,128 @@
+"""Learned energies, with their gradient and Hessian in closed form, and a proven bound of the Hessian."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from separatrix.errors import InputError
+
+UNLIMITED = math.inf
+
+
+class Ridges(NamedTuple):
+    r"""U(x) = Σ_i w_i log cosh(k_i·x + b_i):  k of shape (hidden, dim), b and w of shape (hidden)."""
+
+    k: Tensor
+    b: Tensor
+    w: Tensor
+
+    def value(self, x: Tensor) -> Tensor:
+        """U, shape (*batch, dim) → (*batch)."""
+        z = linear(x, self.k, self.b)
+        return ((torch.logaddexp(z, -z) - math.log(2)) * self.w).sum(-1)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """∇U = Kᵀ (w ∘ tanh(Kx + b)), shape (*batch, dim)."""
+        return linear(torch.tanh(linear(x, self.k, self.b)) * self.w, self.k.mT)
+
+    def pushforward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """∇U, and D²U = Kᵀ diag(w ∘ (1 − tanh²)) K along tangents, shape (*batch, k, dim)."""
+        tanh = torch.tanh(linear(x, self.k, self.b))
+        bend = ((1 - tanh * tanh) * self.w)[..., None, :]
+        return linear(tanh * self.w, self.k.mT), linear(linear(v, self.k) * bend, self.k.mT)
+
+    def stiffness(self) -> Tensor:
+        r"""A bound of ‖D²U(x)‖₂ at every x:  max over both signs of  λ_max(Σ_{±w_i > 0} |w_i| k_i k_iᵀ).
+
+        D²U lies between minus the second sum and the first, because 0 < 1 − tanh² ≤ 1.
+        """
+        signed = torch.stack([self.w.clamp(min=0), (-self.w).clamp(min=0)])[..., None]
+        return torch.linalg.eigvalsh(self.k.mT @ (signed * self.k)).amax()
+
+
+class Energy(nn.Module):
+    r"""A learned energy  U(x) = s Σ_i w_i log cosh(k_i·x + b_i),  shape (*batch, dim) → (*batch).
+
+    With L the proven bound of the sum's Hessian (see `Ridges.stiffness`),  s = 1 / √(1 + (L / stiffest)²),  so that
+    ‖D²U(x)‖₂ < `stiffest` at every x, for every value of the weights; without a limit s = 1.
+    Sums of this form come as near as wanted to any smooth function on a bounded set, with its derivatives, as `hidden` grows.
+
+    Args:
+        dim: numbers in x.
+        hidden: terms of the sum.
+        stiffest: bound of ‖D²U‖₂. Default: none.
+    Source: Hornik, Stinchcombe & White 1990, Neural Networks 3, 551 (approximation with derivatives).
+    """
+
+    def __init__(self, dim: int, hidden: int = 64, *, stiffest: float = UNLIMITED) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise InputError(f"an energy has at least 1 hidden unit, not {hidden}.")
+        self.stiffest = stiffest
+        self.k = nn.Parameter(torch.empty(hidden, dim))
+        self.b = nn.Parameter(torch.empty(hidden))
+        self.w = nn.Parameter(torch.empty(hidden))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform numbers, as PyTorch's linear layers have."""
+        hidden, dim = self.k.shape
+        for parameter, fan in ((self.k, dim), (self.b, dim), (self.w, hidden)):
+            nn.init.uniform_(parameter, -(fan**-0.5), fan**-0.5)
+
+    def form(self) -> Ridges:
+        """The sum at the weights as they are, scaled."""
+        ridges = Ridges(self.k, self.b, self.w)
+        if self.stiffest == UNLIMITED:
+            return ridges
+        with torch.autocast(self.k.device.type, enabled=False):
+            return ridges._replace(w=self.w / torch.sqrt(1 + (ridges.stiffness() / self.stiffest) ** 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """U(x)."""
+        return self.form().value(x)
+
+
+class Masses(NamedTuple):
+    """T(p) = ½ Σ p_i² / m_i."""
+
+    inverse: Tensor
+
+    def value(self, p: Tensor) -> Tensor:
+        """T, shape (*batch, dim) → (*batch)."""
+        return (self.inverse * p * p).sum(-1) / 2
+
+    def gradient(self, p: Tensor) -> Tensor:
+        """∇T, shape (*batch, dim)."""
+        return self.inverse * p
+
+    def pushforward(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """∇T, and D²T along tangents, shape (*batch, k, dim)."""
+        return self.inverse * p, self.inverse * v
+
+    def stiffness(self) -> Tensor:
+        """‖D²T‖₂."""
+        return self.inverse.amax()
+
+
+class KineticEnergy(nn.Module):
+    r"""The kinetic energy  T(p) = ½ Σ p_i² / m_i  of masses m_i > 0, which are learned: m_i = exp(`log_mass`_i), from 1 on.
+
+    Args:
+        dim: numbers in p.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.log_mass = nn.Parameter(torch.zeros(dim))
+
+    def form(self) -> Masses:
+        """The form, at the masses as they are."""
+        return Masses((-self.log_mass).exp())
+
+    def forward(self, p: Tensor) -> Tensor:
+        """T(p)."""
+        return self.form().value(p)
