@@ -1,6 +1,7 @@
 """Networks with a guarantee: layers that are discretised flows, each saying what it keeps; one guarantee a file."""
 
 from separatrix.nn.block import Block, Residual, Sequential
+from separatrix.nn.certificate import Certificate, certificate
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 
@@ -10,10 +11,12 @@ BLOCKS: dict[str, type[Block]] = {}
 __all__ = [
     "BLOCKS",
     "Block",
+    "Certificate",
     "Guarantee",
     "OperatorNorm",
     "Residual",
     "Sequential",
+    "certificate",
     "guarantee_of",
     "operator_norm",
 ]

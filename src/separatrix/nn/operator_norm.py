@@ -7,7 +7,6 @@ from math import ldexp, prod
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import ShapeError
 from separatrix.nn.norms.banded import Blocks, bound_below, grams, is_below
 from separatrix.nn.norms.convolution import Convolution
 from separatrix.nn.norms.dense import by_singular_values
@@ -43,7 +42,7 @@ class OperatorNorm:
 
     @property
     def slack(self) -> float:
-        """bound / lower − 1: how loose the bound can be at most."""
+        """Bound / lower − 1: how loose the bound can be at most."""
         if self.bound == 0:
             return 0.0
         return self.bound / self.lower - 1 if self.lower > 0 else float("inf")

@@ -121,7 +121,7 @@ def _finite(values: Tensor, name: str) -> Tensor:
 
 
 def _linear(layer: nn.Linear, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
-    _expect(layer, shape, 0 < len(shape) and shape[-1] == layer.in_features, f"(…, {layer.in_features})")
+    _expect(layer, shape, len(shape) > 0 and shape[-1] == layer.in_features, f"(…, {layer.in_features})")
     weight = weight_of(layer)
     if len(shape) == 1:
         return Convolution(weight[None]), (layer.out_features,)
