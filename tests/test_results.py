@@ -69,6 +69,7 @@ MADE = {
     sx.Along: along,
     sx.Separate: lambda: separate().result,
     sx.Tracks: lambda: along().result,
+    sx.nn.Certificate: lambda: sx.nn.certificate(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GLU()), 3, starts=2, steps=2),
     sx.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
 }
 

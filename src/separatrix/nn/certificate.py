@@ -23,7 +23,7 @@ from separatrix.wording import plain
 MOST_INPUTS = 8  # of the user's own that the ascent starts from
 MOST_NAMED = 3  # layers that the summary names
 SAME = 1e-10  # by which an input alone may differ from the same beside another, relative: float64's sums
-CONTRADICTION = 1e-9  # relative; by which rounding may lift what was measured above what is proven
+SLACK = 1e6  # round-offs; by which a measurement may exceed a bound that it attains
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -170,38 +170,47 @@ def certificate(
     if not _runs(network, begin[:1], shape, kind):
         why = "its inputs are whole numbers, between which nothing is Lipschitz"
         return _ended(Certificate(**_facts([], {kind: why}, kind, shape), bound=math.inf, lower=0.0, settings=settings), throw)
-    layers, unknown, bound = _proven(network, begin[:1], kind, progress)
-    lower = _measured(network, begin, steps, seed, progress)
-    bound, unknown = _held_against(bound, lower, layers, unknown)
+    layers, unknown, bound, unit = _proven(network, begin[:1], kind, progress)
+    lower = _measured(network, begin, unit, settings, progress)
+    if lower > bound * (1 + SLACK * unit):
+        bound, unknown = math.inf, {**unknown, **_blamed(layers, bound, lower)}
     facts = _facts(layers, unknown, kind, shape)
     return _ended(Certificate(**facts, bound=bound, lower=min(lower, bound), settings=settings), throw)
 
 
-def _proven(network: nn.Module, x: Tensor, kind: str, progress: bool) -> tuple[list[LayerFactor], dict[str, str], float]:
+def _proven(network: nn.Module, x: Tensor, kind: str, progress: bool) -> tuple[list[LayerFactor], dict[str, str], float, float]:
+    """The layers, those without a bound, the bound, and the round-off of the coarsest numbers on the way."""
     try:
         graph = operator_graph(network, x)
     except UntraceableError as error:
         name, _, reason = error.args
-        return [], {name or kind: reason}, math.inf
+        return [], {name or kind: reason}, math.inf, torch.finfo(x.dtype).eps
     bounds = Bounds(graph, kind)
     layers = list(watched(bounds.layers(), len(graph.nodes), "layers", progress))
-    return layers, bounds.unknown, bounds.bound
+    return layers, bounds.unknown, bounds.bound, graph.unit
 
 
-def _measured(network: nn.Module, begin: Tensor, steps: int, seed: int, progress: bool) -> float:
+def _blamed(layers: list[LayerFactor], bound: float, lower: float) -> dict[str, str]:
+    """A bound that a measurement refutes is none: the guarantees that it rests on are named."""
+    names = [layer.name for layer in layers if layer.method == OWN] or [layer.name for layer in layers]
+    why = f"two inputs are carried apart by {plain(lower)}, more than the {plain(bound)} that follows from the factors"
+    return dict.fromkeys(names, why)
+
+
+def _measured(network: nn.Module, begin: Tensor, unit: float, settings: dict[str, Any], progress: bool) -> float:
     """The steepest that was found from all starts."""
-    f = _by_rows(network, begin)
-    steepest = Steepest(f, begin.flatten(1), seed)
+    f, steps = _by_rows(network, begin), settings["steps"]
+    steepest = Steepest(f, begin.flatten(1), settings["seed"])
     for _ in watched(steepest.climb(steps), steps, "ascent", progress):
         pass
-    return lower_bound(f, steepest)
+    return lower_bound(f, steepest, unit)
 
 
 def _by_rows(network: nn.Module, begin: Tensor) -> Callable[[Tensor], Tensor]:
     """(count, dim) → (count, width), each row as an input of its own, whatever the network makes of a batch."""
 
     def at_once(z: Tensor) -> Tensor:
-        return _flat(network(z.reshape(len(z), *begin.shape[1:])), len(z))
+        return _flat(network(z.reshape(len(z), *begin.shape[1:]).clone()), len(z))
 
     def one_by_one(z: Tensor) -> Tensor:
         return torch.cat([at_once(row) for row in z.split(1)])
@@ -214,15 +223,6 @@ def _by_rows(network: nn.Module, begin: Tensor) -> Callable[[Tensor], Tensor]:
     except (RuntimeError, ValueError):  # it takes one input at a time
         same = False
     return at_once if same else one_by_one
-
-
-def _held_against(bound: float, lower: float, layers: list[LayerFactor], unknown: dict[str, str]) -> tuple[float, dict[str, str]]:
-    """A bound that a measurement refutes is none: the guarantees that it rests on are named."""
-    if lower <= bound * (1 + CONTRADICTION):
-        return bound, unknown
-    blamed = [layer.name for layer in layers if layer.method == OWN] or [layer.name for layer in layers]
-    why = f"two inputs are carried apart by {plain(lower)}, more than the {plain(bound)} that follows from the factors"
-    return math.inf, {**unknown, **dict.fromkeys(blamed, why)}
 
 
 def _facts(layers: list[LayerFactor], unknown: dict[str, str], kind: str, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -58,6 +58,12 @@ class OperatorGraph:
     leaves: list[nn.Module]
     promises: list[Guarantee]
 
+    @property
+    def unit(self) -> float:
+        """Round-off of the coarsest numbers in it."""
+        values = [node.meta.get("val") for node in self.nodes]
+        return max(torch.finfo(value.dtype).eps for value in values if isinstance(value, Tensor) and value.is_floating_point())
+
 
 def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
     """The operators that a network runs on inputs of this shape.

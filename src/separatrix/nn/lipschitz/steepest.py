@@ -1,5 +1,6 @@
 """Where a map carries neighbours apart fastest, found by ascent: a lower bound of its Lipschitz constant."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,12 +11,15 @@ from separatrix.errors import UnsupportedModuleError
 from separatrix.tangent import plain_kernels, pullback, pushforward
 
 SCALES = (0.1, 1.0, 10.0)  # of random starts: the root mean square of their numbers
-FAR, NEAR = 0.3, 1e-3  # distance of the two points, relative to the start's size: from one end of the ascent to the other
-STRIDE = 0.1  # of the start, relative to its size, at the beginning; falls as the distance does
+DISTANCES = (
+    0.3,
+    0.01,
+)  # of the two points, by turns over the starts, relative to the start's size: wide smooths kinks, near sees spikes
+STRIDE = 0.3  # of the start, relative to its size
+LAST = 0.1  # of the distance and the stride, that is left of them at the end
 SWEEPS, SETTLED = 200, 1e-10  # of power iteration at most, and where it ends: relative rise in a sweep
-APART = 1e-6  # distance of the last two points, relative to the state's size
 AGREEMENT = 1e-6  # by which a derivative may differ from the difference quotient, relative; else the quotient counts
-UNIT = 2.0**-52
+SAFETY = 10.0  # times the unit round-off, what a network may add to its output
 
 Function = Callable[[Tensor], Tensor]
 
@@ -52,14 +56,16 @@ class Steepest:
         random = torch.Generator().manual_seed(seed)
         self.u = _unit(torch.randn(x.shape, dtype=x.dtype, generator=random).to(x.device))
         self.size = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=0.1 * x.shape[-1] ** 0.5)
+        turns = [DISTANCES[i // len(SCALES) % len(DISTANCES)] for i in range(len(x))]
+        self.apart = self.size * x.new_tensor(turns)[:, None]
         self.best = x.new_full((len(x),), -1.0)
         self.kept = (self.x, self.u)
 
     def climb(self, steps: int) -> Iterator[Ascent]:
         """Ascent of the quotient in x and u, with two points that come nearer to each other."""
         for n in range(steps):
-            share = (NEAR / FAR) ** (n / max(steps - 1, 1))
-            quotient, along_x, along_u = self._slopes(FAR * share * self.size)
+            share = LAST ** (n / max(steps - 1, 1))
+            quotient, along_x, along_u = self._slopes(share * self.apart)
             self._keep(quotient)
             self.x = self.x + STRIDE * share * self.size * _unit(along_x)
             self.u = _unit(torch.where(along_u.abs().amax(-1, keepdim=True) > 0, along_u, self.u))
@@ -98,31 +104,38 @@ class Steepest:
         return x, u, sigma
 
 
-def lower_bound(f: Function, steepest: Steepest) -> float:
-    """The largest that was found, as a difference quotient on one item bears out. See Note [Quotients prove]."""
+def lower_bound(f: Function, steepest: Steepest, unit: float) -> float:
+    """The largest that was found, as a difference quotient on one item bears out. See Note [Quotients prove].
+
+    Args:
+        f: the map.
+        steepest: after its ascent.
+        unit: round-off of the coarsest numbers that f computes with.
+    """
     x, u = steepest.kept
-    pairs = [(x[i], u[i], 0.0) for i in [int(steepest.best.argmax())]]
+    i = int(steepest.best.argmax())
+    pairs = [(x[i], u[i], 0.0)]
     try:
         at, along, sigma = steepest.polished()
         i = int(sigma.argmax())
         pairs.append((at[i], along[i], float(sigma[i])))
     except UnsupportedModuleError:  # no derivative goes through: quotients alone
         pass
-    return max(_borne_out(f, *pair) for pair in pairs)
+    return max(_borne_out(f, *pair, unit) for pair in pairs)
 
 
 @torch.no_grad()
-def _borne_out(f: Function, x: Tensor, u: Tensor, sigma: float) -> float:
+def _borne_out(f: Function, x: Tensor, u: Tensor, sigma: float, unit: float) -> float:
     """σ or the quotient at a small distance, where they agree; else the quotient, less what rounding may have added."""
-    distance = APART * max(float(torch.linalg.vector_norm(x)), 1.0)
+    distance = unit ** (1 / 3) * max(float(torch.linalg.vector_norm(x)), 1.0)
     a, b = x + distance / 2 * u, x - distance / 2 * u
     first, second = f(a[None])[0], f(b[None])[0]
-    apart, between = torch.linalg.vector_norm(first - second), torch.linalg.vector_norm(a - b)
-    quotient = float(apart / between)
-    if abs(quotient - sigma) <= AGREEMENT * sigma:
-        return min(quotient, sigma)
-    rounding = 1e3 * UNIT * float(torch.linalg.vector_norm(first) + torch.linalg.vector_norm(second)) / float(between)
-    return max(quotient - rounding, 0.0) if quotient < float("inf") else 0.0
+    between = float(torch.linalg.vector_norm(a - b))
+    quotient = float(torch.linalg.vector_norm(first - second)) / between
+    rounding = SAFETY * unit * float(torch.linalg.vector_norm(first) + torch.linalg.vector_norm(second)) / between
+    if not math.isfinite(quotient):
+        return 0.0
+    return min(quotient, sigma) if abs(quotient - sigma) <= AGREEMENT * sigma + rounding else max(quotient - rounding, 0.0)
 
 
 def _unit(v: Tensor) -> Tensor:
