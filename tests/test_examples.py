@@ -247,3 +247,20 @@ def test_lorenz_s_return_map_is_a_cusp_and_duffing_s_strobed_states_stay_in_thei
     assert section.embed(points)[..., 1].abs().max() == 0
     assert (points[..., 0] < 0).all()
     assert measured["strobed"].isfinite().all() and measured["strobed"].abs().max() < 2
+
+
+def test_the_constrained_network_of_the_certificate_example_is_not_one_lipschitz_and_the_product_of_its_pieces_bounds_it(found):
+    """1/std · Π |c| ‖W‖ · 1 · (1 + |u| ‖B‖) · ‖head‖, with norms by an SVD of each."""
+    result = found("certificate")[0]
+    model, certificate = result["model"], result["certificate"]
+
+    def norm(weight: torch.Tensor) -> float:
+        return min(1.0, float(torch.linalg.matrix_norm(weight.detach().double(), 2)))
+
+    expected = norm(model.head.weight) / 0.38
+    for block in model.blocks:
+        expected *= (
+            abs(float(block.c.detach())) * norm(block.lift.weight) * (1 + abs(float(block.u.detach())) * norm(block.step.weight))
+        )
+    assert certificate.bound == pytest.approx(expected, rel=1e-4)
+    assert 1 < certificate.lower <= certificate.bound

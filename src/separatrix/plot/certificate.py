@@ -43,6 +43,7 @@ def draw_certificate(axes: Axes, found: Certificate) -> None:
         )
     axes.axvline(1, color=INK, linewidth=1, gid="one")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: plain(value))
     axes.set_xlim(*_range([*factors[known], *reach[drawn], *([found.lower] if found.lower > 0 else []), 1.0]))
     names = [_short(found.names[i]) + ("  (no bound)" if unknown[n] else "") for n, i in enumerate(chosen)]
     axes.set_yticks(place, names, fontsize=7)

@@ -146,7 +146,7 @@ class Bounds:
             self.reach.update({user: self.reach[one] for user in one.users if user.target is operator.getitem})
         names, kinds = zip(*map(self._named, nodes), strict=True)
         factor = Factor(norm.bound, norm.method, norm.lower if norm.lower > 0 or norm.bound == 0 else nan)
-        return self._layer(" + ".join(dict.fromkeys(names)), " + ".join(kinds), nodes[-1], factor)
+        return self._layer(_together(names), " + ".join(kinds), nodes[-1], factor)
 
     def _only_user(self, node: torch.fx.Node) -> torch.fx.Node | None:
         users = [user for user in node.users if user in self.needed]
@@ -219,6 +219,12 @@ class Bounds:
 
 def _is_operator(node: torch.fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target is not torch.ops.separatrix.guaranteed.default
+
+
+def _together(names: tuple[str, ...]) -> str:
+    """Names of a run, those behind the first without what they have in common with it: "layer1.conv1 + bn1"."""
+    inside = names[0].rpartition(".")[0] + "."
+    return " + ".join(dict.fromkeys([names[0], *(name.removeprefix(inside) for name in names[1:])]))
 
 
 def _value_of(node: torch.fx.Node) -> Tensor | None:
