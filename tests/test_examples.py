@@ -259,8 +259,7 @@ def test_the_constrained_network_of_the_certificate_example_is_not_one_lipschitz
 
     expected = norm(model.head.weight) / 0.38
     for block in model.blocks:
-        expected *= (
-            abs(float(block.c.detach())) * norm(block.lift.weight) * (1 + abs(float(block.u.detach())) * norm(block.step.weight))
-        )
+        c, u = (abs(float(number.detach())) for number in (block.c, block.u))
+        expected *= c * norm(block.lift.weight) * (1 + u * norm(block.step.weight))
     assert certificate.bound == pytest.approx(expected, rel=1e-4)
     assert 1 < certificate.lower <= certificate.bound

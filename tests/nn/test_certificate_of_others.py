@@ -238,6 +238,33 @@ def test_a_guarantee_is_taken_at_its_word_where_the_layer_cannot_be_looked_into(
     assert found.methods[-1] == "its own guarantee"
 
 
+def test_a_module_that_is_one_promise_has_its_factor():
+    found = sx.nn.certificate(Promises(0.75), 4)
+    assert found.bound == 0.75 and found.lower == pytest.approx(0.5, rel=1e-9) and found.names == ("Promises",)
+
+
+def test_a_promise_holds_beside_a_path_that_depends_on_the_weights():
+    model = Of(
+        lambda m, x: m.promise(m.one(x) if m.scale > 0 else x), one=linear(4, 4), scale=torch.ones(()), promise=Promises(0.75)
+    )
+    assert sx.nn.certificate(model, 4).bound == pytest.approx(0.75 * norm(model.one.weight), rel=1e-9)
+
+
+@torch.library.custom_op("of_others::relu", mutates_args=())
+def relu(x: Tensor) -> Tensor:
+    return 3 * x.relu()
+
+
+@relu.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def test_an_operator_of_another_library_is_not_taken_for_pytorch_s_of_the_same_name():
+    found = sx.nn.certificate(nn.Sequential(linear(4, 4), Of(lambda _, x: torch.ops.of_others.relu(x))), 4, starts=3, steps=3)
+    assert found.bound == math.inf and found.unknown == ("1",) and "of_others.relu" in found.reasons[0]
+
+
 def test_a_promise_that_a_measurement_refutes_is_no_bound():
     found = sx.nn.certificate(nn.Sequential(linear(4, 4), Promises(0.25)), 4)
     assert found.bound == math.inf and found.unknown == ("1",) and "more than" in found.reasons[0]

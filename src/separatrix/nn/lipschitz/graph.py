@@ -173,7 +173,9 @@ def _stand_in(leaf: nn.Module, number: int, shapes: Shapes) -> Callable[..., Any
 
     def run(*arguments: Any, **named: Any) -> Any:
         x = arguments[0] if len(arguments) == 1 and not named else None
-        shape = shapes.get(tuple(x.shape)) if isinstance(x, Tensor | torch.fx.Proxy) else None
+        shape = shapes.get(tuple(x.shape)) if isinstance(x, Tensor) else None
+        if isinstance(x, torch.fx.Proxy) and len(shapes) == 1:  # it does not know its shape
+            (shape,) = shapes.values()
         return forward(leaf, *arguments, **named) if shape is None else torch.ops.separatrix.guaranteed(x, number, shape)
 
     return run

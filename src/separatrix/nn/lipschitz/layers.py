@@ -218,7 +218,8 @@ class Bounds:
 
 
 def _is_operator(node: torch.fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target is not torch.ops.separatrix.guaranteed.default
+    """Whether it is one of PyTorch's own: what a library adds under a name of PyTorch's is another operator."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
 
 
 def _together(names: tuple[str, ...]) -> str:
