@@ -80,8 +80,11 @@ class Steepest:
             known = quotient.isfinite() & (quotient > 0)
             if not ends.requires_grad or not known.any():
                 return quotient.detach(), torch.zeros_like(x), torch.zeros_like(x)
-            along_x, along_u = torch.autograd.grad(quotient[known].sum(), (x, u), allow_unused=True, materialize_grads=True)
-        return quotient.detach(), along_x.nan_to_num(0.0), along_u.nan_to_num(0.0)
+            try:
+                along = torch.autograd.grad(quotient[known].sum(), (x, u), allow_unused=True, materialize_grads=True)
+            except (RuntimeError, NotImplementedError):  # no derivative goes through: quotients at the starts alone
+                along = (torch.zeros_like(x), torch.zeros_like(x))
+        return quotient.detach(), along[0].nan_to_num(0.0), along[1].nan_to_num(0.0)
 
     def _keep(self, quotient: Tensor) -> None:
         better = quotient.nan_to_num(-1.0, posinf=-1.0) > self.best
@@ -119,7 +122,7 @@ def lower_bound(f: Function, steepest: Steepest, unit: float) -> float:
         at, along, sigma = steepest.polished()
         i = int(sigma.argmax())
         pairs.append((at[i], along[i], float(sigma[i])))
-    except UnsupportedModuleError:  # no derivative goes through: quotients alone
+    except (UnsupportedModuleError, RuntimeError, NotImplementedError):  # no derivative goes through: quotients alone
         pass
     return max(_borne_out(f, *pair, unit) for pair in pairs)
 
