@@ -73,19 +73,26 @@ class Gram:
 
     @property
     def flops(self) -> float:
-        """Of the Cholesky factorisation by blocks, all groups."""
-        q = self.width
-        return self.convolution.groups * len(self.order) * float(self.block) ** 3 * (1 / 3 + q + q * (q + 1))
+        """Of the products of taps and the Cholesky factorisation by blocks, all groups."""
+        q, taps = self.width, self.along.kernel
+        entries = self.convolution.rows * self.convolution.columns / (self.along.out * self.along.size)
+        factorisation = len(self.order) * float(self.block) ** 3 * (1 / 3 + q + q * (q + 1))
+        return self.convolution.groups * (factorisation + taps * (taps + 1) * entries * self.block)
 
 
 class Blocks:
     """The blocks of a Gram matrix, each made once of those products of taps that it needs."""
 
     def __init__(self, gram: Gram) -> None:
-        taps = gram.convolution.taps(gram.axis)
-        self.gram, self.taps = gram, taps if gram.of_outputs else taps.mT
+        self.gram = gram
         self.made: dict[Pairs, Tensor] = {}
         self.multiplied: dict[tuple[int, int], Tensor] = {}
+
+    @cached_property
+    def taps(self) -> Tensor:
+        """The matrices whose products are summed, shape (kernel, groups, block, numbers in a row of the other side)."""
+        taps = self.gram.convolution.taps(self.gram.axis)
+        return taps if self.gram.of_outputs else taps.mT
 
     def __getitem__(self, pair: tuple[int, int]) -> Tensor:
         """Block (n, m) of the rows in their order, n ≤ m, shape (groups, block, block)."""
@@ -136,8 +143,8 @@ def _shifted(blocks: Blocks, a: int, b: int, theta: float) -> Tensor:
     return block
 
 
-def bound_below(gram: Gram, theta: float) -> float:
-    r"""A bound of the norm of A, where `is_below` has shown that the Cholesky factorisation of  θ I − M  ends:  √(θ + δ).
+def bound_of(blocks: Blocks, trial: float) -> float | None:
+    r"""A bound of ‖A‖ just above `trial`, if the Cholesky factorisation of  θ I − M  ends, θ = trial²:  √(θ + δ).  Else None.
 
         δ = (2b + 1) γ_{b+2} θ  +  γ_N ‖|A|‖₂²
 
@@ -148,6 +155,9 @@ def bound_below(gram: Gram, theta: float) -> float:
     Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, theorems 10.3 and 10.7; Rump 2006, Verification of positive
     definiteness, BIT 46, 433.
     """
+    gram, theta = blocks.gram, trial**2
+    if not is_below(blocks, theta):
+        return None
     band = (gram.width + 1) * gram.block
     inner = gram.convolution.rows + gram.convolution.columns
     left_out = (2 * band + 1) * gamma(band + 2) * theta

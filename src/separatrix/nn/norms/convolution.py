@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import prod
+from math import frexp, prod
 
 import torch
 from torch import Tensor
@@ -132,7 +132,7 @@ class Convolution:
     def reduced(self) -> "Convolution":
         """Without the axes that the kernel does not mix, along which it is a copy of itself at each place."""
         kept = [j for j, axis in enumerate(self.axes) if not (axis.kernel == 1 and axis.before == axis.after == 0)]
-        axes = tuple(self.axes[j] for j in kept) or (Axis(1, 1, mode="circular"),)
+        axes = tuple(self.axes[j] for j in kept)
         return Convolution(self.weight.reshape(*self.weight.shape[:3], *(axis.kernel for axis in axes)), axes)
 
     def absolute_norm(self) -> float:
@@ -144,14 +144,18 @@ class Convolution:
         return float((summed.sum(-1).max() * summed.sum(-2).max() * repeats).sqrt())
 
     def scaled(self) -> tuple["Convolution", int]:
-        """The same with weights in (½, 1] at most, and the power of two that it was divided by."""
+        """The same with the largest weight in [½, 1), and the power of two that it was divided by."""
         largest = float(self.weight.abs().max()) if self.weight.numel() else 0.0
         if largest == 0.0:
             return self, 0
-        power = int(torch.frexp(torch.tensor(largest, dtype=torch.float64)).exponent)
-        half = power // 2  # in two steps, so that the factor itself stays a float64
-        weight = torch.ldexp(torch.ldexp(self.weight, torch.tensor(-half)), torch.tensor(half - power))
-        return replace(self, weight=weight), power
+        power = frexp(largest)[1]
+        return replace(self, weight=power_of_two(self.weight, -power)), power
+
+
+def power_of_two(values: Tensor, power: int) -> Tensor:
+    """Values · 2^power, in two steps, so that the factors themselves stay numbers."""
+    half = power // 2
+    return values * 2.0**half * 2.0 ** (power - half)
 
 
 def axis_repeats(axis: Axis) -> list[int]:

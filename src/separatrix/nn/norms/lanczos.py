@@ -1,53 +1,70 @@
 """The largest singular value from below, without a matrix."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.func import vjp
 
 from separatrix.nn.norms.convolution import Convolution
-from separatrix.nn.norms.rounding import SAFETY, UNIT, gamma
+from separatrix.nn.norms.rounding import SAFETY, gamma
 
-STEPS, PATIENCE = 300, 3
-SETTLED = 1e-9
-"""The estimate has settled when it rises by less, relatively, PATIENCE times in turn."""
+PHASES = ((torch.float32, 300, 1e-5), (torch.float64, 60, 1e-8))
+"""At most so many steps, to this relative error of the estimate: first in single precision, where convolutions are fast."""
+EVERY = 5
+"""Steps between two looks at the estimate."""
 
 
-def from_below(convolution: Convolution, *, seed: int = 0, steps: int = STEPS) -> float:
-    r"""A proven lower bound ‖Av‖ / ‖v‖, by Lanczos' iteration on AᵀA or AAᵀ from a random vector.
+def from_below(convolution: Convolution, *, seed: int = 0) -> float:
+    r"""A proven lower bound  ‖Av‖ / ‖v‖,  with v from Lanczos' iteration on AᵀA from a random start.
 
-    Source: Golub & Van Loan 2013, Matrix Computations, §10.1; all earlier directions are taken out of each new one, twice.
+    Source: Golub & Van Loan 2013, Matrix Computations, §10.1, each direction made orthogonal, twice, to all before it.
     """
-    adjoint = vjp(convolution, torch.zeros(1, *convolution.in_shape).to(convolution.weight))[1]
-    vector = _ritz_vector(lambda v: adjoint(convolution(v[None]))[0][0], convolution, seed, steps)
-    if vector is None:
+    start = torch.randn(convolution.in_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    vector = start.to(convolution.weight)
+    for dtype, steps, tol in PHASES:
+        vector = _leading(_gram(convolution, dtype), vector.to(dtype), steps, tol)
+    length = float(vector.norm())
+    if not length > 0:
         return 0.0
-    ratio = float(convolution(vector[None]).norm() / vector.norm())
-    terms = convolution.weight[0, 0].numel() + 2 * vector.numel() ** 0.5
-    return max(0.0, ratio * (1 - SAFETY * gamma(vector.numel())) - SAFETY * gamma(terms) * convolution.absolute_norm())
+    terms = convolution.weight[0, 0].numel() + vector.numel()
+    ratio = float(convolution(vector[None]).norm()) / length
+    return max(0.0, ratio - SAFETY * gamma(terms) * convolution.absolute_norm())
 
 
-def _ritz_vector(gram, convolution: Convolution, seed: int, steps: int) -> Tensor | None:
-    shape, like = convolution.in_shape, convolution.weight
-    v = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(like)
-    basis, alphas, betas, best, calm = [(v / v.norm()).flatten()], [], [], 0.0, 0
-    for _ in range(min(steps, v.numel())):
-        w = gram(basis[-1].view(shape)).flatten()
-        alphas.append(float(w @ basis[-1]))
-        past = torch.stack(basis)
-        for _ in range(2):
-            w = w - (past @ w) @ past
-        value = _tridiagonal(alphas, betas)[0][-1]
-        calm = calm + 1 if value <= best * (1 + SETTLED) else 0
-        best = max(best, float(value))
-        norm = float(w.norm())
-        if calm >= PATIENCE or norm <= 100 * UNIT * max(best, 1e-300) or best == 0.0:
-            break
-        betas.append(norm)
-        basis.append(w / norm)
-    if best <= 0.0:
-        return None
-    weights = _tridiagonal(alphas, betas[: len(alphas) - 1])[1][:, -1]
-    return (weights.to(like) @ torch.stack(basis[: len(alphas)])).view(shape)
+def _gram(convolution: Convolution, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """V ↦ AᵀA v."""
+    zero = convolution.weight.new_zeros(1, *convolution.in_shape, dtype=dtype)
+    adjoint = vjp(convolution, zero)[1]
+    return lambda v: adjoint(convolution(v[None]))[0][0]
+
+
+def _leading(gram: Callable[[Tensor], Tensor], start: Tensor, steps: int, tol: float) -> Tensor:
+    """The leading Ritz vector; the start where it is taken to nothing."""
+    steps = min(steps, start.numel())
+    basis = start.new_zeros(steps, start.numel())
+    basis[0] = (start / start.norm()).flatten()
+    alphas, betas = [], []
+    for n in range(steps):
+        w = gram(basis[n].view_as(start)).flatten()
+        along = basis[: n + 1] @ w
+        w = w - along @ basis[: n + 1]
+        w = w - (basis[: n + 1] @ w) @ basis[: n + 1]
+        alphas.append(float(along[n]))
+        betas.append(float(w.norm()))
+        last = n == steps - 1 or betas[n] <= tol * max(alphas)
+        if last or n % EVERY == EVERY - 1:
+            values, vectors = _tridiagonal(alphas, betas)
+            if last or _error(values, abs(float(vectors[-1, -1])) * betas[n]) <= tol * float(values[-1]):
+                break
+        basis[n + 1] = w / betas[n]
+    return (vectors[:, -1].to(start) @ basis[: n + 1]).view_as(start)
+
+
+def _error(values: Tensor, residual: float) -> float:
+    """Of the leading Ritz value: residual² over the gap to the next, and never more than the residual (Kato & Temple)."""
+    gap = max(float(values[-1] - values[-2]), residual) if len(values) > 1 else residual
+    return residual**2 / gap if gap > 0 else 0.0
 
 
 def _tridiagonal(alphas: list[float], betas: list[float]) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ class Separable:
 
     channels: int
     factors: tuple[Tensor, ...]
+    groups = 1
 
     @property
     def columns(self) -> int:

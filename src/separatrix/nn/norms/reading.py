@@ -1,7 +1,7 @@
 """PyTorch's linear layers, read as matrices with a structure."""
 
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.nn.norms.convolution import Axis, Convolution
 from separatrix.nn.norms.pooling import ADAPTIVE, AVERAGE, Separable, adaptive, average
-from separatrix.nn.norms.rounding import as_float64
+from separatrix.nn.norms.rounding import UNIT, Extremes, as_float64
 from separatrix.twin import twin
 
 CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 TRANSPOSED = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 UNCHANGED = (nn.Identity, nn.Flatten, nn.Unflatten)
+SIZES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Diagonal:
 
     factors: Tensor
     places: int = 1
+    groups = 1
 
     @property
     def columns(self) -> int:
@@ -44,12 +46,23 @@ class Diagonal:
         """Its matrix."""
         return torch.diag(self.factors.repeat_interleave(self.places))
 
+    def extremes(self) -> Extremes:
+        """The largest and the smallest factor."""
+        size = self.factors.abs()
+        largest = float(size.max())
+        return Extremes(largest, largest, float(size.min()), "diagonal").widened(8 * UNIT * largest)
+
 
 @dataclass(frozen=True)
 class Turned:
     """The transposed matrix of a convolution, which is what PyTorch calls a transposed convolution."""
 
     convolution: Convolution
+
+    @property
+    def groups(self) -> int:
+        """Blocks that do not see each other."""
+        return self.convolution.groups
 
     @property
     def columns(self) -> int:
@@ -82,12 +95,18 @@ def read(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece | None, tuple[
     for kinds, reader in READERS:
         kind = next((kind for kind in kinds if isinstance(layer, kind)), None)
         if kind is not None:
+            _refuse_if_lazy(layer)
             _refuse_if_changed(layer, kind)
             return reader(layer, shape)
     raise UnsupportedModuleError(
         f"{type(layer).__name__} is not a linear layer whose norm is known.\n"
         "Linear, Conv1d … 3d, ConvTranspose1d … 3d, average pools, batch-norm in eval, Identity and Flatten are."
     )
+
+
+def _refuse_if_lazy(layer: nn.Module) -> None:
+    if any(map(nn.parameter.is_lazy, layer.parameters())):
+        raise UnsupportedModuleError(f"this {type(layer).__name__} has no weight yet: it has not run.\nRun the network once.")
 
 
 def _refuse_if_changed(layer: nn.Module, kind: type[nn.Module]) -> None:
@@ -104,8 +123,6 @@ def _refuse_if_changed(layer: nn.Module, kind: type[nn.Module]) -> None:
 def weight_of(layer: nn.Module) -> Tensor:
     """The weight as the layer uses it in eval, in float64."""
     weight = twin(layer).weight
-    if isinstance(weight, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer):
-        raise UnsupportedModuleError(f"this {type(layer).__name__} has no weight yet: it has not run.\nRun the network once.")
     if weight.is_complex():
         raise UnsupportedModuleError(
             f"the weight of {type(layer).__name__} is {weight.dtype}, but the norm is that of real weights."
@@ -124,23 +141,32 @@ def _linear(layer: nn.Linear, shape: tuple[int, ...]) -> tuple[Piece, tuple[int,
     _expect(layer, shape, len(shape) > 0 and shape[-1] == layer.in_features, f"(…, {layer.in_features})")
     weight = weight_of(layer)
     if len(shape) == 1:
-        return Convolution(weight[None]), (layer.out_features,)
+        return Convolution(weight[None]), (weight.shape[0],)
     places = prod(shape[:-1])  # a copy at each place: channels are the last axis, which no other layer beside it shares
     copies = Convolution(weight[None, :, :, None], (Axis(places, 1),))
-    return copies, (*shape[:-1], layer.out_features)
+    return copies, (*shape[:-1], weight.shape[0])
 
 
 def _convolution(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
     d = len(layer.kernel_size)
-    sizes = ", ".join(("length", "height × width", "depth × height × width")[d - 1].split(" × "))
-    _expect(layer, shape, len(shape) == d + 1 and shape[0] == layer.in_channels, f"({layer.in_channels}, {sizes})")
+    _expect(layer, shape, len(shape) == d + 1 and shape[0] == layer.in_channels, f"({layer.in_channels}, {SIZES[d]})")
     axes = tuple(_axis(layer, j, size) for j, size in enumerate(shape[1:]))
-    for axis in axes:
-        room = {"reflect": axis.size - 1, "circular": axis.size}.get(axis.mode, max(axis.before, axis.after))
-        fits = axis.out >= 1 and max(axis.before, axis.after) <= room and axis.size >= 1
-        _expect(layer, shape, fits, f"sizes that its kernel of {axis.reach + 1} places and its padding fit")
+    if not all(map(_fits, axes)):
+        raise ShapeError(_too_small(layer, shape))
     weight = weight_of(layer).unflatten(0, (layer.groups, -1))
-    return Convolution(weight, axes), (layer.out_channels, *(axis.out for axis in axes))
+    return Convolution(weight, axes), (weight.shape[0] * weight.shape[1], *(axis.out for axis in axes))
+
+
+def _fits(axis: Axis) -> bool:
+    most = {"reflect": axis.size - 1, "circular": axis.size}.get(axis.mode, inf)
+    return axis.size >= 1 and axis.out >= 1 and max(axis.before, axis.after) <= most
+
+
+def _too_small(layer: nn.Module, shape: tuple[int, ...]) -> str:
+    return (
+        f"sizes {shape[1:]} are too small for {type(layer).__name__} with the kernel {layer.kernel_size}, "
+        f"dilation {layer.dilation} and padding {layer.padding}.\nPass the shape that the layer has in the network."
+    )
 
 
 def _axis(layer: nn.Module, j: int, size: int) -> Axis:
@@ -155,13 +181,13 @@ def _axis(layer: nn.Module, j: int, size: int) -> Axis:
 
 def _transposed(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
     d = len(layer.kernel_size)
-    _expect(layer, shape, len(shape) == d + 1 and shape[0] == layer.in_channels, f"({layer.in_channels}, … {d} sizes)")
+    _expect(layer, shape, len(shape) == d + 1 and shape[0] == layer.in_channels, f"({layer.in_channels}, {SIZES[d]})")
     axes = tuple(_axis_of_outputs(layer, j, size) for j, size in enumerate(shape[1:]))
-    for axis, size in zip(axes, shape[1:], strict=True):
-        _expect(layer, shape, axis.size >= 1 and axis.out >= size, "sizes that its kernel and its padding fit")
+    if not all(axis.size >= 1 and axis.out >= size for axis, size in zip(axes, shape[1:], strict=True)):
+        raise ShapeError(_too_small(layer, shape))
     axes = tuple(_cut(axis, size) for axis, size in zip(axes, shape[1:], strict=True))
     weight = weight_of(layer).unflatten(0, (layer.groups, -1))
-    return Turned(Convolution(weight, axes)), (layer.out_channels, *(axis.size for axis in axes))
+    return Turned(Convolution(weight, axes)), (weight.shape[0] * weight.shape[2], *(axis.size for axis in axes))
 
 
 def _axis_of_outputs(layer: nn.Module, j: int, size: int) -> Axis:
@@ -191,19 +217,24 @@ def _normalisation(layer: nn.Module, shape: tuple[int, ...]) -> Diagonal:
 
 def _average(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
     d = next(d for kind, d in (AVERAGE | ADAPTIVE).items() if isinstance(layer, kind))
-    _expect(layer, shape, len(shape) == d + 1, f"(channels, … {d} sizes)")
-    make = average if isinstance(layer, tuple(AVERAGE)) else adaptive
-    piece = make(layer, shape)
-    return piece, (shape[0], *(factor.shape[0] for factor in piece.factors))
+    _expect(layer, shape, len(shape) == d + 1, f"(channels, {SIZES[d]})")
+    out = _shape_given(layer, shape)
+    return (average if isinstance(layer, tuple(AVERAGE)) else adaptive)(layer, shape), out
 
 
 def _unchanged(layer: nn.Module, shape: tuple[int, ...]) -> tuple[None, tuple[int, ...]]:
+    return None, _shape_given(layer, shape)
+
+
+def _shape_given(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """By running a layer without weights on a tensor without numbers."""
     try:
-        return None, tuple(layer(torch.empty(1, *shape, device="meta")).shape[1:])
-    except (RuntimeError, IndexError):
-        raise ShapeError(
-            f"{layer} does not take the shape {tuple(shape)}.\nPass the shape of one input, without its batch."
-        ) from None
+        batch, *out = layer(torch.empty(1, *shape, device="meta")).shape
+    except (RuntimeError, IndexError, ValueError):
+        batch, out = 0, ()
+    if batch != 1:
+        raise ShapeError(f"{layer} does not take the shape {shape}.\nPass the shape of one input, without its batch.")
+    return tuple(out)
 
 
 def _expect(layer: nn.Module, shape: tuple[int, ...], fits: bool, wanted: str) -> None:

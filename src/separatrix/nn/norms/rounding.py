@@ -47,4 +47,5 @@ def absolute_norm(matrix: Tensor) -> float:
 
 def as_float64(weight: Tensor) -> Tensor:
     """The same numbers; a tensor of its own that no graph follows."""
-    return weight.detach().to(torch.float64)
+    device = "cpu" if weight.device.type == "mps" else weight.device  # Metal has no float64
+    return weight.detach().to(device).to(torch.float64)

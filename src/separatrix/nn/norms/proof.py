@@ -1,0 +1,96 @@
+"""The cheapest proof of the norm of a convolution."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
+
+from separatrix.nn.norms.banded import Blocks, bound_of, grams
+from separatrix.nn.norms.convolution import Axis, Convolution
+from separatrix.nn.norms.dense import by_singular_values
+from separatrix.nn.norms.lanczos import from_below
+from separatrix.nn.norms.rounding import UNIT, Extremes
+from separatrix.nn.norms.torus import Torus, excess_over, torus_of
+
+SMALL = 1024
+"""Matrices with a side up to this are taken apart whole: an SVD takes a quarter of a second."""
+EXCESS = 1e-6
+"""How much above the estimate a proof is tried first, relative to the norm; ten times more after each failure."""
+
+
+def extremes_of(whole: Convolution, budget: float) -> Extremes:
+    """Of a convolution whose weights are of size one; `budget` in floating-point operations for each attempt at a proof."""
+    convolution = whole.reduced()
+    if convolution.groups * min(convolution.rows, convolution.columns) ** 3 <= SMALL**3:
+        return by_singular_values(convolution.dense(), "SVD")
+    if not convolution.axes:
+        row = replace(convolution, weight=convolution.weight[..., None], axes=(Axis(1, 1),))
+        return _between(row, None, from_below(row), float(row.weight.norm()), "Frobenius bound", budget)
+    toruses, repeats = _around(convolution)
+    if repeats == 1 and all(bool(torus.inside.all()) for torus in toruses):
+        return _exact(toruses)
+    ceiling = max(torus.largest for torus in toruses) * repeats**0.5 * (1 + 8 * UNIT)
+    return _between(convolution, toruses if repeats == 1 else None, from_below(convolution), ceiling, "circular bound", budget)
+
+
+def _exact(toruses: list[Torus]) -> Extremes:
+    """Where nothing is outside the torus, its singular values are those of the layer.
+
+    Source: Sedghi, Gupta & Long 2019, The singular values of convolutional layers, theorem 6.
+    """
+    slack = max(torus.slack for torus in toruses)
+    largest = max(float(torus.singular_values.max()) for torus in toruses)
+    smallest = min(float(torus.singular_values.min()) for torus in toruses)
+    return Extremes(largest, largest, smallest, "Fourier").widened(slack)
+
+
+def _around(convolution: Convolution) -> tuple[list[Torus], int]:
+    """Toruses that the layer is a piece of, and ‖pad‖², if the padding has to be done before them."""
+    toruses = torus_of(convolution)
+    if toruses is not None:
+        return toruses, 1
+    padded = tuple(Axis(axis.size + axis.before + axis.after, axis.kernel, axis.stride, axis.dilation) for axis in convolution.axes)
+    return torus_of(replace(convolution, axes=padded)) or [], prod(map(_repeats, convolution.axes))
+
+
+def _repeats(axis: Axis) -> int:
+    """How often the padded line shows one place of the input, at most."""
+    shown = [axis.source(place) for place in range(axis.size + axis.before + axis.after)]
+    return max(map(shown.count, range(axis.size)))
+
+
+def _between(
+    convolution: Convolution, toruses: list[Torus] | None, lower: float, ceiling: float, otherwise: str, budget: float
+) -> Extremes:
+    """The first number above the estimate that can be proven, or else the ceiling."""
+    blocks = Blocks(min(grams(convolution), key=lambda one: one.flops))
+    excess, attempt = EXCESS, 0
+    while (trial := lower * (1 + excess)) < ceiling:
+        for method, bound, flops in _ways(blocks, toruses, trial):
+            if flops <= budget and (found := bound()) is not None:
+                return Extremes(found, lower, None, method)
+        attempt += 1
+        lower, excess = _again(convolution, attempt, lower, excess)
+    return Extremes(ceiling, lower, None, otherwise)
+
+
+def _ways(blocks: Blocks, toruses: list[Torus] | None, trial: float) -> list[tuple[str, Callable[[], float | None], float]]:
+    """(method, its bound or None, its cost), the cheapest first; the second decides where the first could not."""
+    ways = [("Cholesky", lambda: bound_of(blocks, trial), blocks.gram.flops)]
+    if toruses:
+        ways.append(("torus", lambda: _by_toruses(toruses, trial), sum(torus.flops(trial) for torus in toruses)))
+    return sorted(ways, key=lambda way: way[2])
+
+
+def _again(convolution: Convolution, attempt: int, lower: float, excess: float) -> tuple[float, float]:
+    """A better estimate from another start; or, if there is none, more above it."""
+    better = from_below(convolution, seed=attempt)
+    return (better, excess) if better > lower * (1 + excess) else (max(lower, better), 10 * excess)
+
+
+def _by_toruses(toruses: list[Torus], trial: float) -> float | None:
+    excesses = []
+    for torus in toruses:
+        excesses.append(excess_over(torus, trial))
+        if excesses[-1] is None:
+            return None
+    return (trial + max(excesses)) * (1 + 4 * UNIT)
