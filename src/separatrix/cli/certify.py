@@ -61,9 +61,9 @@ def certify(
 
 def _shape(text: str | None, values: torch.Tensor | None) -> tuple[int, ...]:
     """The shape of one input, from the option or the inputs."""
-    if text is None and values is None:
-        raise InputError("the shape of an input is not known.\nPass --input-shape, as 3,32,32, or --inputs.")
     if text is None:
+        if values is None:
+            raise InputError("the shape of an input is not known.\nPass --input-shape, as 3,32,32, or --inputs.")
         return tuple(values.shape[1:])
     try:
         return tuple(int(size) for size in text.split(","))
