@@ -17,7 +17,8 @@ DISTANCES = (
 )  # of the two points, by turns over the starts, relative to the start's size: wide smooths kinks, near sees spikes
 STRIDE = 0.3  # of the start, relative to its size
 LAST = 0.1  # of the distance and the stride, that is left of them at the end
-SWEEPS, SETTLED = 200, 1e-10  # of power iteration at most, and where it ends: relative rise in a sweep
+POLISHED = 3  # starts that power iteration is given to: the best
+SWEEPS, SETTLED = 60, 1e-10  # of power iteration at most, and where it ends: relative rise in a sweep
 AGREEMENT = 1e-6  # by which a derivative may differ from the difference quotient, relative; else the quotient counts
 SAFETY = 10.0  # times the unit round-off, what a network may add to its output
 
@@ -93,9 +94,9 @@ class Steepest:
 
     @torch.no_grad()
     def polished(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The leading singular pair of the Jacobian at the best point of each start: points, right vectors, σ."""
-        x, u = self.kept
-        sigma = torch.zeros_like(self.best)
+        """The leading singular pair of the Jacobian at the points of the best starts: points, right vectors, σ."""
+        x, u = (kept[self.best.argsort(descending=True)[:POLISHED]] for kept in self.kept)
+        sigma = x.new_zeros(len(x))
         for _ in range(SWEEPS):
             y, pushed = pushforward(self.f, x, u[:, None])
             before, sigma = sigma, torch.linalg.vector_norm(pushed[:, 0], dim=-1).nan_to_num(0.0)
