@@ -342,3 +342,17 @@ def test_the_canonical_double_pendulum_is_the_textbook_s_by_its_momenta():
 
     textbook = sx.trajectory(sx.classic.double_pendulum(g=1.0, dt=0.001), with_velocities(states[0]), steps=1000)[-1]
     torch.testing.assert_close(textbook, with_velocities(states[-1]), rtol=0, atol=1e-9)
+def test_the_constrained_network_of_the_certificate_example_is_not_one_lipschitz_and_the_product_of_its_pieces_bounds_it(found):
+    """1/std · Π |c| ‖W‖ · 1 · (1 + |u| ‖B‖) · ‖head‖, with norms by an SVD of each."""
+    result = found("certificate")[0]
+    model, certificate = result["model"], result["certificate"]
+
+    def norm(weight: torch.Tensor) -> float:
+        return min(1.0, float(torch.linalg.matrix_norm(weight.detach().double(), 2)))
+
+    expected = norm(model.head.weight) / 0.38
+    for block in model.blocks:
+        c, u = (abs(float(number.detach())) for number in (block.c, block.u))
+        expected *= c * norm(block.lift.weight) * (1 + u * norm(block.step.weight))
+    assert certificate.bound == pytest.approx(expected, rel=1e-4)
+    assert 1 < certificate.lower <= certificate.bound

@@ -83,6 +83,7 @@ MADE = {
     sx.Tracks: lambda: along().result,
     sx.nn.AdversarialImages: deceived,
     sx.nn.Robustness: robust,
+    sx.nn.Certificate: lambda: sx.nn.certificate(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GLU()), 3, starts=2, steps=2),
     sx.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
 }
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from separatrix import __version__
 from separatrix.cli.analyze import analyze
 from separatrix.cli.bifurcation import bifurcation
+from separatrix.cli.certify import certify
 from separatrix.cli.fixed_points import fixed_points
 from separatrix.cli.list import list_
 from separatrix.errors import SeparatrixError
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command("analyze")(analyze)
 app.command("fixed-points")(fixed_points)
 app.command("bifurcation")(bifurcation)
+app.command("certify")(certify)
 app.command("list")(list_)
 
 

@@ -10,6 +10,7 @@ from separatrix.nn.mass import (
     Weighted,
     mass_preserving_network,
 )
+from separatrix.nn.certificate import Certificate, certificate
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 
@@ -68,6 +69,7 @@ __all__ = [
     "AlternatingConv2d",
     "Block",
     "Gradient",
+    "Certificate",
     "Guarantee",
     "MassPreserving",
     "MassPreservingLift",
@@ -124,6 +126,7 @@ __all__ = [
     "SymplecticGradient",
     "SymplecticLinear",
     "VolumePreserving",
+    "certificate",
     "guarantee_of",
     "henonnet",
     "sympnet",

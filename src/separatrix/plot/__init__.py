@@ -32,10 +32,12 @@ from separatrix.errors import InputError
 from separatrix.nn.adversarial import AdversarialImages
 from separatrix.nn.robustness import Robustness
 from separatrix.plot.adversarial import adversarial_figure
+from separatrix.nn.certificate import Certificate
 from separatrix.plot.along import along_figure, separate_figure, tracks_figure
 from separatrix.plot.basins import basins_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
+from separatrix.plot.certificate import certificate_figure
 from separatrix.plot.check import check_figure, divergence_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.correlation_dimension import correlation_figure
@@ -67,6 +69,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Separate: separate_figure,
     CorrelationDimension: correlation_figure,
     Basins: basins_figure,
+    Certificate: certificate_figure,
     CovariantVectors: covariant_figure,
     Branch: branch_figure,
     DepthPortrait: depth_portrait_figure,
@@ -114,6 +117,7 @@ __all__ = [
     "basins_figure",
     "border_figure",
     "branch_figure",
+    "certificate_figure",
     "check_figure",
     "compare_depths",
     "compare_robustness",

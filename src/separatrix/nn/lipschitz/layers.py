@@ -1,0 +1,240 @@
+"""The bound of a network, operator by operator: from the input to each of them, in the order in which they run."""
+
+import operator
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf, nan
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from separatrix.nn.lipschitz.affine import affine_norm, as_layer, is_padding
+from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
+from separatrix.nn.lipschitz.graph import OperatorGraph, layer_of
+from separatrix.nn.lipschitz.rounding import root_of_squares, times
+from separatrix.nn.lipschitz.rules import Factor, factor_of, joined
+
+SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
+OWN = "its own guarantee"
+PARTS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
+
+
+@dataclass(frozen=True)
+class LayerFactor:
+    """What one layer, or several affine ones behind each other, can carry two inputs apart by.
+
+    Args:
+        name: of the module in the network, with ":2", ":3" … for its further calls; of an operator outside of PyTorch's modules,
+            the operator's too.
+        kind: the class, or the operator.
+        shape: of one output, without its batch axis.
+        factor: proven; ∞ where none is known. Of a sum or a concatenation: of the bound behind it to the largest before it.
+        lower: that no factor can be below; NaN where it is not known.
+        method: of the proof; where there is none, the reason.
+        reach: bound of the Lipschitz factor from the network's input to here.
+        seconds: that it took.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    factor: float
+    lower: float
+    method: str
+    reach: float
+    seconds: float
+
+    @property
+    def steps(self) -> int:
+        """One, for a progress bar."""
+        return 1
+
+
+class Bounds:
+    """Bounds of the Lipschitz factor from the input to each operator of a graph.
+
+    Args:
+        graph: of the network.
+        whole: what the network itself is called.
+    """
+
+    def __init__(self, graph: OperatorGraph, whole: str) -> None:
+        self.graph, self.whole = graph, whole
+        self.reach: dict[torch.fx.Node, float] = {}
+        self.known: dict[torch.fx.Node, Any] = {}
+        self.unknown: dict[str, str] = {}
+        self.names: dict[str, int] = {}
+        self.needed = set(graph.nodes)
+
+    def layers(self) -> Iterator[LayerFactor]:
+        """Each layer's factor, as soon as it is known."""
+        for node in self.graph.nodes:
+            if node in self.reach:
+                continue
+            begun = time.perf_counter()
+            layer = self._pass(node)
+            if layer is not None:
+                yield LayerFactor(**layer, seconds=time.perf_counter() - begun)
+
+    @property
+    def bound(self) -> float:
+        """Of all outputs together."""
+        return root_of_squares([self.reach[node] if node in self.needed else 0.0 for node in self.graph.outputs])
+
+    def _pass(self, node: torch.fx.Node) -> dict[str, Any] | None:
+        if node.op == "placeholder":
+            self.reach[node] = 1.0
+            return None
+        try:
+            if node.target is operator.getitem:
+                return self._take(node)
+            if node.target is torch.ops.separatrix.guaranteed.default:
+                return self._keep_promise(node)
+            return self._run_of(node) or self._operator(node)
+        except NoBoundError as reason:
+            self.unknown.setdefault(layer_of(node)[0] or self.whole, str(reason))
+            self.reach[node] = inf
+            return self._layer(*self._named(node), node, Factor(inf, str(reason)))
+
+    def _take(self, node: torch.fx.Node) -> None:
+        parent, number = node.args
+        if number and _name(parent) not in PARTS and self.reach[parent] < inf:
+            raise NoBoundError("it gives places, which are whole numbers")
+        self.reach[node] = self.reach[parent]
+
+    def _keep_promise(self, node: torch.fx.Node) -> dict[str, Any]:
+        parent, number = node.args[0], node.args[1]
+        leaf = self.graph.leaves[number]
+        factor = Factor(self.graph.promises[number].lipschitz, OWN)
+        self.reach[node] = times(factor.value, self.reach[parent])
+        return self._layer(self._unique(layer_of(node)[0] or self.whole), type(leaf).__name__, node, factor)
+
+    def _operator(self, node: torch.fx.Node) -> dict[str, Any] | None:
+        call = self._call(node)
+        if call.name in SHAPE_ONLY:
+            self.reach[node], self.known[node] = 0.0, call.run(torch.zeros(call.active[0].shape, device=call.device))[0]
+            return None
+        if not call.dtype.is_floating_point:
+            raise NoBoundError(f"it gives {call.dtype}, no real numbers".replace("torch.", ""))
+        if len(call.active) > 1:
+            self.reach[node], method = joined(call)
+            largest = max(part.bound for part in call.active)
+            ratio = self.reach[node] / largest if 0 < largest < inf else nan
+            return self._layer(*self._named(node), node, Factor(ratio, method))
+        factor = factor_of(call)
+        self.reach[node] = times(factor.value, call.active[0].bound)
+        if factor.value == 1 and factor.method in ("how often a number is used", "the same numbers", "a constant is added"):
+            return None
+        return self._layer(*self._named(node), node, factor)
+
+    def _run_of(self, node: torch.fx.Node) -> dict[str, Any] | None:
+        """The affine operators from this one on, as one layer; none of them is used by anything but the next."""
+        nodes, calls = [node], [self._call(node)] if _is_operator(node) else []
+        while calls and (is_padding(calls[-1]) or as_layer(calls[-1]) is not None):
+            after = self._only_user(nodes[-1])
+            call = self._next(after, nodes[-1])
+            if call is None or as_layer(call, calls[-1] if is_padding(calls[-1]) else None) is None:
+                break
+            nodes.append(after)
+            calls.append(call)
+        if not calls or (norm := affine_norm(calls)) is None:
+            return None
+        for one in nodes:  # nothing but the next one in the run looks at those before the last
+            self.reach[one] = times(norm.bound, calls[0].active[0].bound) if one is nodes[-1] else inf
+            self.reach.update({user: self.reach[one] for user in one.users if user.target is operator.getitem})
+        names, kinds = zip(*map(self._named, nodes), strict=True)
+        factor = Factor(norm.bound, norm.method, norm.lower if norm.lower > 0 or norm.bound == 0 else nan)
+        return self._layer(_together(names), " + ".join(kinds), nodes[-1], factor)
+
+    def _only_user(self, node: torch.fx.Node) -> torch.fx.Node | None:
+        users = [user for user in node.users if user in self.needed]
+        if len(users) == 1 and users[0].target is operator.getitem and node not in self.graph.outputs:
+            return self._only_user(users[0])
+        return users[0] if len(users) == 1 and node not in self.graph.outputs else None
+
+    def _next(self, node: torch.fx.Node | None, before: torch.fx.Node) -> Call | None:
+        """The operator behind another; None where it is none that could be in a run."""
+        try:
+            return None if node is None or not _is_operator(node) else self._call(node, through=before)
+        except NoBoundError:  # it is met again where it begins
+            return None
+
+    def _call(self, node: torch.fx.Node, through: torch.fx.Node | None = None) -> Call:
+        """An operator with its arguments; `through` is one whose own bound is not asked for."""
+        if not _is_operator(node):
+            raise NoBoundError(f"nothing is known of {node.target}")
+        schema = node.target._schema.arguments
+        given = {**{a.name: v for a, v in zip(schema, node.args, strict=False)}, **node.kwargs}
+        values = {a.name: self._value(given.get(a.name, a.default_value), through) for a in schema}
+        out = _value_of(node)
+        if out is None:
+            raise NoBoundError("it gives no tensor")
+        return Call(_name(node), node.target, values, tuple(out.shape), out.dtype, out.device)
+
+    def _value(self, value: Any, through: torch.fx.Node | None) -> Any:
+        if isinstance(value, list | tuple):
+            return [self._value(part, through) for part in value]
+        if not isinstance(value, torch.fx.Node):
+            return value
+        if value in self.needed and value not in self.known:
+            if not isinstance(value.meta.get("val"), Tensor):
+                raise NoBoundError("a number is read off what depends on the input")
+            bound = self.reach[value] if through is None else self.reach.get(value, inf)
+            return Active(tuple(value.meta["val"].shape), bound)
+        return self._constant(value)
+
+    def _constant(self, node: torch.fx.Node) -> Any:
+        """What does not depend on the input, computed."""
+        if node not in self.known:
+            if node.name in self.graph.held:
+                self.known[node] = self.graph.held[node.name]
+            elif node.target is operator.getitem:
+                self.known[node] = self._constant(node.args[0])[node.args[1]]
+            elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+                raise NoBoundError("it draws at random, even in evaluation mode")
+            else:
+                values = self._value(list(node.args), None), {name: self._value(v, None) for name, v in node.kwargs.items()}
+                self.known[node] = node.target(*values[0], **values[1])
+        return self.known[node]
+
+    def _named(self, node: torch.fx.Node) -> tuple[str, str]:
+        """A name that says where the operator stands, and its kind."""
+        name, kind = layer_of(node)
+        if kind.startswith("torch.nn.modules.") and name:
+            return self._unique(name), kind.rsplit(".", 1)[-1]
+        return self._unique(f"{name}.{_name(node)}".strip(".")), _name(node)
+
+    def _unique(self, name: str) -> str:
+        self.names[name] = self.names.get(name, 0) + 1
+        return name if self.names[name] == 1 else f"{name}:{self.names[name]}"
+
+    def _layer(self, name: str, kind: str, node: torch.fx.Node, factor: Factor) -> dict[str, Any]:
+        out = _value_of(node)
+        shape = () if out is None else tuple(out.shape[1:])
+        told = {"name": name, "kind": kind, "shape": shape, "reach": self.reach[node]}
+        return {**told, "factor": factor.value, "lower": factor.lower, "method": factor.method}
+
+
+def _is_operator(node: torch.fx.Node) -> bool:
+    """Whether it is one of PyTorch's own: what a library adds under a name of PyTorch's is another operator."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
+
+
+def _together(names: tuple[str, ...]) -> str:
+    """Names of a run, those behind the first without what they have in common with it: "layer1.conv1 + bn1"."""
+    inside = names[0].rpartition(".")[0] + "."
+    return " + ".join(dict.fromkeys([names[0], *(name.removeprefix(inside) for name in names[1:])]))
+
+
+def _value_of(node: torch.fx.Node) -> Tensor | None:
+    """What stands for an operator's output, or for the first of them."""
+    val = node.meta.get("val")
+    parts = val if isinstance(val, list | tuple) else [val]
+    return next((part for part in parts if isinstance(part, Tensor)), None)
+
+
+def _name(node: torch.fx.Node) -> str:
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.partition("::")[2] if schema is not None else str(getattr(node.target, "__name__", node.target))
