@@ -259,6 +259,8 @@ def test_a_mass_preserving_network_keeps_the_sum_and_an_unconstrained_one_does_n
     learned, truth = (measured["exchange"][name] for name in ("learned", "truth"))
     assert (learned.sum(-1) - truth[0].sum(-1)).abs().max() < 1e-12
     assert (learned - truth)[:50].norm(dim=-1).median() < 0.1
+
+
 def test_van_der_pol_s_field_falls_into_its_two_parts_and_strang_needs_second_order_of_both(found):
     """By hand: U = q²/2 − p²q²/4 and X = (1 + pq/2) (q, −p)."""
     measured = found("presnov")[0]
@@ -280,6 +282,8 @@ def test_a_network_on_the_sphere_stays_there_and_a_plain_one_of_its_size_does_no
     assert away["sphere-preserving"] < 1e-12 and away["plain"] > 0.1
     assert away["Euler's equations"] < 1e-6
     assert measured["errors"]["sphere-preserving"] < 3e-3
+
+
 def test_the_constrained_network_reads_half_of_the_digits_where_the_unconstrained_one_is_broken(found):
     result = found("robust_digits")[0]
     mean = {what: share[0] for what, share in result["share"].items()}
@@ -310,6 +314,8 @@ def test_steps_are_learned_inside_their_feasible_sets_and_the_exact_budget_allow
             assert (h > 0).all() and (expansion > 0).all() and (factor(h) * (1 + expansion) < 1).all()
         assert learned["slopes"][name][-1] <= learned["bounds"][name] <= 1
     assert max(learned["slopes"]["published"]) < max(learned["slopes"]["exact"]) < 1 < max(learned["slopes"]["unconstrained"])
+
+
 def test_learned_symplectic_maps_keep_areas_and_stay_where_a_plain_network_spirals(found):
     maps = found("symplectic_maps")[0]
     for name in ("SympNet", "HénonNet"):
@@ -324,6 +330,8 @@ def test_learned_shears_keep_volumes_and_a_plain_network_does_not(found):
     assert flow["shears"]["exponents"].sum().abs() < 1e-12
     assert flow["plain network"]["volume"].abs().max() > 1e-3
     assert flow["truth"]["volume"].abs().max() < 1e-4  # RK4's own error
+
+
 def test_hamiltonian_networks_keep_the_energy_of_two_pendulums_where_plain_ones_drift(found):
     for kinds in found("hamiltonian")[0].values():
         learned, plain = kinds["Hamiltonian"][0], kinds["plain"][0]
@@ -342,6 +350,8 @@ def test_the_canonical_double_pendulum_is_the_textbook_s_by_its_momenta():
 
     textbook = sx.trajectory(sx.classic.double_pendulum(g=1.0, dt=0.001), with_velocities(states[0]), steps=1000)[-1]
     torch.testing.assert_close(textbook, with_velocities(states[-1]), rtol=0, atol=1e-9)
+
+
 def test_the_constrained_network_of_the_certificate_example_is_not_one_lipschitz_and_the_product_of_its_pieces_bounds_it(found):
     """1/std · Π |c| ‖W‖ · 1 · (1 + |u| ‖B‖) · ‖head‖, with norms by an SVD of each."""
     result = found("certificate")[0]

@@ -2,63 +2,44 @@
 
 from separatrix.nn.adversarial import AdversarialImages, adversarial_images
 from separatrix.nn.block import Block, Residual, Sequential
-from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
-from separatrix.nn.mass import (
-    MassPreserving,
-    MassPreservingLift,
-    MassPreservingProjection,
-    Weighted,
-    mass_preserving_network,
-)
-from separatrix.nn.certificate import Certificate, certificate
-from separatrix.nn.guarantee import Guarantee, guarantee_of
-from separatrix.nn.operator_norm import OperatorNorm, operator_norm
-
-BLOCKS: dict[str, type[Block]] = {
-    "MassPreserving": MassPreserving,
-from separatrix.nn.gradient import Gradient
-from separatrix.nn.guarantee import Guarantee, guarantee_of
-from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
-from separatrix.nn.sphere import SpherePreserving
-
-BLOCKS: dict[str, type[Block]] = {
-    "gradient": Gradient,
-    "sphere_preserving": SpherePreserving,
 from separatrix.nn.budget import exact_factor, published_factor
+from separatrix.nn.certificate import Certificate, certificate
+from separatrix.nn.energy import Energy, KineticEnergy
+from separatrix.nn.gradient import Gradient
 from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
 from separatrix.nn.gradient_steps_2d import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
-from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
+from separatrix.nn.hamiltonian import Hamiltonian, SeparableHamiltonian
 from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
 from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
 from separatrix.nn.margin import MarginLoss, certified_radii
+from separatrix.nn.mass import MassPreserving, MassPreservingLift, MassPreservingProjection, Weighted, mass_preserving_network
+from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
+from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
 from separatrix.nn.robustness import Robustness, robustness
-
-BLOCKS: dict[str, type[Block]] = {
-    "isometry": Isometry,
-    "coisometry": Coisometry,
-    "non_expansive": NonExpansive,
-    "expansive": Expansive,
-    "alternating": Alternating,
-    "lipschitz_net": LipschitzNet,
-from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.sphere import SpherePreserving
 from separatrix.nn.symplectic import HenonLayer, SymplecticActivation, SymplecticGradient, SymplecticLinear, henonnet, sympnet
 from separatrix.nn.volume import DivergenceFree, VolumePreserving
 
 BLOCKS: dict[str, type[Block]] = {
-    "DivergenceFree": DivergenceFree,
-    "HenonLayer": HenonLayer,
-    "SymplecticActivation": SymplecticActivation,
-    "SymplecticGradient": SymplecticGradient,
-    "SymplecticLinear": SymplecticLinear,
-    "VolumePreserving": VolumePreserving,
-from separatrix.nn.energy import Energy, KineticEnergy
-from separatrix.nn.guarantee import Guarantee, guarantee_of
-from separatrix.nn.hamiltonian import Hamiltonian, SeparableHamiltonian
-
-BLOCKS: dict[str, type[Block]] = {
+    "alternating": Alternating,
+    "coisometry": Coisometry,
+    "divergence_free": DivergenceFree,
+    "expansive": Expansive,
+    "gradient": Gradient,
     "hamiltonian": Hamiltonian,
+    "henon_layer": HenonLayer,
+    "isometry": Isometry,
+    "lipschitz_net": LipschitzNet,
+    "mass_preserving": MassPreserving,
+    "non_expansive": NonExpansive,
     "separable_hamiltonian": SeparableHamiltonian,
+    "sphere_preserving": SpherePreserving,
+    "symplectic_activation": SymplecticActivation,
+    "symplectic_gradient": SymplecticGradient,
+    "symplectic_linear": SymplecticLinear,
+    "volume_preserving": VolumePreserving,
 }
 """Every block on vectors by name; `BLOCKS[name](dim)` builds one with defaults, for a dim of at least 4 that is even."""
 
@@ -68,68 +49,58 @@ __all__ = [
     "Alternating",
     "AlternatingConv2d",
     "Block",
-    "Gradient",
     "Certificate",
-    "Guarantee",
-    "MassPreserving",
-    "MassPreservingLift",
-    "MassPreservingProjection",
     "Coisometry",
+    "DivergenceFree",
+    "Energy",
     "Expansive",
     "ExpansiveConv2d",
+    "Gradient",
     "Guarantee",
+    "Hamiltonian",
+    "HenonLayer",
     "Isometry",
     "IsometryConv2d",
+    "KineticEnergy",
     "LipschitzConvNet",
     "LipschitzNet",
     "MarginLoss",
+    "MassPreserving",
+    "MassPreservingLift",
+    "MassPreservingProjection",
     "NonExpansive",
     "NonExpansiveConv2d",
+    "OperatorNorm",
     "OrthogonalKernel",
     "OrthogonalMatrix",
     "Pool2d",
+    "Presnov",
+    "PresnovNetwork",
     "Residual",
     "ResidualConvNet",
     "ResidualNet",
     "Robustness",
     "ScaledKernel",
-    "Sequential",
-    "Weighted",
-    "WeightedSum",
-    "guarantee_of",
-    "mass_preserving_network",
-    "Presnov",
-    "PresnovNetwork",
-    "OperatorNorm",
-    "Energy",
-    "Guarantee",
-    "Hamiltonian",
-    "KineticEnergy",
-    "Residual",
     "SeparableHamiltonian",
     "Sequential",
     "SpherePreserving",
-    "guarantee_of",
-    "presnov",
-    "adversarial_images",
-    "certified_radii",
-    "exact_factor",
-    "frozen",
-    "guarantee_of",
-    "published_factor",
-    "DivergenceFree",
-    "Guarantee",
-    "HenonLayer",
-    "Residual",
-    "Sequential",
     "SymplecticActivation",
     "SymplecticGradient",
     "SymplecticLinear",
     "VolumePreserving",
+    "Weighted",
+    "WeightedSum",
+    "adversarial_images",
     "certificate",
+    "certified_radii",
+    "exact_factor",
+    "frozen",
     "guarantee_of",
     "henonnet",
-    "sympnet",
+    "mass_preserving_network",
     "operator_norm",
+    "presnov",
+    "published_factor",
     "robustness",
+    "sympnet",
 ]

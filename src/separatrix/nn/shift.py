@@ -2,22 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jvp
+from torch.func import grad
 
 from separatrix.errors import InputError, ShapeError
+from separatrix.nn.activation import Activation, check_elementwise, with_slope
 from separatrix.tangent import pushforward
-
-
-class Activation(Protocol):
-    """A function of each number on its own, such as `torch.tanh`, `torch.sin` or an `nn.Softplus()`."""
-
-    def __call__(self, z: Tensor, /) -> Tensor:
-        """The values, in the same shape."""
-        ...
 
 
 class Shift(nn.Module):
@@ -167,23 +159,3 @@ class Symmetric(Shift):
 def shifted_along(shift: nn.Module, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """s(z), and Ds(z) along v: a shift's own closed form, and forward AD through any other module."""
     return shift.pushforward(z, v) if isinstance(shift, Shift) else pushforward(shift, z, v)
-
-
-def with_slope(activation: Activation, z: Tensor) -> tuple[Tensor, Tensor]:
-    """σ(z) and σ'(z); that of tanh without AD, because it is hot."""
-    if activation is torch.tanh:
-        value = torch.tanh(z)
-        return value, 1 - value**2
-    return jvp(activation, (z,), (torch.ones_like(z),))[:2]
-
-
-def check_elementwise(activation: Activation) -> None:
-    """Refuse a function that mixes numbers: behind it Kᵀ diag(a) σ(Kz + b) would be no gradient."""
-    z = torch.linspace(-1.5, 1.5, 6)
-    with torch.no_grad():
-        together, alone = activation(z), torch.stack([activation(number) for number in z])
-    if together.shape != alone.shape or not torch.allclose(together, alone, rtol=1e-4, atol=1e-6):
-        raise InputError(
-            f"the activation {activation} mixes the numbers it is given, and what it moves by is then no gradient.\n"
-            "Pass a function of each number on its own, such as torch.tanh."
-        )

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
+from separatrix.nn.activation import Activation
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import Guarantee
-from separatrix.nn.shift import Activation, Gradient, OfPotential, Scaled, Shift, Symmetric
+from separatrix.nn.shift import Gradient, OfPotential, Scaled, Shift, Symmetric
 from separatrix.nn.volume import check_step
 
 SYMPLECTIC = Guarantee(log_det=0.0, symplectic=True)

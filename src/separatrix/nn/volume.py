@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
+from separatrix.nn.activation import Activation
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import Guarantee
-from separatrix.nn.shift import Activation, Network, shifted_along
+from separatrix.nn.shift import Network, shifted_along
 
 Partition = Sequence[Sequence[int]]
 

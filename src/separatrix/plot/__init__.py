@@ -30,9 +30,9 @@ from separatrix.analyze.depth import DepthPortrait
 from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
 from separatrix.nn.adversarial import AdversarialImages
+from separatrix.nn.certificate import Certificate
 from separatrix.nn.robustness import Robustness
 from separatrix.plot.adversarial import adversarial_figure
-from separatrix.nn.certificate import Certificate
 from separatrix.plot.along import along_figure, separate_figure, tracks_figure
 from separatrix.plot.basins import basins_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure

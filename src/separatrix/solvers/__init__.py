@@ -7,35 +7,26 @@ from separatrix.solvers.implicit import ImplicitMidpoint, implicit_midpoint
 from separatrix.solvers.solver import Solver
 from separatrix.solvers.splitting import Splitting, leapfrog, yoshida4
 
-SOLVERS = {method.name: method for method in (euler, heun, midpoint, rk4)}
-SPLITTINGS = {method.name: method for method in (lie, strang)}
+SOLVERS: dict[str, Solver] = {method.name: method for method in (euler, heun, midpoint, rk4, leapfrog, yoshida4, implicit_midpoint)}
+SPLITTINGS: dict[str, Composition] = {method.name: method for method in (lie, strang)}
 
 __all__ = [
     "SOLVERS",
     "SPLITTINGS",
     "Composition",
     "ExplicitRungeKutta",
+    "ImplicitMidpoint",
+    "Solver",
+    "Splitting",
     "cayley",
     "cayley_midpoint",
     "euler",
     "heun",
+    "implicit_midpoint",
+    "leapfrog",
     "lie",
     "midpoint",
     "rk4",
     "strang",
-SOLVERS: dict[str, Solver] = {method.name: method for method in (euler, heun, midpoint, rk4, leapfrog, yoshida4, implicit_midpoint)}
-
-__all__ = [
-    "SOLVERS",
-    "ExplicitRungeKutta",
-    "ImplicitMidpoint",
-    "Solver",
-    "Splitting",
-    "euler",
-    "heun",
-    "implicit_midpoint",
-    "leapfrog",
-    "midpoint",
-    "rk4",
     "yoshida4",
 ]
