@@ -40,7 +40,9 @@ class Ridges(NamedTuple):
         D²U lies between minus the second sum and the first, because 0 < 1 − tanh² ≤ 1.
         """
         signed = torch.stack([self.w.clamp(min=0), (-self.w).clamp(min=0)])[..., None]
-        return torch.linalg.eigvalsh(self.k.mT @ (signed * self.k)).amax()
+        matrix = self.k.mT @ (signed * self.k)
+        known = matrix.isfinite().all()  # of other matrices there are no eigenvalues, but an error
+        return torch.linalg.eigvalsh(matrix.where(known, 0.0)).amax().where(known, torch.nan)
 
 
 class Energy(nn.Module):
@@ -78,6 +80,11 @@ class Energy(nn.Module):
         ridges = Ridges(self.k, self.b, self.w)
         if self.stiffest == UNLIMITED:
             return ridges
+        if self.k.dtype.itemsize < 4:
+            raise InputError(
+                f"an energy of limited stiffness needs weights in float32 or float64, not {str(self.k.dtype)[6:]}.\n"
+                "Pass network.float(); autocast is fine."
+            )
         with torch.autocast(self.k.device.type, enabled=False):
             return ridges._replace(w=self.w / torch.sqrt(1 + (ridges.stiffness() / self.stiffest) ** 2))
 

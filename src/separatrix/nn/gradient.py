@@ -106,8 +106,8 @@ class Gradient(Block):
     @torch.no_grad()
     def _bound(self, sign: int) -> float:
         """‖P‖₂ or ‖N‖₂, the square of the largest singular value of D^½ A with the positive, or the negative, part of D."""
-        part = (sign * self.scale.double()).clamp(min=0).sqrt()
-        return float(torch.linalg.matrix_norm(part[:, None] * self.inner.weight.double(), 2)) ** 2
+        part = (sign * self.scale.double()).clamp(min=0).sqrt()[:, None] * self.inner.weight.double()
+        return float(torch.linalg.matrix_norm(part, 2)) ** 2 if part.isfinite().all() else math.inf
 
 
 def _expansion(method: ExplicitRungeKutta, rate: float) -> float:
