@@ -2,12 +2,14 @@
 
 A single pendulum (its energy is separable: leapfrog) and a double one (it is not: implicit midpoint), each by a Hamiltonian network
 and by a plain residual network with as many parameters, the same data and the same optimiser steps; with --seeds 3, from three sets
-of initial weights. The true energy along what they learned says how long they can be trusted.
+of initial weights. The true energy along what they learned says how long they can be trusted; a table of it, in Markdown, is
+printed at the end. A seed takes some three minutes on one core, nearly all of them the double pendulum's 100,000 implicit steps.
 
 Run it:  python examples/hamiltonian.py [--quick] [--seeds N] [--out DIR]
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +165,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, list[Run]]]:
                 run = followed(case, network, x0, steps, loss)
                 runs[case.name][name].append(run)
                 print(f"{case.name}, {name} network, seed {seed}: {told(run, steps)}", flush=True)
+    print(table(runs, steps))
     figure(cases(hidden), runs).savefig(asked.out / "hamiltonian.png", dpi=110)
     return runs
 
@@ -221,6 +224,37 @@ def told(run: Run, steps: int) -> str:
         f"loss {run.loss:.1e}, energy error at most {run.error.max():.2g} in {steps:,} steps, "
         f"{run.growth:.2f} times that of the first tenth; trend {rise:+.2f} ± {spread:.2f} of its mean"
     )
+
+
+def table(runs: dict[str, dict[str, list[Run]]], steps: int) -> str:
+    """All runs in Markdown, a row for each system and network, with a number for each seed."""
+    titles = (
+        "system",
+        "network",
+        "mean square error of a step, over h²",
+        "largest energy error",
+        f"over that of the first {steps // 10:,} steps",
+        "trend of the mean error over the run, in mean errors",
+    )
+    rows = [titles, ("---",) * len(titles)]
+    for system, kinds in runs.items():
+        for name, found in kinds.items():
+            losses = ", ".join(short(run.loss, 1) for run in found)
+            largest = ", ".join(short(float(run.error.max()), 2) for run in found)
+            growth = ", ".join(short(run.growth, 3) for run in found)
+            trends = ", ".join("{:.2f} ± {:.2f}".format(*run.trend) for run in found).replace("-", "−")
+            rows.append((system, name, losses, largest, growth, trends))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def short(value: float, digits: int) -> str:
+    """A number to so many digits, with a power of ten where it is below 0.01 or above 1,000."""
+    if 0.01 <= value < 1000:
+        return f"{value:#.{digits}g}".rstrip(".")
+    if not math.isfinite(value):
+        return str(value)
+    head, power = f"{value:.{digits - 1}e}".split("e")
+    return f"{head}e{int(power)}"
 
 
 @styled

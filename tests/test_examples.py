@@ -339,6 +339,12 @@ def test_hamiltonian_networks_keep_the_energy_of_two_pendulums_where_plain_ones_
         assert 10 * learned.error.max() < plain.error.max()
 
 
+def test_a_table_s_numbers_are_short_and_keep_their_zeros():
+    short = example("hamiltonian").short
+    told = [short(value, 3) for value in (1.0, 16.321, 0.05, 4.7e-5, 2.5e9, math.inf)]
+    assert told == ["1.00", "16.3", "0.0500", "4.70e-5", "2.50e9", "inf"]
+
+
 def test_the_canonical_double_pendulum_is_the_textbook_s_by_its_momenta():
     """With ω = M⁻¹ p; RK4's own error at dt = 0.001 is some 1e-11."""
     script = example("hamiltonian")
