@@ -100,8 +100,8 @@ def presnov(field: Callable[[Tensor], Tensor] | System, *, nodes: int = 16) -> P
     Source: Tudoran 2017, arXiv:1711.11268 (every C¹ field has one such decomposition); called Presnov's and used for networks by
         Celledoni et al. 2023, arXiv:2210.02373.
     """
-    if nodes < 1:
-        raise InputError(f"a quadrature has at least 1 node, not {nodes}.")
+    if nodes < 1 or nodes != int(nodes):
+        raise InputError(f"a quadrature has a whole number of nodes and at least 1 node, not {nodes}.")
     if isinstance(field, System):
         field = field.residual
     return Presnov(field if isinstance(field, Field) else FunctionField(field), nodes)
@@ -176,9 +176,9 @@ class PresnovNetwork(Block):
 
 
 def _shares(blocks: int | Sequence[float]) -> list[float]:
-    shares = [float(share) for share in blocks] if isinstance(blocks, Sequence) else [1.0] * blocks
+    shares = [1.0] * blocks if isinstance(blocks, int) else [float(share) for share in blocks]
     if not shares:
-        raise InputError(f"a network has at least 1 block, not {len(blocks) if isinstance(blocks, Sequence) else blocks}.")
+        raise InputError(f"a network has at least 1 block, not {blocks if isinstance(blocks, int) else 0}.")
     for i, share in enumerate(shares):
         if not 0 < share < float("inf"):
             raise InputError(f"the share of block {i} is {share:g}; a share of the time is a positive number.")
