@@ -47,6 +47,21 @@ def test_the_jacobian_is_symplectic_at_random_weights_and_after_training(name):
         )
 
 
+@pytest.mark.parametrize("name", BUILDS)
+def test_weights_and_states_of_any_size_leave_it_symplectic_and_within_its_lipschitz_factor(name):
+    omega = poisson(built(name).dim // 2)
+    for factor in (1e-100, 1e-8, 100.0, 1e4, 1e8, 1e50):
+        block = scrambled(built(name), 0)
+        with torch.no_grad():
+            for weights in [w for key, w in block.named_parameters() if "mass" not in key]:
+                weights.mul_(factor)
+        x = torch.cat([size * normal(2, block.dim) for size in (1e-10, 1.0, 1e3, 1e8)])
+        jac = torch.stack([torch.autograd.functional.jacobian(block, row) for row in x])
+        norms = torch.linalg.matrix_norm(jac, 2)
+        assert ((jac.mT @ omega @ jac - omega).abs().amax((-1, -2)) < 1e-12 * norms**2).all()
+        assert (norms <= block.guarantee.lipschitz * (1 + 1e-12)).all()
+
+
 @pytest.mark.parametrize("name", [name for name in BUILDS if name not in ("leapfrog", "midpoint")])
 def test_its_guarantee_holds(name):
     """The two others are in the table of blocks, and held to theirs with it."""
