@@ -257,8 +257,10 @@ def test_a_mass_preserving_network_keeps_the_sum_and_an_unconstrained_one_does_n
     assert kept < 1e-12 and lost > 1e-4
     assert measured["epidemic"]["errors"]["mass-preserving"].median() < 1e-3  # a tenth of the training, and one seed
     learned, truth = (measured["exchange"][name] for name in ("learned", "truth"))
-    assert (learned.sum(-1) - truth[0].sum(-1)).abs().max() < 1e-12
-    assert (learned - truth)[:50].norm(dim=-1).median() < 0.1
+    change = {kind: (orbit.sum(-1) - truth[0].sum(-1)).abs().amax(-1) for kind, orbit in learned.items()}
+    assert change["mass-preserving"].max() < 1e-12
+    assert change["unconstrained"][-1] > 3 * change["unconstrained"][100] > 1e-3
+    assert (learned["mass-preserving"][: len(truth)] - truth)[:50].norm(dim=-1).median() < 0.1
 
 
 def test_van_der_pol_s_field_falls_into_its_two_parts_and_strang_needs_second_order_of_both(found):
