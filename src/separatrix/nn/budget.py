@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError
-from separatrix.nn.orthogonal import at_least_single
+from separatrix.precision import at_least_single
 
 Number = float | Tensor
 INSIDE = 1e-5  # of the room to expand is never used, more than float32's rounding of it, so that the product never passes 1

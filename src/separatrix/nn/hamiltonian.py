@@ -28,8 +28,6 @@ class HamiltonianBlock(Block):
     def __init__(self, dim: int, *, dt: float) -> None:
         if dim < 2 or dim % 2:
             raise ShapeError(f"a Hamiltonian's state (q, p) has two equal halves, so dim is even and at least 2, not {dim}.")
-        if not 0 < dt < math.inf:
-            raise InputError(f"a step is a positive number, not dt = {dt}.")
         super().__init__(dim, dt=dt)
 
     def energy(self, x: Tensor) -> Tensor:
@@ -232,7 +230,7 @@ def _gradient(form: Ridges | Masses, parts: Parts) -> Parts:
 
 def _bound(form: Ridges | Masses) -> float:
     """‖D²U‖₂ at most, in float64 whatever the weights are in."""
-    return float(type(form)(*(part.detach().cpu().double() for part in form)).stiffness())
+    return float(form.double().stiffness())
 
 
 def _shear_norm(s: float) -> float:

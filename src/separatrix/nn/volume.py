@@ -54,7 +54,6 @@ class VolumePreserving(Block):
         shift: Callable[[int, int], nn.Module] | None = None,
         dt: float = 1.0,
     ) -> None:
-        check_step(dt)
         super().__init__(dim, dt=dt)
         self.partition = checked(halves(dim) if partition is None else partition, dim)
         order = torch.tensor([i for group in self.partition for i in group])
@@ -127,7 +126,6 @@ class DivergenceFree(Block):
     """
 
     def __init__(self, dim: int, *, hidden: Sequence[int] = (16,), activation: Activation = torch.tanh, dt: float = 1.0) -> None:
-        check_step(dt)
         check_dim(dim)
         super().__init__(dim, dt=dt)
         self.normals = nn.Parameter(nn.init.normal_(torch.empty(dim - 1, 2)))
@@ -208,12 +206,6 @@ def check_dim(dim: int) -> None:
     """A shear moves some coordinates by others."""
     if dim < 2:
         raise ShapeError(f"a volume is kept by moving some coordinates by others, and there is {dim} alone.\nGive at least 2.")
-
-
-def check_step(dt: float) -> None:
-    """The step of a flow."""
-    if not 0 < dt < float("inf"):
-        raise InputError(f"a flow's step is a positive number, not dt = {dt}.")
 
 
 def _fitting(far: Tensor, group: Tensor) -> Tensor:
