@@ -260,7 +260,7 @@ def test_groups_and_widths_that_are_none_are_refused():
 
 
 def test_states_and_shifts_of_another_width_are_refused():
-    with pytest.raises(sx.ShapeError, match="the state has 6 numbers, but this block takes 5"):
+    with pytest.raises(sx.ShapeError, match="the state has 6 numbers, but this VolumePreserving takes 5"):
         sx.nn.VolumePreserving(5)(torch.zeros(6))
     network = sx.nn.VolumePreserving(3, partition=[[0], [1, 2]], shift=lambda inputs, outputs: nn.Linear(inputs, 3))
     with pytest.raises(sx.ShapeError, match="a shift gives 3 numbers for a group of 1"):

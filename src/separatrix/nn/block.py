@@ -25,6 +25,8 @@ class Block(System):
         dt: the step of the flow in the flow's own time, where that is a fixed number.
     """
 
+    layered = True
+
     def __init__(self, dim: int, out: int | None = None, *, dt: float = 1.0) -> None:
         out = dim if out is None else out
         if out < 1:
@@ -42,6 +44,13 @@ class Block(System):
     def invertible(self) -> bool:
         """Whether `inverse` is there."""
         return type(self).inverse is not Block.inverse
+
+    def forward(self, x: Tensor, n: int = 0) -> Tensor:
+        """The same as `step`, of states that are as wide as the block."""
+        if x.shape[-1:] != (self.dim,):
+            given = f"{x.shape[-1]} numbers" if x.ndim else "no axis"
+            raise ShapeError(f"the state has {given}, but this {type(self).__name__} takes {self.dim}, on the last axis.")
+        return self.step(x, n)
 
     def inverse(self, y: Tensor) -> Tensor:
         """The state that the block takes to y."""

@@ -10,6 +10,7 @@ from separatrix.errors import InputError, ShapeError
 from separatrix.nn.block import Block
 from separatrix.nn.energy import Energy, KineticEnergy, Masses, Ridges
 from separatrix.nn.guarantee import Guarantee
+from separatrix.precision import at_least_single
 from separatrix.solvers.implicit import ImplicitMidpoint
 from separatrix.solvers.splitting import Move, Parts, Splitting, halves, joined, leapfrog, yoshida4
 
@@ -182,10 +183,13 @@ class Hamiltonian(HamiltonianBlock):
 
     def follow(self, parts: Parts, h: float) -> Parts:
         """The state after a step of size h, of any sign; with its tangents if it came with them."""
-        field = _CanonicalField(self.hamiltonian.form())
+        form = self.hamiltonian.form()
+        field = _CanonicalField(Ridges(*map(at_least_single, form)))
+        dtype = torch.promote_types(parts[0].dtype, form.k.dtype)  # autocast makes states shorter than the weights
+        parts = tuple(at_least_single(part.to(dtype)) for part in parts)
         if len(parts) == 1:
-            return (self.solver.step(field, parts[0], 0.0, h),)
-        return self.solver.pushforward(field.pushforward, *parts, 0.0, h)
+            return (self.solver.step(field, parts[0], 0.0, h).to(dtype),)
+        return tuple(part.to(dtype) for part in self.solver.pushforward(field.pushforward, *parts, 0.0, h))
 
     @property
     def guarantee(self) -> Guarantee:

@@ -94,8 +94,6 @@ class VolumePreserving(Block):
         return f"{super().extra_repr()}, dt={self.dt:g}, partition={[list(group) for group in self.partition]}"
 
     def _groups(self, x: Tensor) -> list[Tensor]:
-        if x.shape[-1] != self.dim:
-            raise ShapeError(f"the state has {x.shape[-1]} numbers, but this block takes {self.dim}.")
         return list(x.index_select(-1, self.order).split([len(group) for group in self.partition], dim=-1))
 
     def _state(self, groups: list[Tensor]) -> Tensor:

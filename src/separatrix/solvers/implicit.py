@@ -71,7 +71,7 @@ class ImplicitMidpoint(Solver):
 
     def _newton(self, field: TangentSlope, x: Tensor, t: float, half: float, near: float) -> tuple[Tensor, Tensor, Tensor]:
         """A midpoint whose |G| is below `near`, (∂G/∂m)⁻¹ there, and what |G| is relative to; x and 0 where none is found."""
-        m, damping, unrolled = x, torch.ones_like(x[..., 0]), torch.compiler.is_compiling()
+        m, damping, unrolled = x, torch.ones_like(x[..., 0]), torch.compiler.is_compiling() or x.is_meta
         gap, matrix = _equation(field, x, m, t, half)
         off = _size(gap)
         scale = 1 + _size(x) + off
