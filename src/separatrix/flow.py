@@ -96,7 +96,7 @@ class Flow(System):
 
     def check_start(self, x: Tensor) -> None:
         """Refuse a field that the method cannot follow."""
-        SOLVERS[self.method].check_field(self.field, x)
+        SOLVERS[self.method].check_field(self.field, x, self.dt / 2)  # at 0 a term may be 0
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""

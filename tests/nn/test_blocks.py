@@ -77,9 +77,9 @@ def test_it_is_made_and_used_without_numbers(name):
     assert block(torch.zeros(5, SIZE, device="meta")).shape == (5, block.out)
 
 
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sorted(sx.nn.BLOCKS.keys() - {"hamiltonian"}))
 def test_weights_of_few_digits_give_states_of_few(name):
-    """In bfloat16 as `nn.Linear` does; what PyTorch cannot compute in it is computed in float32."""
+    """In bfloat16 as `nn.Linear` does, but for an implicit equation, which refuses it."""
     x = torch.randn(5, SIZE)
     y = built(name).bfloat16()(x.bfloat16())
     assert y.dtype == torch.bfloat16

@@ -71,3 +71,19 @@ def test_no_weights_are_stiffer_than_asked(factor):
 def test_an_energy_without_terms_is_refused():
     with pytest.raises(sx.InputError, match="at least 1 hidden unit, not 0"):
         sx.nn.Energy(3, 0)
+
+
+def test_weights_that_are_not_finite_give_no_number_and_no_bound():
+    """As after a training that blew up: NaN, not an error from an eigenvalue routine."""
+    x = normal(3, 4)
+    for block in (sx.nn.Hamiltonian(4, hidden=8), sx.nn.SeparableHamiltonian(4, hidden=8), sx.nn.Gradient(4)):
+        with torch.no_grad():
+            for weights in block.double().parameters():
+                weights.fill_(math.nan)
+        assert block(x).isnan().all()
+        assert block.guarantee.lipschitz == math.inf
+
+
+def test_an_energy_of_limited_stiffness_in_half_precision_is_refused_in_one_line():
+    with pytest.raises(sx.InputError, match="weights in float32 or float64, not bfloat16"):
+        sx.nn.Hamiltonian(4).bfloat16()(torch.zeros(4, dtype=torch.bfloat16))

@@ -220,3 +220,26 @@ def test_bad_input_is_told_in_a_line():
     for wrong in (0.0, -0.1, math.inf, math.nan):
         with pytest.raises(sx.InputError, match="a positive number, not dt"):
             sx.nn.SpherePreserving(4, dt=wrong)
+
+
+def test_jacobians_of_a_batch_are_right_in_every_mode():
+    """vmap(jacfwd) too, under which PyTorch's own derivative of a linear solve is wrong."""
+    for dim, planes in ((3, 16), (16, 2)):
+        block, x = scrambled(layer(dim, planes), 0), states(4, dim)
+        wanted = torch.stack([torch.autograd.functional.jacobian(block, row) for row in x])
+        for mode in (torch.func.jacfwd, torch.func.jacrev):
+            assert torch.allclose(vmap(mode(block))(x), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dim", "planes"), [(3, 16), (5, 2), (16, 2)])
+@pytest.mark.parametrize("factor", [1e8, 1e50, 1e100, 1e160])
+def test_weights_of_any_size_keep_the_norm_or_give_no_number(dim, planes, factor):
+    """Where products overflow the state is NaN, and never one of another norm, such as 0."""
+    block, x = layer(dim, planes), states(50, dim)
+    with torch.no_grad():
+        for weights in block.parameters():
+            weights.mul_(factor)
+        y = block(x)
+    kept = (y.norm(dim=-1) / x.norm(dim=-1) - 1).abs() < 1e-14
+    assert (kept | y.isnan().any(-1)).all()
+    assert kept.all() or factor > 1e50

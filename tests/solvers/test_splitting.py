@@ -123,6 +123,49 @@ def test_a_field_that_is_not_separable_is_refused_where_a_run_begins():
         sx.lyapunov_spectrum(twisted, torch.ones(2, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(
+    ("scale", "x0", "friction"),
+    [
+        (1e-10, 1.0, lambda t: 0.1),  # a slow field in the units that it is given in
+        (1.0, 1e12, lambda t: 0.1),  # states beside which a move by 1 is nothing
+        (1.0, 1e-12, lambda t: 0.1),
+        (1.0, 1.0, lambda t: min(t, 1.0)),  # friction that is 0 as the run begins
+    ],
+)
+def test_friction_is_seen_whatever_the_units_and_whenever_it_sets_in(scale, x0, friction):
+    def damped(x: Tensor, t: float) -> Tensor:
+        q, p = x.unbind(-1)
+        return scale * torch.stack([p, -q - friction(t) * p], -1)
+
+    flow = sx.Flow(damped, 2, 0.1, method="leapfrog", time_dependent=True)
+    with pytest.raises(sx.InputError, match=r"ṗ changes by .* when only p does"):
+        sx.trajectory(flow, torch.tensor([x0, 0.0], dtype=torch.float64), 3)
+
+
+def test_separable_fields_are_followed_whatever_their_units():
+    """Kepler's, a stiff spring in float32, a force that is defined on one side only, and a state at rest."""
+
+    def kepler(x: Tensor) -> Tensor:
+        q, p = x.chunk(2, -1)
+        return torch.cat([p, -q / q.norm(dim=-1, keepdim=True) ** 3], -1)
+
+    def spring(x: Tensor) -> Tensor:
+        return torch.stack([x[..., 1], -1e6 * x[..., 0]], -1)
+
+    def one_sided(x: Tensor) -> Tensor:
+        return torch.stack([x[..., 1], -x[..., 0].log()], -1)
+
+    runs = [
+        (kepler, 0.01, torch.tensor([1e6, 0.0, 0.0, 1e-3]).double()),
+        (kepler, 1e-9, torch.tensor([1e-6, 0.0, 0.0, 1e3]).double()),
+        (spring, 1e-4, torch.tensor([100.0, 0.0])),
+        (one_sided, 0.1, torch.tensor([1.5, 0.0]).double()),
+        (swing, 0.1, torch.zeros(2).double()),
+    ]
+    for field, dt, x0 in runs:
+        assert sx.trajectory(sx.Flow(field, len(x0), dt, method="leapfrog"), x0, 3).isfinite().all()
+
+
 def test_an_odd_state_is_refused_in_one_line():
     with pytest.raises(sx.ShapeError, match="two equal halves, but this one has 3 numbers, which is odd"):
         sx.Flow(torch.sin, 3, 0.1, method="leapfrog")

@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from separatrix.errors import InputError
 from separatrix.nn.activation import Activation, with_slope
-from separatrix.precision import as_float64, at_least_single, without_autocast
+from separatrix.precision import as_float64, without_autocast
 
 UNLIMITED = math.inf
 
@@ -41,7 +41,9 @@ class Ridges(NamedTuple):
         They are ‖P‖₂ and ‖N‖₂ of  P = Σ_{w_i > 0} w_i k_i k_iᵀ  and  N = Σ_{w_i < 0} |w_i| k_i k_iᵀ.
         """
         signed = torch.stack([self.w.clamp(min=0), (-self.w).clamp(min=0)])[..., None]
-        return torch.linalg.eigvalsh(self.k.mT @ (signed * self.k)).amax(-1).clamp(min=0)
+        matrix = self.k.mT @ (signed * self.k)
+        known = matrix.isfinite().all()  # of other matrices there are no eigenvalues, but an error
+        return torch.linalg.eigvalsh(matrix.where(known, 0.0)).amax(-1).clamp(min=0).where(known, torch.nan)
 
     def double(self) -> "Ridges":
         """The same numbers in float64, that no graph follows."""
@@ -87,9 +89,13 @@ class Energy(nn.Module):
         ridges = Ridges(self.k, self.b, self.w)
         if self.stiffest == UNLIMITED:
             return ridges
+        if self.k.dtype.itemsize < 4:
+            raise InputError(
+                f"an energy of limited stiffness needs weights in float32 or float64, not {str(self.k.dtype)[6:]}.\n"
+                "Pass network.float(); autocast is fine."
+            )
         with without_autocast(self.k.device):
-            stiffness = Ridges(*map(at_least_single, ridges)).stiffness().to(self.w.dtype)
-            return ridges._replace(w=self.w / torch.sqrt(1 + (stiffness / self.stiffest) ** 2))
+            return ridges._replace(w=self.w / torch.sqrt(1 + (ridges.stiffness() / self.stiffest) ** 2))
 
     def forward(self, x: Tensor) -> Tensor:
         """U(x)."""

@@ -1,5 +1,7 @@
 """Gradient networks: steps up the slope of a potential."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -92,7 +94,8 @@ class Gradient(Block):
     def guarantee(self) -> Guarantee:
         """The Lipschitz factor, by the exact norms of P and N."""
         with torch.no_grad():
-            up, down = (self.dt * bound for bound in self.form().double().curvatures().tolist())
+            bounds = self.form().double().curvatures().nan_to_num(math.inf, math.inf)  # of weights that are not finite
+        up, down = (self.dt * bounds).tolist()
         if self.method == "euler":
             return Guarantee(lipschitz=max(1 + up, down - 1))
         return Guarantee(lipschitz=_expansion(self._solver, max(up, down)))

@@ -10,7 +10,6 @@ from separatrix.errors import InputError, ShapeError
 from separatrix.nn.block import Block
 from separatrix.nn.energy import Energy, KineticEnergy, Masses, Ridges
 from separatrix.nn.guarantee import Guarantee
-from separatrix.precision import at_least_single
 from separatrix.solvers.implicit import ImplicitMidpoint
 from separatrix.solvers.splitting import Move, Parts, Splitting, halves, joined, leapfrog, yoshida4
 
@@ -124,7 +123,11 @@ class SeparableHamiltonian(HamiltonianBlock):
     def guarantee(self) -> Guarantee:
         """Symplectic, of determinant 1, with the bound of the shears' norms."""
         bend, heft = _bound(self.potential.form()), _bound(self.kinetic.form())
-        norms = [_shear_norm(self.dt * kick * bend) * _shear_norm(self.dt * drift * heft) for kick, drift in self._splitting.moves]
+        norms = [
+            _shear_norm(self.dt * part, bound)
+            for move in self._splitting.moves
+            for part, bound in zip(move, (bend, heft), strict=True)
+        ]
         return Guarantee(lipschitz=math.prod(norms), log_det=0.0, symplectic=True)
 
     @property
@@ -143,7 +146,7 @@ class Hamiltonian(HamiltonianBlock):
     bound κ of ‖B‖ gives  ‖J‖₂ ≤ (1 + κ)/(1 − κ), which is `guarantee.lipschitz`.
 
     These are guarantees of the equation's solution, which Newton's method finds to `tol`; what it does not find is NaN, never a
-    step that is less than promised. Gradients, reverse and forward, are exact to the second derivative and not unrolled.
+    step that is less than promised. Gradients, reverse and forward, are exact to the third derivative and not unrolled.
 
     Args:
         dim: numbers in the state (q, p), even. Each step solves linear equations of that size.
@@ -183,13 +186,12 @@ class Hamiltonian(HamiltonianBlock):
 
     def follow(self, parts: Parts, h: float) -> Parts:
         """The state after a step of size h, of any sign; with its tangents if it came with them."""
-        form = self.hamiltonian.form()
-        field = _CanonicalField(Ridges(*map(at_least_single, form)))
-        dtype = torch.promote_types(parts[0].dtype, form.k.dtype)  # autocast makes states shorter than the weights
-        parts = tuple(at_least_single(part.to(dtype)) for part in parts)
+        field = _CanonicalField(self.hamiltonian.form())
+        dtype = torch.promote_types(parts[0].dtype, field.form.k.dtype)  # autocast makes states shorter than the weights
+        parts = tuple(part.to(dtype) for part in parts)
         if len(parts) == 1:
-            return (self.solver.step(field, parts[0], 0.0, h).to(dtype),)
-        return tuple(part.to(dtype) for part in self.solver.pushforward(field.pushforward, *parts, 0.0, h))
+            return (self.solver.step(field, parts[0], 0.0, h),)
+        return self.solver.pushforward(field.pushforward, *parts, 0.0, h)
 
     @property
     def guarantee(self) -> Guarantee:
@@ -233,10 +235,12 @@ def _gradient(form: Ridges | Masses, parts: Parts) -> Parts:
 
 
 def _bound(form: Ridges | Masses) -> float:
-    """‖D²U‖₂ at most, in float64 whatever the weights are in."""
-    return float(form.double().stiffness())
+    """‖D²U‖₂ at most, in float64 whatever the weights are in; inf where they are not finite."""
+    bound = float(form.double().stiffness())
+    return bound if bound < math.inf else math.inf
 
 
-def _shear_norm(s: float) -> float:
-    """‖(I 0; S I)‖₂ for ‖S‖₂ = |s|."""
-    return (abs(s) + math.sqrt(s * s + 4)) / 2
+def _shear_norm(length: float, bound: float) -> float:
+    """‖(I 0; S I)‖₂ for ‖S‖₂ = s = |length| · bound."""
+    s = abs(length) * bound if length else 0.0
+    return (s + math.hypot(s, 2)) / 2

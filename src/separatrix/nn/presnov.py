@@ -97,8 +97,8 @@ def presnov(field: Callable[[Tensor], Tensor] | System, *, nodes: int = 16) -> P
         InputError: fewer nodes than 1.
 
     Limits: a field with a kink, such as a ReLU network's, has an error that falls only as a power of 1 / n.
-    Source: Presnov 2002, Non-local decomposition of vector fields, Chaos, Solitons & Fractals 14, 759; used for networks
-        by Celledoni et al. 2023, arXiv:2210.02373.
+    Source: Tudoran 2017, arXiv:1711.11268 (every C¹ field has one such decomposition); called Presnov's and used for networks by
+        Celledoni et al. 2023, arXiv:2210.02373.
     """
     if nodes < 1:
         raise InputError(f"a quadrature has at least 1 node, not {nodes}.")

@@ -131,14 +131,19 @@ def predicted(skew: Skew, x: Tensor, h: Step) -> Tensor:
 
 
 def _as_long_as(x: Tensor, y: Tensor) -> Tensor:
-    """The same y, with x's length; no derivative goes through the ratio, which is 1 but for rounding, and 1 at the origin."""
+    """The same y, with x's length; NaN where y overflowed. No derivative goes through the ratio, which is 1 but for rounding."""
     size = x.detach().abs().amax(-1, keepdim=True)  # or the squares of small numbers would underflow
     wanted, got = (torch.linalg.vector_norm(part.detach() / size, dim=-1, keepdim=True) for part in (x, y))
     ratio = wanted / got
-    return y * torch.where(ratio.isfinite(), ratio, 1.0)
+    return y * ratio.where(ratio > 0, torch.nan).where(size > 0, 1.0)
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """By LU, which PyTorch has in single precision at the least."""
+    """By the inverse, which PyTorch has in single precision at the least. See Note [Inverse instead of solve]."""
     wide = torch.promote_types(right.dtype, torch.float32)
-    return torch.linalg.solve(matrix.to(wide), right.to(wide)).to(right.dtype)
+    return (torch.linalg.inv_ex(matrix.to(wide)).inverse @ right.to(wide)).to(right.dtype)
+
+
+# Note [Inverse instead of solve]
+# PyTorch 2.13's forward derivative of `linalg.solve` is wrong, without a word, under two nested vmaps, and that is how each item's
+# Jacobian is asked for: vmap(jacfwd(layer)). The derivative of the inverse is right.

@@ -21,9 +21,9 @@ UNROLLED = 8  # Newton steps in a compiled or exported graph, which cannot ask w
 # Note [Derivatives of an equation's solution]
 # Let m solve  G(m, x, θ) = 0  and let N = ∂G/∂m there, held fixed. One step  m ← m − N⁻¹ G(m, x, θ)  from the solution, whose
 # graph is recorded, moves nothing and has the derivative −N⁻¹ ∂G of the implicit function theorem; each further step with the
-# same N adds an order. Two are taken, so first and second derivatives are exact, forward and reverse, and all that is
-# differentiated is f itself.
-EXACT_DERIVATIVES = 2
+# same N adds an order. Three are taken: first, second and third derivatives are exact, forward and reverse, and all that is
+# differentiated is f itself. Fourth and higher ones are not those of the solution.
+EXACT_DERIVATIVES = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class ImplicitMidpoint(Solver):
     m solves  G(m) = m − x − (h/2) f(m) = 0,  by Newton's method with the dense Jacobian A = Df(m) of each item, its step halved
     while |G| would not fall. An item that does not come to `tol` is NaN. Tangents are Cayley's,
     v' = (I − h A/2)⁻¹ (I + h A/2) v,  so that the step is symplectic where f is Hamiltonian, keeps every quadratic that f keeps,
-    and its inverse is the step with −h. First and second derivatives are exact; see Note [Derivatives of an equation's solution].
+    and its inverse is the step with −h. Derivatives are exact to the third, and wrong from the fourth on; see Note [Derivatives of
+    an equation's solution].
 
     Args:
         name, order: as in `Solver`.

@@ -32,5 +32,5 @@ class Solver:
     def check_dim(self, dim: int) -> None:
         """Refuse states that the method cannot follow."""
 
-    def check_field(self, field: Slope, x: Tensor) -> None:
-        """Refuse a field that the method cannot follow, tried near the states x."""
+    def check_field(self, field: Slope, x: Tensor, t: float) -> None:
+        """Refuse a field that the method cannot follow, tried near the states x at time t."""

@@ -69,9 +69,9 @@ class Splitting(Solver):
                 'Use method="implicit_midpoint", or give each coordinate its momentum.'
             )
 
-    def check_field(self, field: Slope, x: Tensor) -> None:
-        """Refuse a field of which a half changes with itself, tried at states near x."""
-        for (rate, half), change in zip((("q̇", "q"), ("ṗ", "p")), _changes(field, x), strict=True):
+    def check_field(self, field: Slope, x: Tensor, t: float) -> None:
+        """Refuse a field of which a half changes with itself, tried at states near x and at some as far away as they are large."""
+        for (rate, half), change in zip((("q̇", "q"), ("ṗ", "p")), _changes(field, x, t), strict=True):
             if change > SEPARABLE[x.dtype]:
                 raise InputError(
                     f"{self.name} follows separable fields, q̇ = g(p) and ṗ = f(q), but here {rate} changes by {change:.2g} of the "
@@ -100,13 +100,20 @@ def _moved(parts: Parts, length: float, slopes: Parts) -> Parts:
 
 
 @torch.no_grad()
-def _changes(field: Slope, x: Tensor) -> tuple[float, float]:
-    """How q̇ changes with q alone and ṗ with p alone, relative to the field: the most of all states, moved at random by about 1."""
+def _changes(field: Slope, x: Tensor, t: float) -> tuple[float, float]:
+    """How q̇ changes with q alone and ṗ with p alone, relative to the field: the most of all states, moved by about 1 and |x|."""
     random = torch.randn(2, x.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(x)
-    (q, p), (far_q, far_p) = ((x + move).chunk(2, -1) for move in random)
-    here, beside, above = (field(torch.cat(halves, -1), 0.0) for halves in ((q, p), (far_q, p), (q, far_p)))
-    size = 1 + here.abs().amax(-1, keepdim=True)
-    by_q, by_p = (((other - here).abs() / size).nan_to_num(0.0) for other in (beside, above))
+    found = [_change(field, x + size * random[0], x + size * random[1], t) for size in (1.0, x.abs().amax(-1, keepdim=True))]
+    by_q, by_p = zip(*found, strict=True)
+    return max(by_q), max(by_p)
+
+
+def _change(field: Slope, x: Tensor, far: Tensor, t: float) -> tuple[float, float]:
+    """The same between two states, relative to the field at the three that their halves make; where it is finite."""
+    (q, p), (far_q, far_p) = x.chunk(2, -1), far.chunk(2, -1)
+    here, beside, above = fields = [field(torch.cat(halves, -1), t) for halves in ((q, p), (far_q, p), (q, far_p))]
+    size = torch.stack(fields).nan_to_num(0.0, 0.0, 0.0).abs().amax((0, -1))[..., None]
+    by_q, by_p = (((other - here).abs() / size).nan_to_num(0.0, 0.0) for other in (beside, above))
     return float(by_q.chunk(2, -1)[0].amax()), float(by_p.chunk(2, -1)[1].amax())
 
 
