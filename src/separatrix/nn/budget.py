@@ -11,6 +11,7 @@ from separatrix.nn.orthogonal import at_least_single
 
 Number = float | Tensor
 INSIDE = 1e-5  # of the room to expand is never used, more than float32's rounding of it, so that the product never passes 1
+ROUNDINGS = 4  # units in the last place that learned steps take from each decay: near a factor of 0 the room hangs on these
 FIRST_CONTRACTION = 1.8  # step before training: with ReLU and h = 2 nothing is lost, with h = 1 half of all directions
 FIRST_EXPANSION = 0.5  # the same of a layer that expands
 FIRST_STEP, FIRST_SHARE = 0.5, 0.9  # the contraction's step before training, and the share of its room that the expansion takes
@@ -51,26 +52,26 @@ class Budget:
     Args:
         factor: of a step h and a slope.
         reach: of a slope; the factor is below 1 for 0 < h < reach.
-        decay: −ln factor, accurate where the factor is near 1.
+        decay: −ln factor of a step and a slope, accurate where the factor is near 1; less where a share is spared for rounding.
     """
 
     factor: Callable[[Number, float], Tensor]
     reach: Callable[[float], float]
-    decay: Callable[[Tensor, float], Tensor]
+    decay: Callable[[Tensor, float, float], Tensor]
 
-    def room(self, h: Number, slope: float, substeps: int = 1) -> Tensor:
+    def room(self, h: Number, slope: float, substeps: int = 1, *, spared: float = 0.0) -> Tensor:
         """The largest h_E with  factor(h)^substeps (1 + h_E) ≤ 1;  negative where the contraction is none."""
-        return torch.expm1(substeps * self.decay(_tensor(h), slope))
+        return torch.expm1((1 - spared) * substeps * self.decay(_tensor(h), slope, spared))
 
 
-def exact_decay(h: Tensor, slope: float) -> Tensor:
+def exact_decay(h: Tensor, slope: float, spared: float = 0.0) -> Tensor:
     """The factor is 1 − min(a h, 2 − h) for h ≥ 0 and a ≤ 1."""
-    return -torch.log1p(-torch.minimum(slope * h, 2 - h))
+    return -torch.log1p(-(1 - spared) * torch.minimum(slope * h, 2 - h))
 
 
-def published_decay(h: Tensor, slope: float) -> Tensor:
+def published_decay(h: Tensor, slope: float, spared: float = 0.0) -> Tensor:
     """The factor's square is 1 − h (2a − h)."""
-    return -torch.log1p(-h * (2 * slope - h)) / 2
+    return -torch.log1p(-(1 - spared) * h * ((1 - spared) * 2 * slope - h)) / 2
 
 
 BUDGETS = {
@@ -169,8 +170,9 @@ class PairSteps(nn.Module):
         if self.given is not None:
             return self.given
         where, share = torch.sigmoid(at_least_single(self.free)).unbind()
-        h = self.budget.reach(self.slope) * where
-        return h, (1 - INSIDE) * share * self.budget.room(h, self.slope, self.substeps)
+        spared = ROUNDINGS * torch.finfo(where.dtype).eps
+        h = (1 - 2 * spared) * self.budget.reach(self.slope) * where
+        return h, (1 - INSIDE) * share * self.budget.room(h, self.slope, self.substeps, spared=spared)
 
     @torch.no_grad()
     def factor(self) -> float:
