@@ -111,3 +111,7 @@ def test_steps_outside_of_the_feasible_set_are_refused_with_both_numbers():
         sx.nn.Alternating(4, budget="loose")
     with pytest.raises(sx.InputError, match="substeps = 0"):
         sx.nn.Alternating(4, substeps=0)
+    with pytest.raises(sx.InputError, match=r"substeps is 1.5, a float"):
+        sx.nn.Alternating(4, substeps=1.5)
+    with pytest.raises(sx.InputError, match=r"steps = 0.5; they are two numbers"):
+        sx.nn.Alternating(4, steps=0.5)

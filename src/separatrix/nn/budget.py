@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError
+from separatrix.evolve import check_whole
 from separatrix.nn.orthogonal import at_least_single
 
 Number = float | Tensor
@@ -155,7 +156,7 @@ class PairSteps(nn.Module):
         check_budget(slope, substeps, budget)
         self.slope, self.substeps, self.name = slope, substeps, budget
         if given is not None:
-            self._check_given(*given)
+            self._check_given(given)
         self.given = given
         if given is None:
             self.free = nn.Parameter(torch.stack([logit(FIRST_STEP / self.budget.reach(slope)), logit(FIRST_SHARE)]))
@@ -180,7 +181,10 @@ class PairSteps(nn.Module):
         h, expansion = (float(step) for step in self())
         return min(1.0, product(h, expansion, self.slope, self.substeps, self.budget))  # above 1 it is by the last digit only
 
-    def _check_given(self, h: float, expansion: float) -> None:
+    def _check_given(self, given: tuple[float, float]) -> None:
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise InputError(f"steps = {given!r}; they are two numbers, (h, h_E).")
+        h, expansion = given
         reach, room = self.budget.reach(self.slope), float(self.budget.room(max(h, 0.0), self.slope, self.substeps))
         if not 0 <= h <= reach:
             raise InputError(f"the contraction's step h = {h:g} is outside of 0 … {reach:g}: its {self.name} factor is above 1.")
@@ -201,7 +205,7 @@ def check_budget(slope: float, substeps: int, budget: str) -> None:
             f"slope = {slope:g}: only with slopes above 0 are all directions contracted, and with 1 the layer is linear.\n"
             "Pass a slope such as 0.5; a network of slope 0 (ReLU) takes sx.nn.NonExpansive layers alone."
         )
-    if substeps < 1:
+    if check_whole("substeps", substeps) < 1:
         raise InputError(f"substeps = {substeps}; at least 1 contraction follows an expansion.")
 
 
