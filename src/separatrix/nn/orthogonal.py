@@ -188,7 +188,7 @@ def check_isometry(rows: int, columns: int) -> None:
     if rows < columns:
         raise ShapeError(
             f"an isometry from {columns} to {rows} numbers was asked for, but fewer rows than columns map something to zero.\n"
-            f"Ask for at least {columns} rows, or use a layer of norm 1 such as sx.nn.Coisometry."
+            f"Ask for at least {columns}, or use a layer of norm 1: sx.nn.Coisometry, or of images sx.nn.NonExpansiveConv2d."
         )
 
 
