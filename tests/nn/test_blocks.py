@@ -41,6 +41,7 @@ def test_its_weights_are_saved_and_loaded(name):
 
 @pytest.mark.parametrize("name", sx.nn.BLOCKS)
 def test_it_is_compiled_exported_and_cast(name):
+    torch.compiler.reset()  # torch compiles one method for at most 8 classes
     block = built(name)
     x = torch.randn(5, block.dim)
     expected = block(x)
@@ -64,8 +65,8 @@ def test_gradients_reach_all_its_parameters(name):
 @pytest.mark.parametrize("name", sx.nn.BLOCKS)
 def test_states_of_another_width_are_refused_in_words(name):
     block = built(name)
-    for x, told in ((torch.zeros(3, SIZE + 2), f"{SIZE + 2} numbers"), (torch.zeros(()), "no axis")):
-        with pytest.raises(sx.ShapeError, match=f"the state has {told}, but this {type(block).__name__} takes {SIZE}"):
+    for x in (torch.zeros(3, SIZE + 2), torch.zeros(())):
+        with pytest.raises(sx.ShapeError, match=rf"{type(block).__name__} takes states of shape \(\*batch, {SIZE}\)"):
             block(x)
 
 

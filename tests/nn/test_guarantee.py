@@ -111,3 +111,96 @@ def test_widths_that_do_not_meet_and_empty_sequences_are_refused():
         sx.nn.Sequential(nn.Tanh())
     with pytest.raises(sx.UnsupportedModuleError, match="Matrix has no exact inverse"):
         sx.nn.Sequential(Matrix(torch.eye(2))).inverse(torch.zeros(2))
+
+
+def test_a_weighted_sum_lives_on_where_all_blocks_keep_it():
+    masses = (1.0, 2.0, 3.0)
+    kept = sx.nn.WeightedSum(masses)
+    one, two = (sx.nn.Weighted(sx.nn.MassPreserving(3), masses) for _ in range(2))
+    other = sx.nn.Weighted(sx.nn.MassPreserving(3), (3.0, 2.0, 1.0))
+    assert sx.nn.Sequential(one, two).guarantee.conserves == {kept}
+    assert sx.nn.Sequential(one, nn.Identity(), two).guarantee.conserves == {kept}
+    assert not sx.nn.Sequential(one, other).guarantee.conserves
+    sx.testing.check_block(sx.nn.Sequential(one, two))
+
+
+def test_dropout_is_the_identity_at_evaluation_alone():
+    assert sx.nn.guarantee_of(nn.Dropout().eval()) == IDENTITY
+    assert sx.nn.guarantee_of(nn.Dropout()) == NOTHING
+    assert sx.nn.guarantee_of(nn.AlphaDropout()) == NOTHING
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_the_identity_on_an_odd_number_of_coordinates_is_not_symplectic(dim):
+    for kind in (sx.nn.MassPreservingLift, sx.nn.MassPreservingProjection):
+        assert not kind(dim, dim).guarantee.symplectic
+        sx.testing.check_block(kind(dim, dim))
+
+
+class Claims(sx.nn.Block):
+    """x ↦ f(x), an inverse that is none, and a claim."""
+
+    def __init__(self, f, **claimed: object) -> None:
+        super().__init__(2)
+        self.f, self.claimed = f, sx.nn.Guarantee(**claimed)
+
+    def step(self, x, n=0):
+        return self.f(x)
+
+    def inverse(self, y):
+        return y
+
+    @property
+    def guarantee(self):
+        return self.claimed
+
+
+def first_alone(x):
+    return x * x.new_tensor([1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("f", "claimed", "told"),
+    [
+        (first_alone, {"log_det": 0.0}, "singular to rounding at every state"),
+        (first_alone, {}, "an inverse is promised, but J is singular"),
+        (torch.relu, {"log_det": 0.0}, r"log \|det J\| differs from 0.0 by inf"),
+        (lambda x: x * 1e6 * (x.abs().amax(-1, keepdim=True) > 1) + x * (1 + 1e-9), {"symplectic": True}, "differs from Ω"),
+        (lambda x: x * torch.nan, {"log_det": 0.0}, "not finite"),
+        (lambda x: (80 * x).exp().exp() + x, {"symplectic": True}, "not finite"),
+    ],
+)
+def test_a_claim_does_not_slip_through_where_a_jacobian_is_singular_or_large_or_not_finite(f, claimed, told):
+    with pytest.raises(AssertionError, match=told):
+        sx.testing.check_block(Claims(f, **claimed))
+
+
+def test_an_odd_number_of_coordinates_is_never_symplectic():
+    with pytest.raises(AssertionError, match="3 numbers, which are no pairs"):
+        sx.testing.check_block(Matrix(torch.eye(3), symplectic=True))
+    with pytest.raises(AssertionError, match="a Jacobian of 2 × 3 numbers has no determinant"):
+        sx.testing.check_block(Matrix(torch.eye(3)[:2], log_det=0.0))
+
+
+@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("width", [2, 3, 5, 8])
+def test_a_state_of_another_width_is_refused(name, width):
+    """Three numbers halve into two and one, and a shear would have made four of them."""
+    with pytest.raises(sx.ShapeError, match="takes states of shape"):
+        sx.nn.BLOCKS[name](4)(torch.randn(6, width))
+
+
+def test_lifts_and_projections_take_their_own_width_alone():
+    for block in (sx.nn.MassPreservingLift(4, 6), sx.nn.MassPreservingProjection(4, 2), sx.nn.MassPreserving(4)):
+        for shape in ((5, 3), (5, 5), ()):
+            with pytest.raises(sx.ShapeError, match=r"takes states of shape \(\*batch, 4\)"):
+                block(torch.randn(shape))
+
+
+def test_a_linear_layer_between_blocks_may_change_the_width():
+    network = sx.nn.Sequential(sx.nn.MassPreserving(3), nn.Linear(3, 5), nn.Tanh(), sx.nn.MassPreserving(5), nn.Linear(5, 2))
+    assert (network.dim, network.out) == (3, 2)
+    assert network(torch.randn(4, 3)).shape == (4, 2)
+    assert network.guarantee == NOTHING
+    with pytest.raises(sx.ShapeError, match="block 2, MassPreserving, takes 4 numbers, but the one before it gives 5"):
+        sx.nn.Sequential(sx.nn.MassPreserving(3), nn.Linear(3, 5), sx.nn.MassPreserving(4))

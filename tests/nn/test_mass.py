@@ -318,6 +318,8 @@ def test_the_epidemic_is_learned():
         (lambda: sx.nn.MassPreserving(3, 2.5), sx.InputError, "hidden is 2.5"),
         (lambda: sx.nn.MassPreserving(3, activation="tanh"), sx.InputError, "a function of tensors, not 'tanh'"),
         (lambda: sx.nn.MassPreserving(3, activation=nn.Softmax(-1)), sx.InputError, "Softmax.* mixes the numbers"),
+        (lambda: sx.nn.mass_preserving_network(3), sx.InputError, r"such as \(3, 10\), not 3"),
+        (lambda: sx.nn.MassPreserving(3, activation=nn.Tanh), sx.InputError, "an activation is a function of tensors"),
         (lambda: sx.nn.mass_preserving_network((3,)), sx.InputError, "at least 2 widths and 1 block at each, not 1 and 3"),
         (lambda: sx.nn.mass_preserving_network((3, 5), blocks=0), sx.InputError, "not 2 and 0"),
         (lambda: sx.nn.mass_preserving_network((3, 0)), sx.ShapeError, "at least 1 number, not 0"),

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -259,8 +260,35 @@ def test_groups_and_widths_that_are_none_are_refused():
             build(3, hidden=(8, 0))
 
 
+@pytest.mark.parametrize("build", [sx.nn.VolumePreserving, sx.nn.DivergenceFree])
+def test_an_activation_that_mixes_numbers_is_refused(build):
+    """Its slopes number by number would be no derivative, and exponents from them wrong."""
+    for activation in (torch.nn.Softmax(-1), torch.nn.LayerNorm(8), torch.nn.Dropout()):
+        with pytest.raises(sx.InputError, match="mixes the numbers"):
+            build(4, hidden=(8,), activation=activation)
+    build(4, activation=torch.nn.PReLU().double())
+
+
+@pytest.mark.parametrize(
+    ("partition", "said"),
+    [
+        ([[0.0, 1.0], [2.0, 3.0]], "a coordinate of the partition is 0.0, a float"),
+        ([["a"], [1]], "a coordinate of the partition is 'a', a str"),
+        (4, "a list of groups"),
+    ],
+)
+def test_what_is_no_partition_is_refused_in_one_line(partition, said):
+    with pytest.raises(sx.InputError, match=said):
+        sx.nn.VolumePreserving(4, partition=partition)
+
+
+def test_groups_may_be_numpys():
+    block = sx.nn.VolumePreserving(4, partition=np.array([[0, 2], [3, 1]]))
+    assert block.partition == ((0, 2), (3, 1)) and "[[0, 2], [3, 1]]" in repr(block)
+
+
 def test_states_and_shifts_of_another_width_are_refused():
-    with pytest.raises(sx.ShapeError, match="the state has 6 numbers, but this VolumePreserving takes 5"):
+    with pytest.raises(sx.ShapeError, match=r"takes states of shape \(\*batch, 5\), not \(6,\)"):
         sx.nn.VolumePreserving(5)(torch.zeros(6))
     network = sx.nn.VolumePreserving(3, partition=[[0], [1, 2]], shift=lambda inputs, outputs: nn.Linear(inputs, 3))
     with pytest.raises(sx.ShapeError, match="a shift gives 3 numbers for a group of 1"):

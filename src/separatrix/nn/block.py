@@ -1,6 +1,7 @@
 """Blocks: layers that are steps of a structured flow, and say what they guarantee; and their composition."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,12 @@ class Block(System):
         super().__init__(dim, dt=dt, horizon=None if out == dim else 1)
         self.out = out
 
+    def forward(self, x: Tensor, n: int = 0) -> Tensor:
+        """The same as `step`, of a state of the block's own width: another could pass unnoticed, and nothing is proven of it."""
+        if x.shape[-1:] != (self.dim,):
+            raise ShapeError(f"{type(self).__name__} takes states of shape (*batch, {self.dim}), not {tuple(x.shape)}.")
+        return self.step(x, n)
+
     @property
     def guarantee(self) -> Guarantee:
         """What is proven of the block as it is now."""
@@ -44,13 +51,6 @@ class Block(System):
     def invertible(self) -> bool:
         """Whether `inverse` is there."""
         return type(self).inverse is not Block.inverse
-
-    def forward(self, x: Tensor, n: int = 0) -> Tensor:
-        """The same as `step`, of states that are as wide as the block."""
-        if x.shape[-1:] != (self.dim,):
-            given = f"{x.shape[-1]} numbers" if x.ndim else "no axis"
-            raise ShapeError(f"the state has {given}, but this {type(self).__name__} takes {self.dim}, on the last axis.")
-        return self.step(x, n)
 
     def inverse(self, y: Tensor) -> Tensor:
         """The state that the block takes to y."""
@@ -75,8 +75,8 @@ class Sequential(Block):
     Lipschitz factors multiply, log-determinants add, and what every block conserves is conserved.
 
     Args:
-        blocks: at least one module; the first and the last are `Block`s, which say the widths. Modules between them that are none,
-            such as activations, may stand anywhere; what is not known to guarantee anything ends the guarantee.
+        blocks: at least one `Block`. Other modules may stand anywhere, such as an `nn.Linear` or activations, which keep the width;
+            what is not known to guarantee anything ends the guarantee.
         dt: the time that all of them take together.
 
     Raises:
@@ -85,12 +85,11 @@ class Sequential(Block):
     """
 
     def __init__(self, *blocks: nn.Module, dt: float = 1.0) -> None:
-        sized = [block for block in blocks if isinstance(block, Block)]
-        if not sized:
+        if not any(isinstance(block, Block) for block in blocks):
             raise InputError("a sequence has at least one block, which says the width of the state.\nPass blocks such as sx.nn's.")
-        super().__init__(sized[0].dim, sized[-1].out, dt=dt)
+        dim, out = _ends(blocks)
+        super().__init__(dim, out, dt=dt)
         self.blocks = nn.ModuleList(blocks)
-        _check_widths(blocks)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """All blocks, one after the other."""
@@ -158,14 +157,20 @@ class Residual(nn.Module):
         return Guarantee(lipschitz=abs(self.skip)).plus(guarantee_of(self.module).times(self.scale))
 
 
-def _check_widths(blocks: tuple[nn.Module, ...]) -> None:
-    given: int | None = None
-    for i, block in enumerate(blocks):
-        if not isinstance(block, Block):
-            continue
-        if given is not None and block.dim != given:
+def _ends(blocks: tuple[nn.Module, ...]) -> tuple[int, int]:
+    """The widths that a sequence takes and gives, where each block takes what the one before it gives."""
+    sized = [(i, widths) for i, block in enumerate(blocks) if (widths := _widths(block))]
+    for (_, (_, given)), (i, (taken, _)) in pairwise(sized):
+        if taken != given:
             raise ShapeError(
-                f"block {i}, {type(block).__name__}, takes {block.dim} numbers, but the one before it gives {given}.\n"
+                f"block {i}, {type(blocks[i]).__name__}, takes {taken} numbers, but the one before it gives {given}.\n"
                 "Give neighbours one width, or put a block between them that changes it."
             )
-        given = block.out
+    return sized[0][1][0], sized[-1][1][1]
+
+
+def _widths(module: nn.Module) -> tuple[int, int] | None:
+    """What a module takes and gives, where it says so; others leave the width as it is."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return (module.dim, module.out) if isinstance(module, Block) else None

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.nn.block import Block
-from separatrix.nn.guarantee import NORM, SUM, Guarantee, WeightedSum, guarantee_of
+from separatrix.nn.guarantee import NORM, NOTHING, SUM, Guarantee, WeightedSum, guarantee_of
 from separatrix.tangent import jacobian
 
 STATES = 8  # random states at each size
 SIZES = (0.1, 1.0, 10.0)  # of the states
 STEPS = 20  # of training
+KNOWN = 1e-3  # how well a determinant or an inverse must be known at one state at least
 
 
 def check_block(block: nn.Module, *, tol: float = 1e-12, seed: int = 0) -> None:
@@ -26,6 +27,7 @@ def check_block(block: nn.Module, *, tol: float = 1e-12, seed: int = 0) -> None:
     Raises:
         AssertionError: a state was found where the guarantee does not hold; or an inverse that is none; both numbers are told.
     """
+    _regular(copy.deepcopy(block).double(), tol, seed)
     for change in (lambda kept, _: kept, scrambled, trained):
         held = change(copy.deepcopy(block).double(), seed)
         for size in SIZES:
@@ -59,15 +61,41 @@ def trained(block: nn.Module, seed: int) -> nn.Module:
 
 @torch.no_grad()
 def _hold(block: nn.Module, size: float, tol: float, seed: int) -> None:
-    random = torch.Generator().manual_seed(seed)
-    x = size * torch.randn(STATES, block.dim, generator=random, dtype=torch.float64)
-    y, jac, promised = block(x), jacobian(block, x), guarantee_of(block)
+    x = _states(block, size, seed)
+    y, jac, promised, undone = block(x), jacobian(block, x), guarantee_of(block), _undone(block)
+    if promised == NOTHING and not undone:
+        return
+    finite = bool(y.isfinite().all() and jac.isfinite().all())
+    _require(finite, f"the block or its Jacobian is not finite at states of size {size}.")
     for check in (_lipschitz, _sum, _weighted_sums, _norm, _log_det, _symplectic):
         check(promised, x, y, jac, tol)
-    if isinstance(block, Block) and block.invertible:
-        spread = max(1e3, float(torch.linalg.cond(jac).max()))  # rounding in y comes back that much larger
-        off = (block.inverse(y) - x).abs().max()
-        _small("the inverse of the block's value is off by", off, spread * tol * (1 + float(x.abs().max())))
+    if undone:
+        spread = torch.linalg.cond(jac).clamp(min=1e3)  # rounding in y comes back that much larger
+        off = (block.inverse(y) - x).abs().amax(-1)
+        _small("the inverse of the block's value is off by", off, spread * tol * (1 + x.abs().amax(-1)))
+
+
+@torch.no_grad()
+def _regular(block: nn.Module, tol: float, seed: int) -> None:
+    """Somewhere a determinant or an inverse must be known better than its condition number leaves it, or nothing would be held."""
+    promised = guarantee_of(block)
+    if promised.log_det is None and not _undone(block):
+        return
+    jacs = torch.cat([jacobian(block, _states(block, size, seed)) for size in SIZES])
+    rows, columns = jacs.shape[-2:]
+    _require(rows == columns, f"a Jacobian of {rows} × {columns} numbers has no determinant and no inverse.")
+    _require(bool(jacs.isfinite().all()), "the block's Jacobian is not finite.")
+    least = float(torch.linalg.cond(jacs).nan_to_num(math.inf).min())
+    told = "an inverse is promised" if promised.log_det is None else f"log |det J| = {promised.log_det:g} is promised"
+    _require(least * tol <= KNOWN, f"{told}, but J is singular to rounding at every state: condition numbers from {least:.1e}.")
+
+
+def _states(block: nn.Module, size: float, seed: int) -> Tensor:
+    return size * torch.randn(STATES, block.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _undone(block: nn.Module) -> bool:
+    return isinstance(block, Block) and block.invertible
 
 
 def _lipschitz(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
@@ -96,16 +124,17 @@ def _norm(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) ->
 
 def _log_det(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
     if promised.log_det is not None:
-        spread = float(torch.linalg.cond(jac).max())  # the determinant of an ill-conditioned matrix is known that much worse
-        off = (torch.linalg.slogdet(jac).logabsdet - promised.log_det).abs().max()
-        _small(f"log |det J| differs from {promised.log_det} by", off, tol * max(1.0, spread))
+        spread = torch.linalg.cond(jac)  # the determinant of an ill-conditioned matrix is known that much worse
+        off = (torch.linalg.slogdet(jac).logabsdet - promised.log_det).abs()
+        _small(f"log |det J| differs from {promised.log_det} by", off, tol * spread.clamp(min=1.0))
 
 
 def _symplectic(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
     if promised.symplectic:
+        _require(jac.shape[-1] % 2 == 0, f"a map of {jac.shape[-1]} numbers, which are no pairs (q, p), is not symplectic.")
         omega = poisson(jac.shape[-1] // 2)
-        scale = max(1.0, float(torch.linalg.matrix_norm(jac, 2).max()) ** 2)
-        _small("JᵀΩJ differs from Ω by", (jac.mT @ omega @ jac - omega).abs().max(), tol * scale)
+        scale = torch.linalg.matrix_norm(jac, 2).square().clamp(min=1.0)
+        _small("JᵀΩJ differs from Ω by", (jac.mT @ omega @ jac - omega).abs().amax((-1, -2)), tol * scale)
 
 
 def poisson(half: int) -> Tensor:
@@ -114,8 +143,12 @@ def poisson(half: int) -> Tensor:
     return torch.cat([torch.cat([zero, one], -1), torch.cat([-one, zero], -1)])
 
 
-def _small(what: str, value: Tensor, most: float) -> None:
-    _require(float(value) <= most, f"{what} {float(value):.3g}, more than {most:.3g}.")
+def _small(what: str, value: Tensor, most: Tensor | float) -> None:
+    """At every state; the worst one is told."""
+    most = torch.as_tensor(most, dtype=value.dtype).expand(value.shape)
+    worst = int((value / most).nan_to_num(math.inf, math.inf).argmax())
+    off, allowed = float(value.flatten()[worst]), float(most.flatten()[worst])
+    _require(math.isfinite(off) and off <= allowed, f"{what} {off:.3g}, more than {allowed:.3g}.")
 
 
 def _require(condition: bool, told: str) -> None:

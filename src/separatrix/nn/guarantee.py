@@ -1,7 +1,7 @@
 """What is proven of a map, as data that composes through sequences, sums and repetitions."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -42,6 +42,8 @@ class Guarantee:
 
     def then(self, after: "Guarantee") -> "Guarantee":
         """Of the composition: this map first, then `after`."""
+        if self is IDENTITY or after is IDENTITY:  # which conserves every function, not only those it can name
+            return after if self is IDENTITY else self
         dets = (self.log_det, after.log_det)
         return Guarantee(
             lipschitz=product(self.lipschitz, after.lipschitz),
@@ -75,6 +77,11 @@ NOTHING = Guarantee()
 IDENTITY = Guarantee(lipschitz=1.0, conserves=frozenset({SUM, NORM}), log_det=0.0, symplectic=True)
 
 
+def identity(dim: int) -> Guarantee:
+    """Of the identity on states of so many numbers; an odd number has no pairs (q, p)."""
+    return IDENTITY if dim % 2 == 0 else replace(IDENTITY, symplectic=False)
+
+
 def product(*factors: float) -> float:
     """The product of bounds, where a map that is constant stays so whatever follows: 0 · inf = 0."""
     return 0.0 if 0.0 in factors else math.prod(factors)
@@ -88,7 +95,7 @@ def guarantee_of(module: nn.Module | Any) -> Guarantee:
     own = getattr(module, "guarantee", None)
     if isinstance(own, Guarantee):
         return own
-    if isinstance(module, nn.Identity):
+    if isinstance(module, nn.Identity) or (isinstance(module, nn.modules.dropout._DropoutNd) and not module.training):
         return IDENTITY
     if isinstance(module, nn.Sequential):
         return composed(module)

@@ -1,6 +1,6 @@
 """Mass-preserving networks: flows between the numbers of a state, whose sum stays what it is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,7 +11,7 @@ from separatrix.evolve import as_numbers, check_whole
 from separatrix.flow import Field, Flow
 from separatrix.nn.activation import Activation, check_elementwise, with_slope
 from separatrix.nn.block import Block, Sequential
-from separatrix.nn.guarantee import IDENTITY, NORM, SUM, Guarantee, WeightedSum, product
+from separatrix.nn.guarantee import NORM, SUM, Guarantee, WeightedSum, identity, product
 from separatrix.solvers import SOLVERS, ExplicitRungeKutta
 
 # Note [Rank one is enough]
@@ -161,7 +161,7 @@ class MassPreservingLift(Block):
     @property
     def guarantee(self) -> Guarantee:
         """An isometry that keeps the sum."""
-        return IDENTITY if self.out == self.dim else Guarantee(lipschitz=1.0, conserves=frozenset({SUM, NORM}))
+        return identity(self.dim) if self.out == self.dim else Guarantee(lipschitz=1.0, conserves=frozenset({SUM, NORM}))
 
 
 class MassPreservingProjection(Block):
@@ -194,7 +194,7 @@ class MassPreservingProjection(Block):
     def guarantee(self) -> Guarantee:
         """The sum is kept; the norm grows at most by √(d/k)."""
         widened = Guarantee(lipschitz=(self.dim / self.out) ** 0.5, conserves=frozenset({SUM}))
-        return IDENTITY if self.out == self.dim else widened
+        return identity(self.dim) if self.out == self.dim else widened
 
 
 class Weighted(Block):
@@ -301,6 +301,8 @@ def mass_preserving_network(
         ShapeError: weights of another length than the state, or of a network whose output is not as wide as its input.
     Source: as `MassPreserving`; widths, steps and hidden units as in its experiment with the SIR model.
     """
+    if not isinstance(widths, Iterable):
+        raise InputError(f"widths are those of all layers, the first that of the state, such as (3, 10), not {widths!r}.")
     widths = [check_whole("a width", width) for width in widths]
     if len(widths) < 2 or check_whole("blocks", blocks) < 1:
         raise InputError(

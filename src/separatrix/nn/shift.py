@@ -32,6 +32,7 @@ class Network(Shift):
 
     def __init__(self, inputs: int, outputs: int, *, hidden: Sequence[int], activation: Activation) -> None:
         super().__init__()
+        check_elementwise(activation)
         if isinstance(hidden, int):
             raise InputError(f"hidden layers are a list of widths, as in hidden=({hidden},), not hidden={hidden}.")
         if any(width < 1 for width in hidden):

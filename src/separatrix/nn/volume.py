@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
+from separatrix.evolve import check_whole
 from separatrix.nn.activation import Activation
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import Guarantee
@@ -30,13 +31,14 @@ class VolumePreserving(Block):
         partition: the groups in the order in which they are moved, such as [[0, 2], [1, 3, 4]]; two or more, which hold each
             coordinate once. Default: the first half, which is the longer one, and the rest.
         hidden: widths of the hidden layers of each sᵢ, behind which a linear layer follows; none for Σ(A v + a).
-        activation: Σ, a function such as `torch.tanh` or an `nn.Softplus()`.
+        activation: Σ, a function of each number on its own, such as `torch.tanh` or an `nn.Softplus()`.
         shift: instead of these perceptrons, builds each sᵢ: a function of two numbers, (inputs, outputs), that gives a module on
             the last axis. Any will do; one that is periodic makes the block a map of the torus.
         dt: h, the step of the flow.
 
     Raises:
-        InputError: groups overlap or leave a coordinate out; there is one group alone; the step is no positive number.
+        InputError: groups overlap or leave a coordinate out; there is one group alone; the activation mixes numbers; the step is no
+            positive number.
         ShapeError: there is one coordinate alone.
     Limits: without hidden layers a bounded Σ moves no number by more than h; deep stacks of few coordinates need `hidden`.
     Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45(6), arXiv:2210.02373; the shears are those of
@@ -114,12 +116,12 @@ class DivergenceFree(Block):
     Args:
         dim: numbers in the state, at least 2; it may be odd.
         hidden: widths of the hidden layers of g.
-        activation: of g.
+        activation: of g, a function of each number on its own.
         dt: h, the step of the flow.
 
     Raises:
         ShapeError: there is one coordinate alone.
-        InputError: the step is no positive number.
+        InputError: the activation mixes numbers, or the step is no positive number.
     Source: Feng & Shang 1995, Numer. Math. 71, 451 (the splitting); Bajārs 2023, J. Comput. Phys. 476, 111911 (as a network).
     """
 
@@ -183,9 +185,9 @@ def halves(dim: int) -> Partition:
 def checked(partition: Partition, dim: int) -> tuple[tuple[int, ...], ...]:
     """The groups, each coordinate in one of two or more."""
     check_dim(dim)
-    if not all(isinstance(group, Iterable) for group in partition):
+    if not isinstance(partition, Iterable) or not all(isinstance(group, Iterable) for group in partition):
         raise InputError(f"a partition is a list of groups of coordinates, as in {_shown(halves(dim))}, not {partition}.")
-    groups = tuple(tuple(group) for group in partition)
+    groups = tuple(tuple(check_whole("a coordinate of the partition", i) for i in group) for group in partition)
     if len(groups) < 2 or not all(groups):
         raise InputError(
             f"the partition {_shown(groups)} is not of two or more groups: each is moved by the others, so there must be some.\n"
