@@ -57,7 +57,7 @@ class Network(Shift):
         return z, v
 
 
-class Gradient(Shift):
+class OfRidges(Shift):
     r"""The gradient  ∇V(z) = Kᵀ diag(a) σ(Kz + b)  of the potential  V(z) = Σ_j a_j S((Kz + b)_j),  S' = σ.
 
     Args:

@@ -9,7 +9,7 @@ from separatrix.errors import InputError, ShapeError
 from separatrix.nn.activation import Activation
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import Guarantee
-from separatrix.nn.shift import Gradient, OfPotential, Scaled, Shift, Symmetric
+from separatrix.nn.shift import OfPotential, OfRidges, Scaled, Shift, Symmetric
 
 SYMPLECTIC = Guarantee(log_det=0.0, symplectic=True)
 TURN = 4  # quarter turns that make a whole one
@@ -312,7 +312,7 @@ def henonnet(dim: int, *, layers: int = 4, width: int = 16, activation: Activati
 
 def gradient(size: int, width: int, activation: Activation, potential: Callable[[int], nn.Module] | None) -> Shift:
     """∇V in closed form, or of the potential that is built."""
-    return Gradient(size, width=width, activation=activation) if potential is None else OfPotential(potential(size))
+    return OfRidges(size, width=width, activation=activation) if potential is None else OfPotential(potential(size))
 
 
 def half_of(dim: int) -> int:
