@@ -1,8 +1,7 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
 `python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, memory), and the others keep their last results.
-(gru, covariant, rest_points, depth, basins, lorenz, operator_norm, memory), and the others keep their last results.
+(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, memory), and the others keep their last results.
 """
 
 import json
@@ -55,9 +54,7 @@ def main(names: list[str]) -> None:
 
 def lines(results: dict) -> list[tuple[str, ...]]:
     """The cells of the table."""
-    shown = ("gru", "covariant", "rest_points", "depth", "basins", "lipschitz", "lorenz")
-    shown = ("gru", "covariant", "rest_points", "depth", "basins", "lorenz", "operator_norm")
-    rows = [Row(**row) for name in shown if name in results for row in results[name]["results"]]
+    rows = [Row(**row) for name in BENCHMARKS if name in results and name != "memory" for row in results[name]["results"]]
     return [cells(row) for row in rows]
 
 

@@ -4,13 +4,15 @@ Run it:  python examples/cifar10.py --data FOLDER [--networks NAME …] [--margi
          python examples/cifar10.py --quick [--out DIR]      on generated images in the same format, in seconds
 
 Of the paper: widths 32, 64 and 128 with four convolutions each, margin loss with m of 0.07, 0.15 or 0.3, SGD at a rate of 10⁻²
-with momentum 0.9, divided by 10 every 30 epochs, 100 epochs of batches of 128, images shifted by up to 4 pixels and mirrored, and
-the first 1,024 test images. Otherwise: convolutions are orthogonal by construction and padded circularly, pixels from 0 to 1 are
+with momentum 0.9, divided by 10 every 30 epochs, 100 epochs of batches of 128, images shifted by up to 4 pixels and mirrored, two
+contractions after each expansion, a fresh start at a fifth of the rate where the loss is no longer finite, and the first 1,024
+test images. Otherwise: convolutions are orthogonal by construction and padded circularly, pixels from 0 to 1 are
 not normalised, so that the factor 1 is in their unit; the attack has restarts and several losses, and certified accuracy stands
 beside it. Every epoch is saved; a run that was stopped goes on from there when it is started again.
 """
 
 import argparse
+import copy
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +35,8 @@ from separatrix.plot.style import TICKS, styled
 MARGINS = (0.07, 0.15, 0.3)
 KINDS = ("alternating", "non_expansive", "residual")
 MOMENTUM, EVERY, SHIFT = 0.9, 30, 4
+SLOWER, STARTS = 5, 4  # how often a network is trained at most, each time at a fifth of the rate before
+SUBSTEPS = 2  # contractions after each expansion
 LADDER = tuple(0.05 * 1.2**i for i in range(30))  # ε that are tried for the picture
 CONVOLUTIONS = 4  # in each stage: one in each non-expansive block, two in each other
 QUICK_IMAGES = 48  # in each of the generated files
@@ -67,11 +71,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     if asked.data is None and not asked.quick:
         parser.error("--data FOLDER says where CIFAR-10 is; or --quick, which needs none.")
+    if asked.images is not None and asked.images < 1:
+        parser.error(f"--images is {asked.images}; at least one is evaluated.")
     plan = QUICK if asked.quick else Plan()
     plan = plan if asked.images is None else replace(plan, images=asked.images)
     margins = asked.margins or (MARGINS[1:2] if asked.quick else MARGINS)
     with tempfile.TemporaryDirectory() as scratch:
         data = asked.data or generated(Path(scratch) / "data")
+        cifar10(data, train=False)  # a file that is missing is told before training, not after it
         runs = asked.runs or (Path(scratch) / "runs" if asked.quick else asked.out / "cifar10-runs")
         runs.mkdir(parents=True, exist_ok=True)
         found = {(kind, m): studied(kind, m, data, runs, plan, asked.device) for m in margins for kind in asked.networks}
@@ -87,7 +94,8 @@ def network(kind: str, widths: tuple[int, ...], seed: int = 0) -> nn.Module:
         if kind == "residual":
             return sx.nn.ResidualConvNet(SHAPE[0], CLASSES, size=SHAPE[1], widths=widths, blocks=CONVOLUTIONS // 2)
         blocks = CONVOLUTIONS if kind == "non_expansive" else CONVOLUTIONS // 2
-        return sx.nn.LipschitzConvNet(SHAPE[0], CLASSES, size=SHAPE[1], widths=widths, blocks=blocks, kind=kind)
+        options = {"size": SHAPE[1], "widths": widths, "blocks": blocks, "substeps": SUBSTEPS}
+        return sx.nn.LipschitzConvNet(SHAPE[0], CLASSES, kind=kind, **options)
 
 
 def studied(kind: str, margin: float, data: Path, runs: Path, plan: Plan, device: str) -> tuple[nn.Module, sx.nn.Robustness]:
@@ -105,13 +113,39 @@ def studied(kind: str, margin: float, data: Path, runs: Path, plan: Plan, device
 
 
 def trained(model: nn.Module, data: Path, path: Path, margin: float, plan: Plan, name: str) -> nn.Module:
-    """Epochs of SGD from where the checkpoint stands; each is saved when it is done."""
-    optimiser = torch.optim.SGD(model.parameters(), lr=plan.rate, momentum=MOMENTUM)
-    done = resumed(model, optimiser, path)
-    if done >= plan.epochs:
-        return model.eval()
-    images, labels = cifar10(data, train=True)
-    device, loss = next(model.parameters()).device, sx.nn.MarginLoss(margin)
+    """Epochs of SGD from where the checkpoint stands; where the loss is no longer finite, all of them again more slowly."""
+    beginning, optimiser = copy.deepcopy(model.state_dict()), sgd(model)
+    done, rate = resumed(model, optimiser, path) or (0, plan.rate)
+    while done < plan.epochs:
+        examples = cifar10(data, train=True)
+        if learned(model, optimiser, examples, sx.nn.MarginLoss(margin), path, replace(plan, rate=rate), done, name):
+            break
+        done, rate = 0, rate / SLOWER
+        if rate < plan.rate / SLOWER ** (STARTS - 0.5):
+            raise sx.DivergedError(f"the loss of {name} was not finite in {STARTS} trainings.\nTrain it at a smaller rate.")
+        print(f"{name}: the loss is no longer finite; it is trained again, at a rate of {rate:g}", flush=True)
+        model.load_state_dict(beginning)
+        optimiser = sgd(model)
+    return model.eval()
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser, whose rate is set in each epoch."""
+    return torch.optim.SGD(model.parameters(), momentum=MOMENTUM)
+
+
+def learned(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    examples: tuple[Tensor, Tensor],
+    loss: nn.Module,
+    path: Path,
+    plan: Plan,
+    done: int,
+    name: str,
+) -> bool:
+    """The epochs that are left, each saved when it is done; whether the loss stayed finite."""
+    (images, labels), device = examples, next(model.parameters()).device
     model.train()
     for tick in watched_count(plan.epochs - done, f"Training {name}, epoch", True):
         epoch = done + tick.index
@@ -123,9 +157,9 @@ def trained(model: nn.Module, data: Path, path: Path, margin: float, plan: Plan,
             value.backward()
             optimiser.step()
         if not torch.isfinite(value):
-            raise sx.DivergedError(f"the loss of {name} is {float(value)} in epoch {epoch + 1}.\nTrain it with a smaller rate.")
-        keep(model, optimiser, path, epoch + 1)
-    return model.eval()
+            return False
+        keep(model, optimiser, path, epoch + 1, plan.rate)
+    return True
 
 
 def varied(images: Tensor, random: torch.Generator) -> Tensor:
@@ -139,19 +173,20 @@ def varied(images: Tensor, random: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[which, down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2)
 
 
-def keep(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path, epoch: int) -> None:
-    """Weights, momenta and the epoch in one file, which takes the place of the last one when it is whole."""
+def keep(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path, epoch: int, rate: float) -> None:
+    """Weights, momenta, the first rate and the epoch in one file, which takes the place of the last one when it is whole."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"momentum.{i}": state["momentum_buffer"] for i, state in optimiser.state_dict()["state"].items()}
+    tensors["rate"] = torch.tensor(rate, dtype=torch.float64)
     fresh = path.with_suffix(".new")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh, metadata={"epoch": str(epoch)})
     fresh.replace(path)
 
 
-def resumed(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:
-    """Load a checkpoint where there is one; how many epochs are done."""
+def resumed(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> tuple[int, float] | None:
+    """Load a checkpoint where there is one; how many epochs are done, and at which first rate."""
     if not path.exists():
-        return 0
+        return None
     with safe_open(path, framework="pt", device=str(next(model.parameters()).device)) as held:
         tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 - the file is no dictionary
         epoch = int(held.metadata()["epoch"])
@@ -159,7 +194,7 @@ def resumed(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> i
     state = optimiser.state_dict()
     momenta = {int(name.split(".")[1]): {"momentum_buffer": t} for name, t in tensors.items() if name.startswith("momentum.")}
     optimiser.load_state_dict({**state, "state": momenta})
-    return epoch
+    return epoch, float(tensors["rate"])
 
 
 def deceived(found: dict[tuple[str, float], Any], margin: float, data: Path, device: str) -> sx.nn.AdversarialImages:
@@ -204,4 +239,7 @@ def generated(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except sx.SeparatrixError as error:
+        raise SystemExit(f"cifar10.py: {error}") from None

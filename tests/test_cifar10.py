@@ -69,6 +69,34 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(script, tmp_path)
     assert not list(tmp_path.glob("*.new"))
 
 
+def test_training_begins_again_at_a_fifth_of_the_rate_where_the_loss_is_no_longer_finite(script, tmp_path, monkeypatch, capsys):
+    path, model, rates = tmp_path / "run.safetensors", script.network("residual", (3, 3)), []
+    first, really = [weight.detach().clone() for weight in model.parameters()], script.learned
+
+    def broken_twice(model, optimiser, examples, loss, path, plan, done, name):
+        assert done == 0 and all(map(torch.equal, first, model.parameters()))
+        rates.append(plan.rate)
+        whole = really(model, optimiser, examples, loss, path, plan, done, name)
+        with torch.no_grad():
+            next(model.parameters()).mul_(1.0 if len(rates) == 3 else torch.nan)
+        return whole and len(rates) == 3
+
+    monkeypatch.setattr(script, "learned", broken_twice)
+    plan = script.replace(script.QUICK, widths=(3, 3), epochs=1)
+    script.trained(model, script.generated(tmp_path / "data"), path, 0.3, plan, "fragile")
+    assert rates == pytest.approx([1e-2, 2e-3, 4e-4]) and capsys.readouterr().out.count("fragile: the loss is no longer") == 2
+    again = script.network("residual", (3, 3))
+    assert script.resumed(again, script.sgd(again), path) == (1, pytest.approx(4e-4))
+    assert all(map(torch.equal, again.parameters(), model.parameters()))
+
+
+def test_training_that_diverges_at_every_rate_ends_with_one_line(script, tmp_path):
+    plan = script.replace(script.QUICK, widths=(3, 3), epochs=1, rate=1e30)
+    with pytest.raises(sx.DivergedError, match="the loss of wild was not finite in 4 trainings"):
+        data = script.generated(tmp_path / "data")
+        script.trained(script.network("residual", (3, 3)), data, tmp_path / "run.safetensors", 0.3, plan, "wild")
+
+
 def test_images_are_shifted_by_at_most_four_pixels_and_half_of_them_mirrored(script):
     image = torch.zeros(200, 1, 32, 32)
     image[:, 0, 16, 10] = 1

@@ -76,8 +76,7 @@ class Flow(System):
     ) -> None:
         if method not in SOLVERS:
             raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
-        if not 0 < dt < float("inf"):
-            raise InputError(f"a flow's step is a positive number, not dt = {dt}.")
+        check_step(dt)
         SOLVERS[method].check_dim(dim)
         super().__init__(dim, dt=dt, start=start)
         self.field = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
@@ -102,3 +101,9 @@ class Flow(System):
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""
         return f"{super().extra_repr()}, method={self.method}"
+
+
+def check_step(dt: float) -> None:
+    """Refuse a step that is no positive number."""
+    if not 0 < dt < float("inf"):
+        raise InputError(f"a flow's step is a positive number, not dt = {dt}.")

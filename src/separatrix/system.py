@@ -93,6 +93,8 @@ class System(Parametric):
         start: where `initial_state` begins; None for the origin.
     """
 
+    layered = False  # whether the step is a feed-forward network, with modules as its layers
+
     def __init__(self, dim: int, *, dt: float = 1.0, horizon: int | None = None, start: tuple[float, ...] | None = None) -> None:
         super().__init__()
         if dim < 1:

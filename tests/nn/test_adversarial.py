@@ -59,3 +59,17 @@ def test_an_image_that_no_attack_changes_is_not_converged():
 def test_without_a_network_there_is_nothing_to_deceive():
     with pytest.raises(sx.InputError, match="no network to deceive"):
         sx.nn.adversarial_images({}, X, torch.zeros(2, dtype=torch.long))
+
+
+def test_images_around_zero_are_drawn_grey_or_in_their_own_colours_and_only_the_change_is_signed():
+    for shape in ((1, 2, 2), (3, 2, 2)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * 4, 2))
+        x = 3 * torch.randn(1, *shape)
+        label = model(x).argmax(-1)
+        found = sx.nn.adversarial_images({"linear": model}, x, label, bounds=None, steps=5, restarts=1)
+        pictures = [axes.images[0] for axes in found.plot().axes if axes.images]
+        assert [picture.get_cmap().name for picture in pictures[:3]] == ["gray", "RdBu_r", "gray"]
+        for picture in (pictures[0], pictures[2]):
+            shown = picture.get_array()
+            assert shape[0] == 1 or (shown.min() >= 0 and shown.max() <= 1 and shown.std() > 0.1)

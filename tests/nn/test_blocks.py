@@ -60,3 +60,58 @@ def test_gradients_reach_all_its_parameters(name):
     block(torch.randn(16, block.dim)).square().sum().backward()
     for parameter, tensor in block.named_parameters():
         assert tensor.grad is not None and torch.isfinite(tensor.grad).all(), parameter
+
+
+@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+def test_states_of_another_width_are_refused_in_words(name):
+    block = built(name)
+    for x in (torch.zeros(3, SIZE + 2), torch.zeros(())):
+        with pytest.raises(sx.ShapeError, match=rf"{type(block).__name__} takes states of shape \(\*batch, {SIZE}\)"):
+            block(x)
+
+
+@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+def test_it_is_made_and_used_without_numbers(name):
+    """On the device "meta", where the shapes of large networks are tried."""
+    with torch.device("meta"):
+        block = sx.nn.BLOCKS[name](SIZE)
+    assert block(torch.zeros(5, SIZE, device="meta")).shape == (5, block.out)
+
+
+@pytest.mark.parametrize("name", sorted(sx.nn.BLOCKS.keys() - {"hamiltonian"}))
+def test_weights_of_few_digits_give_states_of_few(name):
+    """In bfloat16 as `nn.Linear` does, but for an implicit equation, which refuses it."""
+    x = torch.randn(5, SIZE)
+    y = built(name).bfloat16()(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    assert torch.allclose(y.float(), built(name)(x), rtol=0.1, atol=0.3)
+
+
+@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+def test_it_follows_a_layer_that_autocast_has_made_shorter(name):
+    model = torch.nn.Sequential(torch.nn.Linear(3, SIZE), built(name))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = model(torch.randn(5, 3))
+        y.sum().backward()
+    assert torch.isfinite(y).all()
+
+
+def test_the_depth_of_a_network_of_blocks_is_measured_block_by_block():
+    """The singular values behind the last one are those of the dense Jacobian."""
+    network = sx.nn.LipschitzNet(4, blocks=2).double()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    found = sx.depth_profile(network, x, k=4)
+    assert found.layers == tuple(f"blocks.{i}" for i in range(len(network.blocks)))
+    jacobians = torch.stack([torch.autograd.functional.jacobian(network, one) for one in x])
+    assert torch.allclose(found.singular_values[-1], torch.linalg.svdvals(jacobians), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+def test_its_certificate_is_no_lower_than_its_dense_jacobians(name):
+    """Or it gives no bound; in either case without a crash."""
+    block = built(name)
+    found = sx.nn.certificate(block, SIZE, starts=2, steps=3)
+    x = torch.randn(4, SIZE, dtype=torch.float64)
+    norms = [torch.linalg.matrix_norm(torch.autograd.functional.jacobian(block.double(), one), 2) for one in x]
+    assert found.status in ("ok", "no_bound")
+    assert max(norms) <= found.bound * (1 + 1e-9)

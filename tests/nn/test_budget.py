@@ -60,16 +60,20 @@ def test_the_exact_factor_is_the_largest_norm_over_all_slopes(shape):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("substeps", [1, 2, 5])
-def test_learned_steps_never_leave_the_feasible_set(budget, substeps, dtype):
-    steps = PairSteps(slope=0.5, substeps=substeps, budget=budget).to(dtype)
-    reach = BUDGETS[budget].reach(0.5)
+@pytest.mark.parametrize("slope", [0.1, 0.5, 0.999])
+def test_learned_steps_never_leave_the_feasible_set(budget, substeps, dtype, slope):
+    """Not by rounding either, which is worst at the best step of a slope near 1, where the factor is near 0."""
+    steps = PairSteps(slope=slope, substeps=substeps, budget=budget).to(dtype)
+    reach = BUDGETS[budget].reach(slope)
+    best = slope if budget == "published" else 2 / (1 + slope)
     steps.requires_grad_(False)
-    for first in (-1e3, -90.0, -30.0, -5.0, 0.0, 1.3, 5.0, 30.0, 90.0, 1e3):
+    near = (math.log(best / (reach - best)) + torch.linspace(-1e-4, 1e-4, 41)).tolist()
+    for first in (-1e3, -90.0, -30.0, -5.0, 0.0, 1.3, 5.0, 30.0, 90.0, 1e3, *near):
         for second in (-1e3, -5.0, 0.0, 5.0, 1e3):
             steps.free.copy_(torch.tensor([first, second]))
             h, expansion = (float(step) for step in steps())
             assert 0 <= h <= reach and expansion >= 0 and math.isfinite(expansion)
-            assert float(BUDGETS[budget].factor(h, 0.5)) ** substeps * (1 + expansion) <= 1 + 1e-15
+            assert float(BUDGETS[budget].factor(h, slope)) ** substeps * (1 + expansion) <= 1 + 1e-15
             assert steps.factor() <= 1
 
 
@@ -107,3 +111,7 @@ def test_steps_outside_of_the_feasible_set_are_refused_with_both_numbers():
         sx.nn.Alternating(4, budget="loose")
     with pytest.raises(sx.InputError, match="substeps = 0"):
         sx.nn.Alternating(4, substeps=0)
+    with pytest.raises(sx.InputError, match=r"substeps is 1.5, a float"):
+        sx.nn.Alternating(4, substeps=1.5)
+    with pytest.raises(sx.InputError, match=r"steps = 0.5; they are two numbers"):
+        sx.nn.Alternating(4, steps=0.5)

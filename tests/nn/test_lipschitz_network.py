@@ -116,3 +116,7 @@ def test_what_cannot_be_built_is_refused():
         sx.nn.LipschitzConvNet(1, 3, widths=(8, 4))
     with pytest.raises(sx.ShapeError, match=r"takes images of shape \(1, 8, 8\), not \(1, 9, 9\)"):
         built("alternating")(torch.rand(1, 9, 9))
+
+
+def test_no_images_give_no_scores():
+    assert sx.nn.LipschitzConvNet(1, 3, size=4, widths=(2,))(torch.rand(0, 1, 4, 4)).shape == (0, 3)

@@ -99,3 +99,16 @@ def test_what_does_not_fit_is_refused_with_its_numbers(arguments, told):
 def test_a_margin_and_its_unit_are_positive(options):
     with pytest.raises(sx.InputError, match="is a positive number"):
         sx.nn.MarginLoss(**options)
+
+
+def test_labels_that_do_not_fit_the_scores_are_refused_by_the_loss_and_any_whole_numbers_taken():
+    scores, loss = random(4, 3), sx.nn.MarginLoss(0.3)
+    with pytest.raises(sx.ShapeError, match=r"4 images but labels of shape \(1,\)"):
+        loss(scores, torch.tensor([0]))  # would broadcast to a wrong number
+    with pytest.raises(sx.InputError, match="labels are float64"):
+        loss(scores, torch.zeros(4, dtype=torch.float64))
+    labels = torch.tensor([2, 0, 1, 2])
+    for dtype in (torch.uint8, torch.int32):
+        assert loss(scores, labels.to(dtype)) == loss(scores, labels)
+        radii = sx.nn.certified_radii(scores, labels.to(dtype), 1.0, head=random(3, 5))
+        assert torch.equal(radii, sx.nn.certified_radii(scores, labels, 1.0, head=random(3, 5)))

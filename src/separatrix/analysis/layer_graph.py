@@ -472,7 +472,7 @@ def _joins(end: GradientEdge, start: Node, without: GradientEdge | None) -> bool
 
 
 def _check_model(model: Any) -> None:
-    if isinstance(model, System):
+    if isinstance(model, System) and not model.layered:
         raise UnsupportedModuleError(
             f"a {type(model).__name__} is a System: its depth is its time.\nMeasure it with sx.finite_time_lyapunov or "
             "sx.gradient_propagation, or pass the network itself."

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.flow import check_step
 from separatrix.nn.guarantee import NOTHING, Guarantee, composed, guarantee_of
 from separatrix.system import System
 from separatrix.tangent import pushforward
@@ -25,10 +26,13 @@ class Block(System):
         dt: the step of the flow in the flow's own time, where that is a fixed number.
     """
 
+    layered = True
+
     def __init__(self, dim: int, out: int | None = None, *, dt: float = 1.0) -> None:
         out = dim if out is None else out
         if out < 1:
             raise ShapeError(f"a block gives at least 1 number, not {out}.")
+        check_step(dt)
         super().__init__(dim, dt=dt, horizon=None if out == dim else 1)
         self.out = out
 

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError
-from separatrix.nn.orthogonal import at_least_single
+from separatrix.evolve import check_whole
+from separatrix.precision import at_least_single
 
 Number = float | Tensor
 INSIDE = 1e-5  # of the room to expand is never used, more than float32's rounding of it, so that the product never passes 1
+ROUNDINGS = 4  # units in the last place that learned steps take from each decay: near a factor of 0 the room hangs on these
 FIRST_CONTRACTION = 1.8  # step before training: with ReLU and h = 2 nothing is lost, with h = 1 half of all directions
 FIRST_EXPANSION = 0.5  # the same of a layer that expands
 FIRST_STEP, FIRST_SHARE = 0.5, 0.9  # the contraction's step before training, and the share of its room that the expansion takes
@@ -51,26 +53,26 @@ class Budget:
     Args:
         factor: of a step h and a slope.
         reach: of a slope; the factor is below 1 for 0 < h < reach.
-        decay: −ln factor, accurate where the factor is near 1.
+        decay: −ln factor of a step and a slope, accurate where the factor is near 1; less where a share is spared for rounding.
     """
 
     factor: Callable[[Number, float], Tensor]
     reach: Callable[[float], float]
-    decay: Callable[[Tensor, float], Tensor]
+    decay: Callable[[Tensor, float, float], Tensor]
 
-    def room(self, h: Number, slope: float, substeps: int = 1) -> Tensor:
+    def room(self, h: Number, slope: float, substeps: int = 1, *, spared: float = 0.0) -> Tensor:
         """The largest h_E with  factor(h)^substeps (1 + h_E) ≤ 1;  negative where the contraction is none."""
-        return torch.expm1(substeps * self.decay(_tensor(h), slope))
+        return torch.expm1((1 - spared) * substeps * self.decay(_tensor(h), slope, spared))
 
 
-def exact_decay(h: Tensor, slope: float) -> Tensor:
+def exact_decay(h: Tensor, slope: float, spared: float = 0.0) -> Tensor:
     """The factor is 1 − min(a h, 2 − h) for h ≥ 0 and a ≤ 1."""
-    return -torch.log1p(-torch.minimum(slope * h, 2 - h))
+    return -torch.log1p(-(1 - spared) * torch.minimum(slope * h, 2 - h))
 
 
-def published_decay(h: Tensor, slope: float) -> Tensor:
+def published_decay(h: Tensor, slope: float, spared: float = 0.0) -> Tensor:
     """The factor's square is 1 − h (2a − h)."""
-    return -torch.log1p(-h * (2 * slope - h)) / 2
+    return -torch.log1p(-(1 - spared) * h * ((1 - spared) * 2 * slope - h)) / 2
 
 
 BUDGETS = {
@@ -154,7 +156,7 @@ class PairSteps(nn.Module):
         check_budget(slope, substeps, budget)
         self.slope, self.substeps, self.name = slope, substeps, budget
         if given is not None:
-            self._check_given(*given)
+            self._check_given(given)
         self.given = given
         if given is None:
             self.free = nn.Parameter(torch.stack([logit(FIRST_STEP / self.budget.reach(slope)), logit(FIRST_SHARE)]))
@@ -169,8 +171,9 @@ class PairSteps(nn.Module):
         if self.given is not None:
             return self.given
         where, share = torch.sigmoid(at_least_single(self.free)).unbind()
-        h = self.budget.reach(self.slope) * where
-        return h, (1 - INSIDE) * share * self.budget.room(h, self.slope, self.substeps)
+        spared = ROUNDINGS * torch.finfo(where.dtype).eps
+        h = (1 - 2 * spared) * self.budget.reach(self.slope) * where
+        return h, (1 - INSIDE) * share * self.budget.room(h, self.slope, self.substeps, spared=spared)
 
     @torch.no_grad()
     def factor(self) -> float:
@@ -178,7 +181,10 @@ class PairSteps(nn.Module):
         h, expansion = (float(step) for step in self())
         return min(1.0, product(h, expansion, self.slope, self.substeps, self.budget))  # above 1 it is by the last digit only
 
-    def _check_given(self, h: float, expansion: float) -> None:
+    def _check_given(self, given: tuple[float, float]) -> None:
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise InputError(f"steps = {given!r}; they are two numbers, (h, h_E).")
+        h, expansion = given
         reach, room = self.budget.reach(self.slope), float(self.budget.room(max(h, 0.0), self.slope, self.substeps))
         if not 0 <= h <= reach:
             raise InputError(f"the contraction's step h = {h:g} is outside of 0 … {reach:g}: its {self.name} factor is above 1.")
@@ -199,7 +205,7 @@ def check_budget(slope: float, substeps: int, budget: str) -> None:
             f"slope = {slope:g}: only with slopes above 0 are all directions contracted, and with 1 the layer is linear.\n"
             "Pass a slope such as 0.5; a network of slope 0 (ReLU) takes sx.nn.NonExpansive layers alone."
         )
-    if substeps < 1:
+    if check_whole("substeps", substeps) < 1:
         raise InputError(f"substeps = {substeps}; at least 1 contraction follows an expansion.")
 
 

@@ -8,41 +8,50 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from separatrix.errors import InputError
+from separatrix.nn.activation import Activation, with_slope
+from separatrix.precision import as_float64, without_autocast
 
 UNLIMITED = math.inf
 
 
 class Ridges(NamedTuple):
-    r"""U(x) = Σ_i w_i log cosh(k_i·x + b_i):  k of shape (hidden, dim), b and w of shape (hidden)."""
+    r"""U(x) = Σ_i w_i S(k_i·x + b_i),  S' = σ:  k of shape (hidden, dim), b and w of shape (hidden); S = log cosh for σ = tanh."""
 
     k: Tensor
     b: Tensor
     w: Tensor
 
     def value(self, x: Tensor) -> Tensor:
-        """U, shape (*batch, dim) → (*batch)."""
+        """U for σ = tanh, shape (*batch, dim) → (*batch)."""
         z = linear(x, self.k, self.b)
         return ((torch.logaddexp(z, -z) - math.log(2)) * self.w).sum(-1)
 
-    def gradient(self, x: Tensor) -> Tensor:
-        """∇U = Kᵀ (w ∘ tanh(Kx + b)), shape (*batch, dim)."""
-        return linear(torch.tanh(linear(x, self.k, self.b)) * self.w, self.k.mT)
+    def gradient(self, x: Tensor, activation: Activation = torch.tanh) -> Tensor:
+        """∇U = Kᵀ (w ∘ σ(Kx + b)), shape (*batch, dim)."""
+        return linear(activation(linear(x, self.k, self.b)) * self.w, self.k.mT)
 
-    def pushforward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """∇U, and D²U = Kᵀ diag(w ∘ (1 − tanh²)) K along tangents, shape (*batch, k, dim)."""
-        tanh = torch.tanh(linear(x, self.k, self.b))
-        bend = ((1 - tanh * tanh) * self.w)[..., None, :]
-        return linear(tanh * self.w, self.k.mT), linear(linear(v, self.k) * bend, self.k.mT)
+    def pushforward(self, x: Tensor, v: Tensor, activation: Activation = torch.tanh) -> tuple[Tensor, Tensor]:
+        """∇U, and D²U = Kᵀ diag(w ∘ σ') K, which is symmetric, along tangents, shape (*batch, k, dim)."""
+        value, slope = with_slope(activation, linear(x, self.k, self.b))
+        return linear(value * self.w, self.k.mT), linear(linear(v, self.k) * (slope * self.w)[..., None, :], self.k.mT)
 
-    def stiffness(self) -> Tensor:
-        r"""A bound of ‖D²U(x)‖₂ at every x:  max over both signs of  λ_max(Σ_{±w_i > 0} |w_i| k_i k_iᵀ).
+    def curvatures(self) -> Tensor:
+        r"""Bounds of D²U(x) from above and from below at every x, shape (2), for 0 ≤ σ' ≤ 1, such as tanh's:  −N ≤ D²U ≤ P.
 
-        D²U lies between minus the second sum and the first, because 0 < 1 − tanh² ≤ 1.
+        They are ‖P‖₂ and ‖N‖₂ of  P = Σ_{w_i > 0} w_i k_i k_iᵀ  and  N = Σ_{w_i < 0} |w_i| k_i k_iᵀ.
         """
         signed = torch.stack([self.w.clamp(min=0), (-self.w).clamp(min=0)])[..., None]
         matrix = self.k.mT @ (signed * self.k)
         known = matrix.isfinite().all()  # of other matrices there are no eigenvalues, but an error
-        return torch.linalg.eigvalsh(matrix.where(known, 0.0)).amax().where(known, torch.nan)
+        return torch.linalg.eigvalsh(matrix.where(known, 0.0)).amax(-1).clamp(min=0).where(known, torch.nan)
+
+    def double(self) -> "Ridges":
+        """The same numbers in float64, that no graph follows."""
+        return Ridges(*map(as_float64, self))
+
+    def stiffness(self) -> Tensor:
+        """A bound of ‖D²U(x)‖₂ at every x: the larger of the two."""
+        return self.curvatures().amax()
 
 
 class Energy(nn.Module):
@@ -85,7 +94,7 @@ class Energy(nn.Module):
                 f"an energy of limited stiffness needs weights in float32 or float64, not {str(self.k.dtype)[6:]}.\n"
                 "Pass network.float(); autocast is fine."
             )
-        with torch.autocast(self.k.device.type, enabled=False):
+        with without_autocast(self.k.device):
             return ridges._replace(w=self.w / torch.sqrt(1 + (ridges.stiffness() / self.stiffest) ** 2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,6 +118,10 @@ class Masses(NamedTuple):
     def pushforward(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """∇T, and D²T along tangents, shape (*batch, k, dim)."""
         return self.inverse * p, self.inverse * v
+
+    def double(self) -> "Masses":
+        """The same numbers in float64, that no graph follows."""
+        return Masses(as_float64(self.inverse))
 
     def stiffness(self) -> Tensor:
         """‖D²T‖₂."""

@@ -4,12 +4,11 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from separatrix.errors import InputError
 from separatrix.nn.block import Block
+from separatrix.nn.energy import Ridges
 from separatrix.nn.guarantee import Guarantee
-from separatrix.nn.sphere import check_step
 from separatrix.solvers import SOLVERS, ExplicitRungeKutta
 
 METHODS = {name: method for name, method in SOLVERS.items() if isinstance(method, ExplicitRungeKutta)}
@@ -43,7 +42,6 @@ class Gradient(Block):
             raise InputError(f"a gradient layer has at least 1 hidden unit, not {hidden}.")
         if method not in METHODS:
             raise InputError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}.")
-        check_step(dt)
         super().__init__(dim, dt=dt)
         self.method = method
         self.inner = nn.Linear(dim, hidden)
@@ -55,20 +53,21 @@ class Gradient(Block):
         self.inner.reset_parameters()
         nn.init.uniform_(self.scale, -1, 1)
 
+    def form(self) -> Ridges:
+        """U at the weights as they are."""
+        return Ridges(self.inner.weight, self.inner.bias, self.scale)
+
     def potential(self, x: Tensor) -> Tensor:
         """U(x), shape (*batch)."""
-        z = self.inner(x).abs()
-        return ((z + softplus(-2 * z) - math.log(2)) * self.scale).sum(-1)
+        return self.form().value(x)
 
     def field(self, x: Tensor, t: float = 0.0) -> Tensor:
         """The velocity ∇U(x), shape (*batch, dim)."""
-        return (self.scale * torch.tanh(self.inner(x))) @ self.inner.weight
+        return self.form().gradient(x)
 
     def field_pushforward(self, x: Tensor, v: Tensor, t: float = 0.0) -> tuple[Tensor, Tensor]:
         """The velocity and its change along tangents, shape (*batch, k, dim)."""
-        z = torch.tanh(self.inner(x))
-        slope = (self.scale * (1 - z.square()))[..., None, :]
-        return (self.scale * z) @ self.inner.weight, (slope * (v @ self.inner.weight.mT)) @ self.inner.weight
+        return self.form().pushforward(x, v)
 
     def flow(self, x: Tensor, h: float | Tensor) -> Tensor:
         """The state a time h later, in time h t, so that h may be a tensor; shape (*batch, dim)."""
@@ -94,7 +93,9 @@ class Gradient(Block):
     @property
     def guarantee(self) -> Guarantee:
         """The Lipschitz factor, by the exact norms of P and N."""
-        up, down = (self.dt * self._bound(sign) for sign in (1, -1))
+        with torch.no_grad():
+            bounds = self.form().double().curvatures().nan_to_num(math.inf, math.inf)  # of weights that are not finite
+        up, down = (self.dt * bounds).tolist()
         if self.method == "euler":
             return Guarantee(lipschitz=max(1 + up, down - 1))
         return Guarantee(lipschitz=_expansion(self._solver, max(up, down)))
@@ -102,12 +103,6 @@ class Gradient(Block):
     @property
     def _solver(self) -> ExplicitRungeKutta:
         return METHODS[self.method]
-
-    @torch.no_grad()
-    def _bound(self, sign: int) -> float:
-        """‖P‖₂ or ‖N‖₂, the square of the largest singular value of D^½ A with the positive, or the negative, part of D."""
-        part = (sign * self.scale.double()).clamp(min=0).sqrt()[:, None] * self.inner.weight.double()
-        return float(torch.linalg.matrix_norm(part, 2)) ** 2 if part.isfinite().all() else math.inf
 
 
 def _expansion(method: ExplicitRungeKutta, rate: float) -> float:

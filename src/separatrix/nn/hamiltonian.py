@@ -28,8 +28,6 @@ class HamiltonianBlock(Block):
     def __init__(self, dim: int, *, dt: float) -> None:
         if dim < 2 or dim % 2:
             raise ShapeError(f"a Hamiltonian's state (q, p) has two equal halves, so dim is even and at least 2, not {dim}.")
-        if not 0 < dt < math.inf:
-            raise InputError(f"a step is a positive number, not dt = {dt}.")
         super().__init__(dim, dt=dt)
 
     def energy(self, x: Tensor) -> Tensor:
@@ -189,6 +187,8 @@ class Hamiltonian(HamiltonianBlock):
     def follow(self, parts: Parts, h: float) -> Parts:
         """The state after a step of size h, of any sign; with its tangents if it came with them."""
         field = _CanonicalField(self.hamiltonian.form())
+        dtype = torch.promote_types(parts[0].dtype, field.form.k.dtype)  # autocast makes states shorter than the weights
+        parts = tuple(part.to(dtype) for part in parts)
         if len(parts) == 1:
             return (self.solver.step(field, parts[0], 0.0, h),)
         return self.solver.pushforward(field.pushforward, *parts, 0.0, h)
@@ -236,7 +236,7 @@ def _gradient(form: Ridges | Masses, parts: Parts) -> Parts:
 
 def _bound(form: Ridges | Masses) -> float:
     """‖D²U‖₂ at most, in float64 whatever the weights are in; inf where they are not finite."""
-    bound = float(type(form)(*(part.detach().cpu().double() for part in form)).stiffness())
+    bound = float(form.double().stiffness())
     return bound if bound < math.inf else math.inf
 
 

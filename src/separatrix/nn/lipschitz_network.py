@@ -105,8 +105,8 @@ class InStages(nn.Module):
         """The scores, (*batch, channels, size, size) → (*batch, classes)."""
         if tuple(x.shape[-3:]) != self.shape:
             raise ShapeError(f"the network takes images of shape {self.shape}, not {tuple(x.shape[-3:])}.")
-        images = x.reshape(-1, *self.shape)
-        return self.head(self.features(images).flatten(1)).reshape(*x.shape[:-3], -1)
+        scores = self.head(self.features(x.reshape(-1, *self.shape)).flatten(1))
+        return scores.reshape(*x.shape[:-3], scores.shape[-1])
 
 
 class LipschitzConvNet(InStages):

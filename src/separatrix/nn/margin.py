@@ -19,6 +19,10 @@ class MarginLoss(nn.Module):
         lipschitz: L, the factor of the network.
 
     Shape: scores z (batch, classes) and labels y (batch), whole numbers; gives one number.
+
+    Raises:
+        InputError: a margin or factor that is not positive; labels that are no whole numbers.
+        ShapeError: scores or labels are not of these shapes.
     Source: Weston & Watkins 1999, ESANN; with m in units of L as in Celledoni et al. 2023, SIAM J. Sci. Comput. 45.
     """
 
@@ -31,6 +35,7 @@ class MarginLoss(nn.Module):
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """The mean over the batch."""
+        check_shapes(scores, labels)
         wanted = self.margin * self.lipschitz
         missing = (wanted - leads(scores, labels)).relu().sum(-1) - wanted  # the class itself leads by 0
         return missing.mean()
@@ -66,6 +71,7 @@ def certified_radii(scores: Tensor, labels: Tensor, lipschitz: float, *, head: T
         raise InputError(f"lipschitz is {lipschitz}; a Lipschitz factor is a number from 0 on.")
     if math.isinf(lipschitz):
         return torch.full_like(labels, math.nan, dtype=scores.dtype)
+    labels = labels.long()
     lead = leads(scores, labels)
     radius = (lead / (_gains(scores, labels, head) * lipschitz)).where(lead > 0, 0.0)
     return radius.scatter(-1, labels[:, None], math.inf).amin(-1)
@@ -73,7 +79,7 @@ def certified_radii(scores: Tensor, labels: Tensor, lipschitz: float, *, head: T
 
 def leads(scores: Tensor, labels: Tensor) -> Tensor:
     """z_y − z_j for every class j, shape (batch, classes)."""
-    return scores.gather(-1, labels[:, None]) - scores
+    return scores.gather(-1, labels.long()[:, None]) - scores
 
 
 def margins(scores: Tensor, labels: Tensor) -> Tensor:
@@ -83,18 +89,23 @@ def margins(scores: Tensor, labels: Tensor) -> Tensor:
 
 def check_labels(scores: Tensor, labels: Tensor) -> None:
     """Refuse scores of other than two axes and two classes, and labels that do not fit them."""
-    if scores.ndim != 2 or scores.shape[-1] < 2:
-        raise ShapeError(f"scores have shape {tuple(scores.shape)}; a classifier gives (images, classes), at least 2 classes.")
-    if labels.shape != scores.shape[:1]:
-        raise ShapeError(f"there are {len(scores)} images but labels of shape {tuple(labels.shape)}.\nPass one for each image.")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(f"labels are {str(labels.dtype).removeprefix('torch.')}; a label is a whole number, the class's place.")
+    check_shapes(scores, labels)
     classes = scores.shape[-1]
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise InputError(
             f"labels go from {int(labels.min())} to {int(labels.max())}, but the classifier has {classes} classes, "
             f"0 to {classes - 1}."
         )
+
+
+def check_shapes(scores: Tensor, labels: Tensor) -> None:
+    """The same without a look at the numbers."""
+    if scores.ndim != 2 or scores.shape[-1] < 2:
+        raise ShapeError(f"scores have shape {tuple(scores.shape)}; a classifier gives (images, classes), at least 2 classes.")
+    if labels.shape != scores.shape[:1]:
+        raise ShapeError(f"there are {len(scores)} images but labels of shape {tuple(labels.shape)}.\nPass one for each image.")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(f"labels are {str(labels.dtype).removeprefix('torch.')}; a label is a whole number, the class's place.")
 
 
 def _gains(scores: Tensor, labels: Tensor, head: Tensor | None) -> Tensor:

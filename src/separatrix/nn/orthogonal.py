@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import ShapeError
+from separatrix.precision import at_least_single, without_autocast
 
 
 class Built(nn.Module):
@@ -50,7 +51,7 @@ class OrthogonalMatrix(Built):
 
     def forward(self) -> Tensor:
         """Q, shape (rows, columns) or (copies, rows, columns)."""
-        with torch.autocast(self.reflections.device.type, enabled=False):
+        with without_autocast(self.reflections.device):
             return isometry(at_least_single(self.reflections)).to(self.reflections.dtype)
 
     def extra_repr(self) -> str:
@@ -86,7 +87,7 @@ class OrthogonalKernel(Built):
     def forward(self) -> Tensor:
         """K, shape (out, channels, size, size)."""
         frame, halves = self.frame(), self.halves()
-        with torch.autocast(frame.device.type, enabled=False):
+        with without_autocast(frame.device):
             kernel = frame[:, None, None, :]  # (out, y, x, channels)
             for i, half in enumerate(halves.unbind()):
                 kernel = shifted(kernel, half, axis=2 - i % 2)
@@ -117,7 +118,7 @@ class ScaledKernel(Built):
 
     def forward(self) -> Tensor:
         """K, shape (out, channels, size, size)."""
-        with torch.autocast(self.free.device.type, enabled=False):
+        with without_autocast(self.free.device):
             free = at_least_single(self.free)
             largest = free.abs().amax().clamp(min=torch.finfo(free.dtype).tiny)
             free = free / largest  # so that nothing overflows in the products
@@ -182,17 +183,12 @@ def shifted(kernel: Tensor, half: Tensor, axis: int) -> Tensor:
     return torch.cat([stays, edge], axis) + torch.cat([edge, kernel - stays], axis)
 
 
-def at_least_single(tensor: Tensor) -> Tensor:
-    """In float32 where it has fewer digits."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def check_isometry(rows: int, columns: int) -> None:
     """Refuse an isometry that cannot be one."""
     if rows < columns:
         raise ShapeError(
             f"an isometry from {columns} to {rows} numbers was asked for, but fewer rows than columns map something to zero.\n"
-            f"Ask for at least {columns} rows, or use a layer of norm 1 such as sx.nn.Coisometry."
+            f"Ask for at least {columns}, or use a layer of norm 1: sx.nn.Coisometry, or of images sx.nn.NonExpansiveConv2d."
         )
 
 

@@ -11,7 +11,7 @@ from separatrix.errors import InputError, ShapeError
 from separatrix.flow import Field, FunctionField
 from separatrix.nn.block import Block
 from separatrix.nn.gradient import Gradient
-from separatrix.nn.sphere import SpherePreserving, check_step
+from separatrix.nn.sphere import SpherePreserving
 from separatrix.solvers import SPLITTINGS
 from separatrix.solvers.cayley import Dense
 from separatrix.system import System
@@ -146,7 +146,6 @@ class PresnovNetwork(Block):
         shares = _shares(blocks)
         if splitting not in SPLITTINGS:
             raise InputError(f"there is no splitting {splitting!r}; choose one of {', '.join(SPLITTINGS)}.")
-        check_step(dt)
         super().__init__(dim, dt=dt)
         self.splitting = splitting
         self.spheres = nn.ModuleList(SpherePreserving(dim, planes=planes) for _ in shares)

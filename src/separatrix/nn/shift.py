@@ -9,6 +9,7 @@ from torch.func import grad
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.nn.activation import Activation, check_elementwise, with_slope
+from separatrix.nn.energy import Ridges
 from separatrix.tangent import pushforward
 
 
@@ -56,7 +57,7 @@ class Network(Shift):
         return z, v
 
 
-class Gradient(Shift):
+class OfRidges(Shift):
     r"""The gradient  ∇V(z) = Kᵀ diag(a) σ(Kz + b)  of the potential  V(z) = Σ_j a_j S((Kz + b)_j),  S' = σ.
 
     Args:
@@ -83,12 +84,11 @@ class Gradient(Shift):
 
     def forward(self, z: Tensor) -> Tensor:
         """The gradient."""
-        return (self.a * self.activation(z @ self.K.mT + self.b)) @ self.K
+        return Ridges(self.K, self.b, self.a).gradient(z, self.activation)
 
     def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient, and the Hessian  Kᵀ diag(a σ') K,  which is symmetric, along v."""
-        value, slope = with_slope(self.activation, z @ self.K.mT + self.b)
-        return (self.a * value) @ self.K, (v @ self.K.mT * (self.a * slope)[..., None, :]) @ self.K
+        """The gradient, and the Hessian  Kᵀ diag(a σ') K  along v."""
+        return Ridges(self.K, self.b, self.a).pushforward(z, v, self.activation)
 
 
 class OfPotential(Shift):

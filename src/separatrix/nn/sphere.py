@@ -1,14 +1,12 @@
 """Sphere-preserving networks: steps along spheres about the origin, which keep the norm of the state."""
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import NORM, Guarantee
+from separatrix.precision import without_autocast
 from separatrix.solvers.cayley import Planes, Step, cayley, cayley_midpoint, predicted, turned
 
 
@@ -45,7 +43,6 @@ class SpherePreserving(Block):
             )
         if planes < 1:
             raise InputError(f"a sphere-preserving layer turns in at least 1 plane, not {planes}.")
-        check_step(dt)
         super().__init__(dim, dt=dt)
         self.rates = nn.Linear(dim, planes)
         self.left, self.right = (nn.Parameter(torch.empty(planes, dim)) for _ in range(2))
@@ -68,7 +65,7 @@ class SpherePreserving(Block):
 
     def flow(self, x: Tensor, h: Step) -> Tensor:
         """The state a time h later, shape (*batch, dim)."""
-        with _without_autocast(x.device.type):
+        with without_autocast(x.device):
             return cayley_midpoint(self.skew, self._wide(x), h)
 
     def flow_pushforward(self, x: Tensor, v: Tensor, h: Step) -> tuple[Tensor, Tensor]:
@@ -76,7 +73,7 @@ class SpherePreserving(Block):
 
         Of  y − x = h/2 S(m) (x + y):  (I − h/2 S) (δy − δx) = h S δx + h/2 δS (x + y).
         """
-        with _without_autocast(x.device.type):
+        with without_autocast(x.device):
             x, v = self._wide(x), self._wide(v)
             bent = self._bent(x, v, x)
             first = self.skew(x)
@@ -106,14 +103,3 @@ class SpherePreserving(Block):
     def _wide(self, x: Tensor) -> Tensor:
         """Of what autocast has made shorter than the weights."""
         return x.to(torch.promote_types(x.dtype, self.left.dtype))
-
-
-def _without_autocast(device: str) -> AbstractContextManager[Any]:
-    """Where the device has autocast at all: the one without numbers, "meta", has none."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
-
-
-def check_step(dt: float) -> None:
-    """Refuse a step that is not a positive number."""
-    if not 0 < dt < float("inf"):
-        raise InputError(f"a block's step is a positive number, not dt = {dt}.")

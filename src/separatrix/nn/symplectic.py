@@ -9,8 +9,7 @@ from separatrix.errors import InputError, ShapeError
 from separatrix.nn.activation import Activation
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import Guarantee
-from separatrix.nn.shift import Gradient, OfPotential, Scaled, Shift, Symmetric
-from separatrix.nn.volume import check_step
+from separatrix.nn.shift import OfPotential, OfRidges, Scaled, Shift, Symmetric
 
 SYMPLECTIC = Guarantee(log_det=0.0, symplectic=True)
 TURN = 4  # quarter turns that make a whole one
@@ -30,7 +29,6 @@ class SymplecticShear(Block):
 
     def __init__(self, gradient: Shift, dim: int, *, moves: str, dt: float) -> None:
         check_moves(moves)
-        check_step(dt)
         super().__init__(dim, dt=dt)
         self.gradient = gradient
         self.moves = moves
@@ -210,7 +208,6 @@ class HenonLayer(Block):
         potential: Callable[[int], nn.Module] | None = None,
         dt: float = 1.0,
     ) -> None:
-        check_step(dt)
         half = half_of(dim)
         if iterates < 1:
             raise ShapeError(f"a layer applies its map at least 1 time, not {iterates}.\nLeave `iterates` at {TURN}.")
@@ -315,7 +312,7 @@ def henonnet(dim: int, *, layers: int = 4, width: int = 16, activation: Activati
 
 def gradient(size: int, width: int, activation: Activation, potential: Callable[[int], nn.Module] | None) -> Shift:
     """∇V in closed form, or of the potential that is built."""
-    return Gradient(size, width=width, activation=activation) if potential is None else OfPotential(potential(size))
+    return OfRidges(size, width=width, activation=activation) if potential is None else OfPotential(potential(size))
 
 
 def half_of(dim: int) -> int:

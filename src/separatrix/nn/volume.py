@@ -56,7 +56,6 @@ class VolumePreserving(Block):
         shift: Callable[[int, int], nn.Module] | None = None,
         dt: float = 1.0,
     ) -> None:
-        check_step(dt)
         super().__init__(dim, dt=dt)
         self.partition = checked(halves(dim) if partition is None else partition, dim)
         order = torch.tensor([i for group in self.partition for i in group])
@@ -97,8 +96,6 @@ class VolumePreserving(Block):
         return f"{super().extra_repr()}, dt={self.dt:g}, partition={[list(group) for group in self.partition]}"
 
     def _groups(self, x: Tensor) -> list[Tensor]:
-        if x.shape[-1] != self.dim:
-            raise ShapeError(f"the state has {x.shape[-1]} numbers, but this block takes {self.dim}.")
         return list(x.index_select(-1, self.order).split([len(group) for group in self.partition], dim=-1))
 
     def _state(self, groups: list[Tensor]) -> Tensor:
@@ -129,7 +126,6 @@ class DivergenceFree(Block):
     """
 
     def __init__(self, dim: int, *, hidden: Sequence[int] = (16,), activation: Activation = torch.tanh, dt: float = 1.0) -> None:
-        check_step(dt)
         check_dim(dim)
         super().__init__(dim, dt=dt)
         self.normals = nn.Parameter(nn.init.normal_(torch.empty(dim - 1, 2)))
@@ -210,12 +206,6 @@ def check_dim(dim: int) -> None:
     """A shear moves some coordinates by others."""
     if dim < 2:
         raise ShapeError(f"a volume is kept by moving some coordinates by others, and there is {dim} alone.\nGive at least 2.")
-
-
-def check_step(dt: float) -> None:
-    """The step of a flow."""
-    if not 0 < dt < float("inf"):
-        raise InputError(f"a flow's step is a positive number, not dt = {dt}.")
 
 
 def _fitting(far: Tensor, group: Tensor) -> Tensor:

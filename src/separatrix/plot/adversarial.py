@@ -67,7 +67,7 @@ def draw_adversarial(
             nothing_to_show(middle, "no attack succeeded" if far else "x itself is read wrong")
             after.set_axis_off()
             continue
-        image = _show(middle, _signed(as_picture(change, found.shape)), -most, most)
+        image = _show(middle, _signed(as_picture(change, found.shape)), -most, most, CHANGE)
         middle.set_title("δ")
         middle.set_xlabel(f"‖δ‖₂ = {plain(far)}")
         _show(after, as_picture((x + change).clip(low, high), found.shape), low, high)
@@ -86,9 +86,10 @@ def _signed(change: np.ndarray) -> np.ndarray:
     return np.take_along_axis(change, most[..., None], -1)[..., 0]
 
 
-def _show(axes: Axes, picture: np.ndarray, low: float, high: float) -> object:
-    """One image without ticks; signed numbers on a map that is white at 0."""
-    colors = CHANGE if low < 0 else "gray"
+def _show(axes: Axes, picture: np.ndarray, low: float, high: float, colors: str = "gray") -> object:
+    """One image without ticks, from its darkest number to its lightest."""
+    if picture.ndim == 3:  # red, green and blue are shown as they are, from 0 to 1
+        picture = ((picture - low) / max(high - low, 1e-12)).clip(0, 1)
     image = axes.imshow(picture, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.grid(False)

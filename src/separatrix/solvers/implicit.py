@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from separatrix.precision import without_autocast
 from separatrix.solvers.solver import Slope, Solver, TangentSlope
 from separatrix.tangent import pushforward
 
@@ -52,7 +53,7 @@ class ImplicitMidpoint(Solver):
     def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: float, h: float) -> tuple[Tensor, Tensor]:
         """The state and the tangents, shape (*batch, k, dim), after one step."""
         m = self._midpoint(field, x, t + h / 2, h / 2)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             _, matrix = _equation(field, x, m, t + h / 2, h / 2)
             w = torch.linalg.solve_ex(matrix, v, left=False).result
         return 2 * m - x, 2 * w - v
@@ -60,7 +61,7 @@ class ImplicitMidpoint(Solver):
     def _midpoint(self, field: TangentSlope, x: Tensor, t: float, half: float) -> Tensor:
         """The solution m, which carries the derivatives by x and by all that f depends on; NaN where there is none."""
         tol = ROUNDINGS * torch.finfo(x.dtype).eps if self.tol is None else self.tol
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             with torch.no_grad():
                 m, inverse, scale = (found.detach() for found in self._newton(field, x.detach(), t, half, tol**NEAR))
             for _ in range(EXACT_DERIVATIVES):
@@ -71,7 +72,7 @@ class ImplicitMidpoint(Solver):
 
     def _newton(self, field: TangentSlope, x: Tensor, t: float, half: float, near: float) -> tuple[Tensor, Tensor, Tensor]:
         """A midpoint whose |G| is below `near`, (∂G/∂m)⁻¹ there, and what |G| is relative to; x and 0 where none is found."""
-        m, damping, unrolled = x, torch.ones_like(x[..., 0]), torch.compiler.is_compiling()
+        m, damping, unrolled = x, torch.ones_like(x[..., 0]), torch.compiler.is_compiling() or x.is_meta
         gap, matrix = _equation(field, x, m, t, half)
         off = _size(gap)
         scale = 1 + _size(x) + off

@@ -146,7 +146,8 @@ def _schur(call: Call, method: str) -> Factor:
         outputs = [part for part in call.run(ones) if part.is_floating_point()]
         (columns,) = torch.autograd.grad(sum(part.sum() for part in outputs), ones)
     constant = call.run(torch.zeros_like(ones))
-    rows = max(float((part.detach() - zero).abs().max()) for part, zero in zip(outputs, constant, strict=True) if part.numel())
+    sums = [(part.detach() - zero).abs() for part, zero in zip(outputs, constant, strict=True) if part.numel()]
+    rows = max((float(part.max()) for part in sums), default=0.0)  # a cut may be of nothing
     value = root(times(rows, float(columns.max())))
     whole = rows.is_integer() and float(columns.max()).is_integer()
     value = value if whole else computed(value)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.nn.norms.convolution import Axis, Convolution
 from separatrix.nn.norms.pooling import ADAPTIVE, AVERAGE, Separable, adaptive, average
-from separatrix.nn.norms.rounding import UNIT, Extremes, as_float64
+from separatrix.nn.norms.rounding import UNIT, Extremes
+from separatrix.precision import as_float64
 from separatrix.twin import twin
 
 CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}

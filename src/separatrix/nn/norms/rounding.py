@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 UNIT = 2.0**-53
@@ -43,9 +42,3 @@ def absolute_norm(matrix: Tensor) -> float:
     size = matrix.abs()
     rows, columns = size.sum(-1).amax(-1), size.sum(-2).amax(-1)
     return float((rows * columns).sqrt().max())
-
-
-def as_float64(weight: Tensor) -> Tensor:
-    """The same numbers; a tensor of its own that no graph follows."""
-    device = "cpu" if weight.device.type == "mps" else weight.device  # Metal has no float64
-    return weight.detach().to(device).to(torch.float64)
