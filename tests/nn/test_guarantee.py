@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import separatrix as sx
-from separatrix.nn.guarantee import IDENTITY, NOTHING, product
+from separatrix.nn.guarantee import IDENTITY, NOTHING, guarantee_of, product
 from separatrix.tangent import jacobian
 
 
@@ -111,3 +111,8 @@ def test_widths_that_do_not_meet_and_empty_sequences_are_refused():
         sx.nn.Sequential(nn.Tanh())
     with pytest.raises(sx.UnsupportedModuleError, match="Matrix has no exact inverse"):
         sx.nn.Sequential(Matrix(torch.eye(2))).inverse(torch.zeros(2))
+
+
+def test_flattening_images_in_front_of_a_network_keeps_its_factor():
+    network = sx.nn.LipschitzNet(6, 2)
+    assert guarantee_of(nn.Sequential(nn.Flatten(), network)).lipschitz == network.guarantee.lipschitz
