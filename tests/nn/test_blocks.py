@@ -41,7 +41,6 @@ def test_its_weights_are_saved_and_loaded(name):
 
 @pytest.mark.parametrize("name", sx.nn.BLOCKS)
 def test_it_is_compiled_exported_and_cast(name):
-    torch.compiler.reset()  # torch compiles one method for at most 8 classes
     block = built(name)
     x = torch.randn(5, block.dim)
     expected = block(x)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import separatrix as sx
-from separatrix.nn.guarantee import IDENTITY, NOTHING, product
+from separatrix.nn.guarantee import IDENTITY, NOTHING, guarantee_of, product
 from separatrix.tangent import jacobian
 
 
@@ -204,3 +204,8 @@ def test_a_linear_layer_between_blocks_may_change_the_width():
     assert network.guarantee == NOTHING
     with pytest.raises(sx.ShapeError, match="block 2, MassPreserving, takes 4 numbers, but the one before it gives 5"):
         sx.nn.Sequential(sx.nn.MassPreserving(3), nn.Linear(3, 5), sx.nn.MassPreserving(4))
+
+
+def test_flattening_images_in_front_of_a_network_keeps_its_factor():
+    network = sx.nn.LipschitzNet(6, 2)
+    assert guarantee_of(nn.Sequential(nn.Flatten(), network)).lipschitz == network.guarantee.lipschitz

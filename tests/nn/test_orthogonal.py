@@ -152,3 +152,11 @@ def test_isometries_that_cannot_be_are_refused():
         sx.nn.OrthogonalKernel(3, 3, size=4)
     with pytest.raises(sx.InputError, match="padding is 'reflect'; it is 'circular' or 'zeros'"):
         sx.nn.IsometryConv2d(3, 3, padding="reflect")
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_a_single_channel_stays_where_it_is(size):
+    """Half of one channel is none: were every projector 0, each image would only be moved to a corner."""
+    image = torch.randn(1, 4, 6)
+    for padding in ("circular", "zeros"):
+        torch.testing.assert_close(sx.nn.IsometryConv2d(1, size=size, padding=padding)(image).abs(), image.abs())

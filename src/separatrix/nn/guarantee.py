@@ -88,7 +88,7 @@ def product(*factors: float) -> float:
 
 
 def guarantee_of(module: nn.Module | Any) -> Guarantee:
-    """A module's own `guarantee`; of PyTorch's identity, dropout at evaluation and sequences too; else nothing.
+    """A module's own `guarantee`; of PyTorch's identity, flattening and sequences too; else nothing.
 
     Bounds for PyTorch's other layers need the shape of their input: `sx.nn.certificate` gives them.
     """
@@ -97,6 +97,8 @@ def guarantee_of(module: nn.Module | Any) -> Guarantee:
         return own
     if isinstance(module, nn.Identity) or (isinstance(module, nn.modules.dropout._DropoutNd) and not module.training):
         return IDENTITY
+    if isinstance(module, nn.Flatten | nn.Unflatten):
+        return Guarantee(lipschitz=1.0, conserves=frozenset({SUM, NORM}))
     if isinstance(module, nn.Sequential):
         return composed(module)
     return NOTHING

@@ -66,7 +66,8 @@ class OrthogonalKernel(Built):
 
         K(y, x) = Π_i (P_i + x (I − P_i)) (P'_i + y (I − P'_i)) · Q,
 
-    with orthogonal projectors P = UUᵀ of half the rank and an isometry Q, so that K(y, x)*K(y, x) = I wherever |x| = |y| = 1.
+    with orthogonal projectors P = UUᵀ of half the rank and an isometry Q, so that K(y, x)*K(y, x) = I wherever |x| = |y| = 1. Where
+    out is odd, every other P has the larger half: images stay where they are in the mean, and a single channel wholly.
 
     Args:
         out, channels: of the convolution, out ≥ channels.
@@ -90,7 +91,7 @@ class OrthogonalKernel(Built):
         with without_autocast(frame.device):
             kernel = frame[:, None, None, :]  # (out, y, x, channels)
             for i, half in enumerate(halves.unbind()):
-                kernel = shifted(kernel, half, axis=2 - i % 2)
+                kernel = shifted(kernel, half, axis=2 - i % 2, swapped=len(frame) % 2 == 1 and i % 4 > 1)
         return kernel.permute(0, 3, 1, 2).contiguous()
 
 
@@ -175,10 +176,14 @@ def isometry(reflections: Tensor) -> Tensor:
     return unit - vectors @ torch.linalg.solve_triangular(inverse, vectors[..., :k, :].mT, upper=True)
 
 
-def shifted(kernel: Tensor, half: Tensor, axis: int) -> Tensor:
-    """(P + z (I − P)) K with P = UUᵀ: the part of K in the span of U stays, the rest moves by one pixel along the axis."""
+def shifted(kernel: Tensor, half: Tensor, axis: int, *, swapped: bool = False) -> Tensor:
+    """(P + z (I − P)) K with P = UUᵀ: the part of K in the span of U stays, the rest moves by one pixel along the axis.
+
+    Swapped, P = I − UUᵀ.
+    """
     flat = kernel.flatten(1)
-    stays = (half @ (half.mT @ flat)).view_as(kernel)
+    inside = (half @ (half.mT @ flat)).view_as(kernel)
+    stays = kernel - inside if swapped else inside
     edge = torch.zeros_like(kernel.narrow(axis, 0, 1))
     return torch.cat([stays, edge], axis) + torch.cat([edge, kernel - stays], axis)
 
