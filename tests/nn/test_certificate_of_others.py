@@ -423,3 +423,11 @@ def test_weights_that_are_not_finite_give_no_bound_and_say_so(name):
 def test_softplus_is_meant_without_the_jump_of_pytorch_s_which_is_told():
     (layer,) = sx.nn.certificate(nn.Softplus(), 4, starts=3, steps=3).layers
     assert layer.factor == 1 and "jumps by 2e-09 at 20" in layer.method
+
+
+def test_a_compiled_network_has_the_bound_of_what_was_compiled():
+    model, in_place = linear(4, 4).float(), linear(4, 4).float()
+    in_place.compile(backend="eager")
+    for one in (torch.compile(model, backend="eager"), nn.Sequential(torch.compile(model, backend="eager")), in_place):
+        found = sx.nn.certificate(one, 4, starts=3, steps=3)
+        assert found.bound == pytest.approx(norm(model.weight), rel=1e-9) and found.lower == pytest.approx(found.bound, rel=1e-6)

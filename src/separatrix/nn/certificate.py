@@ -132,14 +132,15 @@ def certificate(
 
     The bound is taken of the operators that run, whoever wrote the network: factors multiply along a path, add up where paths
     are added (x + f(x): 1 + Lip f), and are √(Σ L²) where they are put side by side. Scalars, normalisation of the input, pooling,
-    lifts and heads count. Affine layers behind each other (a convolution and its batch norm) are one operator. A module with a
-    `guarantee` is taken at its word, unless a subclass, a hook within it or the object itself changes what it runs. The network is seen in evaluation mode, in float64, and is not changed.
+    lifts and heads count. Affine layers behind each other (a convolution and its batch norm) are one operator. A module with
+    a `guarantee` is taken at its word, unless a subclass, a hook within it or the object itself changes what it runs. The
+    network is seen in evaluation mode, in float64, and is not changed.
 
     Args:
         model: any module of one input and one or more outputs, which together are f's value.
         input_shape: of one input without its batch axis: 64, or (3, 32, 32).
         inputs: (count, *input_shape), further starts of the ascent, of which the first 8 are taken.
-        starts: random starts of the ascent, of root mean square 0.1, 1 and 10 by turns; the best 3 go on after a third of the steps.
+        starts: random starts of the ascent, of root mean square 0.1, 1 and 10 by turns; the best 3 climb on after a third.
         steps: of the ascent.
         seed: of the starts.
         progress: show progress over the layers.
