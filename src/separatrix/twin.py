@@ -24,6 +24,8 @@ def _copy(module: Any, dtype: torch.dtype | None, device: torch.device | None, d
         return done[id(module)]
     if isinstance(module, torch.jit.ScriptModule):  # compiled: its tensors cannot be replaced from here
         return module
+    if "_orig_mod" in module._modules:  # what torch.compile returns is bound to the module's own tensors
+        return _copy(module._modules["_orig_mod"], dtype, device, detach, done)
     copy = object.__new__(type(module))
     done[id(module)] = copy
     copy.__dict__ = dict(module.__dict__)
@@ -31,8 +33,10 @@ def _copy(module: Any, dtype: torch.dtype | None, device: torch.device | None, d
     copy.__dict__["_parameters"] = {}
     copy.__dict__["_buffers"] = {name: _cast(tensor, dtype, device, detach) for name, tensor in tensors.items()}
     children = module._modules.items()
-    copy.__dict__["_modules"] = {name: child and _copy(child, dtype, device, detach, done) for name, child in children}
-    copy.__dict__["training"] = False
+    copy.__dict__["_modules"] = {
+        name: None if child is None else _copy(child, dtype, device, detach, done) for name, child in children
+    }
+    copy.__dict__ |= {"training": False, "_compiled_call_impl": None}
     if "_flat_weights_names" in copy.__dict__:  # recurrent layers keep a second list of their weights
         copy.__dict__["_flat_weights"] = [getattr(copy, name, None) for name in copy._flat_weights_names]
     return copy

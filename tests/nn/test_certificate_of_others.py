@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import separatrix as sx
+from separatrix.nn.lipschitz.layers import OWN
 
 
 class Of(nn.Module):
@@ -327,3 +328,106 @@ def test_the_same_seed_gives_the_same_numbers_and_the_global_generator_is_left_a
     assert torch.equal(torch.get_rng_state(), state)
     assert (one.bound, one.lower) == (other.bound, other.lower)
     assert 1 <= one.ratio == one.bound / one.lower
+
+
+CONSTANTS = {
+    "shifted into zeros": (
+        lambda _, x: torch.zeros_like(x).index_copy(1, torch.tensor([0]), torch.ones(1, 1).double()) + 3 * x,
+        3.0,
+    ),
+    "ones, added to": (lambda _, x: (torch.ones_like(x) + 1) * x, 2.0),
+    "ones, summed": (lambda _, x: torch.ones_like(x).sum(1, keepdim=True) * x, 4.0),
+    "a matrix of ones": (lambda m, x: torch.ones_like(x) @ m.weight + x, 1.0),
+    "nothing of the input": (lambda m, x: torch.zeros_like(x) + 1, 0.0),
+    "only what is held": (lambda m, x: m.weight[:1], 0.0),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_what_is_made_in_the_shape_of_the_input_is_a_constant(name):
+    function, exact = CONSTANTS[name]
+    found = sx.nn.certificate(Of(function, weight=torch.eye(4, dtype=torch.float64)), 4, starts=3, steps=3)
+    assert found.bound == pytest.approx(exact, abs=1e-12) and found.lower == pytest.approx(exact, rel=1e-6, abs=1e-12)
+
+
+def test_a_layer_on_tokens_is_bounded_where_what_follows_scales_the_tokens():
+    """‖diag(c) ⊗ W‖ ≤ max |c| ‖W‖, each operator by itself; here the product is attained."""
+    scale = torch.tensor([[2.0], [-5.0], [1.0]], dtype=torch.float64)
+    found = sx.nn.certificate(Of(lambda m, x: F.linear(x, m.weight) * m.scale, weight=W.weight.detach(), scale=scale), (3, 4))
+    assert found.bound == pytest.approx(5 * norm(W.weight), rel=1e-9)
+
+
+class Louder(nn.Softsign):
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * torch.tanh(x)
+
+
+class LouderStep(sx.nn.NonExpansive):
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        return 3 * super().step(x)
+
+
+def of_its_own() -> nn.Module:
+    model = nn.Softsign()
+    model.forward = lambda x: 3 * torch.tanh(x)
+    return nn.Sequential(model)
+
+
+def hooked_inside() -> nn.Module:
+    model = sx.nn.LipschitzNet(4, 4, kind="non_expansive")
+    next(part for part in model.modules() if isinstance(part, sx.nn.NonExpansive)).register_forward_hook(lambda m, a, y: 3 * y)
+    return model
+
+
+@pytest.mark.parametrize("build", [Louder, lambda: LouderStep(4), of_its_own, hooked_inside])
+def test_a_promise_does_not_stand_for_what_was_put_over_it(build):
+    """A subclass's forward pass, an object's own, a hook: none of them made the promise, and the operators are looked at."""
+    found = sx.nn.certificate(build().eval(), 4, starts=3, steps=3)
+    assert found.methods != (OWN,) and found.bound >= 3 * (1 - 1e-9)
+
+
+def by_kind(m: nn.Module, x: Tensor) -> Tensor:
+    x = 10 * x if isinstance(x, Tensor) else x
+    return x if m.gain.item() > 0 else -x
+
+
+def by_chance(m: nn.Module, x: Tensor) -> Tensor:
+    m.__dict__["calls"] = m.__dict__.get("calls", 1.0) * 1.5
+    return m.__dict__["calls"] * x
+
+
+@pytest.mark.parametrize("function", [by_kind, by_chance])
+def test_operators_that_are_not_those_of_the_network_prove_nothing(function):
+    found = sx.nn.certificate(Of(function, gain=torch.ones(())), 4, starts=3, steps=3)
+    assert found.bound == math.inf and "other numbers" in found.reasons[0]
+
+
+NOT_FINITE = {
+    "slope": (nn.PReLU(), 4),
+    "norm": (nn.LayerNorm(4), 4),
+    "linear": (nn.Linear(4, 4), 4),
+    "product": (Of(lambda m, x: x @ m.weight, weight=torch.zeros(4, 4)), (2, 4)),
+    "einsum": (Of(lambda m, x: torch.einsum("bi,ij->bj", x, m.weight), weight=torch.zeros(4, 4)), 4),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_weights_that_are_not_finite_give_no_bound_and_say_so(name):
+    model, shape = NOT_FINITE[name]
+    with torch.no_grad():
+        next(tensor for tensor in (*model.parameters(), *model.buffers())).fill_(math.nan)
+    found = sx.nn.certificate(model, shape, starts=3, steps=3)
+    assert found.bound == math.inf and found.reasons == ("its weights are not finite",)
+
+
+def test_softplus_is_meant_without_the_jump_of_pytorch_s_which_is_told():
+    (layer,) = sx.nn.certificate(nn.Softplus(), 4, starts=3, steps=3).layers
+    assert layer.factor == 1 and "jumps by 2e-09 at 20" in layer.method
+
+
+def test_a_compiled_network_has_the_bound_of_what_was_compiled():
+    model, in_place = linear(4, 4).float(), linear(4, 4).float()
+    in_place.compile(backend="eager")
+    for one in (torch.compile(model, backend="eager"), nn.Sequential(torch.compile(model, backend="eager")), in_place):
+        found = sx.nn.certificate(one, 4, starts=3, steps=3)
+        assert found.bound == pytest.approx(norm(model.weight), rel=1e-9) and found.lower == pytest.approx(found.bound, rel=1e-6)

@@ -50,7 +50,7 @@ def draw_certificate(axes: Axes, found: Certificate) -> None:
     axes.set_ylim(len(chosen) - 0.4, -0.6)
     axes.grid(False, axis="y")
     axes.set_xlabel("Lipschitz factor (change of the output per change of the input)")
-    axes.set_ylabel("layer, in the order of the forward pass")
+    axes.set_ylabel("layer, from first to last")
     left_out = len(found.names) - len(chosen)
     if left_out:
         axes.text(

@@ -28,6 +28,9 @@ def affine_norm(calls: list[Call]) -> OperatorNorm | None:
     """
     shape = calls[0].active[0].shape
     layers = _layers(calls)
+    held = [tensor for call in calls for tensor in call.values.values() if isinstance(tensor, Tensor)]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in held):
+        raise NoBoundError("its weights are not finite")
     matrix = next((layer.weight for layer in layers if getattr(layer, "weight", None) is not None and layer.weight.ndim > 1), None)
     if matrix is None:
         return None
@@ -97,8 +100,10 @@ def is_padding(call: Call) -> bool:
     return call.name == "pad" and call["mode"] in MODES and pads[::2] == pads[1::2]
 
 
-def _linear(call: Call) -> nn.Module:
+def _linear(call: Call) -> nn.Module | None:
     weight = call["weight"].double()
+    if weight.ndim != 2:
+        return None
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     return _with(layer, weight=weight)
 

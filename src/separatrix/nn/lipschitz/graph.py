@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from separatrix.nn.guarantee import Guarantee
 # numbers. Only what proves its own Lipschitz factor, a module with a `guarantee`, is kept whole, as one operator of ours.
 
 Shapes = dict[tuple[int, ...], list[int]]
+
+REPLAYED = 1e-3  # by which what is traced may give other numbers than the network: half precision inside of it
 
 WHOLE = (nn.Softsign, nn.Tanhshrink, nn.Softshrink)
 """PyTorch's activations that are written as several operators: slopes 1/(1+|x|)², tanh² x, and 0 or 1, so 1-Lipschitz."""
@@ -62,7 +64,8 @@ class OperatorGraph:
     def unit(self) -> float:
         """Round-off of the coarsest numbers in it."""
         values = [node.meta.get("val") for node in self.nodes]
-        return max(torch.finfo(value.dtype).eps for value in values if isinstance(value, Tensor) and value.is_floating_point())
+        found = [torch.finfo(value.dtype).eps for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+        return max(found, default=torch.finfo(torch.float64).eps)
 
 
 def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
@@ -70,11 +73,12 @@ def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
 
     Args:
         network: in evaluation mode; its own copy, which may be written to (see twin).
-        x: one input, batch axis included.
+        x: inputs of it, one after the other: the first is traced, and all are held against what the operators give.
 
     Raises:
         UntraceableError: the path through the network depends on the numbers, or runs outside of PyTorch.
     """
+    inputs, x = x.split(1), x[:1]
     leaves = {name: part for name, part in network.named_modules() if promised(part) is not None}
     with torch.no_grad(), _kept_whole(network, leaves, x), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -89,18 +93,32 @@ def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
     named = {node.name: node for node in program.graph.nodes}
     returned = [spec.arg for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
     wanted = [named[arg.name] for arg in returned if _is_real(named.get(getattr(arg, "name", "")))]
+    _check_replay(network, _Replay(program, held, list(leaves.values())), inputs)
     promises = [promise for part in leaves.values() if (promise := promised(part)) is not None]
     return OperatorGraph(_between(program.graph, given, wanted), wanted, held, list(leaves.values()), promises)
 
 
 def promised(module: nn.Module) -> Guarantee | None:
     """The guarantee of a module that is kept whole: its own, unless it only composes those of its parts."""
+    if not all(_runs_as_written(part) and (part is module or not _has_hooks(part)) for part in module.modules()):
+        return None
     if any(type(module).forward is kind.forward for kind in WHOLE):
         return Guarantee(lipschitz=1.0)
     if type(module) in (Sequential, Residual):
         return None
     own = getattr(module, "guarantee", None)
     return own if isinstance(own, Guarantee) and own.lipschitz < float("inf") else None
+
+
+def _runs_as_written(module: nn.Module) -> bool:
+    """Whether what runs is of the class that promises, or of one that it builds upon: not a subclass's or an object's own."""
+    lines = [n for n, kind in enumerate(type(module).__mro__) if "guarantee" in vars(kind)]
+    runs = [n for n, kind in enumerate(type(module).__mro__) if {"forward", "step", "__call__"} & vars(kind).keys()]
+    return not {"forward", "step"} & vars(module).keys() and ("guarantee" in vars(module) or not lines or lines[0] <= runs[0])
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def layer_of(node: torch.fx.Node) -> tuple[str, str]:
@@ -119,6 +137,51 @@ def _exported(network: nn.Module, x: Tensor) -> Any:
     with contextlib.suppress(Exception):
         return torch.export.export(torch.fx.symbolic_trace(network), (x,), strict=False).run_decompositions({})
     raise UntraceableError(*_where(network, failure)) from failure
+
+
+class _Replay(torch.fx.Interpreter):
+    """The operators, run on numbers; the modules that are kept whole run as they are."""
+
+    def __init__(self, program: Any, held: dict[str, Tensor], leaves: list[nn.Module]) -> None:
+        super().__init__(program.graph_module)
+        self.held, self.leaves, self.signature = held, leaves, program.graph_signature
+
+    def outputs(self, x: Tensor) -> list[Any]:
+        """What the network returns."""
+        given = [self.held.get(spec.arg.name, x.clone()).clone() for spec in self.signature.input_specs]
+        made = self.run(*given)
+        pairs = zip(self.signature.output_specs, made, strict=True)
+        return [value for spec, value in pairs if spec.kind is OutputKind.USER_OUTPUT]
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """One operator."""
+        if target is torch.ops.separatrix.guaranteed.default:
+            return self.leaves[args[1]].forward(args[0])
+        return super().call_function(target, args, kwargs)
+
+
+@torch.no_grad()
+def _check_replay(network: nn.Module, replay: _Replay, inputs: Sequence[Tensor]) -> None:
+    """A trace may take another way than the network: through what tells a tensor from its stand-in, or a die that Python throws."""
+    for x in inputs:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                given = replay.outputs(x)
+        except Exception as error:  # whatever the user's operators raise
+            raise UntraceableError(*_where(network, error)) from error
+        with torch.random.fork_rng(devices=[]):
+            wanted = torch.utils._pytree.tree_leaves(network(x.clone()))
+        pairs = [(a, b) for a, b in zip(wanted, given, strict=False) if isinstance(a, Tensor) and a.is_floating_point()]
+        if len(wanted) != len(given) or not all(_same(a, b) for a, b in pairs):
+            name = type(network).__name__
+            raise UntraceableError("", name, "the operators that were written down give other numbers than the network itself")
+
+
+def _same(a: Tensor, b: Any) -> bool:
+    if not isinstance(b, Tensor) or a.shape != b.shape:
+        return False
+    size = float(a.nan_to_num(0.0, 0.0, 0.0).abs().max()) if a.numel() else 0.0
+    return torch.allclose(a.double(), b.double(), rtol=REPLAYED, atol=REPLAYED * size, equal_nan=True)
 
 
 def _where(network: nn.Module, error: BaseException) -> tuple[str, str, str]:

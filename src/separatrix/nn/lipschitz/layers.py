@@ -88,6 +88,9 @@ class Bounds:
             self.reach[node] = 1.0
             return None
         try:
+            if all(parent in self.known for parent in node.all_input_nodes if parent in self.needed) and _is_computable(node):
+                self.reach[node], self.known[node] = 0.0, self._constant(node)
+                return None
             if node.target is operator.getitem:
                 return self._take(node)
             if node.target is torch.ops.separatrix.guaranteed.default:
@@ -114,7 +117,9 @@ class Bounds:
     def _operator(self, node: torch.fx.Node) -> dict[str, Any] | None:
         call = self._call(node)
         if call.name in SHAPE_ONLY:
-            self.reach[node], self.known[node] = 0.0, call.run(torch.zeros(call.active[0].shape, device=call.device))[0]
+            dtype = call.dtype if call.dtype.is_floating_point else torch.float64
+            zeros = torch.zeros(call.active[0].shape, dtype=dtype, device=call.device)
+            self.reach[node], self.known[node] = 0.0, call.run(zeros)[0]
             return None
         if not call.dtype.is_floating_point:
             raise NoBoundError(f"it gives {call.dtype}, no real numbers".replace("torch.", ""))
@@ -131,6 +136,19 @@ class Bounds:
 
     def _run_of(self, node: torch.fx.Node) -> dict[str, Any] | None:
         """The affine operators from this one on, as one layer; none of them is used by anything but the next."""
+        nodes, calls = self._affine_from(node)
+        while calls and (norm := affine_norm(calls)) is None:
+            nodes, calls = nodes[:-1], calls[:-1]
+        if not calls:
+            return None
+        for one in nodes:  # nothing but the next one in the run looks at those before the last
+            self.reach[one] = times(norm.bound, calls[0].active[0].bound) if one is nodes[-1] else inf
+            self.reach.update({user: self.reach[one] for user in one.users if user.target is operator.getitem})
+        names, kinds = zip(*map(self._named, nodes), strict=True)
+        factor = Factor(norm.bound, norm.method, norm.lower if norm.lower > 0 or norm.bound == 0 else nan)
+        return self._layer(_together(names), " + ".join(kinds), nodes[-1], factor)
+
+    def _affine_from(self, node: torch.fx.Node) -> tuple[list[torch.fx.Node], list[Call]]:
         nodes, calls = [node], [self._call(node)] if _is_operator(node) else []
         while calls and (is_padding(calls[-1]) or as_layer(calls[-1]) is not None):
             after = self._only_user(nodes[-1])
@@ -139,14 +157,7 @@ class Bounds:
                 break
             nodes.append(after)
             calls.append(call)
-        if not calls or (norm := affine_norm(calls)) is None:
-            return None
-        for one in nodes:  # nothing but the next one in the run looks at those before the last
-            self.reach[one] = times(norm.bound, calls[0].active[0].bound) if one is nodes[-1] else inf
-            self.reach.update({user: self.reach[one] for user in one.users if user.target is operator.getitem})
-        names, kinds = zip(*map(self._named, nodes), strict=True)
-        factor = Factor(norm.bound, norm.method, norm.lower if norm.lower > 0 or norm.bound == 0 else nan)
-        return self._layer(_together(names), " + ".join(kinds), nodes[-1], factor)
+        return nodes, calls
 
     def _only_user(self, node: torch.fx.Node) -> torch.fx.Node | None:
         users = [user for user in node.users if user in self.needed]
@@ -220,6 +231,10 @@ class Bounds:
 def _is_operator(node: torch.fx.Node) -> bool:
     """Whether it is one of PyTorch's own: what a library adds under a name of PyTorch's is another operator."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
+
+
+def _is_computable(node: torch.fx.Node) -> bool:
+    return node.target is operator.getitem or _is_operator(node)
 
 
 def _together(names: tuple[str, ...]) -> str:

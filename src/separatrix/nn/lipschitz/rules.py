@@ -52,6 +52,9 @@ def factor_of(call: Call) -> Factor:
     rule = FACTORS.get(call.name)
     if rule is None:
         raise NoBoundError(NAMED_REASONS.get(call.name, f"nothing is known of the operator {call.name}"))
+    held = [part for value in call.values.values() for part in (value if isinstance(value, list | tuple) else [value])]
+    if any(isinstance(part, Tensor) and bool(part.isnan().any()) for part in held):
+        raise NoBoundError("its weights are not finite")
     return rule(call)
 
 
@@ -129,6 +132,7 @@ COPIES = {
     *("unflatten", "unsqueeze", "view", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "flip", "roll", "rot90"),
     *("diagonal", "narrow", "select", "slice", "split", "split_with_sizes", "chunk", "unbind", "tril", "triu", "unfold", "im2col"),
     *("repeat", "repeat_interleave", "tile", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"),
+    *("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d"),
     *("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d"),
     *("replication_pad1d", "replication_pad2d", "replication_pad3d", "col2im", "cumsum", "mean", "sum"),
 }
@@ -233,7 +237,8 @@ def _softplus(call: Call) -> Factor:
     beta, threshold = float(call["beta"]), float(call["threshold"])
     if beta <= 0 or threshold <= 0 or math.log1p(math.exp(-threshold)) > JUMP * threshold:
         raise NoBoundError(f"it jumps where it goes over to x, at a threshold of {threshold:g}")
-    return attained(1.0, "largest slope")
+    jump = math.log1p(math.exp(-threshold)) / beta
+    return attained(1.0, f"largest slope of log(1 + exp βx)/β; PyTorch's jumps by {jump:.0e} at {threshold / beta:g}")
 
 
 def _threshold(call: Call) -> Factor:
@@ -362,7 +367,7 @@ def _mean_pool(call: Call) -> Factor:
     """A product over axes: the norm is that of the matrices of the axes, multiplied."""
     _only_first(call)
     if call["divisor_override"] is not None:
-        return _schur(call, "√(‖A‖₁ ‖A‖∞)")
+        return Factor(_schur(call, "").value, "√(‖A‖₁ ‖A‖∞)")
     axes = int(call.name.split("pool")[1][0])
     inside, outside = call.active[0].shape[-axes:], call.shape[-axes:]
     norm = 1.0
@@ -411,6 +416,8 @@ def _product(call: Call) -> Factor:
         if isinstance(weight, Active):
             raise NoBoundError("it multiplies two things that both depend on the input")
     weight = weight.double()
+    if not torch.isfinite(weight).all():
+        raise NoBoundError("its weights are not finite")
     weight = weight[None] if weight.ndim == 1 else weight
     if weight.shape[-1] * weight.shape[-2] > SMALL:
         return Factor(computed(float(_schur_norm(weight))), "√(‖A‖₁ ‖A‖∞)")
@@ -524,6 +531,7 @@ FACTORS: dict[str, Rule] = {
     "index_select": _indexed,
     "instance_norm": _normalised,
     "lift_fresh_copy": _one("the same numbers"),
+    "linear": _product,
     "layer_norm": _normalised,
     "leaky_relu": _leaky,
     "linalg_vector_norm": _vector_norm,
@@ -541,6 +549,7 @@ FACTORS: dict[str, Rule] = {
     "minimum": _extreme,
     "mm": _product,
     "mul": _scaled,
+    "mv": _product,
     "norm": _vector_norm,
     "pow": _power,
     "prelu": _prelu,
@@ -555,6 +564,7 @@ FACTORS: dict[str, Rule] = {
     "stack": _one_part,
     "sort": _one("sorting is 1-Lipschitz"),
     "sub": _shifted,
+    "take": _indexed,
     "threshold": _threshold,
     "topk": _one("sorting is 1-Lipschitz"),
     "upsample_bilinear2d": _interpolated,

@@ -17,8 +17,9 @@ DISTANCES = (
 )  # of the two points, by turns over the starts, relative to the start's size: wide smooths kinks, near sees spikes
 STRIDE = 0.3  # of the start, relative to its size
 LAST = 0.1  # of the distance and the stride, that is left of them at the end
-POLISHED = 3  # starts that power iteration is given to: the best
-SWEEPS, SETTLED = 60, 1e-10  # of power iteration at most, and where it ends: relative rise in a sweep
+POLISHED = 3  # starts that go on after the first steps, and that Lanczos' iteration is given to: the best
+NARROWED = 3  # what part of the steps all starts are given
+SWEEPS, SETTLED = 60, 1e-10  # of Lanczos' iteration at most, and where it ends: relative rise of σ² in a sweep
 AGREEMENT = 1e-6  # by which a derivative may differ from the difference quotient, relative; else the quotient counts
 SAFETY = 10.0  # times the unit round-off, what a network may add to its output
 
@@ -65,6 +66,8 @@ class Steepest:
     def climb(self, steps: int) -> Iterator[Ascent]:
         """Ascent of the quotient in x and u, with two points that come nearer to each other."""
         for n in range(steps):
+            if n == steps // NARROWED:
+                self._narrow()
             share = LAST ** (n / max(steps - 1, 1))
             quotient, along_x, along_u = self._slopes(share * self.apart)
             self._keep(quotient)
@@ -92,20 +95,41 @@ class Steepest:
         self.best = torch.where(better, quotient, self.best)
         self.kept = tuple(torch.where(better[:, None], new, old) for new, old in zip((self.x, self.u), self.kept, strict=True))
 
+    def _narrow(self) -> None:
+        """Only the best starts go on."""
+        best = self.best.argsort(descending=True)[:POLISHED]
+        self.x, self.u, self.size, self.apart, self.best = (
+            part[best] for part in (self.x, self.u, self.size, self.apart, self.best)
+        )
+        self.kept = tuple(part[best] for part in self.kept)
+
     @torch.no_grad()
     def polished(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The leading singular pair of the Jacobian at the points of the best starts: points, right vectors, σ."""
+        """The leading singular pair of the Jacobian at the points of the best starts: points, right vectors, σ.
+
+        Source: Golub & Van Loan 2013, Matrix Computations, §10.1, Lanczos on JᵀJ, each direction orthogonal to all before it.
+        """
         x, u = (kept[self.best.argsort(descending=True)[:POLISHED]] for kept in self.kept)
-        sigma = x.new_zeros(len(x))
-        for _ in range(SWEEPS):
-            y, pushed = pushforward(self.f, x, u[:, None])
-            before, sigma = sigma, torch.linalg.vector_norm(pushed[:, 0], dim=-1).nan_to_num(0.0)
-            if not y.isfinite().any() or (sigma <= before * (1 + SETTLED)).all():
+        basis, images = u[:, None], u[:, None][:, :0]
+        ritz = x.new_zeros(len(x))
+        for _ in range(min(SWEEPS, x.shape[-1])):
+            image = self._gram(x, basis[:, -1])
+            images = torch.cat([images, image[:, None]], 1)
+            values, vectors = torch.linalg.eigh(_symmetric(basis @ images.mT))
+            u = (vectors[:, None, :, -1] @ basis)[:, 0]
+            before, ritz = ritz, values[:, -1]
+            if (ritz <= before * (1 + SETTLED)).all():
                 break
-            with plain_kernels():
-                back = pullback(self.f, x, _unit(pushed))[1][:, 0]
-            u = _unit(torch.where(back.abs().amax(-1, keepdim=True) > 0, back, u))
-        return x, u, sigma
+            following = _unit(_off(basis, _off(basis, image)))
+            basis = torch.cat([basis, following[:, None]], 1)
+        u = _unit(u)
+        return x, u, torch.linalg.vector_norm(pushforward(self.f, x, u[:, None])[1][:, 0], dim=-1).nan_to_num(0.0)
+
+    def _gram(self, x: Tensor, u: Tensor) -> Tensor:
+        """V ↦ JᵀJ v."""
+        pushed = pushforward(self.f, x, u[:, None])[1].nan_to_num(0.0, 0.0, 0.0)
+        with plain_kernels():
+            return pullback(self.f, x, pushed)[1][:, 0].nan_to_num(0.0, 0.0, 0.0)
 
 
 def lower_bound(f: Function, steepest: Steepest, unit: float) -> float:
@@ -144,3 +168,12 @@ def _borne_out(f: Function, x: Tensor, u: Tensor, sigma: float, unit: float) -> 
 
 def _unit(v: Tensor) -> Tensor:
     return v / torch.linalg.vector_norm(v, dim=-1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
+
+
+def _off(basis: Tensor, v: Tensor) -> Tensor:
+    """What of v, (count, dim), is orthogonal to the rows of (count, k, dim)."""
+    return v - ((v[:, None] @ basis.mT) @ basis)[:, 0]
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.mT) / 2
