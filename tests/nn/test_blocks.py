@@ -9,8 +9,6 @@ import separatrix as sx
 
 SIZE = 6
 
-pytestmark = pytest.mark.skipif(not sx.nn.BLOCKS, reason="no block is in the table")
-
 
 def built(name: str, seed: int = 0) -> sx.nn.Block:
     with torch.random.fork_rng(devices=[]):

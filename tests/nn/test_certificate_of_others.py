@@ -431,3 +431,13 @@ def test_a_compiled_network_has_the_bound_of_what_was_compiled():
     for one in (torch.compile(model, backend="eager"), nn.Sequential(torch.compile(model, backend="eager")), in_place):
         found = sx.nn.certificate(one, 4, starts=3, steps=3)
         assert found.bound == pytest.approx(norm(model.weight), rel=1e-9) and found.lower == pytest.approx(found.bound, rel=1e-6)
+
+
+def test_a_network_that_draws_everything_away_is_still_an_answer():
+    """At this seed every direction of the ascent is lost to the draws, so that both points of the quotient are one."""
+    model = UNKNOWN["dropout that stays"][0]
+    with torch.random.fork_rng(devices=[]):
+        for seed in (0, 39):
+            torch.manual_seed(seed)
+            found = sx.nn.certificate(model, 4, starts=3, steps=3)
+            assert found.bound == math.inf and found.unknown == ("0",)

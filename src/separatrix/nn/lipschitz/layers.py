@@ -12,9 +12,10 @@ from torch import Tensor
 
 from separatrix.nn.lipschitz.affine import affine_norm, as_layer, is_padding
 from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
+from separatrix.nn.lipschitz.factor import Factor
 from separatrix.nn.lipschitz.graph import OperatorGraph, layer_of
 from separatrix.nn.lipschitz.rounding import root_of_squares, times
-from separatrix.nn.lipschitz.rules import Factor, factor_of, joined
+from separatrix.nn.lipschitz.rules import factor_of, joined
 
 SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 OWN = "its own guarantee"

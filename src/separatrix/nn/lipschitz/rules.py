@@ -1,42 +1,17 @@
 """How far each of PyTorch's operators can carry two inputs apart: a proven factor, or the reason why there is none."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
+from separatrix.nn.lipschitz.factor import Factor, Rule, attained, only_first, schur
+from separatrix.nn.lipschitz.pooling import interpolated, max_pool, mean_pool
+from separatrix.nn.lipschitz.products import einsum, product
 from separatrix.nn.lipschitz.rounding import computed, plus, root, root_of_squares, times
 from separatrix.nn.lipschitz.slopes import GELU, JUMP, SELU, SLOPES
-from separatrix.nn.norms.dense import by_singular_values
-
-SMALL = 1 << 22  # entries of a matrix that is decomposed
-
-
-@dataclass(frozen=True)
-class Factor:
-    """‖f(x) − f(y)‖ ≤ value ‖x − y‖, proven by a method.
-
-    Args:
-        value: the factor.
-        method: in a few words.
-        lower: that no factor can be below; NaN where that is not known.
-    """
-
-    value: float
-    method: str
-    lower: float = math.nan
-
-
-def attained(value: float, method: str) -> Factor:
-    """A factor that some x and y attain, or come as near to as one likes: no smaller one is true."""
-    return Factor(value, method, value)
-
-
-Rule = Callable[[Call], Factor]
 
 
 def factor_of(call: Call) -> Factor:
@@ -48,7 +23,7 @@ def factor_of(call: Call) -> Factor:
     if call.name in SLOPES:
         return attained(SLOPES[call.name], "largest slope")
     if call.name in COPIES:
-        return _schur(call, "how often a number is used")
+        return schur(call, "how often a number is used")
     rule = FACTORS.get(call.name)
     if rule is None:
         raise NoBoundError(NAMED_REASONS.get(call.name, f"nothing is known of the operator {call.name}"))
@@ -139,30 +114,6 @@ COPIES = {
 """Linear operators, up to a constant, whose matrices have no negative entries: copies, cuts, sums."""
 
 
-def _schur(call: Call, method: str) -> Factor:
-    r"""√(‖A‖₁ ‖A‖_∞) ≥ ‖A‖₂ for a matrix without negative entries, by A 1 and Aᵀ 1; exact where each output is one number.
-
-    Source: Schur 1911, J. reine angew. Math. 140, 1.
-    """
-    _only_first(call)
-    ones = torch.ones(call.active[0].shape, dtype=torch.float64, device=call.device, requires_grad=True)
-    with torch.enable_grad():
-        outputs = [part for part in call.run(ones) if part.is_floating_point()]
-        (columns,) = torch.autograd.grad(sum(part.sum() for part in outputs), ones)
-    constant = call.run(torch.zeros_like(ones))
-    sums = [(part.detach() - zero).abs() for part, zero in zip(outputs, constant, strict=True) if part.numel()]
-    rows = max((float(part.max()) for part in sums), default=0.0)  # a cut may be of nothing
-    value = root(times(rows, float(columns.max())))
-    whole = rows.is_integer() and float(columns.max()).is_integer()
-    value = value if whole else computed(value)
-    return Factor(value, method) if call.name == "cumsum" else attained(value, method)
-
-
-def _only_first(call: Call) -> None:
-    if not isinstance(call.first, Active):
-        raise NoBoundError(f"what depends on the input is not what {call.name} acts on")
-
-
 def _broadcast(call: Call, part: Active) -> float:
     """√ of how often each number of an argument is used where it is broadcast."""
     if part.shape == call.shape:
@@ -249,7 +200,7 @@ def _threshold(call: Call) -> Factor:
 
 def _clamped(call: Call) -> Factor:
     """Values between limits, which do not depend on the input."""
-    _only_first(call)
+    only_first(call)
     return Factor(_broadcast(call, call.active[0]), "largest slope")
 
 
@@ -269,8 +220,8 @@ def _chosen(call: Call) -> Factor:
 
 def _indexed(call: Call) -> Factor:
     """Entries of x at places that do not depend on it."""
-    _only_first(call)
-    return _schur(call, "how often a number is used")
+    only_first(call)
+    return schur(call, "how often a number is used")
 
 
 def _dropout(call: Call) -> Factor:
@@ -322,138 +273,6 @@ def _per_channel(weight: Any, call: Call) -> Tensor:
     return torch.ones((), dtype=torch.float64, device=call.device) if weight is None else _numbers(weight, call)
 
 
-def _max_pool(call: Call) -> Factor:
-    """√ of the largest number of windows that a number lies in: each output moves by at most the largest change in its window."""
-    _only_first(call)
-    axes = int(call.name.split("pool")[1][0])
-    inside, outside = call.active[0].shape[-axes:], call.shape[-axes:]
-    if call.name.startswith("adaptive"):
-        counts = [_visits(n, _adaptive_windows(n, m)) for n, m in zip(inside, outside, strict=True)]
-    else:
-        kernel, stride, pad, spread = (_each(call[name], axes) for name in ("kernel_size", "stride", "padding", "dilation"))
-        steps = [s or k for s, k in zip(stride, kernel, strict=True)]
-        counts = [_visits(*one) for one in _sliding(inside, outside, kernel, steps, pad, spread)]
-    return attained(root(float(math.prod(counts))), "√ of the windows that share a number")
-
-
-def _sliding(inside: Any, outside: Any, kernel: Any, stride: Any, pad: Any, spread: Any) -> list[tuple[int, list[range]]]:
-    """For each axis its length and its windows."""
-    return [
-        (n, [range(i * s - p, i * s - p + d * (k - 1) + 1, d) for i in range(m)])
-        for n, m, k, s, p, d in zip(inside, outside, kernel, stride, pad, spread, strict=True)
-    ]
-
-
-def _adaptive_windows(n: int, m: int) -> list[range]:
-    return [range(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
-
-
-def _visits(n: int, windows: list[range]) -> int:
-    """Windows that the most visited of n places lies in."""
-    counts = [0] * n
-    for window in windows:
-        for place in window:
-            if 0 <= place < n:
-                counts[place] += 1
-    return max(counts)
-
-
-def _each(value: Any, axes: int) -> list[int | None]:
-    given = list(value) if isinstance(value, list | tuple) else [value]
-    return (given or [None]) * (axes if len(given) < 2 else 1)
-
-
-def _mean_pool(call: Call) -> Factor:
-    """A product over axes: the norm is that of the matrices of the axes, multiplied."""
-    _only_first(call)
-    if call["divisor_override"] is not None:
-        return Factor(_schur(call, "").value, "√(‖A‖₁ ‖A‖∞)")
-    axes = int(call.name.split("pool")[1][0])
-    inside, outside = call.active[0].shape[-axes:], call.shape[-axes:]
-    norm = 1.0
-    for axis, (n, m) in enumerate(zip(inside, outside, strict=True)):
-        line = torch.eye(n, dtype=torch.float64, device=call.device)[:, None]
-        norm = times(norm, _norm(_pooled_line(call, line, axis, axes, m)))
-    return attained(norm, "singular values, axis by axis")
-
-
-def _pooled_line(call: Call, line: Tensor, axis: int, axes: int, m: int) -> Tensor:
-    if "adaptive" in call.name:
-        return torch.nn.functional.adaptive_avg_pool1d(line, m)
-    kernel, stride, pad = (_each(call[name], axes)[axis] for name in ("kernel_size", "stride", "padding"))
-    counted = call["count_include_pad"]
-    pooled = torch.nn.functional.avg_pool1d(line, kernel, stride or kernel, pad, bool(call["ceil_mode"]), bool(counted))
-    return pooled[..., :m]
-
-
-def _interpolated(call: Call) -> Factor:
-    """A product over axes, as above."""
-    _only_first(call)
-    if call.op._overloadname != "vec":
-        raise NoBoundError(f"nothing is known of {call.name} in this form")
-    axes = len(call.shape) - 2
-    scales, norm = call["scale_factors"], 1.0
-    for axis, (n, m) in enumerate(zip(call.active[0].shape[2:], call.shape[2:], strict=True)):
-        line = torch.eye(n, dtype=torch.float64, device=call.device)[:, None]
-        given = ([m], None) if scales is None else (None, [scales[axis] if axes > 1 else scales[0]])
-        made = torch.ops.aten.upsample_linear1d.vec(line, given[0], bool(call["align_corners"]), given[1])
-        norm = times(norm, _norm(made))
-    return attained(norm, "singular values, axis by axis")
-
-
-def _norm(matrix: Tensor) -> float:
-    """The largest singular value of a matrix (rows, 1, columns)."""
-    return by_singular_values(matrix.squeeze(1), "SVD").upper
-
-
-def _product(call: Call) -> Factor:
-    """W x or x W for one matrix W, or a batch of them: √(Σ ‖W_b‖²)."""
-    weight = next(value for name, value in call.values.items() if name != "alpha" and name != "beta" and isinstance(value, Tensor))
-    if call.name == "addmm":
-        if isinstance(call["self"], Active):
-            raise NoBoundError("nothing is known of addmm of that argument")
-        weight = call["mat2"] if isinstance(call["mat1"], Active) else call["mat1"]
-        if isinstance(weight, Active):
-            raise NoBoundError("it multiplies two things that both depend on the input")
-    weight = weight.double()
-    if not torch.isfinite(weight).all():
-        raise NoBoundError("its weights are not finite")
-    weight = weight[None] if weight.ndim == 1 else weight
-    if weight.shape[-1] * weight.shape[-2] > SMALL:
-        return Factor(computed(float(_schur_norm(weight))), "√(‖A‖₁ ‖A‖∞)")
-    norms = [by_singular_values(one, "SVD").upper for one in weight.reshape(-1, *weight.shape[-2:])]
-    is_blocks = call.active[0].shape[:-2] == weight.shape[:-2]
-    norm = max(norms) if is_blocks else root_of_squares(norms)
-    scale = abs(float(call["alpha"])) if call["alpha"] is not None else 1.0
-    return (attained if is_blocks or len(norms) == 1 else Factor)(times(scale, norm), "singular values")
-
-
-def _schur_norm(weight: Tensor) -> Tensor:
-    size = weight.abs()
-    return (size.sum(-1).amax(-1) * size.sum(-2).amax(-1)).sum().sqrt()
-
-
-def _einsum(call: Call) -> Factor:
-    """Linear in the one operand that depends on the input; bounded by the same sum of absolute values."""
-    held = [part for part in call["tensors"] if isinstance(part, Tensor)]
-    values = {**call.values, "tensors": [part.abs() if isinstance(part, Tensor) else part for part in call["tensors"]]}
-    majorant = Call(call.name, call.op, values, call.shape, call.dtype, call.device)
-    inputs, outputs = math.prod(call.active[0].shape), math.prod(call.shape)
-    if inputs * outputs > SMALL or not held:
-        return _schur_of(majorant)
-    basis = torch.eye(inputs, dtype=torch.float64, device=call.device).reshape(inputs, *call.active[0].shape)
-    columns = torch.stack([call.run(one)[0].flatten() for one in basis])
-    return attained(by_singular_values(columns, "SVD").upper, "singular values")
-
-
-def _schur_of(call: Call) -> Factor:
-    ones = torch.ones(call.active[0].shape, dtype=torch.float64, device=call.device, requires_grad=True)
-    with torch.enable_grad():
-        (made,) = call.run(ones)
-        (columns,) = torch.autograd.grad(made.sum(), ones)
-    return Factor(computed(root(times(float(made.max()), float(columns.max())))), "√(‖A‖₁ ‖A‖∞)")
-
-
 def _vector_norm(call: Call) -> Factor:
     order = 2.0 if call["ord"] is None and call["p"] is None else float(call["ord"] if call["ord"] is not None else call["p"])
     if not order >= 1:
@@ -469,7 +288,7 @@ def _copied(call: Call) -> Factor:
 
 def _one(method: str) -> Rule:
     def rule(call: Call) -> Factor:
-        _only_first(call)
+        only_first(call)
         return attained(1.0, method)
 
     return rule
@@ -492,22 +311,22 @@ FACTORS: dict[str, Rule] = {
     "_log_softmax": _log_softmax,
     "_to_copy": _cast,
     "to": _cast,
-    "adaptive_avg_pool1d": _mean_pool,
-    "adaptive_avg_pool2d": _mean_pool,
-    "adaptive_avg_pool3d": _mean_pool,
-    "adaptive_max_pool1d": _max_pool,
-    "adaptive_max_pool2d": _max_pool,
-    "adaptive_max_pool3d": _max_pool,
+    "adaptive_avg_pool1d": mean_pool,
+    "adaptive_avg_pool2d": mean_pool,
+    "adaptive_avg_pool3d": mean_pool,
+    "adaptive_max_pool1d": max_pool,
+    "adaptive_max_pool2d": max_pool,
+    "adaptive_max_pool3d": max_pool,
     "add": _shifted,
-    "addmm": _product,
+    "addmm": product,
     "alpha_dropout": _dropout,
     "amax": _one("the largest is 1-Lipschitz"),
     "amin": _one("the smallest is 1-Lipschitz"),
-    "avg_pool1d": _mean_pool,
-    "avg_pool2d": _mean_pool,
-    "avg_pool3d": _mean_pool,
+    "avg_pool1d": mean_pool,
+    "avg_pool2d": mean_pool,
+    "avg_pool3d": mean_pool,
     "alias": _one("the same numbers"),
-    "bmm": _product,
+    "bmm": product,
     "cat": _one_part,
     "celu": _celu,
     "clamp": _clamped,
@@ -520,7 +339,7 @@ FACTORS: dict[str, Rule] = {
     "detach": _one("the same numbers"),
     "div": _divided,
     "dropout": _dropout,
-    "einsum": _einsum,
+    "einsum": einsum,
     "elu": _elu,
     "feature_dropout": _dropout,
     "gather": _indexed,
@@ -531,25 +350,25 @@ FACTORS: dict[str, Rule] = {
     "index_select": _indexed,
     "instance_norm": _normalised,
     "lift_fresh_copy": _one("the same numbers"),
-    "linear": _product,
+    "linear": product,
     "layer_norm": _normalised,
     "leaky_relu": _leaky,
     "linalg_vector_norm": _vector_norm,
     "log_softmax": _log_softmax,
     "logsumexp": _one("its gradient is a distribution"),
     "masked_fill": _chosen,
-    "matmul": _product,
+    "matmul": product,
     "max": _extreme,
-    "max_pool1d": _max_pool,
-    "max_pool2d": _max_pool,
-    "max_pool3d": _max_pool,
-    "max_pool2d_with_indices": _max_pool,
+    "max_pool1d": max_pool,
+    "max_pool2d": max_pool,
+    "max_pool3d": max_pool,
+    "max_pool2d_with_indices": max_pool,
     "maximum": _extreme,
     "min": _extreme,
     "minimum": _extreme,
-    "mm": _product,
+    "mm": product,
     "mul": _scaled,
-    "mv": _product,
+    "mv": product,
     "norm": _vector_norm,
     "pow": _power,
     "prelu": _prelu,
@@ -567,9 +386,9 @@ FACTORS: dict[str, Rule] = {
     "take": _indexed,
     "threshold": _threshold,
     "topk": _one("sorting is 1-Lipschitz"),
-    "upsample_bilinear2d": _interpolated,
-    "upsample_linear1d": _interpolated,
-    "upsample_trilinear3d": _interpolated,
+    "upsample_bilinear2d": interpolated,
+    "upsample_linear1d": interpolated,
+    "upsample_trilinear3d": interpolated,
     "where": _chosen,
 }
 """By operator, where what it acts on is the only thing that depends on the input."""

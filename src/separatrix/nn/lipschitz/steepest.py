@@ -11,10 +11,8 @@ from separatrix.errors import UnsupportedModuleError
 from separatrix.tangent import plain_kernels, pullback, pushforward
 
 SCALES = (0.1, 1.0, 10.0)  # of random starts: the root mean square of their numbers
-DISTANCES = (
-    0.3,
-    0.01,
-)  # of the two points, by turns over the starts, relative to the start's size: wide smooths kinks, near sees spikes
+# Of the two points, by turns over the starts, relative to the start's size: wide smooths kinks, near sees spikes.
+DISTANCES = (0.3, 0.01)
 STRIDE = 0.3  # of the start, relative to its size
 LAST = 0.1  # of the distance and the stride, that is left of them at the end
 POLISHED = 3  # starts that go on after the first steps, and that Lanczos' iteration is given to: the best
@@ -159,6 +157,8 @@ def _borne_out(f: Function, x: Tensor, u: Tensor, sigma: float, unit: float) -> 
     a, b = x + distance / 2 * u, x - distance / 2 * u
     first, second = f(a[None])[0], f(b[None])[0]
     between = float(torch.linalg.vector_norm(a - b))
+    if between == 0:  # a network that draws at random may give no direction; two points that are one prove nothing
+        return 0.0
     quotient = float(torch.linalg.vector_norm(first - second)) / between
     rounding = SAFETY * unit * float(torch.linalg.vector_norm(first) + torch.linalg.vector_norm(second)) / between
     if not math.isfinite(quotient):
