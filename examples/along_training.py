@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="fewer checkpoints, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     model, checkpoints, losses = trained(rounds=900, every=75 if asked.quick else 12)
     pulses, _ = task(torch.Generator().manual_seed(1), time=1_200, batch=1)

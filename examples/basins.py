@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="coarse grids, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     side = 24 if asked.quick else 256
 
     places = sx.grid((-2, -2), (2, 2), (side, side))

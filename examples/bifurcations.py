@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[sx.Branch]]:
     parser.add_argument("--quick", action="store_true", help="a coarse run, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     step = 0.04 if asked.quick else 0.01
 
     logistic = sx.classic.logistic()

@@ -81,6 +81,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="train briefly, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     digits = load_digits()
     images, labels = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)

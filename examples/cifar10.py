@@ -69,6 +69,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="narrow networks on a few generated images, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     if asked.data is None and not asked.quick:
         parser.error("--data FOLDER says where CIFAR-10 is; or --quick, which needs none.")
     if asked.images is not None and asked.images < 1:

@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> tuple[sx.CovariantVectors, sx.Covaria
     parser.add_argument("--quick", action="store_true", help="a short run, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     henon = sx.covariant_lyapunov_vectors(sx.classic.henon(), steps=2_000 if asked.quick else 20_000, every=1)
     lorenz = sx.covariant_lyapunov_vectors(sx.classic.lorenz63(), steps=2_000 if asked.quick else 20_000)

@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="few epochs, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     data = load_digits()
     images, labels = torch.tensor(data.data / 16.0, dtype=torch.float32), torch.tensor(data.target)

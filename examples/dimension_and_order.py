@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="shorter orbits, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     steps = 8_192 if asked.quick else 32_768
 
     dimension = sx.correlation_dimension(sx.classic.henon(), steps=6_000 if asked.quick else 30_000)

@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> tuple[Tensor, sx.LyapunovSpectrum]:
     parser.add_argument("--quick", action="store_true", help="a small network, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     hidden, steps = (16, 600) if asked.quick else (64, 4_000)
     scales = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0])

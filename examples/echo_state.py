@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="fewer sizes and steps, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     sizes = torch.linspace(0, 1.6, 9 if asked.quick else 41, dtype=torch.float64)
     steps = 1_500 if asked.quick else 4_000
 

@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="coarse grids, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     fine = 1 if asked.quick else 4
 
     gyre = sx.finite_time_lyapunov(sx.classic.double_gyre(), sx.grid((0.02, 0.02), (1.98, 0.98), (60 * fine, 30 * fine)), steps=150)

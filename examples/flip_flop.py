@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> tuple[FlipFlop, sx.FixedPoints]:
     parser.add_argument("--quick", action="store_true", help="a shorter training, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     network = trained(units=16 if asked.quick else 24, rounds=400 if asked.quick else 1_500)
     pulses, _ = task(torch.Generator().manual_seed(1), time=400, batch=8)

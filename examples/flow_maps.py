@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> dict[str, sx.FlowMap]:
     parser.add_argument("--film", action="store_true", help="write the residual network's way as a GIF too")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     counts = (43, 28) if asked.quick else (85, 55)
 
     points, classes = two_moons()

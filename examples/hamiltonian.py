@@ -152,6 +152,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, list[Run]]]:
     parser.add_argument("--seeds", type=int, default=1, help="how many initial weights of each network")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     hidden, rounds, steps = (64, (200, 150), 2_000) if asked.quick else (128, (500, 1500), 100_000)
 
     runs: dict[str, dict[str, list[Run]]] = {}
@@ -242,7 +243,7 @@ def table(runs: dict[str, dict[str, list[Run]]], steps: int) -> str:
             losses = ", ".join(short(run.loss, 1) for run in found)
             largest = ", ".join(short(float(run.error.max()), 2) for run in found)
             growth = ", ".join(short(run.growth, 3) for run in found)
-            trends = ", ".join("{:.2f} ± {:.2f}".format(*run.trend) for run in found).replace("-", "−")
+            trends = ", ".join(f"{round(run.trend[0], 2) + 0.0:.2f} ± {run.trend[1]:.2f}" for run in found).replace("-", "−")
             rows.append((system, name, losses, largest, growth, trends))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

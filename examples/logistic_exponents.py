@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> tuple[Tensor, Tensor]:
     parser.add_argument("--quick", action="store_true", help="a coarse grid, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     r = torch.linspace(2.8, 4.0, 400 if asked.quick else 2_000, dtype=torch.float64)
     system = sx.classic.logistic(r)  # the grid is the batch

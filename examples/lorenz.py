@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> sx.LyapunovSpectrum:
     parser.add_argument("--quick", action="store_true", help="a short run, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     system = sx.classic.lorenz63()
     orbit = sx.trajectory(system, steps=3_000, settle=1_000)

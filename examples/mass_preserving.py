@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="one seed and short training, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     epidemic = learn_epidemic(seeds=1 if asked.quick else 5, epochs=15 if asked.quick else 150)
     exchange = learn_exchange(iterations=60 if asked.quick else 1500)

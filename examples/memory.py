@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="fewer steps, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     steps = 2_000 if asked.quick else 12_000
 
     first = torch.eye(UNITS, dtype=torch.float64)[0]

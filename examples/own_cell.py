@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> sx.LyapunovSpectrum:
     parser.add_argument("--quick", action="store_true", help="a small network, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     hidden, steps = (20, 600) if asked.quick else (40, 4_000)
     inputs = 0.1 * torch.randn(steps + steps // 5, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> dict[str, sx.PhasePortrait]:
     parser.add_argument("--quick", action="store_true", help="a shorter training and a coarser grid, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     resolution = 40 if asked.quick else 100
 
     neuron = sx.classic.fitzhugh_nagumo()

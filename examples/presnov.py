@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="small networks, two seeds, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     blocks, seeds, rounds = ((1, 2), 2, 60) if asked.quick else ((1, 2, 4, 8), 5, 600)
 
     parts = sx.nn.presnov(van_der_pol, nodes=2)  # exact: the field is a cubic

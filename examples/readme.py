@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> tuple[Tensor, Tensor]:
     parser.add_argument("--quick", action="store_true", help="the same: it takes seconds as it is")
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     manual_seed(0)
     picture = plt.figure(figsize=(7.5, 3.6), layout="constrained")

@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="few orbits, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     orbits, seen = (40, 10) if asked.quick else (200, 20)
 
     lorenz = sx.classic.lorenz63()

@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="fewer rounds of training and steps, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     rounds, steps = (40, 1_000) if asked.quick else (1_000, 10_000)
 
     networks = {name: trained(name, rounds) for name in ("sphere-preserving", "plain")}

@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> dict[str, Tensor]:
     parser.add_argument("--quick", action="store_true", help="small networks, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
 
     size, copies, steps = (24, 2, 500) if asked.quick else (100, 4, 1_500)
     gains = torch.linspace(0.5, 3.0, 6 if asked.quick else 16, dtype=torch.float64)

@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="one seed and fewer radii, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
     seeds, radii, shown = ((1,), RADII[5:8], 2) if asked.quick else (range(5), RADII, SHOWN)
     pairs = [made(seed, radii) for seed in seeds]
     for name, found in pairs[0].robust.items():
