@@ -69,6 +69,8 @@ def test_no_weights_are_stiffer_than_asked(factor):
 
 
 def test_an_energy_without_terms_is_refused():
+    with pytest.raises(sx.InputError, match="at least 1 number, not 0"):
+        sx.nn.Energy(0)
     with pytest.raises(sx.InputError, match="at least 1 hidden unit, not 0"):
         sx.nn.Energy(3, 0)
 

@@ -116,6 +116,11 @@ def test_what_cannot_be_built_is_refused():
         sx.nn.LipschitzConvNet(1, 3, widths=(8, 4))
     with pytest.raises(sx.ShapeError, match=r"takes images of shape \(1, 8, 8\), not \(1, 9, 9\)"):
         built("alternating")(torch.rand(1, 9, 9))
+    with pytest.raises(sx.InputError, match="blocks is -1; a network has 0 or more"):
+        sx.nn.LipschitzNet(4, blocks=-1)
+    for empty in (lambda: sx.nn.NonExpansive(4, width=0), lambda: sx.nn.IsometryConv2d(0, 4)):
+        with pytest.raises(sx.ShapeError, match="at least 1 number or channel, not 0"):
+            empty()
 
 
 def test_no_images_give_no_scores():

@@ -70,6 +70,8 @@ class Energy(nn.Module):
 
     def __init__(self, dim: int, hidden: int = 64, *, stiffest: float = UNLIMITED) -> None:
         super().__init__()
+        if dim < 1:
+            raise InputError(f"an energy is of at least 1 number, not {dim}.")
         if hidden < 1:
             raise InputError(f"an energy has at least 1 hidden unit, not {hidden}.")
         self.stiffest = stiffest

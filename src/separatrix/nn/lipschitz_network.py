@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from separatrix.errors import InputError, ShapeError
+from separatrix.evolve import check_whole
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.gradient_steps import Alternating, NonExpansive
 from separatrix.nn.gradient_steps_2d import AlternatingConv2d, NonExpansiveConv2d
@@ -58,7 +59,7 @@ class LipschitzNet(Sequential):
             return Alternating(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)
 
         lift = Isometry(dim, width) if width >= dim else Coisometry(dim, width, bias=False)
-        super().__init__(lift, *(block() for _ in range(blocks)), of_norm_one(width, out))
+        super().__init__(lift, *(block() for _ in range(check_blocks(blocks))), of_norm_one(width, out))
 
 
 class ResidualNet(Sequential):
@@ -74,7 +75,7 @@ class ResidualNet(Sequential):
 
     def __init__(self, dim: int, out: int | None = None, *, width: int | None = None, blocks: int = 2) -> None:
         width, out = dim if width is None else width, dim if out is None else out
-        super().__init__(Plain(dim, width, bias=False), *(Residue(width) for _ in range(blocks)), Plain(width, out))
+        super().__init__(Plain(dim, width, bias=False), *(Residue(width) for _ in range(check_blocks(blocks))), Plain(width, out))
 
 
 class InStages(nn.Module):
@@ -156,7 +157,7 @@ class LipschitzConvNet(InStages):
             return AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)
 
         def stage(before: int, width: int) -> Layers:
-            return [IsometryConv2d(before, width, bias=True), *(block(width) for _ in range(blocks)), Pool2d(pool)]
+            return [IsometryConv2d(before, width, bias=True), *(block(width) for _ in range(check_blocks(blocks))), Pool2d(pool)]
 
         super().__init__(channels, size, widths, stage, lambda features: of_norm_one(features, classes))
 
@@ -180,7 +181,7 @@ class ResidualConvNet(InStages):
     ) -> None:
         def stage(before: int, width: int) -> Layers:
             lift = nn.Conv2d(before, width, 3, padding=1)
-            return [lift, *(ResidueConv2d(width) for _ in range(blocks)), Pool2d("max")]
+            return [lift, *(ResidueConv2d(width) for _ in range(check_blocks(blocks))), Pool2d("max")]
 
         super().__init__(channels, size, widths, stage, lambda features: nn.Linear(features, classes))
 
@@ -269,6 +270,13 @@ def pooled(size: int, times: int) -> int:
             f"Pass at least one width, and images of at least {2**times} × {2**times} pixels."
         )
     return size // 2**times
+
+
+def check_blocks(blocks: int) -> int:
+    """How many blocks, refusing fewer than none."""
+    if check_whole("blocks", blocks) < 0:
+        raise InputError(f"blocks is {blocks}; a network has 0 or more.")
+    return blocks
 
 
 def check_kind(kind: str) -> None:

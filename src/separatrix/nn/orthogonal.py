@@ -190,6 +190,8 @@ def shifted(kernel: Tensor, half: Tensor, axis: int, *, swapped: bool = False) -
 
 def check_isometry(rows: int, columns: int) -> None:
     """Refuse an isometry that cannot be one."""
+    if columns < 1:
+        raise ShapeError(f"an isometry takes at least 1 number or channel, not {columns}.")
     if rows < columns:
         raise ShapeError(
             f"an isometry from {columns} to {rows} numbers was asked for, but fewer rows than columns map something to zero.\n"
