@@ -10,7 +10,7 @@ from separatrix.nn.budget import ContractionStep, ExpansionStep, Number, PairSte
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.isometry import zeros
 from separatrix.nn.operators import Matrix, Operator
-from separatrix.nn.orthogonal import OrthogonalMatrix
+from separatrix.nn.orthogonal import OrthogonalMatrix, check_some
 
 
 class NonExpansive(Block):
@@ -35,6 +35,7 @@ class NonExpansive(Block):
         super().__init__(dim)
         check_slope(slope)
         width = dim if width is None else width
+        check_some(width)
         self.weight = OrthogonalMatrix(max(width, dim), min(width, dim))
         self.bias = zeros(width)
         self.step_size = ContractionStep(given=step)

@@ -80,6 +80,7 @@ class OrthogonalKernel(Built):
 
     def __init__(self, out: int, channels: int, *, size: int = 3) -> None:
         super().__init__()
+        check_some(channels)
         check_size(size)
         self.frame = OrthogonalMatrix(out, channels)
         self.halves = OrthogonalMatrix(out, out // 2, copies=2 * (size - 1))
@@ -113,6 +114,7 @@ class ScaledKernel(Built):
 
     def __init__(self, out: int, channels: int, *, size: int = 3) -> None:
         super().__init__()
+        check_some(channels)
         check_size(size)
         self.free = nn.Parameter(torch.empty(out, channels, size, size))
         nn.init.kaiming_uniform_(self.free, a=math.sqrt(5))
@@ -190,13 +192,17 @@ def shifted(kernel: Tensor, half: Tensor, axis: int, *, swapped: bool = False) -
 
 def check_isometry(rows: int, columns: int) -> None:
     """Refuse an isometry that cannot be one."""
-    if columns < 1:
-        raise ShapeError(f"an isometry takes at least 1 number or channel, not {columns}.")
     if rows < columns:
         raise ShapeError(
             f"an isometry from {columns} to {rows} numbers was asked for, but fewer rows than columns map something to zero.\n"
             f"Ask for at least {columns}, or use a layer of norm 1: sx.nn.Coisometry, or of images sx.nn.NonExpansiveConv2d."
         )
+
+
+def check_some(count: int) -> None:
+    """Refuse layers of nothing."""
+    if count < 1:
+        raise ShapeError(f"a layer is of at least 1 number or channel, not {count}.")
 
 
 def check_size(size: int) -> None:
