@@ -16,6 +16,7 @@ from separatrix.tangent import pushforward
 from separatrix.testing import check_module_untouched, check_system
 
 ORDERS = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}
+PAIRS = {"dopri5": 5}  # see tests/solvers/test_embedded.py
 SYMPLECTIC = {"leapfrog": 2, "yoshida4": 4, "implicit_midpoint": 2}  # see tests/solvers
 STEPS = np.array([16, 32, 64, 128])
 
@@ -53,7 +54,7 @@ def order(errors: list[float]) -> float:
 
 
 def test_the_table_of_solvers_is_complete():
-    assert {name: method.order for name, method in SOLVERS.items()} == ORDERS | SYMPLECTIC
+    assert {name: method.order for name, method in SOLVERS.items()} == ORDERS | PAIRS | SYMPLECTIC
     assert all(method.name == name for name, method in SOLVERS.items())
 
 
@@ -173,7 +174,7 @@ def test_a_field_without_a_formula_says_so():
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="no method 'rk45'; choose one of euler, heun, midpoint, rk4, leapfrog"):
+    with pytest.raises(InputError, match="no method 'rk45'; choose one of euler, heun, midpoint, rk4, dopri5"):
         Flow(torch.sin, 1, 0.1, method="rk45")
 
 

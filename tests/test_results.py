@@ -84,6 +84,7 @@ MADE = {
     sx.nn.AdversarialImages: deceived,
     sx.nn.Robustness: robust,
     sx.nn.Certificate: lambda: sx.nn.certificate(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GLU()), 3, starts=2, steps=2),
+    sx.Solution: lambda: sx.solve(lambda x: x * x, torch.tensor([[0.5], [1.5]], dtype=torch.float64), [0.0, 0.5, 1.0]),
     sx.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
 }
 

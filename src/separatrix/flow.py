@@ -6,23 +6,27 @@ from torch import Tensor, nn
 
 from separatrix.errors import InputError
 from separatrix.solvers import SOLVERS
+from separatrix.solvers.solver import Time
 from separatrix.system import Parametric, System, in_one_batch
 from separatrix.tangent import climb
 from separatrix.twin import twin
 
 
 class Field(Parametric):
-    """A vector field with parameters:  ẋ = f(x, t).  A subclass defines `forward`, and its own tangents where they are hot."""
+    """A vector field with parameters:  ẋ = f(x, t).  A subclass defines `forward`, and its own tangents where they are hot.
+
+    The time is one number; or, where each item has its own, a tensor of shape (*batch, 1).
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._rung = 0
 
-    def forward(self, x: Tensor, t: float) -> Tensor:
+    def forward(self, x: Tensor, t: Time) -> Tensor:
         """The velocity at x, shape (*batch, dim)."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward(x, t).")
 
-    def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """The velocity f(x, t) and Df(x, t) along the tangents v, rows of shape (*batch, k, dim). By forward AD."""
         value, pushed, self.__dict__["_rung"] = climb(lambda y: self(y, t), x, v, self._rung)
         return value, pushed
@@ -41,7 +45,7 @@ class FunctionField(Field):
         self.function = twin(function) if isinstance(function, nn.Module) else function
         self.time_dependent = time_dependent
 
-    def forward(self, x: Tensor, t: float) -> Tensor:
+    def forward(self, x: Tensor, t: Time) -> Tensor:
         """The function's value."""
         return in_one_batch(self.function, x, t) if self.time_dependent else in_one_batch(self.function, x)
 
@@ -53,8 +57,9 @@ class Flow(System):
         field: x ↦ ẋ on states of shape (*batch, dim), or a `Field`, which may carry parameters and closed-form tangents.
         dim: length of the state.
         dt: step, in the field's unit of time.
-        method: a name in `SOLVERS`: "euler", "heun", "midpoint" or "rk4" for any field; "implicit_midpoint", symplectic and with no
-            bound on dt by stability, for any field of few numbers; "leapfrog" or "yoshida4", symplectic, for a separable one.
+        method: a name in `SOLVERS`: "euler", "heun", "midpoint", "rk4" or "dopri5" for any field; "implicit_midpoint", symplectic
+            and with no bound on dt by stability, for any field of few numbers; "leapfrog" or "yoshida4", symplectic, for a
+            separable one.
         time_dependent: call `field(x, t)`.
         start: where `initial_state` begins; None for the origin.
 

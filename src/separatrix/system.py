@@ -180,12 +180,12 @@ class Map(System):
         return in_one_batch(self.function, x, n) if self.time_dependent else in_one_batch(self.function, x)
 
 
-def in_one_batch(function: Callable[..., Tensor], x: Tensor, *when: float) -> Tensor:
+def in_one_batch(function: Callable[..., Tensor], x: Tensor, *when: Number) -> Tensor:
     """The function's value; a module gets the run's batch axes folded to one, which is what PyTorch's layers are written for."""
     if not isinstance(function, nn.Module) or isinstance(function, Parametric):
         return function(x, *when)
     folded = x.reshape(-1, x.shape[-1])
-    value = function(folded, *when)
+    value = function(folded, *(t.expand(*x.shape[:-1], 1).reshape(-1, 1) if isinstance(t, Tensor) else t for t in when))
     if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(folded):
         return value  # no batch to unfold: the start of a run says so
     return value.reshape(*x.shape[:-1], *value.shape[1:])

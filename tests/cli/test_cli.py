@@ -212,10 +212,16 @@ def test_bad_input_is_answered_in_a_line_or_two_and_nothing_is_written(place, mo
     assert sorted(path.name for path in place.iterdir() if path.name != "__pycache__") == before
 
 
+def hear_ctrl_c() -> None:
+    """What a shell runs in the background ignores Ctrl-C, and all that it starts does too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_says_what_was_done_and_leaves_nothing(place):
     command = [sys.executable, "-m", "separatrix"]
     arguments = ["analyze", "net.py:Reader", "--inputs", "x.npy", "--steps", "10000000", "--out", "report"]
-    with subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, *arguments], **pipes, preexec_fn=hear_ctrl_c) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "measuring Reader" in line:
@@ -233,7 +239,8 @@ def test_ctrl_c_is_answered_while_pytorch_is_still_being_imported(tmp_path):
     (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
     command = [sys.executable, "-c", "from separatrix_main import main; main()", "list"]
     paths = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=paths) as process:
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, env=paths, preexec_fn=hear_ctrl_c) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == "importing\n"
         process.send_signal(signal.SIGINT)

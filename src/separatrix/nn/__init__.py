@@ -14,6 +14,7 @@ from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
 from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
 from separatrix.nn.margin import MarginLoss, certified_radii
 from separatrix.nn.mass import MassPreserving, MassPreservingLift, MassPreservingProjection, Weighted, mass_preserving_network
+from separatrix.nn.neural_ode import NeuralODE
 from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
 from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
@@ -68,6 +69,7 @@ __all__ = [
     "MassPreserving",
     "MassPreservingLift",
     "MassPreservingProjection",
+    "NeuralODE",
     "NonExpansive",
     "NonExpansiveConv2d",
     "OperatorNorm",

@@ -32,6 +32,7 @@ from separatrix.errors import InputError
 from separatrix.nn.adversarial import AdversarialImages
 from separatrix.nn.certificate import Certificate
 from separatrix.nn.robustness import Robustness
+from separatrix.ode.solution import Solution
 from separatrix.plot.adversarial import adversarial_figure
 from separatrix.plot.along import along_figure, separate_figure, tracks_figure
 from separatrix.plot.basins import basins_figure
@@ -57,6 +58,7 @@ from separatrix.plot.power_spectrum import power_spectrum_figure
 from separatrix.plot.propagation import propagation_figure
 from separatrix.plot.return_map import return_map_figure
 from separatrix.plot.robustness import compare_robustness, robustness_figure
+from separatrix.plot.solution import solution_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
 from separatrix.plot.stationarity import stationarity_figure
 from separatrix.plot.transient import transient_figure
@@ -88,6 +90,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     PowerSpectrum: power_spectrum_figure,
     Propagation: propagation_figure,
     Tracks: tracks_figure,
+    Solution: solution_figure,
     Stationarity: stationarity_figure,
     TransientGrowth: transient_figure,
     ReturnMap: return_map_figure,

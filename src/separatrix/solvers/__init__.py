@@ -2,24 +2,31 @@
 
 from separatrix.solvers.cayley import cayley, cayley_midpoint
 from separatrix.solvers.composition import Composition, lie, strang
+from separatrix.solvers.embedded import EmbeddedPair, dopri5
 from separatrix.solvers.explicit import ExplicitRungeKutta, euler, heun, midpoint, rk4
 from separatrix.solvers.implicit import ImplicitMidpoint, implicit_midpoint
 from separatrix.solvers.solver import Solver
 from separatrix.solvers.splitting import Splitting, leapfrog, yoshida4
 
-SOLVERS: dict[str, Solver] = {method.name: method for method in (euler, heun, midpoint, rk4, leapfrog, yoshida4, implicit_midpoint)}
+SOLVERS: dict[str, Solver] = {
+    method.name: method for method in (euler, heun, midpoint, rk4, dopri5, leapfrog, yoshida4, implicit_midpoint)
+}
+PAIRS: dict[str, EmbeddedPair] = {method.name: method for method in (dopri5,)}
 SPLITTINGS: dict[str, Composition] = {method.name: method for method in (lie, strang)}
 
 __all__ = [
+    "PAIRS",
     "SOLVERS",
     "SPLITTINGS",
     "Composition",
+    "EmbeddedPair",
     "ExplicitRungeKutta",
     "ImplicitMidpoint",
     "Solver",
     "Splitting",
     "cayley",
     "cayley_midpoint",
+    "dopri5",
     "euler",
     "heun",
     "implicit_midpoint",

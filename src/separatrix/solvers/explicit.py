@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from separatrix.solvers.solver import Slope, Solver, TangentSlope
+from separatrix.solvers.solver import Slope, Solver, TangentSlope, Time, along_rows, moved
 
 
 @dataclass(frozen=True)
@@ -27,29 +27,35 @@ class ExplicitRungeKutta(Solver):
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
 
-    def step(self, field: Slope, x: Tensor, t: float, h: float) -> Tensor:
+    def step(self, field: Slope, x: Tensor, t: Time, h: Time) -> Tensor:
         """The state after one step, shape (*batch, dim)."""
+        return self.combine(x, h, self.b, self.slopes(field, x, t, h))
+
+    def slopes(self, field: Slope, x: Tensor, t: Time, h: Time) -> list[Tensor]:
+        """k_1 … k_s."""
         slopes: list[Tensor] = []
         for row in self.a:
-            slopes.append(field(_combine(x, h, row, slopes), t + h * sum(row)))
-        return _combine(x, h, self.b, slopes)
+            slopes.append(field(self.combine(x, h, row, slopes), t + h * sum(row)))
+        return slopes
 
-    def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: float, h: float) -> tuple[Tensor, Tensor]:
+    def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
         """The state and the tangents, shape (*batch, k, dim), after one step."""
         slopes: list[Tensor] = []
         bends: list[Tensor] = []
+        rows = along_rows(h)
         for row in self.a:
-            slope, bend = field(_combine(x, h, row, slopes), _combine(v, h, row, bends), t + h * sum(row))
+            slope, bend = field(self.combine(x, h, row, slopes), self.combine(v, rows, row, bends), t + h * sum(row))
             slopes.append(slope)
             bends.append(bend)
-        return _combine(x, h, self.b, slopes), _combine(v, h, self.b, bends)
+        return self.combine(x, h, self.b, slopes), self.combine(v, rows, self.b, bends)
 
-
-def _combine(x: Tensor, h: float, weights: Sequence[float], slopes: list[Tensor]) -> Tensor:
-    for weight, slope in zip(weights, slopes, strict=True):
-        if weight:
-            x = x.add(slope, alpha=h * weight)
-    return x
+    @staticmethod
+    def combine(x: Tensor, h: Time, weights: Sequence[float], slopes: list[Tensor]) -> Tensor:
+        """X + h Σ_i w_i k_i."""
+        for weight, slope in zip(weights, slopes, strict=True):
+            if weight:
+                x = moved(x, h * weight, slope)
+        return x
 
 
 euler = ExplicitRungeKutta("euler", 1, a=((),), b=(1.0,))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from separatrix.precision import without_autocast
-from separatrix.solvers.solver import Slope, Solver, TangentSlope
+from separatrix.solvers.solver import Slope, Solver, TangentSlope, Time, along_rows, moved
 from separatrix.tangent import pushforward
 
 ROUNDINGS = 64  # units of rounding by which the equation may be off
@@ -46,11 +46,11 @@ class ImplicitMidpoint(Solver):
     tol: float | None = None
     max_steps: int = 50
 
-    def step(self, field: Slope, x: Tensor, t: float, h: float) -> Tensor:
+    def step(self, field: Slope, x: Tensor, t: Time, h: Time) -> Tensor:
         """The state after one step, shape (*batch, dim)."""
         return 2 * self._midpoint(_with_tangents(field), x, t + h / 2, h / 2) - x
 
-    def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: float, h: float) -> tuple[Tensor, Tensor]:
+    def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
         """The state and the tangents, shape (*batch, k, dim), after one step."""
         m = self._midpoint(field, x, t + h / 2, h / 2)
         with without_autocast(x.device):
@@ -58,7 +58,7 @@ class ImplicitMidpoint(Solver):
             w = torch.linalg.solve_ex(matrix, v, left=False).result
         return 2 * m - x, 2 * w - v
 
-    def _midpoint(self, field: TangentSlope, x: Tensor, t: float, half: float) -> Tensor:
+    def _midpoint(self, field: TangentSlope, x: Tensor, t: Time, half: Time) -> Tensor:
         """The solution m, which carries the derivatives by x and by all that f depends on; NaN where there is none."""
         tol = ROUNDINGS * torch.finfo(x.dtype).eps if self.tol is None else self.tol
         with without_autocast(x.device):
@@ -70,7 +70,7 @@ class ImplicitMidpoint(Solver):
         solved = _size(gap.detach()) <= tol * scale
         return m.where(solved[..., None], torch.nan)
 
-    def _newton(self, field: TangentSlope, x: Tensor, t: float, half: float, near: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _newton(self, field: TangentSlope, x: Tensor, t: Time, half: Time, near: float) -> tuple[Tensor, Tensor, Tensor]:
         """A midpoint whose |G| is below `near`, (∂G/∂m)⁻¹ there, and what |G| is relative to; x and 0 where none is found."""
         m, damping, unrolled = x, torch.ones_like(x[..., 0]), torch.compiler.is_compiling() or x.is_meta
         gap, matrix = _equation(field, x, m, t, half)
@@ -91,11 +91,11 @@ class ImplicitMidpoint(Solver):
         return m.where(done, x), inverse.where(done[..., None], 0.0), scale
 
 
-def _equation(field: TangentSlope, x: Tensor, m: Tensor, t: float, half: float) -> tuple[Tensor, Tensor]:
+def _equation(field: TangentSlope, x: Tensor, m: Tensor, t: Time, half: Time) -> tuple[Tensor, Tensor]:
     """G(m), and ∂G/∂m transposed: its rows are the images of unit vectors."""
     identity = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device).expand(*m.shape[:-1], -1, -1)
     slope, bend = field(m, identity, t)
-    return (m - x).sub(slope, alpha=half), identity.sub(bend, alpha=half)
+    return moved(m - x, -half, slope), moved(identity, along_rows(-half), bend)
 
 
 def _with_tangents(field: Any) -> TangentSlope:
@@ -105,7 +105,7 @@ def _with_tangents(field: Any) -> TangentSlope:
     return lambda x, v, t: pushforward(lambda y: field(y, t), x, v)
 
 
-def _value(field: TangentSlope, x: Tensor, t: float) -> Tensor:
+def _value(field: TangentSlope, x: Tensor, t: Time) -> Tensor:
     return field(x, x.new_zeros(*x.shape[:-1], 0, x.shape[-1]), t)[0]
 
 

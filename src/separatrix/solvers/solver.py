@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-Slope = Callable[[Tensor, float], Tensor]
-TangentSlope = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+Time = float | Tensor  # one number for all items; or one for each, shape (*batch, 1)
+Slope = Callable[[Tensor, Time], Tensor]
+TangentSlope = Callable[[Tensor, Tensor, Time], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,26 @@ class Solver:
     name: str
     order: int
 
-    def step(self, field: Slope, x: Tensor, t: float, h: float) -> Tensor:
-        """The state after one step of length h, which may be negative, shape (*batch, dim)."""
+    def step(self, field: Slope, x: Tensor, t: Time, h: Time) -> Tensor:
+        """The state after one step of length h, which may be negative, or (*batch, 1); shape (*batch, dim)."""
         raise NotImplementedError
 
-    def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: float, h: float) -> tuple[Tensor, Tensor]:
+    def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
         """The state and the tangents, shape (*batch, k, dim), after one step."""
         raise NotImplementedError
 
     def check_dim(self, dim: int) -> None:
         """Refuse states that the method cannot follow."""
 
-    def check_field(self, field: Slope, x: Tensor, t: float) -> None:
+    def check_field(self, field: Slope, x: Tensor, t: Time) -> None:
         """Refuse a field that the method cannot follow, tried near the states x at time t."""
+
+
+def moved(x: Tensor, length: Time, slope: Tensor) -> Tensor:
+    """X + length · slope."""
+    return torch.addcmul(x, length, slope) if isinstance(length, Tensor) else x.add(slope, alpha=length)
+
+
+def along_rows(length: Time) -> Time:
+    """The same length, ready to multiply tangents, (*batch, k, dim)."""
+    return length[..., None] if isinstance(length, Tensor) else length

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from separatrix.errors import InputError, ShapeError
-from separatrix.solvers.solver import Slope, Solver, TangentSlope
+from separatrix.solvers.solver import Slope, Solver, TangentSlope, Time, along_rows, moved
 
 Parts = tuple[Tensor, ...]  # one half of the state; or that and the same half of its tangents
-Move = Callable[[Parts, Parts, float], Parts]  # how fast one half moves, from (q, p, t)
+Move = Callable[[Parts, Parts, Time], Parts]  # how fast one half moves, from (q, p, t)
 
 SEPARABLE = {torch.float32: 1e-4, torch.float64: 1e-9}  # what summation may do to a half of the field, relative to its size
 
@@ -41,18 +41,18 @@ class Splitting(Solver):
         kicks = [(before + after) / 2 for before, after in zip((0.0, *self.weights), (*self.weights, 0.0), strict=True)]
         return list(zip(kicks, (*self.weights, 0.0), strict=True))
 
-    def step(self, field: Slope, x: Tensor, t: float, h: float) -> Tensor:
+    def step(self, field: Slope, x: Tensor, t: Time, h: Time) -> Tensor:
         """The state after one step, shape (*batch, dim)."""
         force, velocity = _halves_of(lambda y, s: (field(*y, s),))
         return joined(*self.follow(force, velocity, *halves((x,)), t, h))[0]
 
-    def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: float, h: float) -> tuple[Tensor, Tensor]:
+    def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
         """The state and the tangents, shape (*batch, k, dim), after one step."""
         force, velocity = _halves_of(lambda y, s: field(*y, s))
         x, v = joined(*self.follow(force, velocity, *halves((x, v)), t, h))
         return x, v
 
-    def follow(self, force: Move, velocity: Move, q: Parts, p: Parts, t: float, h: float) -> tuple[Parts, Parts]:
+    def follow(self, force: Move, velocity: Move, q: Parts, p: Parts, t: Time, h: Time) -> tuple[Parts, Parts]:
         """Both halves after one step, each with its tangents if it came with them. See Note [Two clocks]."""
         drifted = kicked = t
         for kick, drift in self.moves:
@@ -69,7 +69,7 @@ class Splitting(Solver):
                 'Use method="implicit_midpoint", or give each coordinate its momentum.'
             )
 
-    def check_field(self, field: Slope, x: Tensor, t: float) -> None:
+    def check_field(self, field: Slope, x: Tensor, t: Time) -> None:
         """Refuse a field of which a half changes with itself, tried at states near x and at some as far away as they are large."""
         for (rate, half), change in zip((("q̇", "q"), ("ṗ", "p")), _changes(field, x, t), strict=True):
             if change > SEPARABLE[x.dtype]:
@@ -90,17 +90,18 @@ def joined(q: Parts, p: Parts) -> Parts:
     return tuple(torch.cat(pair, dim=-1) for pair in zip(q, p, strict=True))
 
 
-def _halves_of(field: Callable[[Parts, float], Parts]) -> tuple[Move, Move]:
+def _halves_of(field: Callable[[Parts, Time], Parts]) -> tuple[Move, Move]:
     """The force and the velocity of a field of the whole state, which is asked for both each time."""
     return lambda q, p, t: halves(field(joined(q, p), t))[1], lambda q, p, t: halves(field(joined(q, p), t))[0]
 
 
-def _moved(parts: Parts, length: float, slopes: Parts) -> Parts:
-    return tuple(part.add(slope, alpha=length) for part, slope in zip(parts, slopes, strict=True))
+def _moved(parts: Parts, length: Time, slopes: Parts) -> Parts:
+    lengths = (length, along_rows(length))  # of the half of the state, and of its tangents
+    return tuple(moved(part, each, slope) for part, each, slope in zip(parts, lengths, slopes, strict=False))
 
 
 @torch.no_grad()
-def _changes(field: Slope, x: Tensor, t: float) -> tuple[float, float]:
+def _changes(field: Slope, x: Tensor, t: Time) -> tuple[float, float]:
     """How q̇ changes with q alone and ṗ with p alone, relative to the field: the most of all states, moved by about 1 and |x|."""
     random = torch.randn(2, x.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(x)
     found = [_change(field, x + size * random[0], x + size * random[1], t) for size in (1.0, x.abs().amax(-1, keepdim=True))]
@@ -108,7 +109,7 @@ def _changes(field: Slope, x: Tensor, t: float) -> tuple[float, float]:
     return max(by_q), max(by_p)
 
 
-def _change(field: Slope, x: Tensor, far: Tensor, t: float) -> tuple[float, float]:
+def _change(field: Slope, x: Tensor, far: Tensor, t: Time) -> tuple[float, float]:
     """The same between two states, relative to the field at the three that their halves make; where it is finite."""
     (q, p), (far_q, far_p) = x.chunk(2, -1), far.chunk(2, -1)
     here, beside, above = fields = [field(torch.cat(halves, -1), t) for halves in ((q, p), (far_q, p), (q, far_p))]

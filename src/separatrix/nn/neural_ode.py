@@ -1,0 +1,92 @@
+"""Neural ODEs: a network as a vector field, followed for a time; a flow like any other."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from separatrix.errors import InputError
+from separatrix.flow import Field, Flow
+from separatrix.ode import Solution, solve
+from separatrix.ode.solve import MAX_STEPS
+from separatrix.solvers import PAIRS
+from separatrix.solvers.solver import Time
+from separatrix.system import in_one_batch
+
+STEPS = 20  # by default, in the time of the layer
+
+
+class ModuleField(Field):
+    """A vector field that is a module, whose parameters are its own.
+
+    Args:
+        module: x ↦ ẋ, or (x, t) ↦ ẋ, given one batch axis.
+        time_dependent: call `module(x, t)`, t being a number or a tensor of shape (items, 1).
+    """
+
+    def __init__(self, module: nn.Module, *, time_dependent: bool = False) -> None:
+        super().__init__()
+        self.module = module
+        self.time_dependent = time_dependent
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        """The module's value."""
+        return in_one_batch(self.module, x, t) if self.time_dependent else in_one_batch(self.module, x)
+
+
+class NeuralODE(Flow):
+    r"""The layer  x(0) ↦ x(T)  of  ẋ = f(x, t)  with a network f; and the flow of f, for every analysis of systems.
+
+    Args:
+        field: f, a module (*batch, dim) → (*batch, dim), or a `Field`.
+        dim: numbers in the state. Default: what f's last linear layer gives.
+        time: T.
+        dt: length of equal steps. Default: with a pair such as "dopri5", steps by tolerance; else T / 20.
+        method: a name in `SOLVERS`.
+        rtol, atol, max_steps: of steps by tolerance; see `sx.solve`.
+        time_dependent: call `field(x, t)`.
+
+    As a `Flow` it takes one step of its method for each step of the system, of length dt or T / 20: its spectra, rest points and
+    portraits are those of the field.
+    Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366.
+    """
+
+    def __init__(
+        self,
+        field: nn.Module | Callable[..., Tensor],
+        dim: int | None = None,
+        *,
+        time: float = 1.0,
+        dt: float | None = None,
+        method: str = "rk4",
+        rtol: float = 1e-5,
+        atol: float = 1e-6,
+        max_steps: int = MAX_STEPS,
+        time_dependent: bool = False,
+    ) -> None:
+        if not 0 < time < float("inf"):
+            raise InputError(f"a neural ODE is followed for a positive time, not {time}.")
+        bare = isinstance(field, nn.Module) and not isinstance(field, Field)
+        own = ModuleField(field, time_dependent=time_dependent) if bare else field
+        step = time / STEPS if dt is None else dt
+        super().__init__(own, _width(field) if dim is None else dim, step, method=method, time_dependent=time_dependent)
+        self.time = time
+        self.tolerance = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
+        self.by_tolerance = dt is None and method in PAIRS
+
+    def forward(self, x: Tensor, n: int = 0) -> Tensor:
+        """The state a time T later, shape (*batch, dim)."""
+        return self.solve(x, (0.0, self.time)).last
+
+    def solve(self, x0: Tensor, times: Any) -> Solution:
+        """The states at the asked times, the first of which is that of x0; see `sx.solve`."""
+        dt = None if self.by_tolerance else self.dt
+        return solve(self.field, x0, times, method=self.method, dt=dt, **self.tolerance)
+
+
+def _width(field: Any) -> int:
+    """What the last linear layer of a module gives."""
+    layers = [layer for layer in field.modules() if isinstance(layer, nn.Linear)] if isinstance(field, nn.Module) else []
+    if not layers:
+        raise InputError(f"the width of the state cannot be told from a {type(field).__name__}.\nPass dim.")
+    return layers[-1].out_features

@@ -1,0 +1,34 @@
+"""Solutions over time: every number of the state, one line an item."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from separatrix.ode.solution import Solution
+from separatrix.plot.runs import array
+from separatrix.plot.style import MOST_LINES, canvas, nothing_to_show, series, styled
+
+MOST_NUMBERS = 5  # of a state, drawn
+
+
+def draw_solution(axes: Axes, found: Solution) -> None:
+    """The first numbers of the state of the first items over time, each up to where its item failed."""
+    times = array(found.times).reshape(len(found.times), -1)[:, :MOST_LINES]
+    states = array(found.states).reshape(*found.states.shape[:1], -1, found.states.shape[-1])[:, :MOST_LINES]
+    if len(times) < 2 or times.size == 0:
+        nothing_to_show(axes, "there is no time to show")
+        return
+    for i in range(min(MOST_NUMBERS, states.shape[-1])):
+        look = series(i)
+        lines = axes.plot(times, states[..., i], color=look.color, linestyle=look.line, alpha=max(0.25, 1 / times.shape[1] ** 0.5))
+        lines[0].set_label(f"x{'₁₂₃₄₅'[i]}")
+    axes.set(xlabel="time t", ylabel="state")
+    axes.legend(ncols=MOST_NUMBERS, loc="upper right")
+
+
+@styled
+def solution_figure(found: Solution) -> Figure:
+    """The states over time."""
+    figure, ((axes,),) = canvas(width=6.4)
+    draw_solution(axes, found)
+    figure.set_label(found.summary())
+    return figure

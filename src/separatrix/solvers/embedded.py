@@ -1,0 +1,59 @@
+"""Runge–Kutta pairs: a method, an estimate of its error for the choice of steps, and a polynomial between the ends of a step."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from separatrix.solvers.explicit import ExplicitRungeKutta
+from separatrix.solvers.solver import Slope, Time, moved
+
+
+@dataclass(frozen=True)
+class EmbeddedPair(ExplicitRungeKutta):
+    r"""A Runge–Kutta method whose last stage is the field at the end of the step, k_s = f(x', t + h).
+
+    Between the ends the solution is the cubic through both states and slopes, and a quartic that vanishes there with its slope:
+
+        x(t + θh) = Hermite(θ) + θ²(1 − θ)² h Σ_i d_i k_i
+
+    Args:
+        name, order, a, b: as in `ExplicitRungeKutta`; k_s takes no part in the step itself.
+        bend: d, one number for each stage and for k_s.
+    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4–II.6.
+    """
+
+    bend: tuple[float, ...]
+
+    def between(self, field: Slope, x: Tensor, t: Time, h: Time, share: Tensor) -> Tensor:
+        """The state at t + share · h of the step from x, with `share` in [0, 1], shape (*batch, 1)."""
+        slopes = self.slopes(field, x, t, h)
+        after = self.combine(x, h, self.b, slopes)
+        slopes.append(field(after, t + h))
+        left, right = share * (1 - share) ** 2, -(share**2) * (1 - share)
+        hermite = torch.lerp(x, after, share**2 * (3 - 2 * share)) + h * (left * slopes[0] + right * slopes[-1])
+        return moved(hermite, (share * (1 - share)) ** 2, self.combine(torch.zeros_like(x), h, self.bend, slopes))
+
+
+dopri5 = EmbeddedPair(
+    "dopri5",
+    5,
+    a=(
+        (),
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    ),
+    b=(35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+    bend=(
+        -12715105075 / 11282082432,
+        0.0,
+        87487479700 / 32700410799,
+        -10690763975 / 1880347072,
+        701980252875 / 199316789632,
+        -1453857185 / 822651844,
+        69997945 / 29380423,
+    ),
+)

@@ -1,0 +1,92 @@
+"""Solutions against closed forms and SciPy's; orders of convergence; what happens to items that fail."""
+
+import math
+
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from torch import nn
+
+import separatrix as sx
+
+DOUBLE = {"dtype": torch.float64}
+
+
+def van_der_pol(x: torch.Tensor) -> torch.Tensor:
+    a, b = x.unbind(-1)
+    return torch.stack((b, 2 * (1 - a * a) * b - a), -1)
+
+
+def test_steps_by_tolerance_meet_scipys_solution_and_follow_the_tolerance():
+    x0 = torch.tensor([[2.0, 0.0], [0.5, -1.0]], **DOUBLE)
+    times = torch.linspace(0, 10, 7, **DOUBLE)
+    exact = [
+        solve_ivp(lambda t, y: [y[1], 2 * (1 - y[0] ** 2) * y[1] - y[0]], (0, 10), x, rtol=1e-12, atol=1e-12, t_eval=times).y
+        for x in x0.numpy()
+    ]
+    exact = torch.as_tensor(exact).permute(2, 0, 1)
+    errors = [(sx.solve(van_der_pol, x0, times, rtol=tol, atol=tol).states - exact).abs().max() for tol in (1e-5, 1e-9)]
+    assert errors[0] < 1e-2 and errors[1] < 1e-6 and errors[1] < 1e-3 * errors[0]
+
+
+def test_every_item_has_its_own_times_and_its_own_steps():
+    x0 = torch.tensor([[1.0], [2.0], [3.0]], **DOUBLE)
+    times = torch.stack([torch.linspace(0, end, 5, **DOUBLE) for end in (1.0, 2.0, 9.0)], dim=1)
+    for settings in ({"rtol": 1e-8, "atol": 1e-10}, {"method": "rk4", "dt": 0.01}):
+        found = sx.solve(lambda x: -x, x0, times, **settings)
+        assert (found.states[..., 0] - x0[:, 0] * torch.exp(-times)).abs().max() < 1e-6
+    assert len(sx.solve(lambda x: -x, x0, times).accepted.unique()) > 1
+
+
+def test_an_item_that_fails_does_not_hold_up_the_others():
+    x0 = torch.tensor([[0.5], [1.5], [-1.0]], **DOUBLE)
+    times = [0.0, 0.5, 1.0]
+    found = sx.solve(lambda x: x * x, x0, times)  # x0 / (1 − x0 t), infinite at t = 1/x0
+    assert list(found.status) == ["ok", "diverged", "ok"]
+    assert float(found.reached[1]) == pytest.approx(2 / 3, abs=1e-4)
+    exact = x0 / (1 - x0 * torch.tensor([[1.0]], **DOUBLE))
+    assert (found.last - exact)[[0, 2]].abs().max() < 1e-4 and found.last[1].isnan().all()
+    assert (found.states[1] - x0 / (1 - 0.5 * x0)).abs().max() < 1e-4
+
+
+def test_gradients_reach_the_network_and_the_start():
+    torch.manual_seed(0)
+    field, x0 = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2)).double(), torch.randn(3, 2, **DOUBLE)
+    for settings in ({"rtol": 1e-10, "atol": 1e-12}, {"method": "rk4", "dt": 0.02}):
+
+        def loss(start: torch.Tensor, settings=settings) -> torch.Tensor:
+            return sx.solve(field, start, [0.0, 0.4, 1.0], **settings).states.square().sum()
+
+        start = x0.clone().requires_grad_()
+        by_weight, by_start = torch.autograd.grad(loss(start), [field[0].weight, start])
+        nudge = 1e-5 * torch.ones_like(x0)
+        assert float((by_start * nudge).sum()) == pytest.approx((loss(x0 + nudge) - loss(x0 - nudge)).item() / 2, rel=1e-6)
+        with torch.no_grad():
+            field[0].weight[0, 0] += 1e-5
+            above = loss(x0)
+            field[0].weight[0, 0] -= 2e-5
+            below = loss(x0)
+            field[0].weight[0, 0] += 1e-5
+        assert float(by_weight[0, 0]) == pytest.approx(float(above - below) / 2e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"times": [0.0, 2.0, 1.0]}, "time 2 is 1 after 2"),
+        ({"times": [0.0, 1.0, 1.0]}, "must increase"),
+        ({"times": [0.0]}, "at least two"),
+        ({"times": [0.0, math.nan]}, "not finite"),
+        ({"rtol": 0.0}, "rtol is 0"),
+        ({"atol": -1.0}, "atol is -1"),
+        ({"method": "rk4"}, "no error estimate"),
+        ({"method": "rk5"}, "no method"),
+        ({"dt": 0.0}, "dt = 0"),
+        ({"max_steps": 0}, "at least 1"),
+        ({"field": lambda x: x[..., :1]}, "velocities of shape"),
+    ],
+)
+def test_bad_input_is_named(change, words):
+    asked = {"field": lambda x: -x, "x0": torch.ones(3, 2, **DOUBLE), "times": [0.0, 1.0]} | change
+    with pytest.raises(sx.SeparatrixError, match=words):
+        sx.solve(asked.pop("field"), asked.pop("x0"), asked.pop("times"), **asked)
