@@ -1,7 +1,8 @@
 """Every time loop: runs begin, step, fail and end here."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any, Protocol, TypeVar
@@ -286,3 +287,21 @@ class Tick:
 def watched_count(count: int, label: str, show: bool) -> Iterator[Tick]:
     """0 … count − 1, with a progress bar when asked."""
     return watched((Tick(i) for i in range(count)), count, label, show)
+
+
+Bar = Callable[[Callable[[], float]], None]
+
+
+@contextmanager
+def bar(label: str, show: bool) -> Iterator[Bar]:
+    """A progress bar of a run whose steps nobody can count: it is told, by a function, what share of the way is done."""
+    if not show:
+        yield lambda share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as shown:
+        task = shown.add_task(label, total=1.0)
+        yield lambda share: shown.update(task, completed=share())

@@ -1,46 +1,70 @@
 """Steps chosen by tolerance, each item for itself, by torchode; an item that fails stops alone, and says why."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from separatrix.errors import MissingExtraError
-from separatrix.ode.mesh import Mesh
+from separatrix.evolve import Bar, bar
+from separatrix.ode.mesh import Mesh, Run
 from separatrix.result import Status
 from separatrix.solvers.solver import Slope
 
 SMALLEST = 16  # roundings of the time below which a step is lost
 FAR = 1e8  # times its first size: a state that far away when its steps vanish has left for infinity
+SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0  # the next step is 0.9 of what would just meet the tolerance, in these bounds
+CROWDED = 7 / 8  # of the items that are asked for a velocity still need it; with fewer the others are left out
 
 # Note [Failing alone]
 # torchode ends the whole batch when one item fails. So its controller is never told of a failure: we note the item's code, accept
 # whatever it does from then on, with zero velocity, as the rest of its time, and keep none of that.
 
 
+@dataclass(frozen=True)
+class Tolerance:
+    """What steps are chosen by.
+
+    Args:
+        rtol, atol: relative and absolute, of one step.
+        max_steps: trials before an item is given up.
+    """
+
+    rtol: float
+    atol: float
+    max_steps: int
+
+
 @dataclass
 class Log:
-    """What happened on the way.
+    """What happens on the way, which torchode's controller and the field both look at.
 
     Args:
         x0: the states at the start, shape (items, dim).
+        begins, ends: when each item begins and is done, shape (items).
         smallest: the shortest step that time can resolve, shape (items).
         codes: `Status` of each item, shape (items).
         rejected: trials that were not accepted, shape (items).
+        going: which items are followed still; None for all.
         trials: of each trial t, h, the states after it, and whether it was kept.
     """
 
     x0: Tensor
+    begins: Tensor
+    ends: Tensor
     smallest: Tensor
     codes: Tensor
     rejected: Tensor
-    trials: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    going: Tensor | None = None
+    trials: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
 
-    @property
-    def failed(self) -> Tensor:
-        """Which items have."""
-        return self.codes != Status.OK
+    @classmethod
+    def begin(cls, x0: Tensor, times: Tensor) -> "Log":
+        """Before the first trial."""
+        smallest = SMALLEST * torch.finfo(times.dtype).eps * torch.maximum(times[-1].abs(), times[-1] - times[0])
+        zeros = torch.zeros_like(smallest)
+        return cls(x0, times[0], times[-1], smallest, zeros.to(torch.int8), zeros.long())
 
     def fail(self, which: Tensor, why: Status | Tensor) -> None:
         """Note that items failed."""
@@ -51,95 +75,137 @@ class Log:
         far = x.abs().amax(-1) > FAR * self.x0.abs().amax(-1).clamp(min=1.0)
         self.fail(which, torch.where(far, int(Status.DIVERGED), int(Status.NOT_CONVERGED)))
 
-
-@dataclass(frozen=True)
-class Adaptive:
-    """A run of adaptive steps.
-
-    Args:
-        mesh: the steps that were kept.
-        nodes: the states before every step and after the last, shape (steps + 1, items, dim), without a graph.
-        codes: `Status` of each item, shape (items).
-        accepted, rejected: how many steps, shape (items).
-        reached: the time up to which each item was followed, shape (items).
-    """
-
-    mesh: Mesh
-    nodes: Tensor
-    codes: Tensor
-    accepted: Tensor
-    rejected: Tensor
-    reached: Tensor
+    def leave_out(self, done: Tensor) -> None:
+        """Ask no more for the velocities of items that are done, once they are many."""
+        here = len(done) if self.going is None else len(self.going)
+        if len(done) - int(done.sum()) < CROWDED * here:
+            self.going = (~done).nonzero()[:, 0]
 
 
 @torch.no_grad()
 def adaptive_steps(
-    pair: str, field: Slope, x0: Tensor, times: Tensor, *, rtol: float, atol: float, max_steps: int, progress: bool = False
-) -> Adaptive:
-    """Follow the field from x0, (items, dim), at times[0] to the last of the times, (times, items), in steps by tolerance."""
+    pair: str, field: Slope, x0: Tensor, times: Tensor, tolerance: Tolerance, *, alone: Slope | None = None, progress: bool = False
+) -> Run:
+    """Follow the field from x0, (items, dim), at times[0] to the last of the times, (times, items), in steps by tolerance.
+
+    Args:
+        pair: a name in `PAIRS`.
+        field, x0, times: the problem.
+        tolerance: what steps are chosen by.
+        alone: the field of any of the items, in any number; None where it takes all or none.
+        progress: show how far the slowest item has come.
+    """
     torchode = _torchode()
-    smallest = SMALLEST * torch.finfo(times.dtype).eps * torch.maximum(times[-1].abs(), times[-1] - times[0])
-    log = Log(x0, smallest, torch.zeros_like(smallest, dtype=torch.int8), torch.zeros_like(smallest, dtype=torch.int64), [])
-
-    def velocity(t: Tensor, y: Tensor) -> Tensor:
-        if not log.failed.any():
-            return field(y, t[:, None].to(y))
-        failed = log.failed[:, None]
-        return field(x0.where(failed, y), t[:, None].to(y)).masked_fill(failed, 0.0)
-
-    term = torchode.ODETerm(velocity, with_stats=False)
-    method = {"dopri5": torchode.Dopri5}[pair](term=term)
-    controller = _watching(torchode, log, times[-1], max_steps)(atol, rtol, term=term)
-    solver = torchode.AutoDiffAdjoint(method, controller)
-    solver.solve(torchode.InitialValueProblem(x0, times[0], times[-1]), term=term)
+    log = Log.begin(x0, times)
+    log.fail(~torch.isfinite(field(x0, times[0, :, None].to(x0))).all(-1), Status.DIVERGED)
+    log.leave_out(log.codes != Status.OK)
+    term = torchode.ODETerm(_velocity(field, log, alone), with_stats=False)
+    method = _stepping(torchode, {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5}[pair])(term=term)
+    with bar("time", progress) as shown:
+        controller = _watching(torchode, log, tolerance, shown)(tolerance.atol, tolerance.rtol, term=term)
+        solver = torchode.AutoDiffAdjoint(method, controller)
+        solver.solve(torchode.InitialValueProblem(x0, times[0], times[-1]), term=term)
     return _packed(log, x0, times)
 
 
-def _watching(torchode: Any, log: Log, ends: Tensor, max_steps: int) -> type:
+def _velocity(field: Slope, log: Log, alone: Slope | None) -> Any:
+    """The field of those items that are followed still; the others rest. See Note [Failing alone]."""
+
+    def velocity(t: Tensor, y: Tensor) -> Tensor:
+        if log.going is None:
+            return field(y, t[:, None].to(y))
+        going, found = log.going, torch.zeros_like(y)
+        if len(going) == 0:
+            return found
+        if alone is not None:
+            return found.index_copy_(0, going, alone(y[going], t[going, None].to(y)))
+        y = log.x0.index_copy(0, going, y[going])
+        return found.index_copy_(0, going, field(y, t[:, None].to(y))[going])
+
+    return velocity
+
+
+def _stepping(torchode: Any, pair: type) -> type:
+    """A torchode method whose stages are added up by one product of matrices each."""
+    from torchode.single_step_methods.base import StepResult
+    from torchode.single_step_methods.runge_kutta import ERKInterpolationData, ERKState
+
+    class Stepping(pair):
+        def step(
+            self, term: Any, running: Tensor, y0: Tensor, t0: Tensor, dt: Tensor, state: Any, *, stats: Any, args: Any
+        ) -> tuple[Any, ...]:
+            tableau, h = state.tableau, dt[:, None].to(y0)
+            k = y0.new_empty(len(tableau.b), *y0.shape)
+            flat, k[0] = k.flatten(1), state.prev_vf1
+            y, nodes = y0, torch.addcmul(t0, tableau.c[:, None], dt)
+            for i in range(1, len(k)):
+                y = torch.addcmul(y0, h, (tableau.a[i, :i] @ flat[:i]).view_as(y0))
+                k[i] = term.vf(nodes[i], y, stats, args)
+            error = h * (tableau.b_err @ flat).view_as(y0)
+            return StepResult(y, error), ERKInterpolationData(tableau, t0, dt, y0, y, k), ERKState(tableau, k[-1]), None
+
+    return Stepping
+
+
+def _watching(torchode: Any, log: Log, tolerance: Tolerance, shown: Bar) -> type:
     """Torchode's controller, which keeps a log and fails one item at a time. See Note [Failing alone]."""
 
     class Watching(torchode.IntegralController):
         def adapt_step_size(
             self, t0: Tensor, dt: Tensor, y0: Tensor, step_result: Any, state: Any, stats: Any
         ) -> tuple[Tensor, Tensor, Any, None]:
-            accept, longer, state, status = super().adapt_step_size(t0, dt, y0, step_result, state, stats)
-            accept, longer = accept & (status == 0), torch.where(status == 0, longer, self.factor_min * dt)
-            going = (dt != 0) & ~log.failed
+            ratio = _ratio(step_result.error_estimate, y0, step_result.y, tolerance)
+            accept = ratio < 1
+            factor = (SAFETY * ratio ** (-1 / state.method_order)).clamp(SHRINK, GROW).nan_to_num(SHRINK)
+            longer = dt * factor.to(dt)
+            going = (dt != 0) & (log.codes == Status.OK)
             log.trials.append((t0, dt, step_result.y, accept & going))
             if not accept.all():
                 log.rejected += going & ~accept
                 log.lose(going & ~accept & (longer < log.smallest), y0)
-            if len(log.trials) == max_steps:
-                log.fail(going & (t0 + dt < ends), Status.NOT_CONVERGED)
-            return accept | log.failed, torch.where(log.failed, torch.inf, longer), state, None
+            done = accept & (t0 + dt >= log.ends)
+            if len(log.trials) == tolerance.max_steps:
+                log.fail(going & ~done, Status.NOT_CONVERGED)
+            failed = log.codes != Status.OK
+            log.leave_out(done | failed)
+            shown(lambda: float(((t0 + dt * accept - log.begins) / (log.ends - log.begins)).amin()))
+            return accept | failed, longer.masked_fill(failed, torch.inf), state, None
 
     return Watching
 
 
-def _packed(log: Log, x0: Tensor, times: Tensor) -> Adaptive:
+def _ratio(error: Tensor, before: Tensor, after: Tensor, tolerance: Tolerance) -> Tensor:
+    """rms_i(e_i / (atol + rtol |x_i|)) of each item, shape (items)."""
+    allowed = torch.maximum(before.abs(), after.abs()).mul_(tolerance.rtol).add_(tolerance.atol)
+    return torch.linalg.vector_norm(error / allowed, dim=1) / error.shape[1] ** 0.5
+
+
+def _packed(log: Log, x0: Tensor, times: Tensor) -> Run:
     """The steps that were kept, each item's own one after the other."""
     t, h, x, kept = (torch.stack(column) for column in zip(*log.trials, strict=True))
     place, accepted = kept.cumsum(0) - 1, kept.sum(0)
     trial, item = kept.nonzero(as_tuple=True)
     row = place[trial, item]
-    begins, lengths = t.new_zeros(2, int(accepted.amax()), len(accepted))
+    begins, lengths = t.new_zeros(2, max(1, int(accepted.amax())), len(accepted))
     nodes = x0.repeat(len(begins) + 1, 1, 1)
     begins[row, item], lengths[row, item], nodes[row + 1, item] = t[trial, item], h[trial, item], x[trial, item]
     begins = torch.maximum(begins, times[0])  # what pads
     order = torch.arange(len(nodes), device=x0.device)[:, None].minimum(accepted)
     nodes = nodes.gather(0, order[..., None].expand_as(nodes))
     reached = times[0] + lengths.sum(0)
-    node, share = _places(begins, lengths, times)
+    node, share = _places(begins, lengths, times, log.smallest)
     steps = list(zip(begins[..., None].unbind(), lengths[..., None].unbind(), strict=True))
-    return Adaptive(Mesh(steps, node, share), nodes, log.codes, accepted, log.rejected, reached)
+    return Run(Mesh(steps, node, share), nodes, log.codes, accepted, log.rejected, reached)
 
 
-def _places(begins: Tensor, lengths: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-    """The step in which each asked time lies, and how far in it."""
+def _places(begins: Tensor, lengths: Tensor, times: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
+    """The step in which each asked time lies, and how far in it; what rounding may do beside its ends is on them."""
     rising = begins.where(lengths > 0, torch.inf).mT.contiguous()
     node = (torch.searchsorted(rising, times.mT.contiguous(), right=True) - 1).clamp(min=0).mT
-    share = (times - begins.gather(0, node)) / lengths.gather(0, node)
-    return node, share.nan_to_num().clamp(0.0, 1.0)
+    length = lengths.gather(0, node)
+    share = ((times - begins.gather(0, node)) / length).nan_to_num().clamp(0.0, 1.0)
+    near = smallest / length
+    return node, share.where(share > near, 0.0).where(share < 1 - near, 1.0)
 
 
 def _torchode() -> Any:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError
 from separatrix.flow import check_step
-from separatrix.solvers.embedded import EmbeddedPair
-from separatrix.solvers.solver import Slope, Solver, Time
+from separatrix.result import Status
+from separatrix.solvers.solver import Time
+
+
+ROUNDING = 1e-13  # of a time, relative to the longest
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,40 @@ class Mesh:
     node: Tensor
     share: Tensor | None = None
 
-    def follow(self, method: Solver, field: Slope, x0: Tensor) -> list[Tensor]:
-        """The states before every step and after the last, each (*batch, dim)."""
-        nodes = [x0]
-        for t, h in self.steps:
-            nodes.append(method.step(field, nodes[-1], t, h))
-        return nodes
 
-    def read(self, method: Solver, field: Slope, nodes: Tensor) -> Tensor:
-        """The states at the asked times, (times, *batch, dim), from those at the nodes, (steps + 1, *batch, dim)."""
-        if self.share is None or not isinstance(method, EmbeddedPair):
-            return nodes[self.node]
-        t, h = (torch.stack([torch.as_tensor(step[i]) for step in self.steps]) for i in (0, 1))
-        before, t, h = (_at(self.node, along) for along in (nodes, t, h))
-        return method.between(field, before, t.to(before), h.to(before), self.share[..., None].to(before))
+@dataclass(frozen=True)
+class Run:
+    """Steps that were taken.
+
+    Args:
+        mesh: the steps.
+        nodes: the states before every step and after the last, shape (steps + 1, items, dim), without a graph.
+        codes: `Status` of each item, shape (items).
+        accepted, rejected: how many steps, shape (items).
+        reached: the time up to which each item was followed, shape (items).
+    """
+
+    mesh: Mesh
+    nodes: Tensor
+    codes: Tensor
+    accepted: Tensor
+    rejected: Tensor
+    reached: Tensor
+
+    @classmethod
+    def of(cls, mesh: Mesh, nodes: Tensor, asked: Tensor) -> "Run":
+        """Of equal steps: an item has come as far as its states are finite; `asked` is the times, (times, items)."""
+        whole = torch.isfinite(nodes).all(-1)
+        codes = torch.where(whole[-1], int(Status.OK), int(Status.DIVERGED)).to(torch.int8)
+        accepted = whole.long().cumprod(0).sum(0) - 1
+        ends = [t + h for t, h in mesh.steps]
+        after = torch.stack([asked[0], *(torch.as_tensor(end, device=asked.device).reshape(-1).expand(len(codes)) for end in ends)])
+        reached = asked[-1].where(whole[-1], after.gather(0, accepted[None])[0])
+        return cls(mesh, nodes, codes, accepted, torch.zeros_like(accepted), reached)
+
+    def alive(self, asked: Tensor) -> Tensor:
+        """Which asked times, (times, items), were reached, but for rounding."""
+        return asked <= self.reached + ROUNDING * asked[-1].abs().maximum(asked[-1] - asked[0])
 
 
 def equal_steps(times: Tensor, dt: float) -> Mesh:
@@ -54,32 +76,6 @@ def equal_steps(times: Tensor, dt: float) -> Mesh:
     return Mesh(steps, torch.tensor([0, *counts]).cumsum(0).to(times.device))
 
 
-def check_times(times: Tensor, batch: tuple[int, ...]) -> None:
-    """Refuse asked times that are no rising sequence."""
-    if times.ndim == 0 or len(times) < 2:
-        raise InputError(f"times has shape {tuple(times.shape)}; it holds at least two: where x0 is given, and where it is asked.")
-    if times.ndim > 1 and tuple(times.shape[1:]) != batch:
-        raise InputError(
-            f"times has shape {tuple(times.shape)}, but x0 has the batch {batch}.\n"
-            f"Pass times of shape (times), or (times, {', '.join(map(str, batch))})."
-        )
-    if not torch.isfinite(times).all():
-        raise InputError(f"{int((~torch.isfinite(times)).sum())} of the asked times are not finite.")
-    falling = (times.diff(dim=0) <= 0).nonzero()
-    if len(falling):
-        i, item = int(falling[0][0]), tuple(falling[0][1:].tolist())
-        here, after = float(times[(i, *item)]), float(times[(i + 1, *item)])
-        raise InputError(
-            f"times must increase, but time {i + 1} is {after:g} after {here:g}{f' in item {item}' if item else ''}.\n"
-            "Sort them; to go backwards, follow −f from 0 on."
-        )
-
-
 def _time(value: Tensor) -> Time:
     """A number where it is one, else a column that broadcasts along states."""
     return float(value) if value.ndim == 0 else value[..., None]
-
-
-def _at(index: Tensor, along: Tensor) -> Tensor:
-    """Rows of `along`, (steps, *batch, width), by index, (times, *batch)."""
-    return along.gather(0, index[..., None].expand(*index.shape, along.shape[-1]))

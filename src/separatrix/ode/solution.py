@@ -18,6 +18,7 @@ class Solution(Result):
         accepted: steps taken, shape (*batch).
         rejected: steps tried and not taken, shape (*batch).
         reached: the time up to which each item was followed, shape (*batch).
+        why: of every kind of failure that there was, what happened and what to do, in words.
     """
 
     times: Tensor
@@ -25,6 +26,7 @@ class Solution(Result):
     accepted: Tensor
     rejected: Tensor
     reached: Tensor
+    why: tuple[str, ...] = ()
 
     layout: ClassVar[dict[str, str]] = {
         "times": "time batch",
@@ -46,4 +48,5 @@ class Solution(Result):
         items = f"{count} solution{'s' if count > 1 else ''} of {self.states.shape[-1]} numbers"
         steps = f"{int(self.accepted.amin())} to {int(self.accepted.amax())}" if self.batch else f"{int(self.accepted)}"
         tried = f", {int(self.rejected.sum())} rejected in all" if self.rejected.any() else ""
-        return f"{items} at {len(self.times)} times by {self.settings['method']}: {steps} steps{tried}; {self.ended()}."
+        answer = f"{items} at {len(self.times)} times by {self.settings['method']}: {steps} steps{tried}; {self.ended()}."
+        return "\n".join((answer, *self.why))

@@ -2,16 +2,16 @@
 
 from separatrix.solvers.cayley import cayley, cayley_midpoint
 from separatrix.solvers.composition import Composition, lie, strang
-from separatrix.solvers.embedded import EmbeddedPair, dopri5
+from separatrix.solvers.embedded import EmbeddedPair, dopri5, tsit5
 from separatrix.solvers.explicit import ExplicitRungeKutta, euler, heun, midpoint, rk4
 from separatrix.solvers.implicit import ImplicitMidpoint, implicit_midpoint
 from separatrix.solvers.solver import Solver
 from separatrix.solvers.splitting import Splitting, leapfrog, yoshida4
 
 SOLVERS: dict[str, Solver] = {
-    method.name: method for method in (euler, heun, midpoint, rk4, dopri5, leapfrog, yoshida4, implicit_midpoint)
+    method.name: method for method in (euler, heun, midpoint, rk4, dopri5, tsit5, leapfrog, yoshida4, implicit_midpoint)
 }
-PAIRS: dict[str, EmbeddedPair] = {method.name: method for method in (dopri5,)}
+PAIRS: dict[str, EmbeddedPair] = {method.name: method for method in (dopri5, tsit5)}
 SPLITTINGS: dict[str, Composition] = {method.name: method for method in (lie, strang)}
 
 __all__ = [
@@ -35,5 +35,6 @@ __all__ = [
     "midpoint",
     "rk4",
     "strang",
+    "tsit5",
     "yoshida4",
 ]

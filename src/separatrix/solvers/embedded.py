@@ -20,7 +20,8 @@ class EmbeddedPair(ExplicitRungeKutta):
     Args:
         name, order, a, b: as in `ExplicitRungeKutta`; k_s takes no part in the step itself.
         bend: d, one number for each stage and for k_s.
-    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4–II.6.
+    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4–II.6 (dopri5); Tsitouras 2011, Computers &
+        Mathematics with Applications 62, 770 (tsit5).
     """
 
     bend: tuple[float, ...]
@@ -55,5 +56,28 @@ dopri5 = EmbeddedPair(
         701980252875 / 199316789632,
         -1453857185 / 822651844,
         69997945 / 29380423,
+    ),
+)
+
+tsit5 = EmbeddedPair(
+    "tsit5",
+    5,
+    a=(
+        (),
+        (0.161,),
+        (-0.008480655492356989, 0.335480655492357),
+        (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
+        (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
+        (5.86145544294642, -12.92096931784711, 8.159367898576159, -0.071584973281401, -0.02826905039406838),
+    ),
+    b=(0.09646076681806523, 0.01, 0.4798896504144996, 1.379008574103742, -3.290069515436081, 2.324710524099774),
+    bend=(
+        -1.0530884977290216,
+        0.1017,
+        2.490627285651252793,
+        -16.54810288924490272,
+        47.37952196281928122,
+        -34.87065786149660974,
+        2.5,
     ),
 )

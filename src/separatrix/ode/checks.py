@@ -1,0 +1,122 @@
+"""What an initial value problem must be, said in one clear line where it is not."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from separatrix.errors import InputError, ShapeError
+from separatrix.evolve import check_whole
+from separatrix.flow import Field
+from separatrix.solvers import PAIRS, SOLVERS
+
+
+def as_state(x0: Any, field: Field) -> Tensor:
+    """The states at the start, in the batch that they and the field's parameters make together."""
+    try:
+        x0 = torch.as_tensor(x0)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"x0 cannot be read as numbers: {str(error).splitlines()[0]}") from None
+    if x0.ndim == 0:
+        raise ShapeError("x0 is one number without an axis; states have shape (*batch, dim).\nPass x0[None], or x0[:, None].")
+    if x0.dtype not in (torch.float32, torch.float64):
+        kind = str(x0.dtype).removeprefix("torch.")
+        raise InputError(f"x0 is {kind}, but states are float32 or float64.\nPass x0.double() or x0.float().")
+    try:
+        batch = np.broadcast_shapes(x0.shape[:-1], field.batch_shape)
+    except ValueError:
+        raise ShapeError(
+            f"x0 has batch axes {tuple(x0.shape[:-1])} but the field's parameters have {field.batch_shape}: they do not broadcast.\n"
+            "Give one of them an axis of length 1 where the other varies."
+        ) from None
+    if 0 in (*batch, x0.shape[-1]):
+        raise InputError(f"there is no state to begin from: x0 has shape {tuple(x0.shape)}.\nGive at least one.")
+    if not torch.isfinite(x0).all():
+        raise InputError(f"x0 has {int((~torch.isfinite(x0)).sum())} numbers that are not finite, out of {x0.numel()}.")
+    return x0.expand(*batch, x0.shape[-1])
+
+
+def as_times(times: Any, device: torch.device) -> Tensor:
+    """The asked times, in float64."""
+    try:
+        times = torch.as_tensor(times)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"times cannot be read as numbers: {str(error).splitlines()[0]}") from None
+    if times.requires_grad:
+        raise InputError(
+            "times requires a gradient, but the steps to them are held fixed.\n"
+            "Pass times.detach(); a solution's derivative by its time is the field there."
+        )
+    return times.to(device, torch.float64)
+
+
+def check_times(times: Tensor, batch: tuple[int, ...]) -> None:
+    """Refuse asked times that are no rising sequence."""
+    if times.ndim == 0 or len(times) < 2:
+        raise InputError(f"times has shape {tuple(times.shape)}; it holds at least two: where x0 is given, and where it is asked.")
+    if times.ndim > 1 and tuple(times.shape[1:]) != batch:
+        raise InputError(
+            f"times has shape {tuple(times.shape)}, but x0 has the batch {batch}.\n"
+            f"Pass times of shape (times), or (times, {', '.join(map(str, batch))})."
+        )
+    if not torch.isfinite(times).all():
+        raise InputError(f"{int((~torch.isfinite(times)).sum())} of the asked times are not finite.")
+    falling = (times.diff(dim=0) <= 0).nonzero()
+    if len(falling):
+        i, item = int(falling[0][0]), tuple(falling[0][1:].tolist())
+        here, after = float(times[(i, *item)]), float(times[(i + 1, *item)])
+        raise InputError(
+            f"times must increase, but time {i + 1} is {after:g} after {here:g}{f' in item {item}' if item else ''}.\n"
+            "Sort them; to go backwards, follow −f from 0 on."
+        )
+
+
+def check_method(method: str, dt: float | None) -> None:
+    """Refuse a method that there is not, or that cannot choose its steps."""
+    if method not in SOLVERS:
+        raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
+    if dt is None and method not in PAIRS:
+        pairs = " or ".join(f'"{name}"' for name in PAIRS)
+        raise InputError(
+            f"{method} has no error estimate to choose its steps by.\nPass dt, the length of its steps; or method={pairs}."
+        )
+
+
+def check_tolerances(x0: Tensor, rtol: float, atol: float, max_steps: int) -> None:
+    """Refuse tolerances that no step can meet, or any."""
+    least = 10 * torch.finfo(x0.dtype).eps
+    if not least <= rtol < 1:
+        raise InputError(f"rtol is {rtol:g}; for {str(x0.dtype).removeprefix('torch.')} states it lies from {least:.1g} up to 1.")
+    if not 0 <= atol < float("inf"):
+        raise InputError(f"atol is {atol:g}; it is a finite number of at least 0, in the state's own unit.")
+    if check_whole("max_steps", max_steps) < 1:
+        raise InputError(f"max_steps is {max_steps}; it is at least 1.")
+
+
+def check_field(field: Field, x0: Tensor, times: Tensor) -> None:
+    """Refuse a field that gives no velocity for each number of a state, or writes to its argument."""
+    trial = x0.detach().clone()
+    with torch.no_grad():
+        try:
+            value = field(trial, _first(times))
+        except RuntimeError as error:
+            if "dtype" not in str(error):
+                raise
+            raise InputError(
+                f"x0 is {str(x0.dtype).removeprefix('torch.')} but the field holds tensors of another dtype ({str(error).strip()}).\n"
+                "Pass x0 in that dtype, or give the nn.Module itself, which is then cast."
+            ) from error
+    shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    if shape != tuple(x0.shape):
+        raise ShapeError(
+            f"the field takes states of shape {tuple(x0.shape)} to velocities of shape {shape}.\n"
+            f"It must return one velocity for each of the {x0.shape[-1]} numbers of a state."
+        )
+    if not torch.equal(trial, x0):
+        raise InputError("the field changes its argument in place: it wrote to the state.\nReturn a new tensor: x * 2, not x.mul_(2).")
+
+
+def _first(times: Tensor) -> float | Tensor:
+    """When the run begins: a number, or (*batch, 1)."""
+    return float(times[0]) if times.ndim == 1 else times[0][..., None]

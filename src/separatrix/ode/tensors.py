@@ -1,0 +1,83 @@
+"""The tensors of a field by which a gradient is asked: found, replaced, and none overlooked."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.errors import InputError
+from separatrix.flow import Field
+from separatrix.twin import twin
+
+# Note [Hidden tensors]
+# A field may reach tensors that it does not own: a function that closes over a parameter. A gradient that is computed apart from
+# the graph would lose them without a word. So the field is asked once with all that it owns detached: what then still has a graph
+# is hidden, and the graph is kept. One that shows up later, in another branch of the field, is found where its step is taken again.
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The tensors of a twin that require gradients, each once.
+
+    Args:
+        values: the tensors.
+    """
+
+    values: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, field: Field) -> "Tensors":
+        """Those of a field, which is a twin."""
+        found = {id(tensor): tensor for tensor in field.buffers() if tensor.requires_grad}
+        return cls(tuple(found.values()))
+
+    def replaced(self, field: Field, leaves: Sequence[Tensor]) -> Field:
+        """The field with other tensors in their places."""
+        fresh = {id(value): leaf for value, leaf in zip(self.values, leaves, strict=True)}
+        copy = twin(field)
+        for module in copy.modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                _replace(module, fresh)
+        return copy
+
+
+def hides(field: Field, x0: Tensor, t: Tensor) -> bool:
+    """Whether the field's velocities have a graph that does not come from its own tensors. See Note [Hidden tensors]."""
+    with torch.enable_grad():
+        return twin(field, detach=True)(x0.detach(), t).requires_grad
+
+
+def check_nothing_hidden(value: Tensor, known: Sequence[Tensor]) -> None:
+    """Refuse a graph with other leaves than those known."""
+    allowed, seen, stack = {id(tensor) for tensor in known}, set(), [value.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable") and id(node.variable) not in allowed:
+            shape = tuple(node.variable.shape)
+            raise InputError(
+                f"the field reaches a tensor of shape {shape} that requires a gradient but is no parameter of it.\n"
+                'Make the field an nn.Module that owns it; or pass gradient="backpropagation".'
+            )
+        stack += [parent for parent, _ in node.next_functions]
+
+
+def as_at_first(x: Tensor) -> Callable[[], AbstractContextManager]:
+    """The autocast of now, to be entered again when the steps are."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(kind)
+    return lambda: torch.autocast(kind, dtype)
+
+
+def _replace(module: nn.Module, fresh: dict[int, Tensor]) -> None:
+    for name, tensor in module._buffers.items():
+        if id(tensor) in fresh:
+            module._buffers[name] = fresh[id(tensor)]
+    if "_flat_weights_names" in module.__dict__:  # recurrent layers keep a second list of their weights
+        module.__dict__["_flat_weights"] = [getattr(module, name, None) for name in module._flat_weights_names]
