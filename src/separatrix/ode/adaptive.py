@@ -77,27 +77,28 @@ class Log:
 
     def leave_out(self, done: Tensor) -> None:
         """Ask no more for the velocities of items that are done, once they are many."""
-        here = len(done) if self.going is None else len(self.going)
-        if len(done) - int(done.sum()) < CROWDED * here:
+        items = done.shape[0]
+        if items - int(done.sum()) < CROWDED * (items if self.going is None else self.going.shape[0]):
             self.going = (~done).nonzero()[:, 0]
 
 
 @torch.no_grad()
 def adaptive_steps(
-    pair: str, field: Slope, x0: Tensor, times: Tensor, tolerance: Tolerance, *, alone: Slope | None = None, progress: bool = False
+    pair: str, field: Slope, first: Tensor, x0: Tensor, times: Tensor, tolerance: Tolerance, *, alone: Slope | None, progress: bool
 ) -> Run:
     """Follow the field from x0, (items, dim), at times[0] to the last of the times, (times, items), in steps by tolerance.
 
     Args:
         pair: a name in `PAIRS`.
         field, x0, times: the problem.
+        first: the velocities at x0.
         tolerance: what steps are chosen by.
         alone: the field of any of the items, in any number; None where it takes all or none.
         progress: show how far the slowest item has come.
     """
     torchode = _torchode()
     log = Log.begin(x0, times)
-    log.fail(~torch.isfinite(field(x0, times[0, :, None].to(x0))).all(-1), Status.DIVERGED)
+    log.fail(~torch.isfinite(first).all(-1), Status.DIVERGED)
     log.leave_out(log.codes != Status.OK)
     term = torchode.ODETerm(_velocity(field, log, alone), with_stats=False)
     method = _stepping(torchode, {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5}[pair])(term=term)
@@ -131,15 +132,21 @@ def _stepping(torchode: Any, pair: type) -> type:
     from torchode.single_step_methods.runge_kutta import ERKInterpolationData, ERKState
 
     class Stepping(pair):
+        def rows(self, tableau: Any) -> list[Tensor]:
+            if "found" not in self.__dict__:
+                self.__dict__["found"] = [row[:i] for i, row in enumerate(tableau.a.unbind())]
+            return self.__dict__["found"]
+
         def step(
             self, term: Any, running: Tensor, y0: Tensor, t0: Tensor, dt: Tensor, state: Any, *, stats: Any, args: Any
         ) -> tuple[Any, ...]:
-            tableau, h = state.tableau, dt[:, None].to(y0)
-            k = y0.new_empty(len(tableau.b), *y0.shape)
+            tableau, h, y = state.tableau, dt[:, None].to(y0), y0
+            rows = self.rows(tableau)
+            k = y0.new_empty(len(rows), *y0.shape)
             flat, k[0] = k.flatten(1), state.prev_vf1
-            y, nodes = y0, torch.addcmul(t0, tableau.c[:, None], dt)
-            for i in range(1, len(k)):
-                y = torch.addcmul(y0, h, (tableau.a[i, :i] @ flat[:i]).view_as(y0))
+            nodes = torch.addcmul(t0, tableau.c[:, None], dt).unbind()
+            for i in range(1, len(rows)):
+                y = torch.addcmul(y0, h, (rows[i] @ flat[:i]).view_as(y0))
                 k[i] = term.vf(nodes[i], y, stats, args)
             error = h * (tableau.b_err @ flat).view_as(y0)
             return StepResult(y, error), ERKInterpolationData(tableau, t0, dt, y0, y, k), ERKState(tableau, k[-1]), None
@@ -162,7 +169,9 @@ def _watching(torchode: Any, log: Log, tolerance: Tolerance, shown: Bar) -> type
             log.trials.append((t0, dt, step_result.y, accept & going))
             if not accept.all():
                 log.rejected += going & ~accept
-                log.lose(going & ~accept & (longer < log.smallest), y0)
+                lost = going & ~accept & (longer < log.smallest)
+                if lost.any():
+                    log.lose(lost, y0)
             done = accept & (t0 + dt >= log.ends)
             if len(log.trials) == tolerance.max_steps:
                 log.fail(going & ~done, Status.NOT_CONVERGED)

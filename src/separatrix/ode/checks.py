@@ -10,6 +10,7 @@ from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import check_whole
 from separatrix.flow import Field
 from separatrix.solvers import PAIRS, SOLVERS
+from separatrix.twin import twin
 
 
 def as_state(x0: Any, field: Field) -> Tensor:
@@ -94,19 +95,24 @@ def check_tolerances(x0: Tensor, rtol: float, atol: float, max_steps: int) -> No
         raise InputError(f"max_steps is {max_steps}; it is at least 1.")
 
 
-def check_field(field: Field, x0: Tensor, times: Tensor) -> None:
-    """Refuse a field that gives no velocity for each number of a state, or writes to its argument."""
+def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: bool) -> Tensor:
+    """The velocity at the start, with all that the field owns detached: it requires a gradient if the field hides a tensor that does.
+
+    Raises:
+        ShapeError: it is no velocity for each number of a state.
+        InputError: the field writes to its argument, or holds tensors of another dtype.
+    """
     trial = x0.detach().clone()
-    with torch.no_grad():
-        try:
-            value = field(trial, _first(times))
-        except RuntimeError as error:
-            if "dtype" not in str(error):
-                raise
-            raise InputError(
-                f"x0 is {str(x0.dtype).removeprefix('torch.')} but the field holds tensors of another dtype ({str(error).strip()}).\n"
-                "Pass x0 in that dtype, or give the nn.Module itself, which is then cast."
-            ) from error
+    t = times[0][..., None].expand(*x0.shape[:-1], 1).to(x0) if by_tolerance or times.ndim > 1 else float(times[0])
+    try:
+        value = twin(field, detach=True)(trial, t)
+    except RuntimeError as error:
+        if "dtype" not in str(error):
+            raise
+        raise InputError(
+            f"x0 is {str(x0.dtype).removeprefix('torch.')} but the field holds tensors of another dtype ({str(error).strip()}).\n"
+            "Pass x0 in that dtype, or give the nn.Module itself, which is then cast."
+        ) from error
     shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     if shape != tuple(x0.shape):
         raise ShapeError(
@@ -115,8 +121,4 @@ def check_field(field: Field, x0: Tensor, times: Tensor) -> None:
         )
     if not torch.equal(trial, x0):
         raise InputError("the field changes its argument in place: it wrote to the state.\nReturn a new tensor: x * 2, not x.mul_(2).")
-
-
-def _first(times: Tensor) -> float | Tensor:
-    """When the run begins: a number, or (*batch, 1)."""
-    return float(times[0]) if times.ndim == 1 else times[0][..., None]
+    return value.to(x0)

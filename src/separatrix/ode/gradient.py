@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from separatrix.errors import InputError
 from separatrix.flow import Field
-from separatrix.ode.tensors import Tensors, hides
+from separatrix.ode.tensors import Tensors
 
 GRADIENTS = ("backpropagation", "checkpoint", "adjoint")
 
@@ -23,13 +23,14 @@ GRADIENTS = ("backpropagation", "checkpoint", "adjoint")
 # their graph, which is what every other layer does, and what second derivatives, forward AD and torch.compile go through.
 
 
-def way(asked: str | None, field: Field, x0: Tensor, t: Tensor, *, by_tolerance: bool) -> str | None:
+def way(asked: str | None, field: Field, x0: Tensor, *, hidden: bool, by_tolerance: bool) -> str | None:
     """The way to differentiate; None where nothing asks for a derivative. See Note [Which gradient].
 
     Args:
         asked: one of `GRADIENTS`, or None for the default.
         field: a twin, with its gradients.
-        x0, t: where a run begins.
+        x0: where a run begins.
+        hidden: whether the field depends on a tensor with a gradient that it does not own; see Note [Hidden tensors].
         by_tolerance: whether its steps are.
     """
     if asked is not None and asked not in GRADIENTS:
@@ -38,7 +39,6 @@ def way(asked: str | None, field: Field, x0: Tensor, t: Tensor, *, by_tolerance:
         return "backpropagation"  # forward AD goes through the steps themselves
     if not torch.is_grad_enabled():
         return None
-    hidden = hides(field, x0, t)
     if hidden and asked in ("checkpoint", "adjoint"):
         raise InputError(
             f'gradient="{asked}" needs to see every tensor that the field depends on, but this one has others than its parameters.\n'

@@ -16,7 +16,7 @@ MOST = 4096  # states in one call: a hidden layer of 64 float64 numbers then fil
 # A field that looks at nothing but a state and a time takes any of them, in any number: they are packed, and items that took few
 # steps cost little. One with parameters of its own for each item, which broadcast, takes whole rows: several states of every item,
 # on an axis in front. One that holds data of each item in any other way is asked for one row at a time. Which of these a field
-# is, it is asked: by a number of states that is no multiple of the batch, then by twice the batch.
+# is, it is asked: by a number of states that is not the batch's, then by twice the batch.
 
 
 class Items(Field):
@@ -109,10 +109,10 @@ class Together:
     stacks: bool
 
     @classmethod
-    def probe(cls, field: Field, batch: tuple[int, ...], x: Tensor, t: Tensor) -> "Together":
-        """Ask a field, at the states x, (items, dim), and the times t, (items)."""
-        packs = not field.batch_shape and _takes(Items(field, None), Items(field, batch), x, t, 2 * len(x) + 1)
-        return cls(field, batch, packs, packs or _takes(Items(field, batch), Items(field, batch), x, t, 2 * len(x)))
+    def probe(cls, field: Field, first: Tensor, batch: tuple[int, ...], x: Tensor, t: Tensor) -> "Together":
+        """Ask a field, whose velocities at the states x, (items, dim), and the times t, (items), are `first`."""
+        packs = not field.batch_shape and _takes(Items(field, None), first, x, t, 2 if len(x) == 3 else 3)
+        return cls(field, batch, packs, packs or _takes(Items(field, batch), first, x, t, 2 * len(x)))
 
     def over(self, field: Field) -> "Together":
         """The same of a field that only has other numbers in it."""
@@ -147,16 +147,14 @@ def _stretches(counts: list[int], most: int, most_rows: int | None) -> Iterator[
 
 
 @torch.no_grad()
-def _takes(field: Items, known: Items, x: Tensor, t: Tensor, count: int) -> bool:
+def _takes(field: Items, first: Tensor, x: Tensor, t: Tensor, count: int) -> bool:
     """Whether a field gives each of `count` states, those of x over and over, the velocity that it has in the batch."""
     which = torch.arange(count, device=x.device) % len(x)
     try:
         found = field(x[which], t[which, None].to(x))
     except (RuntimeError, IndexError, ValueError):  # it holds data of other shapes: that is an answer
         return False
-    wanted = known(x, t[:, None].to(x))[which]
-    if found.shape != wanted.shape:
-        return False
+    wanted = first[which]
     scale = wanted.abs().nan_to_num().amax() * x.shape[-1]
     return bool(((found - wanted).abs() <= ROUNDING[x.dtype] * scale).logical_or(found.isnan()).all())
 

@@ -10,7 +10,7 @@ from separatrix.errors import DivergedError, NotConvergedError
 from separatrix.flow import Field, Flow, FunctionField
 from separatrix.ode.adaptive import Tolerance, adaptive_steps
 from separatrix.ode.checkpoint import recomputed
-from separatrix.ode.checks import as_state, as_times, check_field, check_method, check_times, check_tolerances
+from separatrix.ode.checks import as_state, as_times, check_method, check_times, check_tolerances, first_velocity
 from separatrix.ode.diagnosis import reasons
 from separatrix.ode.discrete import Discrete, follow
 from separatrix.ode.gradient import way
@@ -82,11 +82,11 @@ def solve(
     check_times(times, tuple(x0.shape[:-1]))
     ready = _ready(field, x0, time_dependent)
     SOLVERS[method].check_dim(x0.shape[-1])
-    check_field(ready, x0, times)
+    first = first_velocity(ready, x0, times, by_tolerance=dt is None)
     if dt is None:
         check_tolerances(x0, rtol, atol, max_steps)
     tolerance = Tolerance(rtol, atol, max_steps) if dt is None else None
-    found = _solution(ready, x0, times, method, dt, tolerance, gradient, progress)
+    found = _solution(ready, first, x0, times, method, dt, tolerance, gradient, progress)
     if throw:
         _throw(found)
     return found
@@ -94,6 +94,7 @@ def solve(
 
 def _solution(
     field: Field,
+    first: Tensor,
     x0: Tensor,
     times: Tensor,
     method: str,
@@ -105,12 +106,13 @@ def _solution(
     batch, solver = tuple(x0.shape[:-1]), SOLVERS[method]
     items = x0.reshape(-1, x0.shape[-1])
     asked = (times[:, None] if times.ndim == 1 else times.flatten(1)).expand(-1, len(items)).contiguous()
-    chosen = way(gradient, field, x0, times[0], by_tolerance=dt is None)
+    chosen = way(gradient, field, x0, hidden=first.requires_grad, by_tolerance=dt is None)
     flat, keeps = Items(field, batch), chosen == "backpropagation"
-    together = Together.probe(field, batch, items.detach(), asked[0])
+    first = first.detach().reshape(items.shape)
+    together = Together.probe(field, first, batch, items.detach(), asked[0])
     if tolerance is not None:
-        alone = Items(field, None) if together.packs else None
-        run = adaptive_steps(method, flat, items.detach(), asked, tolerance, alone=alone, progress=progress)
+        alone = Items(field, None).forward if together.packs else None
+        run = adaptive_steps(method, flat.forward, first, items.detach(), asked, tolerance, alone=alone, progress=progress)
         nodes = follow(solver, flat, items, run.mesh) if keeps else run.nodes
     else:
         mesh = equal_steps(times if times.ndim == 1 else times.flatten(1), dt)

@@ -43,12 +43,6 @@ class Tensors:
         return copy
 
 
-def hides(field: Field, x0: Tensor, t: Tensor) -> bool:
-    """Whether the field's velocities have a graph that does not come from its own tensors. See Note [Hidden tensors]."""
-    with torch.enable_grad():
-        return twin(field, detach=True)(x0.detach(), t).requires_grad
-
-
 def check_nothing_hidden(value: Tensor, known: Sequence[Tensor]) -> None:
     """Refuse a graph with other leaves than those known."""
     allowed, seen, stack = {id(tensor) for tensor in known}, set(), [value.grad_fn]
