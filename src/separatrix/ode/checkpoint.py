@@ -11,42 +11,20 @@ Source: Griewank & Walther 2008, Evaluating Derivatives, chapters 3 and 12 (ever
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError
 from separatrix.ode.discrete import Discrete
 from separatrix.ode.items import Group
-from separatrix.ode.tensors import Tensors, as_at_first, check_nothing_hidden
+from separatrix.ode.tensors import Tensors, check_nothing_hidden
 
 NARROW = 8  # numbers in a state up to which Jacobians are cheaper than one step after the other
 
 
-def recomputed(run: Discrete, x0: Tensor, tensors: Tensors) -> Tensor:
-    """The states at the asked times, (times, items, dim), of a run whose nodes have no graph, differentiable once."""
-    return _Recomputed.apply(run, as_at_first(x0), tensors, x0, *tensors.values)
-
-
-class _Recomputed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, run: Discrete, context: Any, tensors: Tensors, x0: Tensor, *values: Tensor) -> Tensor:
-        ctx.run, ctx.context, ctx.tensors = run, context, tensors
-        ctx.save_for_backward(x0, *values)
-        return run.states()
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise InputError(
-                'the gradient of gradient="checkpoint" was asked to be differentiated again, which it cannot be.\n'
-                'Pass gradient="backpropagation", whose graph is kept.'
-            )
-        _, *values = ctx.saved_tensors  # refuses what was written to since
-        with ctx.context():
-            found = Backward(ctx.run, ctx.tensors, values).cotangents(g)
-        return None, None, None, *found
+def by_checkpoints(run: Discrete, tensors: Tensors, values: Sequence[Tensor], g: Tensor) -> list[Tensor]:
+    """The cotangents of x0 and of the tensors, which have these values, from those of the asked states, (times, items, dim)."""
+    return Backward(run, tensors, values).cotangents(g)
 
 
 class Backward:

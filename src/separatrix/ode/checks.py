@@ -28,7 +28,7 @@ def as_state(x0: Any, field: Field) -> Tensor:
         batch = np.broadcast_shapes(x0.shape[:-1], field.batch_shape)
     except ValueError:
         raise ShapeError(
-            f"x0 has batch axes {tuple(x0.shape[:-1])} but the field's parameters have {field.batch_shape}: they do not broadcast.\n"
+            f"x0 has batch axes {tuple(x0.shape[:-1])} but the field's parameters {field.batch_shape}: they do not broadcast.\n"
             "Give one of them an axis of length 1 where the other varies."
         ) from None
     if 0 in (*batch, x0.shape[-1]):
@@ -96,7 +96,7 @@ def check_tolerances(x0: Tensor, rtol: float, atol: float, max_steps: int) -> No
 
 
 def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: bool) -> Tensor:
-    """The velocity at the start, with all that the field owns detached: it requires a gradient if the field hides a tensor that does.
+    """The velocity at the start, all that the field owns being detached: what still has a graph is hidden, Note [Hidden tensors].
 
     Raises:
         ShapeError: it is no velocity for each number of a state.
@@ -120,5 +120,7 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
             f"It must return one velocity for each of the {x0.shape[-1]} numbers of a state."
         )
     if not torch.equal(trial, x0):
-        raise InputError("the field changes its argument in place: it wrote to the state.\nReturn a new tensor: x * 2, not x.mul_(2).")
+        raise InputError(
+            "the field changes its argument in place: it wrote to the state.\nReturn a new tensor: x * 2, not x.mul_(2)."
+        )
     return value.to(x0)

@@ -19,7 +19,7 @@ SLIGHT = 1e-6  # growth in a step that is rounding
 LONGEST = 20.0  # step times rate, up to which stability is looked for
 
 # Note [Stiff]
-# A field is stiff where steps are short because longer ones would be unstable, not because the solution changes: the fastest rate ρ,
+# A field is stiff where steps are short as longer ones would be unstable, not as the solution changes: the fastest rate ρ,
 # the spectral radius of the Jacobian, times the step h is then near the end s of the method's interval of stability, |R(−s)| = 1
 # (3.3 for both pairs). The controller swings about that end, so half of it is asked for.
 
@@ -65,8 +65,8 @@ class _End:
         if rate * h < BOUND * _limit(self.method):
             return f"{used}; {more}: raise max_steps, or rtol and atol."
         return (
-            f"{used}; {more}. The field is stiff there: its fastest rate, {rate:.2g} in a unit of time, holds the steps to {h:.2g}, "
-            f"whatever the tolerance. Pass method=\"implicit_midpoint\" with a dt that the slow motion needs, such as "
+            f"{used}; {more}. The field is stiff there: its fastest rate, {rate:.2g} in a unit of time, holds the steps to "
+            f'{h:.2g}, whatever the tolerance. Pass method="implicit_midpoint" with a dt that the slow motion needs, such as '
             f"{(self.last - self.begin) / 100:.2g}; or raise max_steps."
         )
 
@@ -75,7 +75,9 @@ class _End:
         rate, limit = self.rate(0), _limit(self.method)
         gone = f"diverged: its state is not finite after t = {self.t:.6g}, where its largest number was {self.size:.2g}"
         if limit is None or rate * dt <= limit:
-            return f"{gone}. Pass a smaller dt than {dt:g}, or leave dt out: steps by tolerance tell an infinity from a step too long."
+            return (
+                f"{gone}. Pass a smaller dt than {dt:g}, or leave dt out: steps by tolerance tell an infinity from a step too long."
+            )
         return (
             f"{gone}. Steps of dt = {dt:g} are too long: its fastest rate at the start is {rate:.2g} in a unit of time, and "
             f'{self.method} is stable up to dt = {limit / rate:.2g}. Pass a smaller dt, or method="implicit_midpoint".'

@@ -1,4 +1,4 @@
-r"""How a solution is differentiated: three ways, which differ in memory, in what they are exact for, and in how often they can be used.
+r"""How a solution is differentiated: three ways, which differ in memory, in what they are exact for, and in how often they serve.
 
 | gradient | of what | memory | again |
 |---|---|---|---|
@@ -7,13 +7,18 @@ r"""How a solution is differentiated: three ways, which differ in memory, in wha
 | "adjoint" | the equation's solution, but for the tolerance | the state before every step | once |
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from separatrix.errors import InputError
 from separatrix.flow import Field
-from separatrix.ode.tensors import Tensors
+from separatrix.ode.discrete import Discrete
+from separatrix.ode.tensors import Tensors, as_at_first
 
 GRADIENTS = ("backpropagation", "checkpoint", "adjoint")
 
@@ -41,9 +46,51 @@ def way(asked: str | None, field: Field, x0: Tensor, *, hidden: bool, by_toleran
         return None
     if hidden and asked in ("checkpoint", "adjoint"):
         raise InputError(
-            f'gradient="{asked}" needs to see every tensor that the field depends on, but this one has others than its parameters.\n'
+            f'gradient="{asked}" needs to see every tensor that the field depends on, but not all of this one\'s are its own.\n'
             'Make the field an nn.Module that owns them; or pass gradient="backpropagation".'
         )
     if not (hidden or x0.requires_grad or Tensors.of(field).values):
         return None
     return asked or ("checkpoint" if by_tolerance and not hidden else "backpropagation")
+
+
+Sweep = Callable[[Discrete, Tensors, list[Tensor], Tensor], list[Tensor]]
+
+
+def apart_from_graph(run: Discrete, x0: Tensor, tensors: Tensors, sweep: Sweep) -> Tensor:
+    """The states at the asked times, (times, items, dim), of a run whose nodes have no graph, differentiable once.
+
+    Args:
+        run: the steps and their states.
+        x0: where they began, (items, dim).
+        tensors: of the field, by which it is differentiated.
+        sweep: from the run, those tensors, their values and the cotangents of the states, the cotangents of x0 and of the tensors.
+    """
+    return _Apart.apply(run, sweep, as_at_first(x0), tensors, x0, *tensors.values)
+
+
+class _Apart(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        run: Discrete,
+        sweep: Sweep,
+        context: Callable[[], AbstractContextManager],
+        tensors: Tensors,
+        x0: Tensor,
+        *values: Tensor,
+    ) -> Tensor:
+        ctx.run, ctx.sweep, ctx.context, ctx.tensors = run, sweep, context, tensors
+        ctx.save_for_backward(x0, *values)
+        return run.states()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise InputError(
+                "this solution's gradient was asked to be differentiated again, but its steps were taken without a graph.\n"
+                'Pass gradient="backpropagation", whose graph is kept.'
+            )
+        _, *values = ctx.saved_tensors  # refuses what was written to since
+        with ctx.context():
+            return None, None, None, None, *ctx.sweep(ctx.run, ctx.tensors, values, g)

@@ -164,4 +164,3 @@ ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-10}  # what another order of 
 
 def _count(batch: tuple[int, ...]) -> int:
     return torch.Size(batch).numel()
-

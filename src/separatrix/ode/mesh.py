@@ -10,7 +10,6 @@ from separatrix.flow import check_step
 from separatrix.result import Status
 from separatrix.solvers.solver import Time
 
-
 ROUNDING = 1e-13  # of a time, relative to the longest
 
 

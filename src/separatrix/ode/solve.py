@@ -9,11 +9,12 @@ from torch import Tensor
 from separatrix.errors import DivergedError, NotConvergedError
 from separatrix.flow import Field, Flow, FunctionField
 from separatrix.ode.adaptive import Tolerance, adaptive_steps
-from separatrix.ode.checkpoint import recomputed
+from separatrix.ode.adjoint import ByAdjoint
+from separatrix.ode.checkpoint import by_checkpoints
 from separatrix.ode.checks import as_state, as_times, check_method, check_times, check_tolerances, first_velocity
 from separatrix.ode.diagnosis import reasons
 from separatrix.ode.discrete import Discrete, follow
-from separatrix.ode.gradient import way
+from separatrix.ode.gradient import apart_from_graph, way
 from separatrix.ode.items import Items, Together
 from separatrix.ode.mesh import Run, equal_steps
 from separatrix.ode.solution import Solution
@@ -58,8 +59,8 @@ def solve(
         max_steps: trials of a step before an item is given up.
         gradient: "backpropagation" (exact for the discrete solution, keeps what every step computes, can be differentiated again),
             "checkpoint" (the same numbers, keeps the states of the steps only) or "adjoint" (that of the equation itself, by a
-            second one solved backwards; right to the tolerance). Default: "checkpoint" for steps by tolerance, "backpropagation" for
-            equal steps and for functions that hide a tensor with a gradient.
+            second one solved backwards; right to the tolerance). Default: "checkpoint" for steps by tolerance, "backpropagation"
+            for equal steps and for functions that hide a tensor with a gradient.
         time_dependent: call `field(x, t)`; t is a number, or a tensor of shape (*batch, 1).
         progress: show how far the slowest item has come.
         throw: raise where an item fails.
@@ -120,7 +121,7 @@ def _solution(
             nodes = follow(solver, flat, items, mesh, progress=progress)
         run = Run.of(mesh, nodes.detach(), asked)
     discrete = Discrete.of(solver, together, run.mesh, nodes)
-    states = _differentiable(discrete, chosen, items, field, asked, tolerance)
+    states = _differentiable(discrete, chosen, items, field, asked, dt, tolerance)
     states = states.where(run.alive(asked)[..., None], torch.nan)
     settings = {"method": method, "dt": dt, "gradient": chosen} | ({} if tolerance is None else vars(tolerance))
     return Solution(
@@ -136,11 +137,12 @@ def _solution(
 
 
 def _differentiable(
-    discrete: Discrete, way: str | None, x0: Tensor, field: Field, asked: Tensor, tolerance: Tolerance | None
+    discrete: Discrete, way: str | None, x0: Tensor, field: Field, asked: Tensor, dt: float | None, tolerance: Tolerance | None
 ) -> Tensor:
-    if way == "checkpoint":
-        return recomputed(discrete, x0, Tensors.of(field))
-    return discrete.states()
+    if way not in ("checkpoint", "adjoint"):
+        return discrete.states()
+    sweep = by_checkpoints if way == "checkpoint" else ByAdjoint(asked, dt, tolerance)
+    return apart_from_graph(discrete, x0, Tensors.of(field), sweep)
 
 
 def _ready(field: Callable[..., Tensor], x0: Tensor, time_dependent: bool) -> Field:

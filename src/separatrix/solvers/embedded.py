@@ -10,6 +10,29 @@ from separatrix.solvers.solver import Slope, Time, moved
 
 
 @dataclass(frozen=True)
+class Piece:
+    r"""A solution within one step:  Hermite(θ) + θ²(1 − θ)² bend,  θ from 0 to 1.
+
+    Args:
+        before, after: the states at the ends, shape (*batch, dim).
+        leaving, coming: h times the velocity there.
+        bend: what the quartic adds.
+    """
+
+    before: Tensor
+    after: Tensor
+    leaving: Tensor
+    coming: Tensor
+    bend: Tensor
+
+    def at(self, share: Tensor) -> Tensor:
+        """The state at θ = share, shape (*batch, 1)."""
+        left, right = share * (1 - share) ** 2, -(share**2) * (1 - share)
+        hermite = torch.lerp(self.before, self.after, share**2 * (3 - 2 * share)) + left * self.leaving + right * self.coming
+        return moved(hermite, (share * (1 - share)) ** 2, self.bend)
+
+
+@dataclass(frozen=True)
 class EmbeddedPair(ExplicitRungeKutta):
     r"""A Runge–Kutta method whose last stage is the field at the end of the step, k_s = f(x', t + h).
 
@@ -20,20 +43,23 @@ class EmbeddedPair(ExplicitRungeKutta):
     Args:
         name, order, a, b: as in `ExplicitRungeKutta`; k_s takes no part in the step itself.
         bend: d, one number for each stage and for k_s.
-    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4–II.6 (dopri5); Tsitouras 2011, Computers &
-        Mathematics with Applications 62, 770 (tsit5).
+    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4–II.6 (dopri5); Tsitouras 2011, Computers
+        & Mathematics with Applications 62, 770 (tsit5).
     """
 
     bend: tuple[float, ...]
 
     def between(self, field: Slope, x: Tensor, t: Time, h: Time, share: Tensor) -> Tensor:
         """The state at t + share · h of the step from x, with `share` in [0, 1], shape (*batch, 1)."""
+        return self.piece(field, x, t, h).at(share)
+
+    def piece(self, field: Slope, x: Tensor, t: Time, h: Time) -> "Piece":
+        """The polynomial of the step from x."""
         slopes = self.slopes(field, x, t, h)
         after = self.combine(x, h, self.b, slopes)
         slopes.append(field(after, t + h))
-        left, right = share * (1 - share) ** 2, -(share**2) * (1 - share)
-        hermite = torch.lerp(x, after, share**2 * (3 - 2 * share)) + h * (left * slopes[0] + right * slopes[-1])
-        return moved(hermite, (share * (1 - share)) ** 2, self.combine(torch.zeros_like(x), h, self.bend, slopes))
+        bend = self.combine(torch.zeros_like(x), h, self.bend, slopes)
+        return Piece(x, after, h * slopes[0], h * slopes[-1], bend)
 
 
 dopri5 = EmbeddedPair(
