@@ -136,7 +136,7 @@ def test_float32_gradients_are_those_of_float64_to_its_rounding():
 
 
 @pytest.mark.parametrize("gradient", ["backpropagation", "checkpoint", "adjoint"])
-@pytest.mark.parametrize("settings", [{"rtol": 1e-8, "atol": 1e-10}, {"method": "rk4", "dt": 0.005}], ids=["tolerance", "rk4"])
+@pytest.mark.parametrize("settings", [{"rtol": 1e-6, "atol": 1e-8}, {"method": "rk4", "dt": 0.005}], ids=["tolerance", "rk4"])
 def test_items_that_fail_leave_the_others_gradients_as_they_are(gradient, settings):
     """∂x/∂x0 = 1/(1 − a x0 t)² and ∂x/∂a = x0² t/(1 − a x0 t)², for what was reached; the rest counts for nothing."""
     field = Square()

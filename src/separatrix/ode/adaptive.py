@@ -167,12 +167,11 @@ def _watching(torchode: Any, log: Log, tolerance: Tolerance, shown: Bar) -> type
             longer = dt * factor.to(dt)
             going = (dt != 0) & (log.codes == Status.OK)
             log.trials.append((t0, dt, step_result.y, accept & going))
-            if not accept.all():
-                log.rejected += going & ~accept
-                lost = going & ~accept & (longer < log.smallest)
-                if lost.any():
-                    log.lose(lost, y0)
+            log.rejected += going & ~accept
             done = accept & (t0 + dt >= log.ends)
+            lost = going & ~done & (longer < log.smallest)  # accepted or not: time would stand still
+            if lost.any():
+                log.lose(lost, y0)
             if len(log.trials) == tolerance.max_steps:
                 log.fail(going & ~done, Status.NOT_CONVERGED)
             failed = log.codes != Status.OK

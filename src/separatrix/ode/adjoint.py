@@ -128,7 +128,7 @@ class Adjoint(Field):
         item = torch.arange(shape[-1], device=self.ends.device).repeat(shape.numel() // shape[-1])
         s = s.reshape(-1).to(self.ends) if isinstance(s, Tensor) else s
         t = self.ends[item] - s
-        states = self.path.at(t, item).where(self.active[item, None], self.path.x0[item])
+        states = self.path.at(t, item).where(self.active[item, None], self.path.run.rest)
         with torch.enable_grad():
             states.requires_grad_()
             return states, self.field(states, t[:, None].to(states))
@@ -138,7 +138,7 @@ def pieces(run: Discrete) -> Piece:
     """The polynomials of all steps, each part (steps, items, dim): the pair's own; else cubics through states and slopes."""
     parts = [run.nodes[:-1].clone(), run.nodes[1:].clone(), *torch.zeros(3, *run.nodes[1:].shape).to(run.nodes)]
     for group in run.together.groups(run.lengths > 0):
-        x = group.only(group.of(run.nodes), run.nodes[0, group.item])
+        x = group.only(group.of(run.nodes), run.rest)
         piece = _piece(run, group, x, group.column(run.begins, x), group.column(run.lengths, x))
         for whole, part in zip(parts[2:], (piece.leaving, piece.coming, piece.bend), strict=True):
             whole.index_put_((group.row, group.item), group.only(part, 0.0))
@@ -148,7 +148,7 @@ def pieces(run: Discrete) -> Piece:
 def _piece(run: Discrete, group: Group, x: Tensor, t: Tensor, h: Tensor) -> Piece:
     if isinstance(run.method, EmbeddedPair):
         return run.method.piece(group.field, x, t, h)
-    after = group.only(run.nodes[group.row + 1, group.item], run.nodes[0, group.item])
+    after = group.only(run.nodes[group.row + 1, group.item], run.rest)
     return Piece(x, after, h * group.field(x, t), h * group.field(after, t + h), torch.zeros_like(x))
 
 

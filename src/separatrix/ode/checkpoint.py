@@ -74,7 +74,7 @@ class Backward:
         """The cotangents λ before the group's rows, (items, dim), from those after; the gradients grow by the group's."""
         run, (first, end) = self.run, group.rows
         with torch.enable_grad():
-            x = group.only(group.of(run.nodes), run.nodes[0, group.item]).requires_grad_()
+            x = group.only(group.of(run.nodes), run.rest).requires_grad_()
             value = run.method.step(group.field, x, group.column(run.begins, x), group.column(run.lengths, x))
         if end == first + 1:
             before = self._pulled(value, x, group.only(at[group.item], 0.0))

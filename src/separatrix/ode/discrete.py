@@ -14,7 +14,8 @@ from separatrix.solvers.solver import Slope, Solver, Time
 
 # Note [Failing without a trace]
 # A step that overflows has an infinite derivative, and infinity times a cotangent of 0 is NaN: one such item would poison the
-# gradient of all parameters. So a step that fails is taken again from where the item began, and its result is thrown away.
+# gradient of all parameters. So a step that fails is taken again from where an item began that does not, and its result is
+# thrown away. Where items are computed that nobody asked for, only since their row is, they stand there too.
 
 
 def follow(method: Solver, field: Slope, x0: Tensor, mesh: Mesh, *, progress: bool = False) -> Tensor:
@@ -28,6 +29,10 @@ def follow(method: Solver, field: Slope, x0: Tensor, mesh: Mesh, *, progress: bo
             whole = torch.isfinite(after.detach()).all(-1, keepdim=True)
             if not whole.all():
                 fine = whole if fine is None else whole & fine
+                if not fine.any():
+                    nodes += [torch.full_like(x0, torch.nan)] * (len(mesh.steps) + 1 - len(nodes))
+                    break
+                x0 = x0[fine[:, 0]][:1].expand_as(x0)
                 after = method.step(field, x.where(fine, x0), t, h)
         nodes.append(after if fine is None else after.where(fine, torch.nan))
     return torch.stack(nodes)
@@ -64,6 +69,11 @@ class Discrete:
         return cls(method, together, begins, lengths, nodes, node, share)
 
     @property
+    def rest(self) -> Tensor:
+        """A state at which the field is finite, (dim): where the first item began that took a step."""
+        return self.nodes[0, torch.isfinite(self.nodes[1]).all(-1).int().argmax()].detach()
+
+    @property
     def inside(self) -> Tensor:
         """Which asked times lie between the ends of a step, shape (times, items)."""
         return (self.share > 0) & (self.share < 1)
@@ -83,7 +93,7 @@ class Discrete:
 
     def before(self, group: Group) -> Tensor:
         """The states before the steps in which a group of asked times lies, shape (states, dim)."""
-        return group.only(self.nodes[group.of(self.node), group.item], self.nodes[0, group.item])
+        return group.only(self.nodes[group.of(self.node), group.item], self.rest)
 
     def between(self, group: Group, x: Tensor) -> Tensor:
         """The states at a group of asked times, from those before their steps."""
