@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError
 from separatrix.flow import Field, Flow
 from separatrix.ode import Solution, solve
+from separatrix.ode.mesh import whole_steps
 from separatrix.ode.solve import MAX_STEPS
-from separatrix.solvers import PAIRS
+from separatrix.solvers import PAIRS, SOLVERS
 from separatrix.solvers.solver import Time
 from separatrix.system import in_one_batch
 
@@ -44,10 +46,16 @@ class NeuralODE(Flow):
         dt: length of equal steps. Default: with a pair such as "dopri5", steps by tolerance; else T / 20.
         method: a name in `SOLVERS`.
         rtol, atol, max_steps: of steps by tolerance; see `sx.solve`.
+        gradient: "backpropagation", "checkpoint" or "adjoint"; see `sx.solve`, whose default it has.
         time_dependent: call `field(x, t)`.
 
-    As a `Flow` it takes one step of its method for each step of the system, of length dt or T / 20: its spectra, rest points and
-    portraits are those of the field.
+    Twenty steps of RK4 are the default as they need nothing but PyTorch, cost the same for every input, and can be compiled, exported
+    and differentiated twice; `solve` with another dt tells whether they are short enough. As a `Flow` it takes one step of its method
+    for each step of the system, of length dt or T / 20: its spectra, rest points and portraits are those of the field.
+
+    Limits: states are float32 or float64, under autocast too; the field's own layers may have fewer digits. Compiled or exported it
+    takes equal steps only, and in them an item that overflows is not kept from the gradients of others. The field is evaluated as in
+    evaluation mode: dropout, which is no function of state and time, would be noise that no step can follow.
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366.
     """
 
@@ -62,6 +70,7 @@ class NeuralODE(Flow):
         rtol: float = 1e-5,
         atol: float = 1e-6,
         max_steps: int = MAX_STEPS,
+        gradient: str | None = None,
         time_dependent: bool = False,
     ) -> None:
         if not 0 < time < float("inf"):
@@ -71,17 +80,23 @@ class NeuralODE(Flow):
         step = time / STEPS if dt is None else dt
         super().__init__(own, _width(field) if dim is None else dim, step, method=method, time_dependent=time_dependent)
         self.time = time
-        self.tolerance = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
+        self.settings = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "gradient": gradient}
         self.by_tolerance = dt is None and method in PAIRS
 
     def forward(self, x: Tensor, n: int = 0) -> Tensor:
         """The state a time T later, shape (*batch, dim)."""
-        return self.solve(x, (0.0, self.time)).last
+        if not torch.compiler.is_compiling():
+            return self.solve(x, (0.0, self.time)).last
+        steps = whole_steps(self.time, self.dt)
+        h = self.time / steps
+        for i in range(steps):
+            x = SOLVERS[self.method].step(self.field, x, i * h, h)
+        return x
 
     def solve(self, x0: Tensor, times: Any) -> Solution:
         """The states at the asked times, the first of which is that of x0; see `sx.solve`."""
         dt = None if self.by_tolerance else self.dt
-        return solve(self.field, x0, times, method=self.method, dt=dt, **self.tolerance)
+        return solve(self.field, x0, times, method=self.method, dt=dt, **self.settings)
 
 
 def _width(field: Any) -> int:

@@ -67,12 +67,17 @@ def equal_steps(times: Tensor, dt: float) -> Mesh:
     """Between each two asked times equal steps of at most dt, as few as that takes; a node falls on each."""
     check_step(dt)
     gaps = times.diff(dim=0)
-    counts = [max(1, math.ceil(float(gap.amax()) / dt - 1e-9)) for gap in gaps]  # a whole number of steps stays one
+    counts = [whole_steps(float(gap.amax()), dt) for gap in gaps]
     steps: list[tuple[Time, Time]] = []
     for begin, gap, count in zip(times, gaps, counts, strict=False):
         h = gap / count
         steps += [(_time(begin + i * h), _time(h)) for i in range(count)]
     return Mesh(steps, torch.tensor([0, *counts]).cumsum(0).to(times.device))
+
+
+def whole_steps(gap: float, dt: float) -> int:
+    """How few steps of at most dt make the gap; rounding does not make one more."""
+    return max(1, math.ceil(gap / dt - 1e-9))
 
 
 def _time(value: Tensor) -> Time:
