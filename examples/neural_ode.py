@@ -34,6 +34,7 @@ WINDOW = ((-2.8, -4.0), (2.8, 4.0))
 STEP, DT = 0.125, 0.05  # of RK4, in training and when the flow is measured
 SETTLE, STEPS = 800, 1_000  # of the flow: until it is on its cycle, and for four turns and more
 TRUE, LEARNED = series(0), series(1)
+FRAME = {"frameon": True, "framealpha": 0.85, "edgecolor": "none"}  # of a legend over lines
 
 
 @dataclass(frozen=True)
@@ -149,11 +150,11 @@ def measure(model: sx.nn.NeuralODE, seeds: int, steps: int) -> tuple[list[Found]
     for seed in range(seeds):
         alone = sx.Flow(model.field.module.one(seed), 2, DT)
         rest = sx.fixed_points(alone, torch.zeros(1, 2, dtype=torch.float64))
-        rates = rest.rates[0].to(torch.complex128) if len(rest.points) else torch.full((2,), complex(math.nan, math.nan))
+        growth, turning = (values[0] if len(rest.points) else torch.tensor([math.nan]) for values in (rest.rates, rest.frequencies))
         largest = float(path[:, seed, 0].amax())
         along, across = exponents[seed].tolist()
         found.append(
-            Found(turns(path[:, seed, 1]), largest, (along, across), (float(rates.real.amax()), float(rates.imag.abs().amax())))
+            Found(turns(path[:, seed, 1]), largest, (along, across), (float(growth.amax()), float(turning.abs().amax())))
         )
     return found, path
 
@@ -216,7 +217,7 @@ def draw_samples(axes: Axes, noisy: Tensor, cycle: Tensor) -> None:
     axes.plot(*noisy.flatten(0, 1).T, ".", color=INK, markersize=3, alpha=0.7, label="samples of a seed")
     axes.plot(*cycle.T, color=TRUE.color, linewidth=1.6, label="true cycle")
     axes.set(title="Samples", **window())
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper right", **FRAME)
 
 
 def draw_learned(axes: Axes, model: sx.nn.NeuralODE, cycle: Tensor, cycles: Tensor) -> None:
@@ -230,17 +231,18 @@ def draw_learned(axes: Axes, model: sx.nn.NeuralODE, cycle: Tensor, cycles: Tens
         axes.plot(*path.T, color=LEARNED.color, linestyle=LEARNED.line, linewidth=1.2, label=label)
     axes.set(title="The learned flow", **window())
     axes.set_aspect("auto")
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper right", **FRAME)
 
 
 def draw_numbers(axes: Axes, true: Found, found: list[Found]) -> None:
     """Learned minus true, a mark for each seed, with mean and standard deviation."""
+    at = ("axes fraction", "data")
     for row, (name, value) in enumerate(true.numbers.items()):
         off = torch.tensor([one.numbers[name] for one in found], dtype=torch.float64) - value
         axes.plot(off, torch.full_like(off, row), ".", color=INK, markersize=4, alpha=0.5)
         spread = float(off.std()) if len(off) > 1 else 0.0
         axes.errorbar(float(off.mean()), row, xerr=spread, fmt=LEARNED.marker, color=LEARNED.color, capsize=3, markersize=5)
-        axes.annotate(f"true: {value:.4g}".replace("-", "−"), (0.98, row + 0.3), ("axes fraction", "data"), ha="right", **NOTE)
+        axes.annotate(f"true: {value:.4g}".replace("-", "−"), (0.98, row + 0.35), xycoords=at, ha="right", **NOTE)
     axes.axvline(0, color=INK, linewidth=1)
     axes.set(title="Learned minus true", xlabel="difference, in the numbers' own units", ylim=(len(true.numbers) - 0.3, -0.6))
     axes.set_yticks(range(len(true.numbers)), list(true.numbers))

@@ -17,8 +17,10 @@ from separatrix.analyze.core import find_core
 from separatrix.cli.flags import flags_of
 from separatrix.cli.picture import check_picture
 from separatrix.errors import InputError
+from separatrix.flow import Flow
 from separatrix.loading import load_inputs, load_model
 from separatrix.report.summary import jsonable
+from separatrix.system import System
 from separatrix.systems.recurrent import Recurrent
 from separatrix.wording import plain
 
@@ -40,7 +42,7 @@ def fixed_points(
     as_json: Annotated[bool, typer.Option("--json", help="Print the points as JSON, and nothing else.")] = False,
     **options: Any,
 ) -> None:
-    """Find where a recurrent network rests, or its cycles, and say what is stable."""
+    """Find where a recurrent network or a neural ODE rests, or its cycles, and say what is stable."""
     if out is not None and out.exists():
         raise InputError(f"{out} exists already.\nChoose another name, or remove it first.")
     if picture is not None:
@@ -57,12 +59,17 @@ def fixed_points(
         _show(found)
 
 
-def _network(spec: str, inputs: Path | None, weights: Path | None, module: str | None, seed: int) -> Recurrent:
-    """The network's core, driven by the first sequence that reaches it, or by zeros."""
+def _network(spec: str, inputs: Path | None, weights: Path | None, module: str | None, seed: int) -> System:
+    """The network's core, driven by the first sequence that reaches it, or by zeros; a flow, such as a neural ODE, as it is."""
     values = load_inputs(inputs) if inputs is not None else None
     with torch.random.fork_rng(devices=[]):  # the user's code may draw
         torch.manual_seed(seed)
-        core = find_core(load_model(spec, weights), values, module)
+        loaded = load_model(spec, weights)
+        if isinstance(loaded, Flow):
+            if values is not None or module is not None:
+                raise InputError("a flow takes no inputs and has no core.\nLeave --inputs and --module out.")
+            return loaded
+        core = find_core(loaded, values, module)
     if core.inputs is None:
         return Recurrent(core.module, state=core.state)
     return Recurrent(core.module, core.inputs[:, 0], state=core.state)
@@ -89,7 +96,7 @@ def _numbers(found: FixedPoints) -> dict[str, Any]:
 def _show(found: FixedPoints) -> None:
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("kind", "period", "leading |μ|", "rate, nats per step", "residual", "guesses"):
+    for name in ("kind", "period", "leading |μ|", "rate, nats per unit time", "residual", "guesses"):
         table.add_column(name)
     for i in range(min(MOST_ROWS, len(found.points))):
         numbers = (found.multipliers[i, 0].abs(), found.rates[i, 0], found.residuals[i])

@@ -21,3 +21,16 @@ def list_() -> None:
         for name, entry in entries.items():
             table.add_row(name, (inspect.getdoc(entry) or "").split("\n")[0])
         console.print(table, "")
+    console.print(methods(), "")
+
+
+def methods() -> Table:
+    """The one-step methods of flows."""
+    from separatrix.solvers import PAIRS, SOLVERS
+
+    table = Table(title="methods", title_justify="left", box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, method in SOLVERS.items():
+        table.add_row(name, f"order {method.order}{', also in steps by tolerance' if name in PAIRS else ''}")
+    return table

@@ -49,13 +49,13 @@ class NeuralODE(Flow):
         gradient: "backpropagation", "checkpoint" or "adjoint"; see `sx.solve`, whose default it has.
         time_dependent: call `field(x, t)`.
 
-    Twenty steps of RK4 are the default as they need nothing but PyTorch, cost the same for every input, and can be compiled, exported
-    and differentiated twice; `solve` with another dt tells whether they are short enough. As a `Flow` it takes one step of its method
-    for each step of the system, of length dt or T / 20: its spectra, rest points and portraits are those of the field.
+    Twenty steps of RK4 are the default: they need nothing but PyTorch, cost the same for every input, and can be compiled, exported
+    and differentiated twice; another dt tells whether they are short enough. As a `Flow` it takes one step of its method for each
+    step of the system, of length dt or T / 20: its spectra, rest points and portraits are those of the field.
 
-    Limits: states are float32 or float64, under autocast too; the field's own layers may have fewer digits. Compiled or exported it
-    takes equal steps only, and in them an item that overflows is not kept from the gradients of others. The field is evaluated as in
-    evaluation mode: dropout, which is no function of state and time, would be noise that no step can follow.
+    Limits: states are float32 or float64, under autocast too; the field's own layers may have fewer digits. Compiled or exported
+    it takes equal steps only, and in them an item that overflows is not kept from the gradients of others. The field is evaluated
+    as in evaluation mode: dropout is no function of state and time, and no step could follow it.
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366.
     """
 
