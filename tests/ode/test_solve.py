@@ -90,3 +90,69 @@ def test_bad_input_is_named(change, words):
     asked = {"field": lambda x: -x, "x0": torch.ones(3, 2, **DOUBLE), "times": [0.0, 1.0]} | change
     with pytest.raises(sx.SeparatrixError, match=words):
         sx.solve(asked.pop("field"), asked.pop("x0"), asked.pop("times"), **asked)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x0": torch.ones(3, 2, dtype=torch.int64)}, "int64, but states are float32 or float64"),
+        ({"x0": torch.ones(3, 2, dtype=torch.float16)}, "float16, but"),
+        ({"x0": torch.ones(0, 2, **DOUBLE)}, "no state to begin from"),
+        ({"x0": torch.tensor(1.0, **DOUBLE)}, "without an axis"),
+        ({"x0": torch.full((3, 2), math.nan, **DOUBLE)}, "6 numbers that are not finite"),
+        ({"x0": [["a"]]}, "cannot be read as numbers"),
+        ({"times": ["a", "b"]}, "cannot be read as numbers"),
+        ({"times": torch.tensor([0.0, 1.0], requires_grad=True)}, "requires a gradient"),
+        ({"times": torch.tensor([[0.0, 0.0], [1.0, 1.0]])}, "has the batch"),
+        ({"field": lambda x: x.mul_(-1)}, "in place"),
+        ({"field": lambda x: "no"}, "velocities of shape str"),
+        ({"method": "leapfrog", "dt": 0.1, "x0": torch.ones(3, 3, **DOUBLE)}, "odd"),
+    ],
+)
+def test_what_no_run_can_begin_from_is_named(change, words):
+    asked = {"field": lambda x: -x, "x0": torch.ones(3, 2, **DOUBLE), "times": [0.0, 1.0]} | change
+    with pytest.raises(sx.SeparatrixError, match=words):
+        sx.solve(asked.pop("field"), asked.pop("x0"), asked.pop("times"), **asked)
+
+
+def test_states_and_times_may_be_lists_and_times_whole_numbers():
+    found = sx.solve(lambda x: -x, [[1.0, 2.0]], [0, 1, 2])
+    assert found.states.dtype == torch.float32 and found.states.shape == (3, 1, 2)
+    assert (found.states[:, 0, 0] - torch.exp(-torch.arange(3.0))).abs().max() < 1e-5
+    assert torch.equal(sx.solve(lambda x: -x, [[1.0, 2.0]], torch.arange(3)).states, found.states)
+
+
+def test_a_flow_brings_its_field_its_method_and_its_step():
+    flow = sx.Flow(van_der_pol, 2, 0.01, method="rk4")
+    x0 = torch.tensor([2.0, 0.0], **DOUBLE)
+    assert torch.allclose(sx.solve(flow, x0, [0.0, 1.0]).last, sx.trajectory(flow, x0, 100)[-1], atol=1e-13)
+    assert sx.solve(flow, x0, [0.0, 1.0], method="dopri5").settings["dt"] is None
+
+
+def test_one_state_without_a_batch_is_followed_like_a_batch_of_one():
+    x0 = torch.tensor([2.0, 0.0], **DOUBLE)
+    for settings in ({}, {"method": "rk4", "dt": 0.01}):
+        alone, batch = (sx.solve(van_der_pol, x, [0.0, 0.5, 1.0], **settings) for x in (x0, x0[None]))
+        assert alone.states.shape == (3, 2) and torch.equal(alone.states, batch.states[:, 0]) and alone.status == "ok"
+
+
+def test_an_items_solution_does_not_depend_on_the_rest_of_the_batch():
+    x0 = torch.tensor([[2.0, 0.0], [0.01, 0.0], [-3.0, 4.0]], **DOUBLE)
+    together = sx.solve(van_der_pol, x0, [0.0, 5.0])
+    for i in range(3):
+        alone = sx.solve(van_der_pol, x0[i : i + 1], [0.0, 5.0])
+        assert int(alone.accepted) == int(together.accepted[i])
+        assert (alone.last[0] - together.last[i]).abs().max() < 1e-12
+
+
+def test_both_pairs_meet_the_tolerance():
+    x0, exact = torch.ones(1, 1, **DOUBLE), math.exp(math.sin(5.0))
+    for method in ("dopri5", "tsit5"):
+        found = sx.solve(lambda x, t: x * torch.cos(torch.as_tensor(t)), x0, [0.0, 5.0], method=method, time_dependent=True)
+        assert found.settings["method"] == method and float(found.last) == pytest.approx(exact, rel=1e-4)
+
+
+def test_progress_is_shown_on_demand(capsys):
+    for settings in ({}, {"method": "rk4", "dt": 0.1}):
+        sx.solve(lambda x: -x, torch.ones(1, 1, **DOUBLE), [0.0, 1.0], progress=True, **settings)
+    assert capsys.readouterr().out == ""

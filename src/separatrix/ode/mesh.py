@@ -11,6 +11,7 @@ from separatrix.result import Status
 from separatrix.solvers.solver import Time
 
 ROUNDING = 1e-13  # of a time, relative to the longest
+SLACK = 1e-6  # of a step: what rounding in float32 does to times
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def equal_steps(times: Tensor, dt: float) -> Mesh:
 
 def whole_steps(gap: float, dt: float) -> int:
     """How few steps of at most dt make the gap; rounding does not make one more."""
-    return max(1, math.ceil(gap / dt - 1e-9))
+    return max(1, math.ceil(gap / dt - SLACK))
 
 
 def _time(value: Tensor) -> Time:
