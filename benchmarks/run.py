@@ -1,7 +1,8 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
 `python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, memory), and the others keep their last results.
+(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, neural_ode, memory), and the others keep their last
+results.
 """
 
 import json
@@ -19,6 +20,7 @@ import gru
 import lipschitz
 import lorenz
 import memory
+import neural_ode
 import operator_norm
 import rest_points
 from timing import Row, machine
@@ -33,6 +35,7 @@ BENCHMARKS = {
     "lipschitz": lipschitz.rows,
     "lorenz": lorenz.rows,
     "operator_norm": operator_norm.rows,
+    "neural_ode": neural_ode.rows,
     "memory": memory.row,
 }
 HEAD = ("work", "ours", "against", "theirs", "ratio", "goal")

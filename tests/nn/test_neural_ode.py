@@ -1,5 +1,8 @@
 """Neural ODEs as layers and as flows."""
 
+import copy
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -36,3 +39,84 @@ def test_a_width_that_cannot_be_told_is_asked_for():
         sx.nn.NeuralODE(nn.Tanh())
     with pytest.raises(sx.InputError, match="positive time"):
         sx.nn.NeuralODE(field(), time=0.0)
+
+
+def linear(matrix: list[list[float]]) -> nn.Linear:
+    layer = nn.Linear(len(matrix), len(matrix), bias=False).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(matrix))
+    return layer
+
+
+def test_twenty_steps_of_rk4_are_the_default():
+    """x(T) = exp(−T) x; RK4's error after 20 steps of 1/20 is below (1/20)⁴ / 120."""
+    found = sx.nn.NeuralODE(linear([[-1.0]]))(torch.ones(1, 1, dtype=torch.float64))
+    error = abs(float(found) - math.exp(-1))
+    assert 1e-10 < error < (1 / 20) ** 4 / 120
+
+
+def test_a_layer_is_solved_at_asked_times_and_by_every_gradient():
+    layer = sx.nn.NeuralODE(field(), method="tsit5", gradient="adjoint", rtol=1e-8, atol=1e-8)
+    x0 = torch.randn(4, 2, dtype=torch.float64)
+    found = layer.solve(x0, [0.0, 0.5, 2.0])
+    assert found.states.shape == (3, 4, 2) and found.settings["gradient"] == "adjoint"
+    assert torch.allclose(layer(x0), layer.solve(x0, [0.0, 1.0]).last)
+
+
+def test_its_steps_are_a_system():
+    sx.testing.check_system(sx.nn.NeuralODE(field()))
+
+
+def test_its_rest_points_and_portrait_are_the_fields():
+    """A focus at the origin: eigenvalues −0.1 ± i."""
+    flow = sx.nn.NeuralODE(linear([[-0.1, 1.0], [-1.0, -0.1]]), time=1.0)
+    rest = sx.fixed_points(flow, torch.ones(1, 2, dtype=torch.float64))
+    assert rest.kind == ("stable focus",) and torch.allclose(rest.rates[0], torch.full((2,), -0.1, dtype=torch.float64))
+    portrait = sx.phase_portrait(flow, low=(-1.0, -1.0), high=(1.0, 1.0), plane=(0, 1), resolution=8, steps=20)
+    assert len(portrait.rest.points) == 1 and torch.isfinite(portrait.field).all()
+
+
+def test_it_is_copied_saved_and_loaded_like_any_module():
+    layer, x = sx.nn.NeuralODE(field()), torch.randn(3, 2, dtype=torch.float64)
+    other = copy.deepcopy(layer)
+    with torch.no_grad():
+        other.field.module[0].weight.zero_()
+    assert not torch.equal(layer(x), other(x))
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(layer(x), other(x))
+
+
+def test_its_mode_is_left_alone_and_dropout_makes_no_noise():
+    layer = sx.nn.NeuralODE(nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 2)).double()).train()
+    x = torch.randn(3, 2, dtype=torch.float64)
+    assert torch.equal(layer(x), layer(x)) and layer.field.module[1].training
+
+
+def test_under_autocast_states_keep_their_digits_and_gradients_come():
+    layer = sx.nn.NeuralODE(field().float(), method="dopri5", rtol=1e-3, atol=1e-3)
+    x = torch.randn(3, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    found.sum().backward()
+    assert found.dtype == torch.float32 and (found - layer(x)).abs().max() < 0.05
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
+
+
+def test_compiled_and_exported_it_takes_the_same_steps():
+    layer, x = sx.nn.NeuralODE(field(), dt=0.25), torch.randn(3, 2, dtype=torch.float64)
+    assert torch.allclose(torch.compile(layer, backend="eager", fullgraph=True)(x), layer(x), atol=1e-14)
+    assert torch.allclose(torch.export.export(layer, (x,)).module()(x), layer(x), atol=1e-14)
+
+
+def test_steps_by_tolerance_give_a_layer_its_gradient_without_a_graph_of_them():
+    layer = sx.nn.NeuralODE(field(), method="dopri5", rtol=1e-9, atol=1e-9)
+    x = torch.randn(3, 2, dtype=torch.float64)
+    assert layer.solve(x, [0.0, 1.0]).settings["gradient"] == "checkpoint"
+    near = sx.nn.NeuralODE(layer.field.module, dt=0.005)
+    (a,), (b,) = (torch.autograd.grad(net(x).square().sum(), [net.field.module[0].weight]) for net in (layer, near))
+    assert torch.allclose(a, b, atol=1e-7)
+
+
+def test_half_precision_states_are_refused():
+    with pytest.raises(sx.InputError, match="float16, but states are float32 or float64"):
+        sx.nn.NeuralODE(field())(torch.ones(1, 2, dtype=torch.float16))
