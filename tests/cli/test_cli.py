@@ -18,6 +18,7 @@ import torch
 import separatrix as sx
 from separatrix.cli import main
 from separatrix.cli.flags import described_arguments
+from separatrix.solvers import SOLVERS
 
 QUICK = ("--steps", "200", "--settle", "50", "--copies", "3", "--also", "none")
 
@@ -37,6 +38,16 @@ def deep():
     return torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(12)))
 def two_ways():
     return torch.nn.GRU(3, 4, bidirectional=True)
+"""
+
+
+FLOW = """
+import torch, separatrix as sx
+
+def made():
+    layer = torch.nn.Linear(2, 2, bias=False).double()
+    layer.weight.data = torch.tensor([[-0.1, 1.0], [-1.0, -0.1]], dtype=torch.float64)
+    return sx.nn.NeuralODE(layer)
 """
 
 
@@ -258,8 +269,17 @@ def test_the_installed_script_and_the_module_start_the_same_program():
 def test_list_shows_every_system_analysis_and_demo(monkeypatch, capfd):
     assert run(monkeypatch, "list") == 0
     printed = capfd.readouterr().out
-    for name in (*sx.SYSTEMS, *sx.ANALYSES, "demo:digits", "demo:residual"):
+    for name in (*sx.SYSTEMS, *sx.ANALYSES, *SOLVERS, "demo:digits", "demo:residual"):
         assert name in printed
+
+
+def test_a_flow_rests_where_its_field_does_and_takes_no_inputs(place, monkeypatch, capfd):
+    (place / "flow.py").write_text(FLOW)
+    assert run(monkeypatch, "fixed-points", "flow.py:made", "--count", "8", "--json") == 0
+    (point,) = json.loads(capfd.readouterr().out)["points"]
+    assert point["kind"] == "stable focus" and np.abs(point["point"]).max() < 1e-8
+    assert run(monkeypatch, "fixed-points", "flow.py:made", "--inputs", "x.npy") == 2
+    assert "a flow takes no inputs" in capfd.readouterr().err
 
 
 def test_every_flag_is_explained_in_the_words_of_the_docstring(monkeypatch, capfd):
