@@ -83,7 +83,7 @@ THEIRS: dict[str, Callable[..., Tensor]] = {
 def both_ways(field: nn.Module, last: Callable[..., Tensor]) -> Work:
     """Forward and backward."""
 
-    def work() -> Tensor:
+    def work() -> Tensor | None:
         field.zero_grad()
         x = starts().requires_grad_()
         last(field, x).square().sum().backward()

@@ -91,12 +91,13 @@ class Backward:
     def _pulled(self, value: Tensor, x: Tensor, cotangents: Tensor, *, by_state: bool = True) -> Tensor:
         """The cotangents of x; those of the tensors are added up."""
         check_nothing_hidden(value, [x, *self.leaves])
-        by = [x, *self.leaves] if by_state else self.leaves
-        found = torch.autograd.grad(value, by, cotangents, allow_unused=True) if by else ()
-        for total, part in zip(self.gradients, found[by_state:], strict=True):
+        by = [*self.leaves, x] if by_state else self.leaves
+        found = list(torch.autograd.grad(value, by, cotangents, allow_unused=True)) if by else []
+        of_x = found.pop() if by_state else x
+        for total, part in zip(self.gradients, found, strict=True):
             if part is not None:
                 total += part
-        return found[0] if by_state else x
+        return of_x
 
 
 def _jacobians(value: Tensor, x: Tensor) -> Tensor:

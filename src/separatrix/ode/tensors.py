@@ -74,4 +74,5 @@ def _replace(module: nn.Module, fresh: dict[int, Tensor]) -> None:
         if id(tensor) in fresh:
             module._buffers[name] = fresh[id(tensor)]
     if "_flat_weights_names" in module.__dict__:  # recurrent layers keep a second list of their weights
-        module.__dict__["_flat_weights"] = [getattr(module, name, None) for name in module._flat_weights_names]
+        names = module.__dict__["_flat_weights_names"]
+        module.__dict__["_flat_weights"] = [getattr(module, name, None) for name in names]
