@@ -1,5 +1,6 @@
 """Steps chosen by tolerance, each item for itself, by torchode; an item that fails stops alone, and says why."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ SMALLEST = 16  # roundings of the time below which a step is lost
 FAR = 1e8  # times its first size: a state that far away when its steps vanish has left for infinity
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0  # the next step is 0.9 of what would just meet the tolerance, in these bounds
 CROWDED = 7 / 8  # of the items that are asked for a velocity still need it; with fewer the others are left out
+
+Until = Callable[[Tensor, Tensor, Tensor], Tensor]  # which items moved, (items), to t and x ↦ which of them have arrived
 
 # Note [Failing alone]
 # torchode ends the whole batch when one item fails. So its controller is never told of a failure: we note the item's code, accept
@@ -46,6 +49,7 @@ class Log:
         smallest: the shortest step that time can resolve, shape (items).
         codes: `Status` of each item, shape (items).
         rejected: trials that were not accepted, shape (items).
+        arrived: which items are where they were to be followed to, shape (items).
         going: which items are followed still; None for all.
         trials: of each trial t, h, the states after it, and whether it was kept.
     """
@@ -56,6 +60,7 @@ class Log:
     smallest: Tensor
     codes: Tensor
     rejected: Tensor
+    arrived: Tensor
     going: Tensor | None = None
     trials: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
 
@@ -64,7 +69,12 @@ class Log:
         """Before the first trial."""
         smallest = SMALLEST * torch.finfo(times.dtype).eps * torch.maximum(times[-1].abs(), times[-1] - times[0])
         zeros = torch.zeros_like(smallest)
-        return cls(x0, times[0], times[-1], smallest, zeros.to(torch.int8), zeros.long())
+        return cls(x0, times[0], times[-1], smallest, zeros.to(torch.int8), zeros.long(), zeros.bool())
+
+    @property
+    def over(self) -> Tensor:
+        """Which items are followed no further: they failed, or arrived."""
+        return (self.codes != Status.OK) | self.arrived
 
     def fail(self, which: Tensor, why: Status | Tensor) -> None:
         """Note that items failed."""
@@ -84,26 +94,37 @@ class Log:
 
 @torch.no_grad()
 def adaptive_steps(
-    pair: str, field: Slope, first: Tensor, x0: Tensor, times: Tensor, tolerance: Tolerance, *, alone: Slope | None, progress: bool
+    pair: str,
+    field: Slope,
+    x0: Tensor,
+    times: Tensor,
+    tolerance: Tolerance,
+    *,
+    first: Tensor | None = None,
+    alone: Slope | None = None,
+    until: Until | None = None,
+    progress: bool = False,
 ) -> Run:
     """Follow the field from x0, (items, dim), at times[0] to the last of the times, (times, items), in steps by tolerance.
 
     Args:
         pair: a name in `PAIRS`.
         field, x0, times: the problem.
-        first: the velocities at x0.
         tolerance: what steps are chosen by.
+        first: the velocities at x0, where they are known.
         alone: the field of any of the items, in any number; None where it takes all or none.
+        until: which items have arrived; they are followed no further.
         progress: show how far the slowest item has come.
     """
     torchode = _torchode()
     log = Log.begin(x0, times)
+    first = field(x0, times[0, :, None].to(x0)) if first is None else first
     log.fail(~torch.isfinite(first).all(-1), Status.DIVERGED)
-    log.leave_out(log.codes != Status.OK)
+    log.leave_out(log.over)
     term = torchode.ODETerm(_velocity(field, log, alone), with_stats=False)
     method = _stepping(torchode, {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5}[pair])(term=term)
     with bar("time", progress) as shown:
-        controller = _watching(torchode, log, tolerance, shown)(tolerance.atol, tolerance.rtol, term=term)
+        controller = _watching(torchode, log, tolerance, until, shown)(tolerance.atol, tolerance.rtol, term=term)
         solver = torchode.AutoDiffAdjoint(method, controller)
         solver.solve(torchode.InitialValueProblem(x0, times[0], times[-1]), term=term)
     return _packed(log, x0, times)
@@ -154,7 +175,7 @@ def _stepping(torchode: Any, pair: type) -> type:
     return Stepping
 
 
-def _watching(torchode: Any, log: Log, tolerance: Tolerance, shown: Bar) -> type:
+def _watching(torchode: Any, log: Log, tolerance: Tolerance, until: Until | None, shown: Bar) -> type:
     """Torchode's controller, which keeps a log and fails one item at a time. See Note [Failing alone]."""
 
     class Watching(torchode.IntegralController):
@@ -165,19 +186,21 @@ def _watching(torchode: Any, log: Log, tolerance: Tolerance, shown: Bar) -> type
             accept = ratio < 1
             factor = (SAFETY * ratio ** (-1 / state.method_order)).clamp(SHRINK, GROW).nan_to_num(SHRINK)
             longer = dt * factor.to(dt)
-            going = (dt != 0) & (log.codes == Status.OK)
+            going = (dt != 0) & ~log.over
+            if until is not None:
+                log.arrived = log.arrived | until(accept & going, t0 + dt, step_result.y)
             log.trials.append((t0, dt, step_result.y, accept & going))
             log.rejected += going & ~accept
-            done = accept & (t0 + dt >= log.ends)
+            done = accept & (t0 + dt >= log.ends) | log.arrived
             lost = going & ~done & (longer < log.smallest)  # accepted or not: time would stand still
             if lost.any():
                 log.lose(lost, y0)
             if len(log.trials) == tolerance.max_steps:
                 log.fail(going & ~done, Status.NOT_CONVERGED)
-            failed = log.codes != Status.OK
-            log.leave_out(done | failed)
+            over = log.over
+            log.leave_out(done | over)
             shown(lambda: float(((t0 + dt * accept - log.begins) / (log.ends - log.begins)).amin()))
-            return accept | failed, longer.masked_fill(failed, torch.inf), state, None
+            return accept | over, longer.masked_fill(over, torch.inf), state, None
 
     return Watching
 

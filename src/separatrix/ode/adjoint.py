@@ -19,7 +19,7 @@ from torch import Tensor
 from separatrix.errors import NotConvergedError
 from separatrix.flow import Field
 from separatrix.ode.adaptive import Tolerance, adaptive_steps
-from separatrix.ode.discrete import Discrete, follow
+from separatrix.ode.discrete import Discrete
 from separatrix.ode.items import Group, Items, Together
 from separatrix.ode.mesh import Run, equal_steps
 from separatrix.ode.tensors import Tensors, check_nothing_hidden
@@ -65,10 +65,9 @@ class ByAdjoint:
         flat = Items(field, (items,))
         if self.tolerance is None:
             mesh = equal_steps(times, self.dt)
-            back = Run.of(mesh, follow(run.method, flat, λ, mesh), times)
+            back = Run.of(mesh, torch.stack(mesh.follow(run.method, flat, λ)), times)
         else:
-            first = flat(λ, times[0, :, None].to(λ))
-            back = adaptive_steps(run.method.name, flat, first, λ, times, self.tolerance, alone=None, progress=False)
+            back = adaptive_steps(run.method.name, flat, λ, times, self.tolerance)
         if (back.codes != Status.OK).any():
             raise NotConvergedError(
                 f"the adjoint equation of {int((back.codes != Status.OK).sum())} of {items} items could not be solved backwards.\n"

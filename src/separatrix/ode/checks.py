@@ -52,27 +52,6 @@ def as_times(times: Any, device: torch.device) -> Tensor:
     return times.to(device, torch.float64)
 
 
-def check_times(times: Tensor, batch: tuple[int, ...]) -> None:
-    """Refuse asked times that are no rising sequence."""
-    if times.ndim == 0 or len(times) < 2:
-        raise InputError(f"times has shape {tuple(times.shape)}; it holds at least two: where x0 is given, and where it is asked.")
-    if times.ndim > 1 and tuple(times.shape[1:]) != batch:
-        raise InputError(
-            f"times has shape {tuple(times.shape)}, but x0 has the batch {batch}.\n"
-            f"Pass times of shape (times), or (times, {', '.join(map(str, batch))})."
-        )
-    if not torch.isfinite(times).all():
-        raise InputError(f"{int((~torch.isfinite(times)).sum())} of the asked times are not finite.")
-    falling = (times.diff(dim=0) <= 0).nonzero()
-    if len(falling):
-        i, item = int(falling[0][0]), tuple(falling[0][1:].tolist())
-        here, after = float(times[(i, *item)]), float(times[(i + 1, *item)])
-        raise InputError(
-            f"times must increase, but time {i + 1} is {after:g} after {here:g}{f' in item {item}' if item else ''}.\n"
-            "Sort them; to go backwards, follow −f from 0 on."
-        )
-
-
 def check_method(method: str, dt: float | None) -> None:
     """Refuse a method that there is not, or that cannot choose its steps."""
     if method not in SOLVERS:

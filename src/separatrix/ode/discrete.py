@@ -1,41 +1,14 @@
 """The solution by steps: a discrete one, of which every state is known, and which can be differentiated exactly."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from separatrix.evolve import watched_count
 from separatrix.ode.items import Group, Together
 from separatrix.ode.mesh import Mesh
-from separatrix.solvers.solver import Slope, Solver, Time
-
-# Note [Failing without a trace]
-# A step that overflows has an infinite derivative, and infinity times a cotangent of 0 is NaN: one such item would poison the
-# gradient of all parameters. So a step that fails is taken again from where an item began that does not, and its result is
-# thrown away. Where items are computed that nobody asked for, only since their row is, they stand there too.
-
-
-def follow(method: Solver, field: Slope, x0: Tensor, mesh: Mesh, *, progress: bool = False) -> Tensor:
-    """The states before every step and after the last, (steps + 1, items, dim); NaN from an item's first failure on."""
-    nodes, fine = [x0], None
-    for tick in watched_count(len(mesh.steps), "steps", progress):
-        t, h = (_like(x0, value) for value in mesh.steps[tick.index])
-        x = nodes[-1] if fine is None else nodes[-1].where(fine, x0)
-        after = method.step(field, x, t, h)
-        if not math.isfinite(after.detach().sum()):  # the cheapest proof, and nearly always enough
-            whole = torch.isfinite(after.detach()).all(-1, keepdim=True)
-            if not whole.all():
-                fine = whole if fine is None else whole & fine
-                if not fine.any():
-                    nodes += [torch.full_like(x0, torch.nan)] * (len(mesh.steps) + 1 - len(nodes))
-                    break
-                x0 = x0[fine[:, 0]][:1].expand_as(x0)
-                after = method.step(field, x.where(fine, x0), t, h)
-        nodes.append(after if fine is None else after.where(fine, torch.nan))
-    return torch.stack(nodes)
+from separatrix.solvers.solver import Solver
 
 
 @dataclass(frozen=True)
@@ -104,11 +77,6 @@ class Discrete:
 def gathered(along: Tensor, index: Tensor) -> Tensor:
     """Rows of `along`, (rows, items, dim), by index, (times, items)."""
     return along.gather(0, index[..., None].expand(*index.shape, along.shape[-1]))
-
-
-def _like(x: Tensor, value: Time) -> Time:
-    """In the dtype of the state."""
-    return value.to(x) if isinstance(value, Tensor) else value
 
 
 def _row(value: float | Tensor, items: int, device: torch.device) -> Tensor:

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from separatrix.errors import InputError
+from separatrix.evolve import watched_count
 from separatrix.flow import check_step
 from separatrix.result import Status
-from separatrix.solvers.solver import Time
+from separatrix.solvers.solver import Slope, Solver, Time
 
 ROUNDING = 1e-13  # of a time, relative to the longest
 SLACK = 1e-6  # of a step: what rounding in float32 does to times
+
+# Note [Failing without a trace]
+# A step that overflows has an infinite derivative, and infinity times a cotangent of 0 is NaN: one such item would poison the
+# gradient of all parameters. So a step that fails is taken again from where an item began that does not, and its result is
+# thrown away. Where items are computed that nobody asked for, only since their row is, they stand there too.
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,25 @@ class Mesh:
     steps: list[tuple[Time, Time]]
     node: Tensor
     share: Tensor | None = None
+
+    def follow(self, method: Solver, field: Slope, x0: Tensor, *, progress: bool = False) -> list[Tensor]:
+        """The states before every step and after the last, each (*batch, dim); NaN from an item's first failure on."""
+        nodes, fine = [x0], None
+        for tick in watched_count(len(self.steps), "steps", progress):
+            t, h = (_like(x0, value) for value in self.steps[tick.index])
+            x = nodes[-1] if fine is None else nodes[-1].where(fine, x0)
+            after = method.step(field, x, t, h)
+            if not math.isfinite(after.detach().sum()):  # the cheapest proof, and nearly always enough
+                whole = torch.isfinite(after.detach()).all(-1, keepdim=True)
+                if not whole.all():
+                    fine = whole if fine is None else whole & fine
+                    if not fine.any():
+                        nodes += [torch.full_like(x0, torch.nan)] * (len(self.steps) + 1 - len(nodes))
+                        break
+                    x0 = x0[fine[..., 0]][:1].expand_as(x0)
+                    after = method.step(field, x.where(fine, x0), t, h)
+            nodes.append(after if fine is None else after.where(fine, torch.nan))
+        return nodes
 
 
 @dataclass(frozen=True)
@@ -76,9 +102,35 @@ def equal_steps(times: Tensor, dt: float) -> Mesh:
     return Mesh(steps, torch.tensor([0, *counts]).cumsum(0).to(times.device))
 
 
+def check_times(times: Tensor, batch: tuple[int, ...]) -> None:
+    """Refuse asked times that are no rising sequence."""
+    if times.ndim == 0 or len(times) < 2:
+        raise InputError(f"times has shape {tuple(times.shape)}; it holds at least two: where x0 is given, and where it is asked.")
+    if times.ndim > 1 and tuple(times.shape[1:]) != batch:
+        raise InputError(
+            f"times has shape {tuple(times.shape)}, but x0 has the batch {batch}.\n"
+            f"Pass times of shape (times), or (times, {', '.join(map(str, batch))})."
+        )
+    if not torch.isfinite(times).all():
+        raise InputError(f"{int((~torch.isfinite(times)).sum())} of the asked times are not finite.")
+    falling = (times.diff(dim=0) <= 0).nonzero()
+    if len(falling):
+        i, item = int(falling[0][0]), tuple(falling[0][1:].tolist())
+        here, after = float(times[(i, *item)]), float(times[(i + 1, *item)])
+        raise InputError(
+            f"times must increase, but time {i + 1} is {after:g} after {here:g}{f' in item {item}' if item else ''}.\n"
+            "Sort them; to go backwards, follow −f from 0 on."
+        )
+
+
 def whole_steps(gap: float, dt: float) -> int:
     """How few steps of at most dt make the gap; rounding does not make one more."""
     return max(1, math.ceil(gap / dt - SLACK))
+
+
+def _like(x: Tensor, value: Time) -> Time:
+    """In the dtype of the state."""
+    return value.to(x) if isinstance(value, Tensor) else value
 
 
 def _time(value: Tensor) -> Time:

@@ -11,12 +11,12 @@ from separatrix.flow import Field, Flow, FunctionField
 from separatrix.ode.adaptive import Tolerance, adaptive_steps
 from separatrix.ode.adjoint import ByAdjoint
 from separatrix.ode.checkpoint import by_checkpoints
-from separatrix.ode.checks import as_state, as_times, check_method, check_times, check_tolerances, first_velocity
+from separatrix.ode.checks import as_state, as_times, check_method, check_tolerances, first_velocity
 from separatrix.ode.diagnosis import reasons
-from separatrix.ode.discrete import Discrete, follow
+from separatrix.ode.discrete import Discrete
 from separatrix.ode.gradient import apart_from_graph, way
 from separatrix.ode.items import Items, Together
-from separatrix.ode.mesh import Run, equal_steps
+from separatrix.ode.mesh import Run, check_times, equal_steps
 from separatrix.ode.solution import Solution
 from separatrix.ode.tensors import Tensors
 from separatrix.result import Status
@@ -113,12 +113,12 @@ def _solution(
     together = Together.probe(field, first, batch, items.detach(), asked[0])
     if tolerance is not None:
         alone = Items(field, None).forward if together.packs else None
-        run = adaptive_steps(method, flat.forward, first, items.detach(), asked, tolerance, alone=alone, progress=progress)
-        nodes = follow(solver, flat, items, run.mesh) if keeps else run.nodes
+        run = adaptive_steps(method, flat, items.detach(), asked, tolerance, first=first, alone=alone, progress=progress)
+        nodes = torch.stack(run.mesh.follow(solver, flat, items)) if keeps else run.nodes
     else:
         mesh = equal_steps(times if times.ndim == 1 else times.flatten(1), dt)
         with torch.set_grad_enabled(keeps):
-            nodes = follow(solver, flat, items, mesh, progress=progress)
+            nodes = torch.stack(mesh.follow(solver, flat, items, progress=progress))
         run = Run.of(mesh, nodes.detach(), asked)
     discrete = Discrete.of(solver, together, run.mesh, nodes)
     states = _differentiable(discrete, chosen, items, field, asked, dt, tolerance)
