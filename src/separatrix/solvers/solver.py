@@ -31,6 +31,13 @@ class Solver:
         """The state and the tangents, shape (*batch, k, dim), after one step."""
         raise NotImplementedError
 
+    def amplification(self, z: Tensor) -> Tensor:
+        """The factor R(z) by which a step of length h multiplies the solution of  ẋ = λ x,  z = h λ: complex, of any shape.
+
+        The step does not grow it where |R(z)| ≤ 1, the region of stability; the solution itself is multiplied by eᶻ.
+        """
+        raise NotImplementedError
+
     def check_dim(self, dim: int) -> None:
         """Refuse states that the method cannot follow."""
 

@@ -61,6 +61,21 @@ class Splitting(Solver):
                 q, drifted = _moved(q, h * drift, velocity(q, p, kicked)), drifted + h * drift
         return q, p
 
+    def amplification(self, z: Tensor) -> Tensor:
+        """The larger of the two factors on  q̇ = λ p, ṗ = λ q,  whose eigenvalues are ±λ, as a separable field's always are.
+
+        The step has determinant 1 and a trace that is a polynomial in z²: the factors are the roots of  r² − trace · r + 1,  and
+        neither is beyond 1 only where both lie on the unit circle: on an interval of the imaginary axis (leapfrog: |z| ≤ 2).
+        """
+        one, zero = torch.ones_like(z), torch.zeros_like(z)
+        columns = [
+            self.step(lambda x, t: z[..., None] * x.flip(-1), torch.stack(unit, -1), 0.0, 1.0)
+            for unit in ((one, zero), (zero, one))
+        ]
+        half = (columns[0][..., 0] + columns[1][..., 1]) / 2
+        root = (half * half - 1).sqrt()
+        return torch.where((half + root).abs() >= (half - root).abs(), half + root, half - root)
+
     def check_dim(self, dim: int) -> None:
         """Refuse a state that has no halves."""
         if dim % 2:
