@@ -6,7 +6,7 @@ from typing import Protocol, Self
 
 from torch import Tensor, nn
 
-from separatrix.errors import InputError
+from separatrix.errors import InputError, UnsupportedModuleError
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.solver import Time
 from separatrix.system import Parametric, System, in_one_batch
@@ -116,7 +116,7 @@ class Flow(System):
         return self.during(n)(x, n * self.dt)
 
     def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
-        """The same field with the very same parameters, followed in `factor` steps for each one; by another method if one is given."""
+        """The same field with the very same parameters, in `factor` steps for each one; by another method if one is given."""
         if not isinstance(factor, int) or factor < 1:
             raise InputError(f"factor is {factor!r}; it is how many steps make one of now, a whole number from 1 on.")
         check_method(self.method if method is None else method, self.dim)
@@ -139,6 +139,16 @@ def check_method(method: str, dim: int) -> None:
     if method not in SOLVERS:
         raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
     SOLVERS[method].check_dim(dim)
+
+
+def check_flow(system: object) -> Flow:
+    """The system as the flow that it is; refuses what is none."""
+    if not isinstance(system, Flow):
+        raise UnsupportedModuleError(
+            f"what was given is a {type(system).__name__}, no Flow: it has no field and no method.\n"
+            "Give the field: sx.Flow(field, dim, dt), or sx.nn.ContinuousDepth(fields) for the blocks of a residual network."
+        )
+    return system
 
 
 def check_step(dt: float) -> None:

@@ -64,7 +64,7 @@ class Piece:
         return value + share * (other - value), bend + share * (other_bend - bend)
 
     def _share(self, t: Time) -> float:
-        return 0.0 if self.after is None else (t - self.begin) / self.time
+        return 0.0 if self.after is None else (float(t) - self.begin) / self.time
 
 
 class DepthField(Field):
@@ -73,8 +73,8 @@ class DepthField(Field):
     Args:
         fields: one for each layer, or one for all.
         time: T, of all layers together.
-        between: "constant", f(x, t) = f_k(x) in layer k; or "linear", which goes over from f_k at the beginning of layer k to f_{k+1}
-            at its end, and stays at the last one.
+        between: "constant", f(x, t) = f_k(x) in layer k; or "linear", which goes over from f_k where layer k begins to f_{k+1}
+            where it ends, and stays at the last one.
     """
 
     def __init__(self, fields: Iterable[Field], *, time: float, between: str = "constant") -> None:
@@ -96,7 +96,7 @@ class DepthField(Field):
             return self.piece(0)
         if isinstance(t, Tensor):
             raise InputError(
-                f"{len(self.fields)} layers were asked for at times of each item's own, shape {tuple(t.shape)}; they have one time.\n"
+                f"{len(self.fields)} layers have one time for all items, but each was given its own: shape {tuple(t.shape)}.\n"
                 "Follow them in equal steps; or share one field among all layers."
             )
         return self.piece(int(t / self.time * len(self.fields) + ROUNDING))
@@ -118,14 +118,14 @@ class ContinuousDepth(Flow):
     steps or by another method, `refined(2)`: a network that has learned its equation, and not its steps, then gives the same.
 
     Args:
-        fields: one module, or a sequence of K; each takes a batch (items, *shape) to a batch of the same shape. Also `Field`s, which
-            act on flat states and may depend on time.
+        fields: one module, or a sequence of K; each takes a batch (items, *shape) to a batch of the same shape. Also `Field`s,
+            which act on flat states and may depend on time.
         shape: of one state: a number, or (channels, height, width). Default: what the first linear layer takes.
         time: T.
         steps: L, a whole multiple of K. Default: K; or 10 of one field.
         method: a name in `SOLVERS`; for "leapfrog" and "yoshida4" the fields are separable, the state (q, p) being flat.
-        between: "constant": f = f_k in layer k. "linear": f goes over from f_k where layer k begins to f_{k+1} where that one begins,
-            and stays at f_K in the last. Euler's method with one step a layer is the same network either way.
+        between: "constant": f = f_k in layer k. "linear": f goes over from f_k where layer k begins to f_{k+1} where that one
+            begins, and stays at f_K in the last. Euler's method with one step a layer is the same network either way.
 
     It is a `Flow` of L steps, whose step n is layer n: `sx.finite_time_lyapunov` and `sx.gradient_propagation` measure it in depth,
     `sx.depth_profile` layer by layer (the state behind each is an output of `state`), `sx.step_convergence` against its limit,
@@ -232,8 +232,9 @@ class ContinuousDepth(Flow):
 
 
 def _as_fields(fields: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
-    alone = isinstance(fields, nn.Module) and not isinstance(fields, nn.ModuleList)
-    given = [fields] if alone else list(fields)
+    if isinstance(fields, nn.Module) and not isinstance(fields, nn.ModuleList):
+        return [fields]
+    given = list(fields)
     if not given:
         raise InputError("there is no field: a network has at least one.")
     for k, field in enumerate(given):

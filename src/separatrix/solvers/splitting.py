@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class Splitting(Solver):
     """
 
     weights: tuple[float, ...]
+    paired: ClassVar[bool] = True
 
     @property
     def moves(self) -> list[tuple[float, float]]:
@@ -67,12 +69,9 @@ class Splitting(Solver):
         The step has determinant 1 and a trace that is a polynomial in z²: the factors are the roots of  r² − trace · r + 1,  and
         neither is beyond 1 only where both lie on the unit circle: on an interval of the imaginary axis (leapfrog: |z| ≤ 2).
         """
-        one, zero = torch.ones_like(z), torch.zeros_like(z)
-        columns = [
-            self.step(lambda x, t: z[..., None] * x.flip(-1), torch.stack(unit, -1), 0.0, 1.0)
-            for unit in ((one, zero), (zero, one))
-        ]
-        half = (columns[0][..., 0] + columns[1][..., 1]) / 2
+        unit = torch.eye(2, dtype=z.dtype, device=z.device).expand(*z.shape, 2, 2)
+        first, second = (self.step(lambda x, t: z[..., None] * x.flip(-1), row, 0.0, 1.0) for row in unit.unbind(-2))
+        half = (first[..., 0] + second[..., 1]) / 2
         root = (half * half - 1).sqrt()
         return torch.where((half + root).abs() >= (half - root).abs(), half + root, half - root)
 
