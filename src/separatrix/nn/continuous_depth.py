@@ -220,12 +220,19 @@ class ContinuousDepth(Flow):
         x = torch.randn(2, self.dim, generator=random, dtype=torch.float64).to(like)
         ready = twin(self)
         for k, field in enumerate(ready.field.fields):
-            flat = isinstance(field, ShapedField)
-            value = field.module(ready.unpack(x)) if flat else field(x, 0.0)
-            wanted = (2, *self.shape) if flat else (2, self.dim)
-            if tuple(value.shape) != wanted:
+            function, given = (
+                (field.module, ready.unpack(x)) if isinstance(field, ShapedField) else (lambda y, f=field: f(y, 0.0), x)
+            )
+            try:
+                got = tuple(function(given).shape)
+            except RuntimeError as error:  # a shape that the module does not take
                 raise ShapeError(
-                    f"field {k} takes a batch of shape {wanted} to one of shape {tuple(value.shape)}.\n"
+                    f"field {k} failed on a batch of shape {tuple(given.shape)}: {str(error).strip().splitlines()[0]}\n"
+                    "Say with shape= what a state's shape is."
+                ) from error
+            if got != tuple(given.shape):
+                raise ShapeError(
+                    f"field {k} takes a batch of shape {tuple(given.shape)} to one of shape {got}.\n"
                     "It must give one velocity for each number of the state; put what changes the shape before or behind."
                 )
         ready.check_start(x)

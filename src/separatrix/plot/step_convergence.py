@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from separatrix.analysis.step_convergence import StepConvergence
 from separatrix.errors import InputError
@@ -44,7 +45,11 @@ def draw_step_convergence(axes: Axes, found: StepConvergence, *, name: str = "",
 def finish(axes: Axes, doubt: float) -> None:
     """Logarithms, labels, and a view of the errors, not of the lines beyond them."""
     shown = [line.get_ydata() for line in axes.lines if str(line.get_gid()).startswith("errors")]
-    axes.set(xscale="log", yscale="log", xlabel="step dt (units of time)", ylabel="distance from the limit, ‖x_dt(T) − x(T)‖₂")
+    axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="step dt (units of time)", ylabel="distance from the limit, ‖x_dt(T) − x(T)‖₂")
     if shown:
         values = np.concatenate(shown)
         axes.set_ylim(0.3 * np.nanmin(values), 5 * np.nanmax(values))
