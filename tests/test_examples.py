@@ -374,3 +374,12 @@ def test_the_constrained_network_of_the_certificate_example_is_not_one_lipschitz
         expected *= c * norm(block.lift.weight) * (1 + u * norm(block.step.weight))
     assert certificate.bound == pytest.approx(expected, rel=1e-4)
     assert 1 < certificate.lower <= certificate.bound
+
+
+def test_residual_networks_near_their_limits_at_their_methods_orders_before_and_after_a_method_is_swapped(found):
+    """Of every kind of training; followed by its own method in its own steps, a network says what it said."""
+    result = found("residual_integrators")[0]
+    for kind, (method, order) in {"Euler": ("euler", 1), "midpoint": ("midpoint", 2), "RK4": ("rk4", 4)}.items():
+        assert float(result["orders"][kind].order.nanmedian()) == pytest.approx(order, abs=0.3)
+        assert torch.equal(result["accuracy"][kind]["own"][0], result["accuracy"][kind][method])
+    assert float(result["before"].spurious.mean()) == 0 < float(result["before"].stable_dt.min())

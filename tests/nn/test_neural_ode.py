@@ -36,3 +36,11 @@ def test_a_width_that_cannot_be_told_is_asked_for():
         sx.nn.NeuralODE(nn.Tanh())
     with pytest.raises(sx.InputError, match="positive time"):
         sx.nn.NeuralODE(field(), time=0.0)
+
+
+def test_a_refined_layer_takes_equal_steps_whatever_the_one_by_tolerance_did():
+    layer, x = sx.nn.NeuralODE(field(), method="dopri5"), torch.randn(3, 2, dtype=torch.float64)
+    assert layer.by_tolerance
+    fine, rough = layer.refined(4), layer.refined(1, method="euler")
+    torch.testing.assert_close(fine(x), layer(x), rtol=0, atol=1e-5)
+    assert 1e-4 < (rough(x) - layer(x)).abs().max() < 0.1 and layer.by_tolerance
