@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    seeds, epochs = (1, 10) if asked.quick else (5, 120)
+    seeds, epochs = (1, 4) if asked.quick else (5, 120)
     networks = {kind: trained(kind, seeds, epochs) for kind in KINDS}
     found = {"accuracy": accuracies(networks), **measured(networks)}
     tell(found)
@@ -223,6 +223,7 @@ def draw_decisions(axes: Axes, network: Network) -> None:
     points = torch.cartesian_prod(side, side)
     half, own = ((scores := network(points, factor))[:, 1] - scores[:, 0] for factor in (2, 1))
     half, own = (margin.reshape(301, 301).T.numpy() for margin in (half, own))
+    side = side.numpy()
     axes.pcolormesh(side, side, half > 0, cmap=ListedColormap(["#f4cfa5", "#b9d0e2"]), rasterized=True)
     axes.contour(side, side, own, levels=[0.0], colors=INK, linewidths=1.2)
     x, arm = spirals(400, 1_000)
