@@ -194,6 +194,12 @@ def test_a_field_s_own_tangents_and_time_are_used():
     check_system(model)
 
 
+def test_half_precision_weights_are_followed_too():
+    field = Swinging().bfloat16()
+    model = sx.nn.ContinuousDepth(field, 4, steps=4, method="leapfrog")
+    assert model(torch.ones(2, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
 def test_images_go_through_convolutions():
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Tanh(), nn.Conv2d(3, 2, 3, padding=1)).double() for _ in range(3)]
@@ -256,6 +262,10 @@ def test_what_cannot_be_followed_is_refused_in_one_line():
         build([lambda x: x])
     with pytest.raises(sx.InputError, match="leapfrog follows separable fields"):
         build([Swinging(), *fields(1)], 4, method="leapfrog")
+    with pytest.raises(sx.InputError, match="leapfrog follows separable fields"):
+        build(fields(2)).refined(1, method="leapfrog")
+    with pytest.raises(sx.UnsupportedModuleError, match="a field is a function"):
+        build(lambda x: x)
     with pytest.raises(sx.ShapeError, match="which is odd"):
         build(nn.Linear(3, 3), method="leapfrog")
     with pytest.raises(sx.InputError, match="factor is 0"):

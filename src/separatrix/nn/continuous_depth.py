@@ -132,7 +132,7 @@ class ContinuousDepth(Flow):
     `sx.stability_region` against its method. One field, followed for ever or by tolerance, is `sx.nn.NeuralODE`.
 
     Raises:
-        InputError: no field, or one of many shapes; steps that are no multiple of K; an unknown method or interpolation.
+        InputError: no field, or no way to tell the shape; steps that are no multiple of K; an unknown method or interpolation.
         ShapeError: a field changes the shape of the state, or the method needs an even number.
         HorizonError: a step beyond the last layer.
     Limits: within a step f is smooth in t, as K divides L, so a method keeps its order if the f_k are smooth in x; ReLU is not.
@@ -185,6 +185,8 @@ class ContinuousDepth(Flow):
         other = super().refined(factor, method=method)
         other.horizon = factor * self.horizon
         other.dt = self.time / other.horizon
+        if other.method != self.method:
+            other._check_fields()
         return other
 
     def check_start(self, x: Tensor) -> None:
@@ -217,8 +219,9 @@ class ContinuousDepth(Flow):
         """Refuse fields that change the state's shape, and those that the method cannot follow, tried on two states."""
         random = torch.Generator().manual_seed(0)
         like = next(iter(self.parameters()), torch.zeros(()))
-        x = torch.randn(2, self.dim, generator=random, dtype=torch.float64).to(like)
-        ready = twin(self)
+        wide = torch.promote_types(like.dtype, torch.float32)
+        x = torch.randn(2, self.dim, generator=random, dtype=torch.float64).to(like.device, wide)
+        ready = twin(self, dtype=wide)
         for k, field in enumerate(ready.field.fields):
             function, given = (
                 (field.module, ready.unpack(x)) if isinstance(field, ShapedField) else (lambda y, f=field: f(y, 0.0), x)
@@ -241,6 +244,10 @@ class ContinuousDepth(Flow):
 def _as_fields(fields: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
     if isinstance(fields, nn.Module) and not isinstance(fields, nn.ModuleList):
         return [fields]
+    if not isinstance(fields, Iterable):
+        raise UnsupportedModuleError(
+            f"a field is a {type(fields).__name__}, no nn.Module.\nPass a module x ↦ ẋ, or a list of them."
+        )
     given = list(fields)
     if not given:
         raise InputError("there is no field: a network has at least one.")
