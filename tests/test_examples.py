@@ -382,3 +382,10 @@ def test_the_true_cycle_of_the_neural_ode_example_is_the_published_one(found):
     assert true.period == pytest.approx(6.6632868593231301896996820, abs=1e-8)
     assert true.amplitude == pytest.approx(2.00862, abs=1e-5)
     assert len(learned) == 1 and abs(learned[0].period - true.period) < 1.0
+def test_residual_networks_near_their_limits_at_their_methods_orders_before_and_after_a_method_is_swapped(found):
+    """Of every kind of training; followed by its own method in its own steps, a network says what it said."""
+    result = found("residual_integrators")[0]
+    for kind, (method, order) in {"Euler": ("euler", 1), "midpoint": ("midpoint", 2), "RK4": ("rk4", 4)}.items():
+        assert float(result["orders"][kind].order.nanmedian()) == pytest.approx(order, abs=0.3)
+        assert torch.equal(result["accuracy"][kind]["own"][0], result["accuracy"][kind][method])
+    assert float(result["before"].spurious.mean()) == 0 < float(result["before"].stable_dt.min())

@@ -187,3 +187,29 @@ def test_a_step_that_is_no_positive_number_is_refused(dt):
 def test_a_function_field_differentiates_its_function():
     _, pushed = FunctionField(torch.sin).pushforward(torch.zeros(2).double(), torch.eye(2).double(), 0.0)
     assert torch.equal(pushed, torch.eye(2).double())
+
+
+def test_a_refined_flow_takes_shorter_steps_of_the_same_field():
+    """Two half steps of Euler's on ẋ = a x are (1 + a h/2)²; what the copy is given does not reach the flow."""
+    flow = Flow(lambda x: -0.8 * x, 1, 0.5, method="euler")
+    x = torch.ones(1, dtype=torch.float64)
+    half, other = flow.refined(2), flow.refined(1, method="rk4")
+    assert (half.dt, other.dt, flow.dt, flow.method) == (0.25, 0.5, 0.5, "euler")
+    assert float(trajectory(half, x, 2)[-1]) == pytest.approx((1 - 0.2) ** 2, rel=1e-14)
+    assert float(other.step(x)) == pytest.approx(sum((-0.4) ** j / math.factorial(j) for j in range(5)), rel=1e-14)
+    turned = flow.refined(1)
+    turned.field = FunctionField(lambda x: x)
+    assert float(flow.step(x)) == pytest.approx(0.6)
+    for factor in (0, 1.5):
+        with pytest.raises(InputError, match="a whole number from 1 on"):
+            flow.refined(factor)
+    with pytest.raises(InputError, match="no method 'rk45'"):
+        flow.refined(method="rk45")
+
+
+def test_parameters_of_a_refined_flow_can_be_replaced_without_the_other_s():
+    swing, x = Flow(Swing(), 2, 0.1, time_dependent=True), torch.ones(2, dtype=torch.float64)
+    before = swing.step(x)
+    half = swing.refined(2)
+    stiff = half.at(stiffness=5.0)
+    assert torch.equal(swing.step(x), before) and not torch.equal(stiff.step(x), half.step(x))

@@ -1,10 +1,12 @@
 """Flows: a vector field and the method that follows it, as a system of steps dt."""
 
+import copy
 from collections.abc import Callable
+from typing import Protocol, Self
 
 from torch import Tensor, nn
 
-from separatrix.errors import InputError
+from separatrix.errors import InputError, UnsupportedModuleError
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.solver import Time
 from separatrix.system import Parametric, System, in_one_batch
@@ -50,6 +52,18 @@ class FunctionField(Field):
         return in_one_batch(self.function, x, t) if self.time_dependent else in_one_batch(self.function, x)
 
 
+class Velocity(Protocol):
+    """What a method follows: a velocity f(x, t), and its derivative along tangents."""
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        """The velocity at x, shape (*batch, dim)."""
+        ...
+
+    def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """The velocity, and its derivative along the tangents v, rows of shape (*batch, k, dim)."""
+        ...
+
+
 class Flow(System):
     r"""The flow of  ẋ = f(x, t),  followed by a one-step method with fixed step dt; step n begins at t = n dt.
 
@@ -79,33 +93,62 @@ class Flow(System):
         time_dependent: bool = False,
         start: tuple[float, ...] | None = None,
     ) -> None:
-        if method not in SOLVERS:
-            raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
+        check_method(method, dim)
         check_step(dt)
-        SOLVERS[method].check_dim(dim)
         super().__init__(dim, dt=dt, start=start)
         self.field = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
         self.method = method
 
+    def during(self, n: int) -> Velocity:
+        """What step n follows: the field."""
+        return self.field
+
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The state a time dt later."""
-        return SOLVERS[self.method].step(self.field, x, n * self.dt, self.dt)
+        return SOLVERS[self.method].step(self.during(n), x, n * self.dt, self.dt)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The exact derivative of the discrete step, by the same method on the variational equation."""
-        return SOLVERS[self.method].pushforward(self.field.pushforward, x, v, n * self.dt, self.dt)
+        return SOLVERS[self.method].pushforward(self.during(n).pushforward, x, v, n * self.dt, self.dt)
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
         """The field itself: its zeros are the flow's rest points, whatever the method."""
-        return self.field(x, n * self.dt)
+        return self.during(n)(x, n * self.dt)
+
+    def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
+        """The same field with the very same parameters, in `factor` steps for each one; by another method if one is given."""
+        if not isinstance(factor, int) or factor < 1:
+            raise InputError(f"factor is {factor!r}; it is how many steps make one of now, a whole number from 1 on.")
+        check_method(self.method if method is None else method, self.dim)
+        other = copy.copy(self)
+        other.__dict__ |= {name: dict(self.__dict__[name]) for name in ("_parameters", "_buffers", "_modules", "_ranks")}
+        other.dt, other.method = self.dt / factor, self.method if method is None else method
+        return other
 
     def check_start(self, x: Tensor) -> None:
         """Refuse a field that the method cannot follow."""
-        SOLVERS[self.method].check_field(self.field, x, self.dt / 2)  # at 0 a term may be 0
+        SOLVERS[self.method].check_field(self.during(0), x, self.dt / 2)  # at 0 a term may be 0
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""
         return f"{super().extra_repr()}, method={self.method}"
+
+
+def check_method(method: str, dim: int) -> None:
+    """Refuse a method that is not there, or that cannot follow states of so many numbers."""
+    if method not in SOLVERS:
+        raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
+    SOLVERS[method].check_dim(dim)
+
+
+def check_flow(system: object) -> Flow:
+    """The system as the flow that it is; refuses what is none."""
+    if not isinstance(system, Flow):
+        raise UnsupportedModuleError(
+            f"what was given is a {type(system).__name__}, no Flow: it has no field and no method.\n"
+            "Give the field: sx.Flow(field, dim, dt), or sx.nn.ContinuousDepth(fields) for the blocks of a residual network."
+        )
+    return system
 
 
 def check_step(dt: float) -> None:

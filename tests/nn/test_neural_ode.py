@@ -120,3 +120,11 @@ def test_steps_by_tolerance_give_a_layer_its_gradient_without_a_graph_of_them():
 def test_half_precision_states_are_refused():
     with pytest.raises(sx.InputError, match="float16, but states are float32 or float64"):
         sx.nn.NeuralODE(field())(torch.ones(1, 2, dtype=torch.float16))
+
+
+def test_a_refined_layer_takes_equal_steps_whatever_the_one_by_tolerance_did():
+    layer, x = sx.nn.NeuralODE(field(), method="dopri5"), torch.randn(3, 2, dtype=torch.float64)
+    assert layer.by_tolerance
+    fine, rough = layer.refined(4), layer.refined(1, method="euler")
+    torch.testing.assert_close(fine(x), layer(x), rtol=0, atol=1e-5)
+    assert 1e-4 < (rough(x) - layer(x)).abs().max() < 0.1 and layer.by_tolerance

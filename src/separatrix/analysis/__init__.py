@@ -19,7 +19,9 @@ from separatrix.analysis.phase_portrait import PhasePortrait, phase_portrait
 from separatrix.analysis.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 from separatrix.analysis.return_map import ReturnMap, return_map
+from separatrix.analysis.stability_region import StabilityRegion, stability_region
 from separatrix.analysis.stationarity import Stationarity, stationarity
+from separatrix.analysis.step_convergence import StepConvergence, step_convergence
 from separatrix.analysis.tracks import Event, Tracks
 from separatrix.analysis.transient import TransientGrowth, transient_growth
 
@@ -47,11 +49,13 @@ SWEEPS = {
     "continuation": continuation,
 }
 
-# Questions of a network as it is, of its checkpoints, or of a drive
+# Questions of a network as it is, of its checkpoints, or of a drive; of a flow's method
 PROFILES = {
     "depth_profile": depth_profile,
     "along": along,
     "stationarity": stationarity,
+    "step_convergence": step_convergence,
+    "stability_region": stability_region,
 }
 
 __all__ = [
@@ -81,7 +85,9 @@ __all__ = [
     "Propagation",
     "ReturnMap",
     "Separate",
+    "StabilityRegion",
     "Stationarity",
+    "StepConvergence",
     "Tracks",
     "TransientGrowth",
     "UncertaintyExponent",
@@ -105,6 +111,8 @@ __all__ = [
     "phase_portrait",
     "power_spectrum",
     "return_map",
+    "stability_region",
     "stationarity",
+    "step_convergence",
     "transient_growth",
 ]

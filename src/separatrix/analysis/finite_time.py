@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.product import Product
+from separatrix.analysis.steps import default_steps
 from separatrix.errors import InputError
 from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, in_one_width
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted, plain
-
-ENOUGH_TIME = 10  # units of time of a default run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -110,7 +109,7 @@ def finite_time_lyapunov(
     Source: Shadden, Lekien & Marsden 2005, Physica D 212, 271 (flows); Storm et al. 2024, Phys. Rev. Lett. 132, 057301 (networks).
     """
     check_system_type(system)
-    steps = _default_steps(system, settle) if steps is None else steps
+    steps = default_steps(system, settle) if steps is None else steps
     check_steps(system, settle=settle, steps=steps)
     for name, value in (("steps", steps), ("every", every), ("k", k)):
         check_whole(name, value)
@@ -136,8 +135,3 @@ def finite_time_lyapunov(
         time=time,
         settings={"steps": steps, "k": k, "settle": settle, "every": every, "seed": seed},
     )
-
-
-def _default_steps(system: System, settle: int) -> int:
-    wanted = max(round(ENOUGH_TIME / system.dt), 1)
-    return wanted if system.horizon is None else max(system.horizon - settle, 1)

@@ -7,6 +7,7 @@ from separatrix.evolve import check_steps, check_system_type, check_whole
 from separatrix.system import System
 
 ENOUGH_TIME = 200  # units of time that a default run averages over
+A_WHILE = 10  # units of time of a default run that measures no limit
 FEWEST, MOST = 2_000, 10_000  # steps of a default run
 
 
@@ -57,3 +58,9 @@ def plan_steps(
     if room is not None:
         most = min(most, room - settle)
     return Plan(int(settle), int(min(wanted, most)), int(most if tol is not None else min(wanted, most)))
+
+
+def default_steps(system: System, settle: int = 0) -> int:
+    """Of a run that measures no limit: all that the system can take, or 10 units of time."""
+    wanted = max(round(A_WHILE / system.dt), 1)
+    return wanted if system.horizon is None else max(system.horizon - settle, 1)

@@ -4,6 +4,7 @@ from separatrix.nn.adversarial import AdversarialImages, adversarial_images
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.budget import exact_factor, published_factor
 from separatrix.nn.certificate import Certificate, certificate
+from separatrix.nn.continuous_depth import ContinuousDepth
 from separatrix.nn.energy import Energy, KineticEnergy
 from separatrix.nn.gradient import Gradient
 from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
@@ -52,6 +53,7 @@ __all__ = [
     "Block",
     "Certificate",
     "Coisometry",
+    "ContinuousDepth",
     "DivergenceFree",
     "Energy",
     "Expansive",

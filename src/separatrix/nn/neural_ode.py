@@ -1,7 +1,7 @@
 """Neural ODEs: a network as a vector field, followed for a time; a flow like any other."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,12 @@ class NeuralODE(Flow):
         """The states at the asked times, the first of which is that of x0; see `sx.solve`."""
         dt = None if self.by_tolerance else self.dt
         return solve(self.field, x0, times, method=self.method, dt=dt, **self.settings)
+
+    def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
+        """The same field in equal steps, `factor` for each one; by another method if one is given."""
+        other = super().refined(factor, method=method)
+        other.by_tolerance = False
+        return other
 
 
 def _width(field: Any) -> int:

@@ -23,7 +23,9 @@ from separatrix.analysis.phase_portrait import PhasePortrait
 from separatrix.analysis.power_spectrum import PowerSpectrum
 from separatrix.analysis.propagation import Propagation
 from separatrix.analysis.return_map import ReturnMap
+from separatrix.analysis.stability_region import StabilityRegion
 from separatrix.analysis.stationarity import Stationarity
+from separatrix.analysis.step_convergence import StepConvergence
 from separatrix.analysis.tracks import Tracks
 from separatrix.analysis.transient import TransientGrowth
 from separatrix.analyze.depth import DepthPortrait
@@ -60,7 +62,9 @@ from separatrix.plot.return_map import return_map_figure
 from separatrix.plot.robustness import compare_robustness, robustness_figure
 from separatrix.plot.solution import solution_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
+from separatrix.plot.stability_region import stability_region_figure
 from separatrix.plot.stationarity import stationarity_figure
+from separatrix.plot.step_convergence import compare_step_convergence, step_convergence_figure
 from separatrix.plot.transient import transient_figure
 from separatrix.plot.vector import svg
 from separatrix.result import Result
@@ -91,7 +95,9 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Propagation: propagation_figure,
     Tracks: tracks_figure,
     Solution: solution_figure,
+    StabilityRegion: stability_region_figure,
     Stationarity: stationarity_figure,
+    StepConvergence: step_convergence_figure,
     TransientGrowth: transient_figure,
     ReturnMap: return_map_figure,
     Robustness: robustness_figure,
@@ -125,6 +131,7 @@ __all__ = [
     "compare_depths",
     "compare_robustness",
     "compare_spectra",
+    "compare_step_convergence",
     "convergence_figure",
     "correlation_figure",
     "covariant_figure",
@@ -150,7 +157,9 @@ __all__ = [
     "robustness_figure",
     "separate_figure",
     "spectrum_figure",
+    "stability_region_figure",
     "stationarity_figure",
+    "step_convergence_figure",
     "svg",
     "tracks_figure",
     "transient_figure",

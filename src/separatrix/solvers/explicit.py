@@ -7,6 +7,7 @@ combinations act on state and tangents apart, so that no dual number meets a pla
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from separatrix.solvers.solver import Slope, Solver, TangentSlope, Time, along_rows, moved
@@ -48,6 +49,10 @@ class ExplicitRungeKutta(Solver):
             slopes.append(slope)
             bends.append(bend)
         return self.combine(x, h, self.b, slopes), self.combine(v, rows, self.b, bends)
+
+    def amplification(self, z: Tensor) -> Tensor:
+        """R(z) = 1 + z bᵀ(I − z A)⁻¹ 1,  a polynomial: the method itself on  ẋ = z x  from 1."""
+        return self.step(lambda x, t: z * x, torch.ones_like(z), 0.0, 1.0)
 
     @staticmethod
     def combine(x: Tensor, h: Time, weights: Sequence[float], slopes: list[Tensor]) -> Tensor:

@@ -58,6 +58,10 @@ class ImplicitMidpoint(Solver):
             w = torch.linalg.solve_ex(matrix, v, left=False).result
         return 2 * m - x, 2 * w - v
 
+    def amplification(self, z: Tensor) -> Tensor:
+        """R(z) = (1 + z/2)/(1 − z/2),  of modulus ≤ 1 in the whole left half plane and nowhere else."""
+        return (1 + z / 2) / (1 - z / 2)
+
     def _midpoint(self, field: TangentSlope, x: Tensor, t: Time, half: Time) -> Tensor:
         """The solution m, which carries the derivatives by x and by all that f depends on; NaN where there is none."""
         tol = ROUNDINGS * torch.finfo(x.dtype).eps if self.tol is None else self.tol

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -9,6 +10,11 @@ from torch import Tensor
 Time = float | Tensor  # one number for all items; or one for each, shape (*batch, 1)
 Slope = Callable[[Tensor, Time], Tensor]
 TangentSlope = Callable[[Tensor, Tensor, Time], tuple[Tensor, Tensor]]
+
+BORDER = 1e-9  # by which |R| may exceed 1 and still count as 1, and |Re z| 0, relative to |z|
+STRIDE, FARTHEST = 0.05, 12.0  # in |z|, of the search for the border; every explicit method's region ends before
+ROUNDING = 1e-12  # the same at the end of the search
+BISECTIONS = 50  # of a stride: to rounding
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,7 @@ class Solver:
 
     name: str
     order: int
+    paired: ClassVar[bool] = False  # whether R(z) is the larger of two factors, of the eigenvalues z and −z
 
     def step(self, field: Slope, x: Tensor, t: Time, h: Time) -> Tensor:
         """The state after one step of length h, which may be negative, or (*batch, 1); shape (*batch, dim)."""
@@ -30,6 +37,36 @@ class Solver:
     def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
         """The state and the tangents, shape (*batch, k, dim), after one step."""
         raise NotImplementedError
+
+    def amplification(self, z: Tensor) -> Tensor:
+        """The factor R(z) by which a step of length h multiplies the solution of  ẋ = λ x,  z = h λ: complex, of any shape.
+
+        The step does not grow it where |R(z)| ≤ 1, the region of stability; the solution itself is multiplied by eᶻ.
+        """
+        raise NotImplementedError
+
+    def stable_length(self, direction: Tensor) -> Tensor:
+        """The largest r such that |R(s · direction)| ≤ 1 for all s up to r; inf where that never ends.
+
+        With direction λ it is the longest step that does not make the mode grow. It is 0 where Re λ > 0.
+
+        Args:
+            direction: complex numbers other than 0, of any shape.
+        """
+        unit = direction / direction.abs()
+        neutral = unit.real.abs() <= BORDER
+        unit = torch.where(neutral, 1j * unit.imag.sign(), unit)
+        low, inside = torch.zeros_like(unit.real), unit.real <= 0
+        for stride in range(1, round(FARTHEST / STRIDE) + 1):
+            inside = inside & (self.amplification(stride * STRIDE * unit).abs() <= 1 + BORDER)
+            low = torch.where(inside, stride * STRIDE, low)
+        high = low + STRIDE
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            stable = self.amplification(middle * unit).abs() <= 1 + ROUNDING
+            low, high = torch.where(stable, middle, low), torch.where(stable, high, middle)
+        starts_outside = (unit.real > 0) | (neutral & (high <= STRIDE)) | (~neutral & self.paired)
+        return torch.where(inside, torch.inf, torch.where(starts_outside, 0.0, low))
 
     def check_dim(self, dim: int) -> None:
         """Refuse states that the method cannot follow."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class Splitting(Solver):
     """
 
     weights: tuple[float, ...]
+    paired: ClassVar[bool] = True
 
     @property
     def moves(self) -> list[tuple[float, float]]:
@@ -60,6 +62,18 @@ class Splitting(Solver):
             if drift:
                 q, drifted = _moved(q, h * drift, velocity(q, p, kicked)), drifted + h * drift
         return q, p
+
+    def amplification(self, z: Tensor) -> Tensor:
+        """The larger of the two factors on  q̇ = λ p, ṗ = λ q,  whose eigenvalues are ±λ, as a separable field's always are.
+
+        The step has determinant 1 and a trace that is a polynomial in z²: the factors are the roots of  r² − trace · r + 1,  and
+        neither is beyond 1 only where both lie on the unit circle: on an interval of the imaginary axis (leapfrog: |z| ≤ 2).
+        """
+        unit = torch.eye(2, dtype=z.dtype, device=z.device).expand(*z.shape, 2, 2)
+        first, second = (self.step(lambda x, t: z[..., None] * x.flip(-1), row, 0.0, 1.0) for row in unit.unbind(-2))
+        half = (first[..., 0] + second[..., 1]) / 2
+        root = (half * half - 1).sqrt()
+        return torch.where((half + root).abs() >= (half - root).abs(), half + root, half - root)
 
     def check_dim(self, dim: int) -> None:
         """Refuse a state that has no halves."""
