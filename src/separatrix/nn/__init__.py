@@ -3,6 +3,17 @@
 from separatrix.nn.adversarial import AdversarialImages, adversarial_images
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.budget import exact_factor, published_factor
+from separatrix.nn.cells import (
+    CELLS,
+    LEM,
+    AntisymmetricCell,
+    AntisymmetricRNN,
+    CoRNN,
+    CoRNNCell,
+    LEMCell,
+    LipschitzCell,
+    LipschitzRNN,
+)
 from separatrix.nn.certificate import Certificate, certificate
 from separatrix.nn.energy import Energy, KineticEnergy
 from separatrix.nn.gradient import Gradient
@@ -46,11 +57,17 @@ BLOCKS: dict[str, type[Block]] = {
 
 __all__ = [
     "BLOCKS",
+    "CELLS",
+    "LEM",
     "AdversarialImages",
     "Alternating",
     "AlternatingConv2d",
+    "AntisymmetricCell",
+    "AntisymmetricRNN",
     "Block",
     "Certificate",
+    "CoRNN",
+    "CoRNNCell",
     "Coisometry",
     "DivergenceFree",
     "Energy",
@@ -63,8 +80,11 @@ __all__ = [
     "Isometry",
     "IsometryConv2d",
     "KineticEnergy",
+    "LEMCell",
+    "LipschitzCell",
     "LipschitzConvNet",
     "LipschitzNet",
+    "LipschitzRNN",
     "MarginLoss",
     "MassPreserving",
     "MassPreservingLift",
