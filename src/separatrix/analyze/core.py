@@ -113,7 +113,8 @@ def _name(model: nn.Module, asked: str | None) -> str:
         return ""
     parts = ", ".join(sorted({type(part).__name__ for part in model.modules() if part is not model})) or type(model).__name__
     raise UnsupportedModuleError(
-        f"{type(model).__name__} has no recurrent part that is known (RNN, GRU, LSTM, sx.nn's, or their cells); it consists of: {parts}.\n"
+        f"{type(model).__name__} has no recurrent part that is known (RNN, GRU, LSTM, sx.nn's, or their cells); "
+        f"it consists of: {parts}.\n"
         "Its depth is what `analyze` measures, given inputs; or if one of its modules is a recurrent cell, (u, state) → state, "
         "name it: --module NAME, or module=."
     )

@@ -209,7 +209,9 @@ def has_tangents(cell: nn.Module) -> bool:
     """Whether a cell's pushforward is that of its forward: not where a subclass or a hook has changed the call since."""
     if not callable(getattr(cell, "pushforward", None)) or "forward" in vars(cell):
         return False
-    told, called = (next((kind for kind in type(cell).__mro__ if name in vars(kind)), object) for name in ("pushforward", "forward"))
+    told, called = (
+        next((kind for kind in type(cell).__mro__ if name in vars(kind)), object) for name in ("pushforward", "forward")
+    )
     return issubclass(told, called) and not cell._forward_hooks and not cell._forward_pre_hooks
 
 

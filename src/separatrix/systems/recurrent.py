@@ -66,7 +66,7 @@ class Recurrent(Driven):
         return self.network.step(x, u.to(x))
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The state after step n and its tangents: closed form for the standard cells and those that have one, forward AD for others."""
+        """The state after step n and its tangents: closed form for the standard cells and where a cell has one, else forward AD."""
         return self.network.pushforward(x, v, self.drive(n).to(x))
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:

@@ -19,11 +19,9 @@ from separatrix.nn.cells.layer import OdeLayer, layers_of
 
 
 class AntisymmetricCell(ExplicitCell):
-    r"""The antisymmetric RNN cell, a step of
+    r"""The antisymmetric RNN cell, a step of  ḣ = tanh(A h + V u + b)  with  A = W − Wᵀ − γI.
 
-        ḣ = tanh(A h + V u + b),     A = W − Wᵀ − γI,
-
-    by Euler's method  h' = h + dt tanh(A h + V u + b).  Gated, ḣ = σ(A h + V_z u + b_z) ∘ tanh(A h + V u + b).
+    By Euler's method  h' = h + dt tanh(A h + V u + b).  Gated, ḣ = σ(A h + V_z u + b_z) ∘ tanh(A h + V u + b).
 
     At every instant the eigenvalues of Dḣ = diag(tanh') A have real parts in [−γ, 0]: on the imaginary axis with γ = 0, where
     nothing grows or fades. That holds of the ODE, frozen at that instant. An Euler step takes iω − γ to 1 + dt(iω − γ), of absolute

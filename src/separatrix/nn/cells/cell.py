@@ -106,9 +106,7 @@ class OdeCell(nn.Module):
         """The parts a step later."""
         raise NotImplementedError(f"{type(self).__name__} defines no step().")
 
-    def pushed(
-        self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts
-    ) -> tuple[Parts, Parts]:
+    def pushed(self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts) -> tuple[Parts, Parts]:
         """The parts a step later and their tangents; `bend` is the drive's tangents, None where it has none."""
         raise NotImplementedError(f"{type(self).__name__} defines no pushed().")
 
@@ -149,9 +147,7 @@ class ExplicitCell(OdeCell):
         """One step of the method."""
         return (self.solver.step(lambda h, t: self.field(drive, (h,), matrices)[0], state[0], 0.0, self.dt),)
 
-    def pushed(
-        self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts
-    ) -> tuple[Parts, Parts]:
+    def pushed(self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts) -> tuple[Parts, Parts]:
         """One step of the method on the variational equation."""
         after, pushed = self.solver.pushforward(
             lambda h, v, t: self.bent(drive, bend, h, v, matrices), state[0], tangents[0], 0.0, self.dt

@@ -11,7 +11,9 @@ from separatrix.nn.cells.layer import OdeLayer, layers_of
 
 
 class CoRNNCell(OdeCell):
-    r"""The coupled oscillatory cell, a step of  y″ = tanh(W y + 𝒲 y′ + V u + b) − γ y − ε y′.  The state is (y, z), z = y′:
+    r"""The coupled oscillatory cell, a step of  y″ = tanh(W y + 𝒲 y′ + V u + b) − γ y − ε y′.
+
+    The state is (y, z), where z = y′:
 
         z' = z + dt (tanh(W y + 𝒲 z + V u + b) − γ y − ε z'),
         y' = y + dt z'.
@@ -66,7 +68,7 @@ class CoRNNCell(OdeCell):
 
     @property
     def fading(self) -> float:
-        """d = 1/(1 + ε dt), by which a step of free oscillation multiplies energies and areas."""
+        """The factor d = 1/(1 + ε dt), by which a step of free oscillation multiplies energies and areas."""
         return 1 / (1 + self.epsilon * self.dt)
 
     def matrices(self) -> Parts:
@@ -86,9 +88,7 @@ class CoRNNCell(OdeCell):
         """First z, then y by the new z."""
         return self._oscillated(state, self.force(drive, state, matrices).tanh())
 
-    def pushed(
-        self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts
-    ) -> tuple[Parts, Parts]:
+    def pushed(self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts) -> tuple[Parts, Parts]:
         """The same step, with tanh′ ∘ (W dy + 𝒲 dz + du) in the place of the force."""
         value, slope = tanh_and_slope(self.force(drive, state, matrices))
         bends = rows(slope) * added(torch.cat(tangents, dim=-1) @ matrices[0].mT, bend)

@@ -13,7 +13,9 @@ STEEPEST = 0.25  # slope of the logistic function
 
 
 class LEMCell(OdeCell):
-    r"""The long expressive memory cell. The state is (y, z), the ODE has time scales that depend on the state and the input:
+    r"""The long expressive memory cell, two layers of leaky units whose time scales the state and the input set.
+
+    The state is (y, z):
 
         ż = σ(W₁ y + V₁ u + b₁) ∘ (tanh(W_z y + V_z u + b_z) − z),
         ẏ = σ(W₂ y + V₂ u + b₂) ∘ (tanh(W_y z + V_y u + b_y) − y),
@@ -77,9 +79,7 @@ class LEMCell(OdeCell):
         y = y + self.dt * to_c.sigmoid() * ((z @ matrices[1].mT + drive_y).tanh() - y)
         return y, z
 
-    def pushed(
-        self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts
-    ) -> tuple[Parts, Parts]:
+    def pushed(self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts) -> tuple[Parts, Parts]:
         """The derivative of each of the two updates, one after the other."""
         (y, z), (dy, dz) = state, tangents
         to_a, to_c, to_z, drive_y = self._by_y(drive, y, matrices)
@@ -99,7 +99,7 @@ class LEMCell(OdeCell):
     def _approached(
         self, x: Tensor, v: Tensor, to_gate: Tensor, bend_gate: Tensor, to_aim: Tensor, bend_aim: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """x + dt σ(gate) ∘ (tanh(aim) − x) and its tangents."""
+        """The new x + dt σ(gate) ∘ (tanh(aim) − x) and its tangents."""
         gate, opening = sigmoid_and_slope(to_gate)
         aim, slope = tanh_and_slope(to_aim)
         part, gap = self.dt * gate, aim - x

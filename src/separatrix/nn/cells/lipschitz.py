@@ -12,11 +12,11 @@ SPREAD = 6.0  # times 1/hidden: the standard deviation of the hidden matrices in
 
 
 class LipschitzCell(ExplicitCell):
-    r"""The Lipschitz recurrent unit, a step of
+    r"""The Lipschitz recurrent unit, a step of  ḣ = A h + tanh(W h + V u + b)  with the symmetric parts of A and W bounded.
 
-        ḣ = A h + tanh(W h + V u + b),     A, W = (1 − β)(M + Mᵀ) + β(M − Mᵀ) − γI,
+        A, W = (1 − β)(M + Mᵀ) + β(M − Mᵀ) − γI,
 
-    each with an M of its own, by Euler's method or another.
+    each with an M of its own (and β and γ, if asked), by Euler's method or another.
 
     The symmetric part of A is  (1 − β)(M + Mᵀ) − γI,  no eigenvalue of which exceeds  2(1 − β)‖M‖ − γ;  with β = 1 it is −γI
     whatever M is. Two orbits of the ODE part no faster than  e^{(λ + ‖W‖)t},  λ its largest eigenvalue: so all of them meet where
@@ -26,8 +26,9 @@ class LipschitzCell(ExplicitCell):
         input_size, hidden_size: numbers in an input and in a state.
         bias: whether there is a b.
         dt: the step, the paper's ε.
-        beta: β in [0, 1] of A and W; 0 is symmetric, 1 antisymmetric.
-        gamma: γ ≥ 0 of A and W.
+        beta: β in [0, 1] of A; 0 is symmetric, 1 antisymmetric.
+        gamma: γ ≥ 0 of A.
+        beta_w, gamma_w: those of W. Default: A's, as in the paper's code.
         method: of Runge and Kutta: "euler" or "midpoint" as the paper's.
 
     `weight_ah` and `weight_hh` are the M of A and of W, (hidden, hidden); `weight_ih` is V, (hidden, inputs); `bias_ih` b. Both M
@@ -44,15 +45,20 @@ class LipschitzCell(ExplicitCell):
         dt: float = 0.03,
         beta: float = 0.75,
         gamma: float = 0.001,
+        beta_w: float | None = None,
+        gamma_w: float | None = None,
         method: str = "euler",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if not 0 <= beta <= 1:
-            raise InputError(f"beta is a number in [0, 1], not {beta}.")
+        beta_w, gamma_w = beta if beta_w is None else beta_w, gamma if gamma_w is None else gamma_w
+        for name, value in (("beta", beta), ("beta_w", beta_w)):
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} is a number in [0, 1], not {value}.")
         check_not_negative("gamma", gamma)
+        check_not_negative("gamma_w", gamma_w)
         super().__init__(input_size, hidden_size, bias, dt=dt, method=method, device=device, dtype=dtype)
-        self.beta, self.gamma = beta, gamma
+        self.beta, self.gamma, self.beta_w, self.gamma_w = beta, gamma, beta_w, gamma_w
         self.weight_ah = nn.Parameter(torch.empty(hidden_size, hidden_size, device=device, dtype=dtype))
         self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size, device=device, dtype=dtype))
         self.reset_parameters()
@@ -67,11 +73,8 @@ class LipschitzCell(ExplicitCell):
 
     def matrices(self) -> Parts:
         """(A, W) under each other, shape (2 hidden, hidden), for one product."""
-        return (torch.cat([self._shaped(self.weight_ah), self._shaped(self.weight_hh)], dim=-2),)
-
-    def _shaped(self, m: Tensor) -> Tensor:
-        """(1 − β)(M + Mᵀ) + β(M − Mᵀ) − γI = M + (1 − 2β) Mᵀ − γI."""
-        return m + (1 - 2 * self.beta) * m.mT - self.gamma * torch.eye(self.hidden_size, dtype=m.dtype, device=m.device)
+        a = shaped(self.weight_ah, self.beta, self.gamma)
+        return (torch.cat([a, shaped(self.weight_hh, self.beta_w, self.gamma_w)], dim=-2),)
 
     def field(self, drive: Tensor, state: Parts, matrices: Parts) -> Parts:
         """(ḣ,)."""
@@ -99,12 +102,17 @@ class LipschitzCell(ExplicitCell):
         return f"{super().extra_repr()}, beta={self.beta:g}, gamma={self.gamma:g}"
 
 
+def shaped(m: Tensor, beta: float, gamma: float) -> Tensor:
+    """(1 − β)(M + Mᵀ) + β(M − Mᵀ) − γI = M + (1 − 2β) Mᵀ − γI."""
+    return m + (1 - 2 * beta) * m.mT - gamma * torch.eye(len(m), dtype=m.dtype, device=m.device)
+
+
 class LipschitzRNN(OdeLayer):
     """Layers of `LipschitzCell`, with the signature of `nn.RNN`: (input, h0) → (output, h_n).
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout: as of `nn.RNN`.
-        dt, beta, gamma, method: of every cell.
+        dt, beta, gamma, beta_w, gamma_w, method: of every cell.
     """
 
     def __init__(
@@ -119,13 +127,14 @@ class LipschitzRNN(OdeLayer):
         dt: float = 0.03,
         beta: float = 0.75,
         gamma: float = 0.001,
+        beta_w: float | None = None,
+        gamma_w: float | None = None,
         method: str = "euler",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         def cell(inputs: int) -> LipschitzCell:
-            return LipschitzCell(
-                inputs, hidden_size, bias, dt=dt, beta=beta, gamma=gamma, method=method, device=device, dtype=dtype
-            )
+            own = {"dt": dt, "beta": beta, "gamma": gamma, "beta_w": beta_w, "gamma_w": gamma_w, "method": method}
+            return LipschitzCell(inputs, hidden_size, bias, **own, device=device, dtype=dtype)
 
         super().__init__(layers_of(cell, input_size, hidden_size, num_layers), batch_first=batch_first, dropout=dropout)
