@@ -42,6 +42,11 @@ class CustomCell(Parametric):
         self.is_ensemble = is_ensemble
         self.inputs: int | None = getattr(first, "input_size", None)
         self.is_layer = is_layer(first)
+        if self.is_layer and not _is_of_forward(first, "as_cell"):
+            raise UnsupportedModuleError(
+                f"this {self.label} has a forward or hooks of its own, so it may compute something else than the step it tells.\n"
+                "Remove the hook, or write as_cell() anew."
+            )
         self.batch_first: bool = self.is_layer and getattr(first, "batch_first", False)
         modules = [module.as_cell() for module in modules] if self.is_layer else modules
         first = modules[0]
@@ -206,13 +211,20 @@ def is_layer(module: nn.Module) -> bool:
 
 
 def has_tangents(cell: nn.Module) -> bool:
-    """Whether a cell's pushforward is that of its forward: not where a subclass or a hook has changed the call since."""
-    if not callable(getattr(cell, "pushforward", None)) or "forward" in vars(cell):
-        return False
-    told, called = (
-        next((kind for kind in type(cell).__mro__ if name in vars(kind)), object) for name in ("pushforward", "forward")
-    )
-    return issubclass(told, called) and not cell._forward_hooks and not cell._forward_pre_hooks
+    """Whether a cell brings its own tangents."""
+    return callable(getattr(cell, "pushforward", None)) and _is_of_forward(cell, "pushforward")
+
+
+def _is_of_forward(module: nn.Module, method: str) -> bool:
+    """Whether what a method says of `forward` still holds: not where a subclass or a hook has changed the call since."""
+    told, called = (_definer(type(module), name) for name in (method, "forward"))
+    is_hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return issubclass(told, called) and not is_hooked
+
+
+def _definer(kind: type, name: str) -> type:
+    """The class that defines an attribute, of those that a class inherits from."""
+    return next((own for own in kind.__mro__ if name in vars(own)), object)
 
 
 def _constants(modules: Sequence[nn.Module]) -> dict[str, list[Any]]:

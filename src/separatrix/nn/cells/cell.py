@@ -12,6 +12,7 @@ from separatrix.solvers import SOLVERS, ExplicitRungeKutta
 
 State = Tensor | tuple[Tensor, ...]
 Parts = tuple[Tensor, ...]
+EXPLICIT = {name: solver for name, solver in SOLVERS.items() if isinstance(solver, ExplicitRungeKutta)}
 
 
 class OdeCell(nn.Module):
@@ -137,9 +138,8 @@ class ExplicitCell(OdeCell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        explicit = [name for name, solver in SOLVERS.items() if isinstance(solver, ExplicitRungeKutta)]
-        if method not in explicit:
-            raise InputError(f"there is no explicit method {method!r}; choose one of {', '.join(explicit)}.")
+        if method not in EXPLICIT:
+            raise InputError(f"there is no explicit method {method!r}; choose one of {', '.join(EXPLICIT)}.")
         super().__init__(input_size, hidden_size, bias, dt=dt, drives=drives, device=device, dtype=dtype)
         self.method = method
 
@@ -161,9 +161,7 @@ class ExplicitCell(OdeCell):
     @property
     def solver(self) -> ExplicitRungeKutta:
         """The method itself."""
-        solver = SOLVERS[self.method]
-        assert isinstance(solver, ExplicitRungeKutta)  # told when it was built
-        return solver
+        return EXPLICIT[self.method]
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""
