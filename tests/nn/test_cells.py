@@ -430,7 +430,7 @@ def test_oscillators_coupled_by_position_alone_have_the_sum_of_exponents_of_thei
     slope = 1 / torch.cosh(cell.weight_hh @ y + cell.weight_zh @ z + cell.drive(u)) ** 2
     inner = torch.linalg.slogdet(torch.eye(HIDDEN) + cell.dt * slope[:, None] * cell.weight_zh).logabsdet
     found = torch.linalg.slogdet(jacrev(as_vector(cell, u)[0])(torch.cat([y, z]))).logabsdet
-    assert float(found) == pytest.approx(float(inner.detach()) - HIDDEN * math.log1p(0.07), rel=1e-11)
+    assert float(found.detach()) == pytest.approx(float(inner.detach()) - HIDDEN * math.log1p(0.07), rel=1e-11)
     with torch.no_grad():
         cell.weight_zh.zero_()
     spectrum = sx.lyapunov_spectrum(sx.Recurrent(cell, normal(600, INPUTS)), steps=500)
@@ -496,7 +496,7 @@ def test_lem_s_sum_of_exponents_is_that_of_its_gates():
         inner = torch.diag(1 - c) + ((aim - y) * c * (1 - to_c.sigmoid()))[:, None] * cell.weight_hh[HIDDEN : 2 * HIDDEN]
         wanted = torch.log1p(-a).sum() + torch.linalg.slogdet(inner).logabsdet
     found = torch.linalg.slogdet(jacrev(as_vector(cell, u)[0])(torch.cat([y, z]))).logabsdet
-    assert float(found) == pytest.approx(float(wanted), rel=1e-10)
+    assert float(found.detach()) == pytest.approx(float(wanted), rel=1e-10)
 
 
 @pytest.mark.parametrize("gain", [0.2, 1.0])
@@ -506,7 +506,7 @@ def test_all_exponents_lie_within_the_proven_bounds(name, gain):
         cell = build(name, gain=gain, dt=dt)
         low, high = cell.exponent_bounds()
         spectrum = sx.lyapunov_spectrum(sx.Recurrent(cell, 3 * normal(500, INPUTS)), steps=200, settle=300).exponents
-        slack = 5 / 200  # a frame of finite length and the norm of the bound differ by a factor, once
+        slack = 0.01 if name == "cornn" else 1e-9  # its energy is not Euclid's norm: a factor of e at most, twice in 200 steps
         assert low - slack <= spectrum.min() and spectrum.max() <= high + slack
         assert -math.inf < low < high < math.inf or (gain, dt) == (1.0, 0.1)
 
