@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import separatrix as sx
 
 PAGE = Path(__file__).parent / "tables.md"
@@ -24,7 +26,8 @@ hide:
 
 `separatrix list` prints these names; `sx.SYSTEMS[name]()` builds a system, `sx.ANALYSES[name](system)` measures one;
 `sx.SWEEPS[name](system, parameter, …)` varies one of its parameters; `sx.PROFILES` asks
-of a network as it is, of its checkpoints, or of a drive; `sx.nn.BLOCKS[name](dim)` builds a layer with a guarantee.
+of a network as it is, of its checkpoints, or of a drive; `sx.nn.BLOCKS[name](dim)` builds a layer with a guarantee,
+`sx.nn.CELLS[name](input_size, hidden_size)` a recurrent cell.
 """
 
 
@@ -46,6 +49,8 @@ def page() -> str:
         ),
         "\n## Blocks with a guarantee\n",
         *table(("name", "what it is", "options and their defaults", "source"), map(block_row, sx.nn.BLOCKS.items())),
+        "\n## Recurrent cells from ODEs\n",
+        *table(("name", "what it is", "options and their defaults", "source"), map(block_row, sx.nn.CELLS.items())),
     ]
     return "\n".join(parts) + "\n"
 
@@ -76,8 +81,8 @@ def analysis_row(entry: tuple[str, Callable[..., sx.Result]]) -> tuple[str, ...]
     return f"`{name}`", first_paragraph(analysis), f"`{gives}`", options(analysis, keyword_only=True), source(analysis)
 
 
-def block_row(entry: tuple[str, type[sx.nn.Block]]) -> tuple[str, ...]:
-    """One block of `sx.nn`."""
+def block_row(entry: tuple[str, type[torch.nn.Module]]) -> tuple[str, ...]:
+    """One block or cell of `sx.nn`."""
     name, block = entry
     return f"`{name}`", first_paragraph(block), options(block), source(block)
 

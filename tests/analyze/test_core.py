@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+import separatrix as sx
 from separatrix.analyze.core import find_core
 from separatrix.analyze.regime import along, regime_of
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
@@ -296,3 +297,46 @@ class OwnForward(nn.GRU):
 def test_what_is_no_model_or_no_numbers_is_refused_in_words(model, inputs, error, message):
     with pytest.raises(error, match=f"(?s){message}"):
         find_core(model, inputs)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_layer_of_ours_is_found_and_read_as_pytorch_s_are(batch_first):
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encode = nn.Linear(3, 4)
+            self.rnn = sx.nn.LEM(4, 6, 2, batch_first=batch_first)
+
+        def forward(self, x):
+            return self.rnn(self.encode(x), (torch.ones(2, 5, 6), torch.ones(2, 5, 6)))[0]
+
+    model, x = Model(), torch.randn(5, 9, 3)
+    core = find_core(model, x if batch_first else x.transpose(0, 1))
+    assert (core.name, core.is_started, core.calls) == ("rnn", True, 1)
+    assert torch.allclose(core.inputs, model.encode(x).transpose(0, 1))
+    regime = regime_of(core, 3, 0)
+    assert regime.kind == "stream" and regime.system.dim == 2 * 2 * 6
+    assert along(core, core.inputs).horizon == 9
+
+
+def test_a_cell_of_ours_in_a_loop_is_found_without_being_named():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = sx.nn.CoRNNCell(3, 7)
+
+        def forward(self, x):
+            state = None
+            for u in x:
+                state = self.cell(u, state)
+            return state[0]
+
+    core = find_core(Model(), torch.randn(9, 5, 3))
+    assert (core.name, core.calls, core.read, core.inputs.shape) == ("cell", 9, "along time", (9, 5, 3))
+    assert regime_of(core, 3, 0).system.dim == 14
+
+
+def test_several_parts_of_ours_are_listed_but_not_the_cells_of_a_layer():
+    model = nn.Sequential(sx.nn.CoRNN(3, 5, 2), nn.GRU(5, 5))
+    with pytest.raises(UnsupportedModuleError, match="2 recurrent parts: 0 = CoRNN, 1 = GRU"):
+        find_core(model, torch.randn(9, 5, 3))

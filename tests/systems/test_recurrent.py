@@ -294,6 +294,98 @@ def test_a_cell_of_ones_own_conforms_alone_and_in_an_ensemble(kind, state):
     check_system(Recurrent([kind() for _ in range(3)], normal(9, 2, INPUTS), state=state))
 
 
+class WithTangents(Leaky):
+    """The same with its own tangents, and a count of how often they were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = [0]
+
+    def pushforward(self, u: Tensor, h: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        self.asked[0] += 1
+        after = self.forward(u, h)
+        value = (after - (1 - self.leak) * h) / self.leak
+        pushed = (1 - value * value)[..., None, :] * (v @ self.from_state.weight.mT)
+        return after, (1 - self.leak) * v + self.leak * pushed
+
+
+class Changed(WithTangents):
+    """A subclass whose step is another, so that the tangents it inherits are not its own."""
+
+    def forward(self, u: Tensor, h: Tensor) -> Tensor:
+        return 0.5 * super().forward(u, h)
+
+
+class Stacked(nn.Module):
+    """A layer of two cells that reads (batch, time, inputs), with its step told; its state is (cells, batch, hidden)."""
+
+    batch_first = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = INPUTS, HIDDEN
+        self.cells = nn.ModuleList([nn.GRUCell(INPUTS, HIDDEN), nn.GRUCell(HIDDEN, HIDDEN)])
+
+    def forward(self, sequence: Tensor) -> tuple[Tensor, Tensor]:
+        h, step, outputs = sequence.new_zeros(2, len(sequence), HIDDEN), self.as_cell(), []
+        for u in sequence.unbind(1):
+            h = step(u, h)
+            outputs.append(h[-1])
+        return torch.stack(outputs, 1), h
+
+    def as_cell(self) -> nn.Module:
+        return Both(self.cells)
+
+
+class Both(nn.Module):
+    """The two cells' step."""
+
+    def __init__(self, cells: nn.ModuleList) -> None:
+        super().__init__()
+        self.cells = cells
+
+    def forward(self, u: Tensor, h: Tensor) -> Tensor:
+        first = self.cells[0](u, h[0])
+        return torch.stack([first, self.cells[1](first, h[1])])
+
+    def example_state(self) -> Tensor:
+        return torch.zeros(2, HIDDEN)
+
+
+def test_a_cell_s_own_tangents_are_used_alone_and_in_an_ensemble():
+    torch.manual_seed(0)
+    cells = [WithTangents() for _ in range(3)]
+    check_system(Recurrent(cells[0], normal(9, 2, INPUTS)))
+    check_system(Recurrent(cells, normal(9, 2, INPUTS)))
+    before = cells[0].asked[0]
+    assert before > 0
+    Recurrent(cells[0], normal(9, INPUTS)).pushforward(normal(HIDDEN), normal(4, HIDDEN))
+    assert cells[0].asked[0] == before + 1
+
+
+def test_tangents_of_a_step_that_was_changed_since_are_not():
+    torch.manual_seed(0)
+    changed, hooked = Changed(), WithTangents()
+    hooked.register_forward_hook(lambda module, inputs, out: 0.5 * out)
+    for cell in (changed, hooked):
+        check_system(Recurrent(cell, normal(9, 2, INPUTS)))
+        assert cell.asked == [0]
+
+
+def test_a_layer_of_ones_own_is_measured_by_the_step_it_tells():
+    torch.manual_seed(0)
+    layers = [Stacked(), Stacked()]
+    sequence = normal(2, 9, INPUTS)
+    system = Recurrent(layers[0], sequence)
+    check_system(system)
+    check_system(Recurrent(layers, sequence))
+    assert system.horizon == 9 and system.dim == 2 * HIDDEN
+    orbit = trajectory(system, None, 9)
+    last = layers[0].double()(sequence)[1]
+    assert torch.allclose(system.unpack(orbit[-1]), last, rtol=0, atol=1e-13)
+    assert torch.allclose(system.pack(last), orbit[-1], rtol=0, atol=1e-13)
+
+
 ENSEMBLES = {
     "gru": lambda seed: build("gru", seed, num_layers=2),
     "lstm": lambda seed: build("lstm", seed, num_layers=2),

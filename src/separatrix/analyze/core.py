@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.inputs import as_inputs
-from separatrix.systems.custom_cell import flatten
+from separatrix.nn.cells import OdeCell
+from separatrix.systems.custom_cell import flatten, is_layer
 from separatrix.systems.standard_network import STANDARD, check_initialised, describe, is_standard, refuse_changed_layer
 from separatrix.twin import twin
 
@@ -93,7 +94,7 @@ def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -
 
 
 def _name(model: nn.Module, asked: str | None) -> str:
-    recurrent = [name for name, part in model.named_modules() if isinstance(part, STANDARD)]
+    recurrent = recurrent_parts(model)
     if asked is not None:
         known = [name for name, _ in model.named_modules() if name]
         if asked not in known:
@@ -112,7 +113,8 @@ def _name(model: nn.Module, asked: str | None) -> str:
         return ""
     parts = ", ".join(sorted({type(part).__name__ for part in model.modules() if part is not model})) or type(model).__name__
     raise UnsupportedModuleError(
-        f"{type(model).__name__} has no recurrent part that is known (RNN, GRU, LSTM or their cells); it consists of: {parts}.\n"
+        f"{type(model).__name__} has no recurrent part that is known (RNN, GRU, LSTM, sx.nn's, or their cells); "
+        f"it consists of: {parts}.\n"
         "Its depth is what `analyze` measures, given inputs; or if one of its modules is a recurrent cell, (u, state) → state, "
         "name it: --module NAME, or module=."
     )
@@ -120,7 +122,22 @@ def _name(model: nn.Module, asked: str | None) -> str:
 
 def has_core(model: Any) -> bool:
     """Whether there is a recurrent part to be found without being named: one of PyTorch's, or the model is a cell itself."""
-    return any(isinstance(part, STANDARD) for part in model.modules()) or _is_cell(model)
+    return bool(recurrent_parts(model)) or _is_cell(model)
+
+
+def recurrent_parts(model: nn.Module) -> list[str]:
+    """Names of the recurrent layers and cells in a model that are known; not of what a layer consists of."""
+    found: list[str] = []
+    for name, part in model.named_modules():
+        known = isinstance(part, (*STANDARD, OdeCell)) or is_layer(part)
+        if known and not any(name.startswith(f"{outer}.") or not outer for outer in found):
+            found.append(name)
+    return found
+
+
+def reads_sequences(core: nn.Module) -> bool:
+    """Whether a core is a layer, which is called once for a whole sequence; else it is a cell."""
+    return isinstance(core, nn.RNNBase) or is_layer(core)
 
 
 def _is_cell(model: nn.Module) -> bool:
@@ -154,7 +171,7 @@ def _capture(model: nn.Module, name: str, inputs: Any) -> Core:
         core,
         name,
         torch.cat([torch.cat(run) for run in pieces], dim=1),
-        state=None if is_standard(core) else _example(calls),
+        state=None if is_standard(core) or is_layer(core) else _example(calls),
         calls=len(calls),
         read="along time" if len(runs) == 1 else "as further sequences",
         is_started=any(not _is_zero(run[0].state) for run in runs),
@@ -247,7 +264,7 @@ def _piece(core: nn.Module, values: Any) -> Tensor:
         )
     if not isinstance(values, Tensor):
         raise InputError(f"the core is called with a {type(values).__name__} as its input.\nIt must be a tensor.")
-    if isinstance(core, nn.RNNBase):
+    if reads_sequences(core):
         return _time_first(core, values)
     if values.ndim not in (1, 2):
         raise ShapeError(
@@ -306,7 +323,7 @@ def _time_first(core: nn.Module, values: Tensor) -> Tensor:
 
 def is_batch_first(core: nn.Module) -> bool:
     """Whether a core takes (batch, time, inputs); only layers can, a cell takes time first."""
-    return isinstance(core, nn.RNNBase) and core.batch_first
+    return reads_sequences(core) and getattr(core, "batch_first", False)
 
 
 def _example(calls: Sequence[_Call]) -> Any:

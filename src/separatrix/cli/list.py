@@ -7,13 +7,14 @@ from rich.table import Table
 
 
 def list_() -> None:
-    """List the built-in systems, analyses, sweeps, profiles, blocks and demos."""
+    """List the built-in systems, analyses, sweeps, profiles, blocks, cells and demos."""
     from separatrix import ANALYSES, PROFILES, SWEEPS, SYSTEMS, nn
     from separatrix.demos import DEMOS
 
     console = Console()
     demos = {f"demo:{name}": demo for name, demo in DEMOS.items()}
-    tables = {"systems": SYSTEMS, "analyses": ANALYSES, "sweeps": SWEEPS, "profiles": PROFILES, "blocks": nn.BLOCKS, "demos": demos}
+    tables = {"systems": SYSTEMS, "analyses": ANALYSES, "sweeps": SWEEPS, "profiles": PROFILES, "blocks": nn.BLOCKS}
+    tables |= {"cells": nn.CELLS, "demos": demos}
     for title, entries in tables.items():
         table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold")

@@ -3,6 +3,17 @@
 from separatrix.nn.adversarial import AdversarialImages, adversarial_images
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.budget import exact_factor, published_factor
+from separatrix.nn.cells import (
+    CELLS,
+    LEM,
+    AntisymmetricCell,
+    AntisymmetricRNN,
+    CoRNN,
+    CoRNNCell,
+    LEMCell,
+    LipschitzCell,
+    LipschitzRNN,
+)
 from separatrix.nn.certificate import Certificate, certificate
 from separatrix.nn.continuous_depth import ContinuousDepth
 from separatrix.nn.energy import Energy, KineticEnergy
@@ -47,11 +58,17 @@ BLOCKS: dict[str, type[Block]] = {
 
 __all__ = [
     "BLOCKS",
+    "CELLS",
+    "LEM",
     "AdversarialImages",
     "Alternating",
     "AlternatingConv2d",
+    "AntisymmetricCell",
+    "AntisymmetricRNN",
     "Block",
     "Certificate",
+    "CoRNN",
+    "CoRNNCell",
     "Coisometry",
     "ContinuousDepth",
     "DivergenceFree",
@@ -65,8 +82,11 @@ __all__ = [
     "Isometry",
     "IsometryConv2d",
     "KineticEnergy",
+    "LEMCell",
+    "LipschitzCell",
     "LipschitzConvNet",
     "LipschitzNet",
+    "LipschitzRNN",
     "MarginLoss",
     "MassPreserving",
     "MassPreservingLift",

@@ -19,13 +19,17 @@ Structure = Any  # a tensor, or nested tuples and lists of tensors
 class CustomCell(Parametric):
     """Any module of signature (u, state) → state or (out, state); the state a tensor or nested tuples of tensors.
 
+    What a module may say of itself:
+    - `example_state()`, a state of it without batch axes;
+    - `pushforward(u, state, tangents) → (state, tangents)`, closed-form tangents with an axis k after the batch axis;
+    - `as_cell()`, of a layer that reads whole sequences: its single step, a cell whose state is the layer's own, with an axis of
+      layers before the batch axis.
+
     Args:
-        modules: one cell, or the equal ones of an ensemble.
+        modules: one cell or layer, or the equal ones of an ensemble.
         is_ensemble: stack their weights to an axis of networks.
         example: a state without batch axes; None reads `hidden_size` from the module.
     """
-
-    batch_first = False
 
     def __init__(self, modules: Sequence[nn.Module], is_ensemble: bool = False, example: Structure = None) -> None:
         super().__init__()
@@ -37,7 +41,17 @@ class CustomCell(Parametric):
         self.label = kind_of(first)
         self.is_ensemble = is_ensemble
         self.inputs: int | None = getattr(first, "input_size", None)
+        self.is_layer = is_layer(first)
+        if self.is_layer and not _is_of_forward(first, "as_cell"):
+            raise UnsupportedModuleError(
+                f"this {self.label} has a forward or hooks of its own, so it may compute something else than the step it tells.\n"
+                "Remove the hook, or write as_cell() anew."
+            )
+        self.batch_first: bool = self.is_layer and getattr(first, "batch_first", False)
+        modules = [module.as_cell() for module in modules] if self.is_layer else modules
+        first = modules[0]
         self.cell = twin(first)
+        self.has_tangents = has_tangents(self.cell)
         self._rung = 0
         tensors = (*first.parameters(), *first.buffers())
         like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
@@ -46,7 +60,7 @@ class CustomCell(Parametric):
         self._names: list[tuple[str, str]] = []
         if is_ensemble:
             self._hold_stacked(modules)
-        example = self._from_hidden_size(first) if example is None else example
+        example = self._example(first) if example is None else example
         self.shapes = [tuple(part.shape) for part in flatten(example)]
         self.structure = skeleton(example)
         self.dim = sum(torch.Size(shape).numel() for shape in self.shapes)
@@ -55,7 +69,8 @@ class CustomCell(Parametric):
     @property
     def input_form(self) -> str:
         """The shapes that the cell takes, in words."""
-        return f"inputs of shape (time, {self.inputs or 'inputs'}) or (time, batch, {self.inputs or 'inputs'})"
+        batched = "batch, time" if self.batch_first else "time, batch"
+        return f"inputs of shape (time, {self.inputs or 'inputs'}) or ({batched}, {self.inputs or 'inputs'})"
 
     def step(self, x: Tensor, u: Tensor) -> Tensor:
         """The state vector after the input u."""
@@ -63,32 +78,46 @@ class CustomCell(Parametric):
             return twin(self, dtype=x.dtype).step(x, u)
         if not self.is_ensemble:
             return self._call(self.cell, x, u)
-        tensors = {name: getattr(self.stacked, key) for name, key in self._names}
 
         def one(weights: dict[str, Tensor], x: Tensor, u: Tensor) -> Tensor:
             return self._call(lambda *inputs: functional_call(self.cell, weights, inputs), x, u)
 
         u = u.expand(*x.shape[:-1], u.shape[-1])
-        return vmap(one, in_dims=(0, -2, -2), out_dims=-2)(tensors, x, u)
+        return vmap(one, in_dims=(0, -2, -2), out_dims=-2)(self._tensors(), x, u)
 
     def pushforward(self, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The state vector after the input u, and its tangents, by automatic differentiation."""
+        """The state vector after the input u and its tangents: by the cell's own pushforward, or automatic differentiation."""
         if self._needs_cast(x):
             return twin(self, dtype=x.dtype).pushforward(x, v, u)
-        value, pushed, self.__dict__["_rung"] = climb(lambda y: self.step(y, u), x, v, self._rung)
-        return value, pushed
+        if not self.has_tangents:
+            value, pushed, self.__dict__["_rung"] = climb(lambda y: self.step(y, u), x, v, self._rung)
+            return value, pushed
+        if not self.is_ensemble:
+            return self._push(self.cell.pushforward, x, v, u)
+        carrier = _TangentCell(self.cell)
+
+        def one(weights: dict[str, Tensor], x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+            return self._push(lambda *inputs: functional_call(carrier, weights, inputs), x, v, u)
+
+        u = u.expand(*x.shape[:-1], u.shape[-1])
+        weights = {f"cell.{name}": tensor for name, tensor in self._tensors().items()}
+        return vmap(one, in_dims=(0, -2, -3, -2), out_dims=(-2, -3))(weights, x, v, u)
 
     def pack(self, *parts: Structure) -> Tensor:
-        """The cell's state, with batch axes → (*batch, dim)."""
+        """The module's state, with batch axes → (*batch, dim)."""
         tensors = flatten(parts[0] if len(parts) == 1 else parts)
         if len(tensors) != len(self.shapes):
             raise ShapeError(f"{len(tensors)} tensors were given but this {self.label}'s state has {len(self.shapes)}.")
+        if self.is_layer:
+            tensors = [tensor.movedim(0, -2) for tensor in tensors]
         return torch.cat([t.flatten(t.ndim - len(s)) if s else t[..., None] for t, s in zip(tensors, self.shapes, strict=True)], -1)
 
     def unpack(self, x: Tensor) -> Structure:
-        """(*batch, dim) → the cell's state."""
+        """(*batch, dim) → the module's state; (*batch, k, dim) → the tangents of its state."""
         pieces = x.split([torch.Size(shape).numel() for shape in self.shapes], dim=-1)
         parts = [piece.reshape(*x.shape[:-1], *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        if self.is_layer:
+            parts = [part.movedim(-2, 0) for part in parts]
         return fill(self.structure, iter(parts))
 
     def _needs_cast(self, x: Tensor) -> bool:
@@ -102,7 +131,22 @@ class CustomCell(Parametric):
         result = cell(u, self.unpack(x.reshape(-1, self.dim)))
         return self.pack(result[1] if self._returns_output else result).reshape(*batch, self.dim)
 
-    def _from_hidden_size(self, cell: nn.Module) -> Structure:
+    def _push(self, cell: Any, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The cell's own tangents, with the run's axes folded into one."""
+        batch, k = x.shape[:-1], v.shape[-2]
+        u = u.expand(*batch, u.shape[-1]).reshape(-1, u.shape[-1])
+        v = v.expand(*batch, k, self.dim).reshape(-1, k, self.dim)
+        after, pushed = cell(u, self.unpack(x.reshape(-1, self.dim)), self.unpack(v))
+        return self.pack(after).reshape(*batch, self.dim), self.pack(pushed).reshape(*batch, k, self.dim)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The weights of an ensemble, with an axis of networks in front, by the cell's own names."""
+        return {name: getattr(self.stacked, key) for name, key in self._names}
+
+    def _example(self, cell: nn.Module) -> Structure:
+        """A state without batch axes: what the cell says, or of its hidden size."""
+        if callable(getattr(cell, "example_state", None)):
+            return cell.example_state()
         width = getattr(cell, "hidden_size", None)
         if not isinstance(width, int):
             raise UnsupportedModuleError(
@@ -113,17 +157,17 @@ class CustomCell(Parametric):
 
     def _trial(self, example: Structure) -> bool:
         """Whether the cell returns (out, state) rather than its state, told by one call."""
-        zeros = [self._zero.new_zeros(1, *shape) for shape in self.shapes]
+        zeros = self.unpack(self._zero.new_zeros(1, self.dim))
         u = self._zero.new_zeros(1, self.inputs or 1)
         try:
             with torch.no_grad():
-                result = self.cell(u, fill(self.structure, iter(zeros)))
+                result = self.cell(u, zeros)
         except Exception as error:  # the user's code: whatever it raises is the message
             raise UnsupportedModuleError(
                 f"{self.label}(u, state) failed on a batch of 1 with zero inputs and zero state: {type(error).__name__}: {error}\n"
                 "A cell takes (u, state) and returns its new state, or (out, state); give it input_size, or pass state=."
             ) from error
-        wanted = [(1, *shape) for shape in self.shapes]
+        wanted = [tuple(part.shape) for part in flatten(zeros)]
         if skeleton(result) == self.structure and [tuple(t.shape) for t in flatten(result)] == wanted:
             return False
         if isinstance(result, tuple | list) and len(result) == 2 and skeleton(result[1]) == self.structure:
@@ -147,6 +191,40 @@ class CustomCell(Parametric):
             key = name.replace(".", "_")
             self._names.append((name, key))
             self.stacked.hold(rank=tensor.ndim, **{key: torch.stack([state[name] for state in states])})
+
+
+class _TangentCell(nn.Module):
+    """A cell's pushforward as the call of a module, so that it may be given other weights."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, u: Tensor, state: Structure, tangents: Structure) -> tuple[Structure, Structure]:
+        """The state after the input u, and its tangents."""
+        return self.cell.pushforward(u, state, tangents)
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module of one's own reads whole sequences, and tells its step."""
+    return callable(getattr(module, "as_cell", None))
+
+
+def has_tangents(cell: nn.Module) -> bool:
+    """Whether a cell brings its own tangents."""
+    return callable(getattr(cell, "pushforward", None)) and _is_of_forward(cell, "pushforward")
+
+
+def _is_of_forward(module: nn.Module, method: str) -> bool:
+    """Whether what a method says of `forward` still holds: not where a subclass or a hook has changed the call since."""
+    told, called = (_definer(type(module), name) for name in (method, "forward"))
+    is_hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return issubclass(told, called) and not is_hooked
+
+
+def _definer(kind: type, name: str) -> type:
+    """The class that defines an attribute, of those that a class inherits from."""
+    return next((own for own in kind.__mro__ if name in vars(own)), object)
 
 
 def _constants(modules: Sequence[nn.Module]) -> dict[str, list[Any]]:

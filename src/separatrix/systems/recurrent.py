@@ -25,7 +25,8 @@ class Recurrent(Driven):
 
     Args:
         module: `nn.RNN`, `nn.GRU` or `nn.LSTM` (stacked, biased or not, projected), an `nn.RNNCell`, `nn.GRUCell` or
-            `nn.LSTMCell`, or any cell of signature (u, state) → state or (out, state). A list of equal modules is an ensemble: its
+            `nn.LSTMCell`, or any cell of signature (u, state) → state or (out, state), with its own `pushforward` if it has one;
+            or a layer of one's own that has its step, `as_cell()`, as `sx.nn.LEM`. A list of equal modules is an ensemble: its
             axis is the last of the batch, and each of them reads the same inputs. Its weights are stacked when it is built.
             So are weights that torch makes of others (pruned, normed, parametrised): build it anew after an optimiser's step. A
             module with a `forward` or hooks of its own is never taken for PyTorch's: a cell is called, a layer is refused.
@@ -65,7 +66,7 @@ class Recurrent(Driven):
         return self.network.step(x, u.to(x))
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The state after step n and its tangents: closed form for the standard cells, forward AD for others."""
+        """The state after step n and its tangents: closed form for the standard cells and where a cell has one, else forward AD."""
         return self.network.pushforward(x, v, self.drive(n).to(x))
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:

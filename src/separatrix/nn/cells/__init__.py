@@ -1,0 +1,30 @@
+"""Recurrent cells and layers that are steps of ODEs, with PyTorch's signature; one equation a file."""
+
+from separatrix.nn.cells.antisymmetric import AntisymmetricCell, AntisymmetricRNN
+from separatrix.nn.cells.cell import OdeCell
+from separatrix.nn.cells.cornn import CoRNN, CoRNNCell
+from separatrix.nn.cells.layer import OdeLayer
+from separatrix.nn.cells.lem import LEM, LEMCell
+from separatrix.nn.cells.lipschitz import LipschitzCell, LipschitzRNN
+
+CELLS: dict[str, type[OdeCell]] = {
+    "antisymmetric": AntisymmetricCell,
+    "cornn": CoRNNCell,
+    "lem": LEMCell,
+    "lipschitz": LipschitzCell,
+}
+"""Every cell by name; `CELLS[name](input_size, hidden_size)` builds one with defaults."""
+
+__all__ = [
+    "CELLS",
+    "LEM",
+    "AntisymmetricCell",
+    "AntisymmetricRNN",
+    "CoRNN",
+    "CoRNNCell",
+    "LEMCell",
+    "LipschitzCell",
+    "LipschitzRNN",
+    "OdeCell",
+    "OdeLayer",
+]

@@ -1,0 +1,134 @@
+"""The antisymmetric RNN: a recurrence whose ODE has eigenvalues on the imaginary axis."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.nn.cells.bounds import around_one, change_of_step, norm
+from separatrix.nn.cells.cell import (
+    ExplicitCell,
+    Parts,
+    added,
+    check_not_negative,
+    rows,
+    sigmoid_and_slope,
+    tanh_and_slope,
+)
+from separatrix.nn.cells.layer import OdeLayer, layers_of
+
+
+class AntisymmetricCell(ExplicitCell):
+    r"""The antisymmetric RNN cell, a step of  ḣ = tanh(A h + V u + b)  with  A = W − Wᵀ − γI.
+
+    By Euler's method  h' = h + dt tanh(A h + V u + b).  Gated, ḣ = σ(A h + V_z u + b_z) ∘ tanh(A h + V u + b).
+
+    At every instant the eigenvalues of Dḣ = diag(tanh') A have real parts in [−γ, 0]: on the imaginary axis with γ = 0, where
+    nothing grows or fades. That holds of the ODE, frozen at that instant. An Euler step takes iω − γ to 1 + dt(iω − γ), of absolute
+    value √((1 − γdt)² + (ωdt)²): without γ it grows, and it fades only where  ω² < (2γ − γ²dt)/dt.
+
+    Args:
+        input_size, hidden_size: numbers in an input and in a state.
+        bias: whether there is a b.
+        dt: the step, the paper's ε.
+        gamma: γ, the diffusion, at least 0.
+        gated: with the paper's gate, which shares A.
+        method: of Runge and Kutta: "euler" is the paper's.
+
+    `weight_hh` is W, (hidden, hidden); `weight_ih` V, (hidden, inputs), of the gate first where there is one; `bias_ih` b.
+    They start as the paper's: W normal of variance 1/hidden, V normal of variance 1/inputs, b zero.
+    Source: Chang, Chen, Haber & Chi 2019, ICLR, arXiv:1902.09689.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        dt: float = 0.1,
+        gamma: float = 0.01,
+        gated: bool = False,
+        method: str = "euler",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_not_negative("gamma", gamma)
+        drives = 2 if gated else 1
+        super().__init__(input_size, hidden_size, bias, dt=dt, method=method, drives=drives, device=device, dtype=dtype)
+        self.gamma, self.gated = gamma, gated
+        self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """New weights, from the global random generator."""
+        nn.init.normal_(self.weight_hh, std=1 / math.sqrt(self.hidden_size))
+        nn.init.normal_(self.weight_ih, std=1 / math.sqrt(self.input_size))
+        if self.bias_ih is not None:
+            nn.init.zeros_(self.bias_ih)
+
+    def matrices(self) -> Parts:
+        """(A,)."""
+        w = self.weight_hh
+        return (w - w.mT - self.gamma * torch.eye(self.hidden_size, dtype=w.dtype, device=w.device),)
+
+    def field(self, drive: Tensor, state: Parts, matrices: Parts) -> Parts:
+        """(ḣ,)."""
+        a = state[0] @ matrices[0].mT
+        if not self.gated:
+            return ((a + drive).tanh(),)
+        to_gate, to_value = drive.chunk(2, dim=-1)
+        return ((a + to_gate).sigmoid() * (a + to_value).tanh(),)
+
+    def bent(self, drive: Tensor, bend: Tensor | None, h: Tensor, v: Tensor, matrices: Parts) -> tuple[Tensor, Tensor]:
+        """ḣ and Dḣ v."""
+        a, pushed = h @ matrices[0].mT, v @ matrices[0].mT
+        if not self.gated:
+            value, slope = tanh_and_slope(a + drive)
+            return value, rows(slope) * added(pushed, bend)
+        to_gate, to_value = drive.chunk(2, dim=-1)
+        gate, opening = sigmoid_and_slope(a + to_gate)
+        value, slope = tanh_and_slope(a + to_value)
+        bend_gate, bend_value = (None, None) if bend is None else bend.chunk(2, dim=-1)
+        return gate * value, rows(gate * slope) * added(pushed, bend_value) + rows(value * opening) * added(pushed, bend_gate)
+
+    @torch.no_grad()
+    def exponent_bounds(self) -> tuple[float, float]:
+        """ln(1 ∓ dt ‖A‖) for Euler's method: only what the size of A says, since Dḣ is antisymmetric at no two instants alike."""
+        return around_one(change_of_step(self.solver, self.dt * norm(self.matrices()[0])))
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        return f"{super().extra_repr()}, gamma={self.gamma:g}{', gated=True' if self.gated else ''}"
+
+
+class AntisymmetricRNN(OdeLayer):
+    """Layers of `AntisymmetricCell`, with the signature of `nn.RNN`: (input, h0) → (output, h_n).
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout: as of `nn.RNN`.
+        dt, gamma, gated, method: of every cell.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        dt: float = 0.1,
+        gamma: float = 0.01,
+        gated: bool = False,
+        method: str = "euler",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        def cell(inputs: int) -> AntisymmetricCell:
+            return AntisymmetricCell(
+                inputs, hidden_size, bias, dt=dt, gamma=gamma, gated=gated, method=method, device=device, dtype=dtype
+            )
+
+        super().__init__(layers_of(cell, input_size, hidden_size, num_layers), batch_first=batch_first, dropout=dropout)
