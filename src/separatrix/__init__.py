@@ -82,7 +82,7 @@ from separatrix.errors import (
 )
 from separatrix.evolve import trajectory
 from separatrix.flow import Field, Flow
-from separatrix.ode import Solution, solve
+from separatrix.ode import Solution, sensitivities, solve
 from separatrix.result import Result, Status, load
 from separatrix.system import Compiled, Driven, Iterate, Map, System
 from separatrix.systems import SYSTEMS, classic
@@ -181,6 +181,7 @@ __all__ = [
     "phase_portrait",
     "power_spectrum",
     "return_map",
+    "sensitivities",
     "solve",
     "stationarity",
     "surrogate",
