@@ -19,6 +19,7 @@ from separatrix.analysis.phase_portrait import PhasePortrait, phase_portrait
 from separatrix.analysis.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 from separatrix.analysis.return_map import ReturnMap, return_map
+from separatrix.analysis.sparse_terms import SparseTerms, sparse_terms
 from separatrix.analysis.stationarity import Stationarity, stationarity
 from separatrix.analysis.tracks import Event, Tracks
 from separatrix.analysis.transient import TransientGrowth, transient_growth
@@ -81,6 +82,7 @@ __all__ = [
     "Propagation",
     "ReturnMap",
     "Separate",
+    "SparseTerms",
     "Stationarity",
     "Tracks",
     "TransientGrowth",
@@ -105,6 +107,7 @@ __all__ = [
     "phase_portrait",
     "power_spectrum",
     "return_map",
+    "sparse_terms",
     "stationarity",
     "transient_growth",
 ]

@@ -160,6 +160,8 @@ class Seen:
         """The same, and their Jacobian, shape (observations, parameters)."""
         states, rows = self.shot.linearised(theta)
         along = rows.movedim(-2, 0).flatten(1)  # (parameters, all numbers of all states)
+        if self.observe is None:
+            return self._see(states.flatten()) - self.y, along[:, self._kept].mT
         seen, pushed = pushforward(self._see, states.flatten(), along)
         return seen - self.y, pushed.mT
 

@@ -1,0 +1,90 @@
+"""Prey and predators: growth and decay are known, what happens when they meet is learned from noisy counts, and read as a formula.
+
+Run it:  python examples/lotka_volterra.py [--quick] [--out DIR]
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+import separatrix as sx
+from separatrix.plot.style import INK, NOTE, QUIET, SERIES, styled
+
+ALPHA, BETA, GAMMA, DELTA = 1.3, 0.9, 0.8, 1.8
+STARTS = ((0.5, 4.5), (1.0, 1.0), (2.0, 3.0), (3.5, 0.8))  # each known; what comes after is seen with noise
+SPAN, EVERY, DT = 6.0, 0.2, 0.05
+NOISE = 0.05  # standard deviation of each count
+FAR = 5  # times as long as what was learned from
+HIDDEN = 16
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Learn, read, draw and save `lotka_volterra.png`; the coefficients of all seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one seed, in seconds")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
+    asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
+
+    found = learn(seeds=1 if asked.quick else 5, max_steps=20 if asked.quick else 60)
+    figure(found).savefig(asked.out / "lotka_volterra.png", dpi=120)
+    return found
+
+
+def known(x: Tensor) -> Tensor:
+    """What each population does alone."""
+    return x * x.new_tensor([ALPHA, -DELTA])
+
+
+def network(seed: int) -> nn.Module:
+    """(x, y) ↦ what meeting does to both; nothing, to begin with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = nn.Sequential(nn.Linear(2, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 2))
+    return sx.nn.zero_output_(layers.double())
+
+
+def learn(*, seeds: int, max_steps: int) -> dict[str, Any]:
+    """Fit a network to each seed's noisy counts, and read the terms that it has learned."""
+    start = torch.tensor(STARTS, dtype=torch.float64)
+    near, far = (torch.linspace(0, span, round(span / EVERY) + 1, dtype=torch.float64) for span in (SPAN, FAR * SPAN))
+    truth = follow(sx.classic.LotkaVolterra(ALPHA, BETA, GAMMA, DELTA), start, far)
+    seen, fields = [], []
+    for seed in range(seeds):
+        noise = torch.randn(truth[: len(near)].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        seen.append(truth[: len(near)] + NOISE * noise)
+        fields.append(sx.nn.Universal(known, network(seed)))
+        for count in (6, 11, 21, 31):  # alone, prey grow for ever: an orbit is followed further as the network learns of it
+            fit = sx.nn.fit_observations(
+                fields[-1], seen[-1][:count], start, near[:count], dt=DT, decay=NOISE**2, max_steps=max_steps
+            )
+        print(f"seed {seed}: {fit}")
+    learned = torch.stack([follow(field, start, far) for field in fields])
+    states = learned[:, : len(near)].flatten(1, 2)  # of each seed, where it was fitted
+    with torch.no_grad():
+        values = torch.stack([field.missing(x, 0.0) for field, x in zip(fields, states, strict=True)])
+    terms = sx.sparse_terms(values, states)
+    tell(terms)
+    return {"truth": truth, "seen": seen, "learned": learned, "fields": fields, "terms": terms, "near": len(near)}
+
+
+@torch.no_grad()
+def follow(field: sx.Field, start: Tensor, times: Tensor) -> Tensor:
+    """States at the asked times, shape (times, items, 2)."""
+    return sx.solve(field, start, times, method="rk4", dt=DT).states
+
+
+def tell(terms: sx.SparseTerms) -> None:
+    """The formulas beside the true ones."""
+    for i, (name, true) in enumerate((("ẋ", f"−{BETA} x y"), ("ẏ", f"{GAMMA} x y"))):
+        print(f"missing from {name}: {terms.formula(i)}    (true: {true})")
+    print(f"off what the network gives by {terms.error.mean(0)[0]:.1%} and {terms.error.mean(0)[1]:.1%} of its size")
+
+
+if __name__ == "__main__":
+    main()
