@@ -86,5 +86,62 @@ def tell(terms: sx.SparseTerms) -> None:
     print(f"off what the network gives by {terms.error.mean(0)[0]:.1%} and {terms.error.mean(0)[1]:.1%} of its size")
 
 
+@styled
+def figure(found: dict[str, Any]) -> Figure:
+    """The counts and what follows, the plane, both learned terms over the true ones, and the coefficients that were read."""
+    picture = Figure(figsize=(11, 7.0), layout="constrained")
+    grid = picture.add_gridspec(2, 3, height_ratios=(1, 1.25))
+    draw_counts(picture.add_subplot(grid[0, :]), found)
+    for i, name in enumerate(("ẋ", "ẏ")):
+        draw_term(picture.add_subplot(grid[1, i]), found, i, name)
+    draw_coefficients(picture.add_subplot(grid[1, 2]), found)
+    return picture
+
+
+def draw_counts(axes: Axes, found: dict[str, Any], item: int = 0) -> None:
+    """One orbit: noisy counts, and both populations of the learned field far beyond them."""
+    times = torch.linspace(0, FAR * SPAN, len(found["truth"]))
+    near = found["near"]
+    for i, (look, name) in enumerate(zip(SERIES, ("prey x", "predators y"), strict=False)):
+        axes.plot(times, found["truth"][:, item, i], color=INK, linewidth=0.9, label="truth" if i == 0 else None)
+        for one in found["learned"]:
+            axes.plot(times, one[:, item, i], color=look.color, linestyle=look.line, linewidth=1, alpha=0.8)
+        axes.plot(times[:near], found["seen"][0][:, item, i], linestyle="", markersize=3.5, label=f"{name}, seen", **look.marks)
+        axes.plot([], [], color=look.color, linestyle=look.line, linewidth=1, label=f"{name}, learned")
+    axes.axvline(SPAN, color=QUIET, linewidth=0.8)
+    axes.text(SPAN + 0.3, 0.93, "not seen", transform=axes.get_xaxis_transform(), **NOTE)
+    axes.set(title="One of the four orbits", xlabel="time", ylabel="population", ylim=(0, 7.4))
+    axes.legend(ncols=5, loc="upper right")
+
+
+@torch.no_grad()
+def draw_term(axes: Axes, found: dict[str, Any], i: int, name: str) -> None:
+    """What each seed's network gives at the states of the true orbits, against what is missing there: x y times a number."""
+    states = found["truth"][: found["near"]].flatten(0, 1)
+    met = states.prod(-1)
+    slope = (-BETA, GAMMA)[i]
+    ends = torch.tensor([0.0, float(met.max())])
+    axes.plot(ends, slope * ends, color=INK, linewidth=1, label=f"truth, {slope:g} x y".replace("-", "−"), zorder=3)
+    for number, field in enumerate(found["fields"]):
+        label = "learned, each seed" if number == 0 else None
+        axes.plot(met, field.missing(states, 0.0)[:, i], linestyle="", markersize=2.4, label=label, **SERIES[i].marks)
+    axes.set(title=f"What is missing from {name}", xlabel="x y", ylabel="missing term (population / time)")
+    axes.legend()
+
+
+def draw_coefficients(axes: Axes, found: dict[str, Any]) -> None:
+    """All coefficients that were read, by term, over the true ones."""
+    terms = found["terms"]
+    place = terms.terms.index("x y")
+    for i, (look, name, true) in enumerate(zip(SERIES, ("ẋ", "ẏ"), (-BETA, GAMMA), strict=False)):
+        axes.hlines(true, place - 0.4, place + 0.4, color=INK, linewidth=1, label="truth" if i == 0 else None)
+        for number, row in enumerate(terms.coefficients[:, i]):
+            label = f"read from {name}, each seed" if number == 0 else None
+            axes.plot(range(len(row)), row, linestyle="", label=label, **look.marks)
+    axes.set_xticks(range(len(terms.terms)), terms.terms)
+    axes.set(title="The formula", xlabel="term", ylabel="coefficient", ylim=(-1.2, 1.6))
+    axes.legend(loc="upper left")
+
+
 if __name__ == "__main__":
     main()

@@ -149,14 +149,14 @@ class Shot:
                 parts, x.reshape(-1, dim), torch.as_tensor(t).expand(*items, 1).reshape(-1, 1)
             )
             pushed = v @ by_state.reshape(*items, dim, dim).mT
-            pushed[..., dim:, :] += torch.cat([part.flatten(2) for part in by_parts], dim=-1).mT.reshape(*items, -1, dim)
+            pushed[..., dim:, :] += torch.cat([part.reshape(*items, dim, -1) for part in by_parts], dim=-1).mT
             return velocity.reshape_as(x), pushed
 
         return slope
 
     def _column(self, i: int) -> Tensor:
         """When each step begins (0), or how long it is (1), to go with states (steps, *batch, dim)."""
-        values = torch.stack([torch.as_tensor(step[i]) for step in self.mesh.steps]).to(self.x0)
+        values = torch.stack([torch.as_tensor(step[i], dtype=torch.float64) for step in self.mesh.steps]).to(self.x0)
         return values.reshape(-1, *([1] * self.x0.ndim)) if values.ndim == 1 else values
 
     def _named(self, parts: list[Tensor], prefix: str = "") -> dict[str, Tensor]:
