@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    found = learn(seeds=1 if asked.quick else 5, samples=80 if asked.quick else SAMPLES, max_steps=15 if asked.quick else 60)
+    found = learn(seeds=1 if asked.quick else 5, samples=80 if asked.quick else SAMPLES, max_steps=15 if asked.quick else 40)
     figure(found).savefig(asked.out / "black_hole.png", dpi=120)
     return found
 
@@ -145,7 +145,7 @@ def figure(found: dict[str, Any]) -> Figure:
     top.set_title("The wave that was learned from")
     bottom.set_title(f"The end of {FAR} times that: not seen")
     bottom.set_xlabel("time (in units of the black hole's mass, G = c = 1)")
-    bottom.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 0.98))
+    top.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
     draw_orbits(picture.add_subplot(grid[2, 0]), found)
     draw_corrections(picture.add_subplot(grid[2, 1]), found)
     draw_misfits(picture.add_subplot(grid[2, 2]), found)
@@ -160,7 +160,7 @@ def draw_wave(axes: Axes, found: dict[str, Any], window: slice) -> None:
     axes.plot(times, wave(orbit["truth"])[window], color=INK, linewidth=1, label="truth")
     marks = {"linestyle": "", "markersize": 2.6, **SERIES[0].marks}
     axes.plot(times, wave(orbit["learned"][0])[window], label="learned", **marks)
-    axes.set_ylabel("h₊ (mass / distance)")
+    axes.set_ylabel("h₊ (mass/distance)")
 
 
 def draw_orbits(axes: Axes, found: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ STARTS = ((0.5, 4.5), (1.0, 1.0), (2.0, 3.0), (3.5, 0.8))  # each known; what co
 SPAN, EVERY, DT = 6.0, 0.2, 0.05
 NOISE = 0.05  # standard deviation of each count
 FAR = 5  # times as long as what was learned from
+WINDOWS = (6, 11, 21, 31)  # samples: alone, prey grow for ever, so an orbit is followed further as the network learns of it
 HIDDEN = 16
 
 
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    found = learn(seeds=1 if asked.quick else 5, max_steps=20 if asked.quick else 60)
+    found = learn(seeds=1 if asked.quick else 5, max_steps=40 if asked.quick else 60)
     figure(found).savefig(asked.out / "lotka_volterra.png", dpi=120)
     return found
 
@@ -59,10 +60,9 @@ def learn(*, seeds: int, max_steps: int) -> dict[str, Any]:
         noise = torch.randn(truth[: len(near)].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         seen.append(truth[: len(near)] + NOISE * noise)
         fields.append(sx.nn.Universal(known, network(seed)))
-        for count in (6, 11, 21, 31):  # alone, prey grow for ever: an orbit is followed further as the network learns of it
-            fit = sx.nn.fit_observations(
-                fields[-1], seen[-1][:count], start, near[:count], dt=DT, decay=NOISE**2, max_steps=max_steps
-            )
+        for count in WINDOWS:
+            steps = max_steps if count == len(near) else max_steps // 4
+            fit = sx.nn.fit_observations(fields[-1], seen[-1][:count], start, near[:count], dt=DT, decay=NOISE**2, max_steps=steps)
         print(f"seed {seed}: {fit}")
     learned = torch.stack([follow(field, start, far) for field in fields])
     states = learned[:, : len(near)].flatten(1, 2)  # of each seed, where it was fitted

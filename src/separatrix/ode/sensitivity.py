@@ -87,6 +87,7 @@ class Shot:
         self.learned = _learned(field)
         self.names = _names(field, self.learned, "" if own is field else "function.")
         self.run = _Run(twin(own, dtype=self.x0.dtype, device=self.x0.device, detach=True), self.method, self.mesh)
+        self._tried: tuple[Tensor, Tensor] | None = None
         _check_width(self.run.field, self.x0, float(times.flatten()[0]))
 
     @property
@@ -116,7 +117,10 @@ class Shot:
         return self._read(nodes), self._read(torch.stack(rows))
 
     def _nodes(self, theta: Tensor) -> Tensor:
-        return functional_call(self.run, self._named(self._split(theta), "field."), (self.x0,))
+        """The states before every step and after the last; kept, for a derivative at the parameters that were tried last."""
+        if self._tried is None or self._tried[0] is not theta:
+            self._tried = theta, functional_call(self.run, self._named(self._split(theta), "field."), (self.x0,))
+        return self._tried[1]
 
     def _read(self, along: Tensor) -> Tensor:
         """Rows of `along`, (steps + 1, *batch, …), at the asked times, on each of which a step ends."""
