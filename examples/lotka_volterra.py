@@ -17,7 +17,7 @@ from separatrix.plot.style import INK, NOTE, QUIET, SERIES, styled
 
 ALPHA, BETA, GAMMA, DELTA = 1.3, 0.9, 0.8, 1.8
 STARTS = ((0.5, 4.5), (1.0, 1.0), (2.0, 3.0), (3.5, 0.8))  # each known; what comes after is seen with noise
-SPAN, EVERY, DT = 6.0, 0.2, 0.05
+SPAN, EVERY, DT = 6.0, 0.2, 0.1
 NOISE = 0.05  # standard deviation of each count
 FAR = 5  # times as long as what was learned from
 WINDOWS = (6, 11, 21, 31)  # samples: alone, prey grow for ever, so an orbit is followed further as the network learns of it
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    found = learn(seeds=1 if asked.quick else 5, max_steps=40 if asked.quick else 60)
+    found = learn(seeds=1 if asked.quick else 5, max_steps=25 if asked.quick else 60)
     figure(found).savefig(asked.out / "lotka_volterra.png", dpi=120)
     return found
 
@@ -54,17 +54,18 @@ def learn(*, seeds: int, max_steps: int) -> dict[str, Any]:
     """Fit a network to each seed's noisy counts, and read the terms that it has learned."""
     start = torch.tensor(STARTS, dtype=torch.float64)
     near, far = (torch.linspace(0, span, round(span / EVERY) + 1, dtype=torch.float64) for span in (SPAN, FAR * SPAN))
-    truth = follow(sx.classic.LotkaVolterra(ALPHA, BETA, GAMMA, DELTA), start, far)
+    truth = follow(sx.classic.LotkaVolterra(ALPHA, BETA, GAMMA, DELTA), start, far, dt=DT / 4)
     seen, fields = [], []
     for seed in range(seeds):
         noise = torch.randn(truth[: len(near)].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         seen.append(truth[: len(near)] + NOISE * noise)
         fields.append(sx.nn.Universal(known, network(seed)))
         for count in WINDOWS:
-            steps = max_steps if count == len(near) else max_steps // 4
-            fit = sx.nn.fit_observations(fields[-1], seen[-1][:count], start, near[:count], dt=DT, decay=NOISE**2, max_steps=steps)
+            fit = sx.nn.fit_observations(
+                fields[-1], seen[-1][:count], start, near[:count], dt=DT, decay=NOISE**2, max_steps=max_steps
+            )
         print(f"seed {seed}: {fit}")
-    learned = torch.stack([follow(field, start, far) for field in fields])
+    learned = torch.stack([follow(field, start, far, dt=DT) for field in fields])
     states = learned[:, : len(near)].flatten(1, 2)  # of each seed, where it was fitted
     with torch.no_grad():
         values = torch.stack([field.missing(x, 0.0) for field, x in zip(fields, states, strict=True)])
@@ -74,9 +75,9 @@ def learn(*, seeds: int, max_steps: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def follow(field: sx.Field, start: Tensor, times: Tensor) -> Tensor:
+def follow(field: sx.Field, start: Tensor, times: Tensor, *, dt: float) -> Tensor:
     """States at the asked times, shape (times, items, 2)."""
-    return sx.solve(field, start, times, method="rk4", dt=DT).states
+    return sx.solve(field, start, times, method="rk4", dt=dt).states
 
 
 def tell(terms: sx.SparseTerms) -> None:

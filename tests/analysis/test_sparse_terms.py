@@ -39,7 +39,7 @@ def test_each_function_of_a_batch_is_its_own_and_words_give_mean_and_spread():
     found = sx.sparse_terms(values, x, names=("a", "b", "c"))
     assert found.status.tolist() == ["ok", "ok", "ok", "diverged"] and found.coefficients[3].isnan().all()
     assert found.formula() == "(1.10 ± 0.10) a c"
-    assert "3 functions" in found.summary() or "4 functions" in found.summary()
+    assert "3 functions" in found.summary()
 
 
 def test_three_numbers_and_third_degree_have_twenty_monomials():

@@ -211,8 +211,16 @@ def test_a_solution_that_cannot_be_followed_is_told():
 
     fit = sx.nn.fit_observations(Explosion(), seen(), START, TIMES, dt=0.1)
     assert fit.status == "diverged" and len(fit.misfit) == 1
-    with pytest.raises(sx.DivergedError, match="before the fit begins"):
+    with pytest.raises(sx.DivergedError, match="not finite where the fit stands after 0 steps"):
         sx.nn.fit_observations(Explosion(), seen(), START, TIMES, dt=0.1, throw=True)
+
+
+def test_what_does_not_depend_on_the_parameters_is_left_at_once():
+    drag = Drag(0.2, 0.0)
+    fit = sx.nn.fit_observations(
+        sx.nn.Universal(spiral, drag), torch.ones(1, **DOUBLE), START, TIMES, dt=0.1, observe=lambda x: x[0, 0, :1] / 2
+    )
+    assert fit.status == "ok" and fit.misfit.tolist() == [0.5] and drag.c.item() == pytest.approx(0.2, abs=1e-15)
 
 
 def test_bad_input_of_a_fit_is_told_in_one_line():
@@ -221,6 +229,8 @@ def test_bad_input_of_a_fit_is_told_in_one_line():
         sx.nn.fit_observations(field, seen()[1:], START, TIMES, dt=0.1)
     with pytest.raises(sx.InputError, match="nothing was observed"):
         sx.nn.fit_observations(field, torch.full((16, 2, 2), torch.nan), START, TIMES, dt=0.1)
+    with pytest.raises(sx.InputError, match="max_steps is 0"):
+        sx.nn.fit_observations(field, seen(), START, TIMES, dt=0.1, max_steps=0)
     with pytest.raises(sx.InputError, match="damping is 0"):
         sx.nn.fit_observations(field, seen(), START, TIMES, dt=0.1, damping=0.0)
     with pytest.raises(sx.InputError, match="decay is -1"):

@@ -47,7 +47,7 @@ class SparseTerms(Result):
         """The formulas, and how far off they are."""
         outputs = self.coefficients.shape[-2]
         told = "; ".join(f"f{str(i + 1).translate(SUBSCRIPTS)} = {self.formula(i)}" for i in range(outputs))
-        count = self.codes.numel()
+        count = int((self.codes == Status.OK).sum())
         over = f" (mean ± standard deviation of {counted(count, 'function')})" if count > 1 else ""
         known = self.error[self.codes == Status.OK]
         off = f"off by up to {plain(100 * float(known.max()))} %" if known.numel() else "none is finite"

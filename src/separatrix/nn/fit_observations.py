@@ -1,5 +1,6 @@
 """Fitting a field to what was seen of its solutions, by Levenberg and Marquardt's method on the solution itself."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from separatrix.errors import DivergedError, InputError, NotConvergedError, ShapeError
 from separatrix.evolve import check_whole, watched
-from separatrix.nn.least_squares import levenberg_marquardt
+from separatrix.nn.least_squares import Iterate, levenberg_marquardt
 from separatrix.ode.sensitivity import Shot
 from separatrix.result import Result, Status
 from separatrix.tangent import pushforward
@@ -96,7 +97,8 @@ def fit_observations(
     Source: Marquardt 1963, J. SIAM 11, 431; for missing terms of known models, Rackauckas et al. 2020, arXiv:2001.04385.
     """
     _check_numbers(decay=decay, damping=damping, tol=tol)
-    check_whole("max_steps", max_steps)
+    if check_whole("max_steps", max_steps) < 1:
+        raise InputError(f"max_steps is {max_steps}; it is at least 1.")
     shot = Shot(field, x0, times, dt=dt, method=method, time_dependent=time_dependent)
     seen = Seen(shot, observed, observe)
     steps = levenberg_marquardt(seen, shot.start, decay=decay, damping=damping, max_steps=max_steps)
@@ -106,7 +108,7 @@ def fit_observations(
             losses.append(at.loss)
             misfits.append(at.distance / float(seen.y.norm()))
             shot.learn(at.theta)
-        status = _status(at.lowered, losses, tol)
+        status = _status(at, losses, tol)
         if status != Status.NOT_CONVERGED:
             break
     found = ObservationFit(
@@ -170,11 +172,11 @@ class Seen:
         return (whole if self.observe is None else self.observe(whole)).flatten()[self._kept]
 
 
-def _status(lowered: bool, losses: list[float], tol: float) -> Status:
+def _status(at: Iterate, losses: list[float], tol: float) -> Status:
     """How it stands after a step."""
-    if not torch.isfinite(torch.tensor(losses[-1])):
+    if not math.isfinite(at.loss):
         return Status.DIVERGED
-    settled = not lowered or (len(losses) > 1 and losses[-1] > (1 - tol) * losses[-2])
+    settled = not at.lowered or (len(losses) > 1 and losses[-1] > (1 - tol) * losses[-2])
     return Status.OK if settled else Status.NOT_CONVERGED
 
 
@@ -185,8 +187,12 @@ def _check_numbers(**numbers: float) -> None:
 
 
 def _thrown(found: ObservationFit) -> ObservationFit:
+    steps = counted(len(found.misfit) - 1, "step")
     if found.codes == Status.DIVERGED:
-        raise DivergedError(f"the solution leaves the finite numbers before the fit begins.\n{found.summary()}")
+        raise DivergedError(
+            f"the solution or its derivative is not finite where the fit stands after {steps}.\n"
+            "Take shorter steps (dt), an earlier part of the observations, or begin from other parameters."
+        )
     if found.codes == Status.NOT_CONVERGED:
-        raise NotConvergedError(f"the loss was still falling after {len(found.misfit) - 1} steps.\nAsk for more: max_steps.")
+        raise NotConvergedError(f"the loss was still falling after {steps}.\nAsk for more: max_steps.")
     return found

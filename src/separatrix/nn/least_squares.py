@@ -1,5 +1,6 @@
 """Levenberg and Marquardt's method for networks: a few thousand parameters, and as many or fewer residuals."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,8 +32,9 @@ class Iterate:
     Args:
         theta: shape (parameters).
         distance: |r|.
-        loss: |r|² + decay |θ|².
+        loss: |r|² + decay |θ|²; NaN where its derivative is not finite.
         lowered: whether a step that lowers the loss was found; if not, theta is what it was.
+        steps: 1; 0 for the start.
     """
 
     theta: Tensor
@@ -53,11 +55,14 @@ def levenberg_marquardt(problem: Problem, theta: Tensor, *, decay: float, dampin
     """
     r = problem.residuals(theta)
     loss = _loss(r, theta, decay)
-    yield Iterate(theta, float(r.norm()), loss)
+    yield Iterate(theta, float(r.norm()), loss, steps=0)
     for _ in range(max_steps):
         r, jacobian = problem.linearised(theta)
         gram = jacobian @ jacobian.mT
-        scale = float(gram.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny))
+        if not torch.isfinite(gram).all():
+            yield Iterate(theta, float(r.norm()), math.nan, lowered=False)
+            return
+        scale = float(gram.diagonal().mean()) or 1.0
         while True:
             trial = theta + _step(r, jacobian, gram, theta, decay, damping * scale)
             trial_r = problem.residuals(trial)

@@ -15,7 +15,7 @@ from separatrix.solvers.explicit import ExplicitRungeKutta
 from separatrix.solvers.solver import TangentSlope, Time
 from separatrix.twin import twin
 
-MOST_NUMBERS = 2**23  # in the tangents of the steps that are linearised together: 64 MiB in float64
+MOST_NUMBERS = 2**22  # in the tangents of the steps that are linearised together: 32 MiB in float64
 
 # Note [All steps at once]
 # A solution is followed step by step, but its derivative need not be. Once the states are known, the derivatives of each step by
