@@ -75,7 +75,9 @@ def learn(*, seeds: int, samples: int, max_steps: int) -> dict[str, Any]:
             torch.manual_seed(seed)
             field = sx.nn.Universal(sx.classic.KeplerOrbit(P, E), sx.nn.zero_output_(Corrections()), combine="factor")
         begun = time.perf_counter()
-        fit = sx.nn.fit_observations(field, seen, start, times[:samples], dt=EVERY / 2, observe=wave, max_steps=max_steps, tol=1e-4)
+        fit = sx.nn.fit_observations(
+            field, seen, x0=start, times=times[:samples], dt=EVERY / 2, observe=wave, max_steps=max_steps, tol=1e-4
+        )
         seconds.append(time.perf_counter() - begun)
         learned.append(follow(field, start, times, EVERY / 2))
         fields.append(field)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.plot.style import INK, NOTE, QUIET, SERIES, styled
+from separatrix.plot.style import INK, QUIET, SERIES, styled
 
 ALPHA, BETA, GAMMA, DELTA = 1.3, 0.9, 0.8, 1.8
 STARTS = ((0.5, 4.5), (1.0, 1.0), (2.0, 3.0), (3.5, 0.8))  # each known; what comes after is seen with noise
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    found = learn(seeds=1 if asked.quick else 5, max_steps=25 if asked.quick else 60)
+    found = learn(seeds=1 if asked.quick else 5, max_steps=40 if asked.quick else 60)
     figure(found).savefig(asked.out / "lotka_volterra.png", dpi=120)
     return found
 
@@ -62,7 +62,7 @@ def learn(*, seeds: int, max_steps: int) -> dict[str, Any]:
         fields.append(sx.nn.Universal(known, network(seed)))
         for count in WINDOWS:
             fit = sx.nn.fit_observations(
-                fields[-1], seen[-1][:count], start, near[:count], dt=DT, decay=NOISE**2, max_steps=max_steps
+                fields[-1], seen[-1][:count], x0=start, times=near[:count], dt=DT, decay=NOISE**2, max_steps=max_steps
             )
         print(f"seed {seed}: {fit}")
     learned = torch.stack([follow(field, start, far, dt=DT) for field in fields])
@@ -90,29 +90,32 @@ def tell(terms: sx.SparseTerms) -> None:
 @styled
 def figure(found: dict[str, Any]) -> Figure:
     """The counts and what follows, the plane, both learned terms over the true ones, and the coefficients that were read."""
-    picture = Figure(figsize=(11, 7.0), layout="constrained")
-    grid = picture.add_gridspec(2, 3, height_ratios=(1, 1.25))
-    draw_counts(picture.add_subplot(grid[0, :]), found)
+    picture = Figure(figsize=(11, 7.4), layout="constrained")
+    grid = picture.add_gridspec(3, 3, height_ratios=(1, 1, 2))
+    prey, predators = picture.add_subplot(grid[0, :]), picture.add_subplot(grid[1, :])
+    for i, (axes, name) in enumerate(((prey, "prey x"), (predators, "predators y"))):
+        draw_counts(axes, found, i, name)
+    prey.set_title("One of the four orbits, learned from up to the line")
+    prey.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
+    predators.set_xlabel("time")
     for i, name in enumerate(("ẋ", "ẏ")):
-        draw_term(picture.add_subplot(grid[1, i]), found, i, name)
-    draw_coefficients(picture.add_subplot(grid[1, 2]), found)
+        draw_term(picture.add_subplot(grid[2, i]), found, i, name)
+    draw_coefficients(picture.add_subplot(grid[2, 2]), found)
     return picture
 
 
-def draw_counts(axes: Axes, found: dict[str, Any], item: int = 0) -> None:
-    """One orbit: noisy counts, and both populations of the learned field far beyond them."""
+def draw_counts(axes: Axes, found: dict[str, Any], i: int, name: str, item: int = 0) -> None:
+    """One population of one orbit: noisy counts, and the learned field of each seed far beyond them."""
+    look, near = SERIES[i], found["near"]
     times = torch.linspace(0, FAR * SPAN, len(found["truth"]))
-    near = found["near"]
-    for i, (look, name) in enumerate(zip(SERIES, ("prey x", "predators y"), strict=False)):
-        axes.plot(times, found["truth"][:, item, i], color=INK, linewidth=0.9, label="truth" if i == 0 else None)
-        for one in found["learned"]:
-            axes.plot(times, one[:, item, i], color=look.color, linestyle=look.line, linewidth=1, alpha=0.8)
-        axes.plot(times[:near], found["seen"][0][:, item, i], linestyle="", markersize=3.5, label=f"{name}, seen", **look.marks)
-        axes.plot([], [], color=look.color, linestyle=look.line, linewidth=1, label=f"{name}, learned")
+    for number, one in enumerate(found["learned"]):
+        label = "learned, each seed" if number == 0 else None
+        axes.plot(times, one[:, item, i], color=look.color, linewidth=1, alpha=0.7, label=label)
+    axes.plot(times, found["truth"][:, item, i], color=INK, linestyle=(0, (2, 1.5)), linewidth=1.2, label="truth")
+    axes.plot(times[:near], found["seen"][0][:, item, i], linestyle="", markersize=3, label="seen", **look.marks)
     axes.axvline(SPAN, color=QUIET, linewidth=0.8)
-    axes.text(SPAN + 0.3, 0.93, "not seen", transform=axes.get_xaxis_transform(), **NOTE)
-    axes.set(title="One of the four orbits", xlabel="time", ylabel="population", ylim=(0, 7.4))
-    axes.legend(ncols=5, loc="upper right")
+    axes.set_ylabel(name)
+    axes.set_ylim(bottom=min(-0.2, float(found["seen"][0][:, item, i].min()) - 0.1))
 
 
 @torch.no_grad()

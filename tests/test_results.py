@@ -64,7 +64,7 @@ def sparse() -> sx.SparseTerms:
 
 def fitted() -> sx.nn.ObservationFit:
     x0, times = torch.ones(2, dtype=torch.float64), torch.linspace(0, 1, 5)
-    return sx.nn.fit_observations(layers(), torch.ones(5, 2), x0, times, dt=0.25, max_steps=3)
+    return sx.nn.fit_observations(layers(), torch.ones(5, 2), x0=x0, times=times, dt=0.25, max_steps=3)
 
 
 MADE = {

@@ -152,7 +152,7 @@ def seen(c: float = 0.3, d: float = 0.1) -> torch.Tensor:
 
 def test_two_numbers_of_a_missing_term_are_found_to_rounding():
     drag = Drag()
-    fit = sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), START, TIMES, dt=0.05, tol=1e-12)
+    fit = sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), x0=START, times=TIMES, dt=0.05, tol=1e-12)
     assert drag.c.item() == pytest.approx(0.3, abs=1e-9) and drag.d.item() == pytest.approx(0.1, abs=1e-9)
     assert fit.status == "ok" and fit.error < 1e-9 and fit.settings["parameters"] == 2
     torch.testing.assert_close(fit.predicted, fit.observed, rtol=0, atol=1e-8)
@@ -164,7 +164,7 @@ def test_they_are_found_from_what_is_seen_of_the_states_and_with_holes():
 
     drag, data = Drag(), distance(seen())
     data[3:9, 0] = torch.nan
-    fit = sx.nn.fit_observations(sx.nn.Universal(spiral, drag), data, START, TIMES, dt=0.05, observe=distance, tol=1e-12)
+    fit = sx.nn.fit_observations(sx.nn.Universal(spiral, drag), data, x0=START, times=TIMES, dt=0.05, observe=distance, tol=1e-12)
     assert drag.c.item() == pytest.approx(0.3, abs=1e-8) and drag.d.item() == pytest.approx(0.1, abs=1e-8)
     assert len(fit.observed) == 32 - 6 and "26 observations" in fit.summary()
 
@@ -172,10 +172,10 @@ def test_they_are_found_from_what_is_seen_of_the_states_and_with_holes():
 def test_what_is_frozen_stays_and_what_is_known_may_be_learned_too():
     drag = Drag(0.3, 0.0)
     drag.c.requires_grad_(False)
-    sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), START, TIMES, dt=0.05)
+    sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), x0=START, times=TIMES, dt=0.05)
     assert drag.c.item() == 0.3 and drag.d.item() == pytest.approx(0.1, abs=1e-6)
     known = Drag(0.1, 0.1)
-    sx.nn.fit_observations(sx.nn.Universal(known, spiral), seen(), START, TIMES, dt=0.05)
+    sx.nn.fit_observations(sx.nn.Universal(known, spiral), seen(), x0=START, times=TIMES, dt=0.05)
     assert known.c.item() == pytest.approx(0.3, abs=1e-6)
 
 
@@ -183,7 +183,9 @@ def test_decay_keeps_weights_small_and_a_perfect_fit_away():
     sizes = []
     for decay in (0.0, 1.0):
         missing = sx.nn.zero_output_(network())
-        fit = sx.nn.fit_observations(sx.nn.Universal(spiral, missing), seen(), START, TIMES, dt=0.1, decay=decay, max_steps=15)
+        fit = sx.nn.fit_observations(
+            sx.nn.Universal(spiral, missing), seen(), x0=START, times=TIMES, dt=0.1, decay=decay, max_steps=15
+        )
         sizes.append((fit.error, float(torch.cat([p.detach().flatten() for p in missing.parameters()]).norm())))
     assert sizes[0][0] < sizes[1][0] and sizes[0][1] > sizes[1][1]
 
@@ -191,13 +193,13 @@ def test_decay_keeps_weights_small_and_a_perfect_fit_away():
 def test_a_fit_that_has_not_ended_says_so_and_keeps_what_it_reached():
     missing = sx.nn.zero_output_(network())
     field = sx.nn.Universal(spiral, missing)
-    fit = sx.nn.fit_observations(field, seen(), START, TIMES, dt=0.1, max_steps=1)
+    fit = sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, max_steps=1)
     assert fit.status == "not_converged" and len(fit.misfit) == 2 and fit.misfit[1] < fit.misfit[0]
     with torch.no_grad():
         now = sx.solve(field, START, TIMES, method="rk4", dt=0.1).states
     assert float((now - seen()).norm() / seen().norm()) == pytest.approx(fit.error, rel=1e-10)
     with pytest.raises(sx.NotConvergedError, match="still falling after 1 step"):
-        sx.nn.fit_observations(field, seen(), START, TIMES, dt=0.1, max_steps=1, throw=True)
+        sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, max_steps=1, throw=True)
 
 
 def test_a_solution_that_cannot_be_followed_is_told():
@@ -209,16 +211,16 @@ def test_a_solution_that_cannot_be_followed_is_told():
         def forward(self, x):
             return self.rate * x**3
 
-    fit = sx.nn.fit_observations(Explosion(), seen(), START, TIMES, dt=0.1)
+    fit = sx.nn.fit_observations(Explosion(), seen(), x0=START, times=TIMES, dt=0.1)
     assert fit.status == "diverged" and len(fit.misfit) == 1
     with pytest.raises(sx.DivergedError, match="not finite where the fit stands after 0 steps"):
-        sx.nn.fit_observations(Explosion(), seen(), START, TIMES, dt=0.1, throw=True)
+        sx.nn.fit_observations(Explosion(), seen(), x0=START, times=TIMES, dt=0.1, throw=True)
 
 
 def test_what_does_not_depend_on_the_parameters_is_left_at_once():
     drag = Drag(0.2, 0.0)
     fit = sx.nn.fit_observations(
-        sx.nn.Universal(spiral, drag), torch.ones(1, **DOUBLE), START, TIMES, dt=0.1, observe=lambda x: x[0, 0, :1] / 2
+        sx.nn.Universal(spiral, drag), torch.ones(1, **DOUBLE), x0=START, times=TIMES, dt=0.1, observe=lambda x: x[0, 0, :1] / 2
     )
     assert fit.status == "ok" and fit.misfit.tolist() == [0.5] and drag.c.item() == pytest.approx(0.2, abs=1e-15)
 
@@ -226,14 +228,14 @@ def test_what_does_not_depend_on_the_parameters_is_left_at_once():
 def test_bad_input_of_a_fit_is_told_in_one_line():
     field = sx.nn.Universal(spiral, network())
     with pytest.raises(sx.ShapeError, match=r"observed has shape \(15, 2, 2\)"):
-        sx.nn.fit_observations(field, seen()[1:], START, TIMES, dt=0.1)
+        sx.nn.fit_observations(field, seen()[1:], x0=START, times=TIMES, dt=0.1)
     with pytest.raises(sx.InputError, match="nothing was observed"):
-        sx.nn.fit_observations(field, torch.full((16, 2, 2), torch.nan), START, TIMES, dt=0.1)
+        sx.nn.fit_observations(field, torch.full((16, 2, 2), torch.nan), x0=START, times=TIMES, dt=0.1)
     with pytest.raises(sx.InputError, match="max_steps is 0"):
-        sx.nn.fit_observations(field, seen(), START, TIMES, dt=0.1, max_steps=0)
+        sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, max_steps=0)
     with pytest.raises(sx.InputError, match="damping is 0"):
-        sx.nn.fit_observations(field, seen(), START, TIMES, dt=0.1, damping=0.0)
+        sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, damping=0.0)
     with pytest.raises(sx.InputError, match="decay is -1"):
-        sx.nn.fit_observations(field, seen(), START, TIMES, dt=0.1, decay=-1.0)
+        sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, decay=-1.0)
     with pytest.raises(sx.InputError, match="no parameter"):
-        sx.nn.fit_observations(sx.nn.Universal(spiral, spiral), seen(), START, TIMES, dt=0.1)
+        sx.nn.fit_observations(sx.nn.Universal(spiral, spiral), seen(), x0=START, times=TIMES, dt=0.1)

@@ -51,9 +51,9 @@ class ObservationFit(Result):
 def fit_observations(
     field: torch.nn.Module,
     observed: Tensor,
+    *,
     x0: Tensor,
     times: Any,
-    *,
     dt: float,
     observe: Observe | None = None,
     method: str = "rk4",
