@@ -21,7 +21,6 @@ SAMPLES, EVERY = 250, 240.96  # of the wave, in units of time of that mass
 FAR = 5  # times as long as what was learned from
 FINE = 8  # steps of the truth from sample to sample; the fitted field takes 2
 HIDDEN = 32
-SHOWN = 60  # samples of each piece of the wave in the picture
 
 
 class Cosine(nn.Module):
@@ -208,7 +207,7 @@ def draw_misfits(axes: Axes, found: dict[str, Any]) -> None:
     axes.axhline(found["Newton"][1], color=QUIET, linewidth=0.8)
     axes.text(steps, found["Newton"][1] * 1.15, f"Newton, {FAR} times as far", ha="right", **NOTE)
     axes.set(title="Error of the wave, by seed", xlabel="steps of the fit", ylabel="relative error of h₊", yscale="log")
-    axes.legend(loc="lower left")
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.93))
 
 
 if __name__ == "__main__":
