@@ -56,6 +56,17 @@ def robust() -> sx.nn.Robustness:
     return sx.nn.robustness(layers(), x, labels, lipschitz=5.0, radii=[0.05, 0.5], bounds=None, steps=2, restarts=1)
 
 
+def sparse() -> sx.SparseTerms:
+    x = torch.randn(30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = torch.stack([x, 1.1 * x, x * float("nan")])
+    return sx.sparse_terms(values, x)
+
+
+def fitted() -> sx.nn.ObservationFit:
+    x0, times = torch.ones(2, dtype=torch.float64), torch.linspace(0, 1, 5)
+    return sx.nn.fit_observations(layers(), torch.ones(5, 2), x0=x0, times=times, dt=0.25, max_steps=3)
+
+
 MADE = {
     sx.LyapunovSpectrum: lambda: sx.lyapunov_spectrum(ranges(), check=True, **BRIEF),
     sx.PooledSpectrum: lambda: sx.lyapunov_spectrum(ranges(), **BRIEF).pooled(),
@@ -87,6 +98,8 @@ MADE = {
     sx.Solution: lambda: sx.solve(lambda x: x * x, torch.tensor([[0.5], [1.5]], dtype=torch.float64), [0.0, 0.5, 1.0]),
     sx.StabilityRegion: lambda: sx.stability_region(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=20),
     sx.StepConvergence: lambda: sx.step_convergence(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=10),
+    sx.SparseTerms: sparse,
+    sx.nn.ObservationFit: fitted,
     sx.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
 }
 

@@ -42,6 +42,7 @@ from separatrix.analysis import (
     ReturnMap,
     Separate,
     StabilityRegion,
+    SparseTerms,
     Stationarity,
     StepConvergence,
     Tracks,
@@ -68,6 +69,7 @@ from separatrix.analysis import (
     power_spectrum,
     return_map,
     stability_region,
+    sparse_terms,
     stationarity,
     step_convergence,
     transient_growth,
@@ -86,7 +88,7 @@ from separatrix.errors import (
 )
 from separatrix.evolve import trajectory
 from separatrix.flow import Field, Flow
-from separatrix.ode import Solution, solve
+from separatrix.ode import Solution, sensitivities, solve
 from separatrix.result import Result, Status, load
 from separatrix.system import Compiled, Driven, Iterate, Map, System
 from separatrix.systems import SYSTEMS, classic
@@ -153,6 +155,7 @@ __all__ = [
     "ShapeError",
     "Solution",
     "StabilityRegion",
+    "SparseTerms",
     "Stationarity",
     "Status",
     "StepConvergence",
@@ -187,8 +190,10 @@ __all__ = [
     "phase_portrait",
     "power_spectrum",
     "return_map",
+    "sensitivities",
     "solve",
     "stability_region",
+    "sparse_terms",
     "stationarity",
     "step_convergence",
     "surrogate",

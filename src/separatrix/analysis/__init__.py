@@ -20,6 +20,7 @@ from separatrix.analysis.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 from separatrix.analysis.return_map import ReturnMap, return_map
 from separatrix.analysis.stability_region import StabilityRegion, stability_region
+from separatrix.analysis.sparse_terms import SparseTerms, sparse_terms
 from separatrix.analysis.stationarity import Stationarity, stationarity
 from separatrix.analysis.step_convergence import StepConvergence, step_convergence
 from separatrix.analysis.tracks import Event, Tracks
@@ -86,6 +87,7 @@ __all__ = [
     "ReturnMap",
     "Separate",
     "StabilityRegion",
+    "SparseTerms",
     "Stationarity",
     "StepConvergence",
     "Tracks",
@@ -112,6 +114,7 @@ __all__ = [
     "power_spectrum",
     "return_map",
     "stability_region",
+    "sparse_terms",
     "stationarity",
     "step_convergence",
     "transient_growth",

@@ -17,6 +17,7 @@ from separatrix.nn.cells import (
 from separatrix.nn.certificate import Certificate, certificate
 from separatrix.nn.continuous_depth import ContinuousDepth
 from separatrix.nn.energy import Energy, KineticEnergy
+from separatrix.nn.fit_observations import ObservationFit, fit_observations
 from separatrix.nn.gradient import Gradient
 from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
 from separatrix.nn.gradient_steps_2d import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
@@ -33,6 +34,7 @@ from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
 from separatrix.nn.robustness import Robustness, robustness
 from separatrix.nn.sphere import SpherePreserving
 from separatrix.nn.symplectic import HenonLayer, SymplecticActivation, SymplecticGradient, SymplecticLinear, henonnet, sympnet
+from separatrix.nn.universal import Universal, zero_output_
 from separatrix.nn.volume import DivergenceFree, VolumePreserving
 
 BLOCKS: dict[str, type[Block]] = {
@@ -94,6 +96,7 @@ __all__ = [
     "NeuralODE",
     "NonExpansive",
     "NonExpansiveConv2d",
+    "ObservationFit",
     "OperatorNorm",
     "OrthogonalKernel",
     "OrthogonalMatrix",
@@ -111,6 +114,7 @@ __all__ = [
     "SymplecticActivation",
     "SymplecticGradient",
     "SymplecticLinear",
+    "Universal",
     "VolumePreserving",
     "Weighted",
     "WeightedSum",
@@ -118,6 +122,7 @@ __all__ = [
     "certificate",
     "certified_radii",
     "exact_factor",
+    "fit_observations",
     "frozen",
     "guarantee_of",
     "henonnet",
@@ -127,4 +132,5 @@ __all__ = [
     "published_factor",
     "robustness",
     "sympnet",
+    "zero_output_",
 ]

@@ -24,6 +24,7 @@ from separatrix.analysis.power_spectrum import PowerSpectrum
 from separatrix.analysis.propagation import Propagation
 from separatrix.analysis.return_map import ReturnMap
 from separatrix.analysis.stability_region import StabilityRegion
+from separatrix.analysis.sparse_terms import SparseTerms
 from separatrix.analysis.stationarity import Stationarity
 from separatrix.analysis.step_convergence import StepConvergence
 from separatrix.analysis.tracks import Tracks
@@ -33,6 +34,7 @@ from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
 from separatrix.nn.adversarial import AdversarialImages
 from separatrix.nn.certificate import Certificate
+from separatrix.nn.fit_observations import ObservationFit
 from separatrix.nn.robustness import Robustness
 from separatrix.ode.solution import Solution
 from separatrix.plot.adversarial import adversarial_figure
@@ -53,6 +55,7 @@ from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.flow_map import flow_map_figure
 from separatrix.plot.memory import memory_figure
+from separatrix.plot.observation_fit import observation_fit_figure
 from separatrix.plot.phase_portrait import phase_portrait_figure
 from separatrix.plot.plane import plane_figure
 from separatrix.plot.portrait import panel_figures, portrait_figure
@@ -61,6 +64,7 @@ from separatrix.plot.propagation import propagation_figure
 from separatrix.plot.return_map import return_map_figure
 from separatrix.plot.robustness import compare_robustness, robustness_figure
 from separatrix.plot.solution import solution_figure
+from separatrix.plot.sparse_terms import sparse_terms_figure
 from separatrix.plot.spectrum import compare_spectra, pooled_figure, spectrum_figure
 from separatrix.plot.stability_region import stability_region_figure
 from separatrix.plot.stationarity import stationarity_figure
@@ -87,6 +91,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     FlowMap: flow_map_figure,
     LyapunovSpectrum: spectrum_figure,
     MemoryCapacity: memory_figure,
+    ObservationFit: observation_fit_figure,
     OrbitDiagram: orbit_diagram_figure,
     PhasePortrait: phase_portrait_figure,
     PooledSpectrum: pooled_figure,
@@ -96,6 +101,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Tracks: tracks_figure,
     Solution: solution_figure,
     StabilityRegion: stability_region_figure,
+    SparseTerms: sparse_terms_figure,
     Stationarity: stationarity_figure,
     StepConvergence: step_convergence_figure,
     TransientGrowth: transient_figure,
@@ -145,6 +151,7 @@ __all__ = [
     "fixed_points_figure",
     "flow_map_figure",
     "memory_figure",
+    "observation_fit_figure",
     "orbit_diagram_figure",
     "panel_figures",
     "phase_portrait_figure",
@@ -156,6 +163,7 @@ __all__ = [
     "return_map_figure",
     "robustness_figure",
     "separate_figure",
+    "sparse_terms_figure",
     "spectrum_figure",
     "stability_region_figure",
     "stationarity_figure",

@@ -8,10 +8,12 @@ from separatrix.systems.classic.flows import (
     FitzHughNagumo,
     Lorenz63,
     Lorenz96,
+    LotkaVolterra,
     Rossler,
     fitzhugh_nagumo,
     lorenz63,
     lorenz96,
+    lotka_volterra,
     rossler,
 )
 from separatrix.systems.classic.forced import (
@@ -43,6 +45,14 @@ from separatrix.systems.classic.mechanics import (
     magnetic_pendulum,
     pendulum,
 )
+from separatrix.systems.classic.orbits import (
+    KeplerOrbit,
+    SchwarzschildOrbit,
+    kepler_orbit,
+    orbit_in_plane,
+    quadrupole_waveform,
+    schwarzschild_orbit,
+)
 
 __all__ = [
     "CoupledDoubling",
@@ -53,13 +63,16 @@ __all__ = [
     "Duffing",
     "FitzHughNagumo",
     "Henon",
+    "KeplerOrbit",
     "Logistic",
     "Lorenz63",
     "Lorenz96",
+    "LotkaVolterra",
     "MackeyGlass",
     "MagneticPendulum",
     "Pendulum",
     "Rossler",
+    "SchwarzschildOrbit",
     "StandardMap",
     "Towel",
     "coupled_doubling",
@@ -69,13 +82,18 @@ __all__ = [
     "duffing",
     "fitzhugh_nagumo",
     "henon",
+    "kepler_orbit",
     "logistic",
     "lorenz63",
     "lorenz96",
+    "lotka_volterra",
     "mackey_glass",
     "magnetic_pendulum",
+    "orbit_in_plane",
     "pendulum",
+    "quadrupole_waveform",
     "rossler",
+    "schwarzschild_orbit",
     "standard_map",
     "towel",
 ]

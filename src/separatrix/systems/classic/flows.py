@@ -103,6 +103,33 @@ class FitzHughNagumo(Field):
         return self(x, t), components(slope[..., None] * dv - dw, epsilon * (dv - b * dw))
 
 
+class LotkaVolterra(Field):
+    r"""Prey and predators  ẋ = α x − β x y,  ẏ = γ x y − δ y.
+
+    Each orbit is a cycle, about rest at (δ/γ, α/β), on which  V = γ x − δ ln x + β y − α ln y  stays what it is.
+
+    Args:
+        alpha, beta: growth of the prey, and how much of it is eaten; numbers, or tensors that broadcast against the batch.
+        gamma, delta: what the predators gain by it, and their decay; likewise.
+    Source: Lotka 1925, Elements of Physical Biology; Volterra 1926, Nature 118, 558.
+    """
+
+    def __init__(self, alpha: Number = 1.3, beta: Number = 0.9, gamma: Number = 0.8, delta: Number = 1.8) -> None:
+        super().__init__()
+        self.hold(alpha=alpha, beta=beta, gamma=gamma, delta=delta)
+
+    def forward(self, x: Tensor, t: float) -> Tensor:
+        x, y = x.unbind(-1)
+        return components(self.alpha * x - self.beta * x * y, self.gamma * x * y - self.delta * y)
+
+    def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        p, q = x[..., None, :].unbind(-1)
+        dp, dq = v.unbind(-1)
+        alpha, beta, gamma, delta = map(along_tangents, (self.alpha, self.beta, self.gamma, self.delta))
+        met = q * dp + p * dq
+        return self(x, t), components(alpha * dp - beta * met, gamma * met - delta * dq)
+
+
 def lorenz63(sigma: Number = 10.0, rho: Number = 28.0, beta: Number = 8 / 3, *, dt: float = 0.01, method: str = "rk4") -> Flow:
     """Lorenz's convection of 1963: the butterfly."""
     return Flow(Lorenz63(sigma, rho, beta), 3, dt, method=method, start=(-2.90, -4.14, 16.69))
@@ -130,3 +157,16 @@ def fitzhugh_nagumo(
 ) -> Flow:
     """FitzHugh and Nagumo's neuron, on its cycle of spikes."""
     return Flow(FitzHughNagumo(current, a, b, epsilon), 2, dt, method=method, start=(-1.0, -0.5))
+
+
+def lotka_volterra(
+    alpha: Number = 1.3,
+    beta: Number = 0.9,
+    gamma: Number = 0.8,
+    delta: Number = 1.8,
+    *,
+    dt: float = 0.02,
+    method: str = "rk4",
+) -> Flow:
+    """Prey and predators that rise and fall in turn, for ever."""
+    return Flow(LotkaVolterra(alpha, beta, gamma, delta), 2, dt, method=method, start=(0.5, 4.5))

@@ -1,0 +1,198 @@
+"""Fitting a field to what was seen of its solutions, by Levenberg and Marquardt's method on the solution itself."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from separatrix.errors import DivergedError, InputError, NotConvergedError, ShapeError
+from separatrix.evolve import check_whole, watched
+from separatrix.nn.least_squares import Iterate, levenberg_marquardt
+from separatrix.ode.sensitivity import Shot
+from separatrix.result import Result, Status
+from separatrix.tangent import pushforward
+from separatrix.wording import counted, plain
+
+Observe = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ObservationFit(Result):
+    r"""How a field came to fit what was seen.
+
+    Args:
+        misfit: |y − ŷ| / |y| at the start and after every step, shape (steps + 1).
+        observed: y, what was fitted, flattened, shape (observations).
+        predicted: ŷ, what the fitted field gives in its place, shape (observations).
+    """
+
+    misfit: Tensor
+    observed: Tensor
+    predicted: Tensor
+
+    layout: ClassVar[dict[str, str]] = {"misfit": "step", "observed": "observation", "predicted": "observation"}
+    units: ClassVar[dict[str, str]] = {"misfit": "1", "observed": "the observations' unit", "predicted": "the observations' unit"}
+
+    @property
+    def error(self) -> float:
+        """The last misfit."""
+        return float(self.misfit[-1])
+
+    def summary(self) -> str:
+        """The answer in words."""
+        fitted = f"{counted(len(self.observed), 'observation')} fitted by {counted(self.settings['parameters'], 'parameter')}"
+        steps = counted(len(self.misfit) - 1, "step")
+        return f"{fitted}: relative misfit {plain(float(self.misfit[0]))} → {plain(self.error)} in {steps}; {self.ended()}."
+
+
+def fit_observations(
+    field: torch.nn.Module,
+    observed: Tensor,
+    *,
+    x0: Tensor,
+    times: Any,
+    dt: float,
+    observe: Observe | None = None,
+    method: str = "rk4",
+    decay: float = 0.0,
+    damping: float = 1e-3,
+    max_steps: int = 60,
+    tol: float = 1e-3,
+    time_dependent: bool = False,
+    progress: bool = False,
+    throw: bool = False,
+) -> ObservationFit:
+    r"""Fit a field's parameters to what was seen of its solutions:
+
+        min_θ  |observe(x(·; θ)) − y|² + decay |θ|²,     ẋ = f(x, t; θ),   x(times[0]) = x0
+
+    by Levenberg and Marquardt's method with exact derivatives, `sx.sensitivities`. The parameters that require gradients are
+    changed, in place, by each step that lowers the loss; so a fit that is interrupted has kept what it had reached.
+
+    Args:
+        field: f, an `nn.Module` or a `Field` such as `sx.nn.Universal`.
+        observed: y, of the shape that `observe` gives; NaN where nothing was seen.
+        x0: states at the first time, shape (*batch, dim); they are not fitted.
+        times: increasing, shape (times), or (times, *batch).
+        dt: the longest step of the method.
+        observe: what is seen of states of shape (times, *batch, dim), differentiable. Default: the states themselves.
+        method: a Runge–Kutta method in `SOLVERS`.
+        decay: ρ, in units of the observations squared. For noise of standard deviation s, s² is the prior of weights of size 1.
+        damping: λ to begin with, relative to JJᵀ; more of it makes first steps shorter.
+        max_steps: steps that lower the loss.
+        tol: it has converged when a step lowers the loss by less than this part of it, or when no step lowers it.
+        time_dependent: call `field(x, t)`.
+        progress: draw a bar.
+        throw: raise where the fit does not converge, or cannot begin.
+
+    Raises:
+        InputError: no parameters, nothing observed, a number out of range. ShapeError: `observe` gives another shape than y.
+        DivergedError, NotConvergedError: with `throw`.
+    Limits: J is held whole, observations × parameters, and a linear system of all observations is solved at every step: for up to
+        some 5,000 of them, and 10,000 parameters. A fit of long solutions has poor minima where the first guess is far away: fit an
+        early part first.
+    Source: Marquardt 1963, J. SIAM 11, 431; for missing terms of known models, Rackauckas et al. 2020, arXiv:2001.04385.
+    """
+    _check_numbers(decay=decay, damping=damping, tol=tol)
+    if check_whole("max_steps", max_steps) < 1:
+        raise InputError(f"max_steps is {max_steps}; it is at least 1.")
+    shot = Shot(field, x0, times, dt=dt, method=method, time_dependent=time_dependent)
+    seen = Seen(shot, observed, observe)
+    steps = levenberg_marquardt(seen, shot.start, decay=decay, damping=damping, max_steps=max_steps)
+    losses, misfits, status = [], [], Status.NOT_CONVERGED
+    for at in watched(steps, max_steps, "fit", progress):
+        if at.lowered:
+            losses.append(at.loss)
+            misfits.append(at.distance / float(seen.y.norm()))
+            shot.learn(at.theta)
+        status = _status(at, losses, tol)
+        if status != Status.NOT_CONVERGED:
+            break
+    found = ObservationFit(
+        codes=torch.tensor(int(status), dtype=torch.int8),
+        misfit=torch.tensor(misfits, dtype=torch.float64),
+        observed=seen.y,
+        predicted=seen.residuals(shot.start) + seen.y,
+        settings={
+            "parameters": shot.start.numel(),
+            "method": method,
+            "dt": dt,
+            "decay": decay,
+            "damping": damping,
+            "max_steps": max_steps,
+            "tol": tol,
+        },
+    )
+    return _thrown(found) if throw else found
+
+
+class Seen:
+    """Residuals of what is seen of a solution, as a function of the field's parameters.
+
+    Args:
+        shot: the solution.
+        observed: y; NaN where nothing was seen.
+        observe: what is seen of states.
+    """
+
+    def __init__(self, shot: Shot, observed: Tensor, observe: Observe | None) -> None:
+        self.shot, self.observe = shot, observe
+        states = shot.states(shot.start)
+        y = torch.as_tensor(observed).detach().to(states)
+        shape = tuple(states.shape if observe is None else observe(states).shape)
+        if shape != tuple(y.shape):
+            raise ShapeError(
+                f"observed has shape {tuple(y.shape)}, but the solution is seen in shape {shape}.\n"
+                "Observations go with states of shape (times, *batch, dim)."
+            )
+        self._kept = ~y.isnan().flatten()
+        self.y = y.flatten()[self._kept]
+        if not (self.y != 0).any():
+            raise InputError("nothing was observed: y holds no number that is not 0 or NaN.")
+        self._shape = states.shape
+
+    def residuals(self, theta: Tensor) -> Tensor:
+        """ŷ − y, shape (observations)."""
+        return self._see(self.shot.states(theta).flatten()) - self.y
+
+    def linearised(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and their Jacobian, shape (observations, parameters)."""
+        states, rows = self.shot.linearised(theta)
+        along = rows.movedim(-2, 0).flatten(1)  # (parameters, all numbers of all states)
+        if self.observe is None:
+            return self._see(states.flatten()) - self.y, along[:, self._kept].mT
+        seen, pushed = pushforward(self._see, states.flatten(), along)
+        return seen - self.y, pushed.mT
+
+    def _see(self, states: Tensor) -> Tensor:
+        whole = states.reshape(self._shape)
+        return (whole if self.observe is None else self.observe(whole)).flatten()[self._kept]
+
+
+def _status(at: Iterate, losses: list[float], tol: float) -> Status:
+    """How it stands after a step."""
+    if not math.isfinite(at.loss):
+        return Status.DIVERGED
+    settled = not at.lowered or (len(losses) > 1 and losses[-1] > (1 - tol) * losses[-2])
+    return Status.OK if settled else Status.NOT_CONVERGED
+
+
+def _check_numbers(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 <= value < float("inf") or (name == "damping" and value == 0):
+            raise InputError(f"{name} is {value:g}; it is a finite number {'above' if name == 'damping' else 'of at least'} 0.")
+
+
+def _thrown(found: ObservationFit) -> ObservationFit:
+    steps = counted(len(found.misfit) - 1, "step")
+    if found.codes == Status.DIVERGED:
+        raise DivergedError(
+            f"the solution or its derivative is not finite where the fit stands after {steps}.\n"
+            "Take shorter steps (dt), an earlier part of the observations, or begin from other parameters."
+        )
+    if found.codes == Status.NOT_CONVERGED:
+        raise NotConvergedError(f"the loss was still falling after {steps}.\nAsk for more: max_steps.")
+    return found

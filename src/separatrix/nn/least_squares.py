@@ -1,0 +1,89 @@
+"""Levenberg and Marquardt's method for networks: a few thousand parameters, and as many or fewer residuals."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+EASIER, HARDER = 0.2, 4.0  # what a step that lowers the loss, and one that does not, make of the damping
+LEAST = 50  # roundings: damping below, relative to JJᵀ, is lost in it
+MOST = 1e6  # damping, relative to JJᵀ, whose steps are too short to be seen
+
+
+class Problem(Protocol):
+    """Residuals r(θ) and their Jacobian."""
+
+    def residuals(self, theta: Tensor) -> Tensor:
+        """R, shape (m)."""
+        ...
+
+    def linearised(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """R and ∂r/∂θ, shape (m, parameters)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """Where the method is after a step that lowered the loss.
+
+    Args:
+        theta: shape (parameters).
+        distance: |r|.
+        loss: |r|² + decay |θ|²; NaN where its derivative is not finite.
+        lowered: whether a step that lowers the loss was found; if not, theta is what it was.
+        steps: 1; 0 for the start.
+    """
+
+    theta: Tensor
+    distance: float
+    loss: float
+    lowered: bool = True
+    steps: int = 1
+
+
+def levenberg_marquardt(problem: Problem, theta: Tensor, *, decay: float, damping: float, max_steps: int) -> Iterator[Iterate]:
+    r"""Steps that lower  L(θ) = |r(θ)|² + ρ |θ|², each the minimum of a quadratic model that is damped by λ:
+
+        min_δ  |r + J δ|² + ρ |θ + δ|² + λ |δ|²     ⇒     δ = −(ρ/c) θ − Jᵀ (J Jᵀ + c)⁻¹ (r − (ρ/c) J θ),   c = ρ + λ
+
+    so that what is factorised is m × m, however many parameters there are. λ is relative to the mean of JJᵀ's diagonal.
+    Yields the start, then each step; the last one is not lowered where no damping helps.
+    Source: Levenberg 1944, Quart. Appl. Math. 2, 164; Marquardt 1963, J. SIAM 11, 431.
+    """
+    r = problem.residuals(theta)
+    loss = _loss(r, theta, decay)
+    yield Iterate(theta, float(r.norm()), loss, steps=0)
+    for _ in range(max_steps):
+        r, jacobian = problem.linearised(theta)
+        gram = jacobian @ jacobian.mT
+        if not torch.isfinite(gram).all():
+            yield Iterate(theta, float(r.norm()), math.nan, lowered=False)
+            return
+        scale = float(gram.diagonal().mean()) or 1.0
+        while True:
+            trial = theta + _step(r, jacobian, gram, theta, decay, damping * scale)
+            trial_r = problem.residuals(trial)
+            trial_loss = _loss(trial_r, trial, decay)
+            if trial_loss < loss or damping > MOST:
+                break
+            damping *= HARDER
+        if not trial_loss < loss:
+            yield Iterate(theta, float(r.norm()), loss, lowered=False)
+            return
+        theta, loss, damping = trial, trial_loss, max(EASIER * damping, LEAST * torch.finfo(theta.dtype).eps)
+        yield Iterate(theta, float(trial_r.norm()), loss)
+
+
+def _step(r: Tensor, jacobian: Tensor, gram: Tensor, theta: Tensor, decay: float, damping: float) -> Tensor:
+    """δ of the damped model."""
+    c = decay + damping
+    shift = -(decay / c) * theta
+    matrix = gram + c * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return shift - jacobian.mT @ torch.linalg.solve(matrix, r + jacobian @ shift)
+
+
+def _loss(r: Tensor, theta: Tensor, decay: float) -> float:
+    return float(r @ r + decay * (theta @ theta))

@@ -1,0 +1,214 @@
+"""Derivatives of a solution by the parameters of its field: forward sensitivities, of all steps at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+
+from separatrix.errors import InputError, ShapeError
+from separatrix.flow import Field, FunctionField
+from separatrix.ode.mesh import Mesh, check_times, equal_steps
+from separatrix.solvers import SOLVERS
+from separatrix.solvers.explicit import ExplicitRungeKutta
+from separatrix.solvers.solver import TangentSlope, Time
+from separatrix.twin import twin
+
+MOST_NUMBERS = 2**22  # in the tangents of the steps that are linearised together: 32 MiB in float64
+
+# Note [All steps at once]
+# A solution is followed step by step, but its derivative need not be. Once the states are known, the derivatives of each step by
+# the state it begins with (A) and by the parameters (B) are one batch of independent problems; what is left in sequence is
+#     S ← S A + B,
+# one small product a step. Thousands of small calls become a few large ones.
+
+
+def sensitivities(
+    field: Callable[..., Tensor],
+    x0: Tensor,
+    times: Any,
+    *,
+    dt: float,
+    method: str = "rk4",
+    time_dependent: bool = False,
+) -> tuple[Tensor, Tensor]:
+    r"""A solution of  ẋ = f(x, t; θ)  at the asked times and its derivative by all of f's parameters,  S = ∂x/∂θ:
+
+        Ṡ = ∂f/∂x S + ∂f/∂θ,   S = 0 at the first time
+
+    by the derivative of the method's own steps: that of the numbers returned, exact to rounding.
+
+    Args:
+        field: f, an `nn.Module` or a `Field`. It is used through its twin, in evaluation mode and in the dtype of x0.
+        x0: states at the first time, shape (*batch, dim).
+        times: increasing, shape (times), or (times, *batch).
+        dt: the longest step; equal steps end on the asked times.
+        method: a Runge–Kutta method in `SOLVERS`.
+        time_dependent: call `field(x, t)`.
+
+    Returns:
+        The states, shape (times, *batch, dim), and the derivatives, rows as tangents are: (times, *batch, parameters, dim), the
+        parameters that require gradients, flattened, in the order of `field.parameters()`. Neither has a graph.
+
+    Raises:
+        InputError: times that do not increase, a method that is none of Runge and Kutta's, no parameters.
+    Limits: the field's module must pass through `torch.func.vmap`, and so have no batch statistics. Backpropagation is cheaper for
+        the gradient of one number; this is for Jacobians, of fewer than some 10,000 parameters.
+    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, I.14.
+    """
+    shot = Shot(field, x0, times, dt=dt, method=method, time_dependent=time_dependent)
+    return shot.linearised(shot.start)
+
+
+class Shot:
+    """A solution as a function of its field's parameters θ, one flat vector.
+
+    Args:
+        field, x0, times, dt, method, time_dependent: as for `sensitivities`.
+    """
+
+    def __init__(
+        self,
+        field: Callable[..., Tensor],
+        x0: Tensor,
+        times: Any,
+        *,
+        dt: float,
+        method: str,
+        time_dependent: bool,
+    ) -> None:
+        own = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
+        self.x0 = torch.as_tensor(x0)
+        times = torch.as_tensor(times, dtype=torch.float64, device=self.x0.device)
+        check_times(times, tuple(self.x0.shape[:-1]))
+        self.mesh = equal_steps(times, dt)
+        self.method = _runge_kutta(method)
+        self.learned = _learned(field)
+        self.names = _names(field, self.learned, "" if own is field else "function.")
+        self.run = _Run(twin(own, dtype=self.x0.dtype, device=self.x0.device, detach=True), self.method, self.mesh)
+        self._tried: tuple[Tensor, Tensor] | None = None
+        _check_width(self.run.field, self.x0, float(times.flatten()[0]))
+
+    @property
+    def start(self) -> Tensor:
+        """The parameters as they are, shape (parameters)."""
+        return torch.cat([value.detach().to(self.x0).flatten() for value in self.learned])
+
+    @torch.no_grad()
+    def learn(self, theta: Tensor) -> None:
+        """Give the user's own parameters these values."""
+        for value, part in zip(self.learned, self._split(theta), strict=True):
+            value.copy_(part)
+
+    @torch.no_grad()
+    def states(self, theta: Tensor) -> Tensor:
+        """The states at the asked times, shape (times, *batch, dim)."""
+        return self._read(self._nodes(theta))
+
+    @torch.no_grad()
+    def linearised(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and their derivatives, shape (times, *batch, parameters, dim). See Note [All steps at once]."""
+        nodes = self._nodes(theta)
+        moved, caused = self._steps(nodes[:-1], self._split(theta))
+        rows = [torch.zeros_like(caused[0])]
+        for a, b in zip(moved, caused, strict=True):
+            rows.append(rows[-1] @ a + b)
+        return self._read(nodes), self._read(torch.stack(rows))
+
+    def _nodes(self, theta: Tensor) -> Tensor:
+        """The states before every step and after the last; kept, for a derivative at the parameters that were tried last."""
+        if self._tried is None or self._tried[0] is not theta:
+            self._tried = theta, functional_call(self.run, self._named(self._split(theta), "field."), (self.x0,))
+        return self._tried[1]
+
+    def _read(self, along: Tensor) -> Tensor:
+        """Rows of `along`, (steps + 1, *batch, …), at the asked times, on each of which a step ends."""
+        return along[self.mesh.node]
+
+    def _steps(self, x: Tensor, parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """∂x'/∂x and ∂x'/∂θ as rows, (steps, *batch, dim | parameters, dim), of all steps from x, (steps, *batch, dim)."""
+        dim, rows = x.shape[-1], x.shape[-1] + sum(part.numel() for part in parts)
+        together = max(1, MOST_NUMBERS // (rows * x[0].numel()))
+        columns = (self._column(i).expand(*x.shape[:-1], 1) for i in (0, 1))
+        slope, found = self._slope(parts), []
+        for state, t, h in zip(*(column.split(together) for column in (x, *columns)), strict=True):
+            frame = torch.eye(rows, dim, dtype=x.dtype, device=x.device).expand(*state.shape[:-1], -1, -1)
+            found.append(self.method.pushforward(slope, state, frame, t, h)[1])
+        both = torch.cat(found)
+        return both[..., :dim, :], both[..., dim:, :]
+
+    def _slope(self, parts: list[Tensor]) -> TangentSlope:
+        """The field along tangents of (x, θ), of which θ stays as it is:  v ↦ v ∂f/∂x, and + ∂f/∂θ for the rows behind x's."""
+
+        def value(parts: list[Tensor], x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            velocity = functional_call(self.run.field, self._named(parts), (x[None], t[None]))[0]
+            return velocity, velocity
+
+        derivatives = vmap(jacrev(value, argnums=(0, 1), has_aux=True), in_dims=(None, 0, 0))
+
+        def slope(x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+            dim, items = x.shape[-1], x.shape[:-1]
+            (by_parts, by_state), velocity = derivatives(
+                parts, x.reshape(-1, dim), torch.as_tensor(t).expand(*items, 1).reshape(-1, 1)
+            )
+            pushed = v @ by_state.reshape(*items, dim, dim).mT
+            pushed[..., dim:, :] += torch.cat([part.reshape(*items, dim, -1) for part in by_parts], dim=-1).mT
+            return velocity.reshape_as(x), pushed
+
+        return slope
+
+    def _column(self, i: int) -> Tensor:
+        """When each step begins (0), or how long it is (1), to go with states (steps, *batch, dim)."""
+        values = torch.stack([torch.as_tensor(step[i], dtype=torch.float64) for step in self.mesh.steps]).to(self.x0)
+        return values.reshape(-1, *([1] * self.x0.ndim)) if values.ndim == 1 else values
+
+    def _named(self, parts: list[Tensor], prefix: str = "") -> dict[str, Tensor]:
+        return {prefix + name: part for names, part in zip(self.names, parts, strict=True) for name in names}
+
+    def _split(self, theta: Tensor) -> list[Tensor]:
+        parts = theta.split([value.numel() for value in self.learned])
+        return [part.reshape(value.shape) for part, value in zip(parts, self.learned, strict=True)]
+
+
+class _Run(nn.Module):
+    """All steps of a mesh, so that the parameters are put in once a run and not once a step."""
+
+    def __init__(self, field: Field, method: ExplicitRungeKutta, mesh: Mesh) -> None:
+        super().__init__()
+        self.field, self.method, self.mesh = field, method, mesh
+
+    def forward(self, x0: Tensor) -> Tensor:
+        """The states before every step and after the last."""
+        return torch.stack(self.mesh.follow(self.method, self.field, x0))
+
+
+def _check_width(field: Field, x0: Tensor, t: float) -> None:
+    with torch.no_grad():
+        shape = tuple(field(x0, t).shape)
+    if shape != tuple(x0.shape):
+        raise ShapeError(
+            f"the field takes states of shape {tuple(x0.shape)} to velocities of shape {shape}.\n"
+            f"It must return one velocity for each of the {x0.shape[-1]} numbers of a state."
+        )
+
+
+def _runge_kutta(method: str) -> ExplicitRungeKutta:
+    known = {name: solver for name, solver in SOLVERS.items() if isinstance(solver, ExplicitRungeKutta)}
+    if method not in known:
+        raise InputError(f"sensitivities are those of a Runge–Kutta method, not of {method!r}.\nChoose one of {', '.join(known)}.")
+    return known[method]
+
+
+def _learned(field: Any) -> list[nn.Parameter]:
+    """The parameters to differentiate by, each once."""
+    found = [value for value in field.parameters() if value.requires_grad] if isinstance(field, nn.Module) else []
+    if not found:
+        raise InputError("the field has no parameter that requires gradients.\nPass a module, or a Field that holds one.")
+    return found
+
+
+def _names(field: Any, learned: list[nn.Parameter], prefix: str) -> list[list[str]]:
+    """What each is called in the field that is followed; more than one name where it is shared."""
+    named = list(field.named_parameters(remove_duplicate=False))
+    return [[prefix + name for name, one in named if one is value] for value in learned]
