@@ -70,7 +70,9 @@ def theirs(field: nn.Module, x: Tensor, adjoint: bool = False) -> Tensor:
             return self.field(x)
 
     solver = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
-    return solver(Timed(), x, torch.tensor([0.0, TIME], **DOUBLE), method="dopri5", rtol=TOL, atol=TOL)[-1]
+    states = solver(Timed(), x, torch.tensor([0.0, TIME], **DOUBLE), method="dopri5", rtol=TOL, atol=TOL)
+    assert isinstance(states, Tensor)  # a tuple only of a tuple
+    return states[-1]
 
 
 OWN: dict[str, Callable[..., Tensor]] = {f"tolerance {tol:g}": partial(ours, tol=tol) for tol in (TOL, FINER)}

@@ -153,9 +153,7 @@ def measure(model: sx.nn.NeuralODE, seeds: int, steps: int) -> tuple[list[Found]
         growth, turning = (values[0] if len(rest.points) else torch.tensor([math.nan]) for values in (rest.rates, rest.frequencies))
         largest = float(path[:, seed, 0].amax())
         along, across = exponents[seed].tolist()
-        found.append(
-            Found(turns(path[:, seed, 1]), largest, (along, across), (float(growth.amax()), float(turning.abs().amax())))
-        )
+        found.append(Found(turns(path[:, seed, 1]), largest, (along, across), (float(growth.amax()), float(turning.abs().amax()))))
     return found, path
 
 
