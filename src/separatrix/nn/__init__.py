@@ -4,6 +4,7 @@ from separatrix.nn.adversarial import AdversarialImages, adversarial_images
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.budget import exact_factor, published_factor
 from separatrix.nn.certificate import Certificate, certificate
+from separatrix.nn.damped import Damped, damped
 from separatrix.nn.energy import Energy, KineticEnergy
 from separatrix.nn.gradient import Gradient
 from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
@@ -18,6 +19,7 @@ from separatrix.nn.neural_ode import NeuralODE
 from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
 from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
+from separatrix.nn.reversible import Momentum, MomentumNet, Reversible, ReversibleNet
 from separatrix.nn.robustness import Robustness, robustness
 from separatrix.nn.sphere import SpherePreserving
 from separatrix.nn.symplectic import HenonLayer, SymplecticActivation, SymplecticGradient, SymplecticLinear, henonnet, sympnet
@@ -34,7 +36,9 @@ BLOCKS: dict[str, type[Block]] = {
     "isometry": Isometry,
     "lipschitz_net": LipschitzNet,
     "mass_preserving": MassPreserving,
+    "momentum": MomentumNet,
     "non_expansive": NonExpansive,
+    "reversible": ReversibleNet,
     "separable_hamiltonian": SeparableHamiltonian,
     "sphere_preserving": SpherePreserving,
     "symplectic_activation": SymplecticActivation,
@@ -52,6 +56,7 @@ __all__ = [
     "Block",
     "Certificate",
     "Coisometry",
+    "Damped",
     "DivergenceFree",
     "Energy",
     "Expansive",
@@ -69,6 +74,8 @@ __all__ = [
     "MassPreserving",
     "MassPreservingLift",
     "MassPreservingProjection",
+    "Momentum",
+    "MomentumNet",
     "NeuralODE",
     "NonExpansive",
     "NonExpansiveConv2d",
@@ -81,6 +88,8 @@ __all__ = [
     "Residual",
     "ResidualConvNet",
     "ResidualNet",
+    "Reversible",
+    "ReversibleNet",
     "Robustness",
     "ScaledKernel",
     "SeparableHamiltonian",
@@ -95,6 +104,7 @@ __all__ = [
     "adversarial_images",
     "certificate",
     "certified_radii",
+    "damped",
     "exact_factor",
     "frozen",
     "guarantee_of",
