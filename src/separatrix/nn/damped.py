@@ -38,8 +38,8 @@ RULES = {
 class Damped(nn.Module):
     r"""A damped residual block,  x ↦ b(x) + (1 − λ) x  ("in")  or  x ↦ (1 + λ) b(x) + (1 − λ) x  ("lambda-in").
 
-    They are unit Euler steps of  ẋ = −λx + b(x)  and  ẋ = −λx + (1 + λ) b(x). At λ = 0 both are a residual block; at λ = 1 the first
-    is the plain b(x), and the second twice that. λ is learned, one number a block: λ = ReLU(1 − ν) by the first rule, and ReLU(ν)
+    They are unit Euler steps of  ẋ = −λx + b(x)  and  ẋ = −λx + (1 + λ) b(x). At λ = 0 both are a residual block; at λ = 1 the
+    first is the plain b(x), and the second twice that. λ is learned, one number a block: λ = ReLU(1 − ν) by the first rule, and ReLU(ν)
     by the second. So weight decay, which draws ν to 0, draws λ to 1 by the first rule and to 0 by the second; and a λ that has
     come to 0 has no gradient and stays there.
 
