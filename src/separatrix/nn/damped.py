@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError
 from separatrix.nn.block import Residual
 from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.system import Number
 
 M = TypeVar("M", bound=nn.Module)
 START = (0.20, 0.25)  # of λ, as published; for 164 layers (0.1, 0.2)
@@ -26,11 +27,11 @@ class Rule:
     """
 
     learned: Callable[[Tensor], Tensor]
-    weight: Callable[[Tensor], Tensor]
+    weight: Callable[[Number], Number]
 
 
 RULES = {
-    "in": Rule(learned=lambda lam: 1 - lam, weight=torch.ones_like),
+    "in": Rule(learned=lambda lam: 1 - lam, weight=lambda lam: 1.0),
     "lambda-in": Rule(learned=lambda lam: lam, weight=lambda lam: 1 + lam),
 }
 
@@ -39,9 +40,9 @@ class Damped(nn.Module):
     r"""A damped residual block,  x ↦ b(x) + (1 − λ) x  ("in")  or  x ↦ (1 + λ) b(x) + (1 − λ) x  ("lambda-in").
 
     They are unit Euler steps of  ẋ = −λx + b(x)  and  ẋ = −λx + (1 + λ) b(x). At λ = 0 both are a residual block; at λ = 1 the
-    first is the plain b(x), and the second twice that. λ is learned, one number a block: λ = ReLU(1 − ν) by the first rule, and ReLU(ν)
-    by the second. So weight decay, which draws ν to 0, draws λ to 1 by the first rule and to 0 by the second; and a λ that has
-    come to 0 has no gradient and stays there.
+    first is the plain b(x), and the second twice that. λ is learned, one number a block: λ = ReLU(1 − ν) by the first rule, and
+    λ = ReLU(ν) by the second. So weight decay, which draws ν to 0, draws λ to 1 by the first rule and to 0 by the second; and a λ
+    that has come to 0 has no gradient and stays there.
 
     Args:
         block: b, any module that keeps the shape: of vectors, of images, of anything.
@@ -68,14 +69,15 @@ class Damped(nn.Module):
         if rule not in RULES:
             raise InputError(f"there is no rule {rule!r}; choose one of {', '.join(map(repr, RULES))}.")
         self.block, self.rule, self.given = block, rule, None if damping is None else check_damping(damping)
-        drawn = torch.empty(()).uniform_(*check_start(start))
+        low, high = check_start(start)
+        drawn = torch.empty((), **kind_of(block)).uniform_(low, high)
         self.raw = nn.Parameter(RULES[rule].learned(drawn)) if damping is None else None
 
     @property
     def damping(self) -> Tensor:
         """λ as it is, one number, with its graph where it is learned."""
         if self.raw is None:
-            return torch.tensor(self.given)
+            return torch.tensor(self.given, dtype=torch.float64)
         return RULES[self.rule].learned(self.raw).relu()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,15 +88,14 @@ class Damped(nn.Module):
                 f"{type(self.block).__name__} takes a tensor of shape {tuple(x.shape)} to {tuple(value.shape)}.\n"
                 "A damped block keeps the shape: leave blocks that change it undamped."
             )
-        lam = self.damping.to(x)
+        lam = self.damping.to(x) if self.given is None else self.given
         return RULES[self.rule].weight(lam) * value + (1 - lam) * x
 
     @property
     def guarantee(self) -> Guarantee:
         """Factor |1 − λ| + Lip b, or |1 − λ| + (1 + λ) Lip b."""
-        lam = self.damping.detach().double()
-        around = Guarantee(lipschitz=float((1 - lam).abs()))
-        return around.plus(guarantee_of(self.block).times(float(RULES[self.rule].weight(lam))))
+        lam = self.damping.item()
+        return Guarantee(lipschitz=abs(1 - lam)).plus(guarantee_of(self.block).times(RULES[self.rule].weight(lam)))
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""
@@ -161,8 +162,14 @@ def damped(
 
 def branch(block: nn.Module) -> nn.Module:
     """The module b of a residual block x ↦ x + b(x)."""
-    plain = isinstance(block, Residual) and block.skip == block.scale == 1
-    return block.module if plain else Branch(block)
+    plain = type(block) is Residual and block.skip == block.scale == 1
+    return block.get_submodule("module") if plain else Branch(block)
+
+
+def kind_of(block: nn.Module) -> dict[str, Any]:
+    """Type and device of a block's weights, where it has any."""
+    like = next((p for p in block.parameters() if p.is_floating_point()), torch.empty(()))
+    return {"dtype": like.dtype, "device": like.device}
 
 
 def outermost(names: list[str]) -> list[str]:

@@ -148,6 +148,8 @@ class Couplings(nn.Module):
 
     def run(self, a: Tensor, b: Tensor) -> Pair:
         """The pair behind all layers."""
+        if not a.is_floating_point():
+            raise InputError(f"the state is of {a.dtype}; it is of floating-point numbers.")
         if self.recompute and torch.is_grad_enabled() and not transformed(a, b):
             return self._recomputed(a, b)
         for layer in self.layers:
@@ -469,8 +471,6 @@ def checked(f: Any, x: Tensor, module: nn.Module) -> Tensor:
 
 def check_pair(x: Tensor, v: Tensor | None) -> None:
     """Refuse a velocity of another shape."""
-    if not x.is_floating_point():
-        raise InputError(f"the state is of {x.dtype}; it is of floating-point numbers.")
     if v is not None and v.shape != x.shape:
         raise ShapeError(f"x has shape {tuple(x.shape)} but its velocity has {tuple(v.shape)}.")
 
