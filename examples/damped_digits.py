@@ -124,7 +124,9 @@ def measured(*, seeds: int, epochs: int) -> dict[str, Any]:
         for seed in range(seeds):
             data = Digits.load(seed)
             model = trained(network(kind, seed), data, epochs)
-            damping[kind].append(torch.stack([block.damping for block in model.children() if isinstance(block, sx.nn.Damped)]).detach())
+            damping[kind].append(
+                torch.stack([block.damping for block in model.children() if isinstance(block, sx.nn.Damped)]).detach()
+            )
             for name, (noise, levels, _) in NOISES.items():
                 accuracy[name][i, seed] = torch.stack([share(model, data, noise, level, seed) for level in levels])
             print(f"{kind}, seed {seed}: {float(accuracy['blur'][i, seed, 0]):.1%} of the clean digits", flush=True)

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import weakref
 
 import numpy as np
 import pytest
@@ -210,30 +209,20 @@ def off(got: list[Tensor], wanted: list[Tensor]) -> float:
     return float(apart.norm() / torch.cat([b.flatten() for b in wanted]).norm())
 
 
-class Kept:
-    """A tensor that a graph has saved, for as long as the graph keeps it."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
 def stored_bytes(network: nn.Module, x: Tensor, run=None) -> int:
-    """What the graph holds between the passes, but for weights, and each storage once."""
-    weights, kept = {parameter.data_ptr() for parameter in network.parameters()}, weakref.WeakSet()
-
-    def pack(tensor: Tensor) -> Kept:
-        kept.add(held := Kept(tensor.detach()))  # the output of a node would keep the node, which keeps it
-        return held
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
-        value = (network if run is None else run)(x)
-    assert value.requires_grad
-    storages = {held.tensor.data_ptr(): held.tensor.untyped_storage().nbytes() for held in kept}
-    return sum(size for place, size in storages.items() if place not in weights)
+    return sx.testing.held_bytes(network if run is None else run, x, apart_from=network)
 
 
 def linear_tanh(dim: int) -> nn.Module:
     return nn.Sequential(nn.Linear(dim, dim), nn.Tanh())
+
+
+def test_a_layer_of_tanh_holds_what_it_takes_and_what_it_gives():
+    """The linear layer's input for its weight, and the value of tanh for its slope; counted once where one is the other."""
+    x, network = normal(64, 8), nn.Sequential(linear_tanh(8), linear_tanh(8)).double()
+    assert stored_bytes(network, x) == 3 * x.numel() * 8
+    weights = sum(parameter.numel() for parameter in (network[0][0].weight, network[1][0].weight))
+    assert sx.testing.held_bytes(network, x.clone().requires_grad_()) == (3 * x.numel() + weights) * 8
 
 
 def test_what_a_reversible_network_stores_does_not_grow_with_its_depth():
