@@ -374,3 +374,23 @@ def test_the_constrained_network_of_the_certificate_example_is_not_one_lipschitz
         expected *= c * norm(block.lift.weight) * (1 + u * norm(block.step.weight))
     assert certificate.bound == pytest.approx(expected, rel=1e-4)
     assert 1 < certificate.lower <= certificate.bound
+
+
+def test_reversible_networks_hold_as_much_at_any_depth_and_their_gradients_are_right(found):
+    """Stored activations: 8 bytes a layer for each number, what the linear layer takes and what tanh gives."""
+    measured = found("reversible_memory")[0]
+    depths, kept = measured["depths"], measured["kept"]
+    assert kept["residual"] == [8 * depth for depth in depths]
+    assert len(set(kept["reversible"])) == len(set(kept["momentum"])) == 1  # up to 300 layers, in one word
+    ours, stored, inverted, _ = measured["errors"].mean(0).unbind(-1)
+    assert (ours < 2 * stored).all() and (stored < 1e-5).all() and inverted[-1] > 1
+
+
+def test_damped_networks_read_digits_and_noise_is_harder(found):
+    measured = found("damped_digits")[0]
+    for accuracy in measured["accuracy"].values():
+        assert (accuracy[..., 0] > 0.3).all()  # of one epoch
+        assert (accuracy[..., -1] <= accuracy[..., 0] + 0.05).all()
+    learned = [damping for kind, damping in measured["damping"].items() if "learned" in kind]
+    assert all(((damping > 0.1) & (damping < 0.4)).all() for damping in learned)
+    assert (measured["damping"]["plain, λ = 1"] == 1).all() and (measured["damping"]["residual, λ = 0"] == 0).all()

@@ -25,7 +25,7 @@ def held_bytes(run: Callable[[Tensor], Any], x: Tensor, *, apart_from: nn.Module
         x: what it is called on.
         apart_from: a module whose parameters are not counted, because they are there anyway.
     """
-    weights = set() if apart_from is None else {parameter.data_ptr() for parameter in apart_from.parameters()}
+    weights = set() if apart_from is None else {place(parameter) for parameter in apart_from.parameters()}
     kept: weakref.WeakSet[Held] = weakref.WeakSet()
 
     def pack(tensor: Tensor) -> Held:
@@ -34,6 +34,11 @@ def held_bytes(run: Callable[[Tensor], Any], x: Tensor, *, apart_from: nn.Module
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
         value = run(x)
-    storages = {held.tensor.data_ptr(): held.tensor.untyped_storage().nbytes() for held in kept}
+    storages = {place(held.tensor): held.tensor.untyped_storage().nbytes() for held in kept}
     del value  # until here the graph lives
-    return sum(size for place, size in storages.items() if place not in weights)
+    return sum(size for where, size in storages.items() if where not in weights)
+
+
+def place(tensor: Tensor) -> int:
+    """Where its storage is, which views share."""
+    return tensor.untyped_storage().data_ptr()
