@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -113,9 +114,10 @@ def divided(whole: Tensor, by: int) -> tuple[Tensor, Tensor]:
 
 def as_fraction(gamma: float) -> Fraction:
     """The fraction nearest to γ with a denominator of at most 1,000, which 0.9 and 0.995 are."""
-    fraction = Fraction(gamma).limit_denominator(LARGEST_DENOMINATOR) if 0 < gamma <= 1 else Fraction(0)
+    known = isinstance(gamma, Real) and 0 < gamma <= 1
+    fraction = Fraction(float(gamma)).limit_denominator(LARGEST_DENOMINATOR) if known else Fraction(0)
     if not fraction:
-        raise InputError(f"gamma is {gamma}; it is above 0 and at most 1, such as 0.9.\nAt 0 nothing is left of a velocity.")
+        raise InputError(f"gamma is {gamma!r}; it is above 0 and at most 1, such as 0.9.\nAt 0 nothing is left of a velocity.")
     return fraction
 
 

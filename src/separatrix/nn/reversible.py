@@ -88,15 +88,15 @@ class Recomputed(torch.autograd.Function):
     def forward(ctx: Any, leap: Leap, lattice: Lattice, calls: list[Call], a0: Tensor, b0: Tensor, *weights: Tensor) -> Pair:
         """The pair behind the last layer; NaN where a number left the lattice."""
         a, b, digits = lattice.nearest(a0), lattice.nearest(b0), Digits(leap.gamma)
-        lost = lattice.misses(a0) | lattice.misses(b0)
+        x, lost = lattice.floats(a), lattice.misses(a0) | lattice.misses(b0)
         for call in calls:
-            x = lattice.floats(a).masked_fill(lost, torch.nan)
-            f = checked(call.first(x), x, call.module).detach().to(lattice.dtype)
+            f = checked(call.first(x.masked_fill(lost, torch.nan)), x, call.module).detach().to(lattice.dtype)
             a, b = leap.coupled(a, digits.shrink(b) + lattice.nearest(leap.scale * f))
-            lost = lost | lattice.misses(f) | lattice.misses(lattice.floats(a))
+            x = lattice.floats(a)
+            lost = lost | lattice.misses(f) | lattice.misses(x)
         ctx.save_for_backward(a0, b0, a, b, lost, *digits.stores, *weights)
         ctx.leap, ctx.lattice, ctx.calls, ctx.products = leap, lattice, calls, digits.products
-        return lattice.floats(a).masked_fill(lost, torch.nan), lattice.floats(b).masked_fill(lost, torch.nan)
+        return x.masked_fill(lost, torch.nan), lattice.floats(b).masked_fill(lost, torch.nan)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
