@@ -185,8 +185,9 @@ def against_noise(axes: Axes, name: str, accuracy: Tensor) -> None:
     _, levels, unit = NOISES[name]
     for i, kind in enumerate(KINDS):
         look, own = series(i), 100 * accuracy[i]
-        axes.errorbar(levels, own.mean(0), BAR * deviation(own), label=kind, linestyle=look.line, **look.marks)
-    axes.set_title(name)
+        beside = torch.tensor(levels) + 0.008 * (i - 1.5) * levels[-1]  # so that bars do not hide each other
+        axes.errorbar(beside, own.mean(0), BAR * deviation(own), label=kind, linestyle=look.line, **look.marks)
+    axes.set_title(name.capitalize() if name.islower() else name)
     axes.set_xlabel(unit)
     axes.set_ylabel("digits read correctly (%)")
 
@@ -201,8 +202,8 @@ def above(axes: Axes, accuracy: dict[str, Tensor]) -> None:
         axes.errorbar(place, gains.mean(0), BAR * deviation(gains), linestyle="none", **series(i).marks)
     axes.axhline(0, color=INK, linewidth=1)
     axes.set_xticks(range(len(accuracy)), [name.replace(" ", "\n") for name in accuracy])
-    axes.set_title("against the residual network of the same seed")
-    axes.set_ylabel("more digits, mean over the levels (%)")
+    axes.set_title("Above the residual network")
+    axes.set_ylabel("more digits of the same seed,\nmean over the levels (%)")
 
 
 def learned(axes: Axes, damping: dict[str, Tensor]) -> None:
@@ -210,12 +211,13 @@ def learned(axes: Axes, damping: dict[str, Tensor]) -> None:
     for i, (kind, own) in enumerate(damping.items()):
         if "learned" in kind:
             look = series(i)
-            axes.errorbar(range(1, BLOCKS + 1), own.mean(0), BAR * deviation(own), label=kind, linestyle=look.line, **look.marks)
+            beside = torch.arange(1, BLOCKS + 1) + 0.16 * (i - 1.5)
+            axes.errorbar(beside, own.mean(0), BAR * deviation(own), label=kind, linestyle=look.line, **look.marks)
     low, high = START
     axes.axhspan(low, high, color="#e9ebee", zorder=0)
-    axes.text(BLOCKS, high, "where λ began", ha="right", va="bottom", **NOTE)
+    axes.text(0.7, high, "where λ began", va="bottom", **NOTE)
     axes.set_ylim(bottom=0)
-    axes.set_title("what λ has become")
+    axes.set_title("What λ has become")
     axes.set_xlabel("block")
     axes.set_ylabel("λ")
 
