@@ -31,7 +31,8 @@ def row() -> dict[str, object]:
     sides = {name: passes(*built(kind, TIMED, recompute)) for name, kind, recompute in SIDES}
     seconds = interleaved(sides, repeats=3)
     price = {kind: round(seconds[kind] / seconds[f"{kind}, stored"], 2) for kind in KINDS[1:]}
-    return {"depths": DEPTHS, "held bytes per number": numbers, "peak beyond one item, MiB": peaks, "timed depth": TIMED, "time over stored": price}
+    told = {"held bytes per number": numbers, "peak beyond one item, MiB": peaks, "time over stored": price}
+    return {"depths": DEPTHS, "timed depth": TIMED, **told}
 
 
 SIDES = [(f"{kind}{'' if recompute else ', stored'}", kind, recompute) for kind in KINDS[1:] for recompute in (True, False)]

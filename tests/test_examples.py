@@ -389,8 +389,9 @@ def test_reversible_networks_hold_as_much_at_any_depth_and_their_gradients_are_r
 def test_damped_networks_read_digits_and_noise_is_harder(found):
     measured = found("damped_digits")[0]
     for accuracy in measured["accuracy"].values():
-        assert (accuracy[..., 0] > 0.3).all()  # of one epoch
-        assert (accuracy[..., -1] <= accuracy[..., 0] + 0.05).all()
+        clean, worst = accuracy.mean(1)[:, 0], accuracy.mean(1)[:, -1]
+        assert (clean > 0.3).all()  # of one epoch; 0.1 is chance
+        assert (worst < clean).all()
     learned = [damping for kind, damping in measured["damping"].items() if "learned" in kind]
-    assert all(((damping > 0.1) & (damping < 0.4)).all() for damping in learned)
+    assert all(((damping >= 0) & (damping < 0.6)).all() and damping.std() > 0 for damping in learned)
     assert (measured["damping"]["plain, λ = 1"] == 1).all() and (measured["damping"]["residual, λ = 0"] == 0).all()
