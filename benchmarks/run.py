@@ -2,6 +2,7 @@
 
 `python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
 (gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, neural_ode, memory), and the others keep their last
+(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, memory, reversible), and the others keep their last
 results.
 """
 
@@ -23,6 +24,7 @@ import memory
 import neural_ode
 import operator_norm
 import rest_points
+import reversible
 from timing import Row, machine
 
 HERE = Path(__file__).parent
@@ -37,7 +39,9 @@ BENCHMARKS = {
     "operator_norm": operator_norm.rows,
     "neural_ode": neural_ode.rows,
     "memory": memory.row,
+    "reversible": reversible.row,
 }
+TOLD = ("memory", "reversible")  # in words, below the table
 HEAD = ("work", "ours", "against", "theirs", "ratio", "goal")
 
 
@@ -49,7 +53,7 @@ def main(names: list[str]) -> None:
     for name in names or BENCHMARKS:
         with console.status(f"{name} …"):
             outcome = BENCHMARKS[name]()
-        results[name] = {"machine": where, "results": [asdict(row) for row in outcome] if name != "memory" else outcome}
+        results[name] = {"machine": where, "results": outcome if name in TOLD else [asdict(row) for row in outcome]}
     file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     (HERE / "RESULTS.md").write_text(as_markdown(results))
     console.print(as_table(results))
@@ -57,7 +61,7 @@ def main(names: list[str]) -> None:
 
 def lines(results: dict) -> list[tuple[str, ...]]:
     """The cells of the table."""
-    rows = [Row(**row) for name in BENCHMARKS if name in results and name != "memory" for row in results[name]["results"]]
+    rows = [Row(**row) for name in BENCHMARKS if name in results and name not in TOLD for row in results[name]["results"]]
     return [cells(row) for row in rows]
 
 
@@ -82,8 +86,20 @@ def as_markdown(results: dict) -> str:
     parts = [ABOUT, "\n".join(body)]
     if "memory" in results:
         parts += ["### Memory", MEMORY.format(**results["memory"]["results"])]
+    if "reversible" in results:
+        parts += ["### Memory against depth", against_depth(results["reversible"]["results"])]
     parts += ["### Machines", *(f"- {name}: {describe(result['machine'])}" for name, result in results.items())]
     return "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n"
+
+
+def against_depth(found: dict) -> str:
+    """What networks hold between the passes, and their peaks, by the number of layers."""
+    held, peaks, price = found["held bytes per number"], found["peak beyond one item, MiB"], found["time over stored"]
+    head = ["network", *(f"held, {depth:,} layers" for depth in found["depths"]), *(f"peak, {d:,} layers" for d in found["depths"])]
+    body = [[kind, *(f"{b:g} B" for b in held[kind]), *(f"{m:g} MiB" for m in peaks[kind])] for kind in held]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))
+    told = ", ".join(f"{kind} {ratio:g} ×" for kind, ratio in price.items())
+    return f"{DEPTH}\n\n{table}\n\nTime of both passes over that with stored activations, at {found['timed depth']} layers: {told}."
 
 
 def describe(where: dict) -> str:
@@ -103,6 +119,10 @@ the design called irreducible: hence ratios below 1, and the smaller floor besid
 MEMORY = """Peak memory does not grow with the number of steps: {states} Hénon orbits, both exponents, a QR each step. The peak
 after {few steps:,} steps is {peak after few, MiB} MiB, most of it PyTorch; {many steps:,} steps need {growth, MiB} MiB more.
 Keeping every QR would need {every QR kept would need, MiB} MiB."""
+
+DEPTH = """A forward and a backward pass in float32: bytes that the graph holds between them for each number of the state, without
+the weights; and how far the peak of a process rises from 1 item to 1,024 of 64 numbers. Each layer is one product with a matrix of
+64 × 64, so that the sums of whole numbers weigh much against it."""
 
 
 if __name__ == "__main__":

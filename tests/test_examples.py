@@ -415,3 +415,22 @@ def test_what_prey_and_predators_do_to_each_other_is_read_from_noisy_counts(foun
     terms = measured["terms"]
     met = terms.coefficients[0, :, terms.terms.index("x y")]
     assert met.tolist() == pytest.approx([-0.9, 0.8], abs=0.3)
+def test_reversible_networks_hold_as_much_at_any_depth_and_their_gradients_are_right(found):
+    """Stored activations: 8 bytes a layer for each number, what the linear layer takes and what tanh gives."""
+    measured = found("reversible_memory")[0]
+    depths, kept = measured["depths"], measured["kept"]
+    assert kept["residual"] == [8 * depth for depth in depths]
+    assert len(set(kept["reversible"])) == len(set(kept["momentum"])) == 1  # up to 300 layers, in one word
+    ours, stored, inverted, _ = measured["errors"].mean(0).unbind(-1)
+    assert (ours < 2 * stored).all() and (stored < 1e-5).all() and inverted[-1] > 1
+
+
+def test_damped_networks_read_digits_and_noise_is_harder(found):
+    measured = found("damped_digits")[0]
+    for accuracy in measured["accuracy"].values():
+        clean, worst = accuracy.mean(1)[:, 0], accuracy.mean(1)[:, -1]
+        assert (clean > 0.3).all()  # of one epoch; 0.1 is chance
+        assert (worst < clean).all()
+    learned = [damping for kind, damping in measured["damping"].items() if "learned" in kind]
+    assert all(((damping >= 0) & (damping < 0.6)).all() and damping.std() > 0 for damping in learned)
+    assert (measured["damping"]["plain, λ = 1"] == 1).all() and (measured["damping"]["residual, λ = 0"] == 0).all()

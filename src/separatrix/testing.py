@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, UnsupportedModuleError
 from separatrix.evolve import begin
 from separatrix.nn.conformance import check_block as check_block
+from separatrix.nn.held import held_bytes as held_bytes
 from separatrix.result import Result, Status
 from separatrix.system import Parametric, System
 from separatrix.systems.classic import henon

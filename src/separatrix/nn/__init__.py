@@ -16,6 +16,7 @@ from separatrix.nn.cells import (
 )
 from separatrix.nn.certificate import Certificate, certificate
 from separatrix.nn.continuous_depth import ContinuousDepth
+from separatrix.nn.damped import Damped, damped
 from separatrix.nn.energy import Energy, KineticEnergy
 from separatrix.nn.fit_observations import ObservationFit, fit_observations
 from separatrix.nn.gradient import Gradient
@@ -31,6 +32,7 @@ from separatrix.nn.neural_ode import NeuralODE
 from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
 from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
+from separatrix.nn.reversible import Momentum, MomentumNet, Reversible, ReversibleNet
 from separatrix.nn.robustness import Robustness, robustness
 from separatrix.nn.sphere import SpherePreserving
 from separatrix.nn.symplectic import HenonLayer, SymplecticActivation, SymplecticGradient, SymplecticLinear, henonnet, sympnet
@@ -48,7 +50,9 @@ BLOCKS: dict[str, type[Block]] = {
     "isometry": Isometry,
     "lipschitz_net": LipschitzNet,
     "mass_preserving": MassPreserving,
+    "momentum": MomentumNet,
     "non_expansive": NonExpansive,
+    "reversible": ReversibleNet,
     "separable_hamiltonian": SeparableHamiltonian,
     "sphere_preserving": SpherePreserving,
     "symplectic_activation": SymplecticActivation,
@@ -73,6 +77,7 @@ __all__ = [
     "CoRNNCell",
     "Coisometry",
     "ContinuousDepth",
+    "Damped",
     "DivergenceFree",
     "Energy",
     "Expansive",
@@ -93,6 +98,8 @@ __all__ = [
     "MassPreserving",
     "MassPreservingLift",
     "MassPreservingProjection",
+    "Momentum",
+    "MomentumNet",
     "NeuralODE",
     "NonExpansive",
     "NonExpansiveConv2d",
@@ -106,6 +113,8 @@ __all__ = [
     "Residual",
     "ResidualConvNet",
     "ResidualNet",
+    "Reversible",
+    "ReversibleNet",
     "Robustness",
     "ScaledKernel",
     "SeparableHamiltonian",
@@ -121,6 +130,7 @@ __all__ = [
     "adversarial_images",
     "certificate",
     "certified_radii",
+    "damped",
     "exact_factor",
     "fit_observations",
     "frozen",
