@@ -4,6 +4,8 @@ from separatrix.nn.adversarial import AdversarialImages, adversarial_images
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.budget import exact_factor, published_factor
 from separatrix.nn.certificate import Certificate, certificate
+from separatrix.nn.continuous_normalizing_flow import ContinuousNormalizingFlow
+from separatrix.nn.dense_field import DenseField
 from separatrix.nn.energy import Energy, KineticEnergy
 from separatrix.nn.gradient import Gradient
 from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
@@ -12,6 +14,7 @@ from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
 from separatrix.nn.hamiltonian import Hamiltonian, SeparableHamiltonian
 from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
 from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
+from separatrix.nn.log_density import LogDensity
 from separatrix.nn.margin import MarginLoss, certified_radii
 from separatrix.nn.mass import MassPreserving, MassPreservingLift, MassPreservingProjection, Weighted, mass_preserving_network
 from separatrix.nn.neural_ode import NeuralODE
@@ -52,6 +55,8 @@ __all__ = [
     "Block",
     "Certificate",
     "Coisometry",
+    "ContinuousNormalizingFlow",
+    "DenseField",
     "DivergenceFree",
     "Energy",
     "Expansive",
@@ -65,6 +70,7 @@ __all__ = [
     "KineticEnergy",
     "LipschitzConvNet",
     "LipschitzNet",
+    "LogDensity",
     "MarginLoss",
     "MassPreserving",
     "MassPreservingLift",
