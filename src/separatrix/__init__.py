@@ -82,7 +82,7 @@ from separatrix.errors import (
 )
 from separatrix.evolve import trajectory
 from separatrix.flow import Field, Flow
-from separatrix.ode import Solution, solve
+from separatrix.ode import Arrival, Solution, solve, solve_until
 from separatrix.result import Result, Status, load
 from separatrix.system import Compiled, Driven, Iterate, Map, System
 from separatrix.systems import SYSTEMS, classic
@@ -103,6 +103,7 @@ __all__ = [
     "SWEEPS",
     "SYSTEMS",
     "Along",
+    "Arrival",
     "BasinEntropy",
     "Basins",
     "Bifurcation",
@@ -182,6 +183,7 @@ __all__ = [
     "power_spectrum",
     "return_map",
     "solve",
+    "solve_until",
     "stationarity",
     "surrogate",
     "testing",

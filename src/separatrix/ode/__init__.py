@@ -1,6 +1,8 @@
-"""Initial value problems: fields followed to asked times, with gradients."""
+"""Initial value problems: fields followed to asked times, or to an event, with gradients."""
 
+from separatrix.ode.arrival import Arrival
+from separatrix.ode.events import solve_until
 from separatrix.ode.solution import Solution
 from separatrix.ode.solve import solve
 
-__all__ = ["Solution", "solve"]
+__all__ = ["Arrival", "Solution", "solve", "solve_until"]

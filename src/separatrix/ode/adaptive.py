@@ -1,5 +1,6 @@
 """Steps chosen by tolerance, each item for itself, by torchode; an item that fails stops alone, and says why."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from separatrix.result import Status
 from separatrix.solvers.solver import Slope
 
 SMALLEST = 16  # roundings of the time below which a step is lost
+Until = Callable[[Tensor, Tensor, Tensor], Tensor]  # which items moved, (items), to t and x ↦ which of them have arrived
 FAR = 1e8  # times its first size: a state that far away when its steps vanish has left for infinity
 
 # Note [Failing alone]
@@ -29,6 +31,7 @@ class Log:
         codes: `Status` of each item, shape (items).
         rejected: trials that were not accepted, shape (items).
         trials: of each trial t, h, the states after it, and whether it was kept.
+        arrived: which items are where they were to be followed to, shape (items).
     """
 
     x0: Tensor
@@ -36,11 +39,12 @@ class Log:
     codes: Tensor
     rejected: Tensor
     trials: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    arrived: Tensor
 
     @property
-    def failed(self) -> Tensor:
-        """Which items have."""
-        return self.codes != Status.OK
+    def over(self) -> Tensor:
+        """Which items are followed no further: they failed, or arrived."""
+        return (self.codes != Status.OK) | self.arrived
 
     def fail(self, which: Tensor, why: Status | Tensor) -> None:
         """Note that items failed."""
@@ -74,28 +78,47 @@ class Adaptive:
 
 @torch.no_grad()
 def adaptive_steps(
-    pair: str, field: Slope, x0: Tensor, times: Tensor, *, rtol: float, atol: float, max_steps: int, progress: bool = False
+    pair: str,
+    field: Slope,
+    x0: Tensor,
+    times: Tensor,
+    *,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    progress: bool = False,
+    until: Until | None = None,
 ) -> Adaptive:
-    """Follow the field from x0, (items, dim), at times[0] to the last of the times, (times, items), in steps by tolerance."""
+    """Follow the field from x0, (items, dim), at times[0] to the last of the times, (times, items), in steps by tolerance.
+
+    An item of which `until` says so is followed no further.
+    """
     torchode = _torchode()
     smallest = SMALLEST * torch.finfo(times.dtype).eps * torch.maximum(times[-1].abs(), times[-1] - times[0])
-    log = Log(x0, smallest, torch.zeros_like(smallest, dtype=torch.int8), torch.zeros_like(smallest, dtype=torch.int64), [])
+    log = Log(
+        x0,
+        smallest,
+        torch.zeros_like(smallest, dtype=torch.int8),
+        torch.zeros_like(smallest, dtype=torch.int64),
+        [],
+        smallest != smallest,
+    )
 
     def velocity(t: Tensor, y: Tensor) -> Tensor:
-        if not log.failed.any():
+        if not log.over.any():
             return field(y, t[:, None].to(y))
-        failed = log.failed[:, None]
-        return field(x0.where(failed, y), t[:, None].to(y)).masked_fill(failed, 0.0)
+        over = log.over[:, None]
+        return field(x0.where(over, y), t[:, None].to(y)).masked_fill(over, 0.0)
 
     term = torchode.ODETerm(velocity, with_stats=False)
     method = {"dopri5": torchode.Dopri5}[pair](term=term)
-    controller = _watching(torchode, log, times[-1], max_steps)(atol, rtol, term=term)
+    controller = _watching(torchode, log, times[-1], max_steps, until)(atol, rtol, term=term)
     solver = torchode.AutoDiffAdjoint(method, controller)
     solver.solve(torchode.InitialValueProblem(x0, times[0], times[-1]), term=term)
     return _packed(log, x0, times)
 
 
-def _watching(torchode: Any, log: Log, ends: Tensor, max_steps: int) -> type:
+def _watching(torchode: Any, log: Log, ends: Tensor, max_steps: int, until: Until | None) -> type:
     """Torchode's controller, which keeps a log and fails one item at a time. See Note [Failing alone]."""
 
     class Watching(torchode.IntegralController):
@@ -104,14 +127,16 @@ def _watching(torchode: Any, log: Log, ends: Tensor, max_steps: int) -> type:
         ) -> tuple[Tensor, Tensor, Any, None]:
             accept, longer, state, status = super().adapt_step_size(t0, dt, y0, step_result, state, stats)
             accept, longer = accept & (status == 0), torch.where(status == 0, longer, self.factor_min * dt)
-            going = (dt != 0) & ~log.failed
+            going = (dt != 0) & ~log.over
             log.trials.append((t0, dt, step_result.y, accept & going))
+            if until is not None:
+                log.arrived = log.arrived | until(accept & going, t0 + dt, step_result.y)
             if not accept.all():
                 log.rejected += going & ~accept
                 log.lose(going & ~accept & (longer < log.smallest), y0)
             if len(log.trials) == max_steps:
-                log.fail(going & (t0 + dt < ends), Status.NOT_CONVERGED)
-            return accept | log.failed, torch.where(log.failed, torch.inf, longer), state, None
+                log.fail(going & ~log.arrived & (t0 + dt < ends), Status.NOT_CONVERGED)
+            return accept | log.over, torch.where(log.over, torch.inf, longer), state, None
 
     return Watching
 

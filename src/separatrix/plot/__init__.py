@@ -31,10 +31,13 @@ from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
 from separatrix.nn.adversarial import AdversarialImages
 from separatrix.nn.certificate import Certificate
+from separatrix.nn.log_density import LogDensity
 from separatrix.nn.robustness import Robustness
+from separatrix.ode.arrival import Arrival
 from separatrix.ode.solution import Solution
 from separatrix.plot.adversarial import adversarial_figure
 from separatrix.plot.along import along_figure, separate_figure, tracks_figure
+from separatrix.plot.arrival import arrival_figure
 from separatrix.plot.basins import basins_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
@@ -50,6 +53,7 @@ from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.flow_map import flow_map_figure
+from separatrix.plot.log_density import log_density_figure
 from separatrix.plot.memory import memory_figure
 from separatrix.plot.phase_portrait import phase_portrait_figure
 from separatrix.plot.plane import plane_figure
@@ -68,6 +72,7 @@ from separatrix.result import Result
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     AdversarialImages: adversarial_figure,
     Along: along_figure,
+    Arrival: arrival_figure,
     Separate: separate_figure,
     CorrelationDimension: correlation_figure,
     Basins: basins_figure,
@@ -81,6 +86,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     FixedPoints: fixed_points_figure,
     FiniteTimeField: finite_time_field_figure,
     FlowMap: flow_map_figure,
+    LogDensity: log_density_figure,
     LyapunovSpectrum: spectrum_figure,
     MemoryCapacity: memory_figure,
     OrbitDiagram: orbit_diagram_figure,
