@@ -374,3 +374,20 @@ def test_the_constrained_network_of_the_certificate_example_is_not_one_lipschitz
         expected *= c * norm(block.lift.weight) * (1 + u * norm(block.step.weight))
     assert certificate.bound == pytest.approx(expected, rel=1e-4)
     assert 1 < certificate.lower <= certificate.bound
+
+
+def test_balls_bounce_when_they_should_and_their_gravity_and_restitution_are_found(found):
+    """Within four standard errors, which the least squares of the noise itself tell."""
+    bounced = found("bouncing")[0]
+    assert bounced["off"] < 1e-12
+    run = bounced["runs"][0]
+    assert ((run["history"][-1] - torch.tensor([9.81, 0.8])).abs() < 4 * run["stderr"]).all()
+    assert run["stderr"][0] < 0.1 and run["stderr"][1] < 0.01
+
+
+def test_the_learned_density_adds_up_to_one_and_the_estimate_of_its_trace_knows_its_error(found):
+    density = found("density")[0]
+    assert density["mass"] == pytest.approx(1, abs=0.01)
+    for error, stderr in list(zip(density["probes"]["error"], density["probes"]["stderr"], strict=True))[3:]:
+        assert 0.5 < error / stderr < 2
+    assert density["runs"][0]["below"]["flow"] < 0.6  # after a tenth of the training; a normal density loses 0.9

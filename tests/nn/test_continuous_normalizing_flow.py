@@ -54,7 +54,7 @@ def test_a_field_that_depends_on_time_is_run_backwards_in_time_too():
 
 @pytest.mark.parametrize("field", [random_field(), nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()])
 def test_a_density_is_that_of_the_base_over_the_determinant_of_the_flow_s_map(field):
-    """log p(x) = log N(z) − log |det ∂x/∂z|, with the dense Jacobian of the layer by AD."""
+    """By log p(x) = log N(z) − log |det ∂x/∂z|, with the dense Jacobian of the layer by AD."""
     flow = sx.nn.ContinuousNormalizingFlow(field, 2, dt=1 / 32, time_dependent=isinstance(field, sx.nn.DenseField))
     z = points(6, 2)
     x = flow(z)

@@ -174,7 +174,7 @@ def test_a_start_on_the_surface_leaves_it_first():
 
 
 def test_an_orbit_that_touches_is_told_by_its_speed():
-    """cos t + 1 reaches below 10⁻⁶ on a time of 0.0028, four eighths of a step; and never below −10⁻⁶."""
+    """The cosine + 1 reaches below 10⁻⁶ on a time of 0.0028, four eighths of a step; and never below −10⁻⁶."""
     x0 = torch.tensor([[1.0, 0.0], [1.0, 0.0]], **DOUBLE)
     depth = torch.tensor([1e-6, -1e-6], **DOUBLE)
     fine = sx.solve_until(turning, x0, lambda x: x[..., 0] + 1 - depth, max_time=6.0, method="dopri5", dt=0.005)
@@ -277,7 +277,7 @@ def test_single_precision_stays_so_and_more_batch_axes_are_kept():
         ({"tol": -1.0}, "tol is -1"),
         ({"max_time": -1.0}, "before the start"),
         ({"max_time": torch.ones(3)}, "max_time has shape"),
-        ({"event": lambda x: x}, "one number for each"),
+        ({"event": lambda x: x}, "not one number for each"),
         ({"event": lambda x: 1.0}, "a float"),
         ({"method": "rk4"}, "no error estimate"),
         ({"method": "rk5", "dt": 0.1}, "no method"),

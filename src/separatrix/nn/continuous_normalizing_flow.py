@@ -169,7 +169,7 @@ def with_integrals(x: Tensor, count: int) -> Tensor:
 
 
 def log_normal(z: Tensor) -> Tensor:
-    """log N(z; 0, I), shape (*batch)."""
+    """Log N(z; 0, I), shape (*batch)."""
     return -(z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi)) / 2
 
 

@@ -13,7 +13,7 @@ from separatrix.wording import counted, plain
 class Arrival(Result):
     """The first zero of a function along the solution of an initial value problem.
 
-    An item that meets none before the time is up is `ok` with `found` False. One that fails before is `diverged` or `not_converged`.
+    An item that meets none in its time is `ok` with `found` False. One that fails before is `diverged` or `not_converged`.
 
     Args:
         times: of the event, shape (*batch), float64, differentiable; NaN where there is none.

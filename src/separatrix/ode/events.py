@@ -23,6 +23,7 @@ from separatrix.twin import twin
 
 PARTS = 8  # of a step, at whose ends g is looked at
 ROUNDINGS = 4  # of the time: what is located as well as can be
+ON = 16  # roundings of the state within which an item is on the surface
 SEARCH = 100  # trials; bisection alone takes 50
 AT_ONCE = 1_000_000  # numbers in the states that are looked at together
 
@@ -70,8 +71,8 @@ def solve_until(
         throw: raise where an item fails.
 
     Returns:
-        Arrival. An item without an event is `ok`, `found` False, and its time and state are NaN. An item that starts on the surface,
-        to `tol` in time, leaves it first. A start that is not finite has no event, so that a loop over events goes on without it.
+        Arrival. An item without an event is `ok`, `found` False, and its time and state are NaN. An item that starts on the
+        surface, to `tol` in time, leaves it first. A start that is not finite has no event: a loop over events goes on without.
 
     Raises:
         InputError: a time, direction or tolerance out of range, an unknown method.
@@ -188,9 +189,11 @@ class Surface(NamedTuple):
     def side(self, field: Field, problem: _Problem, tol: float | None) -> Tensor:
         """The sign of g where items begin; on the surface the sign that it has just after. Shape (items)."""
         x, t = problem.x0, problem.begin[:, None].to(problem.x0)
-        value, slope = self.along(x, t, field(x, t), torch.ones_like(t))
-        least = ROUNDINGS * torch.finfo(x.dtype).eps * torch.maximum(problem.begin.abs(), problem.end - problem.begin)
-        on = value.abs() <= slope.abs() * (least if tol is None else torch.clamp(least, min=tol)).to(slope)
+        velocity = field(x, t)
+        value, slope = self.along(x, t, velocity, torch.ones_like(t))
+        own = x.abs().amax(-1) / velocity.abs().amax(-1)  # the time in which the state moves by its own size
+        near = ON * torch.finfo(x.dtype).eps * torch.fmax(problem.begin.abs().to(x), own)
+        on = value.abs() <= slope.abs() * near.clamp(min=0.0 if tol is None else tol)
         return value.sign().where(~on, slope.sign())
 
     @torch.no_grad()
@@ -201,7 +204,7 @@ class Surface(NamedTuple):
         if not isinstance(value, Tensor) or value.shape not in (x.shape[:-1], (*x.shape[:-1], 1)):
             shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise ShapeError(
-                f"the event takes states of shape {tuple(x.shape)} to {shown}; it gives one number for each of the {len(x)} items.\n"
+                f"the event takes states of shape {tuple(x.shape)} to {shown}, not one number for each of the {len(x)}.\n"
                 "Index the last axis: event=lambda x: x[..., 0]."
             )
 
