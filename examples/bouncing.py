@@ -21,6 +21,7 @@ GRAVITY, RESTITUTION = 9.81, 0.8  # what is to be found, in m/s² and as a part 
 GUESS = (6.0, 0.5)
 BOUNCES, BALLS = 8, 4
 TIMING, PLACING = 0.005, 0.01  # standard deviations of what is measured, in seconds and metres
+STEPS = 6  # of Gauss and Newton
 LONG = 20.0  # seconds, after which no ball bounces any more
 SHOWN = 4.5  # seconds
 
@@ -106,7 +107,7 @@ def learned(start: Tensor, times: Tensor, places: Tensor, *, seed: int) -> dict[
     seen = torch.stack([times + TIMING * noise[0], places + PLACING * noise[1]])
     ball, scale = Ball(*GUESS), torch.tensor([TIMING, PLACING], dtype=torch.float64)[:, None, None]
     history = [values(ball)]
-    for _ in range(8):
+    for _ in range(STEPS):
         residual = ((torch.stack(ball.bounces(start, BOUNCES)) - seen) / scale).flatten()
         matrix = jacobian(residual, ball)
         move = torch.linalg.lstsq(matrix, -residual.detach()[:, None]).solution[:, 0]
@@ -119,9 +120,9 @@ def learned(start: Tensor, times: Tensor, places: Tensor, *, seed: int) -> dict[
 
 
 def jacobian(residual: Tensor, ball: Ball) -> Tensor:
-    """∂ residual / ∂ (gravity, restitution), row by row through the events."""
-    rows = [torch.stack(torch.autograd.grad(one, list(ball.parameters()), retain_graph=True)) for one in residual]
-    return torch.stack(rows)
+    """∂ residual / ∂ (gravity, restitution), through the events, all rows at once."""
+    rows = torch.eye(len(residual), dtype=residual.dtype)
+    return torch.stack(torch.autograd.grad(residual, list(ball.parameters()), rows, is_grads_batched=True), dim=-1)
 
 
 def values(ball: Ball) -> tuple[float, float]:

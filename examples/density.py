@@ -169,9 +169,9 @@ def spread(values: list[float]) -> tuple[float, float]:
 def figure(found: dict[str, Any], side: int) -> Figure:
     """Samples on their way; the learned density and the true one; test log-likelihoods by seed; the estimate of the trace."""
     picture = Figure(figsize=(11.5, 5.6), layout="constrained")
-    above, below = picture.subfigures(2, 1, height_ratios=(1, 1.25))
-    draw_way(list(above.subplots(1, 5, sharey=True)), found["flow"])
-    panels = below.subplots(1, 4)
+    above, below = picture.add_gridspec(2, 1, height_ratios=(1, 1.2))
+    draw_way([picture.add_subplot(place) for place in above.subgridspec(1, 5)], found["flow"])
+    panels = [picture.add_subplot(place) for place in below.subgridspec(1, 4)]
     x = sx.grid(LOW, HIGH, (side, side)).to(torch.float64)
     shade(panels[0], x, found["flow"].log_density(x)[0].exp(), "Learned density")
     shade(panels[1], x, exact(x).exp(), "True density")

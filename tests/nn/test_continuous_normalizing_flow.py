@@ -74,8 +74,11 @@ def test_any_field_s_density_adds_up_to_one():
 
 
 def test_samples_have_the_density_s_moments_and_come_back_to_the_base():
-    flow = sx.nn.ContinuousNormalizingFlow(linear, 3, dt=1 / 16)
-    x = flow.sample(4000, seed=3).double()
+    field = nn.Linear(3, 3, bias=False).double()
+    with torch.no_grad():
+        field.weight.copy_(MATRIX)
+    flow = sx.nn.ContinuousNormalizingFlow(field, 3, dt=1 / 16)
+    x = flow.sample(4000, seed=3).detach()
     grown = torch.matrix_exp(MATRIX)
     wanted = grown @ grown.mT
     spread = ((wanted.diagonal()[:, None] * wanted.diagonal() + wanted**2) / 4000).sqrt()  # of a sample covariance
@@ -152,12 +155,12 @@ def test_a_short_training_approaches_the_density_of_the_data():
     data = torch.randn(512, 2) @ root.mT + torch.tensor([0.5, -0.3])
     flow = sx.nn.ContinuousNormalizingFlow(sx.nn.DenseField(2, (16,), time_dependent=True), 2, dt=0.25)
     optimiser = torch.optim.Adam(flow.parameters(), lr=3e-2)
-    for _ in range(80):
+    for _ in range(60):
         optimiser.zero_grad()
         (-flow.log_density(data).mean).backward()
         optimiser.step()
     best = MultivariateNormal(data.mean(0), data.mT.cov()).log_prob(data).mean()
-    assert float(best - flow.log_density(data).mean) < 0.05
+    assert (best - flow.log_density(data).mean).item() < 0.05
 
 
 def test_it_is_a_flow_whose_exponents_add_up_to_the_trace():
@@ -175,7 +178,7 @@ def test_more_batch_axes_and_single_precision_are_kept():
 
 
 def test_a_point_that_goes_to_infinity_is_told_and_no_other():
-    flow = sx.nn.ContinuousNormalizingFlow(lambda x: -(x**2), 1, method="dopri5")  # back from x: infinite at 1/x
+    flow = sx.nn.ContinuousNormalizingFlow(lambda x: -(x**2), 1, method="dopri5", rtol=1e-3)  # back from x: infinite at 1/x
     found = flow.log_density(torch.tensor([[0.5], [4.0]], **DOUBLE))
     assert found.status.tolist() == ["ok", "diverged"] and found.values.isnan().tolist() == [False, True]
     assert float(found.mean) == float(found.values[0])

@@ -189,14 +189,14 @@ def test_each_item_ends_for_itself(ways):
     x0 = torch.tensor([[1.0], [0.1], [-1.0], [0.5], [math.nan]], **DOUBLE, requires_grad=True)
     level = torch.tensor([2.0, 2.0, 2.0, -3.0, 2.0], **DOUBLE)
     rate = torch.ones((), **DOUBLE, requires_grad=True)
-    found = sx.solve_until(lambda x: rate * x * x, x0, lambda x: x[..., 0] - level, max_time=3.0, **ways)
+    found = sx.solve_until(lambda x: rate * x * x, x0, lambda x: x[..., 0] - level, max_time=3.0, rtol=1e-5, **ways)
     assert found.found.tolist() == [True, False, False, False, False]
     assert found.status.tolist() == ["ok", "ok", "ok", "diverged", "diverged"]
-    assert float(found.times[0]) == pytest.approx(0.5, abs=1e-7)
+    assert found.times[0].item() == pytest.approx(0.5, abs=1e-5)
     assert found.times[1:].isnan().all() and found.states[1:].isnan().all()
     assert float(found.reached[1]) == 3.0 and float(found.reached[3]) == pytest.approx(2.0, abs=0.1)
     by_x0, by_rate = torch.autograd.grad(found.times[0], [x0, rate])
-    assert float(by_x0[0]) == pytest.approx(-1.0, abs=1e-6) and float(by_rate) == pytest.approx(-0.5, abs=1e-6)
+    assert float(by_x0[0]) == pytest.approx(-1.0, abs=1e-4) and float(by_rate) == pytest.approx(-0.5, abs=1e-4)
     assert (by_x0[1:] == 0).all()
 
 
