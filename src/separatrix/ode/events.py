@@ -44,8 +44,8 @@ def solve_until(
     tol: float | None = None,
     method: str = "dopri5",
     dt: float | None = None,
-    rtol: float = 1e-8,
-    atol: float = 1e-8,
+    rtol: float = 1e-5,
+    atol: float = 1e-6,
     max_steps: int = MAX_STEPS,
     time_dependent: bool = False,
     throw: bool = False,
@@ -59,8 +59,8 @@ def solve_until(
     Args:
         field: as in `sx.solve`.
         x0: states at the start, shape (*batch, dim).
-        event: g, x ↦ a number for each item, shape (*batch) or (*batch, 1); an `nn.Module` or a function, in whose x leading axes
-            may come before the batch.
+        event: g, x ↦ a number for each item, shape (*batch) or (*batch, 1); an `nn.Module` or a function. Its x has the batch as
+            one axis, and may have other axes before it.
         max_time: the time up to which an event is looked for; a number, or shape (*batch).
         start: the time of x0; a number, or shape (*batch), which may carry a graph, as the time of the event before.
         direction: +1 for g rising through 0, −1 for falling, 0 for both.
@@ -132,14 +132,16 @@ class _Problem(NamedTuple):
         items = x0.reshape(-1, x0.shape[-1])
         begin, end = (_times(name, value, x0) for name, value in (("start", start), ("max_time", max_time)))
         finite = torch.isfinite(items).all(-1) & torch.isfinite(begin)
-        late = finite & ~(end >= begin)
+        if not bool(torch.isfinite(end).all()):
+            raise InputError("max_time is not finite; it is the time up to which an event is looked for.")
+        late = finite & (end < begin)
         if bool(late.any()):
             raise InputError(
                 f"max_time is {float(end[late][0]):g}, before the start at {float(begin[late][0]):g}.\n"
                 "Both are times, not lengths of time: pass max_time=start + how long to look."
             )
         given = finite & (end > begin)
-        some = torch.where(given, 0.0, torch.nan).argmin() if bool(given.any()) else None
+        some = int(given.to(torch.int8).argmax()) if bool(given.any()) else None
         parts = (items, begin, end)
         blank = (torch.zeros_like(items[:1]), torch.zeros_like(begin[:1]), torch.ones_like(end[:1]))
         stand_in = blank if some is None else tuple(part[some : some + 1].detach() for part in parts)
