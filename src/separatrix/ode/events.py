@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from separatrix.errors import InputError, ShapeError
-from separatrix.evolve import as_numbers
+from separatrix.evolve import as_numbers, check_whole
 from separatrix.flow import Field, FunctionField, check_step
 from separatrix.ode.adaptive import Adaptive, adaptive_steps
 from separatrix.ode.arrival import Arrival
@@ -87,8 +87,9 @@ def solve_until(
     """
     x0 = torch.as_tensor(x0)
     batch = x0.shape[:-1]
-    _check(direction, tol, method, dt)
-    _check_tolerances(x0, rtol, atol, max_steps)
+    _check(direction, tol, method, dt, max_steps)
+    if dt is None:
+        _check_tolerances(x0, rtol, atol, max_steps)
     ready = _ready(field, x0, time_dependent)
     problem = _Problem.of(x0, start, max_time)
     at_start = problem.begin.detach()[:, None].to(x0)
@@ -423,11 +424,13 @@ def _times(name: str, value: Any, x0: Tensor) -> Tensor:
     return time.expand(batch).reshape(-1)
 
 
-def _check(direction: int, tol: float | None, method: str, dt: float | None) -> None:
+def _check(direction: int, tol: float | None, method: str, dt: float | None, max_steps: int) -> None:
     if direction not in (-1, 0, 1):
         raise InputError(f"direction is {direction}; it is +1 for g rising through 0, −1 for falling, 0 for both.")
     if tol is not None and not 0 <= tol < math.inf:
         raise InputError(f"tol is {tol:g}; it is a time of at least 0, by which the event's may be off.")
+    if check_whole("max_steps", max_steps) < 1:
+        raise InputError(f"max_steps is {max_steps}; it is at least 1.")
     _check_method(method, dt)
     if dt is not None:
         check_step(dt)
