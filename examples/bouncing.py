@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.plot.style import BAR, INK, QUIET, SERIES, TICKS, styled
+from separatrix.plot.style import BAR, INK, NOTE, QUIET, SERIES, TICKS, styled
 from separatrix.wording import measured
 
 GRAVITY, RESTITUTION = 9.81, 0.8  # what is to be found, in m/s² and as a part of the speed
@@ -197,7 +197,8 @@ def draw_values(axes: Axes, runs: list[dict[str, Any]]) -> None:
         (gravity, restitution), error = run["history"][-1].tolist(), (BAR * run["stderr"]).tolist()
         axes.errorbar(gravity, restitution, xerr=error[0], yerr=error[1], color=SERIES[0].color, marker="o", linewidth=1)
     axes.plot(GRAVITY, RESTITUTION, linestyle="", marker="*", markersize=13, color=SERIES[1].color, label="true", zorder=3)
-    axes.set(title="Found, by noise (bars: 2 standard errors)", xlabel="gravity (m/s²)", ylabel="restitution (part of the speed)")
+    axes.set(title="Found, by noise", xlabel="gravity (m/s²)", ylabel="restitution (part of the speed)")
+    axes.text(0.98, 0.03, f"bars: {BAR} standard errors", transform=axes.transAxes, ha="right", **NOTE)
     axes.legend(loc="upper left")
 
 
