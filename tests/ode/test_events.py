@@ -190,16 +190,20 @@ def test_an_orbit_that_touches_is_told_by_its_speed():
 def test_each_item_ends_for_itself(ways):
     """ẋ = x² from x0 is at 2 at t = 1/x0 − 1/2, infinite at 1/x0; items before, too late, on the other side, and not finite."""
     x0 = torch.tensor([[1.0], [0.1], [-1.0], [0.5], [math.nan]], **DOUBLE, requires_grad=True)
-    level = torch.tensor([2.0, 2.0, 2.0, -3.0, 2.0], **DOUBLE)
+    never = torch.tensor([False, False, False, True, False])
     rate = torch.ones((), **DOUBLE, requires_grad=True)
-    found = sx.solve_until(lambda x: rate * x * x, x0, lambda x: x[..., 0] - level, max_time=3.0, rtol=1e-5, **ways)
+
+    def event(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(never, 1 + x[..., 0] ** 2, x[..., 0] - 2)
+
+    found = sx.solve_until(lambda x: rate * x * x, x0, event, max_time=3.0, **ways)
     assert found.found.tolist() == [True, False, False, False, False]
     assert found.status.tolist() == ["ok", "ok", "ok", "diverged", "diverged"]
-    assert found.times[0].item() == pytest.approx(0.5, abs=1e-5)
+    assert found.times[0].item() == pytest.approx(0.5, abs=1e-4)
     assert found.times[1:].isnan().all() and found.states[1:].isnan().all()
     assert float(found.reached[1]) == 3.0 and float(found.reached[3]) == pytest.approx(2.0, abs=0.1)
     by_x0, by_rate = torch.autograd.grad(found.times[0], [x0, rate])
-    assert float(by_x0[0]) == pytest.approx(-1.0, abs=1e-4) and float(by_rate) == pytest.approx(-0.5, abs=1e-4)
+    assert float(by_x0[0]) == pytest.approx(-1.0, abs=1e-3) and float(by_rate) == pytest.approx(-0.5, abs=1e-3)
     assert (by_x0[1:] == 0).all()
 
 
@@ -290,7 +294,7 @@ def test_single_precision_stays_so_and_more_batch_axes_are_kept():
         ({"method": "rk5", "dt": 0.1}, "no method"),
         ({"dt": -1.0}, "dt = -1"),
         ({"rtol": 2.0}, "rtol is 2"),
-        ({"x0": torch.ones(2, 3), "method": "leapfrog", "dt": 0.1}, "odd"),
+        ({"field": lambda x: -x, "x0": torch.ones(2, 3), "method": "leapfrog", "dt": 0.1}, "odd"),
         ({"field": lambda x: x[..., :1]}, "velocities of shape"),
     ],
 )
