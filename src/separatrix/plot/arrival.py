@@ -11,7 +11,7 @@ from separatrix.plot.style import canvas, nothing_to_show, series, styled
 
 def draw_arrival(axes: Axes, found: Arrival) -> None:
     """The first numbers of the state at the event over its time, one mark for each item that met one."""
-    here = array(found.found).reshape(-1)
+    here = found.found.reshape(-1).cpu().numpy()
     if not here.any():
         nothing_to_show(axes, "no item met an event")
         return
