@@ -19,7 +19,7 @@ from sklearn.neighbors import KernelDensity
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.plot.style import BAR, INK, SERIES, TICKS, styled
+from separatrix.plot.style import BAR, INK, NOTE, SERIES, TICKS, styled
 from separatrix.wording import measured
 
 NOISE = 0.1  # standard deviation about the two half circles
@@ -30,6 +30,7 @@ LOW, HIGH = (-1.75, -1.25), (2.75, 1.75)  # corners of the pictures
 WIDE = ((-3.0, -3.0), (4.0, 3.5))  # corners of the square on which the density is added up
 PROBES = (1, 2, 4, 8, 16, 32, 64)
 MAP = "cividis"
+BRIGHTEST = 0.75  # the density at which the colours end
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def draw_way(panels: list[Axes], flow: Standardised) -> None:
     points = flow.carried(1500, times)
     for axes, time, x in zip(panels, times, points, strict=True):
         axes.scatter(*x.mT, c=points[0, :, 0], s=3, cmap=MAP, linewidths=0, rasterized=True)
-        axes.set(title=f"t = {time:g}", xlabel="x₁", xlim=(LOW[0], HIGH[0]), ylim=(-1.9, 2.4), aspect="equal")
+        axes.set(title=f"t = {time:g}", xlabel="x₁", xlim=(-2.4, 3.4), ylim=(-1.9, 2.4), aspect="equal")
         axes.tick_params(which="both", **TICKS)
         axes.grid(False)
     panels[0].set_ylabel("x₂")
@@ -197,7 +198,8 @@ def draw_way(panels: list[Axes], flow: Standardised) -> None:
 
 def shade(axes: Axes, x: Tensor, density: Tensor, title: str) -> None:
     """A density over the plane, both in one scale."""
-    axes.pcolormesh(x[..., 0], x[..., 1], density, cmap=MAP, vmin=0, vmax=0.75, shading="gouraud", rasterized=True)
+    axes.pcolormesh(x[..., 0], x[..., 1], density, cmap=MAP, vmin=0, vmax=BRIGHTEST, shading="gouraud", rasterized=True)
+    axes.text(0.98, 0.04, f"0 … {BRIGHTEST} per unit area", transform=axes.transAxes, ha="right", color="white", fontsize=7.5)
     axes.set(title=title, xlabel="x₁", ylabel="x₂", aspect="equal")
     axes.grid(False)
 
@@ -211,6 +213,7 @@ def draw_seeds(axes: Axes, runs: list[dict[str, Any]]) -> None:
         axes.plot(np.full(len(values), place - 0.12), values, linestyle="", **look.marks)
         axes.errorbar(place + 0.15, mean, BAR * error, color=INK, marker="_", markersize=10)
     axes.set(title="Below the truth, by seed", ylabel="test log-likelihood lost (nats a point)", xlim=(-0.5, len(names) - 0.5))
+    axes.text(0.03, 0.03, f"bars: {BAR} standard errors", transform=axes.transAxes, **NOTE)
     axes.set_ylim(bottom=0)
     axes.set_xticks(range(len(names)), names)
 
