@@ -382,6 +382,8 @@ def test_the_true_cycle_of_the_neural_ode_example_is_the_published_one(found):
     assert true.period == pytest.approx(6.66328686, abs=1e-7)
     assert true.amplitude == pytest.approx(2.00862, abs=1e-5)
     assert len(learned) == 1 and abs(learned[0].period - true.period) < 1.0
+
+
 def test_residual_networks_near_their_limits_at_their_methods_orders_before_and_after_a_method_is_swapped(found):
     """Of every kind of training; followed by its own method in its own steps, a network says what it said."""
     result = found("residual_integrators")[0]
@@ -389,6 +391,8 @@ def test_residual_networks_near_their_limits_at_their_methods_orders_before_and_
         assert float(result["orders"][kind].order.nanmedian()) == pytest.approx(order, abs=0.3)
         assert torch.equal(result["accuracy"][kind]["own"][0], result["accuracy"][kind][method])
     assert float(result["before"].spurious.mean()) == 0 < float(result["before"].stable_dt.min())
+
+
 def test_the_exponents_of_cells_from_odes_lie_within_their_bounds_and_no_gru_reaches_the_digit(found):
     """A gradient of a GRU at its default initialisation fades by about e^(−0.45) a step; 91 steps leave nothing of it."""
     measured = found("ode_cells")[0]
@@ -399,6 +403,8 @@ def test_the_exponents_of_cells_from_odes_lie_within_their_bounds_and_no_gru_rea
                 low, high = torch.tensor(own[when]["bounds"]).double().T
                 assert (exponents.amin(-1) > low).all() and (exponents.amax(-1) < high).all()
             assert (own[when]["gradients"].log_norm[-1] < -30).all() == (kind == "GRU")
+
+
 def test_relativity_is_learned_from_a_wave_and_newton_alone_is_far_off(found):
     """True corrections at p = 100, e = 0.5 from the closed form, of which a third of the wave shows two thousandths."""
     measured = found("black_hole")[0]
@@ -415,6 +421,8 @@ def test_what_prey_and_predators_do_to_each_other_is_read_from_noisy_counts(foun
     terms = measured["terms"]
     met = terms.coefficients[0, :, terms.terms.index("x y")]
     assert met.tolist() == pytest.approx([-0.9, 0.8], abs=0.3)
+
+
 def test_reversible_networks_hold_as_much_at_any_depth_and_their_gradients_are_right(found):
     """Stored activations: 8 bytes a layer for each number, what the linear layer takes and what tanh gives."""
     measured = found("reversible_memory")[0]
@@ -434,3 +442,20 @@ def test_damped_networks_read_digits_and_noise_is_harder(found):
     learned = [damping for kind, damping in measured["damping"].items() if "learned" in kind]
     assert all(((damping >= 0) & (damping < 0.6)).all() and damping.std() > 0 for damping in learned)
     assert (measured["damping"]["plain, λ = 1"] == 1).all() and (measured["damping"]["residual, λ = 0"] == 0).all()
+
+
+def test_balls_bounce_when_they_should_and_their_gravity_and_restitution_are_found(found):
+    """Within four standard errors, which the least squares of the noise itself tell."""
+    bounced = found("bouncing")[0]
+    assert bounced["off"] < 1e-12
+    run = bounced["runs"][0]
+    assert ((run["history"][-1] - torch.tensor([9.81, 0.8])).abs() < 4 * run["stderr"]).all()
+    assert run["stderr"][0] < 0.1 and run["stderr"][1] < 0.01
+
+
+def test_the_learned_density_adds_up_to_one_and_the_estimate_of_its_trace_knows_its_error(found):
+    density = found("density")[0]
+    assert density["mass"] == pytest.approx(1, abs=0.01)
+    for error, stderr in list(zip(density["probes"]["error"], density["probes"]["stderr"], strict=True))[3:]:
+        assert 0.5 < error / stderr < 2
+    assert density["runs"][0]["below"]["flow"] < 0.6  # after a tenth of the training; a normal density loses 0.9

@@ -95,6 +95,10 @@ MADE = {
     sx.nn.AdversarialImages: deceived,
     sx.nn.Robustness: robust,
     sx.nn.Certificate: lambda: sx.nn.certificate(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GLU()), 3, starts=2, steps=2),
+    sx.Arrival: lambda: sx.solve_until(
+        lambda x: x * x, torch.tensor([[0.5], [1.5], [-1.0]], dtype=torch.float64), lambda x: x[..., 0] - 1, max_time=1.5
+    ),
+    sx.nn.LogDensity: lambda: sx.nn.ContinuousNormalizingFlow(nn.Tanh(), 2).log_density(torch.randn(4, 2), probes=3),
     sx.Solution: lambda: sx.solve(lambda x: x * x, torch.tensor([[0.5], [1.5]], dtype=torch.float64), [0.0, 0.5, 1.0]),
     sx.StabilityRegion: lambda: sx.stability_region(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=20),
     sx.StepConvergence: lambda: sx.step_convergence(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=10),

@@ -41,8 +41,8 @@ from separatrix.analysis import (
     Propagation,
     ReturnMap,
     Separate,
-    StabilityRegion,
     SparseTerms,
+    StabilityRegion,
     Stationarity,
     StepConvergence,
     Tracks,
@@ -68,8 +68,8 @@ from separatrix.analysis import (
     phase_portrait,
     power_spectrum,
     return_map,
-    stability_region,
     sparse_terms,
+    stability_region,
     stationarity,
     step_convergence,
     transient_growth,
@@ -88,7 +88,7 @@ from separatrix.errors import (
 )
 from separatrix.evolve import trajectory
 from separatrix.flow import Field, Flow
-from separatrix.ode import Solution, sensitivities, solve
+from separatrix.ode import Arrival, Solution, sensitivities, solve, solve_until
 from separatrix.result import Result, Status, load
 from separatrix.system import Compiled, Driven, Iterate, Map, System
 from separatrix.systems import SYSTEMS, classic
@@ -109,6 +109,7 @@ __all__ = [
     "SWEEPS",
     "SYSTEMS",
     "Along",
+    "Arrival",
     "BasinEntropy",
     "Basins",
     "Bifurcation",
@@ -154,8 +155,8 @@ __all__ = [
     "SeparatrixError",
     "ShapeError",
     "Solution",
-    "StabilityRegion",
     "SparseTerms",
+    "StabilityRegion",
     "Stationarity",
     "Status",
     "StepConvergence",
@@ -192,8 +193,9 @@ __all__ = [
     "return_map",
     "sensitivities",
     "solve",
-    "stability_region",
+    "solve_until",
     "sparse_terms",
+    "stability_region",
     "stationarity",
     "step_convergence",
     "surrogate",

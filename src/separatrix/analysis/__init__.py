@@ -19,8 +19,8 @@ from separatrix.analysis.phase_portrait import PhasePortrait, phase_portrait
 from separatrix.analysis.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 from separatrix.analysis.return_map import ReturnMap, return_map
-from separatrix.analysis.stability_region import StabilityRegion, stability_region
 from separatrix.analysis.sparse_terms import SparseTerms, sparse_terms
+from separatrix.analysis.stability_region import StabilityRegion, stability_region
 from separatrix.analysis.stationarity import Stationarity, stationarity
 from separatrix.analysis.step_convergence import StepConvergence, step_convergence
 from separatrix.analysis.tracks import Event, Tracks
@@ -86,8 +86,8 @@ __all__ = [
     "Propagation",
     "ReturnMap",
     "Separate",
-    "StabilityRegion",
     "SparseTerms",
+    "StabilityRegion",
     "Stationarity",
     "StepConvergence",
     "Tracks",
@@ -113,8 +113,8 @@ __all__ = [
     "phase_portrait",
     "power_spectrum",
     "return_map",
-    "stability_region",
     "sparse_terms",
+    "stability_region",
     "stationarity",
     "step_convergence",
     "transient_growth",

@@ -16,7 +16,9 @@ from separatrix.nn.cells import (
 )
 from separatrix.nn.certificate import Certificate, certificate
 from separatrix.nn.continuous_depth import ContinuousDepth
+from separatrix.nn.continuous_normalizing_flow import ContinuousNormalizingFlow
 from separatrix.nn.damped import Damped, damped
+from separatrix.nn.dense_field import DenseField
 from separatrix.nn.energy import Energy, KineticEnergy
 from separatrix.nn.fit_observations import ObservationFit, fit_observations
 from separatrix.nn.gradient import Gradient
@@ -26,6 +28,7 @@ from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
 from separatrix.nn.hamiltonian import Hamiltonian, SeparableHamiltonian
 from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
 from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
+from separatrix.nn.log_density import LogDensity
 from separatrix.nn.margin import MarginLoss, certified_radii
 from separatrix.nn.mass import MassPreserving, MassPreservingLift, MassPreservingProjection, Weighted, mass_preserving_network
 from separatrix.nn.neural_ode import NeuralODE
@@ -77,7 +80,9 @@ __all__ = [
     "CoRNNCell",
     "Coisometry",
     "ContinuousDepth",
+    "ContinuousNormalizingFlow",
     "Damped",
+    "DenseField",
     "DivergenceFree",
     "Energy",
     "Expansive",
@@ -94,6 +99,7 @@ __all__ = [
     "LipschitzConvNet",
     "LipschitzNet",
     "LipschitzRNN",
+    "LogDensity",
     "MarginLoss",
     "MassPreserving",
     "MassPreservingLift",

@@ -1,16 +1,24 @@
 """What an initial value problem must be, said in one clear line where it is not."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError, ShapeError
+from separatrix.errors import DivergedError, InputError, NotConvergedError, ShapeError
 from separatrix.evolve import check_whole
-from separatrix.flow import Field
+from separatrix.flow import Field, FunctionField
+from separatrix.result import Result, Status
 from separatrix.solvers import PAIRS, SOLVERS
 from separatrix.twin import twin
+
+
+def as_field(field: Callable[..., Tensor], x0: Tensor, time_dependent: bool) -> Field:
+    """The field's twin, in the dtype and on the device of the states."""
+    own = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
+    return twin(own, dtype=x0.dtype, device=x0.device)
 
 
 def as_state(x0: Any, field: Field) -> Tensor:
@@ -103,3 +111,10 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
             "the field changes its argument in place: it wrote to the state.\nReturn a new tensor: x * 2, not x.mul_(2)."
         )
     return value.to(x0)
+
+
+def raise_failure(found: Result) -> None:
+    """Raise where an item failed."""
+    for code, error in ((Status.DIVERGED, DivergedError), (Status.NOT_CONVERGED, NotConvergedError)):
+        if (found.codes == code).any():
+            raise error(found.summary())

@@ -6,12 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from separatrix.errors import DivergedError, NotConvergedError
-from separatrix.flow import Field, Flow, FunctionField
+from separatrix.flow import Field, Flow
 from separatrix.ode.adaptive import Tolerance, adaptive_steps
 from separatrix.ode.adjoint import ByAdjoint
 from separatrix.ode.checkpoint import by_checkpoints
-from separatrix.ode.checks import as_state, as_times, check_method, check_tolerances, first_velocity
+from separatrix.ode.checks import as_field, as_state, as_times, check_method, check_tolerances, first_velocity, raise_failure
 from separatrix.ode.diagnosis import reasons
 from separatrix.ode.discrete import Discrete
 from separatrix.ode.gradient import apart_from_graph, way
@@ -19,9 +18,7 @@ from separatrix.ode.items import Items, Together
 from separatrix.ode.mesh import Run, check_times, equal_steps
 from separatrix.ode.solution import Solution
 from separatrix.ode.tensors import Tensors
-from separatrix.result import Status
 from separatrix.solvers import SOLVERS
-from separatrix.twin import twin
 
 MAX_STEPS = 10_000
 
@@ -81,7 +78,7 @@ def solve(
     x0 = as_state(x0, field if isinstance(field, Field) else Field())
     times = as_times(times, x0.device)
     check_times(times, tuple(x0.shape[:-1]))
-    ready = _ready(field, x0, time_dependent)
+    ready = as_field(field, x0, time_dependent)
     SOLVERS[method].check_dim(x0.shape[-1])
     first = first_velocity(ready, x0, times, by_tolerance=dt is None)
     if dt is None:
@@ -89,7 +86,7 @@ def solve(
     tolerance = Tolerance(rtol, atol, max_steps) if dt is None else None
     found = _solution(ready, first, x0, times, method, dt, tolerance, gradient, progress)
     if throw:
-        _throw(found)
+        raise_failure(found)
     return found
 
 
@@ -143,14 +140,3 @@ def _differentiable(
         return discrete.states()
     sweep = by_checkpoints if way == "checkpoint" else ByAdjoint(asked, dt, tolerance)
     return apart_from_graph(discrete, x0, Tensors.of(field), sweep)
-
-
-def _ready(field: Callable[..., Tensor], x0: Tensor, time_dependent: bool) -> Field:
-    own = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
-    return twin(own, dtype=x0.dtype, device=x0.device)
-
-
-def _throw(found: Solution) -> None:
-    for code, error in ((Status.DIVERGED, DivergedError), (Status.NOT_CONVERGED, NotConvergedError)):
-        if (found.codes == code).any():
-            raise error(found.summary())

@@ -23,8 +23,8 @@ from separatrix.analysis.phase_portrait import PhasePortrait
 from separatrix.analysis.power_spectrum import PowerSpectrum
 from separatrix.analysis.propagation import Propagation
 from separatrix.analysis.return_map import ReturnMap
-from separatrix.analysis.stability_region import StabilityRegion
 from separatrix.analysis.sparse_terms import SparseTerms
+from separatrix.analysis.stability_region import StabilityRegion
 from separatrix.analysis.stationarity import Stationarity
 from separatrix.analysis.step_convergence import StepConvergence
 from separatrix.analysis.tracks import Tracks
@@ -35,10 +35,13 @@ from separatrix.errors import InputError
 from separatrix.nn.adversarial import AdversarialImages
 from separatrix.nn.certificate import Certificate
 from separatrix.nn.fit_observations import ObservationFit
+from separatrix.nn.log_density import LogDensity
 from separatrix.nn.robustness import Robustness
+from separatrix.ode.arrival import Arrival
 from separatrix.ode.solution import Solution
 from separatrix.plot.adversarial import adversarial_figure
 from separatrix.plot.along import along_figure, separate_figure, tracks_figure
+from separatrix.plot.arrival import arrival_figure
 from separatrix.plot.basins import basins_figure
 from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
@@ -54,6 +57,7 @@ from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.flow_map import flow_map_figure
+from separatrix.plot.log_density import log_density_figure
 from separatrix.plot.memory import memory_figure
 from separatrix.plot.observation_fit import observation_fit_figure
 from separatrix.plot.phase_portrait import phase_portrait_figure
@@ -76,6 +80,7 @@ from separatrix.result import Result
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     AdversarialImages: adversarial_figure,
     Along: along_figure,
+    Arrival: arrival_figure,
     Separate: separate_figure,
     CorrelationDimension: correlation_figure,
     Basins: basins_figure,
@@ -89,6 +94,7 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     FixedPoints: fixed_points_figure,
     FiniteTimeField: finite_time_field_figure,
     FlowMap: flow_map_figure,
+    LogDensity: log_density_figure,
     LyapunovSpectrum: spectrum_figure,
     MemoryCapacity: memory_figure,
     ObservationFit: observation_fit_figure,

@@ -1,0 +1,189 @@
+"""Continuous normalizing flows: a density as a normal one that a field has carried along."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.errors import InputError, ShapeError
+from separatrix.evolve import check_seed, check_whole
+from separatrix.flow import Field
+from separatrix.nn.log_density import LogDensity
+from separatrix.nn.neural_ode import NeuralODE
+from separatrix.ode import Solution, solve
+from separatrix.ode.solve import MAX_STEPS
+from separatrix.solvers.solver import Time
+
+TRACES = ("exact", "hutchinson")
+NOISES = ("rademacher", "gaussian")
+
+
+class ContinuousNormalizingFlow(NeuralODE):
+    r"""The density of x(T), where x(0) is standard normal and  ẋ = f(x, t):
+
+        log p(x(T)) = log N(x(0); 0, I) − ∫₀ᵀ tr ∂f/∂x (x(t), t) dt
+
+    Samples follow the field from 0 to T; a density follows it back from T to 0, together with the integral. The trace is exact,
+    of `dim` tangents; or Hutchinson's estimate  (1/k) Σ_j ε_jᵀ (∂f/∂x) ε_j  of k of them, E[εεᵀ] = I, each probe held from T to 0,
+    which is unbiased and comes with its standard error.
+
+    Args:
+        field: f, a module (*batch, dim) → (*batch, dim), or a `Field`, such as `sx.nn.DenseField`, whose tangents are then its own.
+        dim: numbers in a point.
+        time: T.
+        trace: "exact" or "hutchinson".
+        probes: k, of Hutchinson's estimate.
+        noise: "rademacher" (signs, of least variance) or "gaussian" probes.
+        dt, method, rtol, atol, max_steps: of the steps; see `sx.nn.NeuralODE`. By tolerance, each point has its own steps.
+        time_dependent: call `field(x, t)`.
+
+    As a `Flow` it is the field's: its steps go from the normal density to the learned one.
+
+    Raises:
+        InputError: an unknown trace or noise, no probes, a time that is not positive.
+        ShapeError: points of another width.
+
+    Limits: the density is that of the true flow but for the error of the steps, and adds up to 1 as nearly as that. An exact trace
+        costs `dim` tangents a step. Steps by tolerance are chosen with the probes in view: their estimate is unbiased within it.
+    Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366, theorem 1; Grathwohl, Chen, Bettencourt,
+        Sutskever & Duvenaud 2019, ICLR, arXiv:1810.01367, for the estimate.
+    """
+
+    def __init__(
+        self,
+        field: nn.Module | Callable[..., Tensor],
+        dim: int,
+        *,
+        time: float = 1.0,
+        trace: str = "exact",
+        probes: int = 1,
+        noise: str = "rademacher",
+        dt: float | None = None,
+        method: str = "rk4",
+        rtol: float = 1e-5,
+        atol: float = 1e-6,
+        max_steps: int = MAX_STEPS,
+        time_dependent: bool = False,
+    ) -> None:
+        settings: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "time_dependent": time_dependent}
+        super().__init__(field, dim, time=time, dt=dt, method=method, **settings)
+        _check_one_of("trace", trace, TRACES)
+        _check_one_of("noise", noise, NOISES)
+        self.trace, self.noise, self.probes = trace, noise, _check_probes(probes)
+
+    def log_density(self, x: Tensor, *, probes: int | None = None, seed: int = 0) -> LogDensity:
+        """The log-density at points, differentiable in them and in the field's parameters.
+
+        Args:
+            x: points, shape (*batch, dim).
+            probes: k of Hutchinson's estimate, in place of the flow's own trace and number.
+            seed: of the probes. While training give each step its own.
+        """
+        if x.ndim == 0 or x.shape[-1] != self.dim:
+            raise ShapeError(f"this flow is of points of {self.dim} numbers, but x has shape {tuple(x.shape)}.")
+        count = 0 if probes is None and self.trace == "exact" else _check_probes(self.probes if probes is None else probes)
+        points = x.reshape(-1, self.dim)
+        tangents = self._probes(points, count, seed) if count else None
+        back = self._solved(Augmented(self.field, tangents, self.time, self.dim), with_integrals(points, count))
+        latents, integrals = back.last[:, : self.dim], back.last[:, self.dim :]
+        shape, settings = x.shape[:-1], back.settings | {"probes": count, "noise": self.noise, "seed": seed}
+        return LogDensity(
+            values=(log_normal(latents) + integrals.mean(-1)).reshape(shape),
+            stderr=_stderr(integrals.detach(), count).reshape(shape),
+            latents=latents.reshape(x.shape),
+            codes=back.codes.reshape(shape),
+            settings=settings,
+        )
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """Points of the density, shape (n, dim), in the dtype and on the device of the field's parameters."""
+        like = next(self.parameters(), torch.zeros((), dtype=torch.get_default_dtype()))
+        random = torch.Generator().manual_seed(check_seed(seed))
+        return self(torch.randn(check_whole("n", n), self.dim, generator=random, dtype=torch.float64).to(like))
+
+    def transport(self, z: Tensor, times: Any = None) -> Solution:
+        """Where points of the base are at the asked times, by default 0 and T; the first is that of z."""
+        return self.solve(z, (0.0, self.time) if times is None else times)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """The points of the base that the flow takes to x, shape (*batch, dim)."""
+        return self._solved(Reversed(self.field, self.time), x).last
+
+    def _solved(self, field: Field, x0: Tensor) -> Solution:
+        dt = None if self.by_tolerance else self.dt
+        return solve(field, x0, (0.0, self.time), method=self.method, dt=dt, **self.tolerance)
+
+    def _probes(self, x: Tensor, count: int, seed: int) -> Tensor:
+        """ε, rows of shape (items, k, dim)."""
+        random, shape = torch.Generator().manual_seed(check_seed(seed)), (len(x), count, self.dim)
+        drawn = torch.randn(shape, generator=random, dtype=torch.float64)
+        return (drawn if self.noise == "gaussian" else drawn.sign()).to(x)
+
+
+class Reversed(Field):
+    """The field run backwards from the time T:  dy/ds = −f(y, T − s).
+
+    Args:
+        field: f.
+        time: T.
+    """
+
+    def __init__(self, field: Field, time: float) -> None:
+        super().__init__()
+        self.field, self.time = field, time
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        """The velocity, shape (*batch, dim)."""
+        return -self.field(x, self.time - t)
+
+
+class Augmented(Reversed):
+    """A point that goes backwards, and what its density gains by it:  dy/ds = −f(y, T − s),  dℓ_j/ds = −ε_jᵀ (∂f/∂x) ε_j.
+
+    Args:
+        field: f.
+        probes: ε, rows of shape (items, k, dim); None for the exact trace, and one ℓ.
+        time: T.
+        dim: numbers in y; those behind it in the state are ℓ.
+    """
+
+    def __init__(self, field: Field, probes: Tensor | None, time: float, dim: int) -> None:
+        super().__init__(field, time)
+        self.probes, self.dim = probes, dim
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        """The velocity of both, shape (*batch, dim + k)."""
+        y = x[..., : self.dim]
+        rows = torch.eye(self.dim, dtype=y.dtype, device=y.device) if self.probes is None else self.probes
+        rows = rows.expand(*y.shape[:-1], *rows.shape[-2:])
+        velocity, pushed = self.field.pushforward(y, rows, self.time - t)
+        traces = (rows * pushed).sum(-1)
+        return -torch.cat([velocity, traces.sum(-1, keepdim=True) if self.probes is None else traces], dim=-1)
+
+
+def with_integrals(x: Tensor, count: int) -> Tensor:
+    """The points with as many zeros behind them as there are probes; one for the exact trace."""
+    return nn.functional.pad(x, (0, max(count, 1)))
+
+
+def log_normal(z: Tensor) -> Tensor:
+    """Log N(z; 0, I), shape (*batch)."""
+    return -(z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi)) / 2
+
+
+def _stderr(integrals: Tensor, count: int) -> Tensor:
+    """Of the mean over probes, shape (items)."""
+    return integrals.std(-1) / math.sqrt(count) if count > 1 else torch.full_like(integrals[:, 0], math.nan if count else 0.0)
+
+
+def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"there is no {name} {value!r}; choose one of {', '.join(known)}.")
+
+
+def _check_probes(probes: int) -> int:
+    if check_whole("probes", probes) < 1:
+        raise InputError(f"probes is {probes}; an estimate of the trace takes at least 1.")
+    return int(probes)

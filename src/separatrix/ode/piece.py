@@ -1,0 +1,51 @@
+"""The polynomial of one step: the state anywhere between its ends, and how fast it moves there."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from separatrix.solvers.embedded import EmbeddedPair
+from separatrix.solvers.solver import Slope, Solver
+
+
+class Piece(NamedTuple):
+    r"""The state on a step by its share θ ∈ [0, 1]:  x(t + θh) = c_0 + c_1 θ + c_2 θ² + …,  each c_i of shape (*batch, dim).
+
+    It is the cubic through the states and slopes at both ends; for an embedded pair with the quartic that `EmbeddedPair` adds.
+    """
+
+    coefficients: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, method: Solver, field: Slope, x: Tensor, t: Tensor, h: Tensor) -> "Piece":
+        """Of the steps from x, shape (*batch, dim), at t and of length h, both (*batch, 1)."""
+        if isinstance(method, EmbeddedPair):
+            slopes = method.slopes(field, x, t, h)
+            after = method.combine(x, h, method.b, slopes)
+            slopes.append(field(after, t + h))
+            bend = method.combine(torch.zeros_like(x), h, method.bend, slopes)
+        else:
+            after = method.step(field, x, t, h)
+            slopes, bend = [field(x, t), field(after, t + h)], torch.zeros_like(x)
+        rise, left, right = after - x, h * slopes[0], h * slopes[-1]
+        return cls((x, left, 3 * rise - 2 * left - right + bend, left + right - 2 * rise - 2 * bend, bend))
+
+    def at(self, share: Tensor) -> Tensor:
+        """The state at the share θ, shape (*batch, 1)."""
+        return _horner(self.coefficients, share)
+
+    def slope(self, share: Tensor) -> Tensor:
+        """Its derivative by θ, which is h ẋ."""
+        return _horner(tuple(i * c for i, c in enumerate(self.coefficients))[1:], share)
+
+    def detach(self) -> "Piece":
+        """The same without a graph."""
+        return Piece(tuple(c.detach() for c in self.coefficients))
+
+
+def _horner(coefficients: tuple[Tensor, ...], share: Tensor) -> Tensor:
+    value = coefficients[-1]
+    for c in reversed(coefficients[:-1]):
+        value = c + share * value
+    return value

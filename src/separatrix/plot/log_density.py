@@ -1,0 +1,43 @@
+"""Log-densities: where points come from in the base, shaded by how dense it is where they are."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from separatrix.nn.log_density import LogDensity
+from separatrix.plot.finite_time_field import MAP
+from separatrix.plot.runs import array
+from separatrix.plot.style import QUIET, SERIES, TICKS, canvas, nothing_to_show, styled
+
+SIGMAS = (1, 2, 3)  # radii of the circles
+
+
+def draw_log_density(axes: Axes, found: LogDensity) -> None:
+    """Each point's first two numbers in the base, among circles of its standard deviations; with one number, log p over it."""
+    values = array(found.values).reshape(-1)
+    latents = array(found.latents).reshape(len(values), -1)
+    alive = np.isfinite(values)
+    if not alive.any():
+        nothing_to_show(axes, "no point's density is known")
+        return
+    if latents.shape[1] == 1:
+        axes.plot(latents[alive, 0], values[alive], linestyle="", **SERIES[0].marks)
+        axes.set(xlabel="point in the base z (standard deviations)", ylabel="log-density (nats)")
+        return
+    dots = axes.scatter(latents[alive, 0], latents[alive, 1], c=values[alive], cmap=MAP, s=9, linewidths=0)
+    for radius in SIGMAS:
+        axes.add_patch(Circle((0, 0), radius, fill=False, color=QUIET, linewidth=0.8))
+    bar = axes.figure.colorbar(dots, ax=axes, pad=0.02, shrink=0.85)
+    bar.set_label("log-density (nats)")
+    bar.ax.tick_params(**TICKS)
+    axes.set(xlabel="z₁ in the base (standard deviations)", ylabel="z₂ in the base (standard deviations)", aspect="equal")
+
+
+@styled
+def log_density_figure(found: LogDensity) -> Figure:
+    """Where the points come from, and how dense it is where they are."""
+    figure, ((axes,),) = canvas(width=5.6, height=4.4)
+    draw_log_density(axes, found)
+    figure.set_label(found.summary())
+    return figure
