@@ -5,6 +5,7 @@ from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.budget import exact_factor, published_factor
 from separatrix.nn.certificate import Certificate, certificate
 from separatrix.nn.energy import Energy, KineticEnergy
+from separatrix.nn.fit_flow import FlowFit, fit_flow
 from separatrix.nn.gradient import Gradient
 from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
 from separatrix.nn.gradient_steps_2d import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
@@ -15,6 +16,7 @@ from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool
 from separatrix.nn.margin import MarginLoss, certified_radii
 from separatrix.nn.mass import MassPreserving, MassPreservingLift, MassPreservingProjection, Weighted, mass_preserving_network
 from separatrix.nn.neural_ode import NeuralODE
+from separatrix.nn.normalized import Normalized
 from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
 from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
@@ -56,6 +58,7 @@ __all__ = [
     "Energy",
     "Expansive",
     "ExpansiveConv2d",
+    "FlowFit",
     "Gradient",
     "Guarantee",
     "Hamiltonian",
@@ -72,6 +75,7 @@ __all__ = [
     "NeuralODE",
     "NonExpansive",
     "NonExpansiveConv2d",
+    "Normalized",
     "OperatorNorm",
     "OrthogonalKernel",
     "OrthogonalMatrix",
@@ -96,6 +100,7 @@ __all__ = [
     "certificate",
     "certified_radii",
     "exact_factor",
+    "fit_flow",
     "frozen",
     "guarantee_of",
     "henonnet",
