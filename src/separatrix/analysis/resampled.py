@@ -71,9 +71,7 @@ def of_orbits(true: Tensor, learned: Tensor) -> Difference:
 def of_deviations(true: Tensor, learned: Tensor) -> Difference:
     """Standard deviations, from each orbit's mean square about the mean of all, (orbits) each; by the delta method."""
     roots = [math.sqrt(max(float(squares.mean()), 0.0)) for squares in (true, learned)]
-    errors = [
-        _error(squares) / (2 * root) if root > 0 else 0.0 for squares, root in zip((true, learned), roots, strict=True)
-    ]
+    errors = [_error(squares) / (2 * root) if root > 0 else 0.0 for squares, root in zip((true, learned), roots, strict=True)]
     return of_estimates(roots[0], roots[1], (errors[0], errors[1]), (len(true) - 1, len(learned) - 1))
 
 

@@ -197,8 +197,8 @@ class _Shooting:
             )
         like = next(iter(field.parameters()))
         longest = float(data.times.diff(dim=0).amax()) if dt is None else dt
-        shared = data.gap is not None and not getattr(field, "time_dependent", False)
-        mesh = equal_steps(data.gap * torch.arange(horizon + 1, dtype=torch.float64), longest) if shared else None
+        gap = None if getattr(field, "time_dependent", False) else data.gap
+        mesh = None if gap is None else equal_steps(gap * torch.arange(horizon + 1, dtype=torch.float64), longest)
         cast = Trajectories(data.states.to(like), data.times.to(like.device))
         return cls(field, cast, deviation.to(like), horizon, method, longest, mesh)
 
