@@ -50,6 +50,12 @@ def deceived() -> sx.nn.AdversarialImages:
     return sx.nn.adversarial_images(models, x, torch.tensor([0, 1]), radii=[0.1, 5.0], bounds=None, steps=2, restarts=1)
 
 
+def turning() -> Tensor:
+    """A point on the unit circle, sampled."""
+    t = 0.1 * torch.arange(30, dtype=torch.float64)
+    return torch.stack([t.cos(), t.sin()], dim=-1)
+
+
 def robust() -> sx.nn.Robustness:
     x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = (torch.arange(20) % 5 == 0).long()
@@ -84,6 +90,8 @@ MADE = {
     sx.nn.AdversarialImages: deceived,
     sx.nn.Robustness: robust,
     sx.nn.Certificate: lambda: sx.nn.certificate(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GLU()), 3, starts=2, steps=2),
+    sx.nn.FlowFit: lambda: sx.nn.fit_flow(layers(), turning(), 0.1, horizon=1, steps=3),
+    sx.DynamicsComparison: lambda: sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(b=0.25), orbits=6, steps=400),
     sx.Solution: lambda: sx.solve(lambda x: x * x, torch.tensor([[0.5], [1.5]], dtype=torch.float64), [0.0, 0.5, 1.0]),
     sx.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
 }

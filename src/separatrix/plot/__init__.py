@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from separatrix.analysis.along import Along, Separate
 from separatrix.analysis.basins import Basins
+from separatrix.analysis.compare import DynamicsComparison
 from separatrix.analysis.continuation import Branch
 from separatrix.analysis.correlation_dimension import CorrelationDimension
 from separatrix.analysis.covariant import CovariantVectors
@@ -31,6 +32,7 @@ from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
 from separatrix.nn.adversarial import AdversarialImages
 from separatrix.nn.certificate import Certificate
+from separatrix.nn.fit_flow import FlowFit
 from separatrix.nn.robustness import Robustness
 from separatrix.ode.solution import Solution
 from separatrix.plot.adversarial import adversarial_figure
@@ -40,6 +42,7 @@ from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
 from separatrix.plot.certificate import certificate_figure
 from separatrix.plot.check import check_figure, divergence_figure
+from separatrix.plot.comparison import comparison_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.correlation_dimension import correlation_figure
 from separatrix.plot.covariant import covariant_figure
@@ -49,6 +52,7 @@ from separatrix.plot.echo_state import echo_state_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
+from separatrix.plot.flow_fit import flow_fit_figure
 from separatrix.plot.flow_map import flow_map_figure
 from separatrix.plot.memory import memory_figure
 from separatrix.plot.phase_portrait import phase_portrait_figure
@@ -77,9 +81,11 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     DepthPortrait: depth_portrait_figure,
     DepthProfile: depth_figure,
     DivergenceRate: divergence_figure,
+    DynamicsComparison: comparison_figure,
     EchoState: echo_state_figure,
     FixedPoints: fixed_points_figure,
     FiniteTimeField: finite_time_field_figure,
+    FlowFit: flow_fit_figure,
     FlowMap: flow_map_figure,
     LyapunovSpectrum: spectrum_figure,
     MemoryCapacity: memory_figure,
@@ -125,6 +131,7 @@ __all__ = [
     "compare_depths",
     "compare_robustness",
     "compare_spectra",
+    "comparison_figure",
     "convergence_figure",
     "correlation_figure",
     "covariant_figure",
@@ -136,6 +143,7 @@ __all__ = [
     "finite_time_field_figure",
     "finite_time_figure",
     "fixed_points_figure",
+    "flow_fit_figure",
     "flow_map_figure",
     "memory_figure",
     "orbit_diagram_figure",
