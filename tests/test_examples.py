@@ -374,3 +374,13 @@ def test_the_constrained_network_of_the_certificate_example_is_not_one_lipschitz
         expected *= c * norm(block.lift.weight) * (1 + u * norm(block.step.weight))
     assert certificate.bound == pytest.approx(expected, rel=1e-4)
     assert 1 < certificate.lower <= certificate.bound
+
+
+def test_a_learned_lorenz_flow_stays_and_keeps_the_sign_of_its_exponents_and_its_time_scale(found):
+    """After a few seconds of training; the whole verdict is the full run's."""
+    result = found("learned_lorenz")[0]
+    one = result["good"][0]
+    assert one.fit.status == "ok" and one.fit.error[-1] < 0.05
+    assert one.verdict.left == (0, 0) and one.verdict.of("λ₁")["learned"] > 0.3
+    assert one.verdict.of("λ₃")["learned"] == pytest.approx(-14.6, abs=3)
+    assert one.verdict.of("time between maxima")["learned"] == pytest.approx(0.75, abs=0.1)

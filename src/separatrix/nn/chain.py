@@ -4,26 +4,27 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.nn.activation import with_slope
-from separatrix.tangent import pushforward
 
 ACTIVATIONS = (nn.ELU, nn.GELU, nn.LeakyReLU, nn.Mish, nn.ReLU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Tanh)
 
 
-def pushed_through(module: nn.Module, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """g(x) and Dg(x) along the tangents v, rows of shape (*batch, k, dim), of a module on (*batch, dim).
-
-    Linear layers and known activations have closed forms, and an `nn.Sequential` is taken layer by layer; all else is forward AD's.
-    """
+def is_chain(module: nn.Module) -> bool:
+    """Whether a module is made of layers with closed forms alone."""
     if isinstance(module, nn.Sequential):
-        for layer in module:
+        return all(map(is_chain, module))
+    return type(module) is nn.Linear or type(module) in ACTIVATIONS
+
+
+def pushed_through(chain: nn.Module, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """g(x) and Dg(x) along the tangents v, rows of shape (*batch, k, dim), of a chain g on states of shape (*batch, dim)."""
+    if isinstance(chain, nn.Sequential):
+        for layer in chain:
             x, v = pushed_through(layer, x, v)
         return x, v
-    if type(module) is nn.Linear:
-        return module(x), v @ module.weight.mT
-    if type(module) in ACTIVATIONS:
-        value, slope = _with_slope(module, x)
-        return value, slope[..., None, :] * v
-    return pushforward(module, x, v)
+    if isinstance(chain, nn.Linear):
+        return chain(x), v @ chain.weight.mT
+    value, slope = _with_slope(chain, x)
+    return value, slope[..., None, :] * v
 
 
 def _with_slope(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Flows learned from trajectories: a field whose orbits follow the data over short segments."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +22,7 @@ LOOKED_AT = 2_000  # segments at each of them
 LAST = 0.01  # of the learning rate, at the end
 LARGEST = 1.0  # norm of a gradient, in which one segment that leaves its data cannot undo the others
 MEMORY = 50  # pairs that L-BFGS remembers
-POLISHED = 10_000  # segments that it sees
+POLISHED = 4_000  # segments that it sees
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -96,7 +96,7 @@ def fit_flow(
         L(θ) = ⟨ |(φ_{t_k − t_0}(x_0; θ) − x_k) / d|² ⟩,     k = 1 … horizon,
 
     over segments x_0 … x_horizon that begin at each sample of the data; d is the deviation of each number of the state. Adam on
-    random segments, with a learning rate that falls to a hundredth along a cosine; then, if asked, L-BFGS on up to 10,000 of them.
+    random segments, with a learning rate that falls to a hundredth along a cosine; then, if asked, L-BFGS on up to 4,000 of them.
     The weights with the least loss on held-out segments are kept, also after Ctrl-C.
 
     Args:
@@ -197,14 +197,16 @@ class _Shooting:
             )
         like = next(iter(field.parameters()))
         longest = float(data.times.diff(dim=0).amax()) if dt is None else dt
-        gap = None if getattr(field, "time_dependent", False) else data.gap
+        gap = None if getattr(field, "time_dependent", True) else data.gap
         mesh = None if gap is None else equal_steps(gap * torch.arange(horizon + 1, dtype=torch.float64), longest)
         cast = Trajectories(data.states.to(like), data.times.to(like.device))
         return cls(field, cast, deviation.to(like), horizon, method, longest, mesh)
 
     def drawn(self, count: int, random: torch.Generator) -> Tensor:
-        """Random segments, at most so many, shape (segments); a segment is its place among all."""
-        return torch.randint(self.count, (min(count, self.count),), generator=random).to(self.deviation.device)
+        """So many random segments, or all if there are no more, shape (segments); a segment is its place among all."""
+        if count >= self.count:
+            return torch.arange(self.count, device=self.deviation.device)
+        return torch.randint(self.count, (count,), generator=random).to(self.deviation.device)
 
     @property
     def count(self) -> int:
@@ -216,9 +218,14 @@ class _Shooting:
         n, item = segments // self.data.states.shape[1], segments % self.data.states.shape[1]
         n = n + torch.arange(self.horizon + 1, device=n.device)[:, None]
         x = self.data.states[n, item]
-        mesh = self.mesh or equal_steps(self.data.times[n, item].to(x), self.dt)
+        mesh = self.mesh or self._own_mesh(n, item, x)
         nodes = torch.stack(mesh.follow(SOLVERS[self.method], self.field, x[0]))
         return (nodes[mesh.node][1:] - x[1:]) / self.deviation
+
+    def _own_mesh(self, n: Tensor, item: Tensor, like: Tensor) -> Mesh:
+        """Steps of each segment at its own times, which are differences of float64."""
+        mesh = equal_steps(self.data.times[n, item], self.dt)
+        return replace(mesh, steps=[(torch.as_tensor(t).to(like), torch.as_tensor(h).to(like)) for t, h in mesh.steps])
 
     def loss(self, segments: Tensor) -> Tensor:
         """L."""
@@ -270,7 +277,11 @@ class _Record:
         self.field.load_state_dict(self.weights)
         steps, training, held_out = zip(*self.rows, strict=True)
         error = self.rest.errors(self.segments).double().square().mean((1, 2)).sqrt().cpu()
-        numbers = {"training": torch.tensor(training), "held_out": torch.tensor(held_out), "steps": torch.tensor(steps)}
+        numbers = {
+            "training": torch.tensor(training, dtype=torch.float64),
+            "held_out": torch.tensor(held_out, dtype=torch.float64),
+            "steps": torch.tensor(steps),
+        }
         return {**numbers, "error": error, "lead": self.rest.lead(), "best": self.best}
 
     def _copied(self) -> dict[str, Tensor]:

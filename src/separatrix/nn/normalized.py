@@ -5,7 +5,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from separatrix.flow import Field
-from separatrix.nn.chain import pushed_through
+from separatrix.nn.chain import is_chain, pushed_through
 from separatrix.nn.trajectories import Trajectories
 from separatrix.solvers.solver import Time
 from separatrix.system import in_one_batch
@@ -24,6 +24,8 @@ class Normalized(Field):
 
     Example: `field = sx.nn.Normalized.of(network, states, times)`, then `sx.nn.fit_flow(field, states, times)`.
     """
+
+    time_dependent = False
 
     mean: Tensor
     deviation: Tensor
@@ -52,6 +54,8 @@ class Normalized(Field):
         return self.speed * in_one_batch(self.module, (x - self.mean) / self.deviation)
 
     def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """The velocity and its derivative along v, in closed form where the network is a chain of layers that have one."""
+        """The velocity and its derivative along v; in closed form where the network is a chain of layers that have one."""
+        if not is_chain(self.module):
+            return super().pushforward(x, v, t)
         value, pushed = pushed_through(self.module, (x - self.mean) / self.deviation, v / self.deviation)
         return self.speed * value, self.speed * pushed
