@@ -91,7 +91,7 @@ MADE = {
     sx.nn.Robustness: robust,
     sx.nn.Certificate: lambda: sx.nn.certificate(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GLU()), 3, starts=2, steps=2),
     sx.nn.FlowFit: lambda: sx.nn.fit_flow(layers(), turning(), 0.1, horizon=1, steps=3),
-    sx.DynamicsComparison: lambda: sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(b=0.25), orbits=6, steps=400),
+    sx.DynamicsComparison: lambda: sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(b=0.25), orbits=6, steps=200),
     sx.Solution: lambda: sx.solve(lambda x: x * x, torch.tensor([[0.5], [1.5]], dtype=torch.float64), [0.0, 0.5, 1.0]),
     sx.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
 }

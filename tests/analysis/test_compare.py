@@ -10,7 +10,7 @@ import separatrix as sx
 from separatrix.analysis.maxima import sampled_return_map
 from separatrix.analysis.resampled import DRAWS, of_deviations, of_orbits, return_map_difference, spectrum_difference
 
-QUICK = {"component": 2, "orbits": 12, "steps": 1_500, "settle": 600}
+QUICK = {"component": 2, "orbits": 12, "steps": 1_500, "settle": 600, "points": 1_500}
 LORENZ = sx.classic.lorenz63(dt=0.02)
 
 
@@ -68,7 +68,7 @@ def test_a_faster_clock_changes_rates_and_times_but_no_dimension_or_measure():
 
 def test_a_linear_flow_has_its_rates_and_comes_to_rest():
     """RK4's own rate is off by (h λ)⁵ / 120 h, 1e-7 here; the other exponent is that of a flow with another rate."""
-    found = sx.compare_dynamics(linear(-1.0, -1.5), linear(-1.0, -2.0), normal(6, 2), steps=800)
+    found = sx.compare_dynamics(linear(-1.0, -1.5), linear(-1.0, -2.0), normal(6, 2), steps=800, points=0)
     assert found.of("λ₁")["true"] == pytest.approx(-1.0, abs=1e-5)
     assert found.of("λ₂")["true"] == pytest.approx(-2.0, abs=1e-5) and found.of("λ₂")["learned"] == pytest.approx(-1.5, abs=1e-5)
     assert bool(found.differs[found.names.index("λ₂")]) and not bool(found.differs[found.names.index("λ₁")])
@@ -78,7 +78,7 @@ def test_a_linear_flow_has_its_rates_and_comes_to_rest():
 def test_a_false_alarm_is_raised_about_as_seldom_as_was_asked():
     """Hénon's map against itself, 20 times: at a level of 5 % more than 4 alarms have a chance of 0.3 %."""
     henon = sx.classic.henon()
-    found = [sx.compare_dynamics(henon, henon, orbits=12, steps=400, seed=seed) for seed in range(20)]
+    found = [sx.compare_dynamics(henon, henon, orbits=12, steps=400, points=0, seed=seed) for seed in range(20)]
     assert sum(not one.agrees for one in found) <= 4
     p = torch.cat([one.p_value for one in found])
     assert 0.2 < float((p < 0.5).double().mean()) < 0.8
@@ -97,14 +97,14 @@ def test_a_few_orbits_that_leave_are_counted_and_the_others_measured():
     """Beyond |x| = 1.28 the learned map runs away; some orbits of Hénon's map come there within 40 steps, others do not."""
     henon = sx.classic.henon()
     leaky = sx.Map(lambda x: torch.where(x[..., :1] > 1.2715, 1e3 * x, henon.step(x)), 2)
-    found = sx.compare_dynamics(leaky, henon, orbits=64, steps=30, settle=10)
+    found = sx.compare_dynamics(leaky, henon, orbits=64, steps=30, settle=10, points=0)
     assert 0 < found.left[1] < 60 and not found.agrees and found.status == "ok"
     assert "left for infinity" in found.summary()
 
 
 def test_data_of_the_truth_take_the_place_of_the_system():
     data = sx.trajectory(LORENZ, LORENZ.initial_state((2,)), 9_000, settle=600, every=2)
-    settings = {"dt": 0.04, "component": 2, "orbits": 12, "settle": 600}
+    settings = {"dt": 0.04, "component": 2, "orbits": 12, "settle": 600, "points": 1_500}
     same = sx.compare_dynamics(LORENZ, data, **settings)
     other = sx.compare_dynamics(sx.classic.lorenz63(rho=26.0, dt=0.02), data, **settings)
     assert same.agrees and not other.agrees
@@ -169,6 +169,7 @@ def test_sampled_maxima_are_those_of_a_sine():
         (LORENZ, {"orbits": 2}, "orbits is 2"),
         (LORENZ, {"component": 3}, "component is 3"),
         (LORENZ, {"level": 0.0}, "level is 0"),
+        (LORENZ, {"points": 10}, "points is 10"),
         (LORENZ, {"steps": 3}, "steps is 3"),
         (LORENZ, {"x0": torch.ones(8, 3, dtype=torch.float64)}, "begin in 1 states"),
         (LORENZ, {"seed": -1}, "seed is"),
@@ -186,6 +187,6 @@ def test_what_cannot_be_compared_is_refused_in_a_line(truth, change, said):
 
 
 def test_an_unknown_quantity_is_refused():
-    found = sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(), orbits=6, steps=100)
+    found = sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(), orbits=6, steps=100, points=0)
     with pytest.raises(sx.InputError, match="no quantity 'warmth'"):
         found.of("warmth")

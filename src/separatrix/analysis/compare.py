@@ -29,7 +29,7 @@ from separatrix.wording import counted, measured, plain
 ORBITS = 32  # of each system, by default
 DURATION, SHORTEST = 100.0, 2_000  # units of time of each, and steps that they take at least
 FEWEST = 4  # orbits of which an error bar can be told
-POINTS = 10_000  # of an attractor, for its correlation dimension
+POINTS, FEWEST_POINTS = 10_000, 1_000  # of an attractor, for its correlation dimension
 COMPONENTS = 6  # of a state, whose mean and deviation are compared
 FAR = 10  # extents of the truth: an orbit so far from its mean has left
 BLOCKS_FREE = 9  # degrees of freedom of the error of a correlation dimension, a jackknife over ten stretches
@@ -168,6 +168,7 @@ def compare_dynamics(
     steps: int | None = None,
     settle: int | None = None,
     component: int = 0,
+    points: int = POINTS,
     level: float = 0.05,
     seed: int = 0,
     progress: bool = False,
@@ -200,6 +201,7 @@ def compare_dynamics(
             2,000 steps. With data: the length of a piece.
         settle: steps before them, of either system. Default: a fifth of `steps`.
         component: whose return map and spectrum are compared, from 0.
+        points: states that the correlation dimension is measured by, most of the time of short comparisons; 0 leaves it out.
         level: of significance, of all quantities together.
         seed: of initial states, frames, and the mixing of orbits.
         progress: show bars.
@@ -215,75 +217,98 @@ def compare_dynamics(
 
     Limits: agreement is not proof: with longer orbits smaller differences show. Errors assume that each orbit sees the whole
         attractor; where it has several, orbits from elsewhere may behave otherwise. Noise in data counts as dynamics. The z of a
-        distance does not exceed about 10, however far apart two systems are: its null is mixed of both.
+        distance does not grow without end, however far apart two systems are: the halves it is held against are mixed of both.
     Source: that a small error over short times need not give the right exponents or measure: Park, Yang & Chandramoorthy 2024,
         NeurIPS, arXiv:2411.06311; permutation test: Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, ch. 3;
         different degrees of freedom: Welch 1947, Biometrika 34, 28.
     """
-    _check(learned, truth, orbits, component, level, seed)
+    _check(learned, truth, orbits, component, points, level, seed)
     duration = _steps(learned, steps)
     wait = duration // 5 if settle is None else check_whole("settle", settle)
     check_steps(learned, settle=wait, steps=duration)
+    asked = _Asked(k, orbits, duration, wait, component, points, seed, progress)
+    pair = _sampled(learned, truth, x0, dt, asked)
+    found, held = _measured(learned, truth, pair, asked) if pair["learned"].states.shape[1] >= FEWEST else ({}, _Held({}, {}, {}))
+    return DynamicsComparison(
+        codes=torch.tensor(int(Status.OK if found else Status.DIVERGED), dtype=torch.int8),
+        **_columns(found, level),
+        **held._asdict(),
+        level=float(level),
+        orbits=tuple(part.followed for part in pair.values()),
+        left=tuple(part.left for part in pair.values()),
+        resting=tuple(part.resting for part in pair.values()),
+        settings={**asked._asdict(), "dt": dt, "data": not isinstance(truth, System)},
+    )
+
+
+class _Asked(NamedTuple):
+    """What was asked, defaults filled in."""
+
+    k: int | None
+    orbits: int
+    steps: int
+    settle: int
+    component: int
+    points: int
+    seed: int
+    progress: bool
+
+
+class _Held(NamedTuple):
+    """The results that a comparison holds, of "true" and "learned"."""
+
+    spectra: dict[str, LyapunovSpectrum]
+    dimensions: dict[str, CorrelationDimension]
+    maps: dict[str, ReturnMap]
+
+
+def _sampled(learned: System, truth: System | Tensor, x0: Tensor | None, dt: float | None, asked: _Asked) -> dict[str, _Sample]:
+    """Orbits of both, the true ones first."""
+    steps, every = asked.steps, 1
     if isinstance(truth, System):
-        own = max(1, round(duration * learned.dt / truth.dt)) if isinstance(truth, Flow) else duration
-        true = _followed(truth, _starts(truth, x0, orbits, seed), own, wait, 1, None, "True orbits", progress)
-        start, every = true.states[-1], 1
+        own = max(1, round(steps * learned.dt / truth.dt)) if isinstance(truth, Flow) else steps
+        starts = _starts(truth, x0, asked.orbits, asked.seed)
+        true = _followed(truth, starts, own, asked.settle, 1, None, "True orbits", asked.progress)
     else:
-        true, every = _of_data(truth, dt, orbits, learned.dt)
-        duration = (len(true.states) - 1) * every
-        start = _scattered(true.states, orbits)
+        true, every = _of_data(truth, dt, asked.orbits, learned.dt)
+        steps = (len(true.states) - 1) * every
     if true.states.shape[1] < FEWEST:
         raise DivergedError(
             f"{true.states.shape[1]} of {true.followed} true orbits stay: fewer than {FEWEST} have no error bar.\n"
             "Begin elsewhere, follow more orbits, or settle for longer."
         )
-    ours = _followed(learned, start, duration, wait, every, true.states, "Learned orbits", progress)
-    pair = {"true": true, "learned": ours}
+    start = true.states[-1] if isinstance(truth, System) else _scattered(true.states, asked.orbits)
+    ours = _followed(learned, start, steps, asked.settle, every, true.states, "Learned orbits", asked.progress)
+    return {"true": true, "learned": ours}
+
+
+def _measured(
+    learned: System, truth: System | Tensor, pair: dict[str, _Sample], asked: _Asked
+) -> tuple[dict[str, Difference], _Held]:
+    """Every quantity of both."""
     found: dict[str, Difference] = {}
     spectra: dict[str, LyapunovSpectrum] = {}
     dimensions: dict[str, CorrelationDimension] = {}
-    maps: dict[str, ReturnMap] = {}
-    if ours.states.shape[1] >= FEWEST:
-        if isinstance(truth, System):
-            spectra = {
-                who: lyapunov_spectrum(
-                    system,
-                    pair[who].states[0],
-                    k=k,
-                    steps=len(pair[who].states) - 1,
-                    settle=min(wait, duration // 10),
-                    seed=seed,
-                    progress=progress,
-                )
-                for who, system in (("true", truth), ("learned", learned))
-            }
-            found |= _exponents(spectra["true"], spectra["learned"])
-        dimensions = {who: correlation_dimension_of(_points(part.states), theiler=None) for who, part in pair.items()}
+    if isinstance(truth, System):
+        spectra = {who: _spectrum(system, pair[who], asked) for who, system in (("true", truth), ("learned", learned))}
+        found |= _exponents(spectra["true"], spectra["learned"])
+    if asked.points:
+        dimensions = {
+            who: correlation_dimension_of(_thinned(part.states, asked.points), theiler=None) for who, part in pair.items()
+        }
         found |= _dimension(dimensions["true"], dimensions["learned"])
-        found |= _moments(true.states, ours.states)
-        of_maxima = isinstance(learned, Flow)
-        maps = {who: sampled_return_map(part.states, part.dt, component, of_maxima) for who, part in pair.items()}
-        found |= _rhythm(maps["true"], maps["learned"], pair, component, seed)
-    code = Status.OK if found else Status.DIVERGED
-    return DynamicsComparison(
-        codes=torch.tensor(int(code), dtype=torch.int8),
-        **_columns(found, level),
-        level=float(level),
-        orbits=(true.followed, ours.followed),
-        left=(true.left, ours.left),
-        resting=(true.resting, ours.resting),
-        spectra=spectra,
-        dimensions=dimensions,
-        maps=maps,
-        settings={
-            "k": k,
-            "orbits": orbits,
-            "steps": duration,
-            "settle": wait,
-            "component": component,
-            "seed": seed,
-            "data": not isinstance(truth, System),
-        },
+    found |= _moments(pair["true"].states, pair["learned"].states)
+    of_maxima = isinstance(learned, Flow)
+    maps = {who: sampled_return_map(part.states, part.dt, asked.component, of_maxima) for who, part in pair.items()}
+    found |= _rhythm(maps["true"], maps["learned"], pair, asked.component, asked.seed)
+    return found, _Held(spectra, dimensions, maps)
+
+
+def _spectrum(system: System, sample: _Sample, asked: _Asked) -> LyapunovSpectrum:
+    """The spectra of a sample's orbits, from where they begin; the frames align in a tenth of the time."""
+    steps = len(sample.states) - 1
+    return lyapunov_spectrum(
+        system, sample.states[0], k=asked.k, steps=steps, settle=steps // 10, seed=asked.seed, progress=asked.progress
     )
 
 
@@ -355,9 +380,9 @@ def _scattered(states: Tensor, count: int) -> Tensor:
     return flat[torch.linspace(0, len(flat) - 1, count).long()]
 
 
-def _points(states: Tensor) -> Tensor:
-    """The states of all orbits, one orbit behind the other, thinned to some ten thousand."""
-    every = max(1, states.shape[0] * states.shape[1] // POINTS)
+def _thinned(states: Tensor, points: int) -> Tensor:
+    """Some of the states of all orbits, about so many, one orbit behind the other."""
+    every = max(1, states.shape[0] * states.shape[1] // points)
     return states[::every].movedim(0, 1).flatten(0, 1)
 
 
@@ -422,7 +447,7 @@ def _steps(learned: System, steps: int | None) -> int:
     return steps
 
 
-def _check(learned: System, truth: Any, orbits: int, component: int, level: float, seed: int) -> None:
+def _check(learned: System, truth: Any, orbits: int, component: int, points: int, level: float, seed: int) -> None:
     check_system_type(learned)
     if not isinstance(truth, Tensor):
         check_system_type(truth)
@@ -437,6 +462,8 @@ def _check(learned: System, truth: Any, orbits: int, component: int, level: floa
         raise InputError(f"orbits is {orbits}; fewer than {FEWEST} have no error bar.")
     if not 0 <= check_whole("component", component) < learned.dim:
         raise InputError(f"component is {component}, but the state has the components 0 … {learned.dim - 1}.")
+    if points != 0 and check_whole("points", points) < FEWEST_POINTS:
+        raise InputError(f"points is {points}; a dimension needs {FEWEST_POINTS} at least, and 0 leaves it out.")
     if not 0 < level < 1:
         raise InputError(f"level is {level}; it is a probability between 0 and 1.")
     check_seed(seed)
