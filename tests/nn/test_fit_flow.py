@@ -109,7 +109,7 @@ def test_a_field_of_one_s_own_is_given_the_time_of_the_data_too():
     t = 0.7 + even(30)
     ramp = Ramp()
     sx.nn.fit_flow(ramp, normal(12, 1) + 1.5 * t[:, None, None] ** 2, t, steps=0, polish=10)
-    assert float(ramp.w) == pytest.approx(3.0, abs=1e-8)
+    assert float(ramp.w.detach()) == pytest.approx(3.0, abs=1e-8)
 
 
 def test_the_loss_is_the_mean_square_distance_from_the_data_in_deviations():
@@ -191,7 +191,7 @@ def test_the_best_weights_on_the_held_out_segments_are_kept():
     field = small()
     with torch.no_grad():
         field[-1].weight *= 1e-3
-    fit = sx.nn.fit_flow(field, orbits(even()), DT, steps=100, lr=1.0, seed=1)
+    fit = sx.nn.fit_flow(field, orbits(even()), DT, steps=40, lr=1.0, seed=1)
     assert fit.held_out[(fit.steps == fit.best)] == fit.held_out.min()
     assert float(fit.error.square().mean()) == pytest.approx(float(fit.held_out.min()), rel=1e-9)
 

@@ -33,6 +33,7 @@ POINTS, FEWEST_POINTS = 10_000, 1_000  # of an attractor, for its correlation di
 COMPONENTS = 6  # of a state, whose mean and deviation are compared
 FAR = 10  # extents of the truth: an orbit so far from its mean has left
 BLOCKS_FREE = 9  # degrees of freedom of the error of a correlation dimension, a jackknife over ten stretches
+TURN = 1e-3  # nats that a frame, turning into place, may add to an exponent over a run
 STILL = 1e-6  # of the truth's extent: an orbit whose last tenth spans no more is at rest
 WHOLE = 1e-6  # steps by which two samplings may be off
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -300,7 +301,8 @@ def _measured(
     found |= _moments(pair["true"].states, pair["learned"].states)
     of_maxima = isinstance(learned, Flow)
     maps = {who: sampled_return_map(part.states, part.dt, asked.component, of_maxima) for who, part in pair.items()}
-    found |= _rhythm(maps["true"], maps["learned"], pair, asked.component, asked.seed)
+    if any(part.resting < part.states.shape[1] for part in pair.values()):
+        found |= _rhythm(maps["true"], maps["learned"], pair, asked.component, asked.seed)
     return found, _Held(spectra, dimensions, maps)
 
 
@@ -388,7 +390,8 @@ def _thinned(states: Tensor, points: int) -> Tensor:
 
 def _exponents(true: LyapunovSpectrum, learned: LyapunovSpectrum) -> dict[str, Difference]:
     pairs = zip(_alive(true, true.exponents).unbind(-1), _alive(learned, learned.exponents).unbind(-1), strict=True)
-    found = {f"λ{i}".translate(SUBSCRIPTS): of_orbits(*pair) for i, pair in enumerate(pairs, 1) if _all_finite(*pair)}
+    floor = TURN / float(true.history_time[-1].amin())
+    found = {f"λ{i}".translate(SUBSCRIPTS): of_orbits(*pair, floor) for i, pair in enumerate(pairs, 1) if _all_finite(*pair)}
     dimension = [_alive(spectrum, spectrum.kaplan_yorke_dimension) for spectrum in (true, learned)]
     return found | ({"Kaplan–Yorke dimension": of_orbits(*dimension)} if _all_finite(*dimension) else {})
 

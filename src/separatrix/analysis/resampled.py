@@ -53,19 +53,21 @@ class Difference(NamedTuple):
         return float(torch.quantile(self.null, 1 - level))
 
 
-def of_estimates(true: float, learned: float, errors: tuple[float, float], freedoms: tuple[float, float]) -> Difference:
-    """Two numbers with standard errors: Welch's test. Errors below rounding are rounding's."""
-    stderr = max(math.hypot(*errors), ROUNDING * max(1.0, abs(true), abs(learned)))
+def of_estimates(
+    true: float, learned: float, errors: tuple[float, float], freedoms: tuple[float, float], floor: float = 0.0
+) -> Difference:
+    """Two numbers with standard errors: Welch's test. The error of the difference is at least `floor`, and rounding's."""
+    stderr = max(math.hypot(*errors), floor, ROUNDING * max(1.0, abs(true), abs(learned)))
     parts = [error**4 / freedom for error, freedom in zip(errors, freedoms, strict=True)]
     freedom = math.hypot(*errors) ** 4 / sum(parts) if sum(parts) > 0 else max(freedoms)
     p = 2 * float(stdtr(freedom, -abs(learned - true) / stderr))
     return Difference(true, learned, *errors, stderr, p, freedom)
 
 
-def of_orbits(true: Tensor, learned: Tensor) -> Difference:
+def of_orbits(true: Tensor, learned: Tensor, floor: float = 0.0) -> Difference:
     """Means over orbits, (orbits) each, by the spread between orbits."""
     errors = (_error(true), _error(learned))
-    return of_estimates(float(true.mean()), float(learned.mean()), errors, (len(true) - 1, len(learned) - 1))
+    return of_estimates(float(true.mean()), float(learned.mean()), errors, (len(true) - 1, len(learned) - 1), floor)
 
 
 def of_deviations(true: Tensor, learned: Tensor) -> Difference:
