@@ -134,7 +134,7 @@ def figure(good: list[Learned], others: list[Learned]) -> Figure:
 def draw_attractors(axes: Axes, one: Learned) -> None:
     """Forty units of time of the learned flow over the true one, both from one state."""
     true = sx.classic.lorenz63(dt=DT)
-    start, steps = true.initial_state(), round(40 / DT)
+    start, steps = one.case.data(seed=100)[-1, 0], round(40 / DT)
     for flow, color, width, name in ((true, FAINT, 1.6, "true"), (one.flow, SERIES[1].color, 0.6, "learned")):
         orbit = sx.trajectory(flow, start, steps, settle=round(5 / DT)).detach()
         axes.plot(orbit[:, 0], orbit[:, Z], color=color, linewidth=width, label=name)
@@ -153,11 +153,11 @@ def draw_exponents(axes: Axes, good: list[Learned], others: list[Learned]) -> No
         place = [row["learned"] - row["true"] for row in (x, y)]
         label = one.case.name if one is good[0] or one not in good else None
         axes.errorbar(*place, xerr=BAR * x["stderr"], yerr=BAR * y["stderr"], linestyle="none", label=label, **look.marks)
-    axes.set_xscale("symlog", linthresh=0.05)
-    axes.set_yscale("symlog", linthresh=0.05)
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.set_yscale("symlog", linthresh=0.1)
     axes.set(xlabel="λ₁, learned − true (nats per unit time)", ylabel="λ₃, learned − true (nats per unit time)")
     axes.set_title("Exponents by what was learned from")
-    axes.legend(loc="best", fontsize=7)
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, 0.82), fontsize=7)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Normalized(Field):
         self.module = module
         dtype = next((p.dtype for p in module.parameters()), mean.dtype)
         for name, value in (("mean", mean), ("deviation", deviation), ("speed", speed)):
-            self.register_buffer(name, value.detach().to(dtype))
+            self.register_buffer(name, value.detach().to(dtype, copy=True))
 
     @classmethod
     def of(cls, module: nn.Module, states: Tensor, times: Tensor | float) -> Self:
