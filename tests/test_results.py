@@ -50,6 +50,12 @@ def deceived() -> sx.nn.AdversarialImages:
     return sx.nn.adversarial_images(models, x, torch.tensor([0, 1]), radii=[0.1, 5.0], bounds=None, steps=2, restarts=1)
 
 
+def turning() -> Tensor:
+    """A point on the unit circle, sampled."""
+    t = 0.1 * torch.arange(30, dtype=torch.float64)
+    return torch.stack([t.cos(), t.sin()], dim=-1)
+
+
 def robust() -> sx.nn.Robustness:
     x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = (torch.arange(20) % 5 == 0).long()
@@ -99,6 +105,8 @@ MADE = {
         lambda x: x * x, torch.tensor([[0.5], [1.5], [-1.0]], dtype=torch.float64), lambda x: x[..., 0] - 1, max_time=1.5
     ),
     sx.nn.LogDensity: lambda: sx.nn.ContinuousNormalizingFlow(nn.Tanh(), 2).log_density(torch.randn(4, 2), probes=3),
+    sx.nn.FlowFit: lambda: sx.nn.fit_flow(layers(), turning(), 0.1, horizon=1, steps=3),
+    sx.DynamicsComparison: lambda: sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(b=0.25), orbits=6, steps=200),
     sx.Solution: lambda: sx.solve(lambda x: x * x, torch.tensor([[0.5], [1.5]], dtype=torch.float64), [0.0, 0.5, 1.0]),
     sx.StabilityRegion: lambda: sx.stability_region(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=20),
     sx.StepConvergence: lambda: sx.step_convergence(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=10),

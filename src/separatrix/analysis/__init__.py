@@ -3,6 +3,7 @@
 from separatrix.analysis.along import Along, Separate, along
 from separatrix.analysis.basins import Basins, basins_of_attraction
 from separatrix.analysis.borders import BasinEntropy, UncertaintyExponent
+from separatrix.analysis.compare import DynamicsComparison, compare_dynamics
 from separatrix.analysis.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.correlation_dimension import CorrelationDimension, correlation_dimension, correlation_dimension_of
 from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
@@ -72,6 +73,7 @@ __all__ = [
     "CovariantVectors",
     "DepthProfile",
     "DivergenceRate",
+    "DynamicsComparison",
     "EchoState",
     "Event",
     "FiniteTimeField",
@@ -95,6 +97,7 @@ __all__ = [
     "UncertaintyExponent",
     "along",
     "basins_of_attraction",
+    "compare_dynamics",
     "continuation",
     "correlation_dimension",
     "correlation_dimension_of",

@@ -21,6 +21,7 @@ from separatrix.nn.damped import Damped, damped
 from separatrix.nn.dense_field import DenseField
 from separatrix.nn.energy import Energy, KineticEnergy
 from separatrix.nn.fit_observations import ObservationFit, fit_observations
+from separatrix.nn.fit_flow import FlowFit, fit_flow
 from separatrix.nn.gradient import Gradient
 from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
 from separatrix.nn.gradient_steps_2d import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
@@ -32,6 +33,7 @@ from separatrix.nn.log_density import LogDensity
 from separatrix.nn.margin import MarginLoss, certified_radii
 from separatrix.nn.mass import MassPreserving, MassPreservingLift, MassPreservingProjection, Weighted, mass_preserving_network
 from separatrix.nn.neural_ode import NeuralODE
+from separatrix.nn.normalized import Normalized
 from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
 from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
@@ -87,6 +89,7 @@ __all__ = [
     "Energy",
     "Expansive",
     "ExpansiveConv2d",
+    "FlowFit",
     "Gradient",
     "Guarantee",
     "Hamiltonian",
@@ -110,6 +113,7 @@ __all__ = [
     "NonExpansive",
     "NonExpansiveConv2d",
     "ObservationFit",
+    "Normalized",
     "OperatorNorm",
     "OrthogonalKernel",
     "OrthogonalMatrix",
@@ -139,6 +143,7 @@ __all__ = [
     "damped",
     "exact_factor",
     "fit_observations",
+    "fit_flow",
     "frozen",
     "guarantee_of",
     "henonnet",

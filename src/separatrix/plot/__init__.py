@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from separatrix.analysis.along import Along, Separate
 from separatrix.analysis.basins import Basins
+from separatrix.analysis.compare import DynamicsComparison
 from separatrix.analysis.continuation import Branch
 from separatrix.analysis.correlation_dimension import CorrelationDimension
 from separatrix.analysis.covariant import CovariantVectors
@@ -36,6 +37,7 @@ from separatrix.nn.adversarial import AdversarialImages
 from separatrix.nn.certificate import Certificate
 from separatrix.nn.fit_observations import ObservationFit
 from separatrix.nn.log_density import LogDensity
+from separatrix.nn.fit_flow import FlowFit
 from separatrix.nn.robustness import Robustness
 from separatrix.ode.arrival import Arrival
 from separatrix.ode.solution import Solution
@@ -47,6 +49,7 @@ from separatrix.plot.bifurcations import branch_figure, orbit_diagram_figure
 from separatrix.plot.border import border_figure
 from separatrix.plot.certificate import certificate_figure
 from separatrix.plot.check import check_figure, divergence_figure
+from separatrix.plot.comparison import comparison_figure
 from separatrix.plot.convergence import convergence_figure
 from separatrix.plot.correlation_dimension import correlation_figure
 from separatrix.plot.covariant import covariant_figure
@@ -56,6 +59,7 @@ from separatrix.plot.echo_state import echo_state_figure
 from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
+from separatrix.plot.flow_fit import flow_fit_figure
 from separatrix.plot.flow_map import flow_map_figure
 from separatrix.plot.log_density import log_density_figure
 from separatrix.plot.memory import memory_figure
@@ -90,9 +94,11 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     DepthPortrait: depth_portrait_figure,
     DepthProfile: depth_figure,
     DivergenceRate: divergence_figure,
+    DynamicsComparison: comparison_figure,
     EchoState: echo_state_figure,
     FixedPoints: fixed_points_figure,
     FiniteTimeField: finite_time_field_figure,
+    FlowFit: flow_fit_figure,
     FlowMap: flow_map_figure,
     LogDensity: log_density_figure,
     LyapunovSpectrum: spectrum_figure,
@@ -144,6 +150,7 @@ __all__ = [
     "compare_robustness",
     "compare_spectra",
     "compare_step_convergence",
+    "comparison_figure",
     "convergence_figure",
     "correlation_figure",
     "covariant_figure",
@@ -155,6 +162,7 @@ __all__ = [
     "finite_time_field_figure",
     "finite_time_figure",
     "fixed_points_figure",
+    "flow_fit_figure",
     "flow_map_figure",
     "memory_figure",
     "observation_fit_figure",
