@@ -374,3 +374,21 @@ def test_the_constrained_network_of_the_certificate_example_is_not_one_lipschitz
         expected *= c * norm(block.lift.weight) * (1 + u * norm(block.step.weight))
     assert certificate.bound == pytest.approx(expected, rel=1e-4)
     assert 1 < certificate.lower <= certificate.bound
+
+
+def test_pendulums_keep_their_energy_spirals_their_pitch_and_no_network_sees_what_it_is_asked(found):
+    """What was asked is replaced, and nothing that either network tells changes."""
+    measured, script = found("latent_ode")[0], example("latent_ode")
+    angle, velocity = measured["pendulum"]["test"].truth.unbind(-1)
+    energy = velocity**2 / 2 - angle.cos()
+    assert (energy - energy[0]).abs().max() < 1e-5  # of numbers in float32
+    spirals = measured["spirals"]["test"]
+    torch.testing.assert_close(
+        spirals.truth.norm(dim=-1) - 0.15 * spirals.times, spirals.truth[:1].norm(dim=-1).expand(60, -1).double()
+    )
+    for task in script.TASKS:
+        parts = measured[task.name]
+        assert (parts["test"].times.diff(dim=0) > 0).all() and int(parts["test"].read.sum(0).unique()) == task.points // 2
+        hidden = parts["test"]._replace(values=parts["test"].values.where(parts["test"].read[..., None], 7.0))
+        again = script.judged(task, [hidden], parts["latent"], parts["gru"])
+        assert all(torch.equal(parts["told"][kind], again["told"][kind]) for kind in ("latent ODE", "GRU"))

@@ -23,7 +23,7 @@ def test_one_model_is_a_linear_layer_and_begins_as_one():
     torch.manual_seed(1)
     theirs = nn.Linear(400, 300)
     for name in ("weight", "bias"):
-        a, b = getattr(own, name), getattr(theirs, name)
+        a, b = getattr(own, name).detach(), getattr(theirs, name).detach()
         assert a.shape == b.shape
         assert a.abs().max() <= 400**-0.5 and float(a.std()) == pytest.approx(float(b.std()), rel=0.1)  # 300 draws: 4 % each
     theirs.load_state_dict(own.state_dict())

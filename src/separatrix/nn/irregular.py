@@ -69,7 +69,9 @@ def times_of_each(name: str, times: Any, batch: tuple[int, ...], device: torch.d
         times = times.reshape(-1, *[1] * len(batch)).expand(-1, *batch)
     if times.ndim == 0 or tuple(times.shape[1:]) != batch:
         wanted = ", ".join(["times", *map(str, batch)])
-        raise ShapeError(f"{name} has shape {tuple(times.shape)}, but the series have the batch {batch}: pass (times) or ({wanted}).")
+        raise ShapeError(
+            f"{name} has shape {tuple(times.shape)}, but the series have the batch {batch}: pass (times) or ({wanted})."
+        )
     return times
 
 
@@ -83,7 +85,9 @@ def _check_mask(name: str, mask: Tensor, times: Tensor) -> None:
 
 def _check_not_empty(series: Irregular) -> None:
     empty = (~series.seen.any(0)).nonzero()
-    if len(empty) or not len(series.times):
+    if 0 in series.times.shape[1:]:
+        raise InputError(f"the batch of series is {tuple(series.times.shape[1:])}: there is none.")
+    if len(empty):
         where = f" {tuple(empty[0].tolist())}" if empty.shape[-1] else ""
         raise InputError(f"series{where} has no observation.\nLeave it out of the batch: nothing can be said of it.")
 
@@ -101,4 +105,6 @@ def _check_rising(series: Irregular) -> None:
     if len(falling):
         i, *item = falling[0].tolist()
         here, after = float(before[(i, *item)]), float(series.times[(i + 1, *item)])
-        raise InputError(f"times must increase, but time {i + 1} is {after:g} after {here:g}{f' in series {tuple(item)}' if item else ''}.")
+        raise InputError(
+            f"times must increase, but time {i + 1} is {after:g} after {here:g}{f' in series {tuple(item)}' if item else ''}."
+        )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import InputError
+from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import check_whole
 from separatrix.flow import Field, Flow, check_step
 from separatrix.nn.irregular import Irregular, irregular, times_of_each
@@ -81,11 +81,12 @@ class LatentODE(nn.Module):
         encoder: "ode-rnn", a gated unit whose state follows a field of its own between observations; or "gru", one that is given
             the gaps.
         noise: σ. Default: learned, one for each observed number, from 1 on.
-        dt: length of the steps in which f is followed, in the unit of the times; all series share them, see `follow_on_grid`.
+        dt: length of the steps in which f is followed, in the unit of the times. All series share them, whatever their times are;
+            between two steps the state is a cubic, off by O(dt⁴).
         method: a Runge–Kutta method of `SOLVERS`.
-        field, decoder: f and g in the place of the networks above: modules (items, latent) → (items, latent) and → (items, observed).
-        models: train so many at once, each with its own weights; the first batch axis is theirs, (models, items). `model(i)` is one
-            of them alone.
+        field, decoder: modules in the place of f and g, from (items, latent) to (items, latent) and to (items, observed).
+        models: train so many at once, each with its own weights; the first batch axis is theirs, (models, items). `model(i)` is
+            one of them alone.
 
     In all methods values are (times, *batch, observed), and times increasing, (times) or (times, *batch) where each series has
     its own. A mask says which entries are observations, bool of shape (times, *batch); what is not may be anything, NaN too, so
@@ -195,7 +196,7 @@ class LatentODE(nn.Module):
         return (kl_weight * bound.kl - bound.reconstruction).sum() * (self.models or 1) / numbers
 
     def forward(self, values: Tensor, times: Any, at: Any = None, *, mask: Tensor | None = None) -> Tensor:
-        """The series that follows from µ alone, shape (asked, *batch, observed); `at` as in `predict`. Default: at its own times."""
+        """The series that follows from µ alone, shape (asked, *batch, observed); `at` as in `predict`, by default its own times."""
         series = self._series(values, times, mask)
         since = (series.times if at is None else self._asked(at, series)) - series.first
         if at is None:
@@ -227,7 +228,7 @@ class LatentODE(nn.Module):
         return self._decoded(z0[None], times_of_each("times", times, tuple(z0.shape[:-1]), z0.device))[0]
 
     def flow(self) -> Flow:
-        """The flow of the latent state, for spectra, rest points and portraits. Of several models, that of one: `model(i).flow()`."""
+        """The flow of the latent state, for spectra, rest points and portraits; of several models each has its own."""
         if self.models is not None:
             raise InputError(f"these are {self.models} models, each with its own field.\nTake one: model(0).flow().")
         return Flow(self.field, self.latent, self.dt, method=self.method)
@@ -249,9 +250,8 @@ class LatentODE(nn.Module):
         values = torch.as_tensor(values).to(next(self.parameters()))
         series = irregular(values, times, mask, self.observed)
         if self.models is not None and (values.ndim != 4 or values.shape[1] != self.models):
-            raise InputError(
-                f"{self.models} models take values of shape (times, {self.models}, items, {self.observed}), not {tuple(values.shape)}."
-            )
+            wanted = f"(times, {self.models}, items, {self.observed})"
+            raise ShapeError(f"{self.models} models take values of shape {wanted}, not {tuple(values.shape)}.")
         return series
 
     def _asked(self, at: Any, series: Irregular) -> Tensor:
@@ -260,22 +260,24 @@ class LatentODE(nn.Module):
             raise InputError(f"at holds {len(at)} times, of which {int((~torch.isfinite(at)).sum())} are not finite.")
         return at
 
-    def _draws(
-        self, mean: Tensor, std: Tensor, samples: int, eps: Tensor | None, generator: torch.Generator | None
-    ) -> Tensor:
+    def _draws(self, mean: Tensor, std: Tensor, samples: int, eps: Tensor | None, generator: torch.Generator | None) -> Tensor:
         """Samples of z₀, shape (samples, *batch, latent)."""
+        if check_whole("samples", samples) < 1:
+            raise InputError(f"samples is {samples}; it is at least 1.")
         if eps is None:
             eps = torch.randn(samples, *mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
+        if eps.ndim == 0 or eps.shape[1:] != mean.shape:
+            raise ShapeError(f"eps has shape {tuple(eps.shape)}; it is (samples, {', '.join(map(str, mean.shape))}).")
         return mean + std * eps
 
     def _decoded(self, z0: Tensor, since: Tensor) -> Tensor:
         """g(z(t)), shape (samples, times, *batch, observed), of samples that are followed as further items."""
         samples, *batch, _ = z0.shape
-        items = z0.movedim(0, -2).flatten(-3, -2) if batch else z0
-        since = since[..., None].expand(*since.shape, samples)
-        states = follow_on_grid(self.field, items, since.flatten(-2).to(z0.dtype) if batch else since.to(z0.dtype), dt=self.dt, method=self.method)
-        found = self._observed(states)
-        return found.unflatten(-2, (-1, samples)).movedim(-2, 0) if batch else found.movedim(-2, 0)
+        items, since = z0.movedim(0, -2), since[..., None].expand(*since.shape, samples).to(z0.dtype)
+        if batch:
+            items, since = items.flatten(-3, -2), since.flatten(-2)
+        states = follow_on_grid(self.field, items, since, dt=self.dt, method=self.method)
+        return self._observed(states).unflatten(-2, (*batch[-1:], samples)).movedim(-2, 0)
 
     def _observed(self, states: Tensor) -> Tensor:
         """G of states, (times, …, latent), with the times among the items."""

@@ -8,6 +8,7 @@ from separatrix.nn.irregular import Irregular
 from separatrix.nn.stacked import StackedLinear, perceptron
 
 ENCODERS = ("ode-rnn", "gru")
+LOG_STD = -2.0  # about where ln σ begins: at 0, samples of z₀ would hide µ, and training would begin without a signal
 
 
 class Gates(nn.Module):
@@ -55,6 +56,8 @@ class Recognition(nn.Module):
         self.drift = perceptron([hidden, hidden, hidden], models) if encoder == "ode-rnn" else None
         self.cell = Gates(observed + (self.drift is None), hidden, models)
         self.head = perceptron([hidden, hidden, 2 * latent], models)
+        with torch.no_grad():
+            self.head[-1].bias[..., latent:] += LOG_STD
         self.hidden = hidden
 
     def forward(self, series: Irregular) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,6 @@
-"""Several networks of one shape as one: layers whose weights have a leading axis, so that small networks fill a machine together."""
+"""Several networks of one shape as one: layers whose weights have a leading axis."""
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +48,7 @@ class StackedLinear(nn.Module):
 def perceptron(widths: list[int], models: int | None = None) -> nn.Sequential:
     """Linear layers of these widths with tanh between."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [StackedLinear(inputs, outputs, models), nn.Tanh()]
     return nn.Sequential(*layers[:-1])
 

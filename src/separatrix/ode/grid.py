@@ -29,6 +29,7 @@ def follow_on_grid(field: Slope, x0: Tensor, times: Tensor, *, dt: float, method
 
     Returns:
         States, shape (times, *batch, dim).
+
     Raises:
         InputError: the method is none of those, dt is not a positive number, or it takes more than 10,000 steps.
     Source: the cubic: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.6.
@@ -54,13 +55,13 @@ def explicit(method: str) -> ExplicitRungeKutta:
 
 def _counts(shares: Tensor, dt: float) -> tuple[int, int]:
     """How many steps it takes forwards, at least one, and back."""
-    last, first = float(shares.detach().amax()), float(shares.detach().amin())
+    last, first = max(float(shares.detach().amax()), 0.0), min(float(shares.detach().amin()), 0.0)
     if not last - first <= MAX_STEPS:
         raise InputError(
             f"from {first * dt:g} to {last * dt:g} it takes {last - first:.3g} steps of {dt:g}, more than {MAX_STEPS}.\n"
             "Pass a longer dt, or times in another unit."
         )
-    return max(1, math.ceil(last)), max(0, math.ceil(-first))
+    return max(1, math.ceil(last)), math.ceil(-first)
 
 
 def _followed(solver: ExplicitRungeKutta, field: Slope, x: Tensor, h: float, steps: int) -> tuple[list[Tensor], list[Tensor]]:
