@@ -23,7 +23,6 @@ from separatrix.plot.style import BAR, FAINT, INK, NOTE, QUIET, SERIES, Series, 
 TRAIN, TEST = 200, 100  # series
 BATCH = 50
 LATENT, HIDDEN = 4, 32
-STEPS = 800  # of training, for both kinds of network
 RATE = 1e-2  # of Adam, falling to 0 along a cosine
 DRAWN = 400  # times in a picture
 
@@ -42,7 +41,9 @@ class Task(NamedTuple):
         points: observations in it, of each series that is learned from; half as many of one that is tested.
         noise: standard deviation of an observation.
         dt: steps of the latent state.
-        series: (items, times, testing, generator) ↦ the truth at those times, shape (times, items, observed).
+        steps: of training, for both kinds of network.
+        starts: (items, testing, generator) ↦ where series begin, a row for each.
+        follow: (starts, times) ↦ the truth at those times, shape (times, items, observed).
     """
 
     name: str
@@ -51,35 +52,47 @@ class Task(NamedTuple):
     points: int
     noise: float
     dt: float
-    series: Callable[[Tensor, bool, torch.Generator], Tensor]
+    steps: int
+    starts: Callable[[int, bool, torch.Generator], Tensor]
+    follow: Callable[[Tensor, Tensor], Tensor]
 
 
 class Data(NamedTuple):
-    """Series of one seed, shapes (times, items, …); `read` says which entries of a test series are observed, by its first half."""
+    """Series of one seed, shapes (times, items, …); `read` says which entries of a test series are observed."""
 
+    start: Tensor
     times: Tensor
     truth: Tensor
     values: Tensor
     read: Tensor
 
 
-def pendulums(times: Tensor, testing: bool, generator: torch.Generator) -> Tensor:
-    """Angle and velocity of  θ̈ = −sin θ  from angles within ±2 and velocities within ±1: it swings, and never turns over."""
-    start = (2 * torch.rand(times.shape[1], 2, generator=generator, dtype=torch.float64) - 1) * torch.tensor([2.0, 1.0])
-    return sx.solve(sx.classic.pendulum().field, start, times, method="rk4", dt=0.05).states
+def swinging(items: int, testing: bool, generator: torch.Generator) -> Tensor:
+    """Angles within ±2 and velocities within ±1, so that a pendulum swings and never turns over."""
+    return (2 * torch.rand(items, 2, generator=generator, dtype=torch.float64) - 1) * torch.tensor([2.0, 1.0])
 
 
-def spirals(times: Tensor, testing: bool, generator: torch.Generator) -> Tensor:
-    """Half of them clockwise:  ṙ = 0.15, φ̇ = ±1.  Tests begin further in, so that where they end has been seen of others."""
-    random = torch.rand(3, times.shape[1], generator=generator, dtype=torch.float64)
-    r = 0.5 + (1.5 if testing else 2.5) * random[0] + 0.15 * times
-    angle = 2 * math.pi * random[1] + times * (random[2] - 0.5).sign()
-    return torch.stack([r * angle.cos(), r * angle.sin()], dim=-1)
+def pendulum(start: Tensor, times: Tensor) -> Tensor:
+    """Angle and velocity of  θ̈ = −sin θ."""
+    return sx.solve(sx.classic.pendulum(g=1.0).field, start, times, method="rk4", dt=0.05).states
+
+
+def turning(items: int, testing: bool, generator: torch.Generator) -> Tensor:
+    """Radius, angle and direction. Tests begin further in, so that where they end has been seen of others."""
+    random = torch.rand(3, items, generator=generator, dtype=torch.float64)
+    return torch.stack([0.5 + (1.5 if testing else 2.5) * random[0], 2 * math.pi * random[1], (random[2] - 0.5).sign()], dim=-1)
+
+
+def spiral(start: Tensor, times: Tensor) -> Tensor:
+    """ṙ = 0.15, φ̇ = ±1,  in the plane."""
+    radius, angle, direction = start.unbind(-1)
+    r, phi = radius + 0.15 * times, angle + times * direction
+    return torch.stack([r * phi.cos(), r * phi.sin()], dim=-1)
 
 
 TASKS = (
-    Task("pendulum", 2, 10.0, 30, 0.2, 0.4, pendulums),
-    Task("spirals", 2, 2 * math.pi, 30, 0.2, 0.3, spirals),
+    Task("pendulum", 2, 10.0, 30, 0.2, 0.4, 400, swinging, pendulum),
+    Task("spirals", 2, 2 * math.pi, 30, 0.2, 0.3, 800, turning, spiral),
 )
 
 
@@ -91,8 +104,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    seeds, steps = (1, 40) if asked.quick else (5, STEPS)
-    found = {task.name: learn(task, seeds=seeds, steps=steps, progress=not asked.quick) for task in TASKS}
+    tasks = [task._replace(steps=40) if asked.quick else task for task in TASKS]
+    found = {task.name: learn(task, seeds=1 if asked.quick else 5, progress=not asked.quick) for task in tasks}
     figure(found).savefig(asked.out / "latent_ode.png", dpi=120)
     return found
 
@@ -133,11 +146,12 @@ def generate(task: Task, seed: int, *, testing: bool) -> Data:
     uneven = torch.rand(spans, task.points, items, generator=generator, dtype=torch.float64).sort(1).values
     uneven[0, 0] = 0.0
     times = task.window * torch.cat([uneven[i] + i for i in range(spans)])
-    truth = task.series(times, testing, generator)
+    start = task.starts(items, testing, generator)
+    truth = task.follow(start, times)
     noise = torch.randn(truth.shape, generator=generator, dtype=torch.float64)
     order = torch.arange(len(times))[:, None]
     read = ((order % 2 == 0) & (order < task.points)).expand(times.shape)
-    return Data(times, truth.float(), (truth + task.noise * noise).float(), read)
+    return Data(start, times, truth.float(), (truth + task.noise * noise).float(), read)
 
 
 def some_read(times: Tensor, window: float, generator: torch.Generator) -> Tensor:
@@ -149,11 +163,11 @@ def some_read(times: Tensor, window: float, generator: torch.Generator) -> Tenso
     return read
 
 
-def draws(data: list[Data], task: Task, steps: int, progress: bool, label: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def draws(data: list[Data], task: Task, progress: bool, label: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Of each training step the series of all seeds, shape (times, seeds, items), and what of them may be read."""
     generator = torch.Generator().manual_seed(0)
     values, times = (torch.stack([getattr(one, name) for one in data], dim=1) for name in ("values", "times"))
-    for _ in watched_count(steps, label, progress):
+    for _ in watched_count(task.steps, label, progress):
         chosen = torch.randint(TRAIN, (len(data), BATCH), generator=generator)
         seed = torch.arange(len(data))[:, None]
         yield values[:, seed, chosen], times[:, seed, chosen], some_read(times[:, seed, chosen], task.window, generator)
@@ -165,29 +179,29 @@ def descent(parameters: Any, steps: int) -> tuple[torch.optim.Optimizer, Any]:
     return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
 
 
-def train_latent(task: Task, data: list[Data], steps: int, progress: bool) -> sx.nn.LatentODE:
-    """One model for each seed, all at once."""
+def train_latent(task: Task, data: list[Data], progress: bool) -> sx.nn.LatentODE:
+    """One model for each seed, all at once. Through the first half of training the window grows, and so does the weight of KL."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = sx.nn.LatentODE(task.observed, LATENT, HIDDEN, dt=task.dt, models=len(data))
-        optimiser, fall = descent(model.parameters(), steps)
-        for i, (values, times, read) in enumerate(draws(data, task, steps, progress, f"{task.name}, latent ODE")):
+        optimiser, fall = descent(model.parameters(), task.steps)
+        for i, (values, times, read) in enumerate(draws(data, task, progress, f"{task.name}, latent ODE")):
             optimiser.zero_grad()
-            rows = math.ceil(task.points * min(1.0, 0.2 + 1.6 * i / steps))
-            loss = model.loss(values[:rows], times[:rows], read=read[:rows], kl_weight=min(1.0, 2 * i / steps) ** 2)
+            rows = math.ceil(task.points * min(1.0, 0.2 + 1.6 * i / task.steps))
+            loss = model.loss(values[:rows], times[:rows], read=read[:rows], kl_weight=min(1.0, 2 * i / task.steps) ** 2)
             loss.backward()
             optimiser.step()
             fall.step()
     return model
 
 
-def train_gru(task: Task, data: list[Data], steps: int, progress: bool) -> GapGRU:
+def train_gru(task: Task, data: list[Data], progress: bool) -> GapGRU:
     """One for each seed, all at once. The loss is the squared error at what may not be read."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = GapGRU(task.observed, HIDDEN, len(data))
-        optimiser, fall = descent(model.parameters(), steps)
-        for values, times, read in draws(data, task, steps, progress, f"{task.name}, GRU"):
+        optimiser, fall = descent(model.parameters(), task.steps)
+        for values, times, read in draws(data, task, progress, f"{task.name}, GRU"):
             optimiser.zero_grad()
             miss = (model(values, times, read) - values).square().mean(-1).where(~read, 0.0).sum((0, 2)) / (~read).sum((0, 2))
             miss.sum().backward()
@@ -204,11 +218,11 @@ def errors(told: Tensor, data: Data, window: float) -> Tensor:
     return (miss.where(chosen, 0.0).sum((1, 3)) / chosen.sum((1, 3))).sqrt().T
 
 
-def learn(task: Task, *, seeds: int, steps: int, progress: bool) -> dict[str, Any]:
+def learn(task: Task, *, seeds: int, progress: bool) -> dict[str, Any]:
     """Both kinds of network for every seed, and their errors, shape (seeds, 2)."""
     data, tests = ([generate(task, seed, testing=testing) for seed in range(seeds)] for testing in (False, True))
-    latent = train_latent(task, data, steps, progress)
-    found = judged(task, tests, latent, train_gru(task, data, steps, progress))
+    latent = train_latent(task, data, progress)
+    found = judged(task, tests, latent, train_gru(task, data, progress))
     tell(task, found)
     return found
 
@@ -216,9 +230,10 @@ def learn(task: Task, *, seeds: int, steps: int, progress: bool) -> dict[str, An
 @torch.no_grad()
 def judged(task: Task, tests: list[Data], latent: sx.nn.LatentODE, gru: GapGRU) -> dict[str, Any]:
     """What the networks of all seeds tell of the test series of their seed."""
-    times, truth, values, read = (torch.stack(column, dim=1) for column in zip(*tests, strict=True))
+    together = Data(*(torch.stack(column, dim=1) for column in zip(*tests, strict=True)))
+    _, times, _, values, read = together
     told = {"latent ODE": latent.predict(values, times, times, mask=read).mean, "GRU": gru(values, times, read)}
-    found = {kind: errors(each, Data(times, truth, values, read), task.window) for kind, each in told.items()}
+    found = {kind: errors(each, together, task.window) for kind, each in told.items()}
     first = {kind: each[:, 0] for kind, each in told.items()}
     return {"errors": found, "told": first, "latent": latent, "gru": gru, "test": tests[0]}
 
@@ -261,9 +276,9 @@ def draw_in_time(axes: Axes, task: Task, found: dict[str, Any], kind: str, look:
     """One number of one test series, observed up to the end of the window."""
     test, item = found["test"], 0
     times, read = test.times[:, item], test.read[:, item]
-    axes.plot(times, test.truth[:, item, 0], color=INK, linewidth=0.9, label="truth")
+    at = torch.linspace(0, 2 * task.window, DRAWN)
+    axes.plot(at, task.follow(test.start[item], at)[:, 0], color=INK, linewidth=0.9, label="truth")
     if kind == "latent ODE":
-        at = torch.linspace(0, 2 * task.window, DRAWN)
         told = found["latent"].model(0).predict(test.values[:, item], times, at, mask=read, samples=200)
         low, high = (told.mean[:, 0] + side * 2 * told.std[:, 0] for side in (-1, 1))
         axes.fill_between(at, low, high, color=look.color, alpha=0.25, linewidth=0, label="± 2 standard deviations")
@@ -278,14 +293,13 @@ def draw_in_time(axes: Axes, task: Task, found: dict[str, Any], kind: str, look:
 
 def draw_in_the_plane(axes: Axes, task: Task, found: dict[str, Any], kind: str, look: Series) -> None:
     """One test spiral of each direction, side by side, observed on the window."""
-    test, shift = found["test"], 9.0
-    turning = torch.linalg.cross(*(nn.functional.pad(test.truth[i], (0, 1)) for i in (0, 3)))[:, 2]
-    for place, item in enumerate((int(turning.argmax()), int(turning.argmin()))):
+    test, at = found["test"], torch.linspace(0, 2 * task.window, DRAWN)
+    for place, item in enumerate((int(test.start[:, 2].argmax()), int(test.start[:, 2].argmin()))):
         read = test.read[:, item]
-        away = torch.tensor([shift * place, 0.0])
-        axes.plot(*(test.truth[:, item] + away).T, color=INK, linewidth=0.9, label=None if place else "truth")
+        away = torch.tensor([9.0 * place, 0.0])
+        axes.plot(*(task.follow(test.start[item], at) + away).T, color=INK, linewidth=0.9, label=None if place else "truth")
         if kind == "latent ODE":
-            for line in sampled(found["latent"].model(0), test, item, 2 * task.window):
+            for line in sampled(found["latent"].model(0), test, item, at):
                 axes.plot(*(line + away).T, color=look.color, linewidth=0.5, alpha=0.35)
         told = found["told"][kind][:, item] + away
         axes.plot(*told.T, color=look.color, linestyle=look.line, label=None if place else kind)
@@ -296,11 +310,11 @@ def draw_in_the_plane(axes: Axes, task: Task, found: dict[str, Any], kind: str, 
 
 
 @torch.no_grad()
-def sampled(model: sx.nn.LatentODE, test: Data, item: int, until: float, samples: int = 12) -> Tensor:
+def sampled(model: sx.nn.LatentODE, test: Data, item: int, at: Tensor, samples: int = 12) -> Tensor:
     """Curves from samples of one series' posterior, shape (samples, times, observed)."""
     mean, std = model.posterior(test.values[:, item], test.times[:, item], test.read[:, item])
     eps = torch.randn(samples, len(mean), generator=torch.Generator().manual_seed(0))
-    return model.decode(mean + std * eps, torch.linspace(0, until, DRAWN)).movedim(1, 0)
+    return model.decode(mean + std * eps, at).movedim(1, 0)
 
 
 def draw_errors(axes: Axes, task: Task, found: dict[str, Any]) -> None:
@@ -317,7 +331,8 @@ def draw_errors(axes: Axes, task: Task, found: dict[str, Any]) -> None:
                 axes.errorbar(here + 0.08, values[:, place].mean(), bar, color=look.color, marker="_", markersize=9)
     axes.axhline(task.noise, color=QUIET, linewidth=0.8)
     axes.text(1.5, task.noise, "noise of an observation", ha="right", va="bottom", **NOTE)
-    axes.set(title=f"Errors, {task.name}", ylabel="root mean square error", xlim=(-0.5, 1.5), ylim=(0, None))
+    axes.set(title=f"Errors, {task.name}", ylabel="root mean square error", xlim=(-0.5, 1.5))
+    axes.set_ylim(0, 1.35 * max(float(values.max()) for values in found["errors"].values()))  # room for the legend
     axes.set_xticks(range(2), WHERE)
     axes.legend(loc="upper left")
 
