@@ -18,7 +18,7 @@ import separatrix as sx
 from separatrix.evolve import watched_count
 from separatrix.nn.recognition import Gates
 from separatrix.nn.stacked import perceptron
-from separatrix.plot.style import BAR, FAINT, INK, NOTE, QUIET, SERIES, Series, styled
+from separatrix.plot.style import BAR, FAINT, INK, QUIET, SERIES, Series, styled
 
 TRAIN, TEST = 200, 100  # series
 BATCH = 50
@@ -284,7 +284,7 @@ def draw_in_time(axes: Axes, task: Task, found: dict[str, Any], kind: str, look:
         axes.fill_between(at, low, high, color=look.color, alpha=0.25, linewidth=0, label="± 2 standard deviations")
         axes.plot(at, told.mean[:, 0], color=look.color, linestyle=look.line, label=kind)
     else:
-        axes.plot(times, found["told"][kind][:, item, 0], color=look.color, linestyle=look.line, label=kind)
+        axes.plot(times[~read], found["told"][kind][~read, item, 0], color=look.color, linestyle=look.line, label=kind)
     axes.plot(times[read], test.values[read, item, 0], linestyle="", label="observed", **DOTS)
     axes.axvline(task.window, color=QUIET, linewidth=0.8)
     axes.set(title=f"A pendulum, by the {kind}", xlabel="time (√(length / gravity))", ylabel="angle (rad)", ylim=(-2.6, 3.6))
@@ -299,10 +299,11 @@ def draw_in_the_plane(axes: Axes, task: Task, found: dict[str, Any], kind: str, 
         away = torch.tensor([9.0 * place, 0.0])
         axes.plot(*(task.follow(test.start[item], at) + away).T, color=INK, linewidth=0.9, label=None if place else "truth")
         if kind == "latent ODE":
-            for line in sampled(found["latent"].model(0), test, item, at):
+            lines = sampled(found["latent"].model(0), test, item, at)
+            for line in lines:
                 axes.plot(*(line + away).T, color=look.color, linewidth=0.5, alpha=0.35)
-        told = found["told"][kind][:, item] + away
-        axes.plot(*told.T, color=look.color, linestyle=look.line, label=None if place else kind)
+        told = lines.mean(0) if kind == "latent ODE" else found["told"][kind][~read, item]
+        axes.plot(*(told + away).T, color=look.color, linestyle=look.line, label=None if place else kind)
         axes.plot(*(test.values[read, item] + away).T, linestyle="", label=None if place else "observed", **DOTS)
     axes.set(title=f"Two spirals, by the {kind}", xlabel="x₁ (the second one is shifted)", ylabel="x₂", aspect="equal")
     axes.set(xlim=(-5, 14), ylim=(-5, 7.5))
@@ -310,7 +311,7 @@ def draw_in_the_plane(axes: Axes, task: Task, found: dict[str, Any], kind: str, 
 
 
 @torch.no_grad()
-def sampled(model: sx.nn.LatentODE, test: Data, item: int, at: Tensor, samples: int = 12) -> Tensor:
+def sampled(model: sx.nn.LatentODE, test: Data, item: int, at: Tensor, samples: int = 32) -> Tensor:
     """Curves from samples of one series' posterior, shape (samples, times, observed)."""
     mean, std = model.posterior(test.values[:, item], test.times[:, item], test.read[:, item])
     eps = torch.randn(samples, len(mean), generator=torch.Generator().manual_seed(0))
@@ -329,10 +330,9 @@ def draw_errors(axes: Axes, task: Task, found: dict[str, Any]) -> None:
             if len(values) > 1:
                 bar = BAR * standard_error(values[:, place])
                 axes.errorbar(here + 0.08, values[:, place].mean(), bar, color=look.color, marker="_", markersize=9)
-    axes.axhline(task.noise, color=QUIET, linewidth=0.8)
-    axes.text(1.5, task.noise, "noise of an observation", ha="right", va="bottom", **NOTE)
+    axes.axhline(task.noise, color=QUIET, linewidth=0.8, label="noise of an observation")
     axes.set(title=f"Errors, {task.name}", ylabel="root mean square error", xlim=(-0.5, 1.5))
-    axes.set_ylim(0, 1.35 * max(float(values.max()) for values in found["errors"].values()))  # room for the legend
+    axes.set_ylim(0, 1.4 * max(float(values.max()) for values in found["errors"].values()))  # room for the legend
     axes.set_xticks(range(2), WHERE)
     axes.legend(loc="upper left")
 
