@@ -24,6 +24,7 @@ TRAIN, TEST = 200, 100  # series
 BATCH = 50
 LATENT, HIDDEN = 4, 32
 RATE = 1e-2  # of Adam, falling to 0 along a cosine
+REFINE = 60  # steps on each test series' own posterior
 DRAWN = 400  # times in a picture
 
 
@@ -232,7 +233,7 @@ def judged(task: Task, tests: list[Data], latent: sx.nn.LatentODE, gru: GapGRU) 
     """What the networks of all seeds tell of the test series of their seed."""
     together = Data(*(torch.stack(column, dim=1) for column in zip(*tests, strict=True)))
     _, times, _, values, read = together
-    told = {"latent ODE": latent.predict(values, times, times, mask=read).mean, "GRU": gru(values, times, read)}
+    told = {"latent ODE": latent.predict(values, times, times, mask=read, refine=REFINE).mean, "GRU": gru(values, times, read)}
     found = {kind: errors(each, together, task.window) for kind, each in told.items()}
     first = {kind: each[:, 0] for kind, each in told.items()}
     return {"errors": found, "told": first, "latent": latent, "gru": gru, "test": tests[0]}
@@ -279,7 +280,7 @@ def draw_in_time(axes: Axes, task: Task, found: dict[str, Any], kind: str, look:
     at = torch.linspace(0, 2 * task.window, DRAWN)
     axes.plot(at, task.follow(test.start[item], at)[:, 0], color=INK, linewidth=0.9, label="truth")
     if kind == "latent ODE":
-        told = found["latent"].model(0).predict(test.values[:, item], times, at, mask=read, samples=200)
+        told = found["latent"].model(0).predict(test.values[:, item], times, at, mask=read, samples=200, refine=REFINE)
         low, high = (told.mean[:, 0] + side * 2 * told.std[:, 0] for side in (-1, 1))
         axes.fill_between(at, low, high, color=look.color, alpha=0.25, linewidth=0, label="± 2 standard deviations")
         axes.plot(at, told.mean[:, 0], color=look.color, linestyle=look.line, label=kind)

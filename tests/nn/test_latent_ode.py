@@ -88,6 +88,16 @@ def test_predictions_of_a_linear_model_are_the_closed_forms_before_between_and_a
     assert (found.std / (decay * C * std).abs() - 1).abs().max() < 4 / 8000**0.5
 
 
+def test_a_refined_posterior_comes_to_the_exact_one():
+    x = normal(5, 2)
+    mean, std = exact_posterior(x)
+    found = linear_model(mean - 1.0, 3 * std).predict(x, TIMES, TIMES[:1], samples=400, refine=200)
+    assert (
+        found.mean[0] / C - mean
+    ).abs().max() < std  # from 1, some ten times that; what is left is that of the last steps' samples
+    assert (found.std[0] / C.abs() / std - 1).abs().max() < 0.4  # from a factor of 3
+
+
 def test_a_sampled_bound_has_the_closed_form_as_its_mean():
     x, found, count = normal(5, 2), linear_model(0.8, 0.3), 4000
     exact = float(found.elbo(x, TIMES, eps=BOTH_SIDES).reconstruction)

@@ -16,6 +16,8 @@ from separatrix.nn.stacked import member, perceptron
 from separatrix.ode.grid import explicit, follow_on_grid
 from separatrix.solvers.solver import Time
 
+REFINE = 0.05  # rate of the steps that refine a posterior, in units of the prior's standard deviation
+
 
 class Elbo(NamedTuple):
     """A lower bound of each series' log-likelihood, in nats, and its two parts.
@@ -167,12 +169,7 @@ class LatentODE(nn.Module):
         series = self._series(values, times, mask)
         known = series.reading(read)
         mean, std = self.recognition(known)
-        z0 = self._draws(mean, std, samples, eps, generator)
-        since = (series.times - known.first).where(series.seen, 0.0)
-        misses = (series.values - self._decoded(z0, since)) / self.noise.to(mean)
-        per_number = -0.5 * misses.square() - (self.noise.to(mean).log() + 0.5 * math.log(2 * math.pi))
-        reconstruction = per_number.sum(-1).where(series.seen, 0.0).sum(1).mean(0)
-        return Elbo(reconstruction, 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(-1))
+        return self._bound(series, known.first, mean, std, self._draws(mean, std, samples, eps, generator))
 
     def loss(
         self,
@@ -205,7 +202,7 @@ class LatentODE(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, values: Tensor, times: Any, at: Any, *, mask: Tensor | None = None, samples: int = 32, seed: int = 0
+        self, values: Tensor, times: Any, at: Any, *, mask: Tensor | None = None, samples: int = 32, refine: int = 0, seed: int = 0
     ) -> Prediction:
         """The series between, beyond and before its observations.
 
@@ -213,13 +210,16 @@ class LatentODE(nn.Module):
             values, times, mask: what is observed.
             at: the asked times, in any order, shape (asked), or (asked, *batch) where each series has its own.
             samples: of z₀, at least 2.
+            refine: steps of Adam that raise the bound of each series by its own µ and s, from what the recognition network says
+                of it; see Kim et al. 2018, arXiv:1802.02550. The weights stay as they are.
             seed: of the samples.
         """
         if check_whole("samples", samples) < 2:
             raise InputError(f"samples is {samples}; a spread takes at least 2.")
         series = self._series(values, times, mask)
         generator = torch.Generator(series.values.device).manual_seed(seed)
-        z0 = self._draws(*self.recognition(series), samples, None, generator)
+        mean, std = self._refined(series, *self.recognition(series), refine, generator)
+        z0 = self._draws(mean, std, samples, None, generator)
         found = self._decoded(z0, self._asked(at, series) - series.first)
         return Prediction(found.mean(0), found.std(0))
 
@@ -269,6 +269,27 @@ class LatentODE(nn.Module):
         if eps.ndim == 0 or eps.shape[1:] != mean.shape:
             raise ShapeError(f"eps has shape {tuple(eps.shape)}; it is (samples, {', '.join(map(str, mean.shape))}).")
         return mean + std * eps
+
+    def _bound(self, series: Irregular, first: Tensor, mean: Tensor, std: Tensor, z0: Tensor) -> Elbo:
+        since = (series.times - first).where(series.seen, 0.0)
+        misses = (series.values - self._decoded(z0, since)) / self.noise.to(mean)
+        per_number = -0.5 * misses.square() - (self.noise.to(mean).log() + 0.5 * math.log(2 * math.pi))
+        reconstruction = per_number.sum(-1).where(series.seen, 0.0).sum(1).mean(0)
+        return Elbo(reconstruction, 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(-1))
+
+    @torch.enable_grad()
+    def _refined(
+        self, series: Irregular, mean: Tensor, std: Tensor, steps: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """µ and s of each series after steps of Adam on its own bound."""
+        mean, log_std = (start.detach().clone().requires_grad_() for start in (mean, std.log()))
+        optimiser = torch.optim.Adam([mean, log_std], lr=REFINE)
+        for _ in range(steps):
+            z0 = self._draws(mean, log_std.exp(), 1, None, generator)
+            loss = -self._bound(series, series.first, mean, log_std.exp(), z0).value.sum()
+            mean.grad, log_std.grad = torch.autograd.grad(loss, [mean, log_std])
+            optimiser.step()
+        return mean.detach(), log_std.detach().exp()
 
     def _decoded(self, z0: Tensor, since: Tensor) -> Tensor:
         """g(z(t)), shape (samples, times, *batch, observed), of samples that are followed as further items."""
