@@ -467,3 +467,19 @@ def test_a_learned_lorenz_flow_stays_and_keeps_the_sign_of_its_exponents_and_its
     assert one.verdict.left == (0, 0) and one.verdict.of("λ₁")["learned"] > 0.3
     assert one.verdict.of("λ₃")["learned"] == pytest.approx(-14.6, abs=3)
     assert one.verdict.of("time between maxima")["learned"] == pytest.approx(0.75, abs=0.1)
+def test_pendulums_keep_their_energy_spirals_their_pitch_and_no_network_sees_what_it_is_asked(found):
+    """What was asked is replaced, and nothing that either network tells changes."""
+    measured, script = found("latent_ode")[0], example("latent_ode")
+    angle, velocity = measured["pendulum"]["test"].truth.unbind(-1)
+    energy = velocity**2 / 2 - angle.cos()
+    assert (energy - energy[0]).abs().max() < 1e-5  # of numbers in float32
+    spirals = measured["spirals"]["test"]
+    torch.testing.assert_close(
+        spirals.truth.norm(dim=-1) - 0.15 * spirals.times, spirals.truth[:1].norm(dim=-1).expand(60, -1).double()
+    )
+    for task in script.TASKS:
+        parts = measured[task.name]
+        assert (parts["test"].times.diff(dim=0) > 0).all() and int(parts["test"].read.sum(0).unique()) == task.points // 2
+        hidden = parts["test"]._replace(values=parts["test"].values.where(parts["test"].read[..., None], 7.0))
+        again = script.judged(task, [hidden], parts["latent"], parts["gru"])
+        assert all(torch.equal(parts["told"][kind], again["told"][kind]) for kind in ("latent ODE", "GRU"))

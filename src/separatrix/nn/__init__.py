@@ -28,6 +28,7 @@ from separatrix.nn.gradient_steps_2d import AlternatingConv2d, ExpansiveConv2d, 
 from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
 from separatrix.nn.hamiltonian import Hamiltonian, SeparableHamiltonian
 from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
+from separatrix.nn.latent_ode import LatentODE
 from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
 from separatrix.nn.log_density import LogDensity
 from separatrix.nn.margin import MarginLoss, certified_radii
@@ -99,6 +100,7 @@ __all__ = [
     "KineticEnergy",
     "LEMCell",
     "LipschitzCell",
+    "LatentODE",
     "LipschitzConvNet",
     "LipschitzNet",
     "LipschitzRNN",
