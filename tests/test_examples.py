@@ -459,6 +459,8 @@ def test_the_learned_density_adds_up_to_one_and_the_estimate_of_its_trace_knows_
     for error, stderr in list(zip(density["probes"]["error"], density["probes"]["stderr"], strict=True))[3:]:
         assert 0.5 < error / stderr < 2
     assert density["runs"][0]["below"]["flow"] < 0.6  # after a tenth of the training; a normal density loses 0.9
+
+
 def test_a_learned_lorenz_flow_stays_and_keeps_the_sign_of_its_exponents_and_its_time_scale(found):
     """After a few seconds of training; the whole verdict is the full run's."""
     result = found("learned_lorenz")[0]
@@ -467,6 +469,8 @@ def test_a_learned_lorenz_flow_stays_and_keeps_the_sign_of_its_exponents_and_its
     assert one.verdict.left == (0, 0) and one.verdict.of("λ₁")["learned"] > 0.3
     assert one.verdict.of("λ₃")["learned"] == pytest.approx(-14.6, abs=3)
     assert one.verdict.of("time between maxima")["learned"] == pytest.approx(0.75, abs=0.1)
+
+
 def test_pendulums_keep_their_energy_spirals_their_pitch_and_no_network_sees_what_it_is_asked(found):
     """What was asked is replaced, and nothing that either network tells changes."""
     measured, script = found("latent_ode")[0], example("latent_ode")

@@ -20,8 +20,8 @@ from separatrix.nn.continuous_normalizing_flow import ContinuousNormalizingFlow
 from separatrix.nn.damped import Damped, damped
 from separatrix.nn.dense_field import DenseField
 from separatrix.nn.energy import Energy, KineticEnergy
-from separatrix.nn.fit_observations import ObservationFit, fit_observations
 from separatrix.nn.fit_flow import FlowFit, fit_flow
+from separatrix.nn.fit_observations import ObservationFit, fit_observations
 from separatrix.nn.gradient import Gradient
 from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
 from separatrix.nn.gradient_steps_2d import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
@@ -99,8 +99,8 @@ __all__ = [
     "IsometryConv2d",
     "KineticEnergy",
     "LEMCell",
-    "LipschitzCell",
     "LatentODE",
+    "LipschitzCell",
     "LipschitzConvNet",
     "LipschitzNet",
     "LipschitzRNN",
@@ -114,8 +114,8 @@ __all__ = [
     "NeuralODE",
     "NonExpansive",
     "NonExpansiveConv2d",
-    "ObservationFit",
     "Normalized",
+    "ObservationFit",
     "OperatorNorm",
     "OrthogonalKernel",
     "OrthogonalMatrix",
@@ -144,8 +144,8 @@ __all__ = [
     "certified_radii",
     "damped",
     "exact_factor",
-    "fit_observations",
     "fit_flow",
+    "fit_observations",
     "frozen",
     "guarantee_of",
     "henonnet",

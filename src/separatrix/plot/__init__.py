@@ -35,9 +35,9 @@ from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.errors import InputError
 from separatrix.nn.adversarial import AdversarialImages
 from separatrix.nn.certificate import Certificate
+from separatrix.nn.fit_flow import FlowFit
 from separatrix.nn.fit_observations import ObservationFit
 from separatrix.nn.log_density import LogDensity
-from separatrix.nn.fit_flow import FlowFit
 from separatrix.nn.robustness import Robustness
 from separatrix.ode.arrival import Arrival
 from separatrix.ode.solution import Solution
