@@ -487,3 +487,5 @@ def test_pendulums_keep_their_energy_spirals_their_pitch_and_no_network_sees_wha
         hidden = parts["test"]._replace(values=parts["test"].values.where(parts["test"].read[..., None], 7.0))
         again = script.judged(task, [hidden], parts["latent"], parts["gru"])
         assert all(torch.equal(parts["told"][kind], again["told"][kind]) for kind in ("latent ODE", "GRU"))
+    assert one.verdict.of("λ₃")["learned"] < -5
+    assert one.verdict.of("time between maxima")["learned"] == pytest.approx(0.75, abs=0.2)
