@@ -314,7 +314,7 @@ def draw_in_the_plane(axes: Axes, task: Task, found: dict[str, Any], kind: str, 
 @torch.no_grad()
 def sampled(model: sx.nn.LatentODE, test: Data, item: int, at: Tensor, samples: int = 32) -> Tensor:
     """Curves from samples of one series' posterior, shape (samples, times, observed)."""
-    mean, std = model.posterior(test.values[:, item], test.times[:, item], test.read[:, item])
+    mean, std = model.posterior(test.values[:, item], test.times[:, item], test.read[:, item], refine=REFINE)
     eps = torch.randn(samples, len(mean), generator=torch.Generator().manual_seed(0))
     return model.decode(mean + std * eps, at).movedim(1, 0)
 

@@ -141,9 +141,15 @@ class LatentODE(nn.Module):
             return torch.tensor(self.settings["noise"]).expand(self.observed)
         return self.log_noise.exp() if self.models is None else self.log_noise[:, None].exp()
 
-    def posterior(self, values: Tensor, times: Any, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """µ and s of  q(z₀) = N(µ, s²),  each of shape (*batch, latent)."""
-        return self.recognition(self._series(values, times, mask))
+    def posterior(
+        self, values: Tensor, times: Any, mask: Tensor | None = None, *, refine: int = 0, seed: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """µ and s of  q(z₀) = N(µ, s²),  each of shape (*batch, latent); `refine` and `seed` as in `predict`."""
+        series = self._series(values, times, mask)
+        mean, std = self.recognition(series)
+        if not refine:
+            return mean, std
+        return self._refined(series, mean, std, refine, torch.Generator(mean.device).manual_seed(seed))
 
     def elbo(
         self,
