@@ -128,7 +128,13 @@ def test_one_probe_has_no_standard_error():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"dt": 0.125}, {"dt": 0.125, "trace": "hutchinson", "probes": 3}, {"method": "dopri5", "rtol": 1e-9}]
+    "settings",
+    [
+        {"dt": 0.125},
+        {"dt": 0.125, "trace": "hutchinson", "probes": 3, "gradient": "checkpoint"},
+        {"method": "dopri5", "rtol": 1e-9},
+        {"dt": 0.03125, "gradient": "adjoint"},
+    ],
 )
 def test_gradients_of_a_log_density_are_those_of_finite_differences(settings):
     """In the points, and in weights; also where the trace itself is by forward AD."""

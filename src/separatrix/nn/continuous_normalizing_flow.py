@@ -37,6 +37,7 @@ class ContinuousNormalizingFlow(NeuralODE):
         probes: k, of Hutchinson's estimate.
         noise: "rademacher" (signs, of least variance) or "gaussian" probes.
         dt, method, rtol, atol, max_steps: of the steps; see `sx.nn.NeuralODE`. By tolerance, each point has its own steps.
+        gradient: "backpropagation", "checkpoint" or "adjoint"; see `sx.solve`, whose default it has.
         time_dependent: call `field(x, t)`.
 
     As a `Flow` it is the field's: its steps go from the normal density to the learned one.
@@ -65,10 +66,11 @@ class ContinuousNormalizingFlow(NeuralODE):
         rtol: float = 1e-5,
         atol: float = 1e-6,
         max_steps: int = MAX_STEPS,
+        gradient: str | None = None,
         time_dependent: bool = False,
     ) -> None:
-        settings: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "time_dependent": time_dependent}
-        super().__init__(field, dim, time=time, dt=dt, method=method, **settings)
+        settings: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "gradient": gradient}
+        super().__init__(field, dim, time=time, dt=dt, method=method, time_dependent=time_dependent, **settings)
         _check_one_of("trace", trace, TRACES)
         _check_one_of("noise", noise, NOISES)
         self.trace, self.noise, self.probes = trace, noise, _check_probes(probes)
@@ -113,7 +115,7 @@ class ContinuousNormalizingFlow(NeuralODE):
 
     def _solved(self, field: Field, x0: Tensor) -> Solution:
         dt = None if self.by_tolerance else self.dt
-        return solve(field, x0, (0.0, self.time), method=self.method, dt=dt, **self.tolerance)
+        return solve(field, x0, (0.0, self.time), method=self.method, dt=dt, **self.settings)
 
     def _probes(self, x: Tensor, count: int, seed: int) -> Tensor:
         """ε, rows of shape (items, k, dim)."""
