@@ -57,8 +57,10 @@ def test_a_density_is_that_of_the_base_over_the_determinant_of_the_flow_s_map(fi
     """By log p(x) = log N(z) − log |det ∂x/∂z|, with the dense Jacobian of the layer by AD."""
     flow = sx.nn.ContinuousNormalizingFlow(field, 2, dt=1 / 32, time_dependent=isinstance(field, sx.nn.DenseField))
     z = points(6, 2)
+    z.requires_grad_()
     x = flow(z)
-    jacobian = torch.func.vmap(torch.func.jacfwd(lambda one: flow(one[None])[0]))(z)
+    jacobian = torch.stack([torch.autograd.grad(x[:, i].sum(), z, retain_graph=True)[0] for i in range(2)], dim=-2)
+    x, z, jacobian = x.detach(), z.detach(), jacobian.detach()
     wanted = -(z.square().sum(-1)) / 2 - math.log(2 * math.pi) - torch.linalg.slogdet(jacobian).logabsdet
     torch.testing.assert_close(flow.log_density(x).values, wanted, rtol=0, atol=1e-5)
     torch.testing.assert_close(flow.inverse(x), z, rtol=0, atol=1e-5)
@@ -117,8 +119,8 @@ def test_gaussian_probes_vary_as_the_symmetric_part_and_signs_less():
     whole, beside = 2 * symmetric.square().sum(), 2 * (symmetric - symmetric.diagonal().diag()).square().sum()
     for noise, variance in (("gaussian", whole), ("rademacher", beside)):
         flow = sx.nn.ContinuousNormalizingFlow(linear, 3, dt=0.5, trace="hutchinson", noise=noise)
-        found = flow.log_density(points(1, 3), probes=20_000)
-        assert float(found.stderr) ** 2 * 20_000 == pytest.approx(float(variance), rel=0.1)
+        found = flow.log_density(points(1, 3), probes=4_000)
+        assert float(found.stderr) ** 2 * 4_000 == pytest.approx(float(variance), rel=0.1)
 
 
 def test_one_probe_has_no_standard_error():
