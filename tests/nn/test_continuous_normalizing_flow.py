@@ -213,3 +213,25 @@ def test_bad_points_and_probes_are_named():
         flow.log_density(torch.zeros(4, 2))
     with pytest.raises(sx.InputError, match="probes is 0"):
         flow.log_density(torch.zeros(4, 3), probes=0)
+    for asked in (flow.log_density, flow.inverse, flow.transport):
+        with pytest.raises(sx.ShapeError, match="of 3 numbers"):
+            asked(torch.zeros(4, 2))
+    with pytest.raises(sx.InputError, match="n is -1"):
+        flow.sample(-1)
+
+
+def test_fields_of_another_width_are_named():
+    with pytest.raises(sx.ShapeError, match="of 2 numbers, but its field of 3"):
+        sx.nn.ContinuousNormalizingFlow(sx.nn.DenseField(3), 2)
+    with pytest.raises(sx.ShapeError, match="velocities of shape"):
+        sx.nn.ContinuousNormalizingFlow(nn.Linear(2, 3), 2).log_density(torch.zeros(1, 2))
+
+
+def test_going_back_through_a_contraction_multiplies_the_error_as_much_as_the_map_divides():
+    """ẋ = −8x makes a normal density of width e⁻⁸: a tolerance far below that width is needed, and enough."""
+    z = points(6, 2)
+    x = math.exp(-8) * z
+    wanted = -z.square().sum(-1) / 2 - math.log(2 * math.pi) + 16
+    fine = sx.nn.ContinuousNormalizingFlow(lambda x: -8 * x, 2, method="dopri5", rtol=1e-9, atol=1e-12).log_density(x)
+    torch.testing.assert_close(fine.latents, z, rtol=0, atol=1e-6)
+    torch.testing.assert_close(fine.values, wanted, rtol=0, atol=1e-5)

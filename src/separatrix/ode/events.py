@@ -235,9 +235,13 @@ class Surface(NamedTuple):
             )
         if not value.is_floating_point():
             kind = str(value.dtype).removeprefix("torch.")
-            raise InputError(f"the event is {kind}, not a number that goes through 0.\nPass g itself, x[..., 0], not x[..., 0] > 0.")
+            raise InputError(
+                f"the event is {kind}, not a number that goes through 0.\nPass g itself, x[..., 0], not x[..., 0] > 0."
+            )
         if not torch.equal(trial, x):
-            raise InputError("the event changes its argument in place: it wrote to the state.\nReturn a new tensor: x - 2, not x.sub_(2).")
+            raise InputError(
+                "the event changes its argument in place: it wrote to the state.\nReturn a new tensor: x - 2, not x.sub_(2)."
+            )
 
 
 class _Watch:
