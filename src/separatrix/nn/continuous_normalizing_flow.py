@@ -47,7 +47,8 @@ class ContinuousNormalizingFlow(NeuralODE):
         ShapeError: points of another width.
 
     Limits: the density is that of the true flow but for the error of the steps, and adds up to 1 as nearly as that. An exact trace
-        costs `dim` tangents a step. Where the field contracts, going back multiplies the errors of the steps. Steps by tolerance are chosen with the probes in view: their estimate is unbiased within it.
+        costs `dim` tangents a step. Where the field contracts, going back multiplies the errors of the steps. Steps by tolerance
+        are chosen with the probes in view: their estimate is unbiased within it.
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366, theorem 1; Grathwohl, Chen, Bettencourt,
         Sutskever & Duvenaud 2019, ICLR, arXiv:1810.01367, for the estimate.
     """
