@@ -10,13 +10,14 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import separatrix as sx
+from separatrix.flow import Field
 from separatrix.ode.piece import Piece
 from separatrix.solvers import PAIRS, SOLVERS
 
 DOUBLE = {"dtype": torch.float64}
 G = 9.81
 CLOSE = {"rtol": 1e-8, "atol": 1e-8}
-WAYS = (CLOSE, {"method": "dopri5", "dt": 0.07}, {"method": "rk4", "dt": 0.03})
+WAYS = (CLOSE, {"method": "dopri5", "dt": 0.2}, {"method": "rk4", "dt": 0.1})
 
 
 def falling(x: torch.Tensor) -> torch.Tensor:
@@ -139,6 +140,45 @@ def test_gradients_reach_networks_as_fields_and_as_events():
             below = total()
             flat[0] += eps
         assert float(gradient.view(-1)[0]) == pytest.approx(float(above - below) / (2 * eps), rel=1e-5, abs=1e-8)
+
+
+def test_a_flow_is_followed_along_its_field_by_its_own_method():
+    """Where it was called as if it were a field, its steps were taken for velocities."""
+    flow = sx.Flow(turning, 2, 0.05, method="rk4")
+    x0 = torch.tensor([1.0, 0.0], **DOUBLE)
+    found = sx.solve_until(flow, x0, height, max_time=3.0)
+    assert found.settings["method"] == "rk4" and found.settings["dt"] == 0.05
+    assert float(found.times) == pytest.approx(math.pi / 2, abs=1e-6)
+    assert float(sx.solve_until(flow, x0, height, max_time=3.0, method="dopri5").times) == pytest.approx(math.pi / 2, abs=1e-4)
+
+
+def test_equal_steps_are_of_the_asked_length_so_that_an_item_knows_nothing_of_max_time_or_of_others():
+    x0, start = torch.tensor([[1.0, 0.0], [0.5, 0.2]], **DOUBLE), torch.tensor([0.0, 7.0], **DOUBLE)
+    ways = {"method": "euler", "dt": 0.3}  # far enough from the truth that other steps would show
+    both = sx.solve_until(turning, x0, height, start=start, max_time=torch.tensor([5.0, 60.5], **DOUBLE), **ways)
+    for i, end in ((0, 4.9), (0, 17.0), (1, 11.0)):
+        alone = sx.solve_until(turning, x0[i], height, start=start[i], max_time=end, **ways)
+        assert float(alone.times) == pytest.approx(float(both.times[i]), abs=1e-12)
+    ended = sx.solve_until(turning, x0, lambda x: x[..., 0] - 9, max_time=torch.tensor([1.0, 0.5], **DOUBLE), **ways)
+    assert ended.accepted.tolist() == [4, 2] and ended.reached.tolist() == [1.0, 0.5] and set(ended.status) == {"ok"}
+
+
+@pytest.mark.parametrize("ways", [{"rtol": 1e-9, "atol": 1e-9}, {"method": "rk4", "dt": 0.03}])
+def test_parameters_of_each_item_make_the_batch_with_the_states(ways):
+    """A quarter of a turn at the rate r takes π / 2r; rates along one axis, and along the last of two."""
+
+    class Turning(Field):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hold(rate=torch.tensor([1.0, 2.0, 3.0], **DOUBLE))
+
+        def forward(self, x, t):
+            return self.rate[..., None] * turning(x)
+
+    wanted = math.pi / 2 / torch.tensor([1.0, 2.0, 3.0], **DOUBLE)
+    for x0 in (torch.tensor([1.0, 0.0], **DOUBLE), torch.tensor([1.0, 0.0], **DOUBLE).expand(2, 3, 2)):
+        found = sx.solve_until(Turning(), x0, height, max_time=9.0, **ways)
+        torch.testing.assert_close(found.times, wanted.expand(found.times.shape), rtol=0, atol=1e-6)
 
 
 def test_the_direction_is_kept_and_both_is_the_first_of_both():
@@ -289,6 +329,12 @@ def test_single_precision_stays_so_and_more_batch_axes_are_kept():
         ({"max_time": torch.ones(3)}, "max_time has shape"),
         ({"event": lambda x: x}, "not one number for each"),
         ({"event": lambda x: 1.0}, "a float"),
+        ({"event": lambda x: x[..., 0] < 0}, "the event is bool"),
+        ({"event": lambda x: x.sub_(0.5)[..., 0]}, "in place"),
+        ({"direction": torch.tensor([1, -1])}, "direction is tensor"),
+        ({"x0": torch.ones(2, 2, dtype=torch.int64)}, "x0 is int64"),
+        ({"x0": torch.ones(())}, "without an axis"),
+        ({"x0": torch.ones(0, 2)}, "no state"),
         ({"max_steps": 0, "dt": 0.1}, "max_steps is 0"),
         ({"method": "rk4"}, "no error estimate"),
         ({"method": "rk5", "dt": 0.1}, "no method"),

@@ -94,9 +94,9 @@ def bars(axes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def result_classes() -> set[type[Result]]:
-    """Every Result class that the modules of analysis, analyze and nn define, but for those that others only build on."""
+    """Every Result class that the modules of analysis, analyze, nn and ode define, but for those that others only build on."""
     found = set()
-    for package in map(importlib.import_module, ("separatrix.analysis", "separatrix.analyze", "separatrix.nn")):
+    for package in map(importlib.import_module, ("separatrix.analysis", "separatrix.analyze", "separatrix.nn", "separatrix.ode")):
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             members = vars(importlib.import_module(module.name)).values()
             found |= {kind for kind in members if isinstance(kind, type) and issubclass(kind, Result)}

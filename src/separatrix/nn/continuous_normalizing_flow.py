@@ -37,6 +37,7 @@ class ContinuousNormalizingFlow(NeuralODE):
         probes: k, of Hutchinson's estimate.
         noise: "rademacher" (signs, of least variance) or "gaussian" probes.
         dt, method, rtol, atol, max_steps: of the steps; see `sx.nn.NeuralODE`. By tolerance, each point has its own steps.
+        gradient: "backpropagation", "checkpoint" or "adjoint"; see `sx.solve`, whose default it has.
         time_dependent: call `field(x, t)`.
 
     As a `Flow` it is the field's: its steps go from the normal density to the learned one.
@@ -46,7 +47,8 @@ class ContinuousNormalizingFlow(NeuralODE):
         ShapeError: points of another width.
 
     Limits: the density is that of the true flow but for the error of the steps, and adds up to 1 as nearly as that. An exact trace
-        costs `dim` tangents a step. Steps by tolerance are chosen with the probes in view: their estimate is unbiased within it.
+        costs `dim` tangents a step. Where the field contracts, going back multiplies the errors of the steps. Steps by tolerance
+        are chosen with the probes in view: their estimate is unbiased within it.
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366, theorem 1; Grathwohl, Chen, Bettencourt,
         Sutskever & Duvenaud 2019, ICLR, arXiv:1810.01367, for the estimate.
     """
@@ -65,12 +67,15 @@ class ContinuousNormalizingFlow(NeuralODE):
         rtol: float = 1e-5,
         atol: float = 1e-6,
         max_steps: int = MAX_STEPS,
+        gradient: str | None = None,
         time_dependent: bool = False,
     ) -> None:
-        settings: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "time_dependent": time_dependent}
-        super().__init__(field, dim, time=time, dt=dt, method=method, **settings)
+        settings: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "gradient": gradient}
+        super().__init__(field, dim, time=time, dt=dt, method=method, time_dependent=time_dependent, **settings)
         _check_one_of("trace", trace, TRACES)
         _check_one_of("noise", noise, NOISES)
+        if getattr(field, "dim", dim) != dim:
+            raise ShapeError(f"this flow is of points of {dim} numbers, but its field of {field.dim}.")
         self.trace, self.noise, self.probes = trace, noise, _check_probes(probes)
 
     def log_density(self, x: Tensor, *, probes: int | None = None, seed: int = 0) -> LogDensity:
@@ -81,8 +86,7 @@ class ContinuousNormalizingFlow(NeuralODE):
             probes: k of Hutchinson's estimate, in place of the flow's own trace and number.
             seed: of the probes. While training give each step its own.
         """
-        if x.ndim == 0 or x.shape[-1] != self.dim:
-            raise ShapeError(f"this flow is of points of {self.dim} numbers, but x has shape {tuple(x.shape)}.")
+        x = self._points(x)
         count = 0 if probes is None and self.trace == "exact" else _check_probes(self.probes if probes is None else probes)
         points = x.reshape(-1, self.dim)
         tangents = self._probes(points, count, seed) if count else None
@@ -99,21 +103,29 @@ class ContinuousNormalizingFlow(NeuralODE):
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """Points of the density, shape (n, dim), in the dtype and on the device of the field's parameters."""
+        if check_whole("n", n) < 1:
+            raise InputError(f"n is {n}; a sample has at least 1 point.")
         like = next(self.parameters(), torch.zeros((), dtype=torch.get_default_dtype()))
         random = torch.Generator().manual_seed(check_seed(seed))
-        return self(torch.randn(check_whole("n", n), self.dim, generator=random, dtype=torch.float64).to(like))
+        return self(torch.randn(n, self.dim, generator=random, dtype=torch.float64).to(like))
 
     def transport(self, z: Tensor, times: Any = None) -> Solution:
         """Where points of the base are at the asked times, by default 0 and T; the first is that of z."""
-        return self.solve(z, (0.0, self.time) if times is None else times)
+        return self.solve(self._points(z), (0.0, self.time) if times is None else times)
 
     def inverse(self, x: Tensor) -> Tensor:
         """The points of the base that the flow takes to x, shape (*batch, dim)."""
-        return self._solved(Reversed(self.field, self.time), x).last
+        return self._solved(Reversed(self.field, self.time), self._points(x)).last
+
+    def _points(self, x: Any) -> Tensor:
+        x = torch.as_tensor(x)
+        if x.ndim == 0 or x.shape[-1] != self.dim:
+            raise ShapeError(f"this flow is of points of {self.dim} numbers, but they have shape {tuple(x.shape)}.")
+        return x
 
     def _solved(self, field: Field, x0: Tensor) -> Solution:
         dt = None if self.by_tolerance else self.dt
-        return solve(field, x0, (0.0, self.time), method=self.method, dt=dt, **self.tolerance)
+        return solve(field, x0, (0.0, self.time), method=self.method, dt=dt, **self.settings)
 
     def _probes(self, x: Tensor, count: int, seed: int) -> Tensor:
         """ε, rows of shape (items, k, dim)."""
@@ -159,6 +171,11 @@ class Augmented(Reversed):
         rows = torch.eye(self.dim, dtype=y.dtype, device=y.device) if self.probes is None else self.probes
         rows = rows.expand(*y.shape[:-1], *rows.shape[-2:])
         velocity, pushed = self.field.pushforward(y, rows, self.time - t)
+        if velocity.shape != y.shape:
+            raise ShapeError(
+                f"the field takes states of shape {tuple(y.shape)} to velocities of shape {tuple(velocity.shape)}.\n"
+                f"It must return one velocity for each of the {self.dim} numbers of a point."
+            )
         traces = (rows * pushed).sum(-1)
         return -torch.cat([velocity, traces.sum(-1, keepdim=True) if self.probes is None else traces], dim=-1)
 

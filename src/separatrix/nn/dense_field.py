@@ -32,6 +32,8 @@ class DenseField(Field):
         self, dim: int, hidden: Sequence[int] = (64, 64), *, activation: Activation = torch.tanh, time_dependent: bool = False
     ) -> None:
         super().__init__()
+        if isinstance(hidden, int):
+            raise ShapeError(f"hidden is {hidden}; it is the width of each layer between.\nPass ({hidden},) for a single one.")
         if not hidden or min(dim, *hidden) < 1:
             raise ShapeError(f"a field of {dim} numbers has hidden layers of at least 1 unit each, not {tuple(hidden)}.")
         check_elementwise(activation)

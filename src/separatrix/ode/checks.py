@@ -21,8 +21,8 @@ def as_field(field: Callable[..., Tensor], x0: Tensor, time_dependent: bool) -> 
     return twin(own, dtype=x0.dtype, device=x0.device)
 
 
-def as_state(x0: Any, field: Field) -> Tensor:
-    """The states at the start, in the batch that they and the field's parameters make together."""
+def as_state(x0: Any, field: Field, *, finite: bool = True) -> Tensor:
+    """The states at the start, in the batch that they and the field's parameters make together; all of them finite, if asked."""
     try:
         x0 = torch.as_tensor(x0)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -41,7 +41,7 @@ def as_state(x0: Any, field: Field) -> Tensor:
         ) from None
     if 0 in (*batch, x0.shape[-1]):
         raise InputError(f"there is no state to begin from: x0 has shape {tuple(x0.shape)}.\nGive at least one.")
-    if not torch.isfinite(x0).all():
+    if finite and not torch.isfinite(x0).all():
         raise InputError(f"x0 has {int((~torch.isfinite(x0)).sum())} numbers that are not finite, out of {x0.numel()}.")
     return x0.expand(*batch, x0.shape[-1])
 

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import as_numbers, check_whole
-from separatrix.flow import Field, FunctionField, check_step
+from separatrix.flow import Field, Flow, FunctionField, check_step
 from separatrix.ode.adaptive import Tolerance, adaptive_steps
 from separatrix.ode.arrival import Arrival
-from separatrix.ode.checks import as_field, check_method, check_tolerances, first_velocity, raise_failure
+from separatrix.ode.checks import as_field, as_state, check_method, check_tolerances, first_velocity, raise_failure
 from separatrix.ode.mesh import Mesh, Run
 from separatrix.ode.piece import Piece
 from separatrix.ode.solve import MAX_STEPS
 from separatrix.result import Status
 from separatrix.solvers import SOLVERS
-from separatrix.solvers.solver import Solver
+from separatrix.solvers.solver import Solver, Time
 from separatrix.tangent import pushforward
 from separatrix.twin import twin
 
@@ -43,7 +43,7 @@ def solve_until(
     start: Any = 0.0,
     direction: int = 0,
     tol: float | None = None,
-    method: str = "dopri5",
+    method: str | None = None,
     dt: float | None = None,
     rtol: float = 1e-5,
     atol: float = 1e-6,
@@ -67,7 +67,7 @@ def solve_until(
         direction: +1 for g rising through 0, −1 for falling, 0 for both.
         tol: by which t* may be off, on the polynomial. Default: to rounding.
         method, dt, rtol, atol, max_steps: of the steps; see `sx.solve`. With `dt` any method of `SOLVERS`, on the cubic through the
-            ends of a step.
+            ends of a step; each step is dt long but the last before max_time.
         time_dependent: call `field(x, t)` and `event(x, t)`.
         throw: raise where an item fails.
 
@@ -86,12 +86,16 @@ def solve_until(
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.6; Chen, Amos & Nickel 2021, ICLR,
         arXiv:2011.03902; the search as Chandrupatla 1997, Adv. Eng. Softw. 28, 145.
     """
-    x0 = torch.as_tensor(x0)
-    batch = x0.shape[:-1]
+    if isinstance(field, Flow):
+        method, dt = method or field.method, field.dt if method is None and dt is None else dt
+        field = field.field
+    method = method or "dopri5"
     _check(direction, tol, method, dt, max_steps)
+    x0 = as_state(x0, field if isinstance(field, Field) else Field(), finite=False)
+    batch = x0.shape[:-1]
     if dt is None:
         check_tolerances(x0, rtol, atol, max_steps)
-    ready = as_field(field, x0, time_dependent)
+    ready = _Unfolded(as_field(field, x0, time_dependent), batch)
     problem = _Problem.of(x0, start, max_time)
     first_velocity(ready, problem.x0, problem.begin.detach()[None], by_tolerance=True)
     surface = Surface(twin(FunctionField(event, time_dependent=time_dependent), dtype=x0.dtype, device=x0.device))
@@ -109,6 +113,26 @@ def solve_until(
     if throw:
         raise_failure(found)
     return found
+
+
+class _Unfolded(Field):
+    """A field whose items have axes of their own, on items that lie along one axis, the last before the state.
+
+    Args:
+        field: any field.
+        batch: the items' axes.
+    """
+
+    def __init__(self, field: Field, batch: torch.Size) -> None:
+        super().__init__()
+        self.field, self.batch = field, batch
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        """The velocity, shape (*times, items, dim)."""
+        if len(self.batch) < 2:
+            return self.field(x, t)
+        unfolded = (part.unflatten(-2, self.batch) if isinstance(part, Tensor) else part for part in (x, t))
+        return self.field(*unfolded).reshape(x.shape)
 
 
 class _Problem(NamedTuple):
@@ -201,12 +225,22 @@ class Surface(NamedTuple):
     def check(self, problem: _Problem) -> None:
         """Refuse a g that is not one number for each item."""
         x, t = problem.x0, problem.begin[:, None].to(problem.x0)
-        value = self.function(x, t)
+        trial = x.clone()
+        value = self.function(trial, t)
         if not isinstance(value, Tensor) or value.shape not in (x.shape[:-1], (*x.shape[:-1], 1)):
             shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise ShapeError(
                 f"the event takes states of shape {tuple(x.shape)} to {shown}, not one number for each of the {len(x)}.\n"
                 "Index the last axis: event=lambda x: x[..., 0]."
+            )
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise InputError(
+                f"the event is {kind}, not a number that goes through 0.\nPass g itself, x[..., 0], not x[..., 0] > 0."
+            )
+        if not torch.equal(trial, x):
+            raise InputError(
+                "the event changes its argument in place: it wrote to the state.\nReturn a new tensor: x - 2, not x.sub_(2)."
             )
 
 
@@ -243,25 +277,25 @@ def _by_tolerance(field: Field, problem: _Problem, watch: _Watch, method: str, r
 
 @torch.no_grad()
 def _in_equal_steps(field: Field, problem: _Problem, watch: _Watch, method: Solver, dt: float, max_steps: int) -> Run:
-    """Steps of at most dt from begin to end, each item until it arrives; one whose step is not finite does not take it."""
+    """Steps of dt, the last one up to the end, each item until it arrives; one whose step is not finite does not take it."""
     method.check_dim(problem.x0.shape[-1])
-    x, begin = problem.x0.detach(), problem.begin.detach()
-    count = max(1, math.ceil(float((problem.end - begin).amax()) / dt - 1e-9))
-    h = (problem.end - begin) / count
+    x, begin, end = problem.x0.detach(), problem.begin.detach(), problem.end
+    counts = ((end - begin) / dt - 1e-9).ceil().clamp(min=1)
     going, codes = torch.ones_like(problem.given), torch.zeros_like(begin, dtype=torch.int8)
     nodes, steps = [x], []
-    for i in range(min(count, max_steps)):
-        t = begin + i * h
-        after = method.step(field, x, t[:, None].to(x), h[:, None].to(x))
+    for i in range(min(int(counts.amax()), max_steps)):
+        t = begin + i * dt
+        h = torch.where(i < counts - 1, dt, end - t)
+        after = method.step(field, x, t[:, None].to(x), h.where(going, 0.0)[:, None].to(x))
         moved = going & torch.isfinite(after).all(-1)
         codes = codes.where(~going | moved, int(Status.DIVERGED))
         x = after.where(moved[:, None], x)
         nodes.append(x)
         steps.append((t[:, None], h.where(moved, 0.0)[:, None]))
-        going = moved & ~watch(moved, t + h, x)
+        going = moved & ~watch(moved, t + h, x) & (i < counts - 1)
         if not bool(going.any()):
             break
-    codes = codes.where(~going | (count <= max_steps), int(Status.NOT_CONVERGED))
+    codes = codes.where(~going | (counts <= max_steps), int(Status.NOT_CONVERGED))
     lengths = torch.stack([length[:, 0] for _, length in steps])
     taken, rejected = (lengths > 0).sum(0), torch.zeros_like(codes, dtype=torch.int64)
     return Run(Mesh(steps, torch.zeros(0)), torch.stack(nodes), codes, taken, rejected, begin + lengths.sum(0))
@@ -420,7 +454,7 @@ def _times(name: str, value: Any, x0: Tensor) -> Tensor:
 
 
 def _check(direction: int, tol: float | None, method: str, dt: float | None, max_steps: int) -> None:
-    if direction not in (-1, 0, 1):
+    if isinstance(direction, Tensor) or direction not in (-1, 0, 1):
         raise InputError(f"direction is {direction}; it is +1 for g rising through 0, −1 for falling, 0 for both.")
     if tol is not None and not 0 <= tol < math.inf:
         raise InputError(f"tol is {tol:g}; it is a time of at least 0, by which the event's may be off.")
