@@ -53,6 +53,7 @@ def test_the_real_axis_is_stable_up_to_the_published_limit(name):
     first = min(-root.real for root in roots if abs(root.imag) < 1e-9 and root.real < -1e-9)
     assert first == pytest.approx(REAL[name], abs=1e-9)
     assert float(SOLVERS[name].stable_length(torch.tensor(-1 + 0j, dtype=torch.complex128))) == pytest.approx(first, abs=1e-9)
+    assert float(SOLVERS[name].stable_length(torch.tensor(-3.0, dtype=torch.float64))) == pytest.approx(first, abs=1e-9)  # real
 
 
 @pytest.mark.parametrize("name", IMAGINARY)
