@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import separatrix as sx
 from separatrix.plot.stability_region import draw_stability_region
 from separatrix.plot.step_convergence import draw_step_convergence, finish
-from separatrix.plot.style import BAR, INK, NOTE, QUIET, SERIES, TICKS, styled
+from separatrix.plot.style import INK, NOTE, QUIET, SERIES, TICKS, styled
 
 WIDTH, HIDDEN = 8, 32  # numbers in the state, hidden units of the field
 STEPS, TIME = 6, 3.0  # in which all are trained
@@ -168,6 +168,11 @@ def stderr(values: Tensor) -> Tensor:
     return values.std(-1) / count**0.5 if count > 1 else torch.zeros(values.shape[:-1], dtype=values.dtype)
 
 
+def extent(values: Tensor) -> Tensor:
+    """How far the least and the largest along the last axis are from the mean, (2, ...): bars within what there can be."""
+    return torch.stack([values.mean(-1) - values.amin(-1), values.amax(-1) - values.mean(-1)]).clamp(min=0.0)
+
+
 @styled
 def figure(found: dict[str, Any], networks: dict[str, list[Network]]) -> Figure:
     """Accuracies, orders, a decision in two resolutions; the eigenvalues before and after, in the methods' regions."""
@@ -190,13 +195,13 @@ def figure(found: dict[str, Any], networks: dict[str, list[Network]]) -> Figure:
 
 
 def draw_accuracies(axes: Axes, found: dict[str, dict[str, Tensor]]) -> None:
-    """Means over seeds, bars of 2 standard errors, and each seed."""
+    """Means over seeds, bars from the least to the largest, and each seed."""
     steps = np.array([STEPS * factor for factor in FACTORS])
     for place, (look, (kind, values)) in enumerate(zip(SERIES, found.items(), strict=False)):
         shift = 1 + 0.03 * (place - 1.5)  # or the bars would hide each other
         own = 100 * values["own"]
         axes.plot(steps * shift, own, color=look.color, linestyle="", marker=".", markersize=3, alpha=0.5)
-        axes.errorbar(steps * shift, own.mean(-1), BAR * stderr(own), linestyle=look.line, label=kind, **look.marks)
+        axes.errorbar(steps * shift, own.mean(-1), extent(own), linestyle=look.line, label=kind, **look.marks)
     axes.axhline(50, color=QUIET, linewidth=0.8)
     axes.text(steps[0], 45.5, "guessing", **NOTE)
     axes.set_xscale("log", base=2)

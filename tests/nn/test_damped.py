@@ -137,6 +137,38 @@ def test_blocks_within_blocks_are_damped_once():
     assert len([m for m in damped.modules() if isinstance(m, sx.nn.Damped)]) == 1
 
 
+def test_a_block_that_is_called_in_several_places_is_damped_in_all_with_one_damping():
+    torch.manual_seed(0)
+    looped = Preactivated(3, 3).double()
+    damped, x = sx.nn.damped(nn.Sequential(looped, looped), Preactivated, damping=0.25), normal(4, 3)
+    assert damped[0] is damped[1]
+    y = x
+    for _ in range(2):
+        y = looped.linear(torch.relu(y)) + 0.75 * y
+    torch.testing.assert_close(damped(x), y, rtol=1e-13, atol=1e-13)
+
+
+class Adding(nn.Module):
+    """A residual block that writes its sum over its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x += torch.tanh(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: sx.nn.Damped(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3))),
+        lambda: sx.nn.damped(nn.Sequential(Adding()), Adding),
+        lambda: sx.nn.Momentum([nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3))], recompute=False),
+    ],
+)
+def test_a_block_that_writes_to_its_input_is_refused_rather_than_added_to_something_else(build):
+    with pytest.raises(sx.UnsupportedModuleError, match=r"writes to its input.*\n.*inplace=True"), torch.no_grad():
+        build()(torch.randn(2, 3))
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_it_is_a_plain_module(rule):
     torch.manual_seed(0)
@@ -162,6 +194,9 @@ def test_it_is_a_plain_module(rule):
         (lambda: sx.nn.Damped(nn.Identity(), damping=math.nan), sx.InputError, "damping is nan"),
         (lambda: sx.nn.Damped(nn.Identity(), start=(0.3, 0.2)), sx.InputError, r"start is \(0.3, 0.2\)"),
         (lambda: sx.nn.Damped(nn.Identity(), start=(0.0, 0.2)), sx.InputError, r"above 0"),
+        (lambda: sx.nn.Damped(nn.Identity(), start=0.2), sx.InputError, r"start is 0.2"),
+        (lambda: sx.nn.Damped(torch.tanh), sx.InputError, r"a block is an nn.Module"),
+        (lambda: sx.nn.Damped(nn.GRU(3, 3))(torch.zeros(2, 3)), sx.ShapeError, r"to a tuple"),
         (lambda: sx.nn.Damped(nn.Linear(3, 1))(torch.zeros(2, 3)), sx.ShapeError, r"\(2, 3\) to \(2, 1\)"),
         (lambda: sx.nn.damped(nn.Linear(3, 3)), sx.InputError, "Linear has no block to damp"),
         (lambda: sx.nn.damped(nn.Sequential(Preactivated(3, 5)), Preactivated)(torch.zeros(2, 3)), sx.ShapeError, "undamped"),

@@ -352,6 +352,34 @@ def test_a_layer_that_remembers_its_calls_is_refused_rather_than_differentiated_
             value.backward()
 
 
+class Conditioned(nn.Module):
+    """Depends on a tensor that somebody else holds, and keeps a loss of its own."""
+
+    def __init__(self, condition: Tensor) -> None:
+        super().__init__()
+        self.linear, self.condition = nn.Linear(4, 4), condition
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.linear(x) * self.condition
+        self.penalty = value.square().mean()
+        return value
+
+
+def test_gradients_that_would_be_lost_in_silence_are_refused():
+    x, condition = normal(3, 4, dtype=torch.float32).requires_grad_(), torch.ones(4, requires_grad=True)
+    for held in (condition, 2 * condition):
+        with pytest.raises(
+            sx.UnsupportedModuleError, match=r"Conditioned depends on .*neither its input nor its own.*\n.*recompute"
+        ):
+            sx.nn.Momentum([Conditioned(held)])(x)
+        sx.nn.Momentum([Conditioned(held)], recompute=False)(x).sum().backward()
+    assert condition.grad is not None
+    layer = Conditioned(condition.detach())
+    value = sx.nn.Momentum([layer])(x).sum()
+    with pytest.raises(sx.UnsupportedModuleError, match=r"what Conditioned keeps of its first call.*\n.*recompute=False"):
+        (value + layer.penalty).backward()
+
+
 def test_gradients_of_gradients_are_refused_or_taken_of_stored_activations():
     x = normal(3, 4).requires_grad_()
     with pytest.raises(sx.UnsupportedModuleError, match=r"gradients of gradients.*\n.*recompute=False"):
@@ -390,6 +418,29 @@ def test_an_item_beyond_the_lattice_becomes_nan_and_leaves_the_others_alone():
     assert momentum(linear_tanh, 3, 8, bits=30)(leaf).isfinite().all()
     grown = sx.nn.Momentum([Times(nn.Linear(3, 3), 1e3) for _ in range(8)])  # on the way
     assert grown(torch.ones(2, 3)).isnan().all()
+
+
+class Spike(nn.Module):
+    """Throws the first of its numbers off the lattice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.tensor([1e9] + [1.0] * (x.shape[-1] - 1)).to(x)
+
+
+def test_gradients_through_what_has_left_the_lattice_are_never_finite_and_wrong():
+    """What is lost spreads by one neighbour a layer; the rest of the item is finite, but the way back passes what is lost."""
+    torch.manual_seed(0)
+    fs = [nn.Conv1d(1, 1, 3, padding=1) for _ in range(6)]
+    network = sx.nn.Momentum([*fs[:3], Spike(), *fs[3:]])
+    x = normal(2, 1, 16, dtype=torch.float32)
+    x[1, 0, 0] = 0.0
+    value = network(x.requires_grad_())
+    kept = value.isfinite()
+    assert not kept[0].all() and kept[0, 0, -1]
+    got = torch.autograd.grad(value[kept].sum(), [x, *network.parameters()])
+    wanted = torch.autograd.grad(by_momentum(network.layers, x)[kept].sum(), [x, *network.parameters()])
+    for one, right in zip(got, wanted, strict=True):
+        assert bool((one.isnan() | ((one - right).abs() <= 1e-4 * right.abs().max())).all())
 
 
 @pytest.mark.parametrize("kind", KINDS)

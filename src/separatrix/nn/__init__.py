@@ -38,7 +38,8 @@ from separatrix.nn.normalized import Normalized
 from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
 from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
-from separatrix.nn.reversible import Momentum, MomentumNet, Reversible, ReversibleNet
+from separatrix.nn.reversible import Momentum, Reversible
+from separatrix.nn.reversible_net import MomentumNet, ReversibleNet
 from separatrix.nn.robustness import Robustness, robustness
 from separatrix.nn.sphere import SpherePreserving
 from separatrix.nn.symplectic import HenonLayer, SymplecticActivation, SymplecticGradient, SymplecticLinear, henonnet, sympnet

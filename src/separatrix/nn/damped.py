@@ -1,8 +1,9 @@
 """Damped residual blocks: one learned number between a residual network and a plain one."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError
 from separatrix.nn.block import Residual
 from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.replay import called
 from separatrix.system import Number
 
 M = TypeVar("M", bound=nn.Module)
@@ -53,7 +55,8 @@ class Damped(nn.Module):
     Raises:
         InputError: another rule; a λ that is negative or not finite; an interval that is none.
         ShapeError: when it is called: the block changes the shape.
-    Limits: b is the block without the way around it; for networks whose blocks have one of their own, see `damped`.
+    Limits: b does not write to its input, and is the block without the way around it; for networks whose blocks have one of their
+        own, see `damped`.
     Source: Yang et al. 2020, ICML, arXiv:2006.05749, "In-ResNet" and "λ-In-ResNet".
     """
 
@@ -68,6 +71,8 @@ class Damped(nn.Module):
         super().__init__()
         if rule not in RULES:
             raise InputError(f"there is no rule {rule!r}; choose one of {', '.join(map(repr, RULES))}.")
+        if not isinstance(block, nn.Module):
+            raise InputError(f"a block is an nn.Module x ↦ b(x), not a {type(block).__name__}.")
         self.block, self.rule, self.given = block, rule, None if damping is None else check_damping(damping)
         low, high = check_start(start)
         drawn = torch.empty((), **kind_of(block)).uniform_(low, high)
@@ -82,11 +87,13 @@ class Damped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The damped step."""
-        value = self.block(x)
-        if value.shape != x.shape:
+        value = called(self.block, x)
+        got = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        if got != tuple(x.shape):
+            block = self.block.block if isinstance(self.block, Branch) else self.block
             raise ShapeError(
-                f"{type(self.block).__name__} takes a tensor of shape {tuple(x.shape)} to {tuple(value.shape)}.\n"
-                "A damped block keeps the shape: leave blocks that change it undamped."
+                f"{type(block).__name__} takes a tensor of shape {tuple(x.shape)} to {got}.\n"
+                "A damped block keeps the shape: leave those that change it undamped, `blocks` may be a function that chooses."
             )
         lam = self.damping.to(x) if self.given is None else self.given
         return RULES[self.rule].weight(lam) * value + (1 - lam) * x
@@ -115,8 +122,8 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The difference; of a block that changes the shape, what it gives."""
-        value = self.block(x)
-        return value - x if value.shape == x.shape else value
+        value = called(self.block, x)
+        return value - x if isinstance(value, Tensor) and value.shape == x.shape else value
 
     @property
     def guarantee(self) -> Guarantee:
@@ -138,7 +145,7 @@ def damped(
         network: any module, which is not changed.
         blocks: the class of the residual blocks; or which modules are, given their names and themselves. Of blocks within blocks
             the outer ones. Default: `sx.nn.Residual`.
-        rule, damping, start: as of `Damped`.
+        rule, damping, start: as of `Damped`. A block that is called in several places has one λ.
 
     Returns:
         A deep copy, in which each of these modules r is `Damped` with b(x) = r(x) − x. At λ = 0 it computes what the network does.
@@ -151,12 +158,15 @@ def damped(
     """
     chosen = (lambda _, module: isinstance(module, blocks)) if isinstance(blocks, type) else blocks
     model = copy.deepcopy(network)
-    names = outermost([name for name, module in model.named_modules() if name and chosen(name, module)])
+    places = model.named_modules(remove_duplicate=False)
+    names = outermost([name for name, module in places if name and chosen(name, module)])
     if not names:
         raise InputError(f"{type(network).__name__} has no block to damp.\nPass the class of its residual blocks.")
     options = {"rule": rule, "damping": damping, "start": start}
-    for name in names:
-        model.set_submodule(name, Damped(branch(model.get_submodule(name)), **options))
+    found = {name: model.get_submodule(name) for name in names}
+    new = {block: Damped(branch(block), **options) for block in found.values()}  # one for each block, wherever it is called
+    for name, block in found.items():
+        model.set_submodule(name, new[block])
     return model
 
 
@@ -179,14 +189,14 @@ def outermost(names: list[str]) -> list[str]:
 
 def check_damping(damping: float) -> float:
     """Refuse a λ that accelerates."""
-    if not 0 <= damping < float("inf"):
-        raise InputError(f"damping is {damping}; λ is at least 0, where the block is a residual one.")
+    if not (isinstance(damping, Real) and 0 <= damping < float("inf")):
+        raise InputError(f"damping is {damping!r}; λ is at least 0, where the block is a residual one.")
     return float(damping)
 
 
 def check_start(start: tuple[float, float]) -> tuple[float, float]:
     """Refuse what is no interval of λ above 0, below which ReLU has no gradient."""
-    low, high = start
+    low, high = start if isinstance(start, Sequence) and len(start) == 2 else (0.0, 0.0)
     if not 0 < low <= high < float("inf"):
         raise InputError(f"start is {start}; λ begins between two numbers above 0, the smaller one first.")
     return low, high

@@ -1,11 +1,20 @@
 """A module's call, and what it depends on beside its input, so that it can be repeated with the same outcome."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call
+
+from separatrix.errors import UnsupportedModuleError
+
+# Note [Gradients by other ways]
+# A layer is called again by itself, so gradients reach its input and its own weights. If its value also depends on a tensor that
+# another module holds, or if the layer keeps something of its graph for a loss of its own, their gradients would be lost in
+# silence. Both are refused: the first where the graph of a value begins elsewhere, the second when somebody goes back through
+# the first call.
 
 
 class Surroundings:
@@ -67,8 +76,15 @@ class Call:
         states, before = self.surroundings.random_states(), versions(self.module)
         training = any(part.training for part in self.module.modules())
         kept = {name: buffer.clone() for name, buffer in self.module.named_buffers()} if training else {}
+        start = x.detach().requires_grad_()
         with self.surroundings.again():
-            value = self.module(x.detach().requires_grad_())
+            value = self.module(start)
+        if begins_elsewhere(value, (start, *differentiable(self.module).values())):
+            raise UnsupportedModuleError(
+                f"{self._name} depends on a tensor that is neither its input nor its own, and that asks for a gradient.\n"
+                "Make it a parameter or a buffer of the layer, detach it, or build the network with recompute=False."
+            )
+        start.register_hook(self._refuse)
         if not all(map(torch.equal, states, self.surroundings.random_states())):
             self.states = states
         if versions(self.module) != before:
@@ -84,6 +100,45 @@ class Call:
                 return self.module(x)
             buffers = {name: buffer.clone() for name, buffer in self.buffers.items() if name not in tensors}
             return functional_call(self.module, {**tensors, **buffers}, (x,))
+
+    @property
+    def _name(self) -> str:
+        return type(self.module).__name__
+
+    def _refuse(self, gradient: Tensor) -> None:
+        raise UnsupportedModuleError(
+            f"a gradient was asked of what {self._name} keeps of its first call, and would end there.\n"
+            "Build the network with recompute=False, as for a loss within a layer."
+        )
+
+
+def called(module: nn.Module, x: Tensor) -> Tensor:
+    """The module's value; refuses one that writes to its input, which is needed once more."""
+    if torch.compiler.is_compiling() or x.is_inference():
+        return module(x)
+    before = x._version
+    value = module(x)
+    if x._version != before:
+        raise UnsupportedModuleError(
+            f"{type(module).__name__} writes to its input, which is needed beside its value.\n"
+            "Build it without inplace=True, and with x = x + y instead of x += y."
+        )
+    return value
+
+
+def begins_elsewhere(value: object, known: Iterable[Tensor]) -> bool:
+    """Whether gradients of a value also go to other tensors than those known."""
+    seen = {get_gradient_edge(tensor).node for tensor in known}
+    ahead = [value.grad_fn] if isinstance(value, Tensor) else []
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("AccumulateGrad"):
+            return True
+        seen.add(node)
+        ahead += [after for after, _ in node.next_functions]
+    return False
 
 
 def differentiable(module: nn.Module) -> dict[str, Tensor]:

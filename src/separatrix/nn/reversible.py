@@ -1,4 +1,4 @@
-"""Reversible networks: their activations are computed again from their output, so that memory does not grow with depth."""
+"""Reversible networks: no activation is stored, because each is computed again from the network's output."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,13 +11,10 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.evolve import check_whole
-from separatrix.nn.activation import Activation
-from separatrix.nn.block import Block
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.lattice import Digits, Lattice, as_fraction, check_bits
-from separatrix.nn.replay import Call, Surroundings, differentiable
-from separatrix.nn.shift import Network, shifted_along
+from separatrix.nn.replay import Call, Surroundings, called, differentiable
+from separatrix.nn.shift import shifted_along
 
 Pair = tuple[Tensor, Tensor]
 
@@ -26,7 +23,8 @@ Pair = tuple[Tensor, Tensor]
 # each layer, 10⁴⁵ in 1,000 layers at γ = 0.9. So a pass whose gradient is asked keeps its state on a lattice of whole numbers,
 # where each layer is undone without an error (see `separatrix.nn.lattice`): the activations that come back are those that went,
 # bit for bit, and the gradients are those of stored activations. At the end of the way back it is held to the input; a layer that
-# gave other numbers the second time is an error, never a wrong gradient. Passes without a gradient run in floats.
+# gave other numbers the second time is an error, never a wrong gradient. Numbers that left the lattice do not come back: where a
+# gradient is asked through them, it is NaN. Passes without a gradient run in floats.
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,14 @@ class Leap:
 
     def step(self, module: nn.Module, a: Tensor, b: Tensor) -> Pair:
         """By its definition."""
-        f = checked(module(a), a, module)
+        f = checked(called(module, a), a, module)
         return self.coupled(a, float(self.gamma) * b + self.scale * f.to(b.dtype))
 
     def back(self, module: nn.Module, a: Tensor, b: Tensor) -> Pair:
         """The pair that `step` takes to (a, b), but for rounding."""
         a, b = self.uncoupled(a, b)
-        return a, (b - self.scale * checked(module(a), a, module).to(b.dtype)) / float(self.gamma)
+        f = checked(called(module, a), a, module)
+        return a, (b - self.scale * f.to(b.dtype)) / float(self.gamma)
 
     def pushforward(self, module: nn.Module, a: Pair, b: Pair) -> tuple[Pair, Pair]:
         """The step of states and of their tangents, rows of shape (*batch, k, dim)."""
@@ -107,6 +106,7 @@ class Recomputed(torch.autograd.Function):
         digits = Digits(leap.gamma, kept[: len(ctx.products)], list(ctx.products))
         weights, sums = kept[len(ctx.products) :], Sums()
         grad_a, grad_b = gradients
+        asked = moves(grad_a, grad_b)
         for call in reversed(ctx.calls):
             a, b = leap.uncoupled(a, b)
             x, own = lattice.floats(a).requires_grad_(), [weights[i] for i in call.places]
@@ -117,7 +117,11 @@ class Recomputed(torch.autograd.Function):
             grad_a = grad_a if along is None else grad_a + along
             grad_b = float(leap.gamma) * grad_b
             sums.add(call.places, parts)
-        check_return(lattice, (a, b), (a0, b0), lost)
+        astray = check_return(lattice, (a, b), (a0, b0), lost)
+        if astray.any():  # where they have a part in what is asked, it is not known
+            reached = astray & (asked | moves(grad_a, grad_b))
+            grad_a, grad_b = (gradient.masked_fill(reached, torch.nan) for gradient in (grad_a, grad_b))
+            sums.spoil(reached.any())
         return None, None, None, grad_a, grad_b, *map(sums.get, range(len(weights)))
 
 
@@ -129,6 +133,10 @@ class Sums(dict[int, Tensor]):
         for i, part in zip(places, parts, strict=True):
             if part is not None:
                 self[i] = self[i] + part if i in self else part
+
+    def spoil(self, where: Tensor) -> None:
+        """Make them NaN where one number says so."""
+        self.update({i: total.masked_fill(where, torch.nan) for i, total in self.items()})
 
 
 class Couplings(nn.Module):
@@ -202,12 +210,13 @@ class Momentum(Couplings):
     Raises:
         InputError: γ is out of range, or there is no module.
         ShapeError: a module changes the shape.
-        UnsupportedModuleError: in the backward pass: a module gave other numbers when it was called again; or gradients of
-            gradients were asked, which take recompute=False.
-    Limits: where a number leaves the lattice, its item becomes NaN. A module may draw random numbers (its draws are repeated: 5 kB
-        a layer on a CPU) and write to its buffers (they are written once, and the layer's buffers are kept); what else it
-        remembers between calls must not change its value. Without gradients, in `torch.compile`, in `torch.export` and in
-        transforms such as `torch.func.vmap` it runs in floats and stores what those store; compile the modules f instead.
+        UnsupportedModuleError: a module gave other numbers when it was called again; gradients would go by other ways than
+            through its value; or gradients of gradients were asked. All these take recompute=False.
+    Limits: where a number leaves the lattice, its item becomes NaN, and so do gradients through it. A module may draw random
+        numbers (its draws are repeated: 5 kB a layer on a CPU) and write to its buffers (they are written once, and kept), but not
+        to its input; what else it remembers between calls must not change its value. Gradients go to the input and to what the
+        modules own; other ways are refused. Without gradients, in `torch.compile`, in `torch.export` and in transforms such as
+        `torch.func.vmap` it runs in floats and stores what those store; compile the modules f instead.
     Source: Sander, Ablin, Blondel & Peyré 2021, ICML, arXiv:2102.07870; the store of lost digits: Maclaurin, Duvenaud & Adams
         2015, ICML, arXiv:1502.03492.
     """
@@ -308,123 +317,11 @@ class Reversible(Couplings):
         return ", ".join(filter(None, [f"axis={self.axis}", super().extra_repr()]))
 
 
-class HalfAndHalf(Block):
-    """A block on states of two halves, which couplings move in turns.
-
-    Args:
-        couplings: of halves of half as many numbers.
-        dim: numbers in both.
-    """
-
-    couplings: Couplings
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """The state before, in floats."""
-        return joined(*self.couplings.undo(*halved(y, -1)))
-
-    def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """Both halves behind the last layer."""
-        return joined(*self.couplings.run(*halved(x, -1)))
-
-    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """Layer by layer."""
-        pairs = zip(halved(x, -1), halved(v, -1), strict=True)
-        a, b = self.couplings.along(*pairs)
-        return joined(a[0], b[0]), joined(a[1], b[1])
-
-
-class MomentumNet(HalfAndHalf):
-    r"""`Momentum` on states (x, v), each half of the numbers, with perceptrons f.
-
-    Its volume shrinks by the same factor at every state,  log |det J| = layers · (dim/2) · log γ.
-
-    Args:
-        dim: numbers in x and v together, even.
-        layers: how many.
-        hidden: widths of the hidden layers of each f. Default: one of dim units.
-        gamma: γ.
-        activation: of f's hidden units.
-        bits, recompute: as of `Momentum`.
-
-    Raises:
-        ShapeError: dim is odd.
-        InputError: fewer than 1 layer; γ is out of range; the activation mixes numbers.
-    Source: as `Momentum`.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        layers: int = 4,
-        hidden: Sequence[int] | None = None,
-        gamma: float = 0.9,
-        activation: Activation = torch.tanh,
-        bits: int | None = None,
-        recompute: bool = True,
-    ) -> None:
-        super().__init__(dim)
-        modules = perceptrons(dim, layers, hidden, activation)
-        self.couplings = Momentum(modules, gamma=gamma, bits=bits, recompute=recompute)
-
-    @property
-    def guarantee(self) -> Guarantee:
-        """The volume; and a Lipschitz factor, where all f have one."""
-        layers = len(self.couplings.layers)
-        return of_pair(self.couplings, layers * (self.dim // 2) * math.log(self.couplings.leap.gamma))
-
-
-class ReversibleNet(HalfAndHalf):
-    r"""`Reversible` on vectors, with perceptrons f and g; it keeps volumes.
-
-    Args:
-        dim: numbers in both halves, even.
-        layers: pairs of f and g.
-        hidden: widths of the hidden layers of each. Default: one of dim units.
-        activation: of their hidden units.
-        bits, recompute: as of `Momentum`.
-
-    Raises:
-        ShapeError: dim is odd.
-        InputError: fewer than 1 layer; the activation mixes numbers.
-    Source: as `Reversible`.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        layers: int = 2,
-        hidden: Sequence[int] | None = None,
-        activation: Activation = torch.tanh,
-        bits: int | None = None,
-        recompute: bool = True,
-    ) -> None:
-        super().__init__(dim)
-        f, g = (perceptrons(dim, layers, hidden, activation) for _ in range(2))
-        self.couplings = Reversible(f, g, axis=-1, bits=bits, recompute=recompute)
-
-    @property
-    def guarantee(self) -> Guarantee:
-        """Volumes are kept; and a Lipschitz factor, where all modules have one."""
-        return of_pair(self.couplings, 0.0)
-
-
 def of_pair(couplings: Couplings, log_det: float) -> Guarantee:
     """Of a map of both halves: the norm of a matrix that bounds both differences bounds that of the pair."""
     growth = couplings.leap.growth(couplings.layers)
     lipschitz = math.inf if growth is None else float(torch.linalg.matrix_norm(growth, 2))
     return Guarantee(lipschitz=lipschitz, log_det=log_det)
-
-
-def perceptrons(dim: int, layers: int, hidden: Sequence[int] | None, activation: Activation) -> list[nn.Module]:
-    """One for each layer, of half the numbers of a state."""
-    if dim % 2:
-        raise ShapeError(f"a state of two equal halves has an even number of numbers, not {dim}.")
-    if check_whole("layers", layers) < 1:
-        raise InputError(f"layers is {layers}; a network has at least 1.")
-    widths = (dim,) if hidden is None else hidden
-    return [Network(dim // 2, dim // 2, hidden=widths, activation=activation) for _ in range(layers)]
 
 
 def several(what: str, modules: Iterable[nn.Module]) -> list[nn.Module]:
@@ -434,9 +331,9 @@ def several(what: str, modules: Iterable[nn.Module]) -> list[nn.Module]:
     found = list(modules)
     if not found:
         raise InputError(f"{what} has at least 1 module, not 0.")
-    wrong = [module for module in found if not isinstance(module, nn.Module)]
-    if wrong:
-        raise InputError(f"{what} is made of modules, not of {wrong[0]!r}.")
+    for module in found:
+        if not isinstance(module, nn.Module):
+            raise InputError(f"{what} is made of modules, not of {module!r}.")
     return found
 
 
@@ -451,11 +348,6 @@ def halved(x: Tensor, axis: int) -> Pair:
         )
     first, second = x.chunk(2, dim=axis)
     return first, second
-
-
-def joined(first: Tensor, second: Tensor) -> Tensor:
-    """The halves of vectors, or of tangents, put together."""
-    return torch.cat([first, second], dim=-1)
 
 
 def checked(f: Any, x: Tensor, module: nn.Module) -> Tensor:
@@ -478,19 +370,23 @@ def check_pair(x: Tensor, v: Tensor | None) -> None:
 def check_single(twice: bool) -> None:
     """Refuse gradients of gradients."""
     if twice:
-        raise UnsupportedModuleError(
-            "gradients of gradients were asked of a network that stores no activations.\nBuild it with recompute=False."
-        )
+        raise UnsupportedModuleError("gradients of gradients were asked of what stores no activations.\nTake recompute=False.")
 
 
-def check_return(lattice: Lattice, came: Pair, went: Pair, lost: Tensor) -> None:
-    """The way back ends where the way began; items that left the lattice have no way back."""
-    same = all(torch.equal(whole, lattice.nearest(x)) for whole, x in zip(came, went, strict=True))
-    if not same and not lost.any():
+def check_return(lattice: Lattice, came: Pair, went: Pair, lost: Tensor) -> Tensor:
+    """Where the way back does not end where the way began, which only numbers that left the lattice are allowed."""
+    astray = (came[0] != lattice.nearest(went[0])) | (came[1] != lattice.nearest(went[1]))
+    if astray.any() and not lost.any():
         raise UnsupportedModuleError(
             "a layer gave other numbers when it was called again, so that the activations that came back are not those that went.\n"
             "Take out what it remembers between calls, ask for deterministic kernels, or build the network with recompute=False."
         )
+    return astray
+
+
+def moves(grad_a: Tensor, grad_b: Tensor) -> Tensor:
+    """Where a gradient of the pair is not 0."""
+    return (grad_a != 0) | (grad_b != 0)
 
 
 def pulled_back(f: Tensor, inputs: tuple[Tensor, ...], gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -51,8 +51,9 @@ class Solver:
         With direction λ it is the longest step that does not make the mode grow. It is 0 where Re λ > 0.
 
         Args:
-            direction: complex numbers other than 0, of any shape.
+            direction: numbers other than 0, complex or real, of any shape.
         """
+        direction = direction if direction.is_complex() else torch.complex(direction, torch.zeros_like(direction))
         unit = direction / direction.abs()
         neutral = unit.real.abs() <= BORDER
         unit = torch.where(neutral, 1j * unit.imag.sign(), unit)
