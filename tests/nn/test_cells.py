@@ -164,6 +164,17 @@ def test_a_layer_is_its_cells_in_a_loop_and_has_the_shapes_of_a_gru(name, batch_
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_is_made_and_called_with_a_grus_own_arguments(name):
+    layer, gru = (kind(INPUTS, HIDDEN, 2, False, True, 0.5) for kind in (LAYERS[name], nn.GRU))
+    for word in ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout"):
+        assert getattr(layer, word) == getattr(gru, word)
+    output, _ = layer(torch.zeros(4, 9, INPUTS), hx=layer.zero_state((4,)))
+    assert output.shape == (4, 9, HIDDEN) and all(cell.bias_ih is None for cell in layer.cells)
+    assert torch.equal(as_parts(layer.cells[0](torch.zeros(4, INPUTS), hx=None))[0], torch.zeros(4, HIDDEN))
+    assert layer(torch.zeros(0, 9, INPUTS))[0].shape == gru(torch.zeros(0, 9, INPUTS))[0].shape == (0, 9, HIDDEN)
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_a_sequence_may_be_cut_in_two_and_go_without_a_batch(name):
     torch.manual_seed(0)
     layer = LAYERS[name](INPUTS, HIDDEN, 2, dtype=torch.float64)
@@ -311,8 +322,8 @@ def test_gradients_of_a_run_reach_the_layers_weights_and_an_optimisers_step_is_s
 
 def test_a_layer_whose_call_was_changed_is_refused():
     class Doubled(sx.nn.LEM):
-        def forward(self, input, h0=None):
-            output, last = super().forward(input, h0)
+        def forward(self, input, hx=None):
+            output, last = super().forward(input, hx)
             return 2 * output, last
 
     hooked = sx.nn.LEM(INPUTS, HIDDEN)
@@ -357,6 +368,20 @@ def test_the_antisymmetric_odes_eigenvalues_are_imaginary_or_damped_at_every_sta
             u, x = normal(INPUTS, seed=seed), 2 * normal(HIDDEN, seed=seed + 5)
             real = torch.linalg.eigvals(jacrev(as_vector(cell, u)[1])(x)).real
             assert -gamma - 1e-12 <= real.min() and real.max() <= 1e-12
+
+
+def test_the_gate_breaks_that_promise():
+    """With it Dḣ = diag(d) A,  d = σ tanh' + σ' tanh  of both signs; in the plane det < 0 then, hence a positive eigenvalue."""
+    cell = sx.nn.AntisymmetricCell(1, 2, gamma=0.0, gated=True, dtype=torch.float64)
+    with torch.no_grad():
+        cell.weight_hh.copy_(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
+        cell.weight_ih.zero_()
+        cell.bias_ih.copy_(torch.tensor([0.0, 0.0, 0.0, -3.0]))  # d = (0.5, −0.24) at rest
+    t, s = math.tanh(-3.0), 0.5
+    d = (0.5, s * (1 - t * t) + s * (1 - s) * t)
+    origin = torch.zeros(2, dtype=torch.float64)
+    found = torch.linalg.eigvals(jacrev(lambda h: cell.velocity(torch.zeros(1, dtype=torch.float64), h))(origin)).real.max()
+    assert d[1] < 0 and float(found.detach()) == pytest.approx(2 * math.sqrt(-d[0] * d[1]), rel=1e-12)
 
 
 def test_an_euler_step_at_the_origin_has_the_multipliers_of_its_frequencies():
@@ -561,6 +586,10 @@ def test_free_bounds_of_an_oscillator_are_one_number():
         (lambda: sx.nn.CoRNN(3, 5)(torch.zeros(0, 2, 3)), sx.ShapeError, r"not \(0, 2, 3\)"),
         (lambda: sx.nn.CoRNN(3, 5)(torch.zeros(9, 2, 3), torch.zeros(1, 2, 5)), sx.ShapeError, r"2 of shape \(1, 2, 5\)"),
         (lambda: sx.nn.AntisymmetricRNN(3, 5)(torch.zeros(9, 2, 3), torch.zeros(2, 5)), sx.ShapeError, r"not \(2, 5\)"),
+        (lambda: sx.nn.LEM(3, 5)(torch.zeros(9, 2, 3).double()), sx.InputError, "an input is float64, .* LEMCell are float32"),
+        (lambda: sx.nn.LEMCell(3, 5)(torch.zeros(2, 3, dtype=torch.long)), sx.InputError, "an input is int64"),
+        (lambda: sx.nn.AntisymmetricCell(3, 5)(torch.zeros(3), torch.zeros(5).double()), sx.InputError, "a state is float64"),
+        (lambda: sx.nn.CoRNN(3, 5)(nn.utils.rnn.pack_sequence([torch.zeros(4, 3)])), sx.InputError, "takes no packed sequence"),
         (lambda: sx.Recurrent(sx.nn.LEM(3, 5), torch.zeros(9, 4)), sx.ShapeError, "4 numbers per step but this LEM takes 3"),
     ],
 )

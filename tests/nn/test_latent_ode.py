@@ -250,6 +250,28 @@ def test_it_is_a_module_like_any_other():
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+def test_a_given_noise_is_exact_in_the_precision_of_the_weights():
+    found = sx.nn.LatentODE(2, 3, 8, noise=0.3)
+    assert found.double().noise.tolist() == [0.3, 0.3]  # 0.3 of float32 is off by 1e-8
+
+
+def test_a_posterior_is_refined_in_inference_mode_too():
+    values, times = batch()
+    found = model()
+    with torch.inference_mode():
+        told = found.predict(values.clone(), times, [4.0], refine=3)
+    assert torch.equal(told.mean, found.predict(values, times, [4.0], refine=3).mean)
+
+
+def test_lists_are_as_good_as_tensors():
+    values, times = batch()
+    found = model()
+    losses = [
+        found.loss(x, t, generator=torch.Generator().manual_seed(0)) for x, t in ((values, times), (values.tolist(), times.numpy()))
+    ]
+    assert float(losses[0].detach()) == pytest.approx(float(losses[1].detach()), rel=1e-6)  # lists are float32
+
+
 VALUES, AT = normal(5, 2), TIMES
 HALF = torch.tensor([True, False, False, False, False])
 
@@ -273,6 +295,11 @@ HALF = torch.tensor([True, False, False, False, False])
         (lambda m: m.predict(VALUES, TIMES, torch.ones(2, 3)), r"at has shape \(2, 3\)"),
         (lambda m: m.predict(VALUES, TIMES, [1e9]), "more than 10000"),
         (lambda m: m.predict(VALUES, TIMES, AT, samples=1), "at least 2"),
+        (lambda m: m.predict(VALUES, TIMES, AT, refine=-1), "refine is -1; it is a number of steps"),
+        (lambda m: m.posterior(VALUES, TIMES, refine=-1), "refine is -1; it is a number of steps"),
+        (lambda m: m.predict(VALUES, TIMES, AT, refine=1.5), "refine is 1.5, a float"),
+        (lambda m: m(VALUES, TIMES, mask=HALF.numpy()), "mask is a ndarray; pass a tensor"),
+        (lambda m: sx.nn.LatentODE(2, 3, decoder=nn.Linear(3, 1))(VALUES, TIMES), "It gives 2 numbers for each"),
         (lambda m: m.elbo(VALUES, TIMES, samples=0), "at least 1"),
         (lambda m: m.elbo(VALUES, TIMES, eps=torch.zeros(3)), r"it is \(samples, 3\)"),
         (lambda m: m(torch.zeros(5, 0, 2), TIMES), "there is none"),

@@ -76,6 +76,8 @@ def times_of_each(name: str, times: Any, batch: tuple[int, ...], device: torch.d
 
 
 def _check_mask(name: str, mask: Tensor, times: Tensor) -> None:
+    if not isinstance(mask, Tensor):
+        raise InputError(f"{name} is a {type(mask).__name__}; pass a tensor of bool.")
     if mask.dtype != torch.bool or mask.shape != times.shape:
         raise ShapeError(
             f"{name} is {str(mask.dtype).removeprefix('torch.')} of shape {tuple(mask.shape)}; "

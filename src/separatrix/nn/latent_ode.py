@@ -138,16 +138,19 @@ class LatentODE(nn.Module):
     def noise(self) -> Tensor:
         """σ of each observed number, shape (observed), or (models, 1, observed)."""
         if self.log_noise is None:
-            return torch.tensor(self.settings["noise"]).expand(self.observed)
+            return next(self.parameters()).new_tensor(self.settings["noise"]).expand(self.observed)
         return self.log_noise.exp() if self.models is None else self.log_noise[:, None].exp()
 
     def posterior(
         self, values: Tensor, times: Any, mask: Tensor | None = None, *, refine: int = 0, seed: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """µ and s of  q(z₀) = N(µ, s²),  each of shape (*batch, latent); `refine` and `seed` as in `predict`."""
+        """µ and s of  q(z₀) = N(µ, s²),  each of shape (*batch, latent); `refine` and `seed` as in `predict`.
+
+        Without refinement both carry gradients.
+        """
         series = self._series(values, times, mask)
         mean, std = self.recognition(series)
-        if not refine:
+        if not _check_refine(refine):
             return mean, std
         return self._refined(series, mean, std, refine, torch.Generator(mean.device).manual_seed(seed))
 
@@ -195,7 +198,7 @@ class LatentODE(nn.Module):
             kl_weight: 1 for the bound; raised from 0 to 1 over the first part of training, the state is used before it is paid for.
         """
         bound = self.elbo(values, times, mask, read=read, samples=samples, generator=generator)
-        numbers = self.observed * (values[..., 0].numel() if mask is None else int(mask.sum()))
+        numbers = torch.as_tensor(values).numel() if mask is None else self.observed * int(mask.sum())
         return (kl_weight * bound.kl - bound.reconstruction).sum() * (self.models or 1) / numbers
 
     def forward(self, values: Tensor, times: Any, at: Any = None, *, mask: Tensor | None = None) -> Tensor:
@@ -222,6 +225,7 @@ class LatentODE(nn.Module):
         """
         if check_whole("samples", samples) < 2:
             raise InputError(f"samples is {samples}; a spread takes at least 2.")
+        _check_refine(refine)
         series = self._series(values, times, mask)
         generator = torch.Generator(series.values.device).manual_seed(seed)
         mean, std = self._refined(series, *self.recognition(series), refine, generator)
@@ -283,11 +287,13 @@ class LatentODE(nn.Module):
         reconstruction = per_number.sum(-1).where(series.seen, 0.0).sum(1).mean(0)
         return Elbo(reconstruction, 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(-1))
 
+    @torch.inference_mode(False)
     @torch.enable_grad()
     def _refined(
         self, series: Irregular, mean: Tensor, std: Tensor, steps: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """µ and s of each series after steps of Adam on its own bound."""
+        series = Irregular(series.values.detach().clone(), series.times.clone(), series.seen.clone())  # not of an inference mode
         mean, log_std = (start.detach().clone().requires_grad_() for start in (mean, std.log()))
         optimiser = torch.optim.Adam([mean, log_std], lr=REFINE)
         for _ in range(steps):
@@ -311,7 +317,19 @@ class LatentODE(nn.Module):
         folded = states.movedim(0, -2)
         shape = folded.shape[:-1]
         folded = folded.reshape(-1, self.latent) if self.models is None else folded.flatten(1, -2)
-        return self.decoder(folded).reshape(*shape, self.observed).movedim(-2, 0)
+        seen = self.decoder(folded)
+        if seen.shape != (*folded.shape[:-1], self.observed):
+            raise ShapeError(
+                f"the decoder took states of shape {tuple(folded.shape)} and gave {tuple(seen.shape)}.\n"
+                f"It gives {self.observed} numbers for each."
+            )
+        return seen.reshape(*shape, self.observed).movedim(-2, 0)
+
+
+def _check_refine(steps: int) -> int:
+    if check_whole("refine", steps) < 0:
+        raise InputError(f"refine is {steps}; it is a number of steps, 0 for none.")
+    return steps
 
 
 def _stack(models: int | None) -> tuple[int, ...]:

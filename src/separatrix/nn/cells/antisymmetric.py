@@ -23,8 +23,11 @@ class AntisymmetricCell(ExplicitCell):
 
     By Euler's method  h' = h + dt tanh(A h + V u + b).  Gated, ḣ = σ(A h + V_z u + b_z) ∘ tanh(A h + V u + b).
 
-    At every instant the eigenvalues of Dḣ = diag(tanh') A have real parts in [−γ, 0]: on the imaginary axis with γ = 0, where
-    nothing grows or fades. That holds of the ODE, frozen at that instant. An Euler step takes iω − γ to 1 + dt(iω − γ), of absolute
+    Without the gate the eigenvalues of Dḣ = diag(tanh') A have real parts in [−γ, 0] at every instant: on the imaginary axis with
+    γ = 0, where nothing grows or fades. That holds of the ODE, frozen at that instant. With the gate it does not: the diagonal
+    σ tanh' + σ' tanh takes both signs, and then eigenvalues may be real and positive.
+
+    An Euler step takes iω − γ to 1 + dt(iω − γ), of absolute
     value √((1 − γdt)² + (ωdt)²): without γ it grows, and it fades only where  ω² < (2γ − γ²dt)/dt.
 
     Args:
@@ -36,7 +39,7 @@ class AntisymmetricCell(ExplicitCell):
         method: of Runge and Kutta: "euler" is the paper's.
 
     `weight_hh` is W, (hidden, hidden); `weight_ih` V, (hidden, inputs), of the gate first where there is one; `bias_ih` b.
-    They start as the paper's: W normal of variance 1/hidden, V normal of variance 1/inputs, b zero.
+    They start as the paper's with its σ_w = 1: W normal of variance 1/hidden, V normal of variance 1/inputs, b zero.
     Source: Chang, Chen, Haber & Chi 2019, ICLR, arXiv:1902.09689.
     """
 
@@ -103,7 +106,7 @@ class AntisymmetricCell(ExplicitCell):
 
 
 class AntisymmetricRNN(OdeLayer):
-    """Layers of `AntisymmetricCell`, with the signature of `nn.RNN`: (input, h0) → (output, h_n).
+    """Layers of `AntisymmetricCell`, with the signature of `nn.RNN`: (input, hx) → (output, h_n).
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout: as of `nn.RNN`.
@@ -115,10 +118,10 @@ class AntisymmetricRNN(OdeLayer):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        *,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        *,
         dt: float = 0.1,
         gamma: float = 0.01,
         gated: bool = False,

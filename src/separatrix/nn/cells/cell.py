@@ -51,14 +51,15 @@ class OdeCell(nn.Module):
         rows = torch.empty(drives * hidden_size, device=device, dtype=dtype) if bias else None
         self.register_parameter("bias_ih", None if rows is None else nn.Parameter(rows))
 
-    def forward(self, input: Tensor, state: State | None = None) -> State:
+    def forward(self, input: Tensor, hx: State | None = None) -> State:
         """The state a step later; the input is (batch, inputs) or (inputs), each part of the state (batch, hidden) or (hidden)."""
         if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
             raise ShapeError(
                 f"{type(self).__name__} takes inputs of shape (batch, {self.input_size}) or ({self.input_size},), "
                 f"not {tuple(input.shape)}."
             )
-        state = self.zero_state(input.shape[:-1]) if state is None else self.checked(state, (*input.shape[:-1], self.hidden_size))
+        check_dtype(self, "an input", input)
+        state = self.zero_state(input.shape[:-1]) if hx is None else self.checked(hx, (*input.shape[:-1], self.hidden_size))
         return joined(self.step(self.drive(input), as_parts(state), self.matrices()))
 
     def pushforward(
@@ -89,6 +90,7 @@ class OdeCell(nn.Module):
         for part in parts:
             if part.shape != shape:
                 raise ShapeError(f"{type(self).__name__} takes a state of shape {shape} with this input, not {tuple(part.shape)}.")
+            check_dtype(self, "a state", part)
         return state
 
     def drive(self, input: Tensor) -> Tensor:
@@ -178,6 +180,20 @@ def check_not_negative(name: str, value: float) -> None:
     """Refuse a constant below 0, or one that is no finite number."""
     if not 0 <= value < float("inf"):
         raise InputError(f"{name} is a number from 0 on, not {value}.")
+
+
+def check_dtype(cell: OdeCell, what: str, tensor: Tensor) -> None:
+    """Refuse numbers of another dtype than the weights; under autocast products may have any."""
+    own = cell.weight_ih.dtype
+    if tensor.dtype != own and not torch.is_autocast_enabled(tensor.device.type):
+        raise InputError(
+            f"{what} is {_short(tensor.dtype)}, but the weights of {type(cell).__name__} are {_short(own)}.\n"
+            "Convert one of the two."
+        )
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def as_parts(state: State) -> Parts:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from separatrix.errors import InputError, ShapeError
-from separatrix.nn.cells.cell import OdeCell, Parts, State, as_parts, check_size, joined
+from separatrix.nn.cells.cell import OdeCell, Parts, State, as_parts, check_dtype, check_size, joined
 
 
 class OdeLayer(nn.Module):
-    """Cells upon each other, reading (time, batch, inputs), as `nn.GRU`: forward(input, h0) → (output, h_n).
+    """Cells upon each other, reading (time, batch, inputs), as `nn.GRU`: forward(input, hx) → (output, h_n).
 
     Output is the last layer's first part (h, or y), (time, batch, hidden). h_n is each layer's last state, (layers, batch, hidden),
     a pair (y_n, z_n) of them where the state has two parts.
@@ -27,13 +28,13 @@ class OdeLayer(nn.Module):
         super().__init__()
         self.cells = nn.ModuleList(cells)
         self.input_size, self.hidden_size, self.num_layers = cells[0].input_size, cells[0].hidden_size, len(cells)
-        self.batch_first, self.dropout = batch_first, dropout
+        self.bias, self.batch_first, self.dropout = cells[0].bias, batch_first, dropout
 
-    def forward(self, input: Tensor, h0: State | None = None) -> tuple[Tensor, State]:
-        """What the last layer gives at every step, and the state of all after the last."""
+    def forward(self, input: Tensor, hx: State | None = None) -> tuple[Tensor, State]:
+        """What the last layer gives at every step, and the state of all after the last; it begins at hx, or at zero."""
         self._check(input)
         sequence = input.transpose(0, 1) if self.batch_first and input.ndim == 3 else input
-        states = self.split(self._start(sequence) if h0 is None else self._checked(h0, sequence))
+        states = self.split(self._start(sequence) if hx is None else self._checked(hx, sequence))
         after = []
         for i, (cell, state) in enumerate(zip(self.cells, states, strict=True)):
             if i > 0:
@@ -59,24 +60,35 @@ class OdeLayer(nn.Module):
         """The inverse of `split`."""
         return joined(tuple(torch.stack(part) for part in zip(*states, strict=True)))
 
-    def _check(self, input: Tensor) -> None:
-        if input.ndim not in (2, 3) or input.shape[-1] != self.input_size or 0 in input.shape:
+    def _check(self, input: Tensor | PackedSequence) -> None:
+        if isinstance(input, PackedSequence):
+            raise InputError(
+                f"{type(self).__name__} takes no packed sequence.\n"
+                "Pad the sequences, and read each output at its own length: what comes later changes nothing before."
+            )
+        if input.ndim not in (2, 3) or input.shape[-1] != self.input_size or not self._length(input):
             batched = f"(batch, time, {self.input_size})" if self.batch_first else f"(time, batch, {self.input_size})"
             raise ShapeError(
                 f"{type(self).__name__} takes inputs of shape {batched} or (time, {self.input_size}), not {tuple(input.shape)}."
             )
+        check_dtype(self.cells[0], "an input", input)
+
+    def _length(self, input: Tensor) -> int:
+        return input.shape[1 if self.batch_first and input.ndim == 3 else 0]
 
     def _start(self, sequence: Tensor) -> State:
         return self.zero_state(sequence.shape[1:-1])
 
-    def _checked(self, h0: State, sequence: Tensor) -> State:
+    def _checked(self, hx: State, sequence: Tensor) -> State:
         wanted = (self.num_layers, *sequence.shape[1:-1], self.hidden_size)
-        parts = as_parts(h0)
+        parts = as_parts(hx)
         if len(parts) != self.cells[0].parts or any(part.shape != wanted for part in parts):
             shapes = ", ".join(str(tuple(part.shape)) for part in parts)
             whole = f"{self.cells[0].parts} of shape {wanted}"
             raise ShapeError(f"{type(self).__name__}'s state is tensors, {whole} with this input, not {shapes}.")
-        return h0
+        for part in parts:
+            check_dtype(self.cells[0], "a state", part)
+        return hx
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""

@@ -108,7 +108,7 @@ def shaped(m: Tensor, beta: float, gamma: float) -> Tensor:
 
 
 class LipschitzRNN(OdeLayer):
-    """Layers of `LipschitzCell`, with the signature of `nn.RNN`: (input, h0) → (output, h_n).
+    """Layers of `LipschitzCell`, with the signature of `nn.RNN`: (input, hx) → (output, h_n).
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout: as of `nn.RNN`.
@@ -120,10 +120,10 @@ class LipschitzRNN(OdeLayer):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        *,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        *,
         dt: float = 0.03,
         beta: float = 0.75,
         gamma: float = 0.001,
