@@ -105,7 +105,7 @@ def test_a_few_orbits_that_leave_are_counted_and_the_others_measured():
 def test_data_of_the_truth_take_the_place_of_the_system():
     data = sx.trajectory(LORENZ, LORENZ.initial_state((2,)), 9_000, settle=600, every=2)
     settings = {"dt": 0.04, "component": 2, "orbits": 12, "settle": 600, "points": 1_500}
-    same = sx.compare_dynamics(LORENZ, data, **settings)
+    same = sx.compare_dynamics(LORENZ, data.numpy(), **settings)
     other = sx.compare_dynamics(sx.classic.lorenz63(rho=26.0, dt=0.02), data, **settings)
     assert same.agrees and not other.agrees
     assert not any("λ" in name for name in same.names) and {"return map", "mean of x₁"} <= set(same.names)
