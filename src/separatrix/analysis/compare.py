@@ -224,7 +224,7 @@ def compare_dynamics(
         NeurIPS, arXiv:2411.06311; permutation test: Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, ch. 3;
         different degrees of freedom: Welch 1947, Biometrika 34, 28.
     """
-    truth = truth if isinstance(truth, System) or callable(truth) else torch.as_tensor(truth)
+    truth = torch.as_tensor(truth) if hasattr(truth, "__array__") else truth
     _check(learned, truth, orbits, component, points, level, seed)
     duration = _steps(learned, steps)
     wait = _settling(learned, duration) if settle is None else check_whole("settle", settle)
