@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -149,6 +149,11 @@ def check_flow(system: object) -> Flow:
             "Give the field: sx.Flow(field, dim, dt), or sx.nn.ContinuousDepth(fields) for the blocks of a residual network."
         )
     return system
+
+
+def field_of(given: Any) -> Any:
+    """A flow's field, and what is no system as it is; a step is no velocity, so other systems are refused."""
+    return check_flow(given).field if isinstance(given, System) else given
 
 
 def check_step(dt: float) -> None:

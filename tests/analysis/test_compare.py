@@ -78,12 +78,18 @@ def test_a_linear_flow_has_its_rates_and_comes_to_rest():
 def test_a_false_alarm_is_raised_about_as_seldom_as_was_asked():
     """Hénon's map against itself, 20 times: at a level of 5 % more than 4 alarms have a chance of 0.3 %."""
     henon = sx.classic.henon()
-    found = [sx.compare_dynamics(henon, henon, orbits=12, steps=400, points=0, seed=seed) for seed in range(20)]
+    found = [sx.compare_dynamics(henon, henon, orbits=12, steps=400, settle=80, points=0, seed=seed) for seed in range(20)]
     assert sum(not one.agrees for one in found) <= 4
     p = torch.cat([one.p_value for one in found])
     assert 0.2 < float((p < 0.5).double().mean()) < 0.8
     for one in found[:2]:  # the exponents of each orbit add up to ln b
         assert float(one.true[:2].sum()) == pytest.approx(math.log(0.3), abs=1e-9)
+
+
+def test_orbits_part_before_they_are_measured_however_short_a_run_is():
+    henon = sx.classic.henon()
+    found = sx.compare_dynamics(henon, henon, orbits=4, steps=40, points=0)
+    assert found.settings["settle"] == 400  # a fifth of the default 2,000: these orbits begin near each other
 
 
 def test_orbits_that_leave_are_an_answer():
@@ -105,7 +111,7 @@ def test_a_few_orbits_that_leave_are_counted_and_the_others_measured():
 def test_data_of_the_truth_take_the_place_of_the_system():
     data = sx.trajectory(LORENZ, LORENZ.initial_state((2,)), 9_000, settle=600, every=2)
     settings = {"dt": 0.04, "component": 2, "orbits": 12, "settle": 600, "points": 1_500}
-    same = sx.compare_dynamics(LORENZ, data, **settings)
+    same = sx.compare_dynamics(LORENZ, data.numpy(), **settings)
     other = sx.compare_dynamics(sx.classic.lorenz63(rho=26.0, dt=0.02), data, **settings)
     assert same.agrees and not other.agrees
     assert not any("λ" in name for name in same.names) and {"return map", "mean of x₁"} <= set(same.names)

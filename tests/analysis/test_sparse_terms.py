@@ -49,6 +49,29 @@ def test_three_numbers_and_third_degree_have_twenty_monomials():
     assert sx.sparse_terms(0 * x, x).formula(1) == "0"
 
 
+def test_terms_that_the_states_cannot_tell_apart_are_not_called_known():
+    x = normal(50, 2)
+    x[:, 1] = 3.0  # so 1, y and y² are one term, and x and x y another
+    found = sx.sparse_terms(2 * x[:, :1] + 1, x)
+    assert found.status == "not_converged" and "alike on these states" in found.summary() and float(found.error) < 1e-12
+    x[:, 1] = 0.0  # all terms with y are nothing, and what is left is known
+    known = sx.sparse_terms(2 * x[:, :1] + 1, x)
+    assert known.status == "ok" and known.formula() == "1 + 2 x"
+
+
+def test_values_and_states_may_have_any_type_of_number():
+    x = normal(50, 2)
+    values = 2 * x[:, :1] - 3 * x[:, 1:]
+    for some in (
+        sx.sparse_terms(values.float(), x),
+        sx.sparse_terms(values.numpy(), x.float()),
+        sx.sparse_terms(values.tolist(), x),
+    ):
+        assert some.formula() == "2 x − 3 y" and some.coefficients.dtype == torch.float64
+    masses = 1e30 * x.float()  # kilograms, whose squares leave float32
+    assert sx.sparse_terms(2 * masses[:, :1], masses).formula() == "2 x"
+
+
 def test_bad_input_is_told_in_one_line():
     x = normal(50, 2)
     with pytest.raises(sx.ShapeError, match="do not belong to states"):

@@ -212,6 +212,37 @@ def test_a_loss_that_is_no_number_ends_the_fit_with_the_weights_from_before():
     assert torch.isfinite(field.w).all() and int(fit.steps[-1]) < 100
 
 
+@pytest.mark.parametrize("polish", [0, 10])
+def test_weights_that_are_no_numbers_end_the_fit_without_a_traceback(polish):
+    class Burst(nn.Module):  # the weights themselves are lost, so that nothing finite is left of any segment
+        def __init__(self, calls: int) -> None:
+            super().__init__()
+            self.w, self.left = nn.Parameter(torch.full((2,), 0.5, dtype=torch.float64)), calls
+
+        def forward(self, x):
+            self.left -= 1
+            if self.left == 0:
+                with torch.no_grad():
+                    self.w.fill_(math.nan)
+            return self.w * x
+
+    for calls in (1, 60):
+        fit = sx.nn.fit_flow(Burst(calls), orbits(even()), DT, horizon=1, steps=0 if polish else 500, polish=polish)
+        assert fit.status == "diverged" and fit.end == "diverged"
+
+
+def test_the_field_of_a_flow_is_trained_and_not_its_step():
+    field = sx.nn.Normalized(linear(), torch.zeros(2), torch.ones(2), torch.ones(2))
+    fit = sx.nn.fit_flow(sx.Flow(field, 2, DT), orbits(even()), DT, steps=0, polish=60)
+    x = normal(5, 2, seed=3)
+    assert fit.status == "ok" and torch.allclose(field(x, 0.0), x @ A.mT, atol=2e-3)
+
+
+def test_a_scale_that_is_not_positive_is_refused():
+    with pytest.raises(sx.InputError, match="not above 0"):
+        sx.nn.Normalized(linear(), torch.zeros(2), torch.tensor([1.0, 0.0]), torch.ones(2))
+
+
 def test_an_interrupted_fit_keeps_the_best_so_far():
     class Interrupted(nn.Module):
         def __init__(self) -> None:

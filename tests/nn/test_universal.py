@@ -217,12 +217,51 @@ def test_a_solution_that_cannot_be_followed_is_told():
         sx.nn.fit_observations(Explosion(), seen(), x0=START, times=TIMES, dt=0.1, throw=True)
 
 
-def test_what_does_not_depend_on_the_parameters_is_left_at_once():
+def test_a_fit_of_what_no_parameter_changes_is_not_called_converged():
     drag = Drag(0.2, 0.0)
     fit = sx.nn.fit_observations(
         sx.nn.Universal(spiral, drag), torch.ones(1, **DOUBLE), x0=START, times=TIMES, dt=0.1, observe=lambda x: x[0, 0, :1] / 2
     )
-    assert fit.status == "ok" and fit.misfit.tolist() == [0.5] and drag.c.item() == pytest.approx(0.2, abs=1e-15)
+    assert fit.status == "not_converged" and fit.misfit.tolist() == [0.5] and drag.c.item() == pytest.approx(0.2, abs=1e-15)
+    assert "no parameter changes what is seen" in fit.summary()
+    options = {"x0": START, "times": TIMES, "dt": 0.1, "observe": torch.detach, "decay": 0.1}
+    cut = sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), **options)
+    assert cut.status == "not_converged" and drag.c.item() == pytest.approx(0.2, abs=1e-15)
+    with pytest.raises(sx.NotConvergedError, match="keep the graph"):
+        sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), throw=True, **options)
+
+
+def test_a_fit_says_why_it_ended():
+    options = {"x0": START, "times": TIMES, "dt": 0.1}
+    noise = 0.05 * torch.randn(seen().shape, generator=torch.Generator().manual_seed(0), **DOUBLE)
+    short = sx.nn.fit_observations(sx.nn.Universal(spiral, Drag()), seen(), max_steps=1, **options)
+    whole = sx.nn.fit_observations(sx.nn.Universal(spiral, Drag()), seen() + noise, **options)
+    assert short.status == "not_converged" and "stopped by max_steps, the loss still falling" in short.summary()
+    assert whole.status == "ok" and whole.end == "the loss has settled"
+
+
+def test_a_flow_stands_for_its_field_and_a_map_for_none():
+    # a step of a flow, taken for a velocity, would be a silently wrong one
+    x, flow = torch.rand(3, 2, **DOUBLE), sx.classic.lotka_volterra(dt=0.1)
+    field = sx.nn.Universal(flow, Drag(0.5, 0.0))
+    p, q = x.unbind(-1)
+    by_hand = torch.stack([1.3 * p - 0.9 * p * q - 0.5 * p, 0.8 * p * q - 1.8 * q - 0.5 * q], dim=-1)
+    torch.testing.assert_close(field(x, 0.0), by_hand, rtol=1e-14, atol=1e-15)
+    with pytest.raises(sx.UnsupportedModuleError, match="no Flow"):
+        sx.nn.Universal(sx.classic.henon(), Drag())
+    with pytest.raises(sx.InputError, match="not a int"):
+        sx.nn.Universal(3, Drag())
+    for wrap in (lambda field: sx.Flow(field, 2, 0.1), lambda field: sx.nn.NeuralODE(field, 2)):
+        drag = Drag()
+        fit = sx.nn.fit_observations(wrap(sx.nn.Universal(spiral, drag)), seen(), x0=START, times=TIMES, dt=0.1)
+        assert fit.error < 1e-5 and drag.c.item() == pytest.approx(0.3, abs=1e-4)
+
+
+def test_weights_that_are_computed_from_others_are_not_silenced_to_nan():
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    with pytest.raises(sx.InputError, match="weight or spectral norm"):
+        sx.nn.zero_output_(normed)
+    assert torch.isfinite(normed(torch.ones(2))).all()
 
 
 def test_bad_input_of_a_fit_is_told_in_one_line():
@@ -231,6 +270,15 @@ def test_bad_input_of_a_fit_is_told_in_one_line():
         sx.nn.fit_observations(field, seen()[1:], x0=START, times=TIMES, dt=0.1)
     with pytest.raises(sx.InputError, match="nothing was observed"):
         sx.nn.fit_observations(field, torch.full((16, 2, 2), torch.nan), x0=START, times=TIMES, dt=0.1)
+    with pytest.raises(sx.InputError, match="1 of the observations are infinite"):
+        sx.nn.fit_observations(
+            field,
+            seen().index_fill(0, torch.tensor(3), torch.inf)[:, :1, :1],
+            x0=START,
+            times=TIMES,
+            dt=0.1,
+            observe=lambda x: x[:, :1, :1],
+        )
     with pytest.raises(sx.InputError, match="max_steps is 0"):
         sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, max_steps=0)
     with pytest.raises(sx.InputError, match="damping is 0"):

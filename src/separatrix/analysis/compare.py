@@ -200,7 +200,8 @@ def compare_dynamics(
         orbits: of each system; with data, of the learned one, and pieces into which a single series is cut.
         steps: of the learned system, for each orbit; the truth is followed for the same time. Default: 100 units of time, at least
             2,000 steps. With data: the length of a piece.
-        settle: steps before them, of either system. Default: a fifth of `steps`.
+        settle: steps before them, of either system, in which orbits that begin near each other must part: their spread is the error
+            bar. Default: a fifth of `steps`, and at least of the default ones.
         component: whose return map and spectrum are compared, from 0.
         points: states that the correlation dimension is measured by, most of the time of short comparisons; 0 leaves it out.
         level: of significance, of all quantities together.
@@ -223,9 +224,10 @@ def compare_dynamics(
         NeurIPS, arXiv:2411.06311; permutation test: Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, ch. 3;
         different degrees of freedom: Welch 1947, Biometrika 34, 28.
     """
+    truth = torch.as_tensor(truth) if hasattr(truth, "__array__") else truth
     _check(learned, truth, orbits, component, points, level, seed)
     duration = _steps(learned, steps)
-    wait = duration // 5 if settle is None else check_whole("settle", settle)
+    wait = _settling(learned, duration) if settle is None else check_whole("settle", settle)
     check_steps(learned, settle=wait, steps=duration)
     asked = _Asked(k, orbits, duration, wait, component, points, seed, progress)
     pair = _sampled(learned, truth, x0, dt, asked)
@@ -450,13 +452,18 @@ def _steps(learned: System, steps: int | None) -> int:
     return steps
 
 
+def _settling(learned: System, steps: int) -> int:
+    """Steps in which orbits part, however short a run is asked for; fewer of a system that has not as many."""
+    return (steps if learned.horizon is not None else max(steps, _steps(learned, None))) // 5
+
+
 def _check(learned: System, truth: Any, orbits: int, component: int, points: int, level: float, seed: int) -> None:
     check_system_type(learned)
     if not isinstance(truth, Tensor):
         check_system_type(truth)
-    width = truth.dim if isinstance(truth, System) else truth.shape[-1]
     if isinstance(truth, Tensor) and truth.ndim < 2:
         raise ShapeError(f"the data have shape {tuple(truth.shape)}; pass (time, *batch, dim).")
+    width = truth.dim if isinstance(truth, System) else truth.shape[-1]
     if width != learned.dim:
         raise ShapeError(f"the learned system has {learned.dim} numbers and the truth {width}: they are not of one kind.")
     if isinstance(truth, System) and isinstance(truth, Flow) != isinstance(learned, Flow):

@@ -14,6 +14,7 @@ from separatrix.result import Result, Status
 from separatrix.wording import counted, measured, plain
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+ALIKE = 1e-10  # least singular value, of the greatest, of terms that states tell apart
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -36,7 +37,7 @@ class SparseTerms(Result):
 
     def formula(self, i: int = 0) -> str:
         """The i-th number of the function in symbols; of a batch, the mean and standard deviation of each coefficient."""
-        rows = self.coefficients[self.codes == Status.OK][:, i]
+        rows = self.coefficients[self.codes != Status.DIVERGED][:, i]
         if not len(rows):
             return "unknown"
         kept = (rows != 0).any(0).nonzero().flatten().tolist()
@@ -47,11 +48,15 @@ class SparseTerms(Result):
         """The formulas, and how far off they are."""
         outputs = self.coefficients.shape[-2]
         told = "; ".join(f"f{str(i + 1).translate(SUBSCRIPTS)} = {self.formula(i)}" for i in range(outputs))
-        count = int((self.codes == Status.OK).sum())
+        count = int((self.codes != Status.DIVERGED).sum())
         over = f" (mean ± standard deviation of {counted(count, 'function')})" if count > 1 else ""
-        known = self.error[self.codes == Status.OK]
+        known = self.error[self.codes != Status.DIVERGED]
         off = f"off by up to {plain(100 * float(known.max()))} %" if known.numel() else "none is finite"
-        return f"{told}{over}; {off}."
+        alike = "; some terms are alike on these states, so their coefficients are not known" if self._alike() else ""
+        return f"{told}{over}; {off}{alike}."
+
+    def _alike(self) -> bool:
+        return bool((self.codes == Status.NOT_CONVERGED).any())
 
 
 def sparse_terms(
@@ -69,7 +74,9 @@ def sparse_terms(
         names: of the numbers in a state. Default: x, y, z for up to three; else x₁, x₂, …
 
     Returns:
-        SparseTerms: `coefficients` (*batch, outputs, terms), `formula(i)` in symbols, `error`.
+        SparseTerms, in float64: `coefficients` (*batch, outputs, terms), `formula(i)` in symbols, `error`; status `not_converged`
+        where the terms that are left are alike on these states, such as 1 and y where y never changes, so that of their
+        coefficients only the sum is known; `diverged` where a value or a state is not finite.
 
     Raises:
         ShapeError: values and states do not belong together, or there are fewer states than terms.
@@ -78,7 +85,7 @@ def sparse_terms(
         terms' sizes, not of their coefficients as in the source, so that it does not depend on units.
     Source: Brunton, Proctor & Kutz 2016, PNAS 113, 3932.
     """
-    values, states = torch.as_tensor(values).detach(), torch.as_tensor(states).detach()
+    values, states = (torch.as_tensor(given).detach().double() for given in (values, states))
     _check(values, states, degree, threshold)
     powers = _powers(states.shape[-1], degree)
     names = _default_names(states.shape[-1]) if names is None else tuple(names)
@@ -88,11 +95,12 @@ def sparse_terms(
     if library.shape[-2] < len(powers):
         raise ShapeError(f"{library.shape[-2]} states cannot tell {len(powers)} terms apart.\nGive more states, or a lower degree.")
     finite = torch.isfinite(values).flatten(-2).all(-1) & torch.isfinite(states).flatten(-2).all(-1)
-    coefficients = _thresholded(library.nan_to_num(), values.nan_to_num().mT, threshold)
+    coefficients, apart = _thresholded(library.nan_to_num(), values.nan_to_num().mT, threshold)
+    code = torch.where(apart.all(-1), int(Status.OK), int(Status.NOT_CONVERGED))
     misfit = values - library @ coefficients.mT
     size = values.norm(dim=-2).clamp(min=torch.finfo(values.dtype).tiny)
     return SparseTerms(
-        codes=torch.where(finite, int(Status.OK), int(Status.DIVERGED)).to(torch.int8),
+        codes=code.where(finite, int(Status.DIVERGED)).to(torch.int8),
         coefficients=coefficients.where(finite[..., None, None], torch.nan),
         error=misfit.norm(dim=-2) / size,
         terms=tuple(_in_words(power, names) for power in powers),
@@ -100,8 +108,8 @@ def sparse_terms(
     )
 
 
-def _thresholded(library: Tensor, rows: Tensor, threshold: float) -> Tensor:
-    """ξ, (*batch, outputs, terms), of functions, (*batch, outputs, states)."""
+def _thresholded(library: Tensor, rows: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """ξ, (*batch, outputs, terms), of functions, (*batch, outputs, states), and whether the states tell its terms apart."""
     sizes = library.norm(dim=-2)[..., None, :]  # of the terms
     unit = (library / library.norm(dim=-2, keepdim=True).clamp(min=torch.finfo(library.dtype).tiny))[..., None, :, :]
     kept = torch.ones(*rows.shape[:-1], library.shape[-1], dtype=torch.bool, device=rows.device)
@@ -109,7 +117,9 @@ def _thresholded(library: Tensor, rows: Tensor, threshold: float) -> Tensor:
         shares = torch.linalg.lstsq(unit * kept[..., None, :], rows[..., None], driver="gelsd").solution[..., 0] * kept
         dropped = kept & (shares.abs() < threshold * rows.norm(dim=-1, keepdim=True))
         if not dropped.any():
-            return shares / sizes.clamp(min=torch.finfo(library.dtype).tiny)
+            left = unit * (shares != 0)[..., None, :]
+            apart = torch.linalg.matrix_rank(left, rtol=ALIKE) == (shares != 0).sum(-1)
+            return shares / sizes.clamp(min=torch.finfo(library.dtype).tiny), apart
         kept = kept & ~dropped
 
 

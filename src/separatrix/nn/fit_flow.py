@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.evolve import check_seed, check_whole, watched_count
-from separatrix.flow import Field
-from separatrix.nn.neural_ode import ModuleField, NeuralODE
+from separatrix.flow import Field, Flow, field_of
+from separatrix.nn.neural_ode import ModuleField
 from separatrix.nn.trajectories import Trajectories
 from separatrix.ode.mesh import Mesh, equal_steps
 from separatrix.result import Result, Status
@@ -75,7 +75,7 @@ class FlowFit(Result):
 
 
 def fit_flow(
-    field: nn.Module | NeuralODE,
+    field: nn.Module | Flow,
     states: Tensor,
     times: Tensor | float,
     *,
@@ -101,11 +101,12 @@ def fit_flow(
 
     Args:
         field: what is trained: a module x ↦ ẋ on states of shape (*batch, dim), a `Field` with parameters such as
-            `sx.nn.Normalized`, or an `sx.nn.NeuralODE`. It computes in its own dtype, on its own device and in its own mode.
+            `sx.nn.Normalized`, or the `sx.Flow` or `sx.nn.NeuralODE` of one. It computes in its own dtype, on its own device and in
+            its own mode.
         states: trajectories, shape (time, *batch, dim); they need not lie on an attractor.
         times: the time between two samples; or increasing times, shape (time) or (time, *batch).
         horizon: samples that a segment is followed. In chaos gradients grow like e^{λ₁ t}: keep it below 1/λ₁.
-        method, dt: of the steps, a name in `SOLVERS` and their greatest length. Default: those of the NeuralODE; else "rk4", and
+        method, dt: of the steps, a name in `SOLVERS` and their greatest length. Default: those of the flow; else "rk4", and
             one step for each sample.
         time_dependent: call `field(x, t)`, of a bare module.
         steps: of Adam, on `batch` segments each.
@@ -138,11 +139,11 @@ def fit_flow(
     )
     learned.check_width()
     record = _Record(network, rest, rest.drawn(LOOKED_AT, random))
-    record.look(0, float(learned.loss(learned.drawn(LOOKED_AT, random)).detach()))
+    finite = record.look(0, float(learned.loss(learned.drawn(LOOKED_AT, random)).detach()))
     end = "all steps taken"
     try:
-        adam = _adam(learned, record, steps, batch, lr, random, progress)
-        if not (adam and _lbfgs(learned, record, polish, steps, random, progress)):
+        finite = finite and _adam(learned, record, steps, batch, lr, random, progress)
+        if not (finite and _lbfgs(learned, record, polish, steps, random, progress)):
             end = "diverged"
     except KeyboardInterrupt:
         end = "interrupted"
@@ -296,6 +297,9 @@ def _adam(learned: _Shooting, record: _Record, steps: int, batch: int, lr: float
     every, losses = max(1, steps // CHECKS), []
     for tick in watched_count(steps, "Learning", progress):
         loss = learned.loss(learned.drawn(batch, random))
+        if not loss.requires_grad:  # every segment left the finite numbers at once
+            record.look(tick.index, math.nan)
+            return False
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, LARGEST)
@@ -323,7 +327,8 @@ def _lbfgs(learned: _Shooting, record: _Record, polish: int, before: int, random
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = learned.loss(segments) / unit
-        loss.backward()
+        if loss.requires_grad:  # else every segment left the finite numbers at once
+            loss.backward()
         return loss.detach()
 
     for tick in watched_count(polish // every, "Polishing", progress):
@@ -339,16 +344,15 @@ def _weights(field: Field) -> list[nn.Parameter]:
 
 def _trained(field: Any, method: str | None, dt: float | None, time_dependent: bool) -> tuple[Field, str, float | None]:
     """What is trained as a `Field`, and the steps by which it is followed."""
-    if isinstance(field, NeuralODE):
+    name = type(field).__name__
+    if isinstance(field, Flow):
         method, dt = method or field.method, field.dt if dt is None else dt
-        field = field.field
-    elif not isinstance(field, nn.Module):
-        raise UnsupportedModuleError(f"what is trained is an nn.Module or an sx.nn.NeuralODE, not a {type(field).__name__}.")
+    field = field_of(field)
+    if not isinstance(field, nn.Module):
+        raise UnsupportedModuleError(f"what is trained is an nn.Module, an sx.Flow or an sx.nn.NeuralODE, not a {name}.")
     own = field if isinstance(field, Field) else ModuleField(field, time_dependent=time_dependent)
     if not _weights(own):
-        raise InputError(
-            f"this {type(field).__name__} has no parameters to train.\nPass the module itself, before it is made an sx.Flow."
-        )
+        raise InputError(f"this {name} has no parameters to train.\nPass the module itself, before it is made an sx.Flow.")
     method = method or "rk4"
     if method not in SOLVERS:
         raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")

@@ -18,6 +18,8 @@ from separatrix.wording import counted, plain
 
 Observe = Callable[[Tensor], Tensor]
 
+FLAT = "no parameter changes what is seen"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ObservationFit(Result):
@@ -27,11 +29,13 @@ class ObservationFit(Result):
         misfit: |y − ŷ| / |y| at the start and after every step, shape (steps + 1).
         observed: y, what was fitted, flattened, shape (observations).
         predicted: ŷ, what the fitted field gives in its place, shape (observations).
+        end: why it ended: the loss has settled, no step lowers it, it was still falling after `max_steps`, …
     """
 
     misfit: Tensor
     observed: Tensor
     predicted: Tensor
+    end: str
 
     layout: ClassVar[dict[str, str]] = {"misfit": "step", "observed": "observation", "predicted": "observation"}
     units: ClassVar[dict[str, str]] = {"misfit": "1", "observed": "the observations' unit", "predicted": "the observations' unit"}
@@ -45,7 +49,7 @@ class ObservationFit(Result):
         """The answer in words."""
         fitted = f"{counted(len(self.observed), 'observation')} fitted by {counted(self.settings['parameters'], 'parameter')}"
         steps = counted(len(self.misfit) - 1, "step")
-        return f"{fitted}: relative misfit {plain(float(self.misfit[0]))} → {plain(self.error)} in {steps}; {self.ended()}."
+        return f"{fitted}: relative misfit {plain(float(self.misfit[0]))} → {plain(self.error)} in {steps}; {self.end}."
 
 
 def fit_observations(
@@ -73,7 +77,7 @@ def fit_observations(
     changed, in place, by each step that lowers the loss; so a fit that is interrupted has kept what it had reached.
 
     Args:
-        field: f, an `nn.Module` or a `Field` such as `sx.nn.Universal`.
+        field: f, an `nn.Module`, a `Field` such as `sx.nn.Universal`, or a `Flow` that has one.
         observed: y, of the shape that `observe` gives; NaN where nothing was seen.
         x0: states at the first time, shape (*batch, dim); they are not fitted.
         times: increasing, shape (times), or (times, *batch).
@@ -88,8 +92,14 @@ def fit_observations(
         progress: draw a bar.
         throw: raise where the fit does not converge, or cannot begin.
 
+    Returns:
+        ObservationFit: `misfit` by step; status `ok` where it has converged; `not_converged` where the loss was still falling after
+        `max_steps`, which may be good enough, or where no parameter changes what is seen; `diverged` where the solution is not
+        finite. `end` says which in words.
+
     Raises:
-        InputError: no parameters, nothing observed, a number out of range. ShapeError: `observe` gives another shape than y.
+        InputError: no parameters, nothing observed, an infinite observation, a number out of range.
+        ShapeError: `observe` gives another shape than y.
         DivergedError, NotConvergedError: with `throw`.
     Limits: J is held whole, observations × parameters, and a linear system of all observations is solved at every step: for up to
         some 5,000 of them, and 10,000 parameters. A fit of long solutions has poor minima where the first guess is far away: fit an
@@ -102,20 +112,21 @@ def fit_observations(
     shot = Shot(field, x0, times, dt=dt, method=method, time_dependent=time_dependent)
     seen = Seen(shot, observed, observe)
     steps = levenberg_marquardt(seen, shot.start, decay=decay, damping=damping, max_steps=max_steps)
-    losses, misfits, status = [], [], Status.NOT_CONVERGED
+    losses, misfits, status, end = [], [], Status.NOT_CONVERGED, ""
     for at in watched(steps, max_steps, "fit", progress):
         if at.lowered:
             losses.append(at.loss)
             misfits.append(at.distance / float(seen.y.norm()))
             shot.learn(at.theta)
-        status = _status(at, losses, tol)
-        if status != Status.NOT_CONVERGED:
+        status, end = _status(at, losses, tol)
+        if status != Status.NOT_CONVERGED or not at.lowered:
             break
     found = ObservationFit(
         codes=torch.tensor(int(status), dtype=torch.int8),
         misfit=torch.tensor(misfits, dtype=torch.float64),
         observed=seen.y,
         predicted=seen.residuals(shot.start) + seen.y,
+        end=end,
         settings={
             "parameters": shot.start.numel(),
             "method": method,
@@ -150,6 +161,8 @@ class Seen:
             )
         self._kept = ~y.isnan().flatten()
         self.y = y.flatten()[self._kept]
+        if self.y.isinf().any():
+            raise InputError(f"{int(self.y.isinf().sum())} of the observations are infinite.\nMark what was not seen by NaN.")
         if not (self.y != 0).any():
             raise InputError("nothing was observed: y holds no number that is not 0 or NaN.")
         self._shape = states.shape
@@ -172,12 +185,17 @@ class Seen:
         return (whole if self.observe is None else self.observe(whole)).flatten()[self._kept]
 
 
-def _status(at: Iterate, losses: list[float], tol: float) -> Status:
-    """How it stands after a step."""
+def _status(at: Iterate, losses: list[float], tol: float) -> tuple[Status, str]:
+    """How it stands after a step, and what it is to be told if it ends there."""
     if not math.isfinite(at.loss):
-        return Status.DIVERGED
-    settled = not at.lowered or (len(losses) > 1 and losses[-1] > (1 - tol) * losses[-2])
-    return Status.OK if settled else Status.NOT_CONVERGED
+        return Status.DIVERGED, "the solution or its derivative is not finite there"
+    if at.flat:
+        return Status.NOT_CONVERGED, FLAT
+    if not at.lowered:
+        return Status.OK, "no step lowers the loss further"
+    if len(losses) > 1 and losses[-1] > (1 - tol) * losses[-2]:
+        return Status.OK, "the loss has settled"
+    return Status.NOT_CONVERGED, "stopped by max_steps, the loss still falling"
 
 
 def _check_numbers(**numbers: float) -> None:
@@ -192,6 +210,10 @@ def _thrown(found: ObservationFit) -> ObservationFit:
         raise DivergedError(
             f"the solution or its derivative is not finite where the fit stands after {steps}.\n"
             "Take shorter steps (dt), an earlier part of the observations, or begin from other parameters."
+        )
+    if found.codes == Status.NOT_CONVERGED and found.end == FLAT:
+        raise NotConvergedError(
+            f"{FLAT} to first order.\nLet observe keep the graph of the states, or begin from other parameters."
         )
     if found.codes == Status.NOT_CONVERGED:
         raise NotConvergedError(f"the loss was still falling after {steps}.\nAsk for more: max_steps.")

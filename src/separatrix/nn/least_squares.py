@@ -34,6 +34,7 @@ class Iterate:
         distance: |r|.
         loss: |r|² + decay |θ|²; NaN where its derivative is not finite.
         lowered: whether a step that lowers the loss was found; if not, theta is what it was.
+        flat: whether there was none to look for: the residuals, which are not 0, have no derivative by any parameter.
         steps: 1; 0 for the start.
     """
 
@@ -41,6 +42,7 @@ class Iterate:
     distance: float
     loss: float
     lowered: bool = True
+    flat: bool = False
     steps: int = 1
 
 
@@ -61,6 +63,9 @@ def levenberg_marquardt(problem: Problem, theta: Tensor, *, decay: float, dampin
         gram = jacobian @ jacobian.mT
         if not torch.isfinite(gram).all():
             yield Iterate(theta, float(r.norm()), math.nan, lowered=False)
+            return
+        if not gram.any() and r.any():
+            yield Iterate(theta, float(r.norm()), loss, lowered=False, flat=True)
             return
         scale = float(gram.diagonal().mean()) or 1.0
         while True:

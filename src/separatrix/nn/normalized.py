@@ -4,6 +4,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from separatrix.errors import InputError
 from separatrix.flow import Field
 from separatrix.nn.chain import is_chain, pushed_through
 from separatrix.nn.trajectories import Trajectories
@@ -22,6 +23,9 @@ class Normalized(Field):
         deviation: d, shape (dim), positive.
         speed: s, shape (dim), positive; in units of the state per unit time.
 
+    Raises:
+        InputError: a scale that is not positive.
+
     Example: `field = sx.nn.Normalized.of(network, states, times)`, then `sx.nn.fit_flow(field, states, times)`.
     """
 
@@ -33,6 +37,8 @@ class Normalized(Field):
 
     def __init__(self, module: nn.Module, mean: Tensor, deviation: Tensor, speed: Tensor) -> None:
         super().__init__()
+        if not (bool((deviation > 0).all()) and bool((speed > 0).all())):
+            raise InputError("a deviation or a speed is not above 0, and so no scale.\nGive 1 to a number that never changes.")
         self.module = module
         dtype = next((p.dtype for p in module.parameters()), mean.dtype)
         for name, value in (("mean", mean), ("deviation", deviation), ("speed", speed)):

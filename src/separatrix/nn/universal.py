@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
-from separatrix.flow import Field, FunctionField
+from separatrix.flow import Field, FunctionField, field_of
 from separatrix.nn.neural_ode import ModuleField
 from separatrix.solvers.solver import Time
 from separatrix.tangent import pushforward
@@ -28,7 +28,8 @@ class Universal(Field):
         ẋ = f(x, t) + m(x, t)   ("sum"),   or number by number   ẋ = f(x, t) (1 + m(x, t))   ("factor")
 
     Args:
-        known: f, a function of states (*batch, dim) or a `Field`. If it has parameters, they are learned with the network's.
+        known: f, a function of states (*batch, dim), a `Field`, or a `Flow` that has one. If it has parameters, they are learned
+            with the network's.
         missing: m, a module (*batch, dim) → (*batch, dim). What is known of the term can be built in: of which numbers it depends,
             which of its own are equal. `sx.nn.zero_output_(module)` makes it begin as 0, and so the whole as the known field.
         combine: "sum", "factor", or a function (f, m) ↦ ẋ of both terms at a state; m may then have another width.
@@ -37,7 +38,8 @@ class Universal(Field):
     Being a `Field` it goes where fields go: `sx.Flow(universal, dim, dt)`, `sx.nn.NeuralODE`, `sx.solve`, `sx.nn.fit_observations`.
 
     Raises:
-        InputError: `combine` is no name and no function.
+        InputError: `combine` is no name and no function, or a term is none.
+        UnsupportedModuleError: a term is a system without a field.
         ShapeError: both terms have not as many numbers; asked where it is first used.
     Source: Rackauckas et al. 2020, arXiv:2001.04385; factors as in Keith, Khadse & Field 2021, Phys. Rev. Research 3, 043101.
     """
@@ -90,21 +92,33 @@ class Universal(Field):
 def zero_output_(module: M) -> M:
     """Set the weights and the bias of a module's last linear layer to 0, in place, so that it gives 0 wherever it is asked.
 
-    As a missing term it then begins as nothing, and what is fitted begins as the known field. Its hidden layers stay as they are:
-    the first step of a fit moves the last one, and the next ones all.
+    What follows that layer must keep 0 (a tanh does, a sigmoid does not). As a missing term it then begins as nothing, and what is
+    fitted begins as the known field. Its hidden layers stay as they are: the first step of a fit moves the last one, and the next
+    ones all.
 
     Raises:
-        InputError: the module has no linear layer.
+        InputError: the module has no linear layer, or the last one's weights are parametrised, as by a weight norm.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     if not layers:
         raise InputError(f"a {type(module).__name__} has no linear layer whose weights could be 0.\nEnd it with an nn.Linear.")
-    for weights in layers[-1].parameters():
+    own = dict(layers[-1].named_parameters())
+    if not own.keys() <= {"weight", "bias"} or "weight" not in own:
+        raise InputError(
+            "the last linear layer's weights are computed from others (a weight or spectral norm): they cannot be set to 0.\n"
+            "End the module with a plain nn.Linear."
+        )
+    for weights in own.values():
         nn.init.zeros_(weights)
     return module
 
 
 def _as_field(term: Callable[..., Tensor], time_dependent: bool) -> Field:
+    term = field_of(term)
+    if not callable(term):
+        raise InputError(
+            f"a term of a field is a function of states, not a {type(term).__name__}.\nPass a function, a module or a Field."
+        )
     if isinstance(term, Field):
         return term
     if isinstance(term, nn.Module):

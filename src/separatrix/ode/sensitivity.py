@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from separatrix.errors import InputError, ShapeError
-from separatrix.flow import Field, FunctionField
+from separatrix.flow import Field, FunctionField, field_of
 from separatrix.ode.mesh import Mesh, check_times, equal_steps
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.explicit import ExplicitRungeKutta
@@ -40,7 +40,8 @@ def sensitivities(
     by the derivative of the method's own steps: that of the numbers returned, exact to rounding.
 
     Args:
-        field: f, an `nn.Module` or a `Field`. It is used through its twin, in evaluation mode and in the dtype of x0.
+        field: f, an `nn.Module`, a `Field`, or a `Flow` that has one. It is used through its twin, in evaluation mode
+            and in the dtype of x0.
         x0: states at the first time, shape (*batch, dim).
         times: increasing, shape (times), or (times, *batch).
         dt: the longest step; equal steps end on the asked times.
@@ -78,8 +79,10 @@ class Shot:
         method: str,
         time_dependent: bool,
     ) -> None:
+        field = field_of(field)
         own = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
         self.x0 = torch.as_tensor(x0)
+        self.x0 = self.x0 if self.x0.is_floating_point() else self.x0.double()
         times = torch.as_tensor(times, dtype=torch.float64, device=self.x0.device)
         check_times(times, tuple(self.x0.shape[:-1]))
         self.mesh = equal_steps(times, dt)

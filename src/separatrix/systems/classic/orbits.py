@@ -56,7 +56,7 @@ class SchwarzschildOrbit(Field):
             against the batch.
         e: eccentricity, below 1; likewise.
         mass: M; likewise.
-    Source: Darwin 1961, Proc. R. Soc. A 263, 39; Cutler, Kennefick & Poisson 1994, Phys. Rev. D 50, 3816.
+    Source: Cutler, Kennefick & Poisson 1994, Phys. Rev. D 50, 3816.
     """
 
     def __init__(self, p: Number = 100.0, e: Number = 0.5, mass: Number = 1.0) -> None:
