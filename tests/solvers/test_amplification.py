@@ -114,7 +114,7 @@ def test_the_factor_is_how_a_step_of_the_method_itself_grows(name):
     limit = float(method.stable_length(torch.tensor(1j, dtype=torch.complex128)))
     for h in (0.5 * limit, 1.5 * limit + 1) if math.isfinite(limit) else (7.0,):
         x = torch.tensor([1.0, 0.3], dtype=torch.float64)
-        for _ in range(200):
+        for _ in range(800):
             x = method.step(lambda y, t: y @ turn.T, x, 0.0, h)
         assert bool(x.norm() < 10) == (h <= limit)
 

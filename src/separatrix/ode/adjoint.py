@@ -61,7 +61,7 @@ class ByAdjoint:
     def _back(self, run: Discrete, field: "Adjoint", λ: Tensor, gap: Tensor) -> Discrete:
         """The cotangents from one asked time to the one before, in reversed time."""
         items, times = len(λ), torch.stack([torch.zeros_like(gap), gap])
-        together = Together(field, (items,), False, field.together.stacks)
+        together = Together(field, (items,), False, field.together.stacks, field.together.mixes)
         flat = Items(field, (items,))
         if self.tolerance is None:
             mesh = equal_steps(times, self.dt)

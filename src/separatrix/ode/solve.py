@@ -10,7 +10,7 @@ from separatrix.flow import Field, Flow
 from separatrix.ode.adaptive import Tolerance, adaptive_steps
 from separatrix.ode.adjoint import ByAdjoint
 from separatrix.ode.checkpoint import by_checkpoints
-from separatrix.ode.checks import as_field, as_state, as_times, check_method, check_tolerances, first_velocity, raise_failure
+from separatrix.ode.checks import as_field, as_state, as_times, check_apart, check_method, check_tolerances, first_velocity, raise_failure
 from separatrix.ode.diagnosis import reasons
 from separatrix.ode.discrete import Discrete
 from separatrix.ode.gradient import apart_from_graph, way
@@ -63,7 +63,8 @@ def solve(
         throw: raise where an item fails.
 
     Raises:
-        InputError: times that do not increase, tolerances out of range, an unknown method or gradient.
+        InputError: times that do not increase, tolerances out of range, an unknown method or gradient; steps by tolerance, or the
+            adjoint, of a field whose items depend on each other.
         ShapeError: the field changes the width.
         MissingExtraError: steps by tolerance without torchode.
         DivergedError, NotConvergedError: with `throw`.
@@ -107,7 +108,10 @@ def _solution(
     chosen = way(gradient, field, x0, hidden=first.requires_grad, by_tolerance=dt is None)
     flat, keeps = Items(field, batch), chosen == "backpropagation"
     first = first.detach().reshape(items.shape)
-    together = Together.probe(field, first, batch, items.detach(), asked[0])
+    again = tolerance is not None or chosen in ("checkpoint", "adjoint")
+    together = Together.probe(field, batch, items.detach(), torch.lerp(asked[0], asked[-1], 0.3)) if again else Together.alone(field, batch)
+    if tolerance is not None or chosen == "adjoint":
+        check_apart(together)
     if tolerance is not None:
         alone = Items(field, None).forward if together.packs else None
         run = adaptive_steps(method, flat, items.detach(), asked, tolerance, first=first, alone=alone, progress=progress)
