@@ -128,7 +128,9 @@ def adaptive_steps(
     term = torchode.ODETerm(_velocity(field, log, alone), with_stats=False)
     method = _stepping(torchode, {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5}[pair])(term=term)
     with bar("time", progress) as shown:
-        controller = _watching(torchode, log, tolerance, until, shown)(tolerance.least(x0), tolerance.rtol, term=term)
+        controller = _watching(torchode, log, tolerance, until, shown)(
+            tolerance.atol or 1e-6 * float(x0.abs().amax()) or 1e-6, tolerance.rtol, term=term
+        )
         solver = torchode.AutoDiffAdjoint(method, controller)
         solver.solve(torchode.InitialValueProblem(x0, times[0], times[-1]), term=term)
     return _packed(log, x0, times)
