@@ -130,8 +130,8 @@ def check_apart(together: Together) -> None:
     """Refuse steps of each item for a field whose items are not apart."""
     if together.mixes:
         raise InputError(
-            "an item's velocity depends on the states of other items, or on chance; steps by tolerance and adjoints are each item's own.\n"
-            'Make what interacts one state, (*batch, items · dim); or take equal steps, dt=0.1, and another gradient than "adjoint".'
+            "an item's velocity depends on the states of other items, or on chance; steps by tolerance and adjoints are not.\n"
+            'Make what interacts one state, (*batch, items · dim); or take equal steps, dt=0.1, without "adjoint".'
         )
 
 

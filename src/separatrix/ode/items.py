@@ -193,7 +193,7 @@ def _near(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _halves(items: int, device: torch.device) -> list[Tensor]:
-    """Ways to choose about half of the items, each shape (items, 1): of any two there is one that parts them, or their neighbours."""
+    """Ways to choose about half of the items, each shape (items, 1): so that nearly any two are parted by one."""
     share = torch.arange(items, device=device)[:, None] * GOLDEN % 1.0
     return [(share * 2**bit).long() % 2 == 0 for bit in (1, 2, 3)] if items > 1 else []
 
