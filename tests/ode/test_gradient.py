@@ -191,6 +191,63 @@ def test_a_field_may_hold_data_or_parameters_of_each_item():
     assert gap(gradients(Conditioned(), starts(), SHARED, gradient="adjoint"), exact) < 1e-4
 
 
+class Attention(nn.Module):
+    """Every item looks at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.key, self.value = nn.Linear(2, 2, bias=False).double(), nn.Linear(2, 2).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x @ self.key(x).mT, -1) @ self.value(x) - x
+
+
+class MeanField(nn.Module):
+    """Every item is drawn to the mean of all, on whichever axis they come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(0.7, **DOUBLE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a * x.mean(-2, keepdim=True) ** 2 - x
+
+
+@pytest.mark.parametrize("x", [starts(), torch.ones(5, 2, **DOUBLE), starts()[:2]], ids=["apart", "equal", "two"])
+@pytest.mark.parametrize("field", [Attention(), MeanField(), lambda x: x.mean(-2, keepdim=True) ** 2 - x])
+def test_items_that_interact_have_their_own_gradients_in_equal_steps_and_no_steps_of_their_own(field, x):
+    """A mean over rows of equal states is that of one row, which is how several rows at a time once passed."""
+
+    def found(gradient: str) -> list[Tensor]:
+        x0 = x.clone().requires_grad_()
+        by = [x0, *(field.parameters() if isinstance(field, nn.Module) else [])]
+        loss = weighed(sx.solve(field, x0, SHARED, method="rk4", dt=0.1, gradient=gradient).states)
+        return list(torch.autograd.grad(loss, by))
+
+    for a, b in zip(found("checkpoint"), found("backpropagation"), strict=True):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-13)
+    with pytest.raises(sx.InputError, match="of other items"):
+        found("adjoint")
+    with pytest.raises(sx.InputError, match="of other items"):
+        sx.solve(field, x, SHARED)
+
+
+@pytest.mark.parametrize("axes", [(2, 2), (3, 2), (2, 8), (9, 1)])
+def test_items_that_interact_along_any_axis_of_the_batch_are_found(axes):
+    for axis in range(len(axes)):
+        if axes[axis] > 1:
+            with pytest.raises(sx.InputError, match="of other items"):
+                sx.solve(lambda x, axis=axis: x.mean(axis, keepdim=True) - x, torch.ones(*axes, 3, **DOUBLE), [0.0, 1.0])
+
+
+def test_data_that_are_cut_to_the_batch_are_given_to_the_items_they_are_of():
+    """ẋ_i = u_i t from 0: all velocities are 0 at the start, which tells nothing; items end at different times."""
+    u = torch.randn(5, 2, generator=torch.Generator().manual_seed(2), **DOUBLE)
+    found = sx.solve(lambda x, t: u[: len(x)] * t + 0 * x, torch.zeros(5, 2, **DOUBLE), OWN, time_dependent=True)
+    assert (found.states - u * OWN[..., None] ** 2 / 2).abs().max() < 1e-12
+
+
 @pytest.mark.parametrize("settings", [{}, {"method": "rk4", "dt": 0.02}])
 def test_parameters_with_batch_axes_broadcast_against_the_states(settings):
     """3 rates × 4 states of  ẋ = r x (1 − x),  alone and together."""
@@ -245,6 +302,21 @@ def test_a_parameter_that_was_written_to_since_is_refused():
     loss = sx.solve(field, x0, [0.0, 1.0]).last.sum()
     with torch.no_grad():
         field[0].weight += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("gradient", ["checkpoint", "adjoint"])
+@pytest.mark.parametrize("name", ["weight", "factor"])
+def test_so_is_a_frozen_one_and_a_buffer_which_the_gradient_is_computed_from_again(gradient, name):
+    class Scaled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.factor * super().forward(x).tanh()
+
+    field, x0 = Scaled(2, 2).double().requires_grad_(False), starts().requires_grad_()
+    field.register_buffer("factor", torch.ones(2, **DOUBLE))
+    loss = sx.solve(field, x0, [0.0, 1.0], gradient=gradient).last.sum()
+    getattr(field, name).mul_(3.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 

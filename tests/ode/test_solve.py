@@ -156,3 +156,13 @@ def test_progress_is_shown_on_demand(capsys):
     for settings in ({}, {"method": "rk4", "dt": 0.1}):
         sx.solve(lambda x: -x, torch.ones(1, 1, **DOUBLE), [0.0, 1.0], progress=True, **settings)
     assert capsys.readouterr().out == ""
+
+
+def test_a_number_that_stays_zero_needs_no_absolute_tolerance():
+    found = sx.solve(lambda x: -x, torch.tensor([[1.0, 0.0]], **DOUBLE), [0.0, 1.0], rtol=1e-8, atol=0.0)
+    assert list(found.status) == ["ok"] and float(found.last[0, 0]) == pytest.approx(math.exp(-1), rel=1e-6)
+
+
+def test_a_splitting_method_refuses_a_field_that_is_not_separable():
+    with pytest.raises(sx.InputError, match="separable"):
+        sx.solve(lambda x: x * x.flip(-1), torch.ones(2, 2, **DOUBLE), [0.0, 1.0], method="leapfrog", dt=0.1)

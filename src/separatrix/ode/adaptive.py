@@ -38,6 +38,10 @@ class Tolerance:
     atol: float
     max_steps: int
 
+    def least(self, x: Tensor) -> float:
+        """atol; in place of 0 what is nothing beside any number, so that one that stays 0 has no error."""
+        return max(self.atol, torch.finfo(x.dtype).tiny ** 0.5)
+
 
 @dataclass
 class Log:
@@ -124,7 +128,9 @@ def adaptive_steps(
     term = torchode.ODETerm(_velocity(field, log, alone), with_stats=False)
     method = _stepping(torchode, {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5}[pair])(term=term)
     with bar("time", progress) as shown:
-        controller = _watching(torchode, log, tolerance, until, shown)(tolerance.atol, tolerance.rtol, term=term)
+        controller = _watching(torchode, log, tolerance, until, shown)(
+            tolerance.atol or 1e-6 * float(x0.abs().amax()) or 1e-6, tolerance.rtol, term=term
+        )
         solver = torchode.AutoDiffAdjoint(method, controller)
         solver.solve(torchode.InitialValueProblem(x0, times[0], times[-1]), term=term)
     return _packed(log, x0, times)
@@ -207,7 +213,7 @@ def _watching(torchode: Any, log: Log, tolerance: Tolerance, until: Until | None
 
 def _ratio(error: Tensor, before: Tensor, after: Tensor, tolerance: Tolerance) -> Tensor:
     """rms_i(e_i / (atol + rtol |x_i|)) of each item, shape (items)."""
-    allowed = torch.maximum(before.abs(), after.abs()).mul_(tolerance.rtol).add_(tolerance.atol)
+    allowed = torch.maximum(before.abs(), after.abs()).mul_(tolerance.rtol).add_(tolerance.least(error))
     return torch.linalg.vector_norm(error / allowed, dim=1) / error.shape[1] ** 0.5
 
 

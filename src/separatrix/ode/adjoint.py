@@ -24,7 +24,7 @@ from separatrix.ode.items import Group, Items, Together
 from separatrix.ode.mesh import Run, equal_steps
 from separatrix.ode.tensors import Tensors, check_nothing_hidden
 from separatrix.result import Status
-from separatrix.solvers.embedded import EmbeddedPair, Piece
+from separatrix.solvers.embedded import EmbeddedPair, Hermite
 from separatrix.solvers.solver import Time
 
 GAUSS = ((0.5 - 0.15**0.5, 5 / 18), (0.5, 4 / 9), (0.5 + 0.15**0.5, 5 / 18))  # nodes and weights in [0, 1], exact to degree 5
@@ -61,7 +61,7 @@ class ByAdjoint:
     def _back(self, run: Discrete, field: "Adjoint", λ: Tensor, gap: Tensor) -> Discrete:
         """The cotangents from one asked time to the one before, in reversed time."""
         items, times = len(λ), torch.stack([torch.zeros_like(gap), gap])
-        together = Together(field, (items,), False, field.together.stacks)
+        together = Together(field, (items,), False, field.together.stacks, field.together.mixes)
         flat = Items(field, (items,))
         if self.tolerance is None:
             mesh = equal_steps(times, self.dt)
@@ -94,7 +94,7 @@ class Path:
         node = (torch.searchsorted(self.rising[item], t[:, None], right=True)[:, 0] - 1).clamp(min=0)
         share = (t - self.run.begins[node, item]) / self.run.lengths[node, item]
         share = share.nan_to_num().clamp(0.0, 1.0).to(self.x0)[:, None]
-        return Piece(*(part[node, item] for part in vars(self.pieces).values())).at(share)
+        return Hermite(*(part[node, item] for part in vars(self.pieces).values())).at(share)
 
 
 class Adjoint(Field):
@@ -133,7 +133,7 @@ class Adjoint(Field):
             return states, self.field(states, t[:, None].to(states))
 
 
-def pieces(run: Discrete) -> Piece:
+def pieces(run: Discrete) -> Hermite:
     """The polynomials of all steps, each part (steps, items, dim): the pair's own; else cubics through states and slopes."""
     parts = [run.nodes[:-1].clone(), run.nodes[1:].clone(), *torch.zeros(3, *run.nodes[1:].shape).to(run.nodes)]
     for group in run.together.groups(run.lengths > 0):
@@ -141,14 +141,14 @@ def pieces(run: Discrete) -> Piece:
         piece = _piece(run, group, x, group.column(run.begins, x), group.column(run.lengths, x))
         for whole, part in zip(parts[2:], (piece.leaving, piece.coming, piece.bend), strict=True):
             whole.index_put_((group.row, group.item), group.only(part, 0.0))
-    return Piece(*parts)
+    return Hermite(*parts)
 
 
-def _piece(run: Discrete, group: Group, x: Tensor, t: Tensor, h: Tensor) -> Piece:
+def _piece(run: Discrete, group: Group, x: Tensor, t: Tensor, h: Tensor) -> Hermite:
     if isinstance(run.method, EmbeddedPair):
         return run.method.piece(group.field, x, t, h)
     after = group.only(run.nodes[group.row + 1, group.item], run.rest)
-    return Piece(x, after, h * group.field(x, t), h * group.field(after, t + h), torch.zeros_like(x))
+    return Hermite(x, after, h * group.field(x, t), h * group.field(after, t + h), torch.zeros_like(x))
 
 
 def _add_integral(gradients: list[Tensor], leaves: list[Tensor], field: Adjoint, back: Discrete, size: Tensor) -> None:
@@ -157,7 +157,7 @@ def _add_integral(gradients: list[Tensor], leaves: list[Tensor], field: Adjoint,
         return
     found = pieces(back)
     for group in back.together.groups((back.lengths > 0) & field.active):
-        of = Piece(*(group.of(part) for part in vars(found).values()))
+        of = Hermite(*(group.of(part) for part in vars(found).values()))
         t, h = (group.column(along, size) for along in (back.begins, back.lengths))
         for node, weight in GAUSS:
             λ = group.only(of.at(torch.full_like(h, node)), 0.0) * size[group.item] * weight * h

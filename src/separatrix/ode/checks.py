@@ -10,6 +10,7 @@ from torch import Tensor
 from separatrix.errors import DivergedError, InputError, NotConvergedError, ShapeError
 from separatrix.evolve import check_whole
 from separatrix.flow import Field, FunctionField
+from separatrix.ode.items import Together
 from separatrix.result import Result, Status
 from separatrix.solvers import PAIRS, SOLVERS
 from separatrix.twin import twin
@@ -93,7 +94,19 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
     t = times[0][..., None].expand(*x0.shape[:-1], 1).to(x0) if by_tolerance or times.ndim > 1 else float(times[0])
     try:
         value = twin(field, detach=True)(trial, t)
+    except (TypeError, ValueError) as error:
+        if not isinstance(t, Tensor) or "tensor" not in str(error):
+            raise
+        raise InputError(
+            f"the field cannot take a time of each item, a tensor of shape {tuple(t.shape)}: {str(error).strip()}.\n"
+            'Use torch.sin(t), not math.sin(t); or take equal steps, method="rk4" with dt=0.1, in which t is one number.'
+        ) from error
     except RuntimeError as error:
+        if "shape" in str(error) or "size" in str(error):
+            raise ShapeError(
+                f"the field cannot take states of shape {tuple(x0.shape)}: {str(error).strip().splitlines()[0]}.\n"
+                f"It is given {x0.shape[-1]} numbers, and returns as many."
+            ) from error
         if "dtype" not in str(error):
             raise
         raise InputError(
@@ -111,6 +124,15 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
             "the field changes its argument in place: it wrote to the state.\nReturn a new tensor: x * 2, not x.mul_(2)."
         )
     return value.to(x0)
+
+
+def check_apart(together: Together) -> None:
+    """Refuse steps of each item for a field whose items are not apart."""
+    if together.mixes:
+        raise InputError(
+            "an item's velocity depends on the states of other items, or on chance; steps by tolerance and adjoints are not.\n"
+            'Make what interacts one state, (*batch, items · dim); or take equal steps, dt=0.1, without "adjoint".'
+        )
 
 
 def raise_failure(found: Result) -> None:

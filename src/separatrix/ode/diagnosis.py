@@ -57,7 +57,8 @@ class _End:
         if trials < tolerance.max_steps:
             return (
                 f"did not converge: its steps vanish at t = {self.t:.6g}, where its largest number is {self.size:.2g}. "
-                "The field jumps there, or it is no function of state and time, or the tolerance is below its rounding."
+                "The field jumps or ends there, or it is no function of state and time, or the tolerance "
+                "is below its rounding."
             )
         used = f"did not converge: max_steps = {tolerance.max_steps} trials of a step took it to t = {self.t:.4g} of {self.last:g}"
         more = f"about {self._more(trials):.2g} more at this pace"

@@ -7,7 +7,7 @@ r"""How a solution is differentiated: three ways, which differ in memory, in wha
 | "adjoint" | the equation's solution, but for the tolerance | the state before every step | once |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -54,7 +54,7 @@ def way(asked: str | None, field: Field, x0: Tensor, *, hidden: bool, by_toleran
     return asked or ("checkpoint" if by_tolerance and not hidden else "backpropagation")
 
 
-Sweep = Callable[[Discrete, Tensors, list[Tensor], Tensor], list[Tensor]]
+Sweep = Callable[[Discrete, Tensors, Sequence[Tensor], Tensor], list[Tensor]]
 
 
 def apart_from_graph(run: Discrete, x0: Tensor, tensors: Tensors, sweep: Sweep) -> Tensor:
@@ -66,7 +66,8 @@ def apart_from_graph(run: Discrete, x0: Tensor, tensors: Tensors, sweep: Sweep) 
         tensors: of the field, by which it is differentiated.
         sweep: from the run, those tensors, their values and the cotangents of the states, the cotangents of x0 and of the tensors.
     """
-    return _Apart.apply(run, sweep, as_at_first(x0), tensors, x0, *tensors.values)
+    fixed = [tensor for tensor in run.together.field.buffers() if not (tensor.requires_grad or tensor.is_inference())]
+    return _Apart.apply(run, sweep, as_at_first(x0), tensors, fixed, x0, *tensors.values)
 
 
 class _Apart(torch.autograd.Function):
@@ -77,11 +78,12 @@ class _Apart(torch.autograd.Function):
         sweep: Sweep,
         context: Callable[[], AbstractContextManager],
         tensors: Tensors,
+        fixed: list[Tensor],
         x0: Tensor,
         *values: Tensor,
     ) -> Tensor:
         ctx.run, ctx.sweep, ctx.context, ctx.tensors = run, sweep, context, tensors
-        ctx.save_for_backward(x0, *values)
+        ctx.save_for_backward(*values, *fixed)
         return run.states()
 
     @staticmethod
@@ -91,6 +93,6 @@ class _Apart(torch.autograd.Function):
                 "this solution's gradient was asked to be differentiated again, but its steps were taken without a graph.\n"
                 'Pass gradient="backpropagation", whose graph is kept.'
             )
-        _, *values = ctx.saved_tensors  # refuses what was written to since
+        values = ctx.saved_tensors[: len(ctx.tensors.values)]  # refuses what was written to since
         with ctx.context():
-            return None, None, None, None, *ctx.sweep(ctx.run, ctx.tensors, values, g)
+            return None, None, None, None, None, *ctx.sweep(ctx.run, ctx.tensors, values, g)

@@ -1,7 +1,7 @@
 """Many states of a batch at once: which ones a field can be asked for together, and how they are laid out for it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,10 @@ MOST = 4096  # states in one call: a hidden layer of 64 float64 numbers then fil
 # A field that looks at nothing but a state and a time takes any of them, in any number: they are packed, and items that took few
 # steps cost little. One with parameters of its own for each item, which broadcast, takes whole rows: several states of every item,
 # on an axis in front. One that holds data of each item in any other way is asked for one row at a time. Which of these a field
-# is, it is asked: by a number of states that is not the batch's, then by twice the batch.
+# is, it is asked, near the start where items differ: by a few states out of their order, then by two rows that are not the same,
+# whose means differ too. One whose velocities depend on the other items' states (a mean field, attention among items) passes that
+# as well; it is found by moving some of the items, and is asked for one row at a time. Its steps by tolerance would mix states of
+# different times.
 
 
 class Items(Field):
@@ -101,22 +104,42 @@ class Together:
         batch: the run's axes.
         packs: it takes any states in any number.
         stacks: it takes several rows of the batch.
+        mixes: an item's velocity depends on the states of others.
     """
 
     field: Field
     batch: tuple[int, ...]
     packs: bool
     stacks: bool
+    mixes: bool
 
     @classmethod
-    def probe(cls, field: Field, first: Tensor, batch: tuple[int, ...], x: Tensor, t: Tensor) -> "Together":
-        """Ask a field, whose velocities at the states x, (items, dim), and the times t, (items), are `first`."""
-        packs = not field.batch_shape and _takes(Items(field, None), first, x, t, 2 if len(x) == 3 else 3)
-        return cls(field, batch, packs, packs or _takes(Items(field, batch), first, x, t, 2 * len(x)))
+    @torch.no_grad()
+    def probe(cls, field: Field, batch: tuple[int, ...], x: Tensor, t: Tensor) -> "Together":
+        """Ask a field near the states x, (items, dim), at the times t, (items)."""
+        whole, places, t = Items(field, batch), _near(x), t[:, None].to(x)
+        try:
+            here, there = (whole(place, t) for place in places)
+        except Exception:  # whatever it raises: it takes no columns of times, or no other states
+            return cls.alone(field, batch)
+        few = torch.arange(2 if len(x) == 3 else 3, device=x.device).neg().sub(1) % len(x)
+        if not field.batch_shape and _takes(Items(field, None), places[0][few], t[few], here[few]):
+            return cls(field, batch, True, True, False)
+        mixes = False
+        for some in _halves(len(x), x.device):
+            found = whole(places[0].where(some, places[1]), t)
+            mixes = mixes or not _same(found, here.where(some, there))
+        stacks = not mixes and _takes(whole, torch.cat(places), torch.cat([t, t]), torch.cat([here, there]))
+        return cls(field, batch, False, stacks, mixes)
+
+    @classmethod
+    def alone(cls, field: Field, batch: tuple[int, ...]) -> "Together":
+        """Of a field that is only asked for its batch as it is."""
+        return cls(field, batch, False, False, False)
 
     def over(self, field: Field) -> "Together":
         """The same of a field that only has other numbers in it."""
-        return Together(field, self.batch, self.packs, self.stacks)
+        return replace(self, field=field)
 
     def groups(self, wanted: Tensor, *, most_rows: int | None = None) -> Iterator[Group]:
         """The wanted states, a mask of shape (rows, items), in groups of whole rows, the last ones first."""
@@ -146,20 +169,38 @@ def _stretches(counts: list[int], most: int, most_rows: int | None) -> Iterator[
         end = first
 
 
-@torch.no_grad()
-def _takes(field: Items, first: Tensor, x: Tensor, t: Tensor, count: int) -> bool:
-    """Whether a field gives each of `count` states, those of x over and over, the velocity that it has in the batch."""
-    which = torch.arange(count, device=x.device) % len(x)
+def _takes(field: Items, x: Tensor, t: Tensor, wanted: Tensor) -> bool:
+    """Whether a field gives those states those velocities."""
     try:
-        found = field(x[which], t[which, None].to(x))
-    except (RuntimeError, IndexError, ValueError):  # it holds data of other shapes: that is an answer
+        return _same(field(x, t), wanted)
+    except Exception:  # it holds data of other shapes: that is an answer
         return False
-    wanted = first[which]
-    scale = wanted.abs().nan_to_num().amax() * x.shape[-1]
-    return bool(((found - wanted).abs() <= ROUNDING[x.dtype] * scale).logical_or(found.isnan()).all())
+
+
+def _same(found: Tensor, wanted: Tensor) -> bool:
+    """Whether velocities are the same but for the order of summation; one that is not finite is no answer."""
+    both = torch.isfinite(found) & torch.isfinite(wanted)
+    scale = wanted.where(both, 0.0).abs().amax()
+    return bool(((found - wanted).abs() <= ROUNDING[wanted.dtype] * scale).logical_or(~both).all())
+
+
+def _near(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Two places near the states x, other ones for every number of every item."""
+    count = torch.arange(x.numel(), dtype=x.dtype, device=x.device).reshape(x.shape)
+    size = x.abs().amax()
+    size = NEAR * size.where(size > 0, 1.0)
+    return x + size * (1.7 * count + 1.0).cos(), x + size * (2.3 * count + 0.5).sin()
+
+
+def _halves(items: int, device: torch.device) -> list[Tensor]:
+    """Ways to choose about half of the items, each shape (items, 1): so that nearly any two are parted by one."""
+    share = torch.arange(items, device=device)[:, None] * GOLDEN % 1.0
+    return [(share * 2**bit).long() % 2 == 0 for bit in (1, 2, 3)] if items > 1 else []
 
 
 ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-10}  # what another order of summation may do, relative to the largest velocity
+NEAR = 0.1  # of the largest number of all states: how far from them a field is asked
+GOLDEN = (5**0.5 - 1) / 2
 
 
 def _count(batch: tuple[int, ...]) -> int:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
-from separatrix.errors import InputError, ShapeError
+from separatrix.errors import InputError
 from separatrix.flow import Field, FunctionField, field_of
+from separatrix.ode.checks import first_velocity
 from separatrix.ode.mesh import Mesh, check_times, equal_steps
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.explicit import ExplicitRungeKutta
@@ -91,7 +92,7 @@ class Shot:
         self.names = _names(field, self.learned, "" if own is field else "function.")
         self.run = _Run(twin(own, dtype=self.x0.dtype, device=self.x0.device, detach=True), self.method, self.mesh)
         self._tried: tuple[Tensor, Tensor] | None = None
-        _check_width(self.run.field, self.x0, float(times.flatten()[0]))
+        first_velocity(self.run.field, self.x0, times, by_tolerance=False)
 
     @property
     def start(self) -> Tensor:
@@ -184,16 +185,6 @@ class _Run(nn.Module):
     def forward(self, x0: Tensor) -> Tensor:
         """The states before every step and after the last."""
         return torch.stack(self.mesh.follow(self.method, self.field, x0))
-
-
-def _check_width(field: Field, x0: Tensor, t: float) -> None:
-    with torch.no_grad():
-        shape = tuple(field(x0, t).shape)
-    if shape != tuple(x0.shape):
-        raise ShapeError(
-            f"the field takes states of shape {tuple(x0.shape)} to velocities of shape {shape}.\n"
-            f"It must return one velocity for each of the {x0.shape[-1]} numbers of a state."
-        )
 
 
 def _runge_kutta(method: str) -> ExplicitRungeKutta:

@@ -10,7 +10,16 @@ from separatrix.flow import Field, Flow
 from separatrix.ode.adaptive import Tolerance, adaptive_steps
 from separatrix.ode.adjoint import ByAdjoint
 from separatrix.ode.checkpoint import by_checkpoints
-from separatrix.ode.checks import as_field, as_state, as_times, check_method, check_tolerances, first_velocity, raise_failure
+from separatrix.ode.checks import (
+    as_field,
+    as_state,
+    as_times,
+    check_apart,
+    check_method,
+    check_tolerances,
+    first_velocity,
+    raise_failure,
+)
 from separatrix.ode.diagnosis import reasons
 from separatrix.ode.discrete import Discrete
 from separatrix.ode.gradient import apart_from_graph, way
@@ -19,6 +28,7 @@ from separatrix.ode.mesh import Run, check_times, equal_steps
 from separatrix.ode.solution import Solution
 from separatrix.ode.tensors import Tensors
 from separatrix.solvers import SOLVERS
+from separatrix.twin import twin
 
 MAX_STEPS = 10_000
 
@@ -63,7 +73,8 @@ def solve(
         throw: raise where an item fails.
 
     Raises:
-        InputError: times that do not increase, tolerances out of range, an unknown method or gradient.
+        InputError: times that do not increase, tolerances out of range, an unknown method or gradient; steps by tolerance, or the
+            adjoint, of a field whose items depend on each other.
         ShapeError: the field changes the width.
         MissingExtraError: steps by tolerance without torchode.
         DivergedError, NotConvergedError: with `throw`.
@@ -81,6 +92,9 @@ def solve(
     ready = as_field(field, x0, time_dependent)
     SOLVERS[method].check_dim(x0.shape[-1])
     first = first_velocity(ready, x0, times, by_tolerance=dt is None)
+    if dt is not None and times.ndim == 1:
+        with torch.no_grad():
+            SOLVERS[method].check_field(twin(ready, detach=True), x0, float(times[0]) + dt / 2)
     if dt is None:
         check_tolerances(x0, rtol, atol, max_steps)
     tolerance = Tolerance(rtol, atol, max_steps) if dt is None else None
@@ -107,7 +121,14 @@ def _solution(
     chosen = way(gradient, field, x0, hidden=first.requires_grad, by_tolerance=dt is None)
     flat, keeps = Items(field, batch), chosen == "backpropagation"
     first = first.detach().reshape(items.shape)
-    together = Together.probe(field, first, batch, items.detach(), asked[0])
+    again = tolerance is not None or chosen in ("checkpoint", "adjoint")
+    together = (
+        Together.probe(field, batch, items.detach(), torch.lerp(asked[0], asked[-1], 0.3))
+        if again
+        else Together.alone(field, batch)
+    )
+    if tolerance is not None or chosen == "adjoint":
+        check_apart(together)
     if tolerance is not None:
         alone = Items(field, None).forward if together.packs else None
         run = adaptive_steps(method, flat, items.detach(), asked, tolerance, first=first, alone=alone, progress=progress)

@@ -10,7 +10,7 @@ from separatrix.solvers.solver import Slope, Time, moved
 
 
 @dataclass(frozen=True)
-class Piece:
+class Hermite:
     r"""A solution within one step:  Hermite(θ) + θ²(1 − θ)² bend,  θ from 0 to 1.
 
     Args:
@@ -53,13 +53,13 @@ class EmbeddedPair(ExplicitRungeKutta):
         """The state at t + share · h of the step from x, with `share` in [0, 1], shape (*batch, 1)."""
         return self.piece(field, x, t, h).at(share)
 
-    def piece(self, field: Slope, x: Tensor, t: Time, h: Time) -> "Piece":
+    def piece(self, field: Slope, x: Tensor, t: Time, h: Time) -> Hermite:
         """The polynomial of the step from x."""
         slopes = self.slopes(field, x, t, h)
         after = self.combine(x, h, self.b, slopes)
         slopes.append(field(after, t + h))
         bend = self.combine(torch.zeros_like(x), h, self.bend, slopes)
-        return Piece(x, after, h * slopes[0], h * slopes[-1], bend)
+        return Hermite(x, after, h * slopes[0], h * slopes[-1], bend)
 
 
 dopri5 = EmbeddedPair(
