@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Protocol, Self
 
 from torch import Tensor, nn
@@ -158,5 +159,10 @@ def field_of(given: Any) -> Any:
 
 def check_step(dt: float) -> None:
     """Refuse a step that is no positive number."""
-    if not 0 < dt < float("inf"):
-        raise InputError(f"a flow's step is a positive number, not dt = {dt}.")
+    check_positive(dt, "a flow's step is a positive number, not dt =")
+
+
+def check_positive(value: object, broken: str) -> None:
+    """Refuse what is no positive number, in the given words, which its value ends."""
+    if not isinstance(value, Real | Tensor) or not 0 < value < float("inf"):
+        raise InputError(f"{broken} {value!r}.")

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from separatrix.errors import InputError, ModelError, ShapeError, UnsupportedModuleError
 from separatrix.evolve import check_whole
+from separatrix.flow import Field
 from separatrix.system import System
 from separatrix.tangent import RUNGS, climb, plain_kernels
 from separatrix.twin import twin
@@ -476,6 +477,11 @@ def _check_model(model: Any) -> None:
         raise UnsupportedModuleError(
             f"a {type(model).__name__} is a System: its depth is its time.\nMeasure it with sx.finite_time_lyapunov or "
             "sx.gradient_propagation, or pass the network itself."
+        )
+    if isinstance(model, Field):
+        raise UnsupportedModuleError(
+            f"a {type(model).__name__} is a field, a velocity at each state, and no step.\n"
+            "Follow it: sx.Flow(field, dim, dt) is a system."
         )
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModuleError(f"a {type(model).__name__} is no plain nn.Module, so its layers cannot be told apart.")

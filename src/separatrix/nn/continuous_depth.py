@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
-from separatrix.flow import Field, Flow, Velocity
+from separatrix.flow import Field, Flow, Velocity, check_positive
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.solver import Time
 from separatrix.twin import twin
@@ -258,8 +258,7 @@ def _as_fields(fields: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
 
 
 def _check_options(fields: int, time: float, steps: int, between: str) -> None:
-    if not 0 < time < float("inf"):
-        raise InputError(f"a network in continuous depth is followed for a positive time, not {time}.")
+    check_positive(time, "a network in continuous depth is followed for a positive time, not")
     if not isinstance(steps, int) or steps < 1 or steps % fields:
         raise InputError(
             f"steps is {steps!r}; it is a whole multiple of the number of fields, {fields}: "

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import InputError, ShapeError
+from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.nn.block import Residual
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.replay import called
@@ -156,6 +156,8 @@ def damped(
         choose those that keep the shape.
     Source: as `Damped`.
     """
+    if not isinstance(network, nn.Module):
+        raise UnsupportedModuleError(f"what is damped is an nn.Module, not a {type(network).__name__}.")
     chosen = (lambda _, module: isinstance(module, blocks)) if isinstance(blocks, type) else blocks
     model = copy.deepcopy(network)
     places = model.named_modules(remove_duplicate=False)

@@ -12,6 +12,7 @@ from separatrix.evolve import check_seed, check_whole, watched_count
 from separatrix.flow import Field, Flow, field_of
 from separatrix.nn.neural_ode import ModuleField
 from separatrix.nn.trajectories import Trajectories
+from separatrix.ode.checks import first_velocity
 from separatrix.ode.mesh import Mesh, equal_steps
 from separatrix.result import Result, Status
 from separatrix.solvers import SOLVERS
@@ -240,13 +241,7 @@ class _Shooting:
     def check_width(self) -> None:
         """Refuse a field that changes the width, and a method that cannot follow it."""
         SOLVERS[self.method].check_dim(self.data.states.shape[-1])
-        x = self.data.states[0]
-        with torch.no_grad():
-            shape = tuple(self.field(x, float(self.data.times[0, 0])).shape)
-        if shape != tuple(x.shape):
-            raise ShapeError(
-                f"the field takes states of shape {tuple(x.shape)} to velocities of shape {shape}: these must be equal."
-            )
+        first_velocity(self.field, self.data.states[0], self.data.times.flatten()[:1], by_tolerance=False)
 
 
 class _Record:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError
-from separatrix.flow import Field, Flow
+from separatrix.flow import Field, Flow, check_positive
 from separatrix.ode import Solution, solve
 from separatrix.ode.mesh import whole_steps
 from separatrix.ode.solve import MAX_STEPS
@@ -73,8 +73,7 @@ class NeuralODE(Flow):
         gradient: str | None = None,
         time_dependent: bool = False,
     ) -> None:
-        if not 0 < time < float("inf"):
-            raise InputError(f"a neural ODE is followed for a positive time, not {time}.")
+        check_positive(time, "a neural ODE is followed for a positive time, not")
         bare = isinstance(field, nn.Module) and not isinstance(field, Field)
         own = ModuleField(field, time_dependent=time_dependent) if bare else field
         step = time / STEPS if dt is None else dt

@@ -1,6 +1,7 @@
 """What an initial value problem must be, said in one clear line where it is not."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from separatrix.errors import DivergedError, InputError, NotConvergedError, ShapeError
 from separatrix.evolve import check_whole
-from separatrix.flow import Field, FunctionField
+from separatrix.flow import Field, FunctionField, check_step
 from separatrix.ode.items import Together
 from separatrix.result import Result, Status
 from separatrix.solvers import PAIRS, SOLVERS
@@ -18,6 +19,8 @@ from separatrix.twin import twin
 
 def as_field(field: Callable[..., Tensor], x0: Tensor, time_dependent: bool) -> Field:
     """The field's twin, in the dtype and on the device of the states."""
+    if not callable(field):
+        raise InputError(f"the field is a {type(field).__name__}; it is a function of the state, a module or an sx.Field.")
     own = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
     return twin(own, dtype=x0.dtype, device=x0.device)
 
@@ -70,11 +73,16 @@ def check_method(method: str, dt: float | None) -> None:
         raise InputError(
             f"{method} has no error estimate to choose its steps by.\nPass dt, the length of its steps; or method={pairs}."
         )
+    if dt is not None:
+        check_step(dt)
 
 
 def check_tolerances(x0: Tensor, rtol: float, atol: float, max_steps: int) -> None:
     """Refuse tolerances that no step can meet, or any."""
     least = 10 * torch.finfo(x0.dtype).eps
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not isinstance(value, Real):
+            raise InputError(f"{name} is {value!r}, a {type(value).__name__}; it is a number.")
     if not least <= rtol < 1:
         raise InputError(f"rtol is {rtol:g}; for {str(x0.dtype).removeprefix('torch.')} states it lies from {least:.1g} up to 1.")
     if not 0 <= atol < float("inf"):
@@ -95,6 +103,8 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
     try:
         value = twin(field, detach=True)(trial, t)
     except (TypeError, ValueError) as error:
+        if "positional argument" in str(error):
+            raise InputError(f"the field cannot be called: {error}.\nf(x) is; f(x, t) with time_dependent=True.") from error
         if not isinstance(t, Tensor) or "tensor" not in str(error):
             raise
         raise InputError(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import as_numbers, check_whole
-from separatrix.flow import Field, Flow, FunctionField, check_step
+from separatrix.flow import Field, Flow, FunctionField
 from separatrix.ode.adaptive import Tolerance, adaptive_steps
 from separatrix.ode.arrival import Arrival
 from separatrix.ode.checks import as_field, as_state, check_method, check_tolerances, first_velocity, raise_failure
@@ -461,5 +461,3 @@ def _check(direction: int, tol: float | None, method: str, dt: float | None, max
     if check_whole("max_steps", max_steps) < 1:
         raise InputError(f"max_steps is {max_steps}; it is at least 1.")
     check_method(method, dt)
-    if dt is not None:
-        check_step(dt)

@@ -1,0 +1,32 @@
+"""Input that no solver can use is named in one line, before any of it is used."""
+
+import pytest
+import torch
+from torch import nn
+
+import separatrix as sx
+
+X = torch.ones(3, 2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: sx.solve(nn.Tanh(), X, [0, 1], dt="x"), "not dt = 'x'"),
+        (lambda: sx.solve(nn.Tanh(), X, [0, 1], rtol="x"), "rtol is 'x', a str"),
+        (lambda: sx.solve(None, X, [0, 1]), "the field is a NoneType"),
+        (lambda: sx.solve(lambda x, t: x, X, [0, 1]), "with time_dependent=True"),
+        (lambda: sx.solve(nn.Linear(3, 3).double(), X, [0, 1]), "cannot take states of shape"),
+        (lambda: sx.solve(nn.Tanh(), X.long(), [0, 1]), "states are float32 or float64"),
+        (lambda: sx.nn.NeuralODE(nn.Tanh(), 2, time="a"), "positive time, not 'a'"),
+        (lambda: sx.nn.ContinuousDepth(nn.Linear(2, 2), time="a"), "positive time, not 'a'"),
+        (lambda: sx.Flow(nn.Tanh(), 2, "a"), "not dt = 'a'"),
+        (lambda: sx.nn.damped(3), "not a int"),
+        (lambda: sx.nn.fit_flow(nn.Linear(2, 2).double(), torch.zeros(99, 2, 3, dtype=torch.float64), 0.1), "cannot take states"),
+        (lambda: sx.depth_profile(sx.nn.Universal(nn.Tanh(), nn.Linear(2, 2)), X), "is a field"),
+    ],
+)
+def test_what_is_wrong_is_named(wrong, words):
+    with pytest.raises(sx.SeparatrixError, match=words) as told:
+        wrong()
+    assert len(str(told.value).splitlines()) <= 2
