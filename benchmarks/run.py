@@ -1,9 +1,8 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
 `python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, neural_ode, memory), and the others keep their last
-(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, memory, reversible), and the others keep their last
-results.
+(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, neural_ode, memory, reversible), and the others keep
+their last results.
 """
 
 import json
