@@ -23,8 +23,8 @@ from separatrix.plot.style import BAR, INK, NOTE, SERIES, TICKS, styled
 from separatrix.wording import measured
 
 NOISE = 0.1  # standard deviation about the two half circles
-TRAIN, TEST, BATCH = 1000, 2000, 128
-HIDDEN = (32, 32)
+TRAIN, TEST, BATCH = 1000, 2000, 256
+HIDDEN = (64, 64)
 DT, FINE = 1 / 6, 1 / 16  # of the steps in training, and after it
 LOW, HIGH = (-1.75, -1.25), (2.75, 1.75)  # corners of the pictures
 WIDE = ((-3.0, -3.0), (4.0, 3.5))  # corners of the square on which the density is added up
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    seeds, steps, side = (1, 120, 60) if asked.quick else (5, 1000, 80)
+    seeds, steps, side = (1, 120, 60) if asked.quick else (5, 1200, 80)
     runs = [one_seed(seed, steps=steps) for seed in range(seeds)]
     tell(runs)
     flow, grid = runs[0]["flow"], sx.grid(LOW, HIGH, (side, side)).to(torch.float64)
