@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from separatrix.solvers.embedded import EmbeddedPair
+from separatrix.solvers.embedded import EmbeddedPair, Hermite
 from separatrix.solvers.solver import Slope, Solver
 
 
@@ -13,6 +13,7 @@ class Piece(NamedTuple):
     r"""The state on a step by its share θ ∈ [0, 1]:  x(t + θh) = c_0 + c_1 θ + c_2 θ² + …,  each c_i of shape (*batch, dim).
 
     It is the cubic through the states and slopes at both ends; for an embedded pair with the quartic that `EmbeddedPair` adds.
+    In powers of θ, rather than as `Hermite` has it, its slope and zeros are at hand.
     """
 
     coefficients: tuple[Tensor, ...]
@@ -21,14 +22,11 @@ class Piece(NamedTuple):
     def of(cls, method: Solver, field: Slope, x: Tensor, t: Tensor, h: Tensor) -> "Piece":
         """Of the steps from x, shape (*batch, dim), at t and of length h, both (*batch, 1)."""
         if isinstance(method, EmbeddedPair):
-            slopes = method.slopes(field, x, t, h)
-            after = method.combine(x, h, method.b, slopes)
-            slopes.append(field(after, t + h))
-            bend = method.combine(torch.zeros_like(x), h, method.bend, slopes)
+            found = method.piece(field, x, t, h)
         else:
             after = method.step(field, x, t, h)
-            slopes, bend = [field(x, t), field(after, t + h)], torch.zeros_like(x)
-        rise, left, right = after - x, h * slopes[0], h * slopes[-1]
+            found = Hermite(x, after, h * field(x, t), h * field(after, t + h), torch.zeros_like(x))
+        rise, left, right, bend = found.after - x, found.leaving, found.coming, found.bend
         return cls((x, left, 3 * rise - 2 * left - right + bend, left + right - 2 * rise - 2 * bend, bend))
 
     def at(self, share: Tensor) -> Tensor:
