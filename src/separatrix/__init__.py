@@ -94,6 +94,7 @@ from separatrix.ode import Arrival, Solution, sensitivities, solve, solve_until
 from separatrix.result import Result, Status, load
 from separatrix.system import Compiled, Driven, Iterate, Map, System
 from separatrix.systems import SYSTEMS, classic
+from separatrix.systems.closed_loop import ClosedLoop
 from separatrix.systems.drives import Stream
 from separatrix.systems.layers import Layers
 from separatrix.systems.noisy import Noisy
@@ -116,6 +117,7 @@ __all__ = [
     "Basins",
     "Bifurcation",
     "Branch",
+    "ClosedLoop",
     "Compiled",
     "CorrelationDimension",
     "CovariantVectors",

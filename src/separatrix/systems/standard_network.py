@@ -68,12 +68,12 @@ class StandardNetwork(Parametric):
             u = after[-1][0]
         return _join(after)
 
-    def pushforward(self, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The state vector after the input u, and its tangents."""
+    def pushforward(self, x: Tensor, v: Tensor, u: Tensor, du: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The state vector after the input u, and its tangents; `du` are the input's, where it has any."""
         if self._needs_cast(x):
-            return twin(self, dtype=x.dtype).pushforward(x, v, u)
+            return twin(self, dtype=x.dtype).pushforward(x, v, u, du)
         cell, states, tangents = CELLS[self.kind], self._split(x), self._split(v)
-        after, pushed, du = [], [], None
+        after, pushed = [], []
         for layer, (state, tangent) in enumerate(zip(states, tangents, strict=True)):
             new, moved = cell.pushforward(self._weights(layer), u, du, state, tangent)
             after.append(new)
