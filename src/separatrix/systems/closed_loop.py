@@ -113,7 +113,8 @@ class ClosedLoop(System):
     @torch.no_grad()
     def _check_readout(self) -> None:
         like = next((t for t in (*self.network.buffers(), *self.network.parameters()) if t.is_floating_point()), torch.zeros(()))
-        x = like.new_zeros(2, self.dim)
+        batch = self.batch_shape or (2,)
+        x = like.new_zeros(*batch, self.dim)
         try:
             u = self.feedback(x)
         except Exception as error:  # the user's code: whatever it raises is the message
@@ -124,16 +125,14 @@ class ClosedLoop(System):
                 f"It takes the output of the {self.network.label} and gives its next input, of {self.network.inputs} numbers."
             ) from error
         wanted = self.network.inputs
-        if not isinstance(u, Tensor) or u.shape[:-1] != (2,) or (wanted is not None and u.shape[-1] != wanted):
+        if not isinstance(u, Tensor) or u.shape[:-1] != batch or (wanted is not None and u.shape[-1] != wanted):
             got = tuple(u.shape) if isinstance(u, Tensor) else type(u).__name__
             raise ShapeError(
-                f"the readout gives {got} for 2 states, but this {self.network.label} takes inputs of shape (2, {wanted}).\n"
+                f"the readout gives {got}, but this {self.network.label} takes inputs of shape {(*batch, wanted)}.\n"
                 "Give a readout from the core's output to its next input."
             )
 
 
 def _drive_of(inputs: Any) -> Any:
     """What drives a loop beside its own output: a drive, or a sequence with time first."""
-    from separatrix.inputs import as_inputs
-
     return inputs if isinstance(inputs, Drive) else Sequential(as_inputs(inputs))
