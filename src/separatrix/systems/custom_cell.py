@@ -38,7 +38,7 @@ class CustomCell(Parametric):
             check_initialised(module)
             for name, p in module.named_parameters():
                 check_finite(name, [p])
-        self.label = kind_of(first)
+        self.label = kind_of(getattr(first, "layer", first) if is_layer(first) else first)
         self.is_ensemble = is_ensemble
         self.inputs: int | None = getattr(first, "input_size", None)
         self.is_layer = is_layer(first)
@@ -48,6 +48,7 @@ class CustomCell(Parametric):
                 "Remove the hook, or write as_cell() anew."
             )
         self.batch_first: bool = self.is_layer and getattr(first, "batch_first", False)
+        self.layer_axis: bool = self.is_layer and getattr(first, "layer_axis", True)
         modules = [module.as_cell() for module in modules] if self.is_layer else modules
         first = modules[0]
         self.cell = twin(first)
@@ -108,7 +109,7 @@ class CustomCell(Parametric):
         tensors = flatten(parts[0] if len(parts) == 1 else parts)
         if len(tensors) != len(self.shapes):
             raise ShapeError(f"{len(tensors)} tensors were given but this {self.label}'s state has {len(self.shapes)}.")
-        if self.is_layer:
+        if self.layer_axis:
             tensors = [tensor.movedim(0, -2) for tensor in tensors]
         return torch.cat([t.flatten(t.ndim - len(s)) if s else t[..., None] for t, s in zip(tensors, self.shapes, strict=True)], -1)
 
@@ -116,7 +117,7 @@ class CustomCell(Parametric):
         """(*batch, dim) → the module's state; (*batch, k, dim) → the tangents of its state."""
         pieces = x.split([torch.Size(shape).numel() for shape in self.shapes], dim=-1)
         parts = [piece.reshape(*x.shape[:-1], *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
-        if self.is_layer:
+        if self.layer_axis:
             parts = [part.movedim(-2, 0) for part in parts]
         return fill(self.structure, iter(parts))
 

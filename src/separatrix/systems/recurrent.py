@@ -13,6 +13,7 @@ from separatrix.inputs import as_inputs
 from separatrix.system import Driven
 from separatrix.systems.custom_cell import CustomCell
 from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream
+from separatrix.systems.hand_layer import own_network
 from separatrix.systems.standard_network import StandardNetwork, describe, is_standard, kind_of, refuse_changed_layer
 
 
@@ -50,7 +51,7 @@ class Recurrent(Driven):
         constant: Any = None,
         state: Any = None,
     ) -> None:
-        network = _network(module, state)
+        network = _network(module, state, _width(inputs, constant))
         drive = _drive(network, inputs, constant)
         super().__init__(network.dim, horizon=drive.horizon)
         self.network = network
@@ -91,7 +92,17 @@ class Recurrent(Driven):
         return f"dim={self.dim}, {self.network.label}, inputs {length}"
 
 
-def _network(module: nn.Module | Sequence[nn.Module], state: Any) -> StandardNetwork | CustomCell:
+def _width(*given: Any) -> int | None:
+    """Numbers in one input, of the first that is given as a sequence or drive."""
+    for values in given:
+        if isinstance(values, Drive):
+            return int(values(0).shape[-1])
+        if values is not None and not isinstance(values, PackedSequence) and (shape := getattr(values, "shape", ())):
+            return int(shape[-1])
+    return None
+
+
+def _network(module: nn.Module | Sequence[nn.Module], state: Any, width: int | None) -> StandardNetwork | CustomCell:
     modules = list(module) if isinstance(module, Sequence | nn.ModuleList) else [module]
     is_ensemble = not isinstance(module, nn.Module) or isinstance(module, nn.ModuleList)
     if not modules:
@@ -112,7 +123,7 @@ def _network(module: nn.Module | Sequence[nn.Module], state: Any) -> StandardNet
         refuse_changed_layer(one)
     if all(is_standard(one) for one in modules):
         return StandardNetwork(modules, is_ensemble)
-    return CustomCell(modules, is_ensemble, state)
+    return own_network(modules, is_ensemble, state, width)
 
 
 def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) -> Drive:
