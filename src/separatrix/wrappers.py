@@ -1,0 +1,154 @@
+"""Modules that only pass a call on to another: compiled, data-parallel, and what training loops put around a model.
+
+A wrapper is known by its class (torch.compile, DataParallel, DistributedDataParallel), or found out by calling it: its one child
+is replaced by a stand-in, and a wrapper hands its arguments to that and returns what it answers.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+CHILDREN = ("module", "model", "_orig_mod", "_forward_module")  # names under which wrappers keep what they wrap
+ADDED = "_orig_mod"  # what torch.compile puts into the names of a module's parts
+
+
+def unwrapped(model: Any) -> Any:
+    """What is inside a module's wrappers, and a compiled function's own; anything else as it is. Nothing is compiled or run."""
+    while (inner := _inside(model)) is not None:
+        model = inner
+    return model
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model without its wrappers and those of its parts: the same tensors in module objects of its own, where there are any.
+
+    A model without wrappers is returned itself.
+    """
+    model = unwrapped(model)
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        return model
+    compiled = any(_is_compiled(part) or _is_restored(part) for part in model.modules())
+    return _copy(model, {}) if compiled else model
+
+
+def plain_name(name: str) -> str:
+    """The name of a part as the model's author wrote it, without what torch.compile puts in between."""
+    return ".".join(piece for piece in name.split(".") if piece != ADDED)
+
+
+def part_named(model: nn.Module, asked: str) -> str | None:
+    """The name in `model` of a part that a user calls by a name with or without a wrapper's prefix; None where there is none."""
+    known = {plain_name(name): name for name, _ in model.named_modules()}
+    wanted = plain_name(asked)
+    pieces = wanted.split(".")
+    tries = [wanted]
+    while pieces and pieces[0] in CHILDREN:
+        pieces = pieces[1:]
+        tries.append(".".join(pieces))
+    fits = [known[name] for name in tries if name in known]
+    if fits:
+        return fits[0]
+    longer = [name for plain, name in known.items() if _is_prefixed(plain, wanted)]
+    return longer[0] if len(longer) == 1 else None
+
+
+def _is_prefixed(name: str, wanted: str) -> bool:
+    """Whether a name is the wanted one behind nothing but wrappers' names."""
+    pieces, end = name.split("."), wanted.split(".")
+    return pieces[-len(end) :] == end and all(piece in CHILDREN for piece in pieces[: -len(end)])
+
+
+def _inside(model: Any) -> Any:
+    if not isinstance(model, nn.Module):
+        return getattr(model, "_torchdynamo_orig_callable", None)
+    if isinstance(model, torch.jit.ScriptModule):
+        return None
+    if _is_compiled(model):
+        return model._modules[ADDED]
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return model.module
+    return _passed_on_to(model)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return ADDED in model._modules
+
+
+def _is_restored(model: nn.Module) -> bool:
+    """Whether a trainer has replaced the module's forward and kept the one it had."""
+    return "forward" in vars(model) and "_original_forward" in vars(model)
+
+
+def _passed_on_to(model: nn.Module) -> nn.Module | None:
+    """The child of a module that only passes its call on to it. The module is called with stand-ins, and in a copy."""
+    named = {name: child for name, child in model._modules.items() if child is not None}
+    name = next((name for name in ("_forward_module", *CHILDREN) if name in named), None)
+    if name is None or len({id(child) for child in named.values()} - _within(named[name])) > 0:
+        return None
+    if model._parameters or model._buffers or model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model):
+        return None
+    counts = _counts(model)
+    return named[name] if counts and all(_passes_on(model, name, count) for count in counts) else None
+
+
+def _within(child: nn.Module) -> set[int]:
+    return {id(part) for part in child.modules()}
+
+
+def _counts(model: nn.Module) -> list[int]:
+    """With how many positional arguments a module's forward may be called, up to two."""
+    try:
+        parameters = inspect.signature(type(model).forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    places = [p for p in list(parameters)[1:] if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    least = sum(p.default is p.empty for p in places)
+    most = max(2, least) if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
+    return list(range(max(least, 1), most + 1))
+
+
+class _StandIn(nn.Module):
+    """What a wrapper's child is replaced by: writes down its arguments, and answers with one object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__dict__.update(calls=[], answer=object())
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append((*args, *kwargs.values()))
+        return self.answer
+
+
+def _passes_on(model: nn.Module, name: str, count: int) -> bool:
+    copy, child = object.__new__(type(model)), _StandIn()
+    copy.__dict__ = dict(model.__dict__)
+    copy.__dict__["_modules"] = {name: child}
+    given = tuple(object() for _ in range(count))
+    try:
+        returned = type(model).forward(copy, *given)
+    except Exception:  # the user's code: it does more than pass on
+        return False
+    if returned is not child.answer or len(child.calls) != 1:
+        return False
+    passed = child.calls[0]
+    return passed[:count] == given and all(rest is None for rest in passed[count:])
+
+
+def _copy(module: Any, done: dict[int, Any]) -> Any:
+    """Module objects of its own that share the tensors, wrappers left out."""
+    if id(module) in done:
+        return done[id(module)]
+    if _is_compiled(module):
+        return _copy(module._modules[ADDED], done)
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    copy = object.__new__(type(module))
+    done[id(module)] = copy
+    copy.__dict__ = dict(module.__dict__)
+    if _is_restored(module):
+        del copy.__dict__["forward"], copy.__dict__["_original_forward"]
+    copy.__dict__["_compiled_call_impl"] = None
+    copy.__dict__["_modules"] = {name: None if child is None else _copy(child, done) for name, child in module._modules.items()}
+    return copy
