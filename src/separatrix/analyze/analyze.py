@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
 from separatrix.analysis.propagation import Propagation, gradient_propagation
 from separatrix.analysis.responses import Responses, attractors, common_drive_responses
-from separatrix.analyze.core import Core, find_core, has_core
+from separatrix.analyze.core import Core, find_core
 from separatrix.analyze.depth import depth_portrait
 from separatrix.analyze.findings import Subject, answer, chosen
 from separatrix.analyze.portrait import Portrait, RecurrentPortrait
@@ -19,7 +19,7 @@ from separatrix.analyze.verdict import advice, verdict, why_not_converged
 from separatrix.errors import InputError
 from separatrix.evolve import check_seed, trajectory
 from separatrix.result import Status
-from separatrix.systems.recurrent import Recurrent
+from separatrix.system import System
 from separatrix.wording import counted as in_words
 from separatrix.wording import measured
 
@@ -87,7 +87,8 @@ def analyze(
     seed = check_seed(seed)
     if copies < 1:
         raise InputError(f"copies is {copies}; at least 1 run is measured.")
-    if module is None and inputs is not None and isinstance(model, nn.Module) and not has_core(model):
+    core = find_core(model, inputs, module)
+    if core is None:
         named = {also} if isinstance(also, str) else {*also}
         _refuse(
             f"{type(model).__name__} has no recurrent part",
@@ -100,7 +101,7 @@ def analyze(
         return depth_portrait(model, inputs, k=k, copies=copies, **asked, seed=seed, progress=progress)
     _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss)
     asked = {"steps": steps, "settle": settle, "tol": tol, "also": also}
-    return _recurrent_portrait(model, inputs, module, k=k, copies=copies, **asked, seed=seed, progress=progress)
+    return _recurrent_portrait(model, core, k=k, copies=copies, **asked, seed=seed, progress=progress)
 
 
 def _refuse(because: str, **arguments: Any) -> None:
@@ -112,8 +113,7 @@ def _refuse(because: str, **arguments: Any) -> None:
 
 def _recurrent_portrait(
     model: nn.Module,
-    inputs: Any,
-    module: str | None,
+    core: Core,
     *,
     k: int | None,
     copies: int,
@@ -124,17 +124,16 @@ def _recurrent_portrait(
     seed: int,
     progress: bool,
 ) -> RecurrentPortrait:
-    core = find_core(model, inputs, module)
     regime = regime_of(core, copies, seed)
     questions = chosen(also, regime.common)
     k = min(regime.system.dim, ALL_EXPONENTS) if k is None else k
-    x0 = regime.system.initial_state((copies,), seed) if regime.kind == "autonomous" else None
+    x0 = regime.initial_states(copies, seed)
     steps = _whole_sequence(regime, steps, settle, tol)
     spectrum = lyapunov_spectrum(
         regime.system, x0, k=k, steps=steps, settle=settle, tol=tol, seed=seed, check=True, progress=progress
     )
     settled = spectrum.settle
-    groups = attractors(regime.system, x0, settled, ATTRACTOR_STEPS) if x0 is not None else None
+    groups = attractors(regime.system, x0, settled, ATTRACTOR_STEPS) if regime.is_autonomous else None
     counted = _counted(spectrum, groups)
     pooled = _headline(spectrum, counted)
     rate, error = float(pooled.exponents[0]), float(pooled.stderr[0])
@@ -159,7 +158,9 @@ def _recurrent_portrait(
         response_steps=responses.steps if responses else settled + ATTRACTOR_STEPS,
         plane=plane,
         explained=explained,
-        verdict=verdict(rate, error, spectrum.steps, responses, groups),
+        verdict=verdict(
+            rate, error, spectrum.steps, responses, groups, of=regime.of, disagreement=getattr(spectrum, "disagreement", "")
+        ),
         advice=advice(rate, error, spectrum.steps, length, growth, responses),
         did=_did(regime, spectrum, responses, groups),
         regime=regime.kind,
@@ -201,21 +202,30 @@ def _propagation(regime: Regime, settle: int, seed: int) -> Propagation:
     """Growth over lags from the settled state; from one copy only where the Jacobians of all would not fit."""
     copies = math.prod(regime.system.batch_shape)
     system = regime.system if copies * regime.system.dim**2 <= MOST_NUMBERS else regime.common
-    x0 = system.initial_state((8,), seed) if regime.kind == "autonomous" else None
+    x0 = system.initial_state((8,), seed) if regime.is_autonomous else regime.start if system is regime.system else None
     return gradient_propagation(system, x0, k=1, settle=settle, seed=seed)
 
 
 def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]:
     """(1/T) ln σ₁(∂h_T/∂h_0) over each sequence's own length T; None where nothing drives the network."""
+    if regime.kind == "driven loop":
+        length = regime.system.horizon
+        return gradient_propagation(regime.system, lags=(length,), k=1).log_norm[0].reshape(-1) / length, length
     if regime.sequences is None:
         return None, None
     length, count, _ = regime.sequences.shape
     count = max(1, min(count, MOST_SEQUENCES, MOST_NUMBERS // regime.system.dim**2))
-    system = along(core, regime.sequences[:, :count])
-    return gradient_propagation(system, lags=(length,), k=1).log_norm[0].reshape(-1) / length, length
+    lengths = torch.full((count,), length) if core.lengths is None else core.lengths[:count]
+    rates = torch.empty(count, dtype=torch.float64)
+    for one in lengths.unique().tolist():
+        chosen = (lengths == one).nonzero()[:, 0]
+        system = along(core, regime.sequences[:one, chosen])
+        x0 = None if core.start is None else core.start[chosen].double()
+        rates[chosen] = gradient_propagation(system, x0, lags=(one,), k=1).log_norm[0].reshape(-1).double() / one
+    return rates, round(float(lengths.double().mean()))
 
 
-def _settled_states(system: Recurrent, x0: Tensor | None, settle: int, seed: int) -> Tensor:
+def _settled_states(system: System, x0: Tensor | None, settle: int, seed: int) -> Tensor:
     """Where the runs go after settling, (step, run, dim); NaN where they are on their way to overflow."""
     steps = SHOWN_STEPS if system.horizon is None else min(SHOWN_STEPS, system.horizon - settle)
     with torch.no_grad():

@@ -1,29 +1,36 @@
 """Finding the recurrent core inside a user's model, and the inputs that reach it."""
 
 import inspect
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.inputs import as_inputs
+from separatrix.analyze.cells import CalledAs, Form, form_of
+from separatrix.analyze.feedback import Answers, Feedback, feedback_of
+from separatrix.analyze.recording import Call, record
+from separatrix.analyze.unrolled import own_parts, unrolled
+from separatrix.arguments import Arguments, arguments_of
+from separatrix.errors import InputError, SeparatrixError, ShapeError, UnsupportedModuleError
 from separatrix.nn.cells import OdeCell
-from separatrix.systems.custom_cell import flatten, is_layer
+from separatrix.systems.custom_cell import CustomCell, flatten, is_layer
+from separatrix.systems.hand_layer import HandLayer, layer_of, own_network
+from separatrix.systems.recurrent import Recurrent
 from separatrix.systems.standard_network import STANDARD, check_initialised, describe, is_standard, refuse_changed_layer
-from separatrix.twin import twin
 
-HOOKS = (
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-)
+NONE = Feedback("none")
+
+# Note [What the core is]
+# PyTorch's recurrent modules and those that tell their step (`as_cell`) are known by their class. Everything else is known by what
+# it does, when it is tried and in one recorded forward pass: the model itself as a cell or as a layer that carries its state
+# (see Note [Recognised by trying]); a part that is called step by step with the state that it returned before (see Note [The cell
+# in the calls]); a part that reads a sequence once and carries its state. Where none of these is there, but the forward pass loops
+# over time (see Note [Loops by hand]), the model is recurrent and its step cannot be called from outside: that is refused, since
+# its depth would be that of the unrolled loop. What is left is a feed-forward network.
 
 
 @dataclass(frozen=True)
@@ -31,49 +38,54 @@ class Core:
     """The recurrent part of a model.
 
     Args:
-        module: the part itself.
+        module: the part itself, in a form that `sx.Recurrent` takes.
         name: where in the model it sits; empty when the model is the core.
         inputs: what reaches it, shape (time, sequences, inputs), or None.
+        lengths: (sequences), where sequences differ in length; those that are shorter are followed by zeros.
+        start: (sequences, dim), the initial states that the model gives it, where they are not zero.
         state: for a cell that is not PyTorch's, an example of its state without batch axes.
         calls: how often one forward pass of the model called it.
         read: how those calls were put together: along time where the state was carried from one to the next, else as sequences.
-        is_started: whether the model gives it an initial state that is not zero.
+        described: the part in words, where its form is not the user's.
+        feedback: whether its inputs depend on its own earlier states.
     """
 
     module: nn.Module
     name: str
     inputs: Tensor | None
+    lengths: Tensor | None = None
+    start: Tensor | None = None
     state: Any = None
     calls: int = 1
     read: Literal["along time", "as further sequences"] = "along time"
-    is_started: bool = False
+    described: str = ""
+    feedback: Feedback = NONE
 
     @property
     def label(self) -> str:
         """The core in words: GRU(28 → 64) at 'encoder.rnn'."""
-        return describe(self.module) + (f" at '{self.name}'" if self.name else "")
+        return (self.described or describe(self.module)) + (f" at '{self.name}'" if self.name else "")
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the model gives it an initial state that is not zero."""
+        return self.start is not None
 
 
-@dataclass
-class _Call:
-    """One call of the core: what it was given and what it returned, as they were then."""
-
-    inputs: Any
-    state: Any
-    returned: Any = None
-
-
-def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -> Core:
-    """The recurrent core of a model; with inputs, one forward pass captures what reaches it.
+def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -> Core | None:
+    """The recurrent core of a model; with inputs, one forward pass captures what reaches it. See Note [What the core is].
 
     Args:
         model: any module; a recurrent one is its own core.
         inputs: what the model takes.
-        module: the core's name in `model.named_modules()`, where there are several, or where it is a cell of your own.
+        module: the core's name in `model.named_modules()`, where there are several.
+
+    Returns:
+        The core; None for a model that, given these inputs, has no recurrent part.
 
     Raises:
-        UnsupportedModuleError: there is no recurrent part, or several; it is a layer with a forward or hooks of its own; the
-            model is no module, or has no weights yet.
+        UnsupportedModuleError: there are several recurrent parts, or none and no inputs; a layer with a forward or hooks of its
+            own; a loop over time whose step cannot be called; the model is no module, or has no weights yet.
         InputError: the forward pass fails, never reaches the core, hands it something that is no sequence, or calls it in a
             way that is neither one run along time nor several of equal length.
     """
@@ -83,17 +95,24 @@ def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -
             "Pass one module at a time; wrap a function of the state with sx.Map(f, dim), for sx.lyapunov_spectrum."
         )
     name = _name(model, module)
-    core = model.get_submodule(name)
-    refuse_changed_layer(core)
+    if name is not None:
+        refuse_changed_layer(model.get_submodule(name))
     if inputs is None:
-        return Core(core, name, None)
+        return _without_inputs(model, name)
     check_initialised(model)
+    given = arguments_of(model, inputs)
+    if name is None:
+        return _of_model(model, given) or _of_parts(model, given)
+    core = model.get_submodule(name)
+    if core is model and _is_known(core):
+        return _merged(Core(core, "", None), [_read_by_itself(core, arguments) for arguments in given])
     if core is model:
-        return Core(core, name, _time_first(core, as_inputs(inputs)))
-    return _capture(model, name, inputs)
+        return _of_model(model, given) or _of_parts(model, given)
+    return _captured(model, name, given)
 
 
-def _name(model: nn.Module, asked: str | None) -> str:
+def _name(model: nn.Module, asked: str | None) -> str | None:
+    """Where the core is, as far as names and classes tell."""
     recurrent = recurrent_parts(model)
     if asked is not None:
         known = [name for name, _ in model.named_modules() if name]
@@ -101,16 +120,52 @@ def _name(model: nn.Module, asked: str | None) -> str:
             listed = ", ".join(recurrent or known[:12]) or "none"
             raise InputError(f"{type(model).__name__} has no module named {asked!r}.\nIts modules: {listed}.")
         return asked
-    if len(recurrent) == 1:
-        return recurrent[0]
-    if recurrent:
-        listed = ", ".join(f"{name} = {describe(model.get_submodule(name))}" for name in recurrent)
-        raise UnsupportedModuleError(
-            f"{type(model).__name__} has {len(recurrent)} recurrent parts: {listed}.\n"
-            "Choose one by name: --module NAME, or module=."
-        )
-    if _is_cell(model):
-        return ""
+    if len(recurrent) > 1:
+        raise _several(model, {name: describe(model.get_submodule(name)) for name in recurrent})
+    return recurrent[0] if recurrent else None
+
+
+def _several(model: nn.Module, parts: dict[str, str]) -> UnsupportedModuleError:
+    listed = ", ".join(f"{name} = {words}" for name, words in parts.items())
+    return UnsupportedModuleError(
+        f"{type(model).__name__} has {len(parts)} recurrent parts: {listed}.\nChoose one by name: --module NAME, or module=."
+    )
+
+
+def recurrent_parts(model: nn.Module) -> list[str]:
+    """Names of the recurrent layers and cells in a model that are known; not of what a layer consists of."""
+    found: list[str] = []
+    for name, part in model.named_modules():
+        if _is_known(part) and not any(name.startswith(f"{outer}.") or not outer for outer in found):
+            found.append(name)
+    return found
+
+
+def _is_known(part: nn.Module) -> bool:
+    return isinstance(part, (*STANDARD, OdeCell)) or is_layer(part)
+
+
+def reads_sequences(core: nn.Module) -> bool:
+    """Whether a core is a layer, which is called once for a whole sequence; else it is a cell."""
+    return isinstance(core, nn.RNNBase) or is_layer(core)
+
+
+def is_batch_first(core: nn.Module) -> bool:
+    """Whether a core takes (batch, time, inputs); only layers can, a cell takes time first."""
+    return reads_sequences(core) and getattr(core, "batch_first", False)
+
+
+def _without_inputs(model: nn.Module, name: str | None) -> Core:
+    """The core by itself: one that is known or named, or the model, if it is a cell when it is tried."""
+    if name is not None:
+        return Core(model.get_submodule(name), name, None)
+    width = getattr(model, "input_size", None)
+    says_so = getattr(model, "hidden_size", None) is not None and len(_parameters(model)) > 1
+    try:
+        return _as_itself(model, own_network([model], False, None, width), width)
+    except SeparatrixError as error:
+        if says_so:
+            raise error from None
     parts = ", ".join(sorted({type(part).__name__ for part in model.modules() if part is not model})) or type(model).__name__
     raise UnsupportedModuleError(
         f"{type(model).__name__} has no recurrent part that is known (RNN, GRU, LSTM, sx.nn's, or their cells); "
@@ -120,112 +175,235 @@ def _name(model: nn.Module, asked: str | None) -> str:
     )
 
 
-def has_core(model: Any) -> bool:
-    """Whether there is a recurrent part to be found without being named: one of PyTorch's, or the model is a cell itself."""
-    return bool(recurrent_parts(model)) or _is_cell(model)
+def _as_itself(model: nn.Module, network: CustomCell, width: int | None) -> Core:
+    """A model that was tried and found a cell, or a layer that carries its state, as a core without inputs."""
+    by_hand = layer_of(model, width) if network.is_layer and not is_layer(model) and width is not None else None
+    return Core(model if by_hand is None else by_hand, "", None, described=describe(model))
 
 
-def recurrent_parts(model: nn.Module) -> list[str]:
-    """Names of the recurrent layers and cells in a model that are known; not of what a layer consists of."""
-    found: list[str] = []
-    for name, part in model.named_modules():
-        known = isinstance(part, (*STANDARD, OdeCell)) or is_layer(part)
-        if known and not any(name.startswith(f"{outer}.") or not outer for outer in found):
-            found.append(name)
-    return found
-
-
-def reads_sequences(core: nn.Module) -> bool:
-    """Whether a core is a layer, which is called once for a whole sequence; else it is a cell."""
-    return isinstance(core, nn.RNNBase) or is_layer(core)
-
-
-def _is_cell(model: nn.Module) -> bool:
-    """Whether a model says the size of its state, and takes a state beside its input."""
-    return getattr(model, "hidden_size", None) is not None and len(inspect.signature(model.forward).parameters) > 1
-
-
-def _capture(model: nn.Module, name: str, inputs: Any) -> Core:
-    """Run the model's twin once, in evaluation mode, and keep what its core is called with."""
-    view = twin(model)
-    calls = _recorded(view.get_submodule(name))
-    values = _as_the_model_takes(model, inputs)
+def _of_model(model: nn.Module, given: Sequence[Arguments]) -> Core | None:
+    """The model as its own core: a cell, time first, or a layer that carries its state; None if it is neither."""
+    tensors = [arguments.tensors() for arguments in given]
+    is_sequence = all(some and some[0].is_floating_point() and some[0].ndim in (2, 3) for some in tensors)
+    if not is_sequence or isinstance(model, nn.Sequential) or len(_parameters(model)) < 2:
+        return None
     try:
-        with torch.no_grad():
-            view(values)
-    except Exception as error:  # the user's code: whatever it raises is the message
-        raise InputError(
-            f"{type(model).__name__} failed on inputs of shape {tuple(values.shape)}, {values.dtype}: "
-            f"{type(error).__name__}: {_first(error)}\n"
-            "Give inputs exactly as the model takes them, batch and all."
-        ) from error
-    if not calls:
+        network = own_network([model], False, None, tensors[0][0].shape[-1])
+    except SeparatrixError:
+        return None
+    if not network.is_layer and any(len(arguments.args) + len(arguments.kwargs) > 1 for arguments in given):
+        return None  # two arguments, one call: a module of two inputs
+    core = _as_itself(model, network, tensors[0][0].shape[-1])
+    return _merged(core, [_read_by_itself(core.module, arguments) for arguments in given])
+
+
+def _parameters(model: nn.Module) -> list[str]:
+    try:
+        return list(inspect.signature(model.forward).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def _of_parts(model: nn.Module, given: Sequence[Arguments]) -> Core | None:
+    """The one part that one forward pass shows to be recurrent; None where nothing is."""
+    names = [name for name, part in model.named_modules() if name and not isinstance(part, nn.ModuleList | nn.ModuleDict)]
+    recording = record(model, given[0], names)
+    found: dict[str, str] = {}
+    for name in names:
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if not inside and _shows_recurrence(model.get_submodule(name), recording.calls.get(name, [])):
+            found[name] = describe(model.get_submodule(name))
+    if len(found) > 1:
+        raise _several(model, found)
+    if found:
+        return _captured(model, next(iter(found)), given)
+    own = {name for name, _ in own_parts(model)}
+    counts = {name: len(calls) for name, calls in recording.calls.items() if name in own}
+    loop = unrolled(model, given[0], counts)
+    if loop is not None:
+        raise UnsupportedModuleError(
+            f"{type(model).__name__} is recurrent, by a loop over axis {loop.axis} of its inputs that is written by hand: {loop.words}, "
+            "each turn building on the one before. Its step cannot be called from outside.\n"
+            "Put the step into a module (u, state) → state and call it in the loop, or give the looping module as_cell(), which "
+            "returns that module; a layer that takes (sequence, state) and returns (outputs, state) is measured as it is. "
+            "Name a part with module=, --module."
+        )
+    return None
+
+
+def _shows_recurrence(part: nn.Module, calls: list[Call]) -> bool:
+    """Whether its calls show a part to be a cell, or a trial a layer that carries its state."""
+    if isinstance(part, torch.jit.ScriptModule) or not calls:
+        return False
+    if len(calls) > 1:
+        form = form_of(calls)
+        if form is None or not form.shapes or not _varies(form, calls):
+            return False
+        return _is_cell(CalledAs(part, form))
+    return _layer_in(part, calls) is not None
+
+
+def _varies(form: Form, calls: list[Call]) -> bool:
+    """Whether the inputs differ from call to call; a block that is run again on the same has no inputs, but depth."""
+    first = form.read(calls[1])
+    return any(not torch.equal(form.read(call), first) for call in calls[2:]) or len(calls) == 2
+
+
+def _is_cell(cell: CalledAs) -> bool:
+    try:
+        own_network([cell], False, None, cell.input_size)
+    except SeparatrixError:
+        return False
+    return True
+
+
+def _layer_in(part: nn.Module, calls: list[Call]) -> HandLayer | None:
+    """A part that read one sequence, as a layer that carries its state."""
+    if _is_known(part) or len(calls) != 1 or len(_parameters(part)) < 2:
+        return None
+    u = calls[0].inputs
+    if not isinstance(u, Tensor) or u.ndim != 3 or not u.is_floating_point():
+        return None
+    return layer_of(part, u.shape[-1])
+
+
+def _captured(model: nn.Module, name: str, given: Sequence[Arguments]) -> Core:
+    """The part of that name, with what reaches it in one forward pass for each of the arguments."""
+    passes = [record(model, arguments, [name]).calls[name] for arguments in given]
+    if not any(passes):
         raise InputError(
             f"one forward pass of {type(model).__name__} never reached '{name}'.\nName the part that your inputs reach."
         )
-    core = model.get_submodule(name)
-    runs = _runs(calls)
-    pieces = [[_piece(core, call.inputs) for call in run] for run in runs]
-    _check_pieces(name, runs, pieces)
-    return Core(
-        core,
+    part = model.get_submodule(name)
+    form = None if is_standard(part) or is_layer(part) else form_of(passes[0])
+    layer = None if is_standard(part) or is_layer(part) or form is not None else _layer_in(part, passes[0])
+    if form is not None and (not form.shapes or form.is_plain):
+        form = None
+    module, read = _reader(part, form, layer)
+    runs = [_runs(calls) if form is None else [calls] for calls in passes]
+    state = _example(passes[0]) if module is part and not (is_standard(part) or is_layer(part)) else None
+    core = Core(
+        module,
         name,
-        torch.cat([torch.cat(run) for run in pieces], dim=1),
-        state=None if is_standard(core) or is_layer(core) else _example(calls),
-        calls=len(calls),
-        read="along time" if len(runs) == 1 else "as further sequences",
-        is_started=any(not _is_zero(run[0].state) for run in runs),
+        None,
+        state=state,
+        calls=sum(map(len, passes)),
+        read="along time" if all(len(some) == 1 for some in runs) else "as further sequences",
+        described=describe(part),
     )
+    feedback = _feedback(model, core, form, passes[0], given[0])
+    pieces = [[[read(call) for call in run] for run in some] for some in runs]
+    if feedback.turn is None:
+        for some, read_pieces in zip(runs, pieces, strict=True):
+            _check_pieces(name, some, read_pieces)
+    merged = _merged(core, [_Read(*_joined(one), _start(core, form, some)) for one, some in zip(pieces, runs, strict=True)])
+    return _with(merged, feedback=feedback)
 
 
-def _recorded(core: nn.Module) -> list[_Call]:
-    """Have a twin's core write down its calls: arguments before anybody's hooks change them, states after."""
-    for hooks in HOOKS:  # dictionaries of the twin's own
-        core.__dict__[hooks] = OrderedDict(getattr(core, hooks))
-    calls: list[_Call] = []
-
-    def begin_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append(_Call(*_arguments(module, args, kwargs)))
-
-    def end_call(_: nn.Module, __: tuple[Any, ...], returned: Any) -> None:
-        calls[-1].returned = _kept(returned)
-
-    core.register_forward_pre_hook(begin_call, with_kwargs=True, prepend=True)
-    core.register_forward_hook(end_call)
-    return calls
+def _reader(part: nn.Module, form: Form | None, layer: HandLayer | None) -> tuple[nn.Module, Callable[[Call], "_Sequences"]]:
+    """The core in the form in which it is measured, and how its calls are read as sequences."""
+    if form is not None:
+        cell = CalledAs(part, form)
+        return cell, lambda call: _Sequences(form.read(call)[None])
+    module = part if layer is None else layer
+    return module, lambda call: _piece(module, part, call.inputs)
 
 
-def _as_the_model_takes(model: nn.Module, inputs: Any) -> Tensor:
-    """Inputs in the model's dtype and on its device; integers stay so only for a model that looks tokens up."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    numbers = as_inputs(inputs)
-    given = torch.as_tensor(inputs)
-    tokens = not given.is_floating_point() and any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in model.modules())
-    return given.to(like.device) if tokens else numbers.to(like)
+def _feedback(model: nn.Module, core: Core, form: Form | None, calls: list[Call], arguments: Arguments) -> Feedback:
+    """Whether a core that is called step by step is given what its own states made."""
+    if len(calls) < 3:
+        return NONE
+    try:
+        network = Recurrent(core.module, state=core.state).network
+        return feedback_of(model, core.name, arguments, Answers(network, form), calls)
+    except SeparatrixError:
+        return NONE
 
 
-def _arguments(core: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Input and state of one call, the first two parameters of the core's forward, positional or named."""
-    signature = inspect.signature(core.forward)
-    given = signature.bind(*args, **kwargs).arguments
-    plain = [name for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    values = [given.get(name) for name in plain] if len(plain) > 1 else [*args, *kwargs.values()]
-    first, second = (*values, None, None)[:2]
-    return _kept(first), _kept(second)
+@dataclass(frozen=True)
+class _Sequences:
+    """Sequences that reach a core, (time, sequences, inputs), and their lengths where they differ."""
+
+    values: Tensor
+    lengths: Tensor | None = None
 
 
-def _kept(value: Any) -> Any:
-    """A copy of the tensors, which the model may change in place later."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, tuple | list) and not isinstance(value, PackedSequence):
-        return tuple(_kept(part) for part in value)
-    return value
+@dataclass(frozen=True)
+class _Read:
+    """What reached the core in one forward pass, and the initial states that it was given, or None."""
+
+    values: Tensor
+    lengths: Tensor | None
+    start: Tensor | None
 
 
-def _runs(calls: Sequence[_Call]) -> list[list[_Call]]:
+def _merged(core: Core, passes: list[_Read]) -> Core:
+    """The core with the sequences of all passes side by side."""
+    length = max(len(one.values) for one in passes)
+    values = torch.cat([pad(one.values, (0, 0, 0, 0, 0, length - len(one.values))) for one in passes], dim=1)
+    lengths = torch.cat([_lengths(one) for one in passes])
+    started = any(one.start is not None for one in passes)
+    start = torch.cat([_started(one, passes) for one in passes]) if started else None
+    return _with(core, inputs=values, lengths=None if bool((lengths == length).all()) else lengths, start=start)
+
+
+def _with(core: Core, **changes: Any) -> Core:
+    return Core(**{**vars(core), **changes})
+
+
+def _lengths(one: _Read) -> Tensor:
+    whole = torch.full((one.values.shape[1],), len(one.values))
+    return whole if one.lengths is None else one.lengths
+
+
+def _started(one: _Read, passes: list[_Read]) -> Tensor:
+    """The initial states of a pass; zeros where it was given none."""
+    like = next(other.start for other in passes if other.start is not None)
+    return like.new_zeros(one.values.shape[1], like.shape[-1]) if one.start is None else one.start
+
+
+def _read_by_itself(core: nn.Module, arguments: Arguments) -> _Read:
+    """Sequences, and a state where one is given, handed to a core that is the model."""
+    values = (*arguments.args, *arguments.kwargs.values())
+    named = {name: values[i] for i, name in enumerate(_parameters(core)[: len(values)])} if not arguments.kwargs else {}
+    first = next(iter(named.values()), None) if named else values[0]
+    read = _piece(core, core, first) if isinstance(first, PackedSequence) else _Sequences(_time_first(core, core, first))
+    state = values[1] if len(values) > 1 else None
+    start = None if state is None or _is_zero(state) else Recurrent(core).pack(*_parts(state)).reshape(-1, Recurrent(core).dim)
+    return _Read(read.values, read.lengths, start)
+
+
+def _parts(state: Any) -> tuple[Any, ...]:
+    return tuple(state) if isinstance(state, tuple | list) else (state,)
+
+
+def _start(core: Core, form: Form | None, runs: list[list[Call]]) -> Tensor | None:
+    """The initial states that the model gives its core, one for each sequence; None where they are zero, or cannot be read."""
+    first = [run[0] for run in runs]
+    states = [_given_state(call, form) for call in first]
+    if all(_is_zero(state) for state in states):
+        return None
+    system = Recurrent(core.module, state=core.state)
+    packed = [
+        torch.zeros(1, system.dim) if state is None else system.pack(*_parts(state)).reshape(-1, system.dim) for state in states
+    ]
+    items = max(len(one) for one in packed)
+    return torch.cat([one.expand(items, -1) if len(one) == 1 else one for one in packed])
+
+
+def _given_state(call: Call, form: Form | None) -> Any:
+    if form is None:
+        return call.state
+    try:
+        state = form.state(call)
+    except (KeyError, IndexError, TypeError):
+        return None
+    return state if all(isinstance(part, Tensor) for part in state) else None
+
+
+def _runs(calls: Sequence[Call]) -> list[list[Call]]:
     """The calls sorted into runs: one belongs to the run whose last returned state it was given, else it begins a run."""
-    runs: list[list[_Call]] = []
+    runs: list[list[Call]] = []
     for call in calls:
         run = next((run for run in reversed(runs) if _carried(run[-1], call)), None)
         if run is None:
@@ -235,7 +413,7 @@ def _runs(calls: Sequence[_Call]) -> list[list[_Call]]:
     return runs
 
 
-def _carried(before: _Call, after: _Call) -> bool:
+def _carried(before: Call, after: Call) -> bool:
     """Whether a call got the state that another returned, alone or beside an output."""
     returned = before.returned
     second = returned[1] if isinstance(returned, tuple) and len(returned) == 2 else None
@@ -255,34 +433,46 @@ def _is_zero(state: Any) -> bool:
     return state is None or not any(bool(part.any()) for part in flatten(state))
 
 
-def _piece(core: nn.Module, values: Any) -> Tensor:
+def _piece(core: nn.Module, part: nn.Module, values: Any) -> _Sequences:
     """What one call was given, (time, sequences, inputs)."""
     if isinstance(values, PackedSequence):
-        raise InputError(
-            "the core is given a packed sequence, whose sequences end at different steps.\n"
-            "Give sequences of equal length (cut to the shortest), so that the model has nothing to pack."
-        )
+        padded, lengths = pad_packed_sequence(values)
+        return _Sequences(padded, lengths)
     if not isinstance(values, Tensor):
         raise InputError(f"the core is called with a {type(values).__name__} as its input.\nIt must be a tensor.")
     if reads_sequences(core):
-        return _time_first(core, values)
+        return _Sequences(_time_first(core, part, values))
     if values.ndim not in (1, 2):
         raise ShapeError(
-            f"the {describe(core)} is given inputs of shape {tuple(values.shape)}, {values.ndim} axes.\n"
+            f"the {describe(part)} is given inputs of shape {tuple(values.shape)}, {values.ndim} axes.\n"
             "A cell's inputs are (batch, inputs), or (inputs) alone."
         )
-    return values.reshape(1, -1, values.shape[-1])
+    return _Sequences(values.reshape(1, -1, values.shape[-1]))
 
 
-def _check_pieces(name: str, runs: list[list[_Call]], pieces: list[list[Tensor]]) -> None:
+def _joined(run_pieces: list[list[_Sequences]]) -> tuple[Tensor, Tensor | None]:
+    """The pieces of each run along time, runs side by side; lengths where packed sequences had them."""
+    if any(piece.lengths is not None for run in run_pieces for piece in run):
+        if any(len(run) > 1 for run in run_pieces):
+            raise InputError(
+                "the core reads packed sequences in several pieces that carry the state.\nGive each sequence in one piece."
+            )
+        singles = [run[0] for run in run_pieces]
+        length = max(len(one.values) for one in singles)
+        values = torch.cat([pad(one.values, (0, 0, 0, 0, 0, length - len(one.values))) for one in singles], dim=1)
+        return values, torch.cat([_lengths(_Read(one.values, one.lengths, None)) for one in singles])
+    return torch.cat([torch.cat([piece.values for piece in run]) for run in run_pieces], dim=1), None
+
+
+def _check_pieces(name: str, runs: list[list[Call]], pieces: list[list[_Sequences]]) -> None:
     """Refuse calls that are neither one run along time nor several of equal length."""
-    batches = sorted({piece.shape[1] for run in pieces for piece in run})
+    batches = sorted({piece.values.shape[1] for run in pieces for piece in run})
     if len(batches) > 1:
         raise InputError(
             f"one forward pass calls '{name}' with different batch sizes: {_listed(batches)}.\n"
             "Give inputs for which all calls have the same, such as sequences of equal length."
         )
-    lengths = [sum(len(piece) for piece in run) for run in pieces]
+    lengths = [sum(len(piece.values) for piece in run) for run in pieces]
     first = runs[0][0].state
     if len(runs) > 1 and max(lengths) == 1 and any(not _is_zero(run[0].state) and not _equal(run[0].state, first) for run in runs):
         raise InputError(
@@ -301,11 +491,11 @@ def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
 
 
-def _time_first(core: nn.Module, values: Tensor) -> Tensor:
+def _time_first(core: nn.Module, part: nn.Module, values: Tensor) -> Tensor:
     """(time, sequences, inputs) of what a recurrent layer takes, or a cell step by step."""
     if values.ndim not in (2, 3):
         raise ShapeError(
-            f"the inputs have {values.ndim} axes, shape {tuple(values.shape)}, but a {describe(core)} takes 2 or 3.\n"
+            f"the inputs have {values.ndim} axes, shape {tuple(values.shape)}, but a {describe(part)} takes 2 or 3.\n"
             "Pass (time, inputs), or with a batch of sequences as the module takes it."
         )
     if 0 in values.shape:
@@ -313,7 +503,7 @@ def _time_first(core: nn.Module, values: Tensor) -> Tensor:
     width = getattr(core, "input_size", None)
     if isinstance(width, int) and values.shape[-1] != width:
         raise ShapeError(
-            f"the inputs have {values.shape[-1]} numbers per step but this {describe(core)} takes {width}.\n"
+            f"the inputs have {values.shape[-1]} numbers per step but this {describe(part)} takes {width}.\n"
             f"Pass (time, {width}), or with a batch of sequences as the module takes it."
         )
     if values.ndim == 2:
@@ -321,12 +511,7 @@ def _time_first(core: nn.Module, values: Tensor) -> Tensor:
     return values.transpose(0, 1) if is_batch_first(core) else values
 
 
-def is_batch_first(core: nn.Module) -> bool:
-    """Whether a core takes (batch, time, inputs); only layers can, a cell takes time first."""
-    return reads_sequences(core) and getattr(core, "batch_first", False)
-
-
-def _example(calls: Sequence[_Call]) -> Any:
+def _example(calls: Sequence[Call]) -> Any:
     """A state without its batch axis, from the first call that was given one; None if none was."""
     call = next((call for call in calls if call.state is not None), None)
     if call is None:
@@ -337,7 +522,3 @@ def _example(calls: Sequence[_Call]) -> Any:
 
 def _first_item(state: Any) -> Any:
     return state[0] if isinstance(state, Tensor) else tuple(_first_item(part) for part in state)
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -83,7 +83,7 @@ class RecurrentPortrait(Portrait):
         response_steps: for how many steps the initial states were followed.
         plane: (step, run, 2), states in the plane of their two leading principal components.
         explained: (2), the share of the variance along each.
-        regime: "stream", "sequence", "sequences" or "autonomous".
+        regime: "stream", "sequence", "sequences", "autonomous", "closed loop" or "driven loop".
     """
 
     spectrum: LyapunovSpectrum

@@ -27,24 +27,37 @@ def side(rate: float, error: float, steps: int) -> str:
     return "chaotic" if rate > 0 else "ordered"
 
 
-def verdict(rate: float, error: float, steps: int, responses: Responses | None, attractors: Tensor | None) -> str:
+def verdict(
+    rate: float,
+    error: float,
+    steps: int,
+    responses: Responses | None,
+    attractors: Tensor | None,
+    *,
+    of: str = "",
+    disagreement: str = "",
+) -> str:
     """One sentence: the side, λ₁ with its error bar, and what it means for states and gradients.
 
     Args:
         rate, error, steps: as for `side`.
         responses: where many initial states went under one drive, for a driven network.
         attractors: which attractor each initial state of an autonomous network reached.
+        of: what this is said of, where that is not the network under its inputs.
+        disagreement: that an independent check contradicts λ₁; said before anything else.
     """
     where = side(rate, error, steps)
     if where == "diverged":
-        return "diverged: the state left the finite numbers, so there is no spectrum"
-    return "; ".join([_told(where, rate, error), *_ends(where, responses, attractors)])
+        return f"diverged: the state{f' {of}' if of else ''} left the finite numbers, so there is no spectrum"
+    told = "; ".join([_told(where, rate, error, of), *_ends(where, responses, attractors)])
+    return f"unsure: {disagreement}; {told}" if disagreement else told
 
 
-def _told(where: str, rate: float, error: float) -> str:
+def _told(where: str, rate: float, error: float, of: str) -> str:
+    of = f" {of}" if of else ""
     if rate == -math.inf:
-        return "ordered: λ₁ = −∞, every perturbation is erased to the last digit"
-    number = f"λ₁ = {measured(rate, error)} nats per step"
+        return f"ordered: λ₁ = −∞{of}, every perturbation is erased to the last digit"
+    number = f"λ₁ = {measured(rate, error)} nats per step{of}"
     if where == "at the edge":
         return f"at the edge within its error bar: {number}{' (too few steps for an error bar)' if math.isnan(error) else ''}"
     if where == "ordered":

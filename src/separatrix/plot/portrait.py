@@ -39,7 +39,7 @@ def portrait_figure(portrait: RecurrentPortrait) -> Figure:
 
 def attractors_shown(portrait: RecurrentPortrait) -> Tensor | None:
     """Which attractor each run of the phase portrait is on, where there is more than one; None otherwise."""
-    several = portrait.regime == "autonomous" and int(portrait.groups.max()) > 0
+    several = portrait.regime in ("autonomous", "closed loop") and int(portrait.groups.max()) > 0
     return portrait.groups[: portrait.plane.shape[1]] if several else None
 
 

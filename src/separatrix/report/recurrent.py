@@ -110,7 +110,7 @@ def _entropy(portrait: RecurrentPortrait) -> Cell:
 
 
 def _responses(portrait: RecurrentPortrait) -> Cell:
-    noun = "attractor" if portrait.regime == "autonomous" else "response"
+    noun = "attractor" if portrait.regime in ("autonomous", "closed loop") else "response"
     told = counted(int(portrait.groups.max()) + 1, noun)
     states, steps = counted(len(portrait.groups), "initial state"), counted(portrait.response_steps, "step")
     return Cell(told if portrait.settled else "not told yet", f"from {states}, {steps} later")

@@ -1,0 +1,105 @@
+"""What a recurrent part returns, and the state in it: from one to the other, for whatever form it returns it in."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from separatrix.analyze.cells import Form, Path, at, leaves
+from separatrix.systems.custom_cell import CustomCell, flatten
+from separatrix.systems.standard_network import StandardNetwork
+
+Network = StandardNetwork | CustomCell
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a core returns, and the state vector in it.
+
+    Args:
+        network: the core as a function of its state vector.
+        form: how the core is called, where that is not (u, state).
+    """
+
+    network: Network
+    form: Form | None = None
+
+    def state(self, returned: Any) -> Tensor:
+        """The state vectors, (items, dim), in what the core returned."""
+        if self.form is not None:
+            state = tuple(at(returned, path) for path in self.form.returned)
+        elif isinstance(self.network, CustomCell):
+            state = returned[1] if self.network._returns_output else returned
+        else:
+            state = returned if self.network.is_cell else returned[1]
+        parts = state if isinstance(state, tuple) else (state,)
+        return self.network.pack(*parts).reshape(-1, self.network.dim)
+
+    def returned(self, x: Tensor, like: Any) -> Any:
+        """What the core returns in state x, in the form of something that it returned.
+
+        Raises:
+            NotTold: it returns more than its state, which nobody can tell of the state alone.
+        """
+        parts = flatten(self.network.unpack(x))
+        paths = [path for path, _ in leaves(like)]
+        own = self.form.returned if self.form is not None else _places(like, self.network)
+        recorded = {path: at(like, path) for path in paths}
+        made = {path: _shaped(part, recorded[path]) for path, part in zip(own, parts, strict=True)}
+        for path in paths:
+            if path not in made:
+                made[path] = _same_as_one(recorded[path], {p: recorded[p] for p in own}, made)
+        return _rebuilt(like, (), made)
+
+
+class NotTold(Exception):
+    """What a core returns or is given cannot be made of its state."""
+
+
+def _places(like: Any, network: Network) -> list[Path]:
+    """Where the state's tensors are in what a core of signature (u, state) returned."""
+    beside_output = network._returns_output if isinstance(network, CustomCell) else not network.is_cell
+    return [((1, *path) if beside_output else path) for path, _ in leaves(like[1] if beside_output else like)]
+
+
+def _shaped(part: Tensor, like: Tensor) -> Tensor:
+    """A part of the state with the axes that the recorded one had: no batch axis where there was none."""
+    return part.reshape(like.shape) if part.ndim != like.ndim else part
+
+
+def _same_as_one(output: Tensor, recorded: dict[Path, Tensor], made: dict[Path, Tensor]) -> Tensor:
+    """An output that was a part of the state, number for number, made of the new state; the top layer's counts as a part."""
+    for path, part in recorded.items():
+        for of in (_whole, _top):
+            if part.ndim and of(part).numel() == output.numel() and torch.equal(of(part).reshape(-1), output.reshape(-1)):
+                return _as_output(of(made[path]), of(part), output)
+    raise NotTold
+
+
+def _whole(part: Tensor) -> Tensor:
+    return part
+
+
+def _top(part: Tensor) -> Tensor:
+    return part[-1]
+
+
+def _as_output(part: Tensor, recorded: Tensor, output: Tensor) -> Tensor:
+    """A part of the state with the axes of length 1 that the output had beside those of the recorded part."""
+    if recorded.shape == output.shape:
+        return part
+    shape, rest = [], list(part.shape)
+    for size in output.shape:
+        shape.append(rest.pop(0) if rest and (size != 1 or recorded.shape[len(recorded.shape) - len(rest)] == 1) else 1)
+    return part.reshape(shape)
+
+
+def _rebuilt(like: Any, path: Path, made: dict[Path, Tensor]) -> Any:
+    if isinstance(like, Tensor):
+        return made[path]
+    if isinstance(like, dict):
+        return {key: _rebuilt(part, (*path, key), made) for key, part in like.items()}
+    if isinstance(like, tuple | list):
+        return tuple(_rebuilt(part, (*path, i), made) for i, part in enumerate(like))
+    return like

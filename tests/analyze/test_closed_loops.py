@@ -1,0 +1,214 @@
+"""Loops inside models: a recurrent part whose next input the model makes of its output."""
+
+import pytest
+import torch
+from torch import nn
+
+import separatrix as sx
+from separatrix.analyze.core import find_core
+
+FEW = {"k": 1, "copies": 2, "steps": 60, "settle": 20, "also": "none"}
+
+
+class Generator(nn.Module):
+    """A cell read by a linear layer whose output is the next input: h' = tanh((W_hh + W_out) h), with the identity for W_ih."""
+
+    def __init__(self, size: int = 20, steps: int = 30) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.cell, self.out, self.steps = nn.RNNCell(size, size, bias=False), nn.Linear(size, size, bias=False), steps
+        with torch.no_grad():
+            self.cell.weight_ih.copy_(torch.eye(size))
+            self.cell.weight_hh.normal_(0, 0.3 / size**0.5)
+            self.out.weight.normal_(0, 3 / size**0.5)
+
+    def forward(self, u):
+        h = u.new_zeros(len(u), self.cell.hidden_size)
+        outputs = []
+        for _ in range(self.steps):
+            h = self.cell(u, h)
+            u = self.out(h)
+            outputs.append(u)
+        return torch.stack(outputs, 1)
+
+
+class Layered(Generator):
+    """The same through layers, called on sequences of one step."""
+
+    def __init__(self, kind, batch_first: bool) -> None:
+        super().__init__(6, 12)
+        self.rnn, self.head = kind(6, 6, 2, batch_first=batch_first), nn.Linear(6, 6)
+        del self.cell, self.out
+        self.axis = 1 if batch_first else 0
+
+    def forward(self, u):
+        state, outputs = None, []
+        for _ in range(self.steps):
+            y, state = self.rnn(u.unsqueeze(self.axis), state)
+            u = torch.tanh(3 * self.head(y.squeeze(self.axis)))
+            outputs.append(u)
+        return torch.stack(outputs, 1)
+
+
+class Driven(Generator):
+    """An input of its own at each turn, besides the output fed back."""
+
+    def forward(self, x):
+        h, y = x.new_zeros(len(x), self.cell.hidden_size), 0.0
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t] + y, h)
+            y = self.out(h)
+        return y
+
+
+class Attending(nn.Module):
+    """A decoder that attends to an encoding with its state, and feeds its output back in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.encode, self.query = nn.Linear(4, 6), nn.Linear(6, 6)
+        self.cell, self.out = nn.GRUCell(6 + 3, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        memory = torch.tanh(self.encode(x))
+        h, y, outputs = x.new_zeros(len(x), 6), x.new_zeros(len(x), 3), []
+        for _ in range(10):
+            weights = torch.softmax((memory @ self.query(h)[..., None]).squeeze(-1), -1)
+            context = (weights[..., None] * memory).sum(1)
+            h = self.cell(torch.cat([context, y], -1), h)
+            y = self.out(h)
+            outputs.append(y)
+        return torch.stack(outputs, 1)
+
+
+class Choosing(nn.Module):
+    """The next token is the most likely one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.cell, self.out = nn.Embedding(7, 5), nn.GRUCell(5, 6), nn.Linear(6, 7)
+
+    def forward(self, token):
+        h, outputs = torch.zeros(len(token), 6).to(self.out.weight), []
+        for _ in range(12):
+            h = self.cell(self.embed(token), h)
+            token = self.out(h).argmax(-1)
+            outputs.append(token)
+        return torch.stack(outputs, 1)
+
+
+class Remembering(Generator):
+    """What is fed back is smoothed over the past, which the cell's state does not hold."""
+
+    def forward(self, u):
+        h, mean = u.new_zeros(len(u), self.cell.hidden_size), u
+        for _ in range(self.steps):
+            h = self.cell(mean, h)
+            mean = 0.5 * mean + 0.5 * self.out(h)
+        return mean
+
+
+def test_a_generator_is_measured_as_the_loop_it_is():
+    """Its core under a recording of its own output is ordered, λ₁ about −2; as it runs it is chaotic."""
+    model = Generator(20, 60).double()
+    portrait = sx.analyze(model, torch.randn(1, 20, dtype=torch.float64), k=1, copies=4, steps=800, settle=200, also="none")
+    matrix = (model.cell.weight_hh + model.out.weight).detach()
+    h, v, total = torch.randn(20, dtype=torch.float64), torch.randn(20, dtype=torch.float64), 0.0
+    for n in range(8_000):  # two trajectories' worth of tangent, by hand
+        h = torch.tanh(matrix @ h)
+        v = (1 - h * h) * (matrix @ (v / v.norm()))
+        total += float(v.norm().log()) if n >= 500 else 0.0
+    rate, error = portrait.lambda_1
+    assert rate == pytest.approx(total / 7_500, abs=4 * error + 0.02)
+    assert portrait.side == "chaotic" and portrait.regime == "closed loop"
+    assert "of the closed loop in which the model feeds on its own output" in portrait.verdict
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("model", [Generator(6, 12), Layered(nn.GRU, True), Layered(nn.LSTM, False)])
+def test_a_turn_of_the_loop_is_what_the_models_own_next_turn_does(model, batch):
+    """From the state after its first call, the turns reproduce the outputs of the whole forward pass."""
+    model, u = model.double(), torch.randn(batch, 6, dtype=torch.float64)
+    core = find_core(model, u)
+    assert core.feedback.kind == "closed"
+    turn = core.feedback.turn
+    with torch.no_grad():
+        orbit = sx.trajectory(turn, None, model.steps - 1)
+        top = turn.network.unpack(orbit)
+        h = top[0] if isinstance(top, tuple) else top
+        h = h if isinstance(model, Generator) and not isinstance(model, Layered) else h[-1]
+        made = model.out(h) if hasattr(model, "out") else torch.tanh(3 * model.head(h))
+        torch.testing.assert_close(made, model(u)[0])
+    sx.testing.check_system(turn)
+
+
+def test_a_loop_with_an_input_at_each_turn_is_followed_turn_by_turn():
+    """The product of the Jacobians of its turns is the Jacobian of the model's last state in its first."""
+    model, x = Driven(6).double(), torch.randn(3, 9, 6, dtype=torch.float64)
+    core = find_core(model, x)
+    assert core.feedback.kind == "driven"
+    turn = core.feedback.turn
+    assert turn.horizon == 8
+
+    def last(h, i):
+        for t in range(1, 9):
+            h = model.cell((x[i, t] + model.out(h))[None], h[None])[0]
+        return h
+
+    states = turn.states[0].detach()
+    eye = torch.eye(6, dtype=torch.float64).expand(3, -1, -1)
+    front, tangents = states, eye
+    with torch.no_grad():
+        for n in range(8):
+            front, tangents = turn.pushforward(front, tangents, n)
+    for i in range(3):
+        torch.testing.assert_close(tangents[i].mT, torch.func.jacrev(lambda h, i=i: last(h, i))(states[i]))
+    portrait = sx.analyze(model, x, k=1, copies=2, also="none")
+    assert portrait.regime == "driven loop" and portrait.finite_time_steps == 8
+
+
+def test_attention_is_inside_the_loop():
+    model, x = Attending().double(), torch.randn(2, 5, 4, dtype=torch.float64)
+    core = find_core(model, x)
+    assert core.feedback.kind == "closed"
+    memory = torch.tanh(model.encode(x[:1]))
+
+    def turn(h):
+        weights = torch.softmax((memory @ model.query(h)[..., None]).squeeze(-1), -1)
+        return model.cell(torch.cat([(weights[..., None] * memory).sum(1), model.out(h)], -1), h)
+
+    state = torch.randn(1, 6, dtype=torch.float64)
+    eye = torch.eye(6, dtype=torch.float64)[None]
+    _, pushed = core.feedback.turn.pushforward(state, eye)
+    torch.testing.assert_close(pushed[0].mT, torch.func.jacrev(lambda h: turn(h[None])[0])(state[0]))
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "kind", "told"),
+    [
+        (Choosing(), torch.randint(0, 7, (3,)), "choices", "choices that the model makes of its own outputs"),
+        (Remembering(6, 12), torch.randn(2, 6), "remembers", "more of its own past than its state"),
+    ],
+)
+def test_a_loop_that_cannot_be_closed_is_said_to_be_a_recording(model, inputs, kind, told):
+    portrait = sx.analyze(model, inputs, **FEW)
+    assert find_core(model, inputs).feedback.kind == kind
+    assert "of the core under a recording of its own outputs" in portrait.verdict and told in portrait.verdict
+
+
+def test_a_cell_that_reads_given_inputs_feeds_on_nothing():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.out = nn.GRUCell(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            h, outputs = x.new_zeros(len(x), 6), []
+            for t in range(x.shape[1]):
+                h = self.cell(x[:, t], h)
+                outputs.append(self.out(h))
+            return torch.stack(outputs, 1)
+
+    assert find_core(Reader(), torch.randn(4, 9, 3)).feedback.kind == "none"
