@@ -16,6 +16,7 @@ from separatrix.nn.cells import OdeCell
 from separatrix.systems.custom_cell import flatten, is_layer
 from separatrix.systems.standard_network import STANDARD, check_initialised, describe, is_standard, refuse_changed_layer
 from separatrix.twin import twin
+from separatrix.wrappers import part_named
 
 HOOKS = (
     "_forward_pre_hooks",
@@ -95,12 +96,12 @@ def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -
 
 def _name(model: nn.Module, asked: str | None) -> str:
     recurrent = recurrent_parts(model)
+    if asked is not None and (name := part_named(model, asked)):
+        return name
     if asked is not None:
         known = [name for name, _ in model.named_modules() if name]
-        if asked not in known:
-            listed = ", ".join(recurrent or known[:12]) or "none"
-            raise InputError(f"{type(model).__name__} has no module named {asked!r}.\nIts modules: {listed}.")
-        return asked
+        listed = ", ".join(recurrent or known[:12]) or "none"
+        raise InputError(f"{type(model).__name__} has no module named {asked!r}.\nIts modules: {listed}.")
     if len(recurrent) == 1:
         return recurrent[0]
     if recurrent:
