@@ -112,10 +112,10 @@ class Remembering(Generator):
 
 def test_a_generator_is_measured_as_the_loop_it_is():
     """Its core under a recording of its own output is ordered, λ₁ about −2; as it runs it is chaotic."""
-    model = Generator(20, 60).double()
-    portrait = sx.analyze(model, torch.randn(1, 20, dtype=torch.float64), k=1, copies=4, steps=800, settle=200, also="none")
+    model = Generator(40, 60).double()
+    portrait = sx.analyze(model, torch.randn(1, 40, dtype=torch.float64), k=1, copies=4, steps=400, settle=200, also="none")
     matrix = (model.cell.weight_hh + model.out.weight).detach()
-    h, v, total = torch.randn(20, dtype=torch.float64), torch.randn(20, dtype=torch.float64), 0.0
+    h, v, total = torch.randn(40, dtype=torch.float64), torch.randn(40, dtype=torch.float64), 0.0
     for n in range(8_000):  # two trajectories' worth of tangent, by hand
         h = torch.tanh(matrix @ h)
         v = (1 - h * h) * (matrix @ (v / v.norm()))

@@ -22,6 +22,7 @@ from separatrix.result import Status
 from separatrix.system import System
 from separatrix.wording import counted as in_words
 from separatrix.wording import measured
+from separatrix.wrappers import bare
 
 ALL_EXPONENTS = 256  # up to this many numbers of state, the whole spectrum; beyond, as many leading exponents
 SHOWN_STEPS, SHOWN_RUNS = 400, 16  # of the phase portrait
@@ -85,6 +86,7 @@ def analyze(
         InputError, ShapeError: inputs that the model cannot take, or that are not finite; arguments of the other kind of network.
     """
     seed = check_seed(seed)
+    model = bare(model)
     if copies < 1:
         raise InputError(f"copies is {copies}; at least 1 run is measured.")
     core = find_core(model, inputs, module)
@@ -137,6 +139,7 @@ def _recurrent_portrait(
     counted = _counted(spectrum, groups)
     pooled = _headline(spectrum, counted)
     rate, error = float(pooled.exponents[0]), float(pooled.stderr[0])
+    doubt = getattr(spectrum, "disagreement", "")
     responses = None if groups is not None else common_drive_responses(regime.common, copies, rate, seed)
     propagation = _propagation(regime, settled, seed)
     finite, length = _finite_time(core, regime)
@@ -158,9 +161,7 @@ def _recurrent_portrait(
         response_steps=responses.steps if responses else settled + ATTRACTOR_STEPS,
         plane=plane,
         explained=explained,
-        verdict=verdict(
-            rate, error, spectrum.steps, responses, groups, of=regime.of, disagreement=getattr(spectrum, "disagreement", "")
-        ),
+        verdict=verdict(rate, error, spectrum.steps, responses, groups, of=regime.of, disagreement=doubt),
         advice=advice(rate, error, spectrum.steps, length, growth, responses),
         did=_did(regime, spectrum, responses, groups),
         regime=regime.kind,

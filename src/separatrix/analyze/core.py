@@ -21,6 +21,7 @@ from separatrix.systems.custom_cell import CustomCell, flatten, is_layer
 from separatrix.systems.hand_layer import HandLayer, layer_of, own_network
 from separatrix.systems.recurrent import Recurrent
 from separatrix.systems.standard_network import STANDARD, check_initialised, describe, is_standard, refuse_changed_layer
+from separatrix.wrappers import part_named
 
 NONE = Feedback("none")
 
@@ -65,6 +66,13 @@ class Core:
     def label(self) -> str:
         """The core in words: GRU(28 → 64) at 'encoder.rnn'."""
         return (self.described or describe(self.module)) + (f" at '{self.name}'" if self.name else "")
+
+    @property
+    def sequences(self) -> Tensor:
+        """The inputs of a core that has any."""
+        if self.inputs is None:
+            raise InputError(f"nothing drives the {self.label}.")
+        return self.inputs
 
     @property
     def is_started(self) -> bool:
@@ -114,12 +122,12 @@ def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -
 def _name(model: nn.Module, asked: str | None) -> str | None:
     """Where the core is, as far as names and classes tell."""
     recurrent = recurrent_parts(model)
+    if asked is not None and (name := part_named(model, asked)):
+        return name
     if asked is not None:
         known = [name for name, _ in model.named_modules() if name]
-        if asked not in known:
-            listed = ", ".join(recurrent or known[:12]) or "none"
-            raise InputError(f"{type(model).__name__} has no module named {asked!r}.\nIts modules: {listed}.")
-        return asked
+        listed = ", ".join(recurrent or known[:12]) or "none"
+        raise InputError(f"{type(model).__name__} has no module named {asked!r}.\nIts modules: {listed}.")
     if len(recurrent) > 1:
         raise _several(model, {name: describe(model.get_submodule(name)) for name in recurrent})
     return recurrent[0] if recurrent else None
@@ -222,8 +230,8 @@ def _of_parts(model: nn.Module, given: Sequence[Arguments]) -> Core | None:
     loop = unrolled(model, given[0], counts)
     if loop is not None:
         raise UnsupportedModuleError(
-            f"{type(model).__name__} is recurrent, by a loop over axis {loop.axis} of its inputs that is written by hand: {loop.words}, "
-            "each turn building on the one before. Its step cannot be called from outside.\n"
+            f"{type(model).__name__} is recurrent, by a loop over axis {loop.axis} of its inputs that is written by hand: "
+            f"{loop.words}, each turn building on the one before. Its step cannot be called from outside.\n"
             "Put the step into a module (u, state) → state and call it in the loop, or give the looping module as_cell(), which "
             "returns that module; a layer that takes (sequence, state) and returns (outputs, state) is measured as it is. "
             "Name a part with module=, --module."

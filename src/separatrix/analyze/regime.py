@@ -74,11 +74,10 @@ def regime_of(core: Core, copies: int, seed: int) -> Regime:
 def _loop(core: Core, turn: Turn, copies: int) -> Regime:
     """The model's own loop through its core."""
     if core.feedback.kind == "closed":
-        words = f"{_who(core)}, fed by the model with its own output: the closed loop, from {copies} initial states about the model's own"
-        return Regime(
-            "closed loop", turn, turn, turn, None, words, of="of the closed loop in which the model feeds on its own output"
-        )
-    words = f"{_who(core)}, fed by the model with its own output and its inputs: the loop as it ran, {turn.horizon:,} turns"
+        words = f"{_who(core)}, fed with its own output: a closed loop, from {copies} initial states about its own"
+        of = "of the closed loop in which the model feeds on its own output"
+        return Regime("closed loop", turn, turn, turn, None, words, of=of)
+    words = f"{_who(core)}, fed with its own output and the model's inputs: the loop as it ran, {turn.horizon:,} turns"
     of = "of the loop in which the model feeds on its own output"
     alone = turn.of_first_item()
     common = turn if alone is None else alone
@@ -86,8 +85,7 @@ def _loop(core: Core, turn: Turn, copies: int) -> Regime:
 
 
 def _driven(core: Core, copies: int, seed: int) -> Regime:
-    assert core.inputs is not None
-    length, count, _ = core.inputs.shape
+    length, count, _ = core.sequences.shape
     frozen = Recurrent(core.module, constant=_mean(core), state=core.state)
     if count > 1 and (length < LONG or core.lengths is not None):
         lengths = f"{length}" if core.lengths is None else f"{int(core.lengths.min())} to {length}"
@@ -97,19 +95,19 @@ def _driven(core: Core, copies: int, seed: int) -> Regime:
         )
         system = Recurrent(core.module, _stream(core, copies, seed), state=core.state)
         common = Recurrent(core.module, First(_stream(core, 1, seed)), state=core.state)
-        return Regime("stream", system, common, frozen, core.inputs, words)
-    system = along(core, core.inputs[:, :MOST_SEQUENCES])
+        return Regime("stream", system, common, frozen, core.sequences, words)
+    system = along(core, core.sequences[:, :MOST_SEQUENCES])
     what = f"{count} sequences" if count > 1 else "one sequence"
     words = f"{_who(core)}, along {what} of {length:,} steps"
     words += f" (the first {MOST_SEQUENCES})" if count > MOST_SEQUENCES else ""
     words += "; each begins at the initial state that the model gives it" if core.is_started else ""
     kind = "sequences" if count > 1 else "sequence"
     start = None if core.start is None else core.start[:MOST_SEQUENCES].double()
-    return Regime(kind, system, along(core, core.inputs[:, 0]), frozen, core.inputs, words, start=start)
+    return Regime(kind, system, along(core, core.sequences[:, 0]), frozen, core.sequences, words, start=start)
 
 
 def _stream(core: Core, copies: int, seed: int) -> Stream:
-    data = core.inputs.transpose(0, 1)
+    data = core.sequences.transpose(0, 1)
     if core.lengths is None:
         return Stream(data, copies, seed)
     return Stream([one[:length] for one, length in zip(data, core.lengths.tolist(), strict=True)], copies, seed)
@@ -118,9 +116,9 @@ def _stream(core: Core, copies: int, seed: int) -> Stream:
 def _mean(core: Core) -> Tensor:
     """The mean of all inputs; what only fills up shorter sequences does not count."""
     if core.lengths is None:
-        return core.inputs.mean((0, 1))
-    kept = torch.arange(len(core.inputs))[:, None] < core.lengths
-    return core.inputs[kept.to(core.inputs.device)].mean(0)
+        return core.sequences.mean((0, 1))
+    kept = torch.arange(len(core.sequences))[:, None] < core.lengths
+    return core.sequences[kept.to(core.sequences.device)].mean(0)
 
 
 def _who(core: Core) -> str:

@@ -12,55 +12,13 @@ from separatrix.arguments import Arguments
 from separatrix.twin import twin
 
 SHORT = (8, 4)  # two lengths that are tried first: cheap, whatever the length of the inputs
-PLUMBING = frozenset(
-    [
-        "AccumulateGrad",
-        "Add",
-        "Alias",
-        "AsStrided",
-        "Cat",
-        "Chunk",
-        "Clone",
-        "Contiguous",
-        "Copy",
-        "CopySlices",
-        "Diagonal",
-        "Expand",
-        "Flatten",
-        "Index",
-        "IndexPut",
-        "IndexSelect",
-        "Mean",
-        "Narrow",
-        "Permute",
-        "Repeat",
-        "Reshape",
-        "Select",
-        "Slice",
-        "Split",
-        "SplitWithSizes",
-        "Squeeze",
-        "Stack",
-        "Sum",
-        "SwapAxes",
-        "T",
-        "ToCopy",
-        "Transpose",
-        "Unbind",
-        "Unflatten",
-        "UnsafeView",
-        "Unsqueeze",
-        "View",
-        "UnsafeSplit",
-        "MaskedScatter",
-        "Scatter",
-        "SelectScatter",
-        "SliceScatter",
-        "Gather",
-        "ConstantPadNd",
-        "Sub",
-    ]
+MOVING = (  # and adding up: what autograd calls the operations that compute nothing
+    "AccumulateGrad Add Alias AsStrided Cat Chunk Clone ConstantPadNd Contiguous Copy CopySlices Diagonal Expand Flatten "
+    "Gather Index IndexPut IndexSelect MaskedScatter Mean Narrow Permute Repeat Reshape Scatter Select SelectScatter Slice "
+    "SliceScatter Split SplitWithSizes Squeeze Stack Sub Sum SwapAxes T ToCopy Transpose Unbind Unflatten UnsafeSplit "
+    "UnsafeView Unsqueeze View "
 )
+PLUMBING = frozenset(MOVING.split())
 
 # Note [Loops by hand]
 # A network that is applied to a whole sequence at once runs the same operations, whatever the length. A loop over time in Python
