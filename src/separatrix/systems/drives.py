@@ -1,13 +1,23 @@
 """Inputs as functions of the step: a sequence, a constant, an endless stream of sequences."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 
 from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.inputs import as_inputs
 from separatrix.system import Parametric
+
+END = 2**63 - 1  # a step beyond all
+
+# Note [Sequences of unequal length]
+# Where the sequences have one length T, step n of every copy lies in place n // T of its stream. Where they have not, each copy
+# keeps its own count: place p begins where the lengths of the sequences drawn for the places before it end. Those beginnings are
+# remembered as far as they were asked for, so that going back is a search and going on costs one draw a sequence.
 
 
 class Drive(Parametric):
@@ -69,48 +79,98 @@ class Sequential(Drive):
 class Stream(Drive):
     r"""An endless random stream of a data set's sequences, one after the other: a stationary drive.
 
-    Each copy reads a sequence drawn uniformly with replacement, then another, the network's state carried over. Step n's input
-    is a function of n and the seed, so a run can be replayed.
+    Each copy reads a sequence drawn uniformly with replacement to its end, then another, the network's state carried over. Step
+    n's input is a function of n and the seed, so a run can be replayed. The sequences need no common length.
 
     Args:
-        sequences: shape (count, time, inputs).
+        sequences: shape (count, time, inputs); a list of sequences (time, inputs) of any lengths; or a `PackedSequence`.
         copies: how many independent streams, the run's batch.
         seed: of the draws.
+        lengths: of padded sequences, shape (count, time, inputs), how many steps of each are its own; the rest may be anything.
 
     Raises:
-        ShapeError: the sequences have another rank, or one of the axes is empty.
+        ShapeError: the sequences have another rank, different numbers per step, or one of the axes is empty.
+        InputError: a length is none, or a number that is read is not finite.
     """
 
-    def __init__(self, sequences: Any, copies: int = 16, seed: int = 0) -> None:
+    def __init__(self, sequences: Any, copies: int = 16, seed: int = 0, *, lengths: Any = None) -> None:
         super().__init__()
-        sequences = as_inputs(sequences, "the sequences")
-        if sequences.ndim != 3 or 0 in sequences.shape:
-            raise ShapeError(f"a stream needs sequences of shape (count, time, inputs), not {tuple(sequences.shape)}.")
+        parts = sequence_list(sequences, lengths)
         if copies < 1:
             raise InputError(f"a stream has at least 1 copy, not {copies}.")
-        self.register_buffer("sequences", sequences, persistent=False)
+        self.register_buffer("values", torch.cat(parts), persistent=False)
+        self.lengths = torch.tensor([len(part) for part in parts])
         self.copies = copies
         self.seed = seed
         self._drawn: tuple[int, Tensor] | None = None
+        self._length = len(parts[0]) if len({len(part) for part in parts}) == 1 else None
+        self._course = _Course(copies, self.lengths)
+
+    values: Tensor
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """(copies,)."""
         return (self.copies,)
 
+    @property
+    def sequences(self) -> list[Tensor]:
+        """The sequences, each (time, inputs)."""
+        return list(self.values.split(self.lengths.tolist()))
+
     def forward(self, n: int) -> Tensor:
         """The inputs of step n, shape (copies, inputs)."""
-        place, t = divmod(n, self.sequences.shape[1])
-        return self.sequences[self.draw(place), t]
+        if self._length is not None:
+            place, t = divmod(n, self._length)
+            return self.values.unflatten(0, (-1, self._length))[self.draw(place), t]
+        return self.values[self._course.rows(n, self.draw).to(self.values.device)]  # See Note [Sequences of unequal length]
 
     def draw(self, place: int) -> Tensor:
         """Which sequence each copy reads in the given place of its stream, shape (copies,)."""
         drawn = self._drawn
         if drawn is None or drawn[0] != place:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + place) % 2**63)
-            index = torch.randint(len(self.sequences), (self.copies,), generator=generator)
-            self.__dict__["_drawn"] = drawn = (place, index.to(self.sequences.device))
+            index = torch.randint(len(self.lengths), (self.copies,), generator=generator)
+            self.__dict__["_drawn"] = drawn = (place, index.to(self.values.device))
         return drawn[1]
+
+
+class _Course:
+    """Where the copies of a stream begin their sequences, found out as far as it was asked. See Note [Sequences of unequal length].
+
+    Args:
+        copies: how many there are.
+        lengths: of the sequences, which lie one behind the other in rows.
+    """
+
+    def __init__(self, copies: int, lengths: Tensor) -> None:
+        self.lengths = lengths
+        self.places = 0  # that are known
+        self.index = torch.zeros(copies, 1, dtype=torch.long)
+        self.starts = torch.full((copies, 1), END)
+        self.next = torch.zeros(copies, dtype=torch.long)  # where the first unknown place begins
+        self.current = (0, 0, self.next)  # from which step to which it holds that row − step is this
+
+    def rows(self, n: int, draw: Callable[[int], Tensor]) -> Tensor:
+        """Which row each copy reads at step n, shape (copies,)."""
+        first, end, ahead = self.current
+        if not first <= n < end:
+            while int(self.next.min()) <= n:
+                self._go_on(draw(self.places).cpu())
+            place = torch.searchsorted(self.starts, torch.full((len(self.starts), 1), n), right=True) - 1
+            index, start = self.index.gather(1, place)[:, 0], self.starts.gather(1, place)[:, 0]
+            ahead = (self.lengths.cumsum(0) - self.lengths)[index] - start
+            self.current = (int(start.max()), int((start + self.lengths[index]).min()), ahead)
+        return ahead + n
+
+    def _go_on(self, index: Tensor) -> None:
+        """One more place of every copy."""
+        if self.places == self.starts.shape[1]:
+            self.index = torch.cat([self.index, torch.zeros_like(self.index)], dim=1)
+            self.starts = torch.cat([self.starts, torch.full_like(self.starts, END)], dim=1)
+        self.index[:, self.places], self.starts[:, self.places] = index, self.next
+        self.next = self.next + self.lengths[index]
+        self.places += 1
 
 
 class Shared(Drive):
@@ -155,3 +215,67 @@ class First(Drive):
     def forward(self, n: int) -> Tensor:
         """The n-th input, shape (inputs)."""
         return self.drive(n)[0]
+
+
+def sequence_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
+    """Sequences (time, inputs), of a padded tensor with their lengths, a list of them, or a packed sequence."""
+    if isinstance(sequences, Tensor) and sequences.is_nested:
+        sequences = list(sequences.unbind())
+    if isinstance(sequences, PackedSequence) or is_listed(sequences):
+        if lengths is not None:
+            raise InputError("a list of sequences and a packed sequence have lengths already.\nLeave out: lengths.")
+        listed = unpack_sequence(sequences) if isinstance(sequences, PackedSequence) else sequences
+        parts = [as_inputs(part, f"the numbers of sequence {i}") for i, part in enumerate(listed)]
+        _check_parts(parts)
+        return parts
+    padded = torch.as_tensor(sequences) if lengths is not None else as_inputs(sequences, "the sequences")
+    if padded.ndim != 3 or 0 in padded.shape:
+        raise ShapeError(
+            f"a stream needs sequences of shape (count, time, inputs), not {tuple(padded.shape)}.\n"
+            "Sequences of unequal length: a list of them, each (time, inputs)."
+        )
+    if lengths is None:
+        return list(padded)
+    cut = [sequence[:length] for sequence, length in zip(padded, _checked(lengths, padded), strict=True)]
+    return [as_inputs(part, f"the numbers of sequence {i}") for i, part in enumerate(cut)]
+
+
+def is_listed(values: Any) -> bool:
+    """Whether a value is a list or tuple of sequences, (time, inputs) each, and not of numbers or rows."""
+    if not isinstance(values, list | tuple):
+        return False
+    return any(isinstance(part, Tensor | np.ndarray) and part.ndim > 1 for part in values) or _is_ragged(values)
+
+
+def _is_ragged(values: Any) -> bool:
+    """Whether nested lists of numbers are sequences of unequal length."""
+    try:
+        widths = {len(row) for part in values for row in part}
+        return len({len(part) for part in values}) > 1 and len(widths) == 1
+    except TypeError:  # numbers, which have no length
+        return False
+
+
+def _check_parts(parts: list[Tensor]) -> None:
+    for i, part in enumerate(parts):
+        if part.ndim != 2 or 0 in part.shape:
+            raise ShapeError(f"sequence {i} has shape {tuple(part.shape)}, but each is of shape (time, inputs).")
+        if part.shape[1] != parts[0].shape[1]:
+            raise ShapeError(
+                f"sequence {i} has {part.shape[1]} numbers per step and sequence 0 has {parts[0].shape[1]}.\n"
+                "All sequences of a stream have as many."
+            )
+
+
+def _checked(lengths: Any, padded: Tensor) -> list[int]:
+    """The lengths of padded sequences, whole numbers from 1 to the padded length, one for each."""
+    count, most, _ = padded.shape
+    given = torch.as_tensor(lengths).reshape(-1).tolist()
+    if len(given) != count:
+        raise InputError(f"{len(given)} lengths were given for {count} sequences.")
+    wrong = next((length for length in given if length != int(length) or not 1 <= length <= most), None)
+    if wrong is not None:
+        raise InputError(
+            f"the length {wrong} was given for sequences of {most} steps with padding; it is a whole number 1 … {most}."
+        )
+    return [int(length) for length in given]

@@ -12,7 +12,7 @@ from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.inputs import as_inputs
 from separatrix.system import Driven
 from separatrix.systems.custom_cell import CustomCell
-from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream
+from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream, is_listed, sequence_list
 from separatrix.systems.hand_layer import own_network
 from separatrix.systems.standard_network import StandardNetwork, describe, is_standard, kind_of, refuse_changed_layer
 
@@ -32,7 +32,8 @@ class Recurrent(Driven):
             So are weights that torch makes of others (pruned, normed, parametrised): build it anew after an optimiser's step. A
             module with a `forward` or hooks of its own is never taken for PyTorch's: a cell is called, a layer is refused.
         inputs: what the module takes: (time, inputs), or batched, (time, batch, inputs) or (batch, time, inputs) when the
-            module is `batch_first`. A cell takes time first. Or a `Drive`, such as `sx.Stream`.
+            module is `batch_first`. A cell takes time first. A list of sequences, each (time, inputs), or a `PackedSequence`, if
+            they are of one length. Or a `Drive`, such as `sx.Stream`, which takes sequences of any lengths.
         constant: one input, (*batch, inputs), for every step, instead of `inputs`. Neither: zeros.
         state: for a cell of your own, an example of its state without batch axes (a tensor or a tuple of them), where
             `hidden_size` does not tell.
@@ -40,7 +41,7 @@ class Recurrent(Driven):
     Raises:
         UnsupportedModuleError: the module is bidirectional, has no step (state, input) → state, or has no weights yet (meta, lazy).
         ShapeError: the inputs' rank or width is not the module's.
-        InputError: inputs or weights are not finite, or both `inputs` and `constant` are given.
+        InputError: inputs or weights are not finite, sequences are of unequal length, or both `inputs` and `constant` are given.
     """
 
     def __init__(
@@ -97,7 +98,10 @@ def _width(*given: Any) -> int | None:
     for values in given:
         if isinstance(values, Drive):
             return int(values(0).shape[-1])
-        if values is not None and not isinstance(values, PackedSequence) and (shape := getattr(values, "shape", ())):
+        if isinstance(values, PackedSequence):
+            return int(values.data.shape[-1])
+        first = values[0] if isinstance(values, list | tuple) and values else values
+        if shape := getattr(first, "shape", ()):
             return int(shape[-1])
     return None
 
@@ -129,15 +133,10 @@ def _network(module: nn.Module | Sequence[nn.Module], state: Any, width: int | N
 def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) -> Drive:
     if inputs is not None and constant is not None:
         raise InputError("inputs and constant were both given.\nPass a sequence as inputs, or one input as constant.")
-    if isinstance(inputs, PackedSequence):
-        raise InputError(
-            "packed sequences end at different steps, so a batch of them has no common horizon.\n"
-            "Pass one sequence at a time, a padded tensor cut to the shortest, or an sx.Stream of equal pieces."
-        )
     if isinstance(inputs, Drive):
         drive = inputs
     elif inputs is not None:
-        drive = Sequential(_time_first(network, as_inputs(inputs)))
+        drive = Sequential(_read(network, inputs))
     elif constant is not None:
         drive = Constant(as_inputs(constant, "the constant input"))
     else:
@@ -150,6 +149,21 @@ def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) ->
             f"the inputs have {width} numbers per step but this {network.label} takes {network.inputs}.\nPass {network.input_form}."
         )
     return drive
+
+
+def _read(network: StandardNetwork | CustomCell, inputs: Any) -> Tensor:
+    """The inputs with time first: of one sequence or a batch of them, or of a list or packed batch of equal ones."""
+    if not isinstance(inputs, PackedSequence) and not is_listed(inputs):
+        return _time_first(network, as_inputs(inputs))
+    sequences = sequence_list(inputs)
+    lengths = sorted({len(sequence) for sequence in sequences})
+    if len(lengths) > 1:
+        raise InputError(
+            f"{len(sequences)} sequences of {lengths[0]} to {lengths[-1]} steps end at different steps, so a batch of them has no "
+            "common horizon.\n"
+            "Pass an sx.Stream of them, sx.Stream(sequences), in which each copy reads one after the other; or one at a time."
+        )
+    return torch.stack(sequences, dim=1)
 
 
 def _time_first(network: StandardNetwork | CustomCell, values: Tensor) -> Tensor:
