@@ -13,6 +13,7 @@ from separatrix.solvers.solver import Time
 from separatrix.system import Parametric, System, in_one_batch
 from separatrix.tangent import climb
 from separatrix.twin import twin
+from separatrix.wrappers import bare
 
 
 class Field(Parametric):
@@ -45,6 +46,7 @@ class FunctionField(Field):
 
     def __init__(self, function: Callable[..., Tensor], *, time_dependent: bool = False) -> None:
         super().__init__()
+        function = bare(function)
         self.function = twin(function) if isinstance(function, nn.Module) else function
         self.time_dependent = time_dependent
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError
 from separatrix.tangent import batch_innermost, climb, leave_uncompiled, stack_batch_last
 from separatrix.twin import twin
+from separatrix.wrappers import bare
 
 Number = float | Tensor
 FEW = 8  # components up to which a compiled system is computed component by component
@@ -172,6 +173,7 @@ class Map(System):
 
     def __init__(self, function: Callable[..., Tensor], dim: int, *, time_dependent: bool = False) -> None:
         super().__init__(dim)
+        function = bare(function)
         self.function = twin(function) if isinstance(function, nn.Module) else function
         self.time_dependent = time_dependent
 

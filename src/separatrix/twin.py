@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from separatrix.wrappers import of_wrapper
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -24,8 +26,8 @@ def _copy(module: Any, dtype: torch.dtype | None, device: torch.device | None, d
         return done[id(module)]
     if isinstance(module, torch.jit.ScriptModule):  # compiled: its tensors cannot be replaced from here
         return module
-    if "_orig_mod" in module._modules:  # what torch.compile returns is bound to the module's own tensors
-        return _copy(module._modules["_orig_mod"], dtype, device, detach, done)
+    if (inner := of_wrapper(module)) is not None:  # what torch.compile returns is bound to the module's own tensors
+        return _copy(inner, dtype, device, detach, done)
     copy = object.__new__(type(module))
     done[id(module)] = copy
     copy.__dict__ = dict(module.__dict__)
@@ -45,5 +47,11 @@ def _copy(module: Any, dtype: torch.dtype | None, device: torch.device | None, d
 def _cast(tensor: Tensor | None, dtype: torch.dtype | None, device: torch.device | None, detach: bool) -> Tensor | None:
     if tensor is None:
         return None
-    cast = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+    if tensor.is_complex():
+        return _cast_to(tensor, dtype.to_complex() if dtype is not None else None, device, detach)
+    return _cast_to(tensor, dtype if tensor.is_floating_point() else None, device, detach)
+
+
+def _cast_to(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | None, detach: bool) -> Tensor:
+    cast = tensor.to(device=device, dtype=dtype)
     return cast.detach() if detach else cast

@@ -1,6 +1,6 @@
 """Modules that only pass a call on to another: compiled, data-parallel, and what training loops put around a model.
 
-A wrapper is known by its class (torch.compile, DataParallel, DistributedDataParallel), or found out by calling it: its one child
+A wrapper is known by its class (torch.compile, DataParallel, DistributedDataParallel), or found out by calling it: its child
 is replaced by a stand-in, and a wrapper hands its arguments to that and returns what it answers.
 """
 
@@ -21,7 +21,7 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def bare(model: nn.Module) -> nn.Module:
+def bare(model: Any) -> Any:
     """The model without its wrappers and those of its parts: the same tensors in module objects of its own, where there are any.
 
     A model without wrappers is returned itself.
@@ -29,8 +29,8 @@ def bare(model: nn.Module) -> nn.Module:
     model = unwrapped(model)
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         return model
-    compiled = any(_is_compiled(part) or _is_restored(part) for part in model.modules())
-    return _copy(model, {}) if compiled else model
+    is_wrapped = any(of_wrapper(part) is not None or _is_restored(part) for part in model.modules())
+    return _copy(model, {}) if is_wrapped else model
 
 
 def plain_name(name: str) -> str:
@@ -65,15 +65,14 @@ def _inside(model: Any) -> Any:
         return getattr(model, "_torchdynamo_orig_callable", None)
     if isinstance(model, torch.jit.ScriptModule):
         return None
-    if _is_compiled(model):
+    return inner if (inner := of_wrapper(model)) is not None else _passed_on_to(model)
+
+
+def of_wrapper(model: nn.Module) -> nn.Module | None:
+    """What a module of one of PyTorch's own wrappers holds; None of any other module."""
+    if ADDED in model._modules:
         return model._modules[ADDED]
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return model.module
-    return _passed_on_to(model)
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return ADDED in model._modules
+    return model._modules["module"] if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else None
 
 
 def _is_restored(model: nn.Module) -> bool:
@@ -83,18 +82,12 @@ def _is_restored(model: nn.Module) -> bool:
 
 def _passed_on_to(model: nn.Module) -> nn.Module | None:
     """The child of a module that only passes its call on to it. The module is called with stand-ins, and in a copy."""
-    named = {name: child for name, child in model._modules.items() if child is not None}
-    name = next((name for name in ("_forward_module", *CHILDREN) if name in named), None)
-    if name is None or len({id(child) for child in named.values()} - _within(named[name])) > 0:
+    if model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model):
         return None
-    if model._parameters or model._buffers or model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model):
-        return None
-    counts = _counts(model)
-    return named[name] if counts and all(_passes_on(model, name, count) for count in counts) else None
-
-
-def _within(child: nn.Module) -> set[int]:
-    return {id(part) for part in child.modules()}
+    names = [name for name in CHILDREN if model._modules.get(name) is not None]
+    counts = _counts(model) if names else []
+    found = (name for name in names if counts and all(_passes_on(model, name, count) for count in counts))
+    return next((model._modules[name] for name in found), None)
 
 
 def _counts(model: nn.Module) -> list[int]:
@@ -140,8 +133,8 @@ def _copy(module: Any, done: dict[int, Any]) -> Any:
     """Module objects of its own that share the tensors, wrappers left out."""
     if id(module) in done:
         return done[id(module)]
-    if _is_compiled(module):
-        return _copy(module._modules[ADDED], done)
+    if (inner := of_wrapper(module)) is not None:
+        return _copy(inner, done)
     if isinstance(module, torch.jit.ScriptModule):
         return module
     copy = object.__new__(type(module))

@@ -67,10 +67,14 @@ def test_the_exponents_are_those_of_the_sequences_read_in_a_row():
     sequences = [torch.randn(length, 2, dtype=torch.float64) for length in LENGTHS]
     stream = sx.Stream(sequences, copies=1, seed=5)
     h, q, logs = torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64), []
+
+    def step(h: Tensor, u: Tensor) -> Tensor:
+        return cell(u, h[None])[0]
+
     for u in (stream(n) for n in range(300)):
-        (jacobian,) = torch.autograd.functional.jacobian(lambda h: cell(u, h[None])[0], (h,))
+        jacobian = torch.autograd.functional.jacobian(step, (h, u))[0]
         q, r = torch.linalg.qr(jacobian @ q)
-        h = cell(u, h[None])[0].detach()
+        h = step(h, u).detach()
         logs.append(r.diagonal().abs().log())
     expected = torch.stack(logs).mean(0).sort(descending=True).values.detach()
     spectrum = sx.lyapunov_spectrum(sx.Recurrent(cell, stream), steps=300, settle=0, every=1)

@@ -18,6 +18,7 @@ from separatrix.system import System
 from separatrix.tangent import RUNGS, climb, plain_kernels
 from separatrix.twin import twin
 from separatrix.wording import counted
+from separatrix.wrappers import bare
 
 Call = tuple[str, int]  # a module's name and which of its calls, from 1 on
 AGREEMENT = 1e-4  # by which an item alone may differ from the same item in a batch, relative to its largest number: float32's sums
@@ -83,7 +84,7 @@ class LayeredNetwork:
     def __init__(self, model: nn.Module, inputs: Any, *, batch_axis: int | None, origin: str | None, dtype: torch.dtype) -> None:
         if batch_axis is not None and check_whole("batch_axis", batch_axis) < 0:
             raise InputError(f"batch_axis is {batch_axis}; it counts axes from 0 on, or is None where the inputs are one item.")
-        model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+        model = bare(model)
         _check_model(model)
         self.model_name = type(model).__name__
         device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))

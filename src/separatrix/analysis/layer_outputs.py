@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from separatrix.analysis.layer_graph import floating
 from separatrix.errors import InputError, SeparatrixError, UnsupportedModuleError
 from separatrix.twin import twin
+from separatrix.wrappers import bare
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 UNCHANGING = (nn.Identity, nn.Flatten, nn.modules.dropout._DropoutNd)  # in evaluation mode they move nothing
@@ -31,7 +32,7 @@ def run_layers(model: nn.Module, x: Tensor, names: Sequence[str] | None, keep: K
         InputError: there is no such layer, or the model refuses x.
         UnsupportedModuleError: a layer is compiled to TorchScript, or the model gives no real tensor.
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    model = bare(model)
     copy = twin(model, dtype=x.dtype, device=x.device)
     calls: Counter[str] = Counter()
     last: list[Tensor] = []

@@ -22,6 +22,7 @@ from separatrix.result import Status
 from separatrix.system import System
 from separatrix.wording import counted as in_words
 from separatrix.wording import measured
+from separatrix.wrappers import bare
 
 ALL_EXPONENTS = 256  # up to this many numbers of state, the whole spectrum; beyond, as many leading exponents
 SHOWN_STEPS, SHOWN_RUNS = 400, 16  # of the phase portrait
@@ -85,6 +86,7 @@ def analyze(
         InputError, ShapeError: inputs that the model cannot take, or that are not finite; arguments of the other kind of network.
     """
     seed = check_seed(seed)
+    model = bare(model)
     if copies < 1:
         raise InputError(f"copies is {copies}; at least 1 run is measured.")
     core = find_core(model, inputs, module)

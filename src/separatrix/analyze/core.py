@@ -21,6 +21,7 @@ from separatrix.systems.custom_cell import CustomCell, flatten, is_layer
 from separatrix.systems.hand_layer import HandLayer, layer_of, own_network
 from separatrix.systems.recurrent import Recurrent
 from separatrix.systems.standard_network import STANDARD, check_initialised, describe, is_standard, refuse_changed_layer
+from separatrix.wrappers import part_named
 
 NONE = Feedback("none")
 
@@ -115,11 +116,11 @@ def _name(model: nn.Module, asked: str | None) -> str | None:
     """Where the core is, as far as names and classes tell."""
     recurrent = recurrent_parts(model)
     if asked is not None:
-        known = [name for name, _ in model.named_modules() if name]
-        if asked not in known:
-            listed = ", ".join(recurrent or known[:12]) or "none"
+        name = part_named(model, asked) if asked else None
+        if name is None:
+            listed = ", ".join(recurrent or [name for name, _ in model.named_modules() if name][:12]) or "none"
             raise InputError(f"{type(model).__name__} has no module named {asked!r}.\nIts modules: {listed}.")
-        return asked
+        return name
     if len(recurrent) > 1:
         raise _several(model, {name: describe(model.get_submodule(name)) for name in recurrent})
     return recurrent[0] if recurrent else None

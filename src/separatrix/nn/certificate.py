@@ -19,6 +19,7 @@ from separatrix.result import Result, Status
 from separatrix.tangent import plain_kernels
 from separatrix.twin import twin
 from separatrix.wording import plain
+from separatrix.wrappers import bare
 
 MOST_INPUTS = 8  # of the user's own that the ascent starts from
 MOST_REPLAYED = 3  # starts at which the operators are held against the network
@@ -160,6 +161,7 @@ def certificate(
     Source: Szegedy et al. 2014, arXiv:1312.6199, §4.3 (products of norms); lower bounds as difference quotients.
     """
     shape = _checked_shape(input_shape)
+    model = bare(model)
     _check_model(model)
     for name, value in (("starts", starts), ("steps", steps)):
         if check_whole(name, value) < 1:

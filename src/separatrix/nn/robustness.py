@@ -18,6 +18,7 @@ from separatrix.nn.orthogonal import frozen
 from separatrix.result import Result, Status
 from separatrix.twin import twin
 from separatrix.wording import counted, plain
+from separatrix.wrappers import bare
 
 RADII = (8 / 255, 16 / 255, 36 / 255, 0.3, 0.5, 0.6, 0.8, 1.0)  # at which CIFAR-10 results are published
 ROUNDING = 100  # units in the last place of the scores, by which arithmetic may move a margin
@@ -197,6 +198,7 @@ class Classified:
     """A classifier, images and labels that fit it, and what it says of them."""
 
     def __init__(self, model: nn.Module, inputs: Any, labels: Any, bounds: tuple[float, float] | None, at_once: int) -> None:
+        model = bare(model)
         if not isinstance(model, nn.Module):
             raise UnsupportedModuleError(f"the classifier is a {type(model).__name__}, no nn.Module.")
         self.model, self.bounds, self.at_once = model, bounds, _at_least_1("at_once", at_once)

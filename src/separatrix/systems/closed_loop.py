@@ -15,6 +15,7 @@ from separatrix.systems.recurrent import Recurrent
 from separatrix.systems.standard_network import StandardNetwork
 from separatrix.tangent import climb, pushforward
 from separatrix.twin import twin
+from separatrix.wrappers import bare
 
 
 class ClosedLoop(System):
@@ -59,6 +60,7 @@ class ClosedLoop(System):
         drive = None if inputs is None else _drive_of(inputs)
         super().__init__(network.dim, dt=dt, horizon=None if drive is None else drive.horizon)
         self.network = network
+        readout = bare(readout)
         self.readout = twin(readout) if isinstance(readout, nn.Module) else readout
         self.source = drive
         self._check_readout()

@@ -15,6 +15,7 @@ from separatrix.systems.custom_cell import CustomCell
 from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream, is_listed, sequence_list
 from separatrix.systems.hand_layer import own_network
 from separatrix.systems.standard_network import StandardNetwork, describe, is_standard, kind_of, refuse_changed_layer
+from separatrix.wrappers import bare
 
 
 class Recurrent(Driven):
@@ -107,7 +108,7 @@ def _width(*given: Any) -> int | None:
 
 
 def _network(module: nn.Module | Sequence[nn.Module], state: Any, width: int | None) -> StandardNetwork | CustomCell:
-    modules = list(module) if isinstance(module, Sequence | nn.ModuleList) else [module]
+    modules = [bare(one) for one in (module if isinstance(module, Sequence | nn.ModuleList) else [module])]
     is_ensemble = not isinstance(module, nn.Module) or isinstance(module, nn.ModuleList)
     if not modules:
         raise InputError("an ensemble has at least 1 network; the list is empty.")
