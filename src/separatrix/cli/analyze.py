@@ -38,7 +38,7 @@ def analyze(
     inputs: Annotated[
         list[Path] | None,
         typer.Option(
-            help="What the model takes: .npy, .npz, .pt or .csv (a row a time step). Several arguments: repeat it, or give one .npz "
+            help="What the model takes: .npy, .npz, .pt or .csv (a row a time step). Several arguments: repeat it, or one .npz "
             "whose arrays have the arguments' names, or a .pt with a tuple or dict of tensors."
         ),
     ] = None,
