@@ -490,6 +490,70 @@ def test_safetensors_load(prefix):
     assert same(model, trained)
 
 
+@pytest.mark.parametrize("prefix", ["model.", "net.", "model.module.", "_forward_module.module.", "lit.model._orig_mod."])
+def test_one_prefix_of_all_names_is_stripped_and_said(prefix):
+    """A training module keeps its network under a name of its own."""
+    trained, model = network(1), network(2)
+    torch.save({"state_dict": {prefix + name: tensor for name, tensor in trained.state_dict().items()}, "epoch": 3}, "w.ckpt")
+    note = load_weights_(model, "w.ckpt")
+    assert same(model, trained)
+    plain = prefix.replace("_orig_mod.", "")
+    assert note == f"the prefix {plain!r} was stripped from all 9 names in the file"
+
+
+def test_what_lies_outside_the_prefix_is_said():
+    trained, model = network(1), network(2)
+    state = {f"model.{name}": tensor for name, tensor in trained.state_dict().items()}
+    torch.save({"state_dict": {**state, "criterion.weight": torch.ones(2)}}, "w.ckpt")
+    note = load_weights_(model, "w.ckpt")
+    assert same(model, trained)
+    assert note.startswith("the prefix 'model.' was stripped from 9 of 10 names in the file")
+    assert "1 outside it not used (criterion.weight)" in note
+
+
+def test_a_prefix_that_only_the_network_has_is_said():
+    trained, model = network(1), network(2)
+    torch.save({f"model.{name}": tensor for name, tensor in trained.state_dict().items()}, "w.pt")
+    for names, note in (("net", "'model.' was stripped"), ("module", "'module.' was put before")):
+        wrapped = nn.ModuleDict({names: copy.deepcopy(model)})
+        assert note in load_weights_(wrapped, "w.pt")
+        assert same(wrapped[names], trained)
+
+
+def test_two_prefixes_that_both_fit_are_refused():
+    """A network and its running average."""
+    state = network(1).state_dict()
+    torch.save({f"{lead}.{name}": tensor for lead in ("model", "ema") for name, tensor in state.items()}, "w.pt")
+    message = weights_refused(network(2), "w.pt")
+    assert "all its tensors are in the file 2 times, behind the prefixes 'ema.', 'model.'" in message
+
+
+def test_a_misfit_behind_a_prefix_is_said_without_it_and_loads_nothing():
+    state = {f"model.{name}": tensor for name, tensor in network(1).state_dict().items()}
+    state["model.head.weight"] = torch.zeros(1)
+    del state["model.2.bias"]
+    torch.save({"state_dict": state}, "w.pt")
+    message = weights_refused(network(2), "w.pt")
+    assert (
+        "w.pt does not fit this Sequential, behind the prefix 'model.', of 9 tensors: 1 missing (2.bias); 1 unexpected" in message
+    )
+
+
+def test_names_that_differ_only_by_the_compilers_are_not_mixed_up():
+    state = network(1).state_dict()
+    state["0._orig_mod.weight"] = torch.zeros_like(state["0.weight"])
+    torch.save(state, "w.pt")
+    assert "1 unexpected (0._orig_mod.weight)" in weights_refused(network(2), "w.pt")
+
+
+def test_load_model_says_which_prefix():
+    torch.save({f"net.{name}": tensor for name, tensor in nn.GRU(3, 4).state_dict().items()}, "w.pt")
+    write("net.py", "from torch import nn\ndef make(): return nn.GRU(3, 4)")
+    said = []
+    load_model("net.py:make", "w.pt", said.append)
+    assert said == ["w.pt: the prefix 'net.' was stripped from all 4 names in the file."]
+
+
 def test_prefixes_of_the_network_itself_are_ignored_too():
     trained, model = network(1), network(2)
     torch.save(trained.state_dict(), "w.pt")

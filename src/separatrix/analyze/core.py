@@ -122,12 +122,12 @@ def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -
 def _name(model: nn.Module, asked: str | None) -> str | None:
     """Where the core is, as far as names and classes tell."""
     recurrent = recurrent_parts(model)
-    if asked is not None and (name := part_named(model, asked)):
-        return name
     if asked is not None:
-        known = [name for name, _ in model.named_modules() if name]
-        listed = ", ".join(recurrent or known[:12]) or "none"
-        raise InputError(f"{type(model).__name__} has no module named {asked!r}.\nIts modules: {listed}.")
+        name = part_named(model, asked) if asked else None
+        if name is None:
+            listed = ", ".join(recurrent or [name for name, _ in model.named_modules() if name][:12]) or "none"
+            raise InputError(f"{type(model).__name__} has no module named {asked!r}.\nIts modules: {listed}.")
+        return name
     if len(recurrent) > 1:
         raise _several(model, {name: describe(model.get_submodule(name)) for name in recurrent})
     return recurrent[0] if recurrent else None

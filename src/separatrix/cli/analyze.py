@@ -16,10 +16,11 @@ from separatrix.analyze import Portrait
 from separatrix.analyze import analyze as portray
 from separatrix.analyze.findings import QUESTIONS
 from separatrix.cli.flags import flags_of
+from separatrix.cli.notes import say
 from separatrix.demos import DEMOS, Demo
 from separatrix.errors import InputError, ModelError
 from separatrix.evolve import check_seed
-from separatrix.loading import load_inputs, load_model
+from separatrix.loading import load_arguments, load_inputs, load_model
 from separatrix.report import refuse_existing, write_report
 from separatrix.report.summary import jsonable
 from separatrix.report.table import headline_rows
@@ -34,7 +35,13 @@ def analyze(
         str,
         typer.Argument(help="path/to/file.py:factory, package.module:factory, torchvision:resnet18 or demo:NAME.", metavar="MODEL"),
     ],
-    inputs: Annotated[Path | None, typer.Option(help="What the model takes: .npy, .npz, .pt or .csv (a row a time step).")] = None,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="What the model takes: .npy, .npz, .pt or .csv (a row a time step). Several arguments: repeat it, or one .npz "
+            "whose arrays have the arguments' names, or a .pt with a tuple or dict of tensors."
+        ),
+    ] = None,
     targets: Annotated[
         Path | None, typer.Option(help="In depth: what the model should answer, one an input, for the gradients. As --inputs.")
     ] = None,
@@ -72,18 +79,19 @@ def analyze(
         _show(portraits, demo, place)
 
 
-def _subject(spec: str, inputs: Path | None, targets: Path | None, weights: Path | None, seed: int) -> Demo:
+def _subject(spec: str, inputs: list[Path] | None, targets: Path | None, weights: Path | None, seed: int) -> Demo:
     """What to portray: a demo from the table, or the user's model as the only entry of one."""
     kind, _, name = spec.partition(":")
     if kind != "demo":
-        values, answers = (load_inputs(file) if file is not None else None for file in (inputs, targets))
+        values = load_arguments(inputs) if inputs else None
+        answers = load_inputs(targets) if targets is not None else None
         with torch.random.fork_rng(devices=[]):  # the user's code may draw
             torch.manual_seed(seed)
-            network = load_model(spec, weights)
+            network = load_model(spec, weights, say)
         return Demo(spec, {type(network).__name__: network}, values, {}, answers)
     if name not in DEMOS:
         raise ModelError(f"there is no demo {name!r}.\nChoose one of: {', '.join(f'demo:{known}' for known in DEMOS)}.")
-    if any(file is not None for file in (inputs, targets, weights)):
+    if inputs or any(file is not None for file in (targets, weights)):
         raise InputError(f"{spec} brings its own data and trains its own weights.\nLeave --inputs, --targets and --weights out.")
     return DEMOS[name](seed=seed, progress=True)
 

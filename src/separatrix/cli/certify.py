@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from separatrix.cli.flags import flags_of
+from separatrix.cli.notes import say
 from separatrix.cli.picture import check_picture
 from separatrix.errors import InputError
 from separatrix.loading import load_inputs, load_model
@@ -47,7 +48,7 @@ def certify(
         shape = _shape(input_shape, values)
         with torch.random.fork_rng(devices=[]):  # the user's code may draw
             torch.manual_seed(options["seed"])
-            network = load_model(model, weights)
+            network = load_model(model, weights, say)
         found = certificate(network, shape, inputs=values, **options, progress=True)
     if out is not None:
         found.save(out)

@@ -15,10 +15,11 @@ from separatrix.analysis.fixed_points import FixedPoints
 from separatrix.analysis.fixed_points import fixed_points as find
 from separatrix.analyze.core import find_core
 from separatrix.cli.flags import flags_of
+from separatrix.cli.notes import say
 from separatrix.cli.picture import check_picture
 from separatrix.errors import InputError
 from separatrix.flow import Flow
-from separatrix.loading import load_inputs, load_model
+from separatrix.loading import load_arguments, load_model
 from separatrix.report.summary import jsonable
 from separatrix.system import System
 from separatrix.systems.recurrent import Recurrent
@@ -33,7 +34,10 @@ def fixed_points(
         str, typer.Argument(help="path/to/file.py:factory, package.module:factory or torchvision:resnet18.", metavar="MODEL")
     ],
     inputs: Annotated[
-        Path | None, typer.Option(help="What the model takes; the input of step n of the first sequence is kept. Default: zeros.")
+        list[Path] | None,
+        typer.Option(
+            help="What the model takes, one file an argument; the input of step n of the first sequence is kept. Default: zeros."
+        ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt read with weights_only=True.")] = None,
     module: Annotated[str | None, typer.Option(help="The core's name in `model.named_modules()`, where there are several.")] = None,
@@ -59,12 +63,12 @@ def fixed_points(
         _show(found)
 
 
-def _network(spec: str, inputs: Path | None, weights: Path | None, module: str | None, seed: int) -> System:
+def _network(spec: str, inputs: list[Path] | None, weights: Path | None, module: str | None, seed: int) -> System:
     """The network's core, driven by the first sequence that reaches it, or by zeros; a flow, such as a neural ODE, as it is."""
-    values = load_inputs(inputs) if inputs is not None else None
+    values = load_arguments(inputs) if inputs else None
     with torch.random.fork_rng(devices=[]):  # the user's code may draw
         torch.manual_seed(seed)
-        loaded = load_model(spec, weights)
+        loaded = load_model(spec, weights, say)
         if isinstance(loaded, Flow):
             if values is not None or module is not None:
                 raise InputError("a flow takes no inputs and has no core.\nLeave --inputs and --module out.")

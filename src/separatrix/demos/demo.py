@@ -1,6 +1,7 @@
 """What a demo hands to the main job."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,6 +20,6 @@ class Demo:
 
     title: str
     models: dict[str, nn.Module]
-    inputs: Tensor
+    inputs: Any
     facts: dict[str, dict[str, str]]
     targets: Tensor | None = None

@@ -1,7 +1,7 @@
 """Inputs from a file: `.npy`, `.npz`, `.pt` or `.csv`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -16,6 +16,7 @@ from separatrix.inputs import as_inputs
 from separatrix.loading.csv_file import read_csv
 from separatrix.loading.finding import existing_file, instead_of, listed, reading
 from separatrix.loading.torch_file import read_torch_file
+from separatrix.structure import children, leaves
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".csv")
 AS_NUMBERS = "Save an array of numbers: numpy.save(file, array.astype(float))."
@@ -37,9 +38,7 @@ def load_inputs(path: str | Path) -> Tensor:
             at all, several arrays of which none is named, or numbers that are not finite.
     """
     file, member = _split_member(str(path))
-    file = existing_file(file, InputError)
-    if file.suffix.lower() not in SUFFIXES:
-        raise InputError(f"inputs are not read from {file.name}.\nSave them as one of {', '.join(SUFFIXES)}.")
+    file = _known_file(file)
     with reading(file, InputError):
         tensor = _read(file, member)
     if tensor.numel() == 0:
@@ -47,6 +46,79 @@ def load_inputs(path: str | Path) -> Tensor:
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         return as_inputs(tensor, f"the inputs in {path}")
     return tensor.long()
+
+
+def load_arguments(paths: Sequence[str | Path]) -> Any:
+    """What a model takes, from one file or several: `analyze` and `depth_profile` read it as it is.
+
+    Args:
+        paths: one file for each positional argument. A single file may hold several: an `.npz` of several arrays, whose names are
+            the arguments', or a `.pt` with a tuple, a dict or a list of tensors.
+
+    Returns:
+        A tensor, as of `load_inputs`; else a tuple, a dict or a list of tensors, of whole numbers and truth values where they were
+        saved so.
+
+    Raises:
+        InputError: a file is missing, damaged or of another kind; it holds anything else.
+    """
+    if len(paths) > 1:
+        return tuple(_argument(str(path)) for path in paths)
+    (path,) = paths
+    file, member = _split_member(str(path))
+    suffix = file.suffix.lower()
+    if suffix == ".npz" and member is None and (names := _names(existing_file(file, InputError))) and len(names) > 1:
+        return {name: _argument(f"{path}:{name}") for name in names}
+    if suffix in (".pt", ".pth") and isinstance(content := _content(existing_file(file, InputError)), tuple | list | dict):
+        _refuse_others(file, content)
+        return content
+    return load_inputs(path)
+
+
+def _argument(path: str) -> Tensor:
+    """One of several arguments; truth values are a mask."""
+    file, member = _split_member(path)
+    file = _known_file(file)
+    with reading(file, InputError):
+        tensor = _read(file, member)
+    return tensor if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool else tensor.long()
+
+
+def _names(file: Path) -> list[str]:
+    """Of the arrays in an `.npz`."""
+    with reading(file, InputError):
+        content = _without_pickle(file, lambda: np.load(file, allow_pickle=False))
+    if isinstance(content, np.ndarray):
+        return []
+    with content:
+        return list(content.files)
+
+
+def _content(file: Path) -> Any:
+    """What a file of torch.save holds."""
+    return read_torch_file(file, InputError, f"Save the inputs alone as a tensor: torch.save(inputs, '{file.name}').")
+
+
+def _refuse_others(file: Path, content: Any) -> None:
+    """Refuse containers that hold anything but tensors, numbers, words and None, or no tensor, or no numbers."""
+    parts = children(content) or []
+    if isinstance(content, Tensor):
+        if content.numel() == 0:
+            raise InputError(f"{file} holds an empty tensor: shape {tuple(content.shape)}.")
+    elif not parts and content is not None and not isinstance(content, bool | int | float | str):
+        raise InputError(f"{file} holds a {type(content).__name__}, where a tensor is expected.")
+    for _, part in parts:
+        _refuse_others(file, part)
+    if isinstance(content, tuple | list | dict) and not leaves(content):
+        raise InputError(f"{file} holds a {type(content).__name__} without a tensor.\nSave what the model takes.")
+
+
+def _known_file(path: Path) -> Path:
+    """An existing file of a kind that is read."""
+    file = existing_file(path, InputError)
+    if file.suffix.lower() not in SUFFIXES:
+        raise InputError(f"inputs are not read from {file.name}.\nSave them as one of {', '.join(SUFFIXES)}.")
+    return file
 
 
 def _split_member(text: str) -> tuple[Path, str | None]:

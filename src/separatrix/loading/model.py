@@ -3,6 +3,7 @@
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +18,7 @@ from separatrix.loading.vision import torchvision_model
 from separatrix.loading.weights import load_weights_
 
 
-def load_model(spec: str, weights: str | Path | None = None) -> nn.Module:
+def load_model(spec: str, weights: str | Path | None = None, say: Callable[[str], None] | None = None) -> nn.Module:
     """The network that a user names, built by their own code or by torchvision, without pretrained weights.
 
     The file or module is imported, the factory called; nothing else of the user's is run. While that happens, the
@@ -27,6 +28,7 @@ def load_model(spec: str, weights: str | Path | None = None) -> nn.Module:
         spec: `path/to/file.py:factory`, `package.module:factory` or `torchvision:resnet18`. The factory is an
             `nn.Module`, or returns one when called without arguments; it may be dotted (`Models.small`).
         weights: a file for `load_weights_`.
+        say: is told what was done to the names of the weights, where anything was.
 
     Returns:
         The network, on the device and in the mode in which the factory left it.
@@ -43,7 +45,9 @@ def load_model(spec: str, weights: str | Path | None = None) -> nn.Module:
     else:
         model = _user_model(location, attribute)
     if weights is not None:
-        load_weights_(model, weights)
+        note = load_weights_(model, weights)
+        if note and say is not None:
+            say(f"{weights}: {note}.")
     return model
 
 

@@ -1,6 +1,7 @@
 """Weights from a file into a network: all of them or none, and never code."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from separatrix.errors import ModelError
 from separatrix.loading.finding import existing_file, listed, reading
 from separatrix.loading.torch_file import read_torch_file
 from separatrix.systems.standard_network import check_finite
+from separatrix.wrappers import plain_name
 
 USUAL_KEYS = ("state_dict", "model_state_dict", "model")
 
 
-def load_weights_(module: nn.Module, path: str | Path) -> None:
+def load_weights_(module: nn.Module, path: str | Path) -> str:
     """Copy weights from a file into a network, in place, after checking that every one of them fits.
 
-    The names that `DataParallel` (`module.`) and `torch.compile` (`_orig_mod.`) put in front are ignored on both sides.
+    What `torch.compile` puts into names is ignored on both sides. One prefix that all the network's names have in the file, or
+    that they have beyond the file's, is taken off: `module.` of `DataParallel`, `model.` of a training module, any other.
     Of tensors that the network ties together, one is enough.
 
     Args:
@@ -28,19 +31,112 @@ def load_weights_(module: nn.Module, path: str | Path) -> None:
         path: a `.safetensors` file, or what `torch.save` wrote: a state dict, or a checkpoint that holds one as
             `state_dict`, `model_state_dict` or `model`. It is read with `weights_only=True`.
 
+    Returns:
+        What was done to the names, in words: the prefix, and which names of the file lie outside it and were not used; empty
+        where the names are the network's.
+
     Raises:
-        ModelError: the file is missing, damaged or needs to run code; names or shapes differ. The network is unchanged.
+        ModelError: the file is missing, damaged or needs to run code; names or shapes differ; the names fit behind more than one
+            prefix. The network is unchanged.
         InputError: a weight is not finite. The network is unchanged.
     """
     path = existing_file(Path(path), ModelError)
     own = module.state_dict(keep_vars=True)
-    names = dict(zip(_bare(own), own, strict=True))
     file = _read(path)
-    given = {names.get(bare, bare): file[name] for bare, name in zip(_bare(file), file, strict=True)}
-    _refuse_misfit(f"{path} does not fit this {type(module).__name__}", given, own)
+    ways = _ways(_plain(file), _plain(own))
+    what = f"{path} does not fit this {type(module).__name__}"
+    way = _one_of(what, [way for way in ways if _is_complete(way, own)]) or ways[0]
+    given = {name: file[source] for name, source in way.names.items()}
+    _refuse_misfit(what + way.behind, given, own)
     for name, tensor in given.items():
         _refuse_infinite(f"{name} in {path}", tensor, own[name])
     module.load_state_dict(given, strict=False)
+    return way.note
+
+
+@dataclass(frozen=True)
+class _Way:
+    """The file's names as the network's, a prefix taken off on either side.
+
+    Args:
+        prefix: of the file's names.
+        added: of the network's names, which the file's have not.
+        names: the network's names (what is unknown to it stays as it is) and the file's.
+        outside: names of the file without the prefix.
+    """
+
+    prefix: str
+    added: str
+    names: dict[str, str]
+    outside: tuple[str, ...]
+
+    @property
+    def behind(self) -> str:
+        """The prefix, for an error."""
+        told = [f"behind the prefix {self.prefix!r}"] if self.prefix else []
+        told += [f"without the prefix {self.added!r} of the network's names"] if self.added else []
+        return f", {' and '.join(told)}," if told else ""
+
+    @property
+    def note(self) -> str:
+        """What was done, for the user."""
+        count = f"{len(self.names)} of {len(self.names) + len(self.outside)}" if self.outside else f"all {len(self.names)}"
+        told = [f"the prefix {self.prefix!r} was stripped from {count} names in the file"] if self.prefix else []
+        told += [f"the prefix {self.added!r} was put before {count} names in the file"] if self.added else []
+        told += [f"{len(self.outside)} outside it not used ({listed(self.outside, most=8)})"] if self.outside else []
+        return "; ".join(told)
+
+
+def _ways(file: Mapping[str, str], own: Mapping[str, str]) -> list[_Way]:
+    """Ways to read the file's names, those that give most of the network's first; the plain one among them."""
+    pieces = next(iter(own), "").split(".")
+    leads = ["".join(f"{piece}." for piece in pieces[:count]) for count in range(len(pieces))]
+    added = [lead for lead in leads if all(name.startswith(lead) for name in own)]
+    found = [_way(file, own, "", "")]
+    for lead in added:
+        wanted = {name.removeprefix(lead) for name in own}
+        prefixes = {name[: -len(end)] for name in file for end in _ends(name) if end in wanted}
+        found += [_way(file, own, prefix, lead) for prefix in sorted(prefixes) if prefix or lead]
+    return sorted(found, key=lambda way: -sum(name in own.values() for name in way.names))
+
+
+def _ends(name: str) -> list[str]:
+    """A dotted name without its first piece, its first two, …; and whole."""
+    pieces = name.split(".")
+    return [".".join(pieces[start:]) for start in range(len(pieces))]
+
+
+def _way(file: Mapping[str, str], own: Mapping[str, str], prefix: str, added: str) -> _Way:
+    inside = {added + name.removeprefix(prefix): source for name, source in file.items() if name.startswith(prefix)}
+    outside = tuple(source for name, source in file.items() if not name.startswith(prefix))
+    return _Way(prefix, added, {own.get(name, name): source for name, source in inside.items()}, outside)
+
+
+def _is_complete(way: _Way, own: Mapping[str, Any]) -> bool:
+    """Whether every tensor of the network is given, and nothing behind the prefix that is not the network's."""
+    covered = {id(own[name]) for name in way.names if name in own}
+    return all(name in own for name in way.names) and all(id(tensor) in covered for tensor in own.values())
+
+
+def _one_of(what: str, complete: list[_Way]) -> _Way | None:
+    """The way that gives the network all its tensors; refuse several, as of a network and its running average."""
+    plain = next((way for way in complete if not way.prefix and not way.added), None)
+    if plain is not None or not complete:
+        return plain
+    others = [way for way in complete if way.names != complete[0].names]
+    if others:
+        prefixes = list(dict.fromkeys(repr(way.prefix) for way in (complete[0], *others)))
+        raise ModelError(
+            f"{what}: all its tensors are in the file {len(prefixes)} times, behind the prefixes {listed(prefixes)}.\n"
+            "Save those that are meant alone, and load that file."
+        )
+    return complete[0]
+
+
+def _plain(names: Iterable[str]) -> dict[str, str]:
+    """Names without what torch.compile puts into them, where they stay different without it."""
+    plain = {plain_name(name): name for name in names}
+    return plain if len(plain) == len(set(plain.values()) | set(names)) else {name: name for name in names}
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -60,14 +156,6 @@ def _read(path: Path) -> Mapping[str, Any]:
         keys = f" with the keys {listed(map(str, content))}" if isinstance(content, Mapping) else ""
         raise ModelError(f"{path} holds no state dict, but a {type(content).__name__}{keys}.\n{way_out}")
     return {str(name): value for name, value in content.items()}
-
-
-def _bare(names: Iterable[str]) -> list[str]:
-    """Names without what `torch.compile` and `DataParallel` put in front."""
-    bare = [name.replace("_orig_mod.", "") for name in names]
-    while bare and all(name.startswith("module.") for name in bare):
-        bare = [name.removeprefix("module.") for name in bare]
-    return bare
 
 
 def _refuse_misfit(what: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> None:
