@@ -78,8 +78,9 @@ def _along(system: System, parameter: str, text: str | None) -> Tensor | None:
     """The direction, in the shape of the array that it is to move."""
     direction = _numbers_of("--direction", text)
     held = getattr(next((part for part in system.modules() if hasattr(part, parameter)), None), parameter, None)
-    fits = direction is not None and isinstance(held, Tensor) and held.numel() == direction.numel()
-    return direction.reshape(held.shape) if fits else direction
+    if direction is None or not isinstance(held, Tensor) or held.numel() != direction.numel():
+        return direction
+    return direction.reshape(held.shape)
 
 
 def _numbers_of(flag: str, text: str | None) -> Tensor | None:
