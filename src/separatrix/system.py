@@ -1,6 +1,8 @@
 """The first noun: a System is a state x, one pure step x_{n+1} = F(x_n, n), and its derivative along tangents."""
 
+import re
 from collections.abc import Callable
+from numbers import Real
 from types import FunctionType
 from typing import Any, Self
 
@@ -58,10 +60,12 @@ class Parametric(nn.Module):
         """A copy with parameters replaced (autograd kept); this one is unchanged.
 
         Args:
-            parameters: new values, numbers or tensors. A tensor may carry batch axes that the old value had not.
+            parameters: new values, numbers or tensors. A tensor may carry batch axes that the old value had not. One number of an
+                array is named by its place: at(**{"constant[0]": 0.5}), "weight_hh_l0[2,1]".
 
         Raises:
             InputError: there is no parameter of that name.
+            ShapeError: an array has another shape than the old one, or no such place.
         """
         copy = twin(self)
         for name, value in parameters.items():
@@ -71,14 +75,72 @@ class Parametric(nn.Module):
         return copy
 
     def _replace(self, name: str, value: Number) -> bool:
+        name, index = place_of(name)
         if name in self._ranks:
             self.__dict__["_ranks"] = dict(self._ranks)
-            self.hold(rank=self._ranks[name], **{name: value})
+            rank, old = self._ranks[name], getattr(self, name)
+            if rank and isinstance(old, Tensor):
+                value = _whole_array(name, old, value, rank) if index is None else _with_one(name, old, value, rank, index)
+            elif index is not None:
+                raise InputError(f"the parameter {name!r} is a number, which has no places.\nName it without [{_joined(index)}].")
+            self.hold(rank=rank, **{name: value})
+            if rank and isinstance(old, Tensor) and isinstance(value, Tensor) and value.dtype != old.dtype:
+                self._raise_to(value.dtype)
             return True
-        return any(child._replace(name, value) for child in self._parametric_children())
+        return any(child._replace(_named(name, index), value) for child in self._parametric_children())
+
+    def _raise_to(self, dtype: torch.dtype) -> None:
+        """Cast the other arrays to the precision of a new one, so that they can be multiplied."""
+        for name, held in self._buffers.items():
+            if name in self._ranks and held is not None and held.is_floating_point():
+                self._buffers[name] = held.to(torch.promote_types(held.dtype, dtype))
 
     def _parametric_children(self) -> "list[Parametric]":
         return [child for child in self.children() if isinstance(child, Parametric)]
+
+
+def place_of(name: str) -> tuple[str, tuple[int, ...] | None]:
+    """The array and the place that a name like "constant[0]" or "weight_hh_l0[2,1]" stands for; None for a name without one."""
+    found = re.fullmatch(r"(\w+)\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]", name)
+    return (found[1], tuple(int(i) for i in found[2].split(","))) if found else (name, None)
+
+
+def _named(name: str, index: tuple[int, ...] | None) -> str:
+    return name if index is None else f"{name}[{_joined(index)}]"
+
+
+def _joined(index: tuple[int, ...]) -> str:
+    return ",".join(map(str, index))
+
+
+def _whole_array(name: str, old: Tensor, value: Any, rank: int) -> Tensor:
+    """A new value for an array, whose own axes must be as the old one's."""
+    new, own = torch.as_tensor(value), tuple(old.shape[old.ndim - rank :])
+    if tuple(new.shape[max(new.ndim - rank, 0) :]) != own:
+        raise ShapeError(
+            f"the parameter {name!r} is an array of shape {own}, but a value of shape {tuple(new.shape)} was given.\n"
+            f"Pass all of it, batch axes in front; or name one of its numbers: {_named(name, (0,) * rank)!r}."
+        )
+    return new
+
+
+def _with_one(name: str, old: Tensor, value: Number, rank: int, index: tuple[int, ...]) -> Tensor:
+    """An array with one of its numbers replaced; the number's batch axes come in front."""
+    own = old.shape[old.ndim - rank :]
+    if len(index) != rank or any(i >= size for i, size in zip(index, own, strict=True)):
+        raise ShapeError(f"the parameter {name!r} is an array of shape {tuple(own)}, which has no place [{_joined(index)}].")
+    there = torch.zeros(own, dtype=torch.bool, device=old.device)
+    there[index] = True
+    new = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float64, device=old.device)
+    dtype = torch.promote_types(new.dtype, old.dtype)
+    return torch.where(there, new.to(dtype).reshape(*new.shape, *[1] * rank), old.to(dtype))
+
+
+def check_dt(dt: Any) -> float:
+    """Refuse a step that is no positive number; the number as Python's own."""
+    if isinstance(dt, bool) or not isinstance(dt, Real) or not 0 < dt < float("inf"):
+        raise InputError(f"dt is {dt!r}; the time that one step takes is a positive number.")
+    return float(dt)
 
 
 class System(Parametric):
@@ -168,11 +230,15 @@ class Map(System):
         function: x ↦ F(x), or (x, n) ↦ F(x, n), on states of shape (*batch, dim). An `nn.Module` is used through a twin, so that
             its dtype, mode and tensors stay as they are; whatever the run's batch, it is given one batch axis, (items, dim).
         dim: length of the state.
+        dt: time that one step takes, in a unit of yours: rates and exponents are per that unit. 1 counts steps.
         time_dependent: call `function(x, n)`.
+
+    Raises:
+        InputError: dt is not a positive number.
     """
 
-    def __init__(self, function: Callable[..., Tensor], dim: int, *, time_dependent: bool = False) -> None:
-        super().__init__(dim)
+    def __init__(self, function: Callable[..., Tensor], dim: int, *, dt: float = 1.0, time_dependent: bool = False) -> None:
+        super().__init__(dim, dt=check_dt(dt))
         function = bare(function)
         self.function = twin(function) if isinstance(function, nn.Module) else function
         self.time_dependent = time_dependent

@@ -610,7 +610,7 @@ class Index(nn.Module):
         ({"seed": -1}, "seed is -1"),
         ({"dtype": torch.float16}, "dtype is torch.float16"),
         ({"targets": torch.tensor([1])}, "targets of shape .* 2 inputs"),
-        ({"targets": torch.tensor([1, 7])}, "classes up to 7"),
+        ({"targets": torch.tensor([1, 7])}, "a target is class 7"),
         ({"targets": torch.zeros(2, 5)}, "its target"),
         ({"targets": torch.full((2, 3), math.nan)}, "6 numbers that are not finite"),
         ({"loss": lambda out: out}, "the loss of one item is a tensor of shape"),

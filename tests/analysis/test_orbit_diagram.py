@@ -89,5 +89,5 @@ def test_an_array_cannot_be_varied():
         def step(self, x: Tensor, n: int = 0) -> Tensor:
             return x @ self.W.mT
 
-    with pytest.raises(sx.InputError, match="'W' is an array of 2 axes"):
+    with pytest.raises(sx.InputError, match=r"'W' is an array of shape \(2, 2\)"):
         sx.orbit_diagram(Linear(), "W", [1.0])

@@ -18,6 +18,11 @@ class Neuron(sx.System):
     def step(self, x, n=0):
         w = self.w[..., None] if isinstance(self.w, torch.Tensor) else self.w
         return torch.tanh(w * x)
+def driven():
+    rnn = torch.nn.RNN(2, 1, bias=False).double()
+    rnn.weight_hh_l0.data.fill_(1.5)
+    rnn.weight_ih_l0.data.fill_(1.0)
+    return sx.Recurrent(rnn, constant=torch.zeros(2))
 def plain():
     return torch.nn.Linear(3, 3)
 """
@@ -45,6 +50,15 @@ def test_a_system_of_the_user_s_own_gives_its_pitchfork_as_json_and_a_picture(pl
     (fork,) = told["bifurcations"]
     assert fork["kind"] == "pitchfork" and fork["parameter"] == pytest.approx(1.0, abs=1e-8)
     assert (place / "bifurcation.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("line", [("constant[1]",), ("constant", "--direction", "0,1")])
+def test_a_constant_input_is_turned_from_one_fold_to_the_other(line, monkeypatch, capfd):
+    """The map h' = tanh(1.5 h + u) has its folds at |u| = artanh(h) − 1.5 h with 1.5 (1 − h²) = 1."""
+    rest = ("--start", "-1", "--stop", "1", "--x0", "-0.9", "--step", "0.03", "--json")
+    assert run(monkeypatch, "net.py:driven", *line, *rest) == 0
+    folds = [b["parameter"] for b in json.loads(capfd.readouterr().out)["bifurcations"]]
+    assert folds == pytest.approx([0.2075464552, -0.2075464552], abs=1e-8)
 
 
 def test_a_system_by_name_gives_its_flip_in_words_and_no_picture_is_lost(place, monkeypatch, capfd):

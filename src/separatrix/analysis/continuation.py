@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from separatrix.analysis.fixed_points import is_flow
-from separatrix.analysis.orbit_diagram import check_number_parameter, check_range
+from separatrix.analysis.knob import Knob, check_range, knob_of
 from separatrix.errors import InputError, SeparatrixError
 from separatrix.evolve import as_numbers, begin, check_seed, check_whole, watched
 from separatrix.result import Result, Status
@@ -127,6 +127,7 @@ def continuation(
     stop: float,
     x0: Tensor | Bifurcation | None = None,
     *,
+    direction: Tensor | None = None,
     period: int = 1,
     step: float = 0.01,
     max_steps: int = 2_000,
@@ -148,12 +149,15 @@ def continuation(
 
     Args:
         system: any System of fixed width. A driven one is held at its first input; `system.frozen(n)` holds it at another.
-        parameter: one of `system.parameter_names`; a number.
+        parameter: one of `system.parameter_names` that is a number; or a number of an array, such as "constant[0]", the first
+            component of a network's constant input; or an array that is moved along `direction`.
         start: value of the parameter to begin at; the branch is first followed towards `stop`.
         stop: the other end. The branch is left where the parameter leaves the range, at either end.
         x0: state near the rest point or cycle at `start`, shape (dim); or one of the `bifurcations` of a branch, of which the other
             branch is then followed from there on, one way (the other way: with its `direction` negated). Default:
             `system.initial_state()`.
+        direction: d, of the array's shape: what is varied is the p of  array + p d. Of a network at rest under no input,
+            direction=u makes p the gain of the input u.
         period: steps of a map's cycle; 1 for a flow, of which rest points are followed. A bifurcation brings its own.
         step: largest step along the branch, in units of |stop − start| for p and of max(1, |x0|) for x.
         max_steps: most points to take.
@@ -173,27 +177,35 @@ def continuation(
     Source: Keller 1977, in Applications of Bifurcation Theory, 359; test functions as Kuznetsov 2004, Elements of Applied
         Bifurcation Theory, ch. 10.2.
     """
-    seed = _check_asked(system, parameter, start, stop, period, step, max_steps, tol, seed)
+    knob = knob_of(system, parameter, direction)
+    seed = _check_asked(parameter, start, stop, period, step, max_steps, tol, seed)
     period = _period(x0, period)
-    problem, x = _problem(system, parameter, float(start), float(stop), x0, period, tol, seed)
+    problem, x = _problem(system, knob, float(start), float(stop), x0, period, tol, seed)
     walk = _Walk(problem, step, period)
     marks, events = [walk.first(x, x0)], []
     for there in watched(walk.follow(marks[0], max_steps - 1), max_steps, f"Branch through {parameter}", progress):
         events += walk.events(marks[-1], there)
         marks.append(there)
-    asked = {"start": start, "stop": stop, "period": period, "step": step, "max_steps": max_steps, "tol": tol, "seed": seed}
+    asked = {
+        **knob.settings,
+        "start": start,
+        "stop": stop,
+        "period": period,
+        "step": step,
+        "max_steps": max_steps,
+        "tol": tol,
+        "seed": seed,
+    }
     return _branch(problem, marks, events, walk.end, asked)
 
 
-def _branch(
-    problem: "_Problem", marks: "list[_Mark]", events: list[Bifurcation], end: str, asked: dict[str, float | int]
-) -> Branch:
+def _branch(problem: "_Problem", marks: "list[_Mark]", events: list[Bifurcation], end: str, asked: dict[str, Any]) -> Branch:
     states, eigenvalues = torch.stack([problem.state(m.z) for m in marks]), torch.stack([m.eigenvalues for m in marks])
     dim = states.shape[-1]
     ok = end in ("stop", "start")
     return Branch(
         codes=torch.tensor(Status.OK if ok else Status.NOT_CONVERGED, dtype=torch.int8),
-        parameter=problem.parameter,
+        parameter=problem.knob.parameter,
         continuous=problem.continuous,
         end=end,
         parameters=torch.stack([problem.value(m.z) for m in marks]),
@@ -210,11 +222,8 @@ def _branch(
     )
 
 
-def _check_asked(
-    system: System, parameter: str, start: float, stop: float, period: int, step: float, max_steps: int, tol: float, seed: int
-) -> int:
+def _check_asked(parameter: str, start: float, stop: float, period: int, step: float, max_steps: int, tol: float, seed: int) -> int:
     """Refuse what cannot be followed; the seed as Python's own number."""
-    check_number_parameter(system, parameter)
     check_range(parameter, start, stop)
     for name, count in (("period", period), ("max_steps", max_steps)):
         check_whole(name, count)
@@ -237,7 +246,7 @@ def _period(x0: Tensor | Bifurcation | None, period: int) -> int:
 
 def _problem(
     system: System,
-    parameter: str,
+    knob: Knob,
     start: float,
     stop: float,
     x0: Tensor | Bifurcation | None,
@@ -253,16 +262,16 @@ def _problem(
             "Leave it out: a flow's rest points are followed. Its cycles are those of an sx.Section."
         )
     if isinstance(x0, Bifurcation):
-        _check_other_branch(x0, parameter, start, stop)
+        _check_other_branch(x0, knob.parameter, start, stop)
         at, state = x0.parameter, x0.point
     else:
         at, state = start, system.initial_state((), seed) if x0 is None else as_numbers("x0", x0)
-    front = begin(system.at(**{parameter: at}), state, seed=seed)
+    front = begin(knob.set(system, at), state, seed=seed)
     if front.x.ndim != 1:
         raise InputError(f"a branch begins at 1 state, not at a batch of shape {tuple(front.x.shape[:-1])}.\nCall it for each.")
     held: System = Frozen(front.system, 0)
     whole = held if period == 1 else Iterate(held, period)
-    return _Problem(whole, continuous, parameter, start, stop, front.x.abs().amax(), tol), front.x
+    return _Problem(whole, continuous, knob, start, stop, front.x.abs().amax(), tol), front.x
 
 
 def _check_other_branch(event: Bifurcation, parameter: str, start: float, stop: float) -> None:
@@ -278,10 +287,8 @@ def _check_other_branch(event: Bifurcation, parameter: str, start: float, stop: 
 class _Problem:
     """G(z) = 0 for z = (x / size, q), where q goes from 0 at the start of the range to 1 at its stop."""
 
-    def __init__(
-        self, system: System, continuous: bool, parameter: str, start: float, stop: float, size: Tensor, tol: float
-    ) -> None:
-        self.system, self.continuous, self.parameter, self.tol = system, continuous, parameter, tol
+    def __init__(self, system: System, continuous: bool, knob: Knob, start: float, stop: float, size: Tensor, tol: float) -> None:
+        self.system, self.continuous, self.knob, self.tol = system, continuous, knob, tol
         self.start, self.span, self.size = start, stop - start, float(size.clamp(min=1))
 
     def state(self, z: Tensor) -> Tensor:
@@ -291,7 +298,7 @@ class _Problem:
         return self.start + self.span * z[..., -1]
 
     def __call__(self, z: Tensor) -> Tensor:
-        return self.system.at(**{self.parameter: self.value(z)}).residual(self.state(z)) / self.size
+        return self.knob.set(self.system, self.value(z)).residual(self.state(z)) / self.size
 
     def solved(self, z: Tensor, g: Tensor) -> bool:
         return bool(g.abs().amax() <= self.tol * z.abs().amax().clamp(min=1))
@@ -317,8 +324,8 @@ class _Problem:
             if z is not None:
                 return z, away
         raise InputError(
-            f"the other branch through the {event.kind} at {self.parameter} = {event.parameter:.6g} was not found: Newton's method "
-            f"did not converge {step * OFF:g} from it.\nTake a smaller step than {step:g}."
+            f"the other branch through the {event.kind} at {self.knob.parameter} = {event.parameter:.6g} was not found: "
+            f"Newton's method did not converge {step * OFF:g} from it.\nTake a smaller step than {step:g}."
         )
 
     def onto_branch(self, x: Tensor) -> Tensor:
@@ -329,8 +336,8 @@ class _Problem:
         z = self.correct(guess, up, FIRST)
         if z is None:
             raise InputError(
-                f"no rest point or cycle was found near x0 at {self.parameter} = {self.start:g}: Newton's method did not bring the "
-                f"residual, {plain(float(self(guess).abs().amax()) * self.size)} at x0, to {self.tol:g}.\n"
+                f"no rest point or cycle was found near x0 at {self.knob.parameter} = {self.start:g}: Newton's method did "
+                f"not bring the residual, {plain(float(self(guess).abs().amax()) * self.size)} at x0, to {self.tol:g}.\n"
                 "Pass an x0 nearer to one, the end of a trajectory for a stable one."
             )
         return z

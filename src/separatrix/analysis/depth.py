@@ -242,9 +242,7 @@ def depth_profile(
         raise InputError(f"k is {k} but no Jacobian here has more than {most} singular values.\nAsk for at most {most}.")
     k = min(8, most) if k is None else k
     network.settle_derivative([layer.call for layer in chosen], seed)
-    run = _Run(
-        network, chosen, k, sweeps, tol, seed, objective(targets, loss, network.source, seed, batched=network.axis is not None)
-    )
+    run = _Run(network, chosen, k, sweeps, tol, seed, objective(targets, loss, network.source, seed, axis=network.axis))
     chunks = run.chunks()
     parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
     return _assemble(run, parts, len(chunks))

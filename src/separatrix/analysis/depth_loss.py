@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError
 from separatrix.wording import counted
 
+IGNORED = -100  # the class that F.cross_entropy leaves out
 Loss = Callable[..., Tensor]
 
 
@@ -21,7 +22,7 @@ class Objective:
     words: str
 
 
-def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, batched: bool) -> Objective:
+def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, axis: int | None) -> Objective:
     """The loss of one item from what the user gave.
 
     Args:
@@ -29,7 +30,7 @@ def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, bat
         loss: (output, targets), or (output) without targets, to a number; None for the default of each kind of target.
         source: the network's inputs, (items, dim), whose dtype and device are used.
         seed: of the random component that is the loss where nothing was given.
-        batched: whether targets have an axis of items.
+        axis: of the output along which items lie; None where the inputs are one item, and targets have no axis of items.
     """
     if targets is None and loss is None:
         return Objective(_Component(seed), "the output's component along a random unit vector")
@@ -39,7 +40,7 @@ def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, bat
         values = torch.as_tensor(targets).to(source.device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"targets cannot be read as numbers: {str(error).splitlines()[0]}") from None
-    values = values if batched else values[None]
+    values = values[None] if axis is None else values
     if values.ndim == 0 or len(values) != len(source):
         raise ShapeError(
             f"targets of shape {tuple(values.shape)} are not one for each of the {counted(len(source), 'input')}.\n"
@@ -52,7 +53,7 @@ def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, bat
         return Objective(lambda output, i: _number(loss(output[None], values[i : i + 1])), f"the loss {_name(loss)}")
     if values.is_floating_point():
         return Objective(lambda output, i: _mean_squared_error(output, values[i]), "the mean squared error")
-    return Objective(lambda output, i: _cross_entropy(output, values[i].long()), "the cross-entropy")
+    return Objective(lambda output, i: _cross_entropy(output, values[i].long(), i, axis), "the cross-entropy")
 
 
 def _mean_squared_error(output: Tensor, values: Tensor) -> Tensor:
@@ -64,17 +65,48 @@ def _mean_squared_error(output: Tensor, values: Tensor) -> Tensor:
     return (output - values).square().mean()
 
 
-def _cross_entropy(output: Tensor, classes: Tensor) -> Tensor:
-    """Of one item: scores (classes), (positions, classes), or (classes, *positions) as PyTorch has it for images."""
-    if output.ndim == 2 and output.shape[:1] == classes.shape:
-        output = output.mT
-    if output.ndim == 0 or output.shape[1:] != classes.shape or not 0 <= int(classes.min()) <= int(classes.max()) < len(output):
+def _cross_entropy(output: Tensor, classes: Tensor, item: int, axis: int | None) -> Tensor:
+    """`F.cross_entropy` of one item, its scores in PyTorch's own order of axes, or in another only where that is impossible."""
+    found = _in_torch_order(output, classes, axis)
+    if found is None:
         raise ShapeError(
             f"an item's output of shape {tuple(output.shape)} does not hold the scores of its target, of shape "
-            f"{tuple(classes.shape)} with classes up to {int(classes.max())}.\n"
-            "Pass one class an item (or a position) from 0 on, floating-point targets for a squared error, or a loss of your own."
+            f"{tuple(classes.shape)}.\n"
+            "Pass one class per item, or per position with scores (batch, classes, positions); floating-point targets for a "
+            "squared error; or a loss of your own."
         )
-    return nn.functional.cross_entropy(output[None], classes[None])
+    scores, classes = found
+    used, count = classes != IGNORED, scores.shape[1]
+    wrong = classes[used & ((classes < 0) | (classes >= count))]
+    if wrong.numel():
+        raise ShapeError(
+            f"a target is class {int(wrong[0])}, but an item's output of shape {tuple(output.shape)} scores {count} classes.\n"
+            f"Count classes from 0 on ({IGNORED}: ignored), or pass a loss of your own: loss=function(output, targets)."
+        )
+    if not used.any():
+        raise InputError(
+            f"every target of input {item} is {IGNORED}, which the cross-entropy ignores: its loss is 0/0.\nLeave that input out."
+        )
+    return nn.functional.cross_entropy(scores, classes)
+
+
+def _in_torch_order(output: Tensor, classes: Tensor, axis: int | None) -> tuple[Tensor, Tensor] | None:
+    """Scores (items, classes, *positions) and targets (items, *positions), as `F.cross_entropy` takes them; None: impossible."""
+    if output.ndim == 0:
+        return None
+    first, last = output.shape[1:] == classes.shape, output.shape[:-1] == classes.shape
+    if axis is None and output.ndim > 1:  # one item, so that the whole output is what F.cross_entropy would be given
+        if (output.shape[0], *output.shape[2:]) == tuple(classes.shape):
+            return output, classes
+    elif first and last and output.ndim > 1 and axis:
+        raise ShapeError(
+            f"an item's output has shape {tuple(output.shape)} and its target {tuple(classes.shape)}: either axis may be the "
+            "classes.\n"
+            "Pass a loss of your own: loss=function(output, targets)."
+        )
+    if first:
+        return output[None], classes[None]
+    return (output.movedim(-1, 0)[None], classes[None]) if last else None
 
 
 class _Component:

@@ -1,6 +1,5 @@
 """What an orbit settles on, for every value of a parameter at once."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -10,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from separatrix.analysis.knob import check_range, knob_of
 from separatrix.errors import InputError
-from separatrix.evolve import as_numbers, begin, check_seed, check_steps, check_system_type, check_whole, watched_count
+from separatrix.evolve import as_numbers, begin, check_seed, check_steps, check_whole, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted, plain
@@ -56,6 +56,7 @@ def orbit_diagram(
     values: Tensor | Sequence[float],
     x0: Tensor | None = None,
     *,
+    direction: Tensor | None = None,
     settle: int = 1_000,
     steps: int = 200,
     tol: float = 1e-6,
@@ -68,9 +69,11 @@ def orbit_diagram(
 
     Args:
         system: any System. A flow is seen every dt, so that its cycles do not show as periods.
-        parameter: one of `system.parameter_names`; a number or a batch of numbers, no matrix.
+        parameter: one of `system.parameter_names` that is a number; or a number of an array, "constant[0]"; or an array that is
+            moved along `direction`.
         values: a tensor or list of values, or a tuple (low, high, count).
         x0: initial states, shape (*batch, dim), the same for each value. Default: `system.initial_state()`.
+        direction: d, of the array's shape: the values are the p of  array + p d.
         settle: steps to discard first.
         steps: states to keep.
         tol: how near a cycle must come back to itself.
@@ -87,7 +90,7 @@ def orbit_diagram(
     Limits: one start shows one attractor for each value. At a bifurcation orbits settle slowly, and a cycle is not seen yet.
     Source: May 1976, Nature 261, 459, fig. 4.
     """
-    check_number_parameter(system, parameter)
+    knob = knob_of(system, parameter, direction)
     check_seed(seed)
     check_steps(system, settle=settle, steps=steps)
     if steps < 2:
@@ -98,7 +101,7 @@ def orbit_diagram(
     grid = _as_values(parameter, values)
     axes = max(x0.ndim - 1, len(system.batch_shape))
     dtype = x0.dtype if x0.is_floating_point() else torch.float64
-    front = begin(system.at(**{parameter: grid.to(dtype).reshape(-1, *[1] * axes)}), x0, seed=seed)
+    front = begin(knob.set(system, grid.to(dtype).reshape(-1, *[1] * axes)), x0, seed=seed)
     states = []
     for tick in watched_count(SETTLING + steps, f"orbits over {parameter}", progress):
         i = tick.index
@@ -114,32 +117,8 @@ def orbit_diagram(
         values=grid,
         states=kept,
         periods=_periods(kept, tol),
-        settings={"settle": settle, "steps": steps, "tol": tol, "seed": seed},
+        settings={**knob.settings, "settle": settle, "steps": steps, "tol": tol, "seed": seed},
     )
-
-
-def check_number_parameter(system: System, parameter: str) -> None:
-    """Refuse a name that the system does not know, or that stands for a matrix."""
-    check_system_type(system)
-    if parameter not in system.parameter_names:
-        known = ", ".join(system.parameter_names) or "none"
-        raise InputError(f"{type(system).__name__} has no parameter {parameter!r}; it has: {known}.")
-    rank = next(module._ranks[parameter] for module in system.modules() if parameter in getattr(module, "_ranks", {}))
-    if rank:
-        raise InputError(
-            f"the parameter {parameter!r} is an array of {rank} axes, and only a number can be varied.\n"
-            "Hold a number that scales it, and vary that."
-        )
-
-
-def check_range(parameter: str, low: float, high: float) -> None:
-    """Refuse a range that has no length or no end."""
-    if not (isinstance(low, Real) and isinstance(high, Real)):
-        raise InputError(f"{parameter} was to go from {low!r} to {high!r}; both ends must be numbers.")
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise InputError(f"{parameter} was to go from {low} to {high}; both ends must be finite numbers.")
-    if low == high:
-        raise InputError(f"{parameter} was to go from {low} to {high}, which are equal: there is nothing to vary.")
 
 
 def _as_values(parameter: str, values: Tensor | Sequence[float]) -> Tensor:

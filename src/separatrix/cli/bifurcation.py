@@ -34,6 +34,9 @@ def bifurcation(
     start: Annotated[float, typer.Option(help=WORDS["start"])],
     stop: Annotated[float, typer.Option(help=WORDS["stop"])],
     x0: Annotated[str | None, typer.Option(help="State near the rest point or cycle: numbers with commas between.")] = None,
+    direction: Annotated[
+        str | None, typer.Option(help=WORDS["direction"] + " Numbers with commas between; a matrix row by row.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("bifurcation.png"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a picture that is there already.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else.")] = False,
@@ -44,7 +47,9 @@ def bifurcation(
     check_picture(out, "--out", overwrite)
     try:
         with contextlib.redirect_stdout(sys.stderr), log.status("following the branch …"):  # the user's code may print
-            branch = continuation(_subject(system), parameter, start, stop, _state(x0), **options)
+            subject = _subject(system)
+            along = _along(subject, parameter, direction)
+            branch = continuation(subject, parameter, start, stop, _numbers_of("--x0", x0), direction=along, **options)
             branch.plot().savefig(out, dpi=120)
     except KeyboardInterrupt:
         log.print("stopped: nothing written.")
@@ -69,13 +74,22 @@ def _subject(spec: str) -> System:
     return made
 
 
-def _state(text: str | None) -> Tensor | None:
+def _along(system: System, parameter: str, text: str | None) -> Tensor | None:
+    """The direction, in the shape of the array that it is to move."""
+    direction = _numbers_of("--direction", text)
+    held = getattr(next((part for part in system.modules() if hasattr(part, parameter)), None), parameter, None)
+    if direction is None or not isinstance(held, Tensor) or held.numel() != direction.numel():
+        return direction
+    return direction.reshape(held.shape)
+
+
+def _numbers_of(flag: str, text: str | None) -> Tensor | None:
     if text is None:
         return None
     try:
         return torch.tensor([float(number) for number in text.split(",")], dtype=torch.float64)
     except ValueError:
-        raise InputError(f"--x0 is {text!r}; it is numbers with commas between, as 1,-0.5,2.") from None
+        raise InputError(f"{flag} is {text!r}; it is numbers with commas between, as 1,-0.5,2.") from None
 
 
 def _numbers(branch: Branch) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.inputs import as_inputs
-from separatrix.system import System, in_one_batch
+from separatrix.system import System, check_dt, in_one_batch
 from separatrix.systems.custom_cell import flatten
 from separatrix.systems.drives import Drive, Sequential
 from separatrix.systems.recurrent import Recurrent
@@ -32,7 +32,7 @@ class ClosedLoop(System):
         core: a recurrent module, as `sx.Recurrent` takes it; or a `sx.Recurrent`, whose inputs are left out.
         readout: g, a module or function from the output to the next input, (*batch, hidden) → (*batch, inputs).
         inputs: what else drives the loop, as `sx.Recurrent` takes its inputs: g is then called as g(y_n, u_n).
-        dt: time that one step takes.
+        dt: time that one step takes. Default: the core's, where that is a `sx.Recurrent`, else 1.
         state: as for `sx.Recurrent`.
 
     Raises:
@@ -48,7 +48,7 @@ class ClosedLoop(System):
         readout: Callable[..., Any],
         inputs: Any = None,
         *,
-        dt: float = 1.0,
+        dt: float | None = None,
         state: Any = None,
     ) -> None:
         if not callable(readout):
@@ -58,7 +58,9 @@ class ClosedLoop(System):
         if network.is_ensemble:
             raise UnsupportedModuleError("an ensemble has no one readout.\nClose the loop of each network by itself.")
         drive = None if inputs is None else _drive_of(inputs)
-        super().__init__(network.dim, dt=dt, horizon=None if drive is None else drive.horizon)
+        super().__init__(
+            network.dim, dt=recurrent.dt if dt is None else check_dt(dt), horizon=None if drive is None else drive.horizon
+        )
         self.network = network
         readout = bare(readout)
         self.readout = twin(readout) if isinstance(readout, nn.Module) else readout

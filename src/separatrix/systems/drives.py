@@ -39,13 +39,13 @@ class Constant(Drive):
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
-        self.hold(rank=1, value=value)
+        self.hold(rank=1, constant=value)
 
-    value: Tensor
+    constant: Tensor
 
     def forward(self, n: int) -> Tensor:
         """The value."""
-        return self.value
+        return self.constant
 
 
 class Sequential(Drive):

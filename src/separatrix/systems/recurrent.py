@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.inputs import as_inputs
-from separatrix.system import Driven
+from separatrix.system import Driven, check_dt
 from separatrix.systems.custom_cell import CustomCell
 from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream, is_listed, sequence_list
 from separatrix.systems.hand_layer import own_network
@@ -35,14 +35,18 @@ class Recurrent(Driven):
         inputs: what the module takes: (time, inputs), or batched, (time, batch, inputs) or (batch, time, inputs) when the
             module is `batch_first`. A cell takes time first. A list of sequences, each (time, inputs), or a `PackedSequence`, if
             they are of one length. Or a `Drive`, such as `sx.Stream`, which takes sequences of any lengths.
-        constant: one input, (*batch, inputs), for every step, instead of `inputs`. Neither: zeros.
+        constant: one input, (*batch, inputs), for every step, instead of `inputs`. Neither: zeros. It is a parameter of the system:
+            `at(constant=…)`, and one of its numbers is "constant[0]", which sweeps and `continuation` can vary.
+        dt: time that one step takes, in a unit of yours, such as the Δt of a discretised rate equation or the sampling time of the
+            inputs: rates and exponents are per that unit. 1 counts steps.
         state: for a cell of your own, an example of its state without batch axes (a tensor or a tuple of them), where
             `hidden_size` does not tell.
 
     Raises:
         UnsupportedModuleError: the module is bidirectional, has no step (state, input) → state, or has no weights yet (meta, lazy).
         ShapeError: the inputs' rank or width is not the module's.
-        InputError: inputs or weights are not finite, sequences are of unequal length, or both `inputs` and `constant` are given.
+        InputError: inputs or weights are not finite, sequences are of unequal length, both `inputs` and `constant` are given, or dt
+            is not a positive number.
     """
 
     def __init__(
@@ -51,11 +55,12 @@ class Recurrent(Driven):
         inputs: Any = None,
         *,
         constant: Any = None,
+        dt: float = 1.0,
         state: Any = None,
     ) -> None:
         network = _network(module, state, _width(inputs, constant))
         drive = _drive(network, inputs, constant)
-        super().__init__(network.dim, horizon=drive.horizon)
+        super().__init__(network.dim, dt=check_dt(dt), horizon=drive.horizon)
         self.network = network
         self.source = drive
         self.is_driven = inputs is not None
@@ -91,7 +96,8 @@ class Recurrent(Driven):
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""
         length = "endless" if self.horizon is None else f"{self.horizon} steps"
-        return f"dim={self.dim}, {self.network.label}, inputs {length}"
+        dt = f"dt={self.dt:g}, " if self.dt != 1 else ""
+        return f"dim={self.dim}, {dt}{self.network.label}, inputs {length}"
 
 
 def _width(*given: Any) -> int | None:
