@@ -13,6 +13,10 @@ class InputError(SeparatrixError, ValueError):
     """A value out of range: NaN in the inputs, k larger than the state, a file that is not numbers."""
 
 
+class NoPictureError(InputError):
+    """A Result of which there is no picture."""
+
+
 class HorizonError(SeparatrixError, ValueError):
     """More steps asked than the system can take: its inputs, or its depth, end earlier."""
 

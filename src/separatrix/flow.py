@@ -86,6 +86,8 @@ class Flow(System):
         ShapeError: the method needs a state (q, p), and dim is odd.
     """
 
+    continuous = True
+
     def __init__(
         self,
         field: Callable[..., Tensor],

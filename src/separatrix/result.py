@@ -1,10 +1,12 @@
 """The third noun: a Result is a frozen record of what was measured, with units, error bars, a status for each item, and how."""
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
 import json
 import platform
+import sys
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError
+from separatrix.errors import InputError, NoPictureError
 
 if TYPE_CHECKING:
     import xarray
@@ -53,6 +55,8 @@ class Result:
 
     A subclass declares its tensors as fields and in `layout` the names of their axes, with "batch" standing for the batch axes
     of the run: {"exponents": "batch k"}. `units` names the unit of each. A field may hold a Result, or a dictionary of them.
+    One that has a picture of its own defines `plot`; the others are shown in words. A class of your own is loaded wherever it has
+    been imported or defined before; a file never says what code to run.
 
     Args:
         codes: `Status` of each batch item, shape (*batch), int8.
@@ -100,18 +104,38 @@ class Result:
         return self.summary()
 
     def _repr_html_(self) -> str:
-        """The answer in words and its picture, for notebooks."""
-        shown = importlib.import_module("separatrix.plot")
-        return f"<p style='white-space:pre-line'>{_escape(self.summary())}</p>{shown.svg(self.plot())}"
+        """The answer in words and its picture, if it has one, for notebooks."""
+        try:
+            drawn = self.plot()
+        except NoPictureError:
+            drawn = None
+        figure = getattr(drawn, "figure", drawn)  # of axes, the figure that they are part of
+        shown = importlib.import_module("separatrix.plot").svg(figure) if hasattr(figure, "savefig") else ""
+        return f"<p style='white-space:pre-line'>{_escape(self.summary())}</p>{shown}"
 
     def plot(self) -> "Figure":
-        """A Matplotlib figure of the result."""
+        """A Matplotlib figure of the result. A class of your own that has a picture overrides this.
+
+        Raises:
+            NoPictureError: there is no picture of its class.
+        """
         return importlib.import_module("separatrix.plot").figure(self)
 
     def to_dataset(self) -> "xarray.Dataset":
-        """The result as an xarray Dataset: named axes, units, settings as attributes."""
+        """The result as an xarray Dataset: named axes, units, settings as attributes.
+
+        Raises:
+            InputError: a field is a tensor of which `layout` does not name the axes.
+        """
         import xarray
 
+        for name, value in self._plain().items():
+            if isinstance(value, Tensor):
+                axes = " ".join(["batch", *(f"axis_{i}" for i in range(value.ndim - len(self.batch)))])
+                raise InputError(
+                    f"the field {name!r} of this {type(self).__name__} is a tensor of shape {tuple(value.shape)}, but its layout "
+                    f"names {', '.join(self.layout) or 'no field'}.\nName its axes in the class: layout = {{{name!r}: {axes!r}}}."
+                )
         variables = {}
         for name, axes in {"codes": "batch", **self.layout}.items():
             value = getattr(self, name)
@@ -130,8 +154,12 @@ class Result:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a result that `save` wrote."""
-        loaded = load(path)
+        """Read a result that `save` wrote.
+
+        Raises:
+            InputError: as `sx.load`; or what was saved is of another class.
+        """
+        loaded = _read(_existing(path), "", cls)
         if not isinstance(loaded, cls):
             raise InputError(f"{path} holds a {type(loaded).__name__}, not a {cls.__name__}.")
         return loaded
@@ -164,18 +192,23 @@ class Result:
 
 
 def load(path: str | Path) -> Result:
-    """Read a result that `Result.save` wrote.
+    """Read a result that `Result.save` wrote, as the class that it was of; one of your own must have been imported or defined.
 
     Raises:
-        InputError: there is no such folder, or it was not written by `Result.save`.
+        InputError: there is no such folder, it was not written by `Result.save`, or its class is not there.
     """
+    return _read(_existing(path), "", Result)
+
+
+def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
         raise InputError(f"there is no result at {path}.")
-    return _read(path, "")
+    return path
 
 
-def _read(path: Path, group: str) -> Result:
+def _read(path: Path, group: str, asked: type[Result]) -> Result:
+    """The result in a group of a folder; `asked` is the class that the caller expects of it."""
     import xarray
     import zarr
 
@@ -183,7 +216,7 @@ def _read(path: Path, group: str) -> Result:
         node = zarr.open_group(path / group, mode="r")
     except FileNotFoundError:
         raise InputError(f"{path} was not written by Result.save: it is no Zarr folder.") from None
-    kind = _resolve(node.attrs.get("result"), path)
+    kind = _resolve(node.attrs.get("result"), path, asked)
     data = xarray.open_zarr(path, group=group or None, consolidated=False)
     tensors = {name: torch.as_tensor(np.array(data[name].values)) for name in data.data_vars}
     children = {name: _read_field(path, f"{group}/{name}".strip("/")) for name in node.group_keys()}
@@ -193,7 +226,18 @@ def _read(path: Path, group: str) -> Result:
             children[name] = {key: held[key] for key in plain[name]}
     absent = dict.fromkeys(kind.layout)  # what was None was not written
     known = {f.name for f in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in {**absent, **plain, **tensors, **children}.items() if name in known})
+    given = {**absent, **plain, **tensors, **children}
+    missing = [f.name for f in dataclasses.fields(kind) if f.init and f.name not in given and _is_required(f)]
+    if missing:
+        raise InputError(
+            f"{path} holds a {kind.__name__} without {', '.join(missing)}: it was saved when the class had other fields.\n"
+            "Give the fields that came later a default."
+        )
+    return kind(**{name: value for name, value in given.items() if name in known})
+
+
+def _is_required(of: dataclasses.Field[Any]) -> bool:
+    return of.default is dataclasses.MISSING and of.default_factory is dataclasses.MISSING
 
 
 def _read_field(path: Path, group: str) -> "Result | dict[str, Result]":
@@ -202,8 +246,8 @@ def _read_field(path: Path, group: str) -> "Result | dict[str, Result]":
 
     node = zarr.open_group(path / group, mode="r")
     if "result" in node.attrs:
-        return _read(path, group)
-    return {name: _read(path, f"{group}/{name}") for name in node.group_keys()}
+        return _read(path, group, Result)
+    return {name: _read(path, f"{group}/{name}", Result) for name in node.group_keys()}
 
 
 def _holds_results(value: Any) -> bool:
@@ -219,14 +263,42 @@ def _address(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _resolve(address: Any, path: Path) -> type[Result]:
-    """The class a file names; only classes of this package are looked up."""
+def _resolve(address: Any, path: Path, asked: type[Result]) -> type[Result]:
+    """The class a file names, among those that exist: nothing is imported for a file but the modules of this package.
+
+    A class that was defined elsewhere when it was saved (in a script that is imported now, in a function) is known by its name to
+    its own `load`.
+    """
     module, _, name = str(address).partition(":")
-    if module.split(".")[0] == "separatrix":
-        kind = getattr(importlib.import_module(module), name, None)
-        if isinstance(kind, type) and issubclass(kind, Result):
-            return kind
-    raise InputError(f"{path} was not written by Result.save: it names {address!r}.")
+    own = module.split(".")[0] == "separatrix"
+    if own and not module.endswith("__main__"):
+        with contextlib.suppress(ImportError):  # no module of this package, or of this version
+            importlib.import_module(module)
+    known = _known(address)
+    if _address(asked) == address or (not known and asked is not Result and _last(name) == asked.__name__):
+        return asked
+    if known:
+        return known[-1]  # of a class that was defined again, as a notebook's cell does, the newest
+    if not name or own or (module in sys.modules and module != "__main__" and "<locals>" not in name):
+        raise InputError(f"{path} was not written by Result.save: it names {address!r}, which is no Result.")
+    what = f"{path} holds a {_last(name)} of the module {module}"
+    if module in sys.modules:
+        raise InputError(f"{what}, where no such class has been defined.\nDefine it first; then {_last(name)}.load reads it.")
+    raise InputError(f"{what}, which has not been imported.\nImport it first: import {module}; then load again.")
+
+
+def _known(address: Any) -> list[type[Result]]:
+    """The classes of that address that exist, in the order in which they were defined."""
+    return [kind for kind in _subclasses(Result) if _address(kind) == address]
+
+
+def _subclasses(kind: type[Result]) -> list[type[Result]]:
+    below = [sub for child in kind.__subclasses__() for sub in (child, *_subclasses(child))]
+    return list(dict.fromkeys(below))
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _escape(text: str) -> str:

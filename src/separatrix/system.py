@@ -147,7 +147,9 @@ class System(Parametric):
     r"""A discrete-time dynamical system  x_{n+1} = F(x_n, n)  on vectors of `dim` numbers.
 
     A subclass defines `step`, which must be pure: the drive, the mini-batch and the noise of step n are functions of n and a
-    seed, so that a run can be replayed and two copies can be given the same noise. All else has a default.
+    seed, so that a run can be replayed and two copies can be given the same noise. All else has a default. A system whose step
+    follows a vector field for a time dt says `continuous = True` and gives the field as its `residual`: analyses then look for
+    the field's equilibria, not for fixed points of the step. No analysis guesses it.
 
     Args:
         dim: length of the state's last axis.
@@ -156,6 +158,7 @@ class System(Parametric):
         start: where `initial_state` begins; None for the origin.
     """
 
+    continuous: bool = False  # whether time goes on between two steps, so that `residual` is a field
     layered = False  # whether the step is a feed-forward network, with modules as its layers
 
     def __init__(self, dim: int, *, dt: float = 1.0, horizon: int | None = None, start: tuple[float, ...] | None = None) -> None:
@@ -193,8 +196,23 @@ class System(Parametric):
         return self.dim
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """What is zero at rest, shape (*batch, dim): F(x, n) − x for a map; a flow gives its field."""
+        """What is zero at rest, shape (*batch, dim): F(x, n) − x of a map, always; of a continuous system its field.
+
+        The field is (F(x, n) − x − noise_of_step(x, n)) / dt, up to terms that vanish with dt.
+        """
         return self.step(x, n) - x
+
+    def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
+        """What the step adds to a field's at random, shape (dim) or (*batch, dim); 0 where nothing is."""
+        return 0.0
+
+    def as_layer(self) -> "System":
+        """The system whose step is what calling this module gives: itself, since `forward` is `step`.
+
+        A module that is a flow as a system but a whole piece of that flow as a layer, such as `sx.nn.NeuralODE`, gives the map
+        from the state before the layer to the state after it. Networks are composed of layers: `sx.nn.Sequential` asks for this.
+        """
+        return self
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """States to begin from, float64, shape (*batch, dim): the natural start; in a batch, scattered by 1 % about it."""
@@ -282,6 +300,8 @@ class Driven(System):
 class Derived(System):
     """A system made of another one; all that it does not define itself is the inner system's.
 
+    It is continuous where the inner one is; what is made of whole steps of a flow, such as an iterate, says that it is not.
+
     Args:
         system: the inner system.
         dt: time of one step; default: the inner system's.
@@ -308,9 +328,18 @@ class Derived(System):
         """The inner system's."""
         return self.system.width(n)
 
+    @property
+    def continuous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the inner system is."""
+        return self.system.continuous
+
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's field where it has one; else F(x, n) − x of this one."""
+        return self.system.residual(x, n) if self.continuous else self.step(x, n) - x
+
+    def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
         """The inner system's."""
-        return self.system.residual(x, n)
+        return self.system.noise_of_step(x, n)
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """The inner system's."""
@@ -353,6 +382,10 @@ class Frozen(Derived):
         """The inner system's, at the fixed instant."""
         return self.system.residual(x, self.n)
 
+    def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
+        """The inner system's, at the fixed instant."""
+        return self.system.noise_of_step(x, self.n)
+
     def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
         """The inner system's, at the fixed instant."""
         return self.system.elapsed(x, self.n)
@@ -373,7 +406,7 @@ class Padded(Derived):
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The inner system's, padded."""
-        return self.pad(self.system.step(x[..., : self.system.width(n)], n))
+        return self.pad(self.system.step(self._own(x, n), n))
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The inner system's, padded."""
@@ -386,16 +419,40 @@ class Padded(Derived):
         return self.dim
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """F(x, n) − x."""
-        return self.step(x, n) - x
+        """The inner system's field, padded; or F(x, n) − x of a map."""
+        return self.pad(self.system.residual(self._own(x, n), n)) if self.continuous else self.step(x, n) - x
+
+    def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
+        """The inner system's, padded."""
+        noise = self.system.noise_of_step(self._own(x, n), n)
+        return self.pad(noise) if isinstance(noise, Tensor) else noise
+
+    def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
+        """The inner system's."""
+        return self.system.elapsed(self._own(x, n), n)
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """The inner system's, padded."""
         return self.pad(self.system.initial_state(batch, seed))
 
+    def check_start(self, x: Tensor) -> None:
+        """The inner system's."""
+        self.system.check_start(self._own(x, 0))
+
+    def pack(self, *state: Any) -> Tensor:
+        """The inner system's, padded."""
+        return self.pad(self.system.pack(*state))
+
+    def unpack(self, x: Tensor) -> Any:
+        """What the inner system's users call a state, of a state vector before the first step."""
+        return self.system.unpack(self._own(x, 0))
+
     def pad(self, x: Tensor) -> Tensor:
         """Zeros behind the numbers on the last axis."""
         return nn.functional.pad(x, (0, self.dim - x.shape[-1]))
+
+    def _own(self, x: Tensor, n: int) -> Tensor:
+        return x[..., : self.system.width(n)]
 
 
 def widths(system: System) -> tuple[int, ...]:
@@ -412,6 +469,9 @@ class Iterate(Derived):
         system: any system.
         p: how many steps make one, at least 1.
     """
+
+    continuous = False  # p steps of a flow are a map, whose fixed points are its cycles of p steps
+    noise_of_step = System.noise_of_step
 
     def __init__(self, system: System, p: int) -> None:
         if p < 1:
@@ -434,10 +494,6 @@ class Iterate(Derived):
     def width(self, n: int) -> int:
         """Numbers in the state before p · n steps."""
         return self.system.width(n * self.p)
-
-    def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """F^p(x) − x, which is zero on cycles of a period that divides p."""
-        return self.step(x, n) - x
 
     def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
         """The time of the p steps together."""

@@ -20,6 +20,14 @@ from separatrix.tangent import pushforward
 BATCH = 3  # items in a batch; also values of a parameter in a grid
 ROUNDING = 1e-10  # what two orders of summation may differ by in float64, relative to the largest number
 DIFFERENCE = 1e-6  # what a central difference may be off by, relative to the largest number
+SHORT = 1024  # how many times a flow's step is shortened to tell its field
+FIELD = 1e-5  # what such a field may be off by, relative to its largest number
+
+# Note [A field and its step]
+# A step of length h from x goes to x + h f(x) + O(h²), whatever the method. Of two short steps h and h/2 the difference quotients
+# d(h) = (F_h(x) − x)/h give 2 d(h/2) − d(h) = f(x) + O(h²): what remains is rounding in x over h. A system that cannot shorten
+# its step has d(h) alone, a mean of f along the step, so that it differs from f(x) by no more than f changes on the way; f at
+# the far end shows by how much, but for a field that turns back within the step, hence twice.
 
 
 def check_system(system: System, x0: Tensor | None = None, *, seed: int = 0) -> None:
@@ -34,8 +42,9 @@ def check_system(system: System, x0: Tensor | None = None, *, seed: int = 0) -> 
 
     Raises:
         AssertionError: a step or its derivative is impure; a batch or a grid of parameters is no loop over its items;
-            dtype or device change; tangents are not linear, or not the derivative; `initial_state`, `horizon`,
-            `elapsed`, `residual` or `at` break their promise.
+            dtype or device change; tangents are not linear, or not the derivative; calling the system, as a layer too, is
+            not its step; `residual` is not F(x) − x, or of a continuous system not the field that its step follows;
+            `initial_state`, `horizon`, `elapsed` or `at` break their promise.
     """
     probe = _probe(system, x0, seed)
     for check in SYSTEM_CHECKS:
@@ -235,16 +244,72 @@ def _horizon_is_reached(probe: _Probe) -> None:
 
 
 @torch.no_grad()
-def _clock_and_residual_fit(probe: _Probe) -> None:
+def _clock_and_width_fit(probe: _Probe) -> None:
     system, x, n = probe.ready, probe.x, probe.n
     elapsed = torch.as_tensor(system.elapsed(x, n))
     _require((elapsed > 0).all(), f"elapsed is {float(elapsed.min()):.3g}; a step takes a positive time.")
     batch = tuple(x.shape[:-1])
     _require(elapsed.shape in ((), batch), f"elapsed has shape {tuple(elapsed.shape)}, neither () nor {batch}.")
-    residual = system.residual(x, n)
-    _require(residual.shape == x.shape, f"residual has shape {tuple(residual.shape)}, not {tuple(x.shape)}.")
     width = system.width(n)
     _require(width == x.shape[-1], f"width({n}) is {width} but the state has {x.shape[-1]} numbers.")
+
+
+@torch.no_grad()
+def _residual_is_what_is_zero_at_rest(probe: _Probe) -> None:
+    system, x, n = probe.ready, probe.x, probe.n
+    _require(isinstance(system.continuous, bool), f"continuous is {system.continuous!r}; it is True or False.")
+    residual = system.residual(x, n)
+    _require(residual.shape == x.shape, f"residual has shape {tuple(residual.shape)}, not {tuple(x.shape)}.")
+    if system.continuous:
+        _is_the_field(system, x, n, residual)
+        return
+    after = system.step(x, n)
+    off, allowed = _size(residual - (after - x)), ROUNDING * max(_size(after), _size(x))
+    what = "residual is not F(x) − x, and the system does not say continuous = True"
+    _require(off <= allowed, f"{what}: {off:.3g} apart where {allowed:.3g} is allowed.")
+
+
+def _is_the_field(system: System, x: Tensor, n: int, field: Tensor) -> None:
+    """Hold a continuous system's residual to its step; see Note [A field and its step]."""
+    if hasattr(system, "refined"):
+        short, half = (_rate(system.refined(factor), x, factor * n) for factor in (SHORT, 2 * SHORT))
+        off = _size(2 * half - short - field)
+        rounding = torch.finfo(x.dtype).eps * _size(x) * 2 * SHORT / system.dt
+        allowed = FIELD * max(_size(field), _size(short)) + 16 * rounding
+        told = f"steps of dt / {SHORT} and dt / {2 * SHORT}"
+    else:
+        rate = _rate(system, x, n)
+        elapsed = torch.as_tensor(system.elapsed(x, n)).to(x)[..., None]
+        ahead = n + 1 if system.horizon is None or n + 1 < system.horizon else n
+        change = system.residual(x + elapsed * rate, ahead) - field
+        off = _size(rate - field)
+        allowed = 2 * _size(change) + ROUNDING * max(_size(rate), _size(x / elapsed))
+        told = "the step, by twice the change of residual along it"
+    what = f"residual is not the field that the step follows, (F(x) − x) / dt: by {told}"
+    _require(off <= allowed, f"{what} {off:.3g} apart where {allowed:.3g} is allowed.")
+
+
+def _rate(system: System, x: Tensor, n: int) -> Tensor:
+    """(F(x, n) − x) / dt, without what the step adds at random."""
+    elapsed = torch.as_tensor(system.elapsed(x, n)).to(x)
+    return (system.step(x, n) - x - system.noise_of_step(x, n)) / elapsed[..., None]
+
+
+def _size(x: Tensor) -> float:
+    """The largest number; infinite where one is not finite."""
+    return float(x.abs().nan_to_num(torch.inf, torch.inf).amax())
+
+
+@torch.no_grad()
+def _calling_it_is_its_step(probe: _Probe) -> None:
+    system, x, n = probe.ready, probe.x, probe.n
+    layer = system.as_layer()
+    if layer is system:
+        _agree("forward is not step", system(x, n), system.step(x, n), 0.0)
+        return
+    _agree("forward is not the step of as_layer()", system.pack(system(system.unpack(x))), layer.step(x, 0), 0.0)
+    value, _ = layer.pushforward(x, probe.tangents(2), 0)
+    _agree("the pushforward's state of as_layer() is not that of its step", value, layer.step(x, 0))
 
 
 @torch.no_grad()
@@ -272,7 +337,9 @@ SYSTEM_CHECKS = (
     _tangents_are_linear,
     _tangents_are_the_derivative,
     _horizon_is_reached,
-    _clock_and_residual_fit,
+    _clock_and_width_fit,
+    _residual_is_what_is_zero_at_rest,
+    _calling_it_is_its_step,
     _at_makes_a_copy,
 )
 

@@ -48,18 +48,18 @@ def test_the_field_is_the_papers_formula_summed_term_by_term():
     """ẋ_i = Σ_j (a_ij − a_ji),  vec A = tanh(Ux + u)."""
     block, x = built(4), states(3, 4)
     u, bias = block.flow.field.inner.weight.detach(), block.flow.field.inner.bias.detach()
-    for state, velocity in zip(x, block.residual(x), strict=True):
+    for state, velocity in zip(x, block.flow.residual(x), strict=True):
         a = [[math.tanh(float(u[4 * i + j] @ state + bias[4 * i + j])) for j in range(4)] for i in range(4)]
         wanted = [sum(a[i][j] - a[j][i] for j in range(4)) for i in range(4)]
         assert velocity.tolist() == pytest.approx(wanted, abs=1e-14)
-    assert torch.allclose(block(x), x + block.residual(x), rtol=1e-15)
+    assert torch.allclose(block(x), x + block.flow.residual(x), rtol=1e-15)
 
 
 @pytest.mark.parametrize("hidden", FORMS.values(), ids=FORMS)
 def test_the_field_is_that_of_its_matrix(hidden):
     block, x = built(5, hidden, activation=nn.functional.silu), states(6, 5)
     a, ones = block.matrix(x), torch.ones(5, dtype=torch.float64)
-    assert torch.allclose(block.residual(x), (a - a.mT) @ ones, rtol=0, atol=1e-14)
+    assert torch.allclose(block.flow.residual(x), (a - a.mT) @ ones, rtol=0, atol=1e-14)
 
 
 def test_hidden_units_give_each_field_of_a_full_matrix_with_as_many_units():
@@ -74,7 +74,7 @@ def test_hidden_units_give_each_field_of_a_full_matrix_with_as_many_units():
     with torch.no_grad():
         block.flow.field.outer.weight.copy_(cube.sum(1) - cube.sum(0))
         block.flow.field.outer.bias.copy_(plane.sum(1) - plane.sum(0))
-    assert torch.allclose(block.residual(x), wanted, rtol=0, atol=1e-12)
+    assert torch.allclose(block.flow.residual(x), wanted, rtol=0, atol=1e-12)
 
 
 def test_hidden_units_make_a_wide_layer_affordable():

@@ -21,7 +21,6 @@ from separatrix.analysis.resampled import (
 from separatrix.analysis.return_map import ReturnMap
 from separatrix.errors import DivergedError, InputError, ShapeError
 from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, watched_count
-from separatrix.flow import Flow
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted, measured, plain
@@ -269,7 +268,7 @@ def _sampled(learned: System, truth: System | Tensor, x0: Tensor | None, dt: flo
     """Orbits of both, the true ones first."""
     steps, every = asked.steps, 1
     if isinstance(truth, System):
-        own = max(1, round(steps * learned.dt / truth.dt)) if isinstance(truth, Flow) else steps
+        own = max(1, round(steps * learned.dt / truth.dt)) if truth.continuous else steps
         starts = _starts(truth, x0, asked.orbits, asked.seed)
         true = _followed(truth, starts, own, asked.settle, 1, None, "True orbits", asked.progress)
     else:
@@ -301,7 +300,7 @@ def _measured(
         }
         found |= _dimension(dimensions["true"], dimensions["learned"])
     found |= _moments(pair["true"].states, pair["learned"].states)
-    of_maxima = isinstance(learned, Flow)
+    of_maxima = learned.continuous
     maps = {who: sampled_return_map(part.states, part.dt, asked.component, of_maxima) for who, part in pair.items()}
     if any(part.resting < part.states.shape[1] for part in pair.values()):
         found |= _rhythm(maps["true"], maps["learned"], pair, asked.component, asked.seed)
@@ -466,7 +465,7 @@ def _check(learned: System, truth: Any, orbits: int, component: int, points: int
     width = truth.dim if isinstance(truth, System) else truth.shape[-1]
     if width != learned.dim:
         raise ShapeError(f"the learned system has {learned.dim} numbers and the truth {width}: they are not of one kind.")
-    if isinstance(truth, System) and isinstance(truth, Flow) != isinstance(learned, Flow):
+    if isinstance(truth, System) and truth.continuous != learned.continuous:
         raise InputError("one is a flow and the other a map: a return map of maxima and one of steps cannot be compared.")
     if check_whole("orbits", orbits) < FEWEST:
         raise InputError(f"orbits is {orbits}; fewer than {FEWEST} have no error bar.")

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from separatrix.analysis.fixed_points import is_flow
 from separatrix.analysis.knob import Knob, check_range, knob_of
 from separatrix.errors import InputError, SeparatrixError
 from separatrix.evolve import as_numbers, begin, check_seed, check_whole, watched
@@ -255,7 +254,7 @@ def _problem(
     seed: int,
 ) -> "tuple[_Problem, Tensor]":
     """G, and the state to begin from."""
-    continuous = is_flow(system)
+    continuous = system.continuous
     if continuous and period > 1:
         raise InputError(
             f"period is {period}, but a flow has no cycles of so many steps.\n"
@@ -270,7 +269,7 @@ def _problem(
     if front.x.ndim != 1:
         raise InputError(f"a branch begins at 1 state, not at a batch of shape {tuple(front.x.shape[:-1])}.\nCall it for each.")
     held: System = Frozen(front.system, 0)
-    whole = held if period == 1 else Iterate(held, period)
+    whole = held if continuous else Iterate(held, period)
     return _Problem(whole, continuous, knob, start, stop, front.x.abs().amax(), tol), front.x
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from numbers import Real
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from separatrix.analysis.stability import BORDER, kind_of
 from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.evolve import begin, check_seed, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
-from separatrix.system import Derived, Driven, Frozen, Iterate, System
+from separatrix.system import Driven, Frozen, Iterate, System
 from separatrix.tangent import jacobian, pushforward
 from separatrix.wording import counted, plain
 
@@ -238,7 +238,7 @@ class Problem(NamedTuple):
     @classmethod
     def of(cls, system: System, n: int, period: int) -> "Problem":
         frozen = Frozen(system, n)
-        if is_flow(system):
+        if system.continuous:
             if period != 1:
                 raise InputError(
                     f"period is {period}, but a flow's rest points have none.\nFor cycles of its steps pass sx.Iterate(system, 1)."
@@ -287,13 +287,6 @@ class Stability(NamedTuple):
     frequencies: Tensor
     kind: list[str]
     errors: Tensor
-
-
-def is_flow(system: System) -> bool:
-    """Whether the system has a residual of its own, a field, in place of F(x) − x."""
-    while type(system).residual in (Derived.residual, Frozen.residual):
-        system = cast(System, system.system)
-    return type(system).residual not in (System.residual, Iterate.residual)
 
 
 def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int, progress: bool) -> Zeros:

@@ -12,7 +12,6 @@ from scipy.signal import welch
 from scipy.signal.windows import blackmanharris
 from torch import Tensor
 
-from separatrix.analysis.fixed_points import is_flow
 from separatrix.analysis.orbit import Sampling, plan_sampling, sampled, settled
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import Front, begin
@@ -227,7 +226,7 @@ def _result(system: System, seen: Tensor, states: Tensor, gap: Tensor, failed: T
     broadband = _unsteady(halves).where(~rest, 0.0)
     parted_at = _parted(states, gap, plan.every)
     runs = halves.reshape(*halves.shape[:2], -1, halves.shape[-1]).unbind(2)
-    rhythms = [_rhythm(run, len(x), rate, is_flow(system)) for run in runs]
+    rhythms = [_rhythm(run, len(x), rate, system.continuous) for run in runs]
     lines, shares, base = (torch.as_tensor(np.stack(part)).reshape(*batch, -1) for part in zip(*rhythms, strict=True))
     verdicts = _verdicts(rest, broadband, parted_at >= 0, ~base[..., 0].isnan() & base[..., 1].isnan())
     verdicts = verdicts.masked_fill(failed, 0)

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.statistics import standard_error
-from separatrix.crossing import Extremum, check_autonomous, next_crossing
+from separatrix.crossing import Extremum, check_autonomous, check_flow, next_crossing
 from separatrix.errors import InputError
 from separatrix.evolve import Front, begin, check_seed, check_steps, check_whole, watched_count
-from separatrix.flow import Flow
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted, measured, plain
@@ -115,8 +114,10 @@ def return_map(
         raise InputError(f"max_steps is {max_steps}; a maximum is at least 1 step away.")
     if not 0 <= check_whole("component", component) < system.dim:
         raise InputError(f"component is {component}, but the state has the components 0 … {system.dim - 1}.")
+    if system.continuous:
+        check_flow(system, "a return map of maxima")
     front = begin(system, x0, seed=seed)
-    visits = _Peaks(front, component, max_steps) if isinstance(system, Flow) else _Steps(front)
+    visits = _Peaks(front, component, max_steps) if system.continuous else _Steps(front)
     states, times = [], []
     for tick in watched_count(settle + steps + 1, "return map", progress):
         if tick.index >= settle:
@@ -129,7 +130,7 @@ def return_map(
     return ReturnMap(
         codes=torch.where(lost, Status.DIVERGED, Status.OK).to(torch.int8),
         component=int(component),
-        of_maxima=isinstance(system, Flow),
+        of_maxima=system.continuous,
         values=values,
         intervals=time.diff(dim=0).where(torch.isfinite(values[1:]), torch.nan),
         settings={"steps": steps, "settle": settle, "max_steps": max_steps, "seed": seed},

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.attractors import Attractor, Candidate, attracting, kept, nearest, piece, recurring
-from separatrix.analysis.fixed_points import is_flow
 from separatrix.evolve import Front
 
 
@@ -50,7 +49,7 @@ def discover(front: Front, known: list[Attractor], plan: Plan) -> Discovery:
 
 def _settled(front: Front, known: list[Attractor], plan: Plan) -> tuple[dict[int, Candidate], int]:
     """What each scout came to that did settle within the steps, by its number, and the step at which the last of them did."""
-    flowing, found = is_flow(front.system), {}
+    flowing, found = front.system.continuous, {}
     scouts = torch.arange(len(front.x), device=front.x.device)
     before, front = piece(front.advance(min(plan.settle, plan.max_steps - front.n)), plan.steps, 1)
     while len(scouts) and front.n + 2 * before.spacing * plan.steps <= plan.max_steps:
@@ -100,7 +99,7 @@ def _confirmed(
 
 def _measured(front: Front, steps: int, tol: float, most: int) -> list[Candidate]:
     """The settled orbits of a front once more, each with the shortest spacing at which a longer piece shows no finer set."""
-    flowing, end = is_flow(front.system), front.n + most
+    flowing, end = front.system.continuous, front.n + most
     before, front = piece(front, steps, 1)
     after, front = piece(front, 2 * steps, 1)
     best = recurring(before, after, tol, flowing)

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from separatrix.analysis.fixed_points import FixedPoints, fixed_points, is_flow
+from separatrix.analysis.fixed_points import FixedPoints, fixed_points
 from separatrix.errors import InputError
 from separatrix.result import Result, Status
 from separatrix.system import System
@@ -137,7 +137,7 @@ def follow(labels: Tensor, systems: Sequence[System | None], results: Sequence[R
     rows = _rows(labels, {i: found[i] for i in there}, gate)
     count = 1 + max((track for row in rows.values() for track in row), default=-1)
     tracks = _table(labels, found, rows, count)
-    events = _events(tracks, there, is_flow(systems[there[0]]), labels)
+    events = _events(tracks, there, systems[there[0]].continuous, labels)
     parts = torch.full((len(events), 3), -1, dtype=torch.int64)
     for row, event in zip(parts, events, strict=True):
         row[: len(event.tracks)] = torch.tensor(event.tracks[:3])

@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from separatrix.analysis.fixed_points import is_flow
 from separatrix.analysis.product import Scaled
 from separatrix.errors import InputError
 from separatrix.evolve import Front, begin, check_seed, check_steps, check_system_type, check_whole, watched_count
@@ -196,7 +195,7 @@ class _Growth:
 def _generator(front: Front) -> tuple[Tensor, bool]:
     """The Jacobian at the start, (*batch, dim, dim): of a flow's field, else of the step; and which of the two."""
     system, n = front.system, front.n
-    flows = is_flow(system)
+    flows = system.continuous
     return jacobian(lambda y: system.residual(y, n) if flows else system.step(y, n), front.x), flows
 
 

@@ -16,9 +16,9 @@ from separatrix.tangent import pushforward
 class Block(System):
     """A layer x ↦ x' on vectors, shape (*batch, dim) → (*batch, out), whose architecture guarantees something of it.
 
-    It is an `nn.Module` like any other, and a `System` whose step is the layer; one that changes the width can take one step.
-    A subclass defines `step` and `guarantee`, which holds for every value of its weights; where the map has an exact inverse,
-    `inverse` too.
+    It is an `nn.Module` like any other, and a `System` whose step is the layer, a map: its `residual` is F(x) − x, whatever flow
+    the layer is a step of. One that changes the width can take one step. A subclass defines `step` and `guarantee`, which holds
+    for every value of its weights; where the map has an exact inverse, `inverse` too.
 
     Args:
         dim: numbers in the state.
@@ -72,11 +72,13 @@ class Block(System):
 class Sequential(Block):
     r"""Blocks one after the other,  x ↦ f_m(… f_2(f_1(x))),  with the guarantee of the whole.
 
-    Lipschitz factors multiply, log-determinants add, and what every block conserves is conserved.
+    Lipschitz factors multiply, log-determinants add, and what every block conserves is conserved. Step and pushforward go through
+    each block as the layer that it is when it is called: a `NeuralODE` takes the state through its whole time T in one step.
 
     Args:
-        blocks: at least one `Block`. Other modules may stand anywhere, such as an `nn.Linear` or activations, which keep the width;
-            what is not known to guarantee anything ends the guarantee.
+        blocks: at least one `Block`, `NeuralODE`, `ContinuousDepth` (on flat states) or other `System`. Other modules may stand
+            anywhere, such as an `nn.Linear` or activations, which keep the width; what is not known to guarantee anything ends
+            the guarantee.
         dt: the time that all of them take together.
 
     Raises:
@@ -85,22 +87,25 @@ class Sequential(Block):
     """
 
     def __init__(self, *blocks: nn.Module, dt: float = 1.0) -> None:
-        if not any(isinstance(block, Block) for block in blocks):
+        if not any(isinstance(block, System) for block in blocks):
             raise InputError("a sequence has at least one block, which says the width of the state.\nPass blocks such as sx.nn's.")
         dim, out = _ends(blocks)
         super().__init__(dim, out, dt=dt)
         self.blocks = nn.ModuleList(blocks)
+        if out == dim:
+            self.horizon = _shortest(blocks)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """All blocks, one after the other."""
         for block in self.blocks:
-            x = block(x)
+            layer = block.as_layer() if isinstance(block, System) else block
+            x = layer(x, n) if n and isinstance(layer, System) else layer(x)  # step 0 is the plain call, which hooks expect
         return x
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """Each block's own, one after the other."""
+        """Each layer's own, one after the other."""
         for block in self.blocks:
-            x, v = block.pushforward(x, v) if isinstance(block, System) else pushforward(block, x, v)
+            x, v = block.as_layer().pushforward(x, v, n) if isinstance(block, System) else pushforward(block, x, v)
         return x, v
 
     def inverse(self, y: Tensor) -> Tensor:
@@ -173,4 +178,11 @@ def _widths(module: nn.Module) -> tuple[int, int] | None:
     """What a module takes and gives, where it says so; others leave the width as it is."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    return (module.dim, module.out) if isinstance(module, Block) else None
+    return (module.dim, module.as_layer().width(1)) if isinstance(module, System) else None
+
+
+def _shortest(blocks: tuple[nn.Module, ...]) -> int | None:
+    """Steps that all layers can take; one that changes the width takes another's output each time, and does not count."""
+    layers = [block.as_layer() for block in blocks if isinstance(block, System)]
+    horizons = [layer.horizon for layer in layers if layer.horizon is not None and layer.width(1) == layer.dim]
+    return min(horizons, default=None)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
-from separatrix.flow import Field, Flow, Velocity, check_positive
+from separatrix.flow import Field, Velocity, check_positive
+from separatrix.nn.flow_layer import TimedFlow
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.solver import Time
 from separatrix.twin import twin
@@ -109,7 +110,7 @@ class DepthField(Field):
         return Piece(self.fields[k], after, k * span, span)
 
 
-class ContinuousDepth(Flow):
+class ContinuousDepth(TimedFlow):
     r"""A residual network as an integrator: L layers are L steps of  ẋ = f(x, t)  from t = 0 to T, by any one-step method.
 
         x_{n+1} = x_n + (T/L) f(x_n, t_n)        with method="euler", the residual network itself
@@ -127,9 +128,11 @@ class ContinuousDepth(Flow):
         between: "constant": f = f_k in layer k. "linear": f goes over from f_k where layer k begins to f_{k+1} where that one
             begins, and stays at f_K in the last. Euler's method with one step a layer is the same network either way.
 
-    It is a `Flow` of L steps, whose step n is layer n: `sx.finite_time_lyapunov` and `sx.gradient_propagation` measure it in depth,
-    `sx.depth_profile` layer by layer (the state behind each is an output of `state`), `sx.step_convergence` against its limit,
-    `sx.stability_region` against its method. One field, followed for ever or by tolerance, is `sx.nn.NeuralODE`.
+    Called, it is the whole network, on states of their own shape; so it is within a network such as `sx.nn.Sequential`, and
+    `as_layer()` is that map as a system of one step. As a system it is a `Flow` of L steps, whose step n is layer n:
+    `sx.finite_time_lyapunov` and `sx.gradient_propagation` measure it in depth, `sx.depth_profile` layer by layer (the state behind
+    each is an output of `state`), `sx.step_convergence` against its limit, `sx.stability_region` against its method. One field,
+    followed for ever or by tolerance, is `sx.nn.NeuralODE`.
 
     Raises:
         InputError: no field, or no way to tell the shape; steps that are no multiple of K; an unknown method or interpolation.
@@ -173,6 +176,12 @@ class ContinuousDepth(Flow):
         for i in range(n, self.horizon):
             state = self.state(self.step(state, i))
         return self.unpack(state)
+
+    def pushed(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Flat states behind all layers, and the tangents v, (*batch, k, dim), through all of them."""
+        for i in range(self.horizon):
+            x, v = self.pushforward(x, v, i)
+        return x, v
 
     def during(self, n: int) -> Velocity:
         """What layer n follows."""

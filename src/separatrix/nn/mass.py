@@ -6,13 +6,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import InputError, ShapeError
-from separatrix.evolve import as_numbers, check_whole
+from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.evolve import as_numbers, check_system_type, check_whole
 from separatrix.flow import Field, Flow
 from separatrix.nn.activation import Activation, check_elementwise, with_slope
 from separatrix.nn.block import Block, Sequential
-from separatrix.nn.guarantee import NORM, SUM, Guarantee, WeightedSum, identity, product
+from separatrix.nn.guarantee import NORM, SUM, Guarantee, WeightedSum, guarantee_of, identity, product
 from separatrix.solvers import SOLVERS, ExplicitRungeKutta
+from separatrix.system import Number, System
 
 # Note [Rank one is enough]
 # A field g keeps the sum where 1ᵀg = 0, and each such field is (A − Aᵀ)1 with A = g 1ᵀ/d, a matrix of rank one. So with a hidden
@@ -82,6 +83,9 @@ class MassPreserving(Block):
     ẋ = f − mean f, with 2dm + d + m numbers. That is as general: f − mean f is every field whose numbers add up to 0, and
     vec A = W Σ(Ux + u) + w gives the same fields whatever W is; the formula itself is W = I, with d² units.
 
+    As a system it is the map of one step; `flow` is the flow of the field, an `sx.Flow` of steps dt, for what is asked of the
+    field: its equilibria are `sx.fixed_points(block.flow)`.
+
     Args:
         dim: d, numbers in the state.
         hidden: m; None for the formula.
@@ -119,10 +123,6 @@ class MassPreserving(Block):
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The exact derivative of the step."""
         return self.flow.pushforward(x, v, n)
-
-    def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """The field ẋ, which is zero at rest."""
-        return self.flow.residual(x, n)
 
     def matrix(self, x: Tensor) -> Tensor:
         """A(x), shape (*batch, dim, dim)."""
@@ -204,20 +204,24 @@ class Weighted(Block):
     grows at most by max|w| / min|w|.
 
     Args:
-        block: f, which keeps the width: a block, or a whole network of blocks.
+        block: f, which keeps the width: a block, a whole network of blocks, or a layer such as `NeuralODE`.
         weights: w, one number for each of the state's; not 0.
 
     Raises:
         ShapeError: there are more or fewer weights than numbers in the state, or the block changes the width.
         InputError: a weight is 0 or not finite.
+        UnsupportedModuleError: the block is no System.
     """
 
-    def __init__(self, block: Block, weights: Sequence[float] | Tensor) -> None:
-        super().__init__(block.dim, dt=block.dt)
-        w = as_numbers("weights", weights)
-        if block.out != block.dim:
+    def __init__(self, block: System, weights: Sequence[float] | Tensor) -> None:
+        check_system_type(block)
+        layer = block.as_layer()
+        super().__init__(block.dim, dt=layer.dt)
+        self.horizon = layer.horizon
+        w, out = as_numbers("weights", weights), layer.width(1)
+        if out != block.dim:
             raise ShapeError(
-                f"the block takes {block.dim} numbers and gives {block.out}: weights belong to states of one width.\n"
+                f"the block takes {block.dim} numbers and gives {out}: weights belong to states of one width.\n"
                 f"End it with a block that gives {block.dim}."
             )
         if w.shape != (block.dim,):
@@ -234,21 +238,23 @@ class Weighted(Block):
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The block's step, in the state's own units."""
         w = x.new_tensor(self.weights)
-        return self.block.step(x * w, n) / w
+        return self.block.as_layer().step(x * w, n) / w
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The block's own, likewise."""
         w = x.new_tensor(self.weights)
-        y, pushed = self.block.pushforward(x * w, v * w, n)
+        y, pushed = self.block.as_layer().pushforward(x * w, v * w, n)
         return y / w, pushed / w
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """The block's, likewise."""
+        """The block's, likewise: a field's, or F(x) − x."""
         w = x.new_tensor(self.weights)
-        return self.block.residual(x * w, n) / w
+        return self.block.as_layer().residual(x * w, n) / w
 
     def inverse(self, y: Tensor) -> Tensor:
         """The block's, likewise."""
+        if not isinstance(self.block, Block):
+            raise UnsupportedModuleError(f"{type(self.block).__name__} has no exact inverse.")
         w = y.new_tensor(self.weights)
         return self.block.inverse(y * w) / w
 
@@ -259,12 +265,22 @@ class Weighted(Block):
     @property
     def invertible(self) -> bool:
         """Whether the block is."""
-        return self.block.invertible
+        return isinstance(self.block, Block) and self.block.invertible
+
+    @property
+    def continuous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the block is."""
+        return self.block.as_layer().continuous
+
+    def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
+        """The block's, likewise."""
+        w = x.new_tensor(self.weights)
+        return self.block.as_layer().noise_of_step(x * w, n) / w
 
     @property
     def guarantee(self) -> Guarantee:
         """What the block guarantees, in these units."""
-        own, sizes = self.block.guarantee, [abs(w) for w in self.weights]
+        own, sizes = guarantee_of(self.block), [abs(w) for w in self.weights]
         kept = frozenset(self._in_these_units(q) for q in own.conserves if q == SUM or isinstance(q, WeightedSum))
         return Guarantee(product(own.lipschitz, max(sizes) / min(sizes)), kept, own.log_det)
 

@@ -7,13 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError
-from separatrix.flow import Field, Flow, check_positive
+from separatrix.flow import Field, check_positive
+from separatrix.nn.flow_layer import TimedFlow
 from separatrix.ode import Solution, solve
+from separatrix.ode.checks import as_field
 from separatrix.ode.mesh import whole_steps
 from separatrix.ode.solve import MAX_STEPS
 from separatrix.solvers import PAIRS, SOLVERS
 from separatrix.solvers.solver import Time
 from separatrix.system import in_one_batch
+from separatrix.tangent import pushforward
 
 STEPS = 20  # by default, in the time of the layer
 
@@ -36,7 +39,7 @@ class ModuleField(Field):
         return in_one_batch(self.module, x, t) if self.time_dependent else in_one_batch(self.module, x)
 
 
-class NeuralODE(Flow):
+class NeuralODE(TimedFlow):
     r"""The layer  x(0) ↦ x(T)  of  ẋ = f(x, t)  with a network f; and the flow of f, for every analysis of systems.
 
     Args:
@@ -51,7 +54,9 @@ class NeuralODE(Flow):
 
     Twenty steps of RK4 are the default: they need nothing but PyTorch, cost the same for every input, and can be compiled, exported
     and differentiated twice; another dt tells whether they are short enough. As a `Flow` it takes one step of its method for each
-    step of the system, of length dt or T / 20: its spectra, rest points and portraits are those of the field.
+    step of the system, of length dt or T / 20: its spectra, rest points and portraits are those of the field. Called, and within
+    a network such as `sx.nn.Sequential`, it is the layer; `as_layer()` is the layer as a system of its own, one step of which
+    takes the time T, with the derivative of the very steps that the layer takes.
 
     Limits: states are float32 or float64, under autocast too; the field's own layers may have fewer digits. Compiled or exported
     it takes equal steps only, and in them an item that overflows is not kept from the gradients of others. The field is evaluated
@@ -91,6 +96,18 @@ class NeuralODE(Flow):
         for i in range(steps):
             x = SOLVERS[self.method].step(self.field, x, i * h, h)
         return x
+
+    def pushed(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The state a time T later, and the tangents v, (*batch, k, dim), through the steps that `forward` takes."""
+        if self.by_tolerance:
+            settings = self.settings | {"gradient": "backpropagation"}  # which alone keeps a graph that has a derivative
+            ends = (0.0, self.time)
+            return pushforward(lambda y: solve(self.field, y, ends, method=self.method, dt=None, **settings).last, x, v)
+        field, steps = as_field(self.field, x, False), whole_steps(self.time, self.dt)
+        h = self.time / steps
+        for i in range(steps):
+            x, v = SOLVERS[self.method].pushforward(field.pushforward, x, v, i * h, h)
+        return x, v
 
     def solve(self, x0: Tensor, times: Any) -> Solution:
         """The states at the asked times, the first of which is that of x0; see `sx.solve`."""

@@ -32,7 +32,7 @@ from separatrix.analysis.tracks import Tracks
 from separatrix.analysis.transient import TransientGrowth
 from separatrix.analyze.depth import DepthPortrait
 from separatrix.analyze.portrait import RecurrentPortrait
-from separatrix.errors import InputError
+from separatrix.errors import NoPictureError
 from separatrix.nn.adversarial import AdversarialImages
 from separatrix.nn.certificate import Certificate
 from separatrix.nn.fit_flow import FlowFit
@@ -126,14 +126,15 @@ def figure(result: Result) -> Figure:
     """The picture of a result: that of its class, or of the nearest class above it that has one.
 
     Raises:
-        InputError: none has.
+        NoPictureError: none has.
     """
     for kind in type(result).__mro__:
         if kind in PLOTS:
             return PLOTS[kind](result)
     known = ", ".join(sorted(kind.__name__ for kind in PLOTS))
-    raise InputError(
-        f"there is no picture of a {type(result).__name__}; there are of {known}.\nAdd a function for it to separatrix.plot.PLOTS."
+    raise NoPictureError(
+        f"there is no picture of a {type(result).__name__}; there are of {known}.\n"
+        "Give the class a method plot(self) that returns a Matplotlib figure."
     )
 
 

@@ -33,7 +33,7 @@ def _finding(name: str, question: Question, portraits: Mapping[str, Portrait]) -
     for number, (who, portrait) in enumerate(portraits.items()):
         if name in portrait.findings:
             result = portrait.findings[name]
-            figure, said = plot.figure(result), "; ".join(result.summary().splitlines()) + "."
+            figure, said = result.plot(), "; ".join(result.summary().splitlines()) + "."
             if shows_something(figure):
                 widths.append(figure.get_figwidth())
                 shown.append(Drawing(drawn(figure, f"{name}{number}"), who, said))

@@ -16,7 +16,8 @@ class Noisy(Derived):
 
     The noise of step n is a function of n and the seed, and the same for all items of a batch: exponents are those of the random
     dynamical system under one realisation, and initial states that forget where they began meet exactly. Another seed is another
-    realisation. With √dt, `scale` means the same whatever a flow's step (Euler–Maruyama); a map's dt is 1.
+    realisation. With √dt, `scale` means the same whatever a flow's step (Euler–Maruyama); a map's dt is 1. A noisy flow's
+    `residual` is the field alone, the drift; a noisy map's is that of the kicked step of n, F(x, n) + kick − x.
 
     Args:
         system: any system.
@@ -58,6 +59,10 @@ class Noisy(Derived):
         kick, kicked = pushforward(lambda y: self.kick(y, n), x, v)
         after, v = self.system.pushforward(x, v, n)
         return after + kick, v + kicked
+
+    def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
+        """The kick, and what the inner system's step adds at random itself."""
+        return self.system.noise_of_step(x, n) + self.kick(x, n)
 
     def kick(self, x: Tensor, n: int) -> Tensor:
         """Scale √dt ξ_n, shape (dim) or (*batch, dim)."""

@@ -101,7 +101,8 @@ class Section(Derived):
         """The return time, shape (*batch)."""
         return self._return(x).time
 
-    residual = System.residual  # a section is a map: its zeros are the flow's cycles
+    continuous = False  # a section is a map: the zeros of its residual are the flow's cycles
+    noise_of_step = System.noise_of_step
     width = System.width  # its own, not the flow's
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:

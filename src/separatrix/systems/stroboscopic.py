@@ -85,7 +85,8 @@ class Stroboscopic(Derived):
             x, v = self._solver.pushforward(scaled, x, v, i / self.p, 1 / self.p)
         return x, v
 
-    residual = System.residual  # a map: its zeros are the flow's cycles
+    continuous = False  # a map: the zeros of its residual are the flow's cycles
+    noise_of_step = System.noise_of_step
 
     def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
         """The period."""
