@@ -90,3 +90,91 @@ def test_the_answer_is_in_words():
     """repr: the rate, its error, the unit."""
     text = repr(sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=50))
     assert "0.6931" in text and "nats per unit time" in text
+
+
+class Kicked(sx.System):
+    """x' = 0.5 x + kicks that differ from call to call: no function of its state, and its tangent does not say so."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=2)
+        self.calls = 0
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        self.calls += 1
+        kick = torch.linspace(-1, 1, x[..., 0].numel(), dtype=x.dtype).reshape(*x.shape[:-1], 1)
+        return 0.5 * x + 0.05 * math.sin(self.calls) * kick  # items of a batch are kicked apart, as `randn_like` does
+
+
+class WrongTangent(sx.System):
+    """x' = a x with the tangent of b x."""
+
+    def __init__(self, a: float, b: float | Tensor) -> None:
+        super().__init__(dim=1)
+        self.hold(a=a, b=b)
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        return self.a * x
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        return self.step(x, n), torch.as_tensor(self.b)[..., None, None] * v
+
+
+def test_a_step_that_kicks_items_apart_is_the_first_thing_that_is_said():
+    """The pair is kicked to a distance of 0.1 in each step, from 1e-8: 15 nats a step beside λ₁ = ln ½."""
+    spectrum = sx.lyapunov_spectrum(Kicked(), torch.zeros(2).double(), steps=100, settle=10, check=True)
+    assert spectrum.status == "not_converged" and not spectrum.converged
+    assert spectrum.disagreement
+    first, second = repr(spectrum).splitlines()[:2]
+    assert first.startswith("The check disagrees: λ₁ = −0.6931") and "two near trajectories part at 1" in first
+    assert "draws at random" in second
+
+
+def test_only_the_items_whose_tangent_is_wrong_disagree():
+    """With a = 0.5 and slopes 0.5, 0.4, 0: the rates are ln ½ and the tangents' ln b; −∞ too is held against what is seen."""
+    system = WrongTangent(0.5, torch.tensor([0.5, 0.4, 0.0]).double())
+    spectrum = sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100, check=True)
+    assert spectrum.disagreement.tolist() == [False, True, True]
+    assert spectrum.status.tolist() == ["ok", "not_converged", "not_converged"]
+    assert repr(spectrum).startswith("The check disagrees in 2 of 3 runs, the most in run 2: λ₁ = −∞")
+    with pytest.raises(sx.NotConvergedError, match="The check disagrees in 2 of 3"):
+        sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100, check=True, throw=True)
+    assert not sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100).disagreement.any()
+
+
+def test_a_pair_that_diverges_where_the_orbit_does_not_disagrees():
+    """On the fixed point of x' = 2 x, which is 0, the orbit rests; a tangent of 0.5 x says so, and its neighbours leave."""
+    system = WrongTangent(2.0, 0.5)
+    spectrum = sx.lyapunov_spectrum(system, torch.zeros(1).double(), steps=100, check=True)
+    assert spectrum.disagreement and "part at 0.6931" in repr(spectrum).splitlines()[0]
+
+
+@pytest.mark.parametrize("slope", [1e-3, 1e-6, 1e-9, 0.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_contraction_below_rounding_is_no_disagreement(slope, dtype):
+    """About the fixed point 1 of x' = slope x + (1 − slope) the pair is resolved to rounding alone, the tangent is exact."""
+    system = sx.Map(lambda x: slope * x + (1 - slope), 3)
+    spectrum = sx.lyapunov_spectrum(system, torch.ones(3, dtype=dtype), k=1, steps=100, check=True)
+    assert not spectrum.disagreement and spectrum.status == "ok"
+
+
+def test_a_run_too_short_for_error_bars_has_no_disagreement_and_is_not_ok():
+    """Seven steps make no error bar: nothing is claimed either way."""
+    spectrum = sx.lyapunov_spectrum(WrongTangent(0.5, 0.4), torch.ones(1).double(), steps=7, check=True)
+    assert not spectrum.disagreement and spectrum.status == "not_converged"
+
+
+def test_sound_chaotic_runs_do_not_disagree():
+    """200 runs of the Hénon map, many of which part from their checks by rounding: the level is 10⁻⁴ over all of them."""
+    x0 = 0.1 * torch.randn(200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for steps in (60, 600):
+        assert not sx.lyapunov_spectrum(sx.classic.henon(), x0, steps=steps, settle=50, check=True).disagreement.any()
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-4, 1e9])
+def test_the_rate_does_not_depend_on_the_unit_of_the_state(unit):
+    """Hénon with x counted in units of c: a change of coordinates; the separation is small beside the attractor in each."""
+    henon = sx.classic.henon()
+    system = sx.Map(lambda x: unit * henon.step(x / unit), 2)
+    measured = sx.lyapunov_spectrum(system, torch.tensor([0.1, 0.1]).double() * unit, steps=3000, check=True)
+    assert not measured.disagreement
+    assert float(measured.check.rate) == pytest.approx(0.4192, abs=4 * float(measured.check.stderr))

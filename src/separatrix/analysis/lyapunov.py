@@ -43,7 +43,7 @@ class LyapunovSpectrum(Result):
             equal to it for SRB measures; for a driven network, conditional on the input. With k < dim, of those k.
         history: (block, *batch, k), the running estimates.
         history_time: (block, *batch), the elapsed times they belong to.
-        check: the rate at which two near trajectories part, when it was asked for.
+        check: the rate at which two near trajectories part, when it was asked for; see `disagreement`.
         steps: steps averaged over, after `settle` steps of settling.
     """
 
@@ -87,8 +87,37 @@ class LyapunovSpectrum(Result):
         "failed_at": "step",
     }
 
+    @property
+    def disagreement(self) -> Tensor:
+        """Items whose λ₁ and two-trajectory rate lie beyond both error bars (`DivergenceRate.disagrees`); (*batch), bool.
+
+        None does where no check was asked for. Items that disagree are `not_converged`.
+        """
+        if self.check is None:
+            return torch.zeros_like(self.codes, dtype=torch.bool)
+        return self.check.disagrees(self.exponents[..., 0], self.stderr[..., 0])
+
     def summary(self) -> str:
-        """The leading exponents, dimension, entropy and status in words."""
+        """The leading exponents, dimension, entropy and status in words; a check that disagrees comes first."""
+        return "\n".join(filter(None, (self._warning(), self._told())))
+
+    def _warning(self) -> str:
+        """That, and by how much, the check disagrees; empty where it does not."""
+        apart = self.disagreement.reshape(-1)
+        if self.check is None or not apart.any():
+            return ""
+        gaps = (self.exponents[..., 0] - self.check.rate).abs().reshape(-1).masked_fill(~apart, -1.0).nan_to_num(math.inf)
+        worst = int(gaps.argmax())
+        ours = measured(float(self.exponents[..., 0].reshape(-1)[worst]), float(self.stderr[..., 0].reshape(-1)[worst]))
+        rate = float(self.check.rate.reshape(-1)[worst])
+        theirs = "diverge" if math.isnan(rate) else f"part at {measured(rate, float(self.check.stderr.reshape(-1)[worst]))}"
+        of = f" in {int(apart.sum())} of {len(apart)} runs, the most in run {worst}" if self.batch else ""
+        return (
+            f"The check disagrees{of}: λ₁ = {ours} nats per unit time from tangents, but two near trajectories {theirs}.\n"
+            "Do not rely on either: a step that draws at random, keeps state or jumps is not what its derivative is of."
+        )
+
+    def _told(self) -> str:
         if self.batch:
             leading = self.exponents[..., 0][self.codes != Status.DIVERGED]
             spread = f"λ₁ from {plain(float(leading.min()))} to {plain(float(leading.max()))}; " if leading.numel() else ""
@@ -189,7 +218,8 @@ def lyapunov_spectrum(
         tol: go on after `steps` until every error bar lies below it, three checks in a row, or until `max_steps`.
         max_steps: limit for `tol`. Default: a hundred times `steps`, within the horizon.
         seed: for the initial state, where x0 is not given, and for the frame.
-        check: also follow two near trajectories, and give the rate at which they part beside λ₁.
+        check: also follow two near trajectories, and give the rate at which they part beside λ₁. An item for which the two
+            disagree beyond their error bars is `not_converged`, and the summary begins with it.
         progress: show a progress bar.
         throw: raise instead of marking items `diverged` or `not_converged`.
 
@@ -227,7 +257,7 @@ def lyapunov_spectrum(
         "seed": seed,
         "dtype": str(front.x.dtype),
     }
-    spectrum = replace(spectrum, check=near, settle=plan.settle, settings=asked)
+    spectrum = _held_to_its_check(replace(spectrum, check=near, settle=plan.settle, settings=asked))
     if throw:
         _throw(spectrum)
     return spectrum
@@ -285,6 +315,13 @@ def _spectrum(run: TangentRun, tally: Tally, tol: float | None) -> LyapunovSpect
         settle=0,
         notes=_notes(run.front.x.dtype, erased),
     )
+
+
+def _held_to_its_check(spectrum: LyapunovSpectrum) -> LyapunovSpectrum:
+    """What was ok is not where the check disagrees."""
+    apart = spectrum.disagreement & (spectrum.codes == Status.OK)
+    codes = spectrum.codes.masked_fill(apart, Status.NOT_CONVERGED)
+    return replace(spectrum, codes=codes, converged=spectrum.converged & ~apart)
 
 
 def kaplan_yorke(exponents: Tensor, rates: Tensor, duration: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -352,6 +389,8 @@ def _throw(spectrum: LyapunovSpectrum) -> None:
         raise DivergedError(
             f"{failed.numel()} of {spectrum.codes.numel()} runs left the finite numbers, the first at step {int(failed.min())}."
         )
+    if spectrum.disagreement.any():
+        raise NotConvergedError(spectrum._warning())
     open_ = int((spectrum.codes == Status.NOT_CONVERGED).sum())
     if open_:
         raise NotConvergedError(
