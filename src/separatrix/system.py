@@ -1,5 +1,6 @@
 """The first noun: a System is a state x, one pure step x_{n+1} = F(x_n, n), and its derivative along tangents."""
 
+import copy
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.tangent import batch_innermost, climb, leave_uncompiled, stack_batch_last
-from separatrix.twin import twin
+from separatrix.twin import own_leaves, parameters_as_buffers, twin
 
 Number = float | Tensor
 FEW = 8  # components up to which a compiled system is computed component by component
@@ -62,12 +63,12 @@ class Parametric(nn.Module):
         Raises:
             InputError: there is no parameter of that name.
         """
-        copy = twin(self)
+        other = twin(self)
         for name, value in parameters.items():
-            if not copy._replace(name, value):
+            if not other._replace(name, value):
                 known = ", ".join(self.parameter_names) or "none"
                 raise InputError(f"{type(self).__name__} has no parameter {name!r}; it has: {known}.")
-        return copy
+        return other
 
     def _replace(self, name: str, value: Number) -> bool:
         if name in self._ranks:
@@ -75,6 +76,19 @@ class Parametric(nn.Module):
             self.hold(rank=self._ranks[name], **{name: value})
             return True
         return any(child._replace(name, value) for child in self._parametric_children())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `.to()` does; the tensors of the modules that it was built of stay as they are."""
+        with parameters_as_buffers(self):
+            return super()._apply(fn, recurse)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with parameters of its own."""
+        memo |= {key: leaf for key, leaf in own_leaves(self).items() if key not in memo}
+        other = object.__new__(type(self))
+        memo[id(self)] = other
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
 
     def _parametric_children(self) -> "list[Parametric]":
         return [child for child in self.children() if isinstance(child, Parametric)]

@@ -286,6 +286,8 @@ def _starts(shape: tuple[int, ...], inputs: Tensor | None, count: int, seed: int
 def _without_gradients(network: nn.Module) -> nn.Module:
     """A twin with weights and counters of its own: derivatives are taken of the input alone, and what it writes stays here."""
     for part in network.modules():
+        own = {name: tensor if tensor is None else tensor.detach().clone() for name, tensor in part._parameters.items()}
+        part._parameters.update({name: own[name] if own[name] is None else nn.Parameter(own[name], False) for name in own})
         part._buffers.update(
             {name: tensor if tensor is None else tensor.detach().clone() for name, tensor in part._buffers.items()}
         )
