@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
+from separatrix.randomness import torch_generator
 from separatrix.tangent import batch_innermost, climb, leave_uncompiled, stack_batch_last
 from separatrix.twin import own_leaves, parameters_as_buffers, twin
 
@@ -154,7 +155,7 @@ class System(Parametric):
         start = torch.tensor(self.start, dtype=torch.float64).expand(*batch, self.dim)
         if not batch:
             return start.clone()
-        noise = torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
         return start + 0.01 * start.abs().mean().clamp(min=0.1) * noise
 
     def check_start(self, x: Tensor) -> None:

@@ -104,6 +104,7 @@ LEFT_ALONE = frozenset(sys.stdlib_module_names) | {
     *("torch", "numpy", "separatrix", "lightning", "lightning_fabric", "pytorch_lightning", "accelerate", "wandb", "tensorboard")
 }
 NAMESPACES = ("SimpleNamespace", "Namespace")
+FEW = 4096  # numbers of a buffer of data that is still copied, since it may count steps
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 
 
@@ -135,9 +136,10 @@ class _Twins:
         self.done[id(module)] = copy
         own = copy.__dict__
         own.update(module.__dict__)
-        held = own.get("_ranks", ())  # which nobody writes to
+        held = own.get("_ranks", ())  # parameters of a system, which nobody writes to
         own["_parameters"] = {name: p if p is None else self.parameter(p) for name, p in module._parameters.items()}
-        own["_buffers"] = {name: self.buffer(tensor, name in held) for name, tensor in module._buffers.items()}
+        is_data = "_ranks" in own  # a drive's sequences, say
+        own["_buffers"] = {name: self.buffer(tensor, name in held, is_data) for name, tensor in module._buffers.items()}
         own["_modules"] = {name: child if child is None else self.module(child) for name, child in module._modules.items()}
         for name in HOOKS:
             if own.get(name):
@@ -168,7 +170,7 @@ class _Twins:
         self.done[id(tensor)] = cast
         return cast
 
-    def buffer(self, tensor: Tensor | None, shared: bool) -> Tensor | None:
+    def buffer(self, tensor: Tensor | None, shared: bool, is_data: bool = False) -> Tensor | None:
         """A buffer cast, or itself; one of the twin's own where that is asked for."""
         if tensor is None:
             return None
@@ -178,7 +180,7 @@ class _Twins:
         cast = self.cast(tensor)
         if self.detach and id(tensor) in self.tree:
             cast = cast.detach()
-        if self.apart and cast is tensor and not shared:
+        if self.apart and cast is tensor and not shared and (not is_data or tensor.numel() <= FEW):
             cast = tensor.clone()
         self.done[id(tensor)] = cast
         return cast
@@ -401,10 +403,11 @@ def _followed(value: Any) -> Iterator[Any]:
         if isinstance(value, nn.Module | Tensor):
             yield value
         else:
-            stack += _parts(value)
+            stack += parts_of(value)
 
 
-def _parts(value: Any) -> list[Any]:
+def parts_of(value: Any) -> list[Any]:
+    """What a value leads to in one step: cells, defaults, arguments, items, attributes."""
     if isinstance(value, types.FunctionType):
         cells = [_content(cell)[0] for cell in value.__closure__ or ()]
         return [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *value.__dict__.values()]
