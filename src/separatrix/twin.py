@@ -201,7 +201,7 @@ class _Twins:
             return value
         if id(value) in self.done:
             return self.done[id(value)]
-        if isinstance(value, nn.Module):
+        if isinstance(value, nn.Module) and kind not in PROXIES:
             return self.module(value)
         if isinstance(value, Tensor):
             return self.parameter(value) if isinstance(value, nn.Parameter) else self.buffer(value, shared=False)
@@ -231,7 +231,7 @@ class _Twins:
             )
         if kind is functools._lru_cache_wrapper:
             return self.same_or(value, (value.__wrapped__,), lambda new: functools.lru_cache(**value.cache_parameters())(new[0]))
-        if isinstance(value, weakref.ReferenceType | weakref.ProxyType | weakref.CallableProxyType):
+        if isinstance(value, weakref.ReferenceType) or kind in PROXIES:
             return self.weak(value)
         if isinstance(value, torch.Generator):
             return value.clone_state() if self.apart else value
@@ -326,18 +326,21 @@ class _Twins:
 
     def check_leads_nowhere(self, value: Any, where: str) -> None:
         """Refuse what stayed as it was and leads straight to a module of the tree."""
-        if type(value) in FOLLOWED or isinstance(value, type | np.ndarray | torch.optim.Optimizer):
+        if type(value) in FOLLOWED or isinstance(value, type):
             return
-        for found in gc.get_referents(value):
-            found = found.__self__ if isinstance(found, types.MethodType) else found
-            if isinstance(found, nn.Module) and id(found) in self.tree:
+        is_closed = type(value).__module__ in CLOSED
+        for found in gc.get_referents(value) if is_closed or callable(value) else ():
+            led = list(_followed(found)) if is_closed else [getattr(found, "__self__", found)]
+            if any(isinstance(one, nn.Module) and id(one) in self.tree for one in led):
                 raise UnsupportedModuleError(
-                    f"{where}, a {type(value).__name__}, leads back to the {type(found).__name__} it belongs to, and cannot be "
-                    "copied: the module would run in its own mode and dtype.\n"
+                    f"{where}, a {type(value).__name__}, leads back to the module, and cannot be copied: "
+                    "the module would run in its own mode and dtype.\n"
                     "Keep a bound method, a functools.partial or a function instead."
                 )
 
 
+PROXIES = weakref.ProxyTypes
+CLOSED = ("builtins", "itertools", "operator", "_operator", "functools")  # whose objects cannot be looked into from Python
 CONTAINERS = frozenset({list, dict, tuple, set, frozenset, collections.OrderedDict, collections.defaultdict, collections.deque})
 FOLLOWED = CONTAINERS | {types.FunctionType, types.MethodType, types.BuiltinMethodType, functools.partial}
 
@@ -400,7 +403,7 @@ def _followed(value: Any) -> Iterator[Any]:
         if type(value) in ATOMS or id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, nn.Module | Tensor):
+        if isinstance(value, nn.Module | Tensor) and type(value) not in PROXIES:
             yield value
         else:
             stack += parts_of(value)
@@ -421,7 +424,7 @@ def parts_of(value: Any) -> list[Any]:
         return [value.__wrapped__]
     if isinstance(value, weakref.ReferenceType):
         return [value()]
-    if isinstance(value, weakref.ProxyType | weakref.CallableProxyType):
+    if type(value) in PROXIES:
         return [_behind(value)]
     items = [*value.keys(), *value.values()] if isinstance(value, dict) else []
     if isinstance(value, list | tuple | set | frozenset | collections.deque):
