@@ -254,7 +254,17 @@ class Cached(Method):
         self.body = functools.lru_cache(maxsize=2)(self._body)
 
 
-BACK = (Asks, Method, Table, Partial, Closure, Wrapped, Parent, Configured, Hooked, Cached)
+class Notebook(Method):
+    """A function of a notebook, where the method is a global name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        space = {"__name__": "__main__", "old": self._body}
+        exec("def double(x): return 2 * old(x)\ndef body(x): return double(x) + 1", space)
+        self.body = space["body"]
+
+
+BACK = (Asks, Method, Table, Partial, Closure, Wrapped, Parent, Configured, Hooked, Cached, Notebook)
 
 
 @pytest.mark.parametrize("kind", BACK)

@@ -274,8 +274,11 @@ class _Twins:
             if id(cell) not in self.done:
                 self.done[id(cell)] = types.CellType()
             new_cells.append(self.done[id(cell)])
-        copy = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, tuple(new_cells))
+        outside = {name: item for name, item in _globals_used(value).items() if self.leads_back(item)}
+        space = {**value.__globals__, **outside} if outside else value.__globals__
+        copy = types.FunctionType(value.__code__, space, value.__name__, None, tuple(new_cells))
         self.done[id(value)] = copy
+        space.update({name: self.value(item) for name, item in outside.items()})
         copy.__qualname__, copy.__doc__, copy.__module__ = value.__qualname__, value.__doc__, value.__module__
         copy.__defaults__ = None if value.__defaults__ is None else tuple(map(self.reached, value.__defaults__))
         copy.__kwdefaults__ = value.__kwdefaults__ and {name: self.reached(v) for name, v in value.__kwdefaults__.items()}
@@ -368,6 +371,26 @@ def _content(cell: types.CellType) -> tuple[Any, bool]:
         return None, False
 
 
+def _globals_used(function: types.FunctionType) -> dict[str, Any]:
+    """The modules, methods, partials and functions beside it that a function of the user's finds among its global names."""
+    space = function.__globals__
+    if str(space.get("__name__")).partition(".")[0] in LEFT_ALONE - {"__main__"}:
+        return {}
+    found = {name: space[name] for name in _names(function.__code__) if name in space}
+    kinds = nn.Module | types.MethodType | functools.partial
+    return {
+        name: item
+        for name, item in found.items()
+        if isinstance(item, kinds) or (isinstance(item, types.FunctionType) and item.__globals__ is space)
+    }
+
+
+@functools.lru_cache(maxsize=1000)
+def _names(code: types.CodeType) -> frozenset[str]:
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return frozenset(code.co_names).union(*inner)
+
+
 def _behind(proxy: Any) -> Any:
     """What a weak proxy stands for, None once that is gone."""
     try:
@@ -413,6 +436,7 @@ def parts_of(value: Any) -> list[Any]:
     """What a value leads to in one step: cells, defaults, arguments, items, attributes."""
     if isinstance(value, types.FunctionType):
         cells = [_content(cell)[0] for cell in value.__closure__ or ()]
+        cells += _globals_used(value).values()
         return [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *value.__dict__.values()]
     if isinstance(value, types.MethodType):
         return [value.__func__, value.__self__]
