@@ -100,6 +100,7 @@ from separatrix.systems.layers import Layers
 from separatrix.systems.noisy import Noisy
 from separatrix.systems.recurrent import Recurrent
 from separatrix.systems.section import Section
+from separatrix.systems.seeded import Seeded
 from separatrix.systems.stroboscopic import Stroboscopic
 from separatrix.systems.surrogate import surrogate
 
@@ -156,6 +157,7 @@ __all__ = [
     "Result",
     "ReturnMap",
     "Section",
+    "Seeded",
     "Separate",
     "SeparatrixError",
     "ShapeError",

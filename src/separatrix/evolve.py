@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
+from separatrix.purity import Purity
+from separatrix.randomness import same_draws
 from separatrix.system import Padded, System, widths
 from separatrix.twin import twin
 
@@ -83,7 +85,7 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
     Raises:
         ShapeError: x0 is not (*batch, dim), its batch does not broadcast, or a step changes the width.
         InputError: x0 is empty, has numbers that are not finite, or is neither float32 nor float64; a step changes its argument
-            in place.
+            in place, draws at random, or keeps something from one call to the next.
         UnsupportedModuleError: what was given is no System.
     """
     check_system_type(system)
@@ -111,9 +113,9 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
         ) from None
     if 0 in batch:
         raise InputError(f"there is no state to begin from: x0 has shape {tuple(x0.shape)}.\nGive at least one, or leave x0 out.")
-    ready = twin(system, dtype=x0.dtype, device=x0.device)
+    ready = twin(system, dtype=x0.dtype, device=x0.device, apart=True)
     x = x0.expand(*batch, system.dim)
-    _check_step(ready, x)
+    _check_step(ready, x, system)
     ready.check_start(x)
     return Front(ready, x, lived=torch.zeros(batch, dtype=torch.int64, device=x.device))
 
@@ -148,20 +150,31 @@ def _device(system: System) -> torch.device:
     return next((tensor.device for tensor in (*system.buffers(), *system.parameters())), torch.device("cpu"))
 
 
-def _check_step(system: System, x: Tensor) -> None:
+def _check_step(system: System, x: Tensor, original: System) -> None:
+    """Try the step of a twin, twice from the same state."""
     if system.horizon is not None and system.horizon < 1:
         raise HorizonError("this system has no step to take: its horizon is 0.")
+    with torch.no_grad(), same_draws():
+        watch = Purity(system, original)
+        after = _tried(system, x)
+        watch.took_a_step()
+        again = system.step(x.clone(), 0)
+        watch.took_a_step()
+        watch.check(after, again, lambda: system.step(x.clone(), 0))
+
+
+def _tried(system: System, x: Tensor) -> Tensor:
+    """A step from these states, which are what it must be."""
     trial = x.clone()
-    with torch.no_grad():
-        try:
-            after = system.step(trial, 0)
-        except RuntimeError as error:
-            if "dtype" in str(error):
-                raise InputError(
-                    f"the state is {x.dtype} but the system's function holds tensors of another dtype ({str(error).strip()}).\n"
-                    "Pass x0 in that dtype, or give the system the nn.Module itself, which is then cast."
-                ) from error
-            raise
+    try:
+        after = system.step(trial, 0)
+    except RuntimeError as error:
+        if "dtype" in str(error):
+            raise InputError(
+                f"the state is {x.dtype} but the system's function holds tensors of another dtype ({str(error).strip()}).\n"
+                "Pass x0 in that dtype, or give the system the nn.Module itself, which is then cast."
+            ) from error
+        raise
     if not isinstance(after, Tensor):
         raise InputError(
             f"a step returned a {type(after).__name__}, no tensor.\n"
@@ -179,6 +192,7 @@ def _check_step(system: System, x: Tensor) -> None:
             f"a step takes states of shape {tuple(x.shape)} to {tuple(after.shape)}: {must}.\n"
             f"{type(system).__name__}.step must keep the batch axes and return {wanted} numbers on the last."
         )
+    return after
 
 
 def check_whole(name: str, value: Any) -> int:

@@ -1,5 +1,6 @@
 """The first noun: a System is a state x, one pure step x_{n+1} = F(x_n, n), and its derivative along tangents."""
 
+import copy
 import re
 from collections.abc import Callable
 from numbers import Real
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
+from separatrix.randomness import torch_generator
 from separatrix.tangent import batch_innermost, climb, leave_uncompiled, stack_batch_last
-from separatrix.twin import twin
+from separatrix.twin import own_leaves, parameters_as_buffers, twin
 from separatrix.wrappers import bare
 
 Number = float | Tensor
@@ -67,12 +69,12 @@ class Parametric(nn.Module):
             InputError: there is no parameter of that name.
             ShapeError: an array has another shape than the old one, or no such place.
         """
-        copy = twin(self)
+        other = twin(self)
         for name, value in parameters.items():
-            if not copy._replace(name, value):
+            if not other._replace(name, value):
                 known = ", ".join(self.parameter_names) or "none"
                 raise InputError(f"{type(self).__name__} has no parameter {name!r}; it has: {known}.")
-        return copy
+        return other
 
     def _replace(self, name: str, value: Number) -> bool:
         name, index = place_of(name)
@@ -94,6 +96,19 @@ class Parametric(nn.Module):
         for name, held in self._buffers.items():
             if name in self._ranks and held is not None and held.is_floating_point():
                 self._buffers[name] = held.to(torch.promote_types(held.dtype, dtype))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `.to()` does; the tensors of the modules that it was built of stay as they are."""
+        with parameters_as_buffers(self):
+            return super()._apply(fn, recurse)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with parameters of its own."""
+        memo |= {key: leaf for key, leaf in own_leaves(self).items() if key not in memo}
+        other = object.__new__(type(self))
+        memo[id(self)] = other
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
 
     def _parametric_children(self) -> "list[Parametric]":
         return [child for child in self.children() if isinstance(child, Parametric)]
@@ -221,7 +236,7 @@ class System(Parametric):
         start = torch.tensor(self.start, dtype=torch.float64).expand(*batch, self.dim)
         if not batch:
             return start.clone()
-        noise = torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
         return start + 0.01 * start.abs().mean().clamp(min=0.1) * noise
 
     def check_start(self, x: Tensor) -> None:

@@ -12,6 +12,7 @@ from separatrix.errors import InputError, UnsupportedModuleError
 from separatrix.evolve import begin
 from separatrix.nn.conformance import check_block as check_block
 from separatrix.nn.held import held_bytes as held_bytes
+from separatrix.randomness import torch_generator
 from separatrix.result import Result, Status
 from separatrix.system import Parametric, System
 from separatrix.systems.classic import henon
@@ -444,7 +445,7 @@ def _modes(module: nn.Module) -> dict[str, bool]:
 
 
 def _normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, dtype=torch.float64, generator=torch_generator(seed, "conformance"))
 
 
 def _call(what: str, function: Callable[..., Any], *arguments: Any) -> Any:

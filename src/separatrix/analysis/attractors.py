@@ -8,6 +8,7 @@ from torch import Tensor
 
 from separatrix.analysis.divergence import DISTANCE
 from separatrix.evolve import Front
+from separatrix.randomness import torch_generator
 
 MOST = 0.9  # share of a piece's states nearer than `reach` to the attractor
 ALIKE = 1.25  # by how much more than `reach` two sets may lie apart, and still be the same
@@ -205,7 +206,7 @@ def attracting(front: Front, found: list[Attractor], steps: int, seed: int) -> l
     that, states displaced by next to nothing part from where they were, as they do on it, and are still on it. The distance that
     9 in 10 of them keep then, whatever their phases, is the reach from now on, if it is more.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator(seed, "pushes off an attractor")
     _, pushed = _ends(front, found, [AWAY * one.reach for one in found], steps, generator)
     reaches = [_returned(one, x) for one, x in zip(found, pushed, strict=True)]
     if all(math.isfinite(reach) or one.is_rest for reach, one in zip(reaches, found, strict=True)):

@@ -21,6 +21,7 @@ from separatrix.analysis.divergence import divergence_rate
 from separatrix.analysis.scouts import Plan, discover
 from separatrix.errors import DivergedError, InputError, NotConvergedError, ShapeError
 from separatrix.evolve import Front, Tick, begin, check_seed, check_steps, check_system_type, check_whole, watched
+from separatrix.randomness import torch_generator
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted
@@ -253,7 +254,7 @@ class _Search:
         self.labels = torch.full((len(x),), -1, dtype=torch.int64, device=x.device)
         self.codes = torch.full((len(x),), Status.NOT_CONVERGED, dtype=torch.int8, device=x.device)
         self.known: list[Attractor] = []
-        self.generator = torch.Generator().manual_seed(plan.seed)
+        self.generator = torch_generator(plan.seed, "cells to refine")
         self.lasted = 0
 
     def run(self) -> Iterator[Tick]:
@@ -337,7 +338,7 @@ def _rates(front: Front, known: list[Attractor], periods: Tensor, plan: Plan) ->
 
     The mean over orbits from all over the attractor, displaced so that they are not one and the same; and that mean's error.
     """
-    generator = torch.Generator().manual_seed(plan.seed)
+    generator = torch_generator(plan.seed, "starts beside an attractor")
     rate, error = torch.full_like(periods, torch.nan), torch.full_like(periods, torch.nan)
     for i in periods.isnan().nonzero()[:, 0].tolist():
         states = known[i].states[:: max(plan.steps // COPIES, 1)]

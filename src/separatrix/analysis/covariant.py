@@ -17,6 +17,7 @@ from separatrix.analysis.tangent_run import Block, TangentRun, check_k, random_f
 from separatrix.errors import InputError
 from separatrix.evolve import Front, begin, check_seed, check_steps, check_whole, watched
 from separatrix.orthonormal import lengths
+from separatrix.randomness import torch_generator
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted, measured, plain
@@ -345,7 +346,7 @@ def sine(v: Tensor, w: Tensor) -> Tensor:
 def _random_triangles(erased: Tensor, x: Tensor, seed: int) -> Tensor:
     """Two backward starts, the same for all samples: unit rows of lower triangles, shape (2, *batch, k, k)."""
     k = erased.shape[-1]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator(seed, "covariant frame")
     rows = torch.randn(2, k, k, dtype=torch.float64, generator=generator).tril()
     rows = (rows / lengths(rows)[..., None]).to(x)
     return rows.reshape(2, *[1] * (x.ndim - 1), k, k).expand(2, *x.shape[:-1], k, k)

@@ -15,6 +15,7 @@ from separatrix.analysis.singular import leading_singular_values
 from separatrix.errors import InputError
 from separatrix.evolve import check_seed, check_whole, watched
 from separatrix.orthonormal import resolution
+from separatrix.randomness import torch_generator
 from separatrix.result import Result, Status
 from separatrix.wording import counted, plain
 
@@ -289,7 +290,7 @@ class _Run:
         source = self.network.source
         if self.whole:
             return torch.eye(self.dim, dtype=source.dtype, device=source.device)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch_generator(self.seed, "tangents of a profile")
         count = min(self.k + FRAME, self.dim)
         return torch.randn(count, self.dim, dtype=torch.float64, generator=generator).to(source)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
+from separatrix.randomness import torch_generator
 from separatrix.wording import counted
 
 IGNORED = -100  # the class that F.cross_entropy leaves out
@@ -116,7 +117,7 @@ class _Component:
         self.seed = seed
 
     def __call__(self, output: Tensor, i: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch_generator(self.seed, "cotangent of a loss")
         w = torch.randn(output.numel(), dtype=torch.float64, generator=generator)
         return (output.reshape(-1) * (w / w.norm()).to(output)).sum()
 

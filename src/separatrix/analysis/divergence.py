@@ -13,6 +13,7 @@ from separatrix.analysis.steps import plan_steps
 from separatrix.analysis.tally import Tally
 from separatrix.analysis.tangent_run import Block
 from separatrix.evolve import Front, begin, check_seed
+from separatrix.randomness import torch_generator
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import measured, plain
@@ -102,7 +103,7 @@ def divergence_rate(
     front = begin(system, x0, seed=seed)
     x = front.x
     distance, size = DISTANCE[x.dtype], _Size(x)
-    away = torch.randn(system.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 1)).to(x)
+    away = torch.randn(system.dim, dtype=torch.float64, generator=torch_generator(seed, "twin trajectory")).to(x)
     gap = distance * size.now
     other = x + gap * away / away.norm()
     pair, tally = Front(front.system, torch.stack([x, other.expand_as(x)]), lived=front.lived.expand(2, *x.shape[:-1])), Tally()

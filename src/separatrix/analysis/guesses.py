@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from separatrix.evolve import trajectory
+from separatrix.randomness import torch_generator
 from separatrix.system import System
 
 WALKERS, STEPS = 16, 100
@@ -20,7 +21,7 @@ def default_guesses(system: System, count: int, seed: int) -> Tensor:
     orbits = trajectory(system, start, steps).double().cpu()
     stays = torch.isfinite(orbits[-1]).all(-1)
     visited = torch.cat([orbits[0], orbits[1:, stays].flatten(0, 1)])
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator(seed, "guesses")
     chosen = visited[torch.randint(len(visited), (count,), generator=generator)]
     spread = visited.std(0, correction=0)
     typical = float(spread.square().mean().sqrt())

@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from separatrix.errors import InputError, ModelError, ShapeError, UnsupportedModuleError
 from separatrix.evolve import check_whole
 from separatrix.flow import Field
+from separatrix.randomness import torch_generator
 from separatrix.system import System
 from separatrix.tangent import RUNGS, climb, plain_kernels
 from separatrix.twin import twin
@@ -142,7 +143,7 @@ class LayeredNetwork:
 
         Forward mode goes through what a model does under `torch.no_grad`; gradients do not. ⟨w, J v⟩ = ⟨Jᵀ w, v⟩ tells.
         """
-        first, generator = slice(0, 1), torch.Generator().manual_seed(seed)
+        first, generator = slice(0, 1), torch_generator(seed, "check of derivatives")
         z = self.source[first]
         v = torch.randn(1, 1, z.shape[-1], dtype=torch.float64, generator=generator).to(z)
         traced = self.traced(first, calls)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import Front, begin, check_seed, check_steps, check_system_type, check_whole, watched_count
+from separatrix.randomness import torch_generator
 from separatrix.result import Result, Status
 from separatrix.system import Driven, System
 from separatrix.wording import counted, measured
@@ -142,7 +143,7 @@ def memory_capacity(
         raise InputError(f"scale is {scale!r}; the input's size is a positive number.")
     front = begin(system, x0, seed=seed)
     push, enters = _entrance(front, direction, float(scale))
-    signal = 2 * torch.rand(settle + steps, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) - 1
+    signal = 2 * torch.rand(settle + steps, dtype=torch.float64, generator=torch_generator(seed, "signal to remember")) - 1
     states = _states(front, push, signal.to(front.x), settle, progress)
     targets = torch.stack([signal[settle + 1 - lag : settle + steps + 1 - lag] for lag in range(1, lags + 1)], dim=-1)
     failed = ~states.isfinite().all(0).all(-1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from separatrix.analysis.orbit import Sampling, plan_sampling, sampled, settled
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import Front, begin
+from separatrix.randomness import torch_generator
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted, plain
@@ -194,7 +195,7 @@ def _paired(front: Front, seed: int) -> tuple[Front, Tensor]:
     """The front and a second one near it, as the two items of a new first axis; and their distances, (*batch)."""
     x = front.x
     size = x.abs().amax(-1).clamp(min=1)
-    away = torch.randn(x.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 1)).to(x)
+    away = torch.randn(x.shape[-1], dtype=torch.float64, generator=torch_generator(seed, "twin trajectory")).to(x)
     nudge = max(NUDGE, 16 * torch.finfo(x.dtype).eps)
     other = x + nudge * size[..., None] * away / away.abs().amax()
     lived = front.lived.expand(2, *x.shape[:-1])

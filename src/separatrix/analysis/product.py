@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from separatrix.orthonormal import lengths, orthonormalise, resolution
+from separatrix.randomness import torch_generator
 
 NEAR = 8  # nats between singular values beyond which they are taken apart
 LOW = 40  # nats below all others at which a row of zeros is put: it moves nothing, and comes last
@@ -40,7 +41,7 @@ class Product:
     def of(x: Tensor, seed: int) -> "Product":
         """The empty product at the states x, with one random frame for all."""
         dim = x.shape[-1]
-        draw = torch.randn(dim, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        draw = torch.randn(dim, dim, dtype=torch.float64, generator=torch_generator(seed, "frame of a product"))
         frame = torch.linalg.qr(draw)[0].to(x).expand(*x.shape[:-1], dim, dim)
         unit = torch.eye(dim, dtype=x.dtype, device=x.device).expand_as(frame)
         return Product(frame, torch.zeros_like(x), unit)

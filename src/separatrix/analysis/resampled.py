@@ -9,6 +9,7 @@ from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
 from separatrix.analysis.return_map import ReturnMap
+from separatrix.randomness import torch_generator
 
 DRAWS = 1_999  # mixtures of the orbits
 BINS = 16  # of equally many visits, in each of which a return map is a line
@@ -80,7 +81,7 @@ def of_deviations(true: Tensor, learned: Tensor) -> Difference:
 def permuted(true: Tensor, learned: Tensor, distance: Distance, seed: int) -> Difference:
     """A distance between sums over orbits, (orbits, …) each, by mixing the orbits of both."""
     both, first = torch.cat([true, learned]).flatten(1), len(true)
-    order = torch.rand(DRAWS, len(both), generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+    order = torch.rand(DRAWS, len(both), generator=torch_generator(seed, "bootstrap")).argsort(dim=1)
     mixed = (order < first).to(both)
     own = (torch.arange(len(both)) < first).to(both)[None]
     chosen = torch.cat([own, mixed])

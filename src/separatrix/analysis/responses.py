@@ -9,6 +9,7 @@ from torch import Tensor
 
 from separatrix.analysis.statistics import standard_error
 from separatrix.evolve import begin
+from separatrix.randomness import torch_generator
 from separatrix.system import System
 
 SAME = 1e-6  # distance, over the size of the states, under which two responses are one
@@ -77,7 +78,7 @@ def common_drive_responses(system: System, states: int, rate: float, seed: int) 
 
 def scattered(x0: Tensor, states: int, spread: float, seed: int) -> Tensor:
     """States uniform in x0 ± spread, the same offsets about each item of the batch, shape (states, *batch, dim)."""
-    offsets = 2 * torch.rand(states, x0.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) - 1
+    offsets = 2 * torch.rand(states, x0.shape[-1], dtype=torch.float64, generator=torch_generator(seed, "offsets of responses")) - 1
     return x0 + spread * offsets.to(x0).reshape(states, *[1] * (x0.ndim - 1), -1)
 
 

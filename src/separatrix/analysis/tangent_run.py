@@ -12,6 +12,7 @@ from torch import Tensor
 from separatrix.errors import InputError
 from separatrix.evolve import Front, check_whole
 from separatrix.orthonormal import orthonormalise
+from separatrix.randomness import torch_generator
 
 # Note [QR interval]
 # Between two QRs the condition number of the frame grows like exp((λ₁ − λ_k) m), and with it the error of the small R_ii. So m is
@@ -101,7 +102,7 @@ class TangentRun:
 
 def random_frame(x: Tensor, k: int, seed: int) -> Tensor:
     """K orthonormal tangents at each state, the same at all, shape (*batch, k, dim)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator(seed, "tangent frame")
     frame = torch.randn(x.shape[-1], x.shape[-1], dtype=torch.float64, generator=generator)[:k]
     q, _ = orthonormalise(frame)
     return q.to(x).expand(*x.shape[:-1], k, x.shape[-1])

@@ -13,6 +13,7 @@ from separatrix.analyze.growth import Growth, advice, median, verdict
 from separatrix.analyze.portrait import Portrait
 from separatrix.errors import InputError, ShapeError
 from separatrix.inputs import as_inputs
+from separatrix.randomness import torch_generator
 from separatrix.result import Status
 from separatrix.wording import counted, plain
 
@@ -77,7 +78,7 @@ def depth_portrait(
 ) -> DepthPortrait:
     """Profile a network in depth on some of its inputs, and say what that means."""
     count = _count(inputs)
-    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:copies].sort().values
+    chosen = torch.randperm(count, generator=torch_generator(seed, "items of a profile"))[:copies].sort().values
     some = tuple(_rows(one, chosen) for one in inputs) if isinstance(inputs, tuple) else _rows(inputs, chosen)
     answers = None if targets is None else _rows(_one_each(targets, count), chosen)
     profile = depth_profile(model, some, k=k, layers=layers, targets=answers, loss=loss, seed=seed, progress=progress)

@@ -20,6 +20,7 @@ from separatrix.analysis.power_spectrum import power_spectrum
 from separatrix.analysis.transient import transient_growth
 from separatrix.errors import InputError, SeparatrixError
 from separatrix.evolve import trajectory
+from separatrix.randomness import torch_generator
 from separatrix.result import Result
 from separatrix.systems.recurrent import Recurrent
 
@@ -58,7 +59,7 @@ class Subject:
 
     def some(self, count: int) -> Tensor:
         """So many of them, drawn at random; fewer where there are no more."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch_generator(self.seed, "visited states")
         return self.visited[torch.randperm(len(self.visited), generator=generator)[:count]]
 
     def starts(self, count: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from separatrix.errors import MissingExtraError
 from separatrix.nn.margin import margins
+from separatrix.randomness import Draws
 
 STRIDE = 5.0  # times ε/steps, the length of a step: with the usual 2.5 a walk from a random point ends before it has turned
 WITHIN = 1 - 1e-6  # of ε, to which what is found is shortened: no rounding carries it out of the ball
@@ -120,8 +121,9 @@ def drawing_from(seed: int) -> Iterator[None]:
     """NumPy's and PyTorch's global generators, from which the library draws, seeded within and put back after."""
     before = np.random.get_state()  # noqa: NPY002 - the library's own generator
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
+        torch.manual_seed(Draws(seed, "attack on a GPU").torch_seed())
+        torch.set_rng_state(Draws(seed, "attack").torch_state())
+        np.random.seed([seed % 2**32, seed // 2**32])  # noqa: NPY002
         try:
             yield
         finally:

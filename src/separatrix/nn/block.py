@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.flow import check_step
 from separatrix.nn.guarantee import NOTHING, Guarantee, composed, guarantee_of
+from separatrix.randomness import torch_generator
 from separatrix.system import System
 from separatrix.tangent import pushforward
 
@@ -62,7 +63,7 @@ class Block(System):
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """Standard normal numbers, shape (*batch, dim)."""
-        return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""

@@ -15,6 +15,7 @@ from separatrix.inputs import as_inputs
 from separatrix.nn.lipschitz.graph import UntraceableError, operator_graph
 from separatrix.nn.lipschitz.layers import OWN, Bounds, LayerFactor
 from separatrix.nn.lipschitz.steepest import SCALES, Steepest, lower_bound
+from separatrix.randomness import torch_generator
 from separatrix.result import Result, Status
 from separatrix.tangent import plain_kernels
 from separatrix.twin import twin
@@ -271,7 +272,7 @@ def _check_model(model: Any) -> None:
 
 def _starts(shape: tuple[int, ...], inputs: Tensor | None, count: int, seed: int) -> Tensor:
     """Random inputs of several sizes, then the user's own; (count, *shape), float64."""
-    random = torch.Generator().manual_seed(seed)
+    random = torch_generator(seed, "starts of an ascent")
     scales = [scale for scale, _ in zip(itertools.cycle(SCALES), range(count), strict=False)]
     drawn = torch.randn(count, *shape, dtype=torch.float64, generator=random)
     begin = drawn * torch.tensor(scales, dtype=torch.float64).reshape(-1, *[1] * len(shape))
@@ -288,6 +289,8 @@ def _starts(shape: tuple[int, ...], inputs: Tensor | None, count: int, seed: int
 def _without_gradients(network: nn.Module) -> nn.Module:
     """A twin with weights and counters of its own: derivatives are taken of the input alone, and what it writes stays here."""
     for part in network.modules():
+        own = {name: tensor if tensor is None else tensor.detach().clone() for name, tensor in part._parameters.items()}
+        part._parameters.update({name: own[name] if own[name] is None else nn.Parameter(own[name], False) for name in own})
         part._buffers.update(
             {name: tensor if tensor is None else tensor.detach().clone() for name, tensor in part._buffers.items()}
         )

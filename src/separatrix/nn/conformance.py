@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import NORM, NOTHING, SUM, Guarantee, WeightedSum, guarantee_of
+from separatrix.randomness import torch_generator
 from separatrix.tangent import jacobian
 
 STATES = 8  # random states at each size
@@ -36,7 +37,7 @@ def check_block(block: nn.Module, *, tol: float = 1e-12, seed: int = 0) -> None:
 
 def scrambled(block: nn.Module, seed: int) -> nn.Module:
     """The same block with other weights: standard normal numbers in the place of every parameter."""
-    random = torch.Generator().manual_seed(seed)
+    random = torch_generator(seed, "weights")
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=random, dtype=parameter.dtype))
@@ -48,7 +49,7 @@ def trained(block: nn.Module, seed: int) -> nn.Module:
     parameters = [parameter for parameter in block.parameters() if parameter.requires_grad]
     if not parameters:
         return block
-    random = torch.Generator().manual_seed(seed + 1)
+    random = torch_generator(seed, "training")
     x = torch.randn(64, block.dim, generator=random, dtype=torch.float64)
     target = torch.randn(64, block.out, generator=random, dtype=torch.float64)
     optimiser = torch.optim.Adam(parameters, lr=0.05)
@@ -91,7 +92,7 @@ def _regular(block: nn.Module, tol: float, seed: int) -> None:
 
 
 def _states(block: nn.Module, size: float, seed: int) -> Tensor:
-    return size * torch.randn(STATES, block.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return size * torch.randn(STATES, block.dim, generator=torch_generator(seed, "states"), dtype=torch.float64)
 
 
 def _undone(block: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
 from separatrix.flow import Field, Velocity, check_positive
 from separatrix.nn.flow_layer import TimedFlow
+from separatrix.randomness import torch_generator
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.solver import Time
 from separatrix.twin import twin
@@ -206,7 +207,7 @@ class ContinuousDepth(TimedFlow):
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """Standard normal numbers, shape (*batch, dim)."""
-        return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
 
     def pack(self, state: Tensor) -> Tensor:
         """The flat state, (*batch, *shape) → (*batch, dim)."""

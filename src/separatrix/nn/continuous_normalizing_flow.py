@@ -14,6 +14,7 @@ from separatrix.nn.log_density import LogDensity
 from separatrix.nn.neural_ode import NeuralODE
 from separatrix.ode import Solution, solve
 from separatrix.ode.solve import MAX_STEPS
+from separatrix.randomness import torch_generator
 from separatrix.solvers.solver import Time
 
 TRACES = ("exact", "hutchinson")
@@ -106,7 +107,7 @@ class ContinuousNormalizingFlow(NeuralODE):
         if check_whole("n", n) < 1:
             raise InputError(f"n is {n}; a sample has at least 1 point.")
         like = next(self.parameters(), torch.zeros((), dtype=torch.get_default_dtype()))
-        random = torch.Generator().manual_seed(check_seed(seed))
+        random = torch_generator(check_seed(seed), "sample of the base")
         return self(torch.randn(n, self.dim, generator=random, dtype=torch.float64).to(like))
 
     def transport(self, z: Tensor, times: Any = None) -> Solution:
@@ -129,7 +130,7 @@ class ContinuousNormalizingFlow(NeuralODE):
 
     def _probes(self, x: Tensor, count: int, seed: int) -> Tensor:
         """ε, rows of shape (items, k, dim)."""
-        random, shape = torch.Generator().manual_seed(check_seed(seed)), (len(x), count, self.dim)
+        random, shape = torch_generator(check_seed(seed), "probes of a trace"), (len(x), count, self.dim)
         drawn = torch.randn(shape, generator=random, dtype=torch.float64)
         return (drawn if self.noise == "gaussian" else drawn.sign()).to(x)
 

@@ -14,6 +14,7 @@ from separatrix.nn.neural_ode import ModuleField
 from separatrix.nn.trajectories import Trajectories
 from separatrix.ode.checks import first_velocity
 from separatrix.ode.mesh import Mesh, equal_steps
+from separatrix.randomness import torch_generator
 from separatrix.result import Result, Status
 from separatrix.solvers import SOLVERS
 from separatrix.wording import counted, plain
@@ -131,7 +132,7 @@ def fit_flow(
     Source: short segments as in multiple shooting: Voss, Timmer & Kurths 2004, Int. J. Bifurcation Chaos 14, 1905.
     """
     network, method, dt = _trained(field, method, dt, time_dependent)
-    random = torch.Generator().manual_seed(check_seed(seed))
+    random = torch_generator(check_seed(seed), "batches of a fit")
     _check_counts(horizon=horizon, batch=batch, steps=steps, polish=polish)
     _check_rates(lr, held_out)
     data = Trajectories.of(states, times)

@@ -14,6 +14,7 @@ from separatrix.nn.neural_ode import ModuleField
 from separatrix.nn.recognition import Recognition
 from separatrix.nn.stacked import member, perceptron
 from separatrix.ode.grid import explicit, follow_on_grid
+from separatrix.randomness import torch_generator
 from separatrix.solvers.solver import Time
 
 REFINE = 0.05  # rate of the steps that refine a posterior, in units of the prior's standard deviation
@@ -152,7 +153,7 @@ class LatentODE(nn.Module):
         mean, std = self.recognition(series)
         if not _check_refine(refine):
             return mean, std
-        return self._refined(series, mean, std, refine, torch.Generator(mean.device).manual_seed(seed))
+        return self._refined(series, mean, std, refine, torch_generator(seed, "samples of a posterior", device=mean.device))
 
     def elbo(
         self,
@@ -227,9 +228,9 @@ class LatentODE(nn.Module):
             raise InputError(f"samples is {samples}; a spread takes at least 2.")
         _check_refine(refine)
         series = self._series(values, times, mask)
-        generator = torch.Generator(series.values.device).manual_seed(seed)
-        mean, std = self._refined(series, *self.recognition(series), refine, generator)
-        z0 = self._draws(mean, std, samples, None, generator)
+        draws = torch_generator(seed, "samples of a posterior", device=series.values.device)
+        mean, std = self._refined(series, *self.recognition(series), refine, draws)
+        z0 = self._draws(mean, std, samples, None, draws)
         found = self._decoded(z0, self._asked(at, series) - series.first)
         return Prediction(found.mean(0), found.std(0))
 

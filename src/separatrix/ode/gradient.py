@@ -66,7 +66,9 @@ def apart_from_graph(run: Discrete, x0: Tensor, tensors: Tensors, sweep: Sweep) 
         tensors: of the field, by which it is differentiated.
         sweep: from the run, those tensors, their values and the cotangents of the states, the cotangents of x0 and of the tensors.
     """
-    fixed = [tensor for tensor in run.together.field.buffers() if not (tensor.requires_grad or tensor.is_inference())]
+    field = run.together.field
+    held = (*field.parameters(), *field.buffers())
+    fixed = [tensor for tensor in held if not (tensor.requires_grad or tensor.is_inference())]
     return _Apart.apply(run, sweep, as_at_first(x0), tensors, fixed, x0, *tensors.values)
 
 

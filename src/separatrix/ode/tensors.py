@@ -30,7 +30,7 @@ class Tensors:
     @classmethod
     def of(cls, field: Field) -> "Tensors":
         """Those of a field, which is a twin."""
-        found = {id(tensor): tensor for tensor in field.buffers() if tensor.requires_grad}
+        found = {id(tensor): tensor for tensor in (*field.parameters(), *field.buffers()) if tensor.requires_grad}
         return cls(tuple(found.values()))
 
     def replaced(self, field: Field, leaves: Sequence[Tensor]) -> Field:
@@ -70,9 +70,10 @@ def as_at_first(x: Tensor) -> Callable[[], AbstractContextManager]:
 
 
 def _replace(module: nn.Module, fresh: dict[int, Tensor]) -> None:
-    for name, tensor in module._buffers.items():
-        if id(tensor) in fresh:
-            module._buffers[name] = fresh[id(tensor)]
+    for held in (module._parameters, module._buffers):
+        for name, tensor in held.items():
+            if id(tensor) in fresh:
+                held[name] = fresh[id(tensor)]
     if "_flat_weights_names" in module.__dict__:  # recurrent layers keep a second list of their weights
         names = module.__dict__["_flat_weights_names"]
         module.__dict__["_flat_weights"] = [getattr(module, name, None) for name in names]

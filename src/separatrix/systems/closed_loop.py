@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.inputs import as_inputs
+from separatrix.randomness import torch_generator
 from separatrix.system import System, check_dt, in_one_batch
 from separatrix.systems.custom_cell import flatten
 from separatrix.systems.drives import Drive, Sequential
@@ -92,7 +93,7 @@ class ClosedLoop(System):
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """Uniform in ±1, since zero may be a fixed point."""
-        return 2 * torch.rand(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) - 1
+        return 2 * torch.rand(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state")) - 1
 
     def pack(self, *state: Tensor) -> Tensor:
         """The state vector, (*batch, dim), of the core's own state."""

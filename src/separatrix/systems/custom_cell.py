@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from separatrix.errors import ShapeError, UnsupportedModuleError
+from separatrix.randomness import same_draws
 from separatrix.system import Parametric
+from separatrix.systems.kept import difference
 from separatrix.systems.standard_network import check_finite, check_initialised, kind_of
 from separatrix.tangent import climb
 from separatrix.twin import twin
@@ -84,7 +86,7 @@ class CustomCell(Parametric):
             return self._call(lambda *inputs: functional_call(self.cell, weights, inputs), x, u)
 
         u = u.expand(*x.shape[:-1], u.shape[-1])
-        return vmap(one, in_dims=(0, -2, -2), out_dims=-2)(self._tensors(), x, u)
+        return vmap(one, in_dims=(0, -2, -2), out_dims=-2, randomness="same")(self._tensors(), x, u)
 
     def pushforward(self, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """The state vector after the input u and its tangents: by the cell's own pushforward, or automatic differentiation."""
@@ -102,7 +104,7 @@ class CustomCell(Parametric):
 
         u = u.expand(*x.shape[:-1], u.shape[-1])
         weights = {f"cell.{name}": tensor for name, tensor in self._tensors().items()}
-        return vmap(one, in_dims=(0, -2, -3, -2), out_dims=(-2, -3))(weights, x, v, u)
+        return vmap(one, in_dims=(0, -2, -3, -2), out_dims=(-2, -3), randomness="same")(weights, x, v, u)
 
     def pack(self, *parts: Structure) -> Tensor:
         """The module's state, with batch axes → (*batch, dim)."""
@@ -161,8 +163,8 @@ class CustomCell(Parametric):
         zeros = self.unpack(self._zero.new_zeros(1, self.dim))
         u = self._zero.new_zeros(1, self.inputs or 1)
         try:
-            with torch.no_grad():
-                result = self.cell(u, zeros)
+            with torch.no_grad(), same_draws():
+                result = twin(self.cell, apart=True)(u, zeros)
         except Exception as error:  # the user's code: whatever it raises is the message
             raise UnsupportedModuleError(
                 f"{self.label}(u, state) failed on a batch of 1 with zero inputs and zero state: {type(error).__name__}: {error}\n"
@@ -181,17 +183,24 @@ class CustomCell(Parametric):
         shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]
         if any(shape != shapes[0] for shape in shapes):
             raise ShapeError("an ensemble's networks have equal shapes, but these differ.\nMeasure them one by one.")
-        for name, values in _constants(modules).items():
-            if any(value != values[0] for value in values):
-                other = next(value for value in values if value != values[0])
+        for other in modules[1:]:
+            differs = difference(modules[0], other)
+            if differs is not None:
+                name, first, second = differs
                 raise UnsupportedModuleError(
-                    f"an ensemble's networks differ in the plain attribute {name}: {values[0]!r}, {other!r}, ….\n"
+                    f"an ensemble's networks differ in the plain attribute {name}: {first}, {second}, ….\n"
                     "Make it a buffer (register_buffer), which gets an axis of networks, or measure them one by one."
                 )
         for name, tensor in states[0].items():
-            key = name.replace(".", "_")
+            key = _attribute(name)
             self._names.append((name, key))
             self.stacked.hold(rank=tensor.ndim, **{key: torch.stack([state[name] for state in states])})
+
+
+def _attribute(name: str) -> str:
+    """A dotted name as that of one attribute: with slashes, which no part of it has, so that no two names meet."""
+    key = name.replace(".", "/")
+    return f"{key}/" if hasattr(Parametric, key) else key
 
 
 class _TangentCell(nn.Module):
@@ -226,17 +235,6 @@ def _is_of_forward(module: nn.Module, method: str) -> bool:
 def _definer(kind: type, name: str) -> type:
     """The class that defines an attribute, of those that a class inherits from."""
     return next((own for own in kind.__mro__ if name in vars(own)), object)
-
-
-def _constants(modules: Sequence[nn.Module]) -> dict[str, list[Any]]:
-    """The plain numbers and words that each network keeps as attributes, by their dotted names."""
-    found: dict[str, list[Any]] = {}
-    for module in modules:
-        for path, part in module.named_modules():
-            for name, value in vars(part).items():
-                if isinstance(value, int | float | str) and not name.startswith("_") and name != "training":
-                    found.setdefault(f"{path}.{name}".strip("."), []).append(value)
-    return found
 
 
 def flatten(state: Structure) -> list[Tensor]:

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 
 from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.inputs import as_inputs
+from separatrix.randomness import Draws
 from separatrix.system import Parametric
 
 END = 2**63 - 1  # a step beyond all
@@ -129,8 +130,7 @@ class Stream(Drive):
         """Which sequence each copy reads in the given place of its stream, shape (copies,)."""
         drawn = self._drawn
         if drawn is None or drawn[0] != place:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + place) % 2**63)
-            index = torch.randint(len(self.lengths), (self.copies,), generator=generator)
+            index = Draws(self.seed, "stream", place).integers(len(self.lengths), self.copies)
             self.__dict__["_drawn"] = drawn = (place, index.to(self.values.device))
         return drawn[1]
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
+from separatrix.randomness import torch_generator
 from separatrix.system import System
 from separatrix.twin import twin
 
@@ -64,7 +65,7 @@ class Layers(System):
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """Standard normal numbers, shape (*batch, dim); of a network that takes data, pass `pack(data)` instead."""
-        return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
 
     def pack(self, state: Any, n: int = 0) -> Tensor:
         """The state vector of what block n takes, (*batch, *shape) → (*batch, width(n))."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import check_seed, check_system_type
+from separatrix.randomness import normal_at
 from separatrix.system import Derived, Number, System, along_tangents
 from separatrix.tangent import pushforward
 
@@ -66,8 +67,7 @@ class Noisy(Derived):
 
     def kick(self, x: Tensor, n: int) -> Tensor:
         """Scale √dt ξ_n, shape (dim) or (*batch, dim)."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + n) % 2**63)
-        noise = self.dt**0.5 * torch.randn(self.dim, dtype=torch.float64, generator=generator).to(x)
+        noise = self.dt**0.5 * normal_at(self.seed, "noise", n, self.dim).to(x)
         return (along_tangents(self.scale) if self.profile is None else _scale_at(x, self.profile)) * noise
 
 

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.inputs import as_inputs
+from separatrix.randomness import torch_generator
 from separatrix.system import Driven, check_dt
 from separatrix.systems.custom_cell import CustomCell
 from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream, is_listed, sequence_list
@@ -81,7 +82,7 @@ class Recurrent(Driven):
         """Zeros, as the module's own, when inputs drive it; without inputs (where zero may be a rest point), uniform in ±1."""
         if self.is_driven:
             return torch.zeros(*batch, self.dim, dtype=torch.float64)
-        uniform = torch.rand(*batch, self.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        uniform = torch.rand(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
         return 2 * uniform - 1
 
     def pack(self, *state: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import check_seed
 from separatrix.inputs import as_inputs
+from separatrix.randomness import torch_generator
 
 KINDS = ("shuffled", "phase")
 
@@ -36,7 +37,7 @@ def surrogate(inputs: Any, *, kind: Literal["shuffled", "phase"] = "shuffled", s
         raise InputError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}.")
     if values.ndim < 2 or len(values) < 4:
         raise ShapeError(f"the inputs have shape {tuple(values.shape)}; a surrogate needs (time, *batch, inputs), 4 steps or more.")
-    generator = torch.Generator().manual_seed(check_seed(seed))
+    generator = torch_generator(check_seed(seed), "surrogate")
     items = values.reshape(len(values), -1, values.shape[-1])
     made = _shuffled(items, generator) if kind == "shuffled" else _rephased(items, generator)
     return made.reshape(values.shape)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from separatrix.errors import UnsupportedModuleError
+from separatrix.randomness import torch_generator
 from separatrix.tangent import plain_kernels, pullback, pushforward
 
 SCALES = (0.1, 1.0, 10.0)  # of random starts: the root mean square of their numbers
@@ -53,7 +54,7 @@ class Steepest:
 
     def __init__(self, f: Function, x: Tensor, seed: int) -> None:
         self.f, self.x = f, x
-        random = torch.Generator().manual_seed(seed)
+        random = torch_generator(seed, "directions of an ascent")
         self.u = _unit(torch.randn(x.shape, dtype=x.dtype, generator=random).to(x.device))
         self.size = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=0.1 * x.shape[-1] ** 0.5)
         turns = [DISTANCES[i // len(SCALES) % len(DISTANCES)] for i in range(len(x))]

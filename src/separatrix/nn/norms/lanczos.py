@@ -8,6 +8,7 @@ from torch.func import vjp
 
 from separatrix.nn.norms.convolution import Convolution
 from separatrix.nn.norms.rounding import SAFETY, gamma
+from separatrix.randomness import torch_generator
 
 PHASES = ((torch.float32, 300, 1e-7), (torch.float64, 60, 1e-9))
 """At most so many steps, to this relative error of the estimate: first in single precision, where convolutions are fast."""
@@ -20,7 +21,7 @@ def from_below(convolution: Convolution, *, seed: int = 0) -> float:
 
     Source: Golub & Van Loan 2013, Matrix Computations, §10.1, each direction made orthogonal, twice, to all before it.
     """
-    start = torch.randn(convolution.in_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    start = torch.randn(convolution.in_shape, dtype=torch.float64, generator=torch_generator(seed, "start of Lanczos"))
     vector = start.to(convolution.weight)
     for dtype, steps, tol in PHASES:
         vector = _leading(_gram(convolution, dtype), vector.to(dtype), steps, tol)

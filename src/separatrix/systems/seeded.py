@@ -1,0 +1,128 @@
+"""Systems whose step draws at random, with the draws of every step held fixed: one realisation, which can be replayed."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from separatrix.evolve import check_seed, check_system_type
+from separatrix.randomness import drawing
+from separatrix.system import Derived, Parametric, System
+from separatrix.systems.drives import Drive
+from separatrix.tangent import climb
+from separatrix.twin import twin
+
+Measure = Callable[[System, Tensor], Tensor]
+
+
+class Seeded(Derived):
+    r"""A system whose step draws random numbers, held to one realisation:  x_{n+1} = F(x_n, ξ_n),  ξ_n a function of n and a seed.
+
+    What the step draws from PyTorch's global generators, by `torch.randn_like`, `F.dropout(…, training=True)` or any other way,
+    is the same whenever step n is taken, and the same for all items of a batch, as in `Noisy`: exponents are those of the random
+    dynamical system under one realisation. Tangents are exact: they follow the step with its draws held. The global generators
+    are left as they were. A batch goes through `torch.func.vmap`, or item by item where that does not pass.
+
+    Args:
+        system: any system; its step draws from PyTorch's global generators.
+        seed: of the realisation.
+
+    Limits: draws from a generator of the step's own, or from NumPy's or Python's, are not held; a run then refuses the step.
+    Source: Arnold 1998, Random Dynamical Systems.
+    """
+
+    def __init__(self, system: System, seed: int = 0) -> None:
+        check_system_type(system)
+        super().__init__(system, horizon=system.horizon)
+        self.seed = check_seed(seed)
+        self._item_by_item = False
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's step, with the draws of step n."""
+        return self._held(lambda system, y: system.step(y, n), x, n)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The step and its automatic derivative, with the draws of step n."""
+        value, pushed, self.__dict__["_rung"] = climb(lambda y: self.step(y, n), x, v, self._rung)
+        return value, pushed
+
+    def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's, with the draws of step n."""
+        return self._held(lambda system, y: system.residual(y, n), x, n)
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """The inner system's; what it draws from global generators is a function of the seed."""
+        with drawing(seed, "initial state of a seeded system"):
+            return self.system.initial_state(batch, seed)
+
+    def _held(self, measure: Measure, x: Tensor, n: int) -> Tensor:
+        """What is measured of each item alone, all with the same draws."""
+        own = self.system.batch_shape
+        batch = np.broadcast_shapes(x.shape[:-1], own)
+        items = x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1])
+        index = torch.arange(len(items), device=x.device)
+
+        def one(y: Tensor, i: Tensor) -> Tensor:
+            system = _item(twin(self.system), batch, i) if own else self.system
+            return measure(system, y[None])[0]
+
+        def drawn(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+            with drawing(self.seed, "draws of a step", n):
+                return function(*arguments)
+
+        if len(items) > 1 and not self._item_by_item:
+            try:
+                return drawn(vmap(one, randomness="same"), items, index).reshape(*batch, -1)
+            except Exception:  # the user's code: one by one it may still pass, and if not, its own error is the message
+                value = torch.stack([drawn(one, y, i) for y, i in zip(items, index, strict=True)])
+                self.__dict__["_item_by_item"] = True
+                return value.reshape(*batch, -1)
+        return torch.stack([drawn(one, y, i) for y, i in zip(items, index, strict=True)]).reshape(*batch, -1)
+
+
+class _OneOf(Drive):
+    """The inputs that one item of a batch reads, with a batch axis of 1.
+
+    Args:
+        drive: the inputs of all items.
+        batch: the run's.
+        item: its place in the batch, flattened, shape ().
+    """
+
+    def __init__(self, drive: Drive, batch: tuple[int, ...], item: Tensor) -> None:
+        super().__init__()
+        self.source = drive
+        self.batch, self.item, self.horizon = batch, item, drive.horizon
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """One item."""
+        return (1,)
+
+    def forward(self, n: int) -> Tensor:
+        """The n-th input, shape (1, inputs)."""
+        u = self.source(n)
+        return _taken(u.expand(*self.batch, u.shape[-1]), len(self.batch), self.item)
+
+
+def _item(system: System, batch: tuple[int, ...], item: Tensor) -> System:
+    """A twin as one item of the batch sees it: its parameters and inputs with a batch axis of 1."""
+    for part in list(system.modules()):
+        if isinstance(part, Drive):
+            continue
+        for name, child in part._modules.items():
+            if isinstance(child, Drive):
+                part._modules[name] = _OneOf(child, batch, item)
+        for name, rank in part._ranks.items() if isinstance(part, Parametric) else ():
+            value = getattr(part, name)
+            if isinstance(value, Tensor) and value.ndim > rank:
+                own = value.shape[value.ndim - rank :]
+                part.hold(rank=rank, **{name: _taken(value.expand(*batch, *own), len(batch), item)})
+    return system
+
+
+def _taken(values: Tensor, axes: int, item: Tensor) -> Tensor:
+    """One item of a tensor with so many batch axes, as a batch of 1."""
+    return values.flatten(0, axes - 1).index_select(0, item.reshape(1).to(values.device))
