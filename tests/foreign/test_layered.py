@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import separatrix as sx
-from foreign import networks_idioms
+from foreign import networks_idioms, networks_layers
 from foreign.oracle import Layered, asked, assert_close, built, differences, exact, jacobian, layer_jacobians, marked
 
-CASES: list[Layered] = [*networks_idioms.CASES]
+CASES: list[Layered] = [*networks_idioms.CASES, *networks_layers.CASES]
 STEPS, SETTLE = 40, 10
 SINGULAR = -20  # ln |det| below which a Jacobian is singular to the digits of a finite difference
 

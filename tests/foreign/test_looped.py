@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import separatrix as sx
-from foreign import networks_loops
+from foreign import networks_generators, networks_loops
 from foreign.oracle import Looped, asked, built, exact, exponents, marked, streamed
 
-CASES: list[Looped] = [*networks_loops.CASES]
+CASES: list[Looped] = [*networks_loops.CASES, *networks_generators.CASES]
 STEPS, SETTLE, COPIES = 150, 40, 3
 
 
@@ -18,6 +18,8 @@ def test_analyze_gives_the_exponents_of_the_loop_that_runs(case):
     asked_for = {"module": case.module, "k": k, "copies": COPIES, "steps": STEPS, "settle": SETTLE, "also": "none"}
     portrait = asked(case, "analyze", model, lambda: sx.analyze(model, case.given(case.inputs), **asked_for))
     if portrait is None:
+        plainly = asked(case, "analyze", model, lambda: sx.analyze(model, case.given(case.inputs), module=case.module, also="none"))
+        assert plainly is None, "what is refused with steps is not measured in depth without them"
         return
     assert isinstance(portrait, sx.RecurrentPortrait), "a loop over time is not a depth"
     assert portrait.spectrum.dim == case.dim
