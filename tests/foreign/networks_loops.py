@@ -160,9 +160,8 @@ def gru(model, u, h):
 def lstm(model, u, state):
     """One step of an LSTM of one layer, by its own equations."""
     h, c = state.chunk(2, -1)
-    i, f, g, o = (F.linear(u, model.weight_ih_l0, model.bias_ih_l0) + F.linear(h, model.weight_hh_l0, model.bias_hh_l0)).chunk(
-        4, -1
-    )
+    pre = F.linear(u, model.weight_ih_l0, model.bias_ih_l0) + F.linear(h, model.weight_hh_l0, model.bias_hh_l0)
+    i, f, g, o = pre.chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.cat([torch.sigmoid(o) * torch.tanh(c), c], -1)
 

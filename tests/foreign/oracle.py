@@ -211,7 +211,7 @@ def layer_jacobians(case: Layered, model: nn.Module, x: Tensor) -> dict[str, Ten
             found = next(_floating(value), None)
             label = name or "output"
             count = 1 + sum(key == label or key.startswith(f"{label}:") for key in made)
-            if found is not None:
+            if found is not None and not torch._C._functorch.is_functorch_wrapped_tensor(found):
                 made[label if count == 1 else f"{label}:{count}"] = found.clone()
 
         handles.append(part.register_forward_hook(keep))
