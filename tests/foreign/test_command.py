@@ -41,7 +41,7 @@ def run(name: str, inputs, place: Path, monkeypatch, capsys, *flags: str):
 def test_the_command_line_measures_the_loop_that_runs_or_refuses_it(name, tmp_path, monkeypatch, capsys):
     """λ₁ of the module's own step, with weights that the same seed gives."""
     case: Looped = LOOPED[name]
-    flags = ("-k", "1", "--copies", "3", "--steps", "150", "--settle", "40", "--also", "none")
+    flags = ("--k", "1", "--copies", "3", "--steps", "150", "--settle", "40", "--also", "none")
     code, out, err = run(name, np.asarray(case.inputs), tmp_path, monkeypatch, capsys, *flags)
     assert "Traceback" not in err
     if code != 0:
@@ -63,8 +63,6 @@ def test_the_command_line_measures_a_depth(tmp_path, monkeypatch, capsys):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = case.make().double().eval()
-    gains = [
-        float(torch.linalg.matrix_norm(jacobian(lambda z: first_floating(model(z)), x[None])) / 3**0.5)
-        for x in case.inputs.double()
-    ]
+    each = [jacobian(lambda z: first_floating(model(z)), x[None]) for x in case.inputs.double()]
+    gains = [float(torch.linalg.matrix_norm(one)) / 3**0.5 for one in each]
     assert numbers["gain_factor"] == pytest.approx(float(np.median(gains)), rel=1e-6)
