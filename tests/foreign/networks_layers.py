@@ -299,7 +299,7 @@ class DeepEquilibrium(nn.Module):
 
     def forward(self, x):
         z = torch.zeros_like(x)
-        for _ in range(200):
+        for _ in range(40):
             new = torch.tanh(self.w(z) + self.u(x))
             if (new - z).abs().max() < 1e-14:
                 break
@@ -317,7 +317,7 @@ class DeepEquilibriumDetached(nn.Module):
     def forward(self, x):
         with torch.no_grad():
             z = torch.zeros_like(x)
-            for _ in range(60):
+            for _ in range(12):
                 z = torch.tanh(0.5 * self.w(z) + self.u(x))
         return torch.tanh(0.5 * self.w(z) + self.u(x))
 

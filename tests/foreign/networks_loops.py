@@ -704,7 +704,7 @@ CASES = [
         refused={"analyze": LOOP},
     ),
     Looped(Preallocated, U2, lambda m, u, h: torch.tanh(m.wi(u) + m.wh(h)), 5, refused={"analyze": LOOP}),
-    Looped(LowRank, U3, lambda m, u, h: h, 10, refused={"analyze": "noise|random|draw"}),
+    Looped(LowRank, U3, lambda m, u, h: h, 10, refused={"analyze": "noise|random|draw|" + LOOP}),
     Looped(
         quiet_low_rank,
         U3,

@@ -78,6 +78,8 @@ class Looped(Case):
         module: its recurrent part's name, where it is to be told.
         start: the state that it begins at, (sequences, dim). Default: zeros.
         given: what is handed to the library.
+        said: a pattern of a verdict that says what was measured instead; the numbers are then those of that.
+        steps: that are averaged, and those before; None for all that the inputs have.
     """
 
     inputs: Any
@@ -88,6 +90,8 @@ class Looped(Case):
     start: Callable[[nn.Module, int], Tensor] | None = None
     given: Callable[[Any], Any] = lambda x: x
     plain: Make | None = None
+    said: str = ""
+    steps: tuple[int, int] = (150, 40)
 
 
 @dataclass(frozen=True)
