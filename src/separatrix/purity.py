@@ -66,7 +66,10 @@ class Purity:
 def _random(whose: str, differs: tuple[float, float] | None) -> str:
     told = "" if differs is None else f": from one state it went to {differs[0]:.9g}, then to {differs[1]:.9g}"
     if whose.startswith("PyTorch"):
-        way = "Hold its draws fixed, sx.Seeded(system); or take the noise out of the step and add it as sx.Noisy(system, scale)."
+        way = (
+            'Hold its draws fixed, sx.Seeded(system), or noise="fixed" in analyze (--noise fixed); or take the noise out of the '
+            "step and add it as sx.Noisy(system, scale)."
+        )
     else:
         way = "Draw from PyTorch's global generator and pass sx.Seeded(system), or add the noise as sx.Noisy(system, scale)."
     return f"the step draws random numbers from {whose}{told}.\n{way}"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,14 @@ from separatrix.evolve import check_seed, trajectory
 from separatrix.result import Status
 from separatrix.system import System
 from separatrix.wording import counted as in_words
-from separatrix.wording import measured
+from separatrix.wording import measured, plain
 from separatrix.wrappers import bare
 
 ALL_EXPONENTS = 256  # up to this many numbers of state, the whole spectrum; beyond, as many leading exponents
 SHOWN_STEPS, SHOWN_RUNS = 400, 16  # of the phase portrait
 MOST_SEQUENCES = 256  # whose finite-time exponents are taken
 ATTRACTOR_STEPS = 2_000  # over which attractors are told apart
+MANY = 0.25  # share of the runs in which a check that disagrees is said first
 HUGE = 1e100  # states beyond are on their way to overflow, and their squares have
 MOST_NUMBERS = 20_000_000  # in the Jacobians of one batch: 160 MB
 
@@ -46,21 +47,24 @@ def analyze(
     layers: Sequence[str] | None = None,
     targets: Any = None,
     loss: Callable[..., Tensor] | None = None,
+    noise: Literal["refuse", "fixed"] = "refuse",
     seed: int = 0,
     progress: bool = False,
 ) -> Portrait:
     """On which side of the border a network is: order or chaos where it is recurrent; vanishing or exploding in depth where not.
 
+    What a model is, is found out by trying it and by one recorded forward pass: a recurrent part is known by its class, or by how
+    it is called; a part that the model feeds with its own output is measured in that loop.
     Many short sequences: the spectrum under an endless random stream of them, the state carried over; beside it the
     finite-time exponents over the sequences' own length. One long sequence (1,000 steps or more): the spectrum along it. No
     inputs: the autonomous network, from several initial states, told apart if they reach different attractors.
     A model without a recurrent part: the growth of changes and gradients from layer to layer, see `depth_profile`.
 
     Args:
-        model: any module with one recurrent part (RNN, GRU, LSTM or their cells), or `module` names it; or with none. It is not
-            changed.
-        inputs: what the model takes, batch and all; tensor or array.
-        module: the recurrent part's name in the model, where there are several or it is a cell of your own.
+        model: any module with one recurrent part, or `module` names it; or with none. It is not changed.
+        inputs: what the model takes, batch and all: a tensor or array; a tuple of several arguments; a dictionary of them by name;
+            packed sequences; a list of sequences of unequal length.
+        module: the recurrent part's name in the model, where there are several.
         k: number of leading exponents, 1 … size of the state. Default: all, up to 256. In depth: of singular values. Default: 8.
         copies: number of runs to measure: independent streams of the sequences; without inputs, initial states; in depth, inputs.
         steps: steps over which the exponents are averaged. Default: 2,000; along given sequences, all that are not settling.
@@ -74,7 +78,9 @@ def analyze(
         targets: in depth: what the model should answer, one an input, for the gradients of the cross-entropy (whole numbers) or
             the squared error. Default: gradients of a random component of the output.
         loss: in depth: (output, targets), or (output) without targets, to a number, instead of these.
-        seed: of the stream, the initial states and the frame, 0 … 2⁶³ − 1.
+        noise: where the network's step draws at random in evaluation mode too: "refuse" it, or hold the draws "fixed", the same for
+            all runs (`sx.Seeded`). Take the noise out of the step and add it with `sx.Noisy` to choose its size.
+        seed: of the stream, the initial states, the frame and the noise, 0 … 2⁶³ − 1.
         progress: show a progress bar.
 
     Returns:
@@ -82,11 +88,14 @@ def analyze(
         `.verdict`, `.profile`. It shows itself in a notebook.
 
     Raises:
-        UnsupportedModuleError: several recurrent parts, or a bidirectional one; or none, and no inputs.
+        UnsupportedModuleError: several recurrent parts, or a bidirectional one; none, and no inputs; or a loop over time, written by
+            hand, whose step cannot be called.
         InputError, ShapeError: inputs that the model cannot take, or that are not finite; arguments of the other kind of network.
     """
     seed = check_seed(seed)
     model = bare(model)
+    if noise not in ("refuse", "fixed"):
+        raise InputError(f"noise is {noise!r}; choose one of refuse, fixed.")
     if copies < 1:
         raise InputError(f"copies is {copies}; at least 1 run is measured.")
     core = find_core(model, inputs, module)
@@ -102,7 +111,7 @@ def analyze(
         asked = {"layers": layers, "targets": targets, "loss": loss}
         return depth_portrait(model, inputs, k=k, copies=copies, **asked, seed=seed, progress=progress)
     _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss)
-    asked = {"steps": steps, "settle": settle, "tol": tol, "also": also}
+    asked = {"steps": steps, "settle": settle, "tol": tol, "also": also, "noise": noise}
     return _recurrent_portrait(model, core, k=k, copies=copies, **asked, seed=seed, progress=progress)
 
 
@@ -123,10 +132,12 @@ def _recurrent_portrait(
     settle: int | None,
     tol: float | None,
     also: str | Sequence[str],
+    noise: str,
     seed: int,
     progress: bool,
 ) -> RecurrentPortrait:
     regime = regime_of(core, copies, seed)
+    regime = regime.held(seed) if noise == "fixed" else regime
     questions = chosen(also, regime.common)
     k = min(regime.system.dim, ALL_EXPONENTS) if k is None else k
     x0 = regime.initial_states(copies, seed)
@@ -139,7 +150,6 @@ def _recurrent_portrait(
     counted = _counted(spectrum, groups)
     pooled = _headline(spectrum, counted)
     rate, error = float(pooled.exponents[0]), float(pooled.stderr[0])
-    doubt = getattr(spectrum, "disagreement", "")
     responses = None if groups is not None else common_drive_responses(regime.common, copies, rate, seed)
     propagation = _propagation(regime, settled, seed)
     finite, length = _finite_time(core, regime)
@@ -161,7 +171,7 @@ def _recurrent_portrait(
         response_steps=responses.steps if responses else settled + ATTRACTOR_STEPS,
         plane=plane,
         explained=explained,
-        verdict=verdict(rate, error, spectrum.steps, responses, groups, of=regime.of, disagreement=doubt),
+        verdict=verdict(rate, error, spectrum.steps, responses, groups, of=regime.of, disagreement=_doubt(spectrum, counted)),
         advice=advice(rate, error, spectrum.steps, length, growth, responses),
         did=_did(regime, spectrum, responses, groups),
         regime=regime.kind,
@@ -199,6 +209,16 @@ def _headline(spectrum: LyapunovSpectrum, counted: Tensor) -> PooledSpectrum:
     return PooledSpectrum(codes=code, exponents=nan, stderr=nan, within=nan, between=nan, runs=0, diverged=runs)
 
 
+def _doubt(spectrum: LyapunovSpectrum, counted: Tensor) -> str:
+    """That the two-trajectory check contradicts λ₁ in more runs than chance would; empty where it does not."""
+    apart = spectrum.disagreement[counted]
+    if not bool(apart.any()) or float(apart.double().mean()) < MANY or spectrum.check is None:
+        return ""
+    rates = spectrum.check.rate[counted][apart]
+    where = f" in {int(apart.sum())} of {in_words(len(apart), 'run')}" if len(apart) > 1 else ""
+    return f"two near trajectories part at {plain(float(rates.mean()))} nats per step{where}, which contradicts λ₁"
+
+
 def _propagation(regime: Regime, settle: int, seed: int) -> Propagation:
     """Growth over lags from the settled state; from one copy only where the Jacobians of all would not fit."""
     copies = math.prod(regime.system.batch_shape)
@@ -220,7 +240,7 @@ def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]
     rates = torch.empty(count, dtype=torch.float64)
     for one in lengths.unique().tolist():
         chosen = (lengths == one).nonzero()[:, 0]
-        system = along(core, regime.sequences[:one, chosen])
+        system = regime.same_noise(along(core, regime.sequences[:one, chosen]))
         x0 = None if core.start is None else core.start[chosen].double()
         rates[chosen] = gradient_propagation(system, x0, lags=(one,), k=1).log_norm[0].reshape(-1).double() / one
     return rates, round(float(lengths.double().mean()))

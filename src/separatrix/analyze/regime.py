@@ -11,6 +11,7 @@ from separatrix.analyze.feedback import Turn
 from separatrix.system import System
 from separatrix.systems.drives import First, Stream
 from separatrix.systems.recurrent import Recurrent
+from separatrix.systems.seeded import Seeded
 
 Kind = Literal["stream", "sequence", "sequences", "autonomous", "closed loop", "driven loop"]
 MOST_SEQUENCES = 64  # followed each along itself
@@ -37,6 +38,7 @@ class Regime:
         words: what was done, for the reader.
         of: what the verdict is of, where that is not the network under its inputs; else empty.
         start: where the runs along given sequences begin, (sequences, dim); None for zeros.
+        noise: the seed of the step's own draws, where they are held fixed.
     """
 
     kind: Kind
@@ -47,6 +49,16 @@ class Regime:
     words: str
     of: str = ""
     start: Tensor | None = None
+    noise: int | None = None
+
+    def held(self, seed: int) -> "Regime":
+        """The same with the step's own draws held fixed."""
+        systems = {name: Seeded(getattr(self, name), seed) for name in ("system", "common", "frozen")}
+        return replace(self, **systems, noise=seed, words=f"{self.words}; its own noise held fixed, the same for all runs")
+
+    def same_noise(self, system: System) -> System:
+        """A system under the noise that this regime holds fixed, if it does."""
+        return system if self.noise is None else Seeded(system, self.noise)
 
     @property
     def is_autonomous(self) -> bool:

@@ -29,7 +29,7 @@ DEFAULT_OUT = Path("separatrix-report")
 ALSO = f"auto (the default): what takes seconds; none; {', '.join(QUESTIONS)}."
 
 
-@flags_of(portray, "module", "k", "copies", "steps", "settle", "tol", "seed")
+@flags_of(portray, "module", "k", "copies", "steps", "settle", "tol", "noise", "seed")
 def analyze(
     model: Annotated[
         str,

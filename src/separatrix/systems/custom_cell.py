@@ -31,9 +31,12 @@ class CustomCell(Parametric):
         modules: one cell or layer, or the equal ones of an ensemble.
         is_ensemble: stack their weights to an axis of networks.
         example: a state without batch axes; None reads `hidden_size` from the module.
+        width: numbers in an input, for a module that has no `input_size`.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], is_ensemble: bool = False, example: Structure = None) -> None:
+    def __init__(
+        self, modules: Sequence[nn.Module], is_ensemble: bool = False, example: Structure = None, width: int | None = None
+    ) -> None:
         super().__init__()
         first = modules[0]
         for module in modules:
@@ -42,7 +45,8 @@ class CustomCell(Parametric):
                 check_finite(name, [p])
         self.label = kind_of(getattr(first, "layer", first) if is_layer(first) else first)
         self.is_ensemble = is_ensemble
-        self.inputs: int | None = getattr(first, "input_size", None)
+        told = getattr(first, "input_size", None)
+        self.inputs: int | None = told if isinstance(told, int) else width
         self.is_layer = is_layer(first)
         if self.is_layer and not _is_of_forward(first, "as_cell"):
             raise UnsupportedModuleError(

@@ -30,20 +30,21 @@ class HandLayer(nn.Module):
 
     Args:
         layer: (sequence, state) → what it returns.
+        width: numbers in an input.
         batch_first: whether sequences are (batch, time, inputs).
         part: the new state in what the layer returns.
         example: its state for a batch of one item, with the batch axis.
         layer_axis: whether the state's tensors have an axis before the batch's.
     """
 
-    def __init__(self, layer: nn.Module, batch_first: bool, part: Part, example: Structure, layer_axis: bool) -> None:
+    def __init__(self, layer: nn.Module, width: int, batch_first: bool, part: Part, example: Structure, layer_axis: bool) -> None:
         super().__init__()
         self.layer = layer
         self.batch_first = batch_first
         self.part = part
         self.example = example
         self.layer_axis = layer_axis
-        self.input_size = getattr(layer, "input_size", None)
+        self.input_size = width
 
     def forward(self, *given: Any, **named: Any) -> Any:
         """The layer's own."""
@@ -93,7 +94,7 @@ def own_network(modules: list[nn.Module], is_ensemble: bool, example: Structure,
     """
     refusal: SeparatrixError
     try:
-        network = CustomCell(modules, is_ensemble, example)
+        network = CustomCell(modules, is_ensemble, example, width)
         if is_ensemble or network.is_layer or treats_items_alone(network, width):
             return network
         refusal = UnsupportedModuleError(
@@ -140,7 +141,7 @@ def layer_of(module: nn.Module, width: int) -> HandLayer | None:
                 trial = _Trial(view, u.transpose(0, 1) if batch_first else u, time, part)
                 axis = trial.batch_axis()
                 if axis is not None:
-                    return HandLayer(module, batch_first, part, trial.of_one_item(), axis == 1)
+                    return HandLayer(module, width, batch_first, part, trial.of_one_item(), axis == 1)
     return None
 
 
