@@ -375,14 +375,15 @@ def _content(cell: types.CellType) -> tuple[Any, bool]:
 def _globals_used(function: types.FunctionType) -> dict[str, Any]:
     """The modules, methods, partials and functions beside it that a function of the user's finds among its global names."""
     space = function.__globals__
-    if str(space.get("__name__")).partition(".")[0] in LEFT_ALONE - {"__main__"}:
+    place = space.get("__name__")
+    if str(place).partition(".")[0] in LEFT_ALONE - {"__main__"}:
         return {}
     found = {name: space[name] for name in _names(function.__code__) if name in space}
     kinds = nn.Module | types.MethodType | functools.partial
     return {
         name: item
         for name, item in found.items()
-        if isinstance(item, kinds) or (isinstance(item, types.FunctionType) and item.__globals__ is space)
+        if isinstance(item, kinds) or (isinstance(item, types.FunctionType) and item.__globals__.get("__name__") == place)
     }
 
 
