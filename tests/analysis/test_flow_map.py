@@ -190,6 +190,27 @@ def test_a_sheet_begins_about_the_initial_state_of_a_system():
     assert sx.flow_map(sx.classic.logistic()).batch == (41,)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e160, 1e300])
+def test_pictures_turn_and_fold_the_same_in_any_unit(size):
+    """Products of such numbers overflow, or are 0, but the picture is one of directions."""
+    x, y = random(40, 2), random(40, 2, seed=1)
+    torch.testing.assert_close(procrustes(size * x, size * y, reflect=True), procrustes(x, y, reflect=True), rtol=0, atol=1e-12)
+    torch.testing.assert_close(procrustes(x, size * y, reflect=False), procrustes(x, y, reflect=False), rtol=0, atol=1e-12)
+    network = nn.Sequential(linear(rotation(1.0)), Fold())
+    small, large = sx.flow_map(network, SHEET), sx.flow_map(network, size * SHEET)
+    assert small.flipped.any() and torch.equal(small.flipped, large.flipped)
+
+
+def test_a_sheet_of_which_most_escapes_is_pictured_to_the_last_finite_number():
+    """Of x' = x², x is x^(2ⁿ) after n steps, and on its way to infinity passes through 1e160, whose square overflows."""
+    sheet = sx.grid((0.2, 0.2), (20, 20), (5, 5)).double()
+    flow = sx.flow_map(sx.Map(lambda x: x**2, dim=2), sheet, steps=12, every=1)
+    assert flow.codes.eq(Status.OK).sum() == 1  # the corner alone stays
+    for n, image in enumerate(flow.images):
+        inside = (2**n * sheet.log10() < 308).all(-1)
+        assert torch.equal(torch.isfinite(image).all(-1), inside)
+
+
 def test_inputs_that_diverge_are_told_and_left_out():
     flow = sx.flow_map(sx.classic.henon(), torch.tensor([[0.1, 0.1], [1e3, 1e3], [0.2, 0.0]]).double(), steps=30, align=False)
     assert flow.codes.tolist() == [Status.OK, Status.DIVERGED, Status.OK]

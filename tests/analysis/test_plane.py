@@ -23,6 +23,15 @@ def test_principal_axes_are_the_leading_singular_vectors(shape):
     assert bool((found.gather(1, found.abs().argmax(1, keepdim=True)) > 0).all())
 
 
+@pytest.mark.parametrize("size", [2.0**-1000, 2.0**-600, 2.0**600, 2.0**1020])
+def test_principal_axes_are_the_same_in_any_unit(size):
+    """To the last digit, though the squares of these numbers are 0 or infinite."""
+    states = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    center, axes, share = principal_axes(states)
+    for found, wanted in zip(principal_axes(size * states), (size * center, axes, share), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("dim", [3, SMALL + 60])
 def test_states_on_a_line_span_no_plane(dim):
     direction = torch.ones(dim, dtype=torch.float64)

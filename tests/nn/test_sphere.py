@@ -242,4 +242,32 @@ def test_weights_of_any_size_keep_the_norm_or_give_no_number(dim, planes, factor
         y = block(x)
     kept = (y.norm(dim=-1) / x.norm(dim=-1) - 1).abs() < 1e-14
     assert (kept | y.isnan().any(-1)).all()
-    assert kept.all() or factor > 1e50
+    assert kept.all() or factor > 1e100
+
+
+@pytest.mark.parametrize("factor", [1e8, 1e50, 1e100])
+def test_a_turn_beyond_rounding_is_half_a_turn_about_the_axis(factor):
+    """(1 + W) / (1 − W) → 2 n nᵀ − 1  for the matrix W of a long w = ‖w‖ n, to a few roundings of 1,024 / 1,024."""
+    block, x = layer(3), states(50, 3)
+    with torch.no_grad():
+        for weights in block.parameters():
+            weights.mul_(factor)
+        y = block(x)
+        for one, there in zip(x, y, strict=True):
+            middle = entries(block, one + entries(block, one) @ one / 2)
+            axis = torch.stack([middle[2, 1], middle[0, 2], middle[1, 0]])
+            n = axis / axis.abs().max()
+            n = n / n.norm()
+            torch.testing.assert_close(there, 2 * n * (n @ one) - one, rtol=0, atol=0.02)
+
+
+def test_tangents_of_a_turn_beyond_rounding_are_those_of_the_limit():
+    """Where every unit is saturated the axis stands still, so that the tangents turn as the state does."""
+    block, x, v = layer(3), states(20, 3), states(20, 2, 3, seed=1)
+    with torch.no_grad():
+        for weights in block.parameters():
+            weights.mul_(1e30)
+        y, pushed = block.pushforward(x, v)
+        torch.testing.assert_close(y, block(x), rtol=0, atol=1e-14)
+        torch.testing.assert_close(pushed.norm(dim=-1), v.norm(dim=-1), rtol=0.02, atol=0)
+        torch.testing.assert_close((pushed * y[:, None]).sum(-1), (v * x[:, None]).sum(-1), rtol=0, atol=0.1)

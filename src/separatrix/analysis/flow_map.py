@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from separatrix.analysis.finite_time import grid
 from separatrix.analysis.layer_outputs import run_layers
-from separatrix.analysis.plane import principal_axes
+from separatrix.analysis.plane import in_own_unit, principal_axes
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.evolve import begin, check_seed, check_steps, check_whole, watched_count
 from separatrix.result import Result, Status
@@ -303,7 +303,7 @@ class _Frames:
         )
         if self.grid is None:
             return made
-        areas, signs = torch.stack(self.areas), _signed_areas(images).sign()
+        areas, signs = torch.stack(self.areas), _signed_areas(in_own_unit(images, (1, 2, 3))[0]).sign()
         return replace(made, area=areas / areas[0], flipped=signs * signs[0] < 0)
 
 
@@ -325,11 +325,17 @@ def procrustes(places: Tensor, onto: Tensor, *, reflect: bool) -> Tensor:
     known = torch.isfinite(places).all(-1) & torch.isfinite(onto).all(-1)
     if not known.any():
         return torch.eye(2, dtype=places.dtype, device=places.device)
-    x, y = (one[known] - one[known].mean(0) for one in (places, onto))
+    x, y = (_centered(one[known]) for one in (places, onto))
     left, _, right = torch.linalg.svd(x.mT @ y)
     if not reflect:
         left = left * torch.stack([left.new_ones(()), torch.linalg.det(left @ right).sign()])
     return left @ right
+
+
+def _centered(places: Tensor) -> Tensor:
+    """In units of the largest number, which turn nothing: products of numbers near the largest there is would overflow."""
+    scaled = in_own_unit(places)[0]
+    return scaled - scaled.mean(0)
 
 
 def _areas(values: Tensor) -> Tensor:

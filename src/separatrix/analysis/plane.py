@@ -141,11 +141,22 @@ def principal_axes(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     The largest component of a direction is positive.
     """
-    center = states.mean(0)
-    spread = torch.cat([states - center, torch.zeros_like(states[:1]).expand(2, -1)])
+    scaled, unit = in_own_unit(states)
+    center = scaled.mean(0)
+    spread = torch.cat([scaled - center, torch.zeros_like(states[:1]).expand(2, -1)])
     rows, variance = _by_svd(spread) if min(spread.shape) <= SMALL else _by_gram(spread)
     signs = rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
-    return center, rows * signs, variance / spread.square().sum().clamp(min=torch.finfo(states.dtype).tiny)
+    return center * unit, rows * signs, variance / spread.square().sum().clamp(min=torch.finfo(states.dtype).tiny)
+
+
+def in_own_unit(values: Tensor, dims: int | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+    """The values over the power of two next to the largest size along `dims` (default: all), and that power; NaN is passed over.
+
+    It costs no digit, and neither a square nor a sum of squares over- or underflows.
+    """
+    sizes = values.nan_to_num(nan=0.0).abs().amax(dims or tuple(range(values.ndim)), keepdim=True)
+    unit = (sizes / (2 * sizes.frexp().mantissa)).where(sizes > 0, 1.0)
+    return values / unit, unit if dims else unit.reshape(())
 
 
 def _by_svd(spread: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from separatrix.errors import InputError, ShapeError
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import NORM, Guarantee
 from separatrix.precision import without_autocast
-from separatrix.solvers.cayley import Planes, Step, cayley, cayley_midpoint, predicted, turned
+from separatrix.solvers.cayley import Planes, Step, cayley, cayley_midpoint, longest_step, predicted, turned
 
 
 class SpherePreserving(Block):
@@ -79,7 +79,7 @@ class SpherePreserving(Block):
             first = self.skew(x)
             m, dm = predicted(first, x, h), v + h / 2 * (first.times(v) + bent)
             skew = self.skew(m)
-            y = cayley(skew, x, h)
+            y, h = cayley(skew, x, h), longest_step(skew, h)
             return y, v + skew.solve(h * skew.times(v) + h / 2 * self._bent(m, dm, x + y), h / 2)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:

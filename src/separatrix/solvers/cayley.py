@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 Step = float | Tensor
+MARGIN = 1024  # roundings of S that the identity beside it is kept above
 
 
 class Skew(Protocol):
@@ -22,6 +23,10 @@ class Skew(Protocol):
 
     def solve(self, v: Tensor, c: Step) -> Tensor:
         """(I − c S)⁻¹ v, of rows (*batch, k, dim)."""
+        ...
+
+    def size(self) -> Tensor:
+        """A bound on ‖S‖, shape (*batch, 1, 1), to which rounding in S is relative."""
         ...
 
 
@@ -39,6 +44,10 @@ class Dense:
         """(I − c S)⁻¹ v, of rows."""
         identity = torch.eye(v.shape[-1], dtype=v.dtype, device=v.device)
         return _solve(identity - c * self.matrix, v.mT).mT
+
+    def size(self) -> Tensor:
+        """A multiple of the largest entry: dim · max |sᵢⱼ| ≥ ‖S‖."""
+        return self.matrix.shape[-1] * self.matrix.abs().amax((-2, -1), keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,11 @@ class Planes:
         planes, dim = self.left.shape
         return self._woodbury(v, c) if 2 * planes < dim else self.dense().solve(v, c)
 
+    def size(self) -> Tensor:
+        """2 Σᵢ |wᵢ| ‖lᵢ‖ ‖rᵢ‖ ≥ ‖S‖."""
+        lengths = 2 * torch.linalg.vector_norm(self.left, dim=-1) * torch.linalg.vector_norm(self.right, dim=-1)
+        return (self.weights.abs() @ lengths)[..., None, None]
+
     def dense(self) -> Dense:
         """The same by its entries."""
         a = (self.left.mT * self.weights[..., None, :]) @ self.right
@@ -99,10 +113,18 @@ def turned(left: Tensor, right: Tensor, weights: Tensor, v: Tensor) -> Tensor:
 def cayley(skew: Skew, x: Tensor, h: Step) -> Tensor:
     """(I − h/2 S)⁻¹ (I + h/2 S) x  =  x + h (I − h/2 S)⁻¹ S x,  shape (*batch, dim): an orthogonal matrix, whatever the skew S.
 
-    What rounding adds to the length, some ε ‖h S‖ of it, is taken off.
+    What rounding adds to the length, some ε ‖h S‖ of it, is taken off. A step beyond `longest_step` is shortened to it.
     """
-    row = x[..., None, :]
-    return _as_long_as(x, (row + h * skew.solve(skew.times(row), h / 2))[..., 0, :])
+    row, h = x[..., None, :], longest_step(skew, h)
+    return _as_long_as(x, (row + skew.solve(h * skew.times(row), h / 2))[..., 0, :])
+
+
+def longest_step(skew: Skew, h: Step) -> Tensor:
+    """h, or where  h/2 ‖S‖ > 1 / (1,024 ε)  the step that makes it so, shape (*batch, 1, 1): see Note [Turns beyond rounding]."""
+    bound = skew.size().detach()
+    bound = bound.where(bound < torch.inf, torch.nan)  # or an overflow would be a step of 0
+    wide = torch.promote_types(bound.dtype, torch.float32)
+    return h / (MARGIN * torch.finfo(wide).eps / 2 * abs(h) * bound).clamp(min=1)
 
 
 def cayley_midpoint(skew: Callable[[Tensor], Skew], x: Tensor, h: Step) -> Tensor:
@@ -128,6 +150,14 @@ def predicted(skew: Skew, x: Tensor, h: Step) -> Tensor:
 # Order: the Cayley transform is I + hS + h²S²/2 + O(h³), and S(m) = S(x) + h/2 DS(x)[S(x)x] + O(h²), so that
 #     x' = x + h S x + h²/2 (DS[Sx] x + S² x) + O(h³),
 # which are the terms of the flow, for ẍ = DS[ẋ] x + S ẋ. Lie–Euler, x' = exp(h S(x)) x, lacks DS[Sx] x: it is of first order.
+
+
+# Note [Turns beyond rounding]
+# Beside entries of 1/ε the identity in I − h/2 S is lost. What is left is skew, so singular in odd dimensions: whether its inverse
+# is inf, or noise of any direction, is up to the order in which a processor adds. A shorter step h/δ solves with δ I − h/2 S in
+# place of I − h/2 S, a change of δ = 1,024 ε ‖h/2 S‖ that is a small multiple of the rounding in S itself; the turn stays
+# orthogonal. It is by 2 atan(θ/δ) in place of 2 atan θ, both half a turn to δ/θ ≤ 1,024 ε ‖S‖ / ‖S in that plane‖, and what S
+# leaves alone stays to some 1/1,024. No derivative goes through δ.
 
 
 def _as_long_as(x: Tensor, y: Tensor) -> Tensor:
