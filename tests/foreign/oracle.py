@@ -160,9 +160,20 @@ def untouched(model: nn.Module) -> Iterator[None]:
     assert torch.equal(torch.get_rng_state(), drawn)
 
 
+@contextmanager
+def unwritten(inputs: Tensor) -> Iterator[None]:
+    """The user's inputs are afterwards what they were before."""
+    before = inputs.clone()
+    yield
+    is_same = torch.equal(inputs, before)
+    inputs.copy_(before)
+    assert is_same, "the inputs were written to"
+
+
 def asked(case: Case, verb: str, model: nn.Module, measure: Callable[[], Any]) -> Any:
     """The answer, or None where it is refused by name."""
-    with untouched(model):
+    inputs = getattr(case, "inputs", None)
+    with untouched(model), unwritten(inputs if isinstance(inputs, Tensor) else torch.zeros(())):
         try:
             return measure()
         except sx.SeparatrixError as error:
