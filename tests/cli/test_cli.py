@@ -5,6 +5,7 @@ import html
 import importlib.metadata
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,69 @@ def run(monkeypatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code or 0
+
+
+SEVERAL = """
+import torch
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = torch.nn.GRU(3, 4, batch_first=True)
+    def forward(self, x, state, mask=None):
+        x = x if mask is None else x * mask[..., None]
+        return self.rnn(x, state)[0]
+"""
+
+
+@pytest.mark.parametrize("form", ["files", "npz", "dict", "tuple"])
+def test_several_arguments_come_from_several_files_or_one(form, place, monkeypatch, capfd):
+    (place / "two.py").write_text(SEVERAL)
+    draw = np.random.default_rng(0)
+    arguments = {"x": draw.normal(size=(6, 5, 3)), "state": draw.normal(size=(1, 6, 4)), "mask": draw.random((6, 5)) > 0.5}
+    for name, array in arguments.items():
+        np.save(f"{name}.npy", array)
+    np.savez("all.npz", **arguments)
+    tensors = {name: torch.from_numpy(array) for name, array in arguments.items()}
+    torch.save(tensors, "dict.pt")
+    torch.save(tuple(tensors.values()), "tuple.pt")
+    files = {"files": [f"{name}.npy" for name in arguments], "npz": ["all.npz"], "dict": ["dict.pt"], "tuple": ["tuple.pt"]}[form]
+    flags = [flag for file in files for flag in ("--inputs", file)]
+    assert run(monkeypatch, "analyze", "two.py:Two", *flags, "--json", *QUICK) == 0
+    numbers = json.loads(capfd.readouterr().out)["Two"]
+    torch.manual_seed(0)
+    scope: dict = {}
+    exec(SEVERAL, scope)
+    expected = sx.analyze(scope["Two"](), tensors, steps=200, settle=50, copies=3, also="none").numbers()
+    assert numbers["exponents_nats_per_step"] == pytest.approx(expected["exponents_nats_per_step"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["x.npy", "none.npy"], "none.npy"),
+        (["odd.pt"], "odd.pt holds a set, where a tensor is expected"),
+        (["words.pt"], "words.pt holds a list without a tensor"),
+        (["other.npz"], "Reader failed|has no argument"),
+        (["x.npy", "x.npy"], "Reader failed on inputs of shape"),
+    ],
+)
+def test_files_that_are_no_arguments_are_answered_in_a_line_or_two(files, told, place, monkeypatch, capfd):
+    torch.save({"x": torch.ones(2), "y": {1, 2}}, "odd.pt")
+    torch.save(["a"], "words.pt")
+    np.savez("other.npz", x=np.zeros((6, 5, 3)), y=np.zeros(3))
+    assert run(monkeypatch, "analyze", "net.py:Reader", *(flag for file in files for flag in ("--inputs", file)), *QUICK) == 2
+    said = capfd.readouterr().err
+    assert re.search(told, said)
+    assert "Traceback" not in said
+
+
+def test_a_prefix_that_was_stripped_is_said(place, monkeypatch, capfd):
+    scope: dict = {}
+    exec(MODEL, scope)
+    torch.save({"state_dict": {f"model.{name}": t for name, t in scope["Reader"]().state_dict().items()}}, "w.ckpt")
+    capfd.readouterr()
+    assert run(monkeypatch, "analyze", "net.py:Reader", "--inputs", "x.npy", "--weights", "w.ckpt", "--json", *QUICK) == 0
+    assert "w.ckpt: the prefix 'model.' was stripped from all 6 names in the file." in capfd.readouterr().err
 
 
 def test_a_users_model_and_data_give_a_verdict_and_a_report(place, monkeypatch, capfd):
