@@ -81,25 +81,20 @@ class Two(torch.nn.Module):
 """
 
 
-@pytest.mark.parametrize("form", ["files", "npz", "dict", "tuple"])
-def test_several_arguments_come_from_several_files_or_one(form, place, monkeypatch, capfd):
+def test_several_arguments_come_from_several_files(place, monkeypatch, capfd):
+    """A state that is given begins the finite-time exponents: they differ from those without it."""
     (place / "two.py").write_text(SEVERAL)
     draw = np.random.default_rng(0)
-    arguments = {"x": draw.normal(size=(6, 5, 3)), "state": draw.normal(size=(1, 6, 4)), "mask": draw.random((6, 5)) > 0.5}
-    for name, array in arguments.items():
-        np.save(f"{name}.npy", array)
-    np.savez("all.npz", **arguments)
-    tensors = {name: torch.from_numpy(array) for name, array in arguments.items()}
-    torch.save(tensors, "dict.pt")
-    torch.save(tuple(tensors.values()), "tuple.pt")
-    files = {"files": [f"{name}.npy" for name in arguments], "npz": ["all.npz"], "dict": ["dict.pt"], "tuple": ["tuple.pt"]}[form]
-    flags = [flag for file in files for flag in ("--inputs", file)]
-    assert run(monkeypatch, "analyze", "two.py:Two", *flags, "--json", *QUICK) == 0
+    x, state = draw.normal(size=(6, 5, 3)), draw.normal(size=(1, 6, 4))
+    np.save("state.npy", state)
+    np.save("x.npy", x)
+    assert run(monkeypatch, "analyze", "two.py:Two", "--inputs", "x.npy", "--inputs", "state.npy", "--json", *QUICK) == 0
     numbers = json.loads(capfd.readouterr().out)["Two"]
     torch.manual_seed(0)
     scope: dict = {}
     exec(SEVERAL, scope)
-    expected = sx.analyze(scope["Two"](), tensors, steps=200, settle=50, copies=3, also="none").numbers()
+    inputs = {"state": torch.from_numpy(state), "x": torch.from_numpy(x)}
+    expected = sx.analyze(scope["Two"](), inputs, steps=200, settle=50, copies=3, also="none").numbers()
     assert numbers["exponents_nats_per_step"] == pytest.approx(expected["exponents_nats_per_step"], rel=1e-12)
 
 
@@ -124,12 +119,9 @@ def test_files_that_are_no_arguments_are_answered_in_a_line_or_two(files, told, 
 
 
 def test_a_prefix_that_was_stripped_is_said(place, monkeypatch, capfd):
-    scope: dict = {}
-    exec(MODEL, scope)
-    torch.save({"state_dict": {f"model.{name}": t for name, t in scope["Reader"]().state_dict().items()}}, "w.ckpt")
-    capfd.readouterr()
-    assert run(monkeypatch, "analyze", "net.py:Reader", "--inputs", "x.npy", "--weights", "w.ckpt", "--json", *QUICK) == 0
-    assert "w.ckpt: the prefix 'model.' was stripped from all 6 names in the file." in capfd.readouterr().err
+    torch.save({"state_dict": {f"model.{name}": t for name, t in torch.nn.Linear(3, 3).state_dict().items()}}, "w.ckpt")
+    assert run(monkeypatch, "certify", "net.py:feed_forward", "--input-shape", "3", "--weights", "w.ckpt", "--json") == 0
+    assert "w.ckpt: the prefix 'model.' was stripped from all 2 names in the file." in capfd.readouterr().err
 
 
 def test_a_users_model_and_data_give_a_verdict_and_a_report(place, monkeypatch, capfd):
