@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, MissingExtraError, ModelError, SeparatrixError
-from separatrix.loading import load_inputs, load_model, load_weights_
+from separatrix.loading import load_arguments, load_inputs, load_model, load_weights_
 
 
 @pytest.fixture(autouse=True)
@@ -977,3 +977,36 @@ def test_a_file_that_the_system_will_not_open_says_so(monkeypatch):
     monkeypatch.setattr(torch, "load", locked)
     assert "w.pt cannot be read: Permission denied.\nCheck its permissions" in weights_refused(network(), "w.pt")
     assert "x.npy cannot be read: Permission denied.\nCheck its permissions" in inputs_refused("x.npy")
+
+
+# --- several arguments
+
+
+def test_a_npz_of_several_arrays_gives_them_by_name():
+    np.savez("all.npz", x=np.ones((4, 3)), lengths=np.array([2, 3], dtype=np.int32), mask=np.array([True, False]))
+    found = load_arguments(["all.npz"])
+    assert {name: tensor.dtype for name, tensor in found.items()} == {
+        "x": torch.float64,
+        "lengths": torch.int64,
+        "mask": torch.bool,
+    }
+    assert load_arguments(["all.npz:x"]).shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [(torch.ones(2), torch.zeros(3)), {"x": torch.ones(2), "state": None, "power": 2}, [torch.ones(4, 2), torch.ones(3, 2)]],
+)
+def test_a_pt_gives_the_tuple_dict_or_list_that_was_saved(content):
+    torch.save(content, "x.pt")
+    found = load_arguments([Path("x.pt")])
+    assert type(found) is type(content)
+    assert str(found) == str(content)
+
+
+def test_several_files_are_a_tuple_and_one_is_as_ever():
+    np.save("x.npy", np.ones((4, 3), dtype=np.float32))
+    np.save("tokens.npy", np.array([1, 2], dtype=np.int16))
+    x, tokens = load_arguments(["x.npy", Path("tokens.npy")])
+    assert (x.dtype, tokens.dtype) == (torch.float32, torch.int64)
+    assert torch.equal(load_arguments(["x.npy"]), load_inputs("x.npy"))

@@ -81,6 +81,8 @@ def arguments_of(model: nn.Module, inputs: Any, *, dtype: torch.dtype | None = N
         InputError: a number is not finite; names that the model's forward does not have; a list that is none of these.
     """
     model = unwrapped(model)
+    if isinstance(inputs, Arguments):
+        return [inputs]
     given = _read(inputs, "the inputs")
     if not isinstance(given, Tensor) and children(given) is None:
         given = as_numbers(given, "the inputs")
@@ -219,10 +221,10 @@ class _Reader:
         answers = [self._answer(call) for call in calls]
         if any(answer is None for answer in answers):
             return False
-        return len({len(answer) for answer in answers}) == 1 and all(_side_by_side(*parts) for parts in zip(*answers, strict=True))
+        return len({len(answer) for answer in answers}) == 1 and all(side_by_side(*parts) for parts in zip(*answers, strict=True))
 
 
-def _side_by_side(first: Tensor, second: Tensor, both: Tensor) -> bool:
+def side_by_side(first: Tensor, second: Tensor, both: Tensor) -> bool:
     """Whether the answers to two items alone are the answer to both together."""
     return any(
         first.shape[axis] == 1

@@ -641,12 +641,11 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("model", "inputs", "told"),
     [
-        (nn.Linear(3, 3), torch.tensor([[1.0, math.nan, 2.0]]), "numbers that are not finite: 1 of 3"),
+        (nn.Linear(3, 3), torch.tensor([[1.0, math.nan, 2.0]]), "1 numbers out of 3 that are not finite"),
         (nn.Linear(3, 3), torch.zeros(0, 3), "are empty"),
         (nn.Linear(3, 3), torch.zeros(2, 4), "Linear failed on inputs"),
-        (nn.Linear(3, 3), "digits", "inputs are a str"),
+        (nn.Linear(3, 3), "digits", "cannot be read as numbers"),
         (nn.Linear(3, 3), torch.zeros(2, 3, dtype=torch.complex64), "complex"),
-        (nn.Linear(3, 3), torch.zeros(2, 3, dtype=torch.int64), "Linear failed on inputs"),
         (Returns(lambda x: x.argmax(-1)), torch.ones(2, 3), "no floating-point tensor whose derivative"),
         (Returns(lambda x: torch.ones(len(x), 2)), torch.ones(2, 3), "does not depend on its input"),
         (Returns(lambda x: x - x.mean(0)), normal(2, 3), "not independent"),

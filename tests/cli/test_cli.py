@@ -5,6 +5,7 @@ import html
 import importlib.metadata
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,61 @@ def run(monkeypatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code or 0
+
+
+SEVERAL = """
+import torch
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = torch.nn.GRU(3, 4, batch_first=True)
+    def forward(self, x, state, mask=None):
+        x = x if mask is None else x * mask[..., None]
+        return self.rnn(x, state)[0]
+"""
+
+
+def test_several_arguments_come_from_several_files(place, monkeypatch, capfd):
+    """A state that is given begins the finite-time exponents: they differ from those without it."""
+    (place / "two.py").write_text(SEVERAL)
+    draw = np.random.default_rng(0)
+    x, state = draw.normal(size=(6, 5, 3)), draw.normal(size=(1, 6, 4))
+    np.save("state.npy", state)
+    np.save("x.npy", x)
+    assert run(monkeypatch, "analyze", "two.py:Two", "--inputs", "x.npy", "--inputs", "state.npy", "--json", *QUICK) == 0
+    numbers = json.loads(capfd.readouterr().out)["Two"]
+    torch.manual_seed(0)
+    scope: dict = {}
+    exec(SEVERAL, scope)
+    inputs = {"state": torch.from_numpy(state), "x": torch.from_numpy(x)}
+    expected = sx.analyze(scope["Two"](), inputs, steps=200, settle=50, copies=3, also="none").numbers()
+    assert numbers["exponents_nats_per_step"] == pytest.approx(expected["exponents_nats_per_step"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["x.npy", "none.npy"], "none.npy"),
+        (["odd.pt"], "odd.pt holds a set, where a tensor is expected"),
+        (["words.pt"], "words.pt holds a list without a tensor"),
+        (["other.npz"], "Reader failed|has no argument"),
+        (["x.npy", "x.npy"], "Reader failed on inputs of shape"),
+    ],
+)
+def test_files_that_are_no_arguments_are_answered_in_a_line_or_two(files, told, place, monkeypatch, capfd):
+    torch.save({"x": torch.ones(2), "y": {1, 2}}, "odd.pt")
+    torch.save(["a"], "words.pt")
+    np.savez("other.npz", x=np.zeros((6, 5, 3)), y=np.zeros(3))
+    assert run(monkeypatch, "analyze", "net.py:Reader", *(flag for file in files for flag in ("--inputs", file)), *QUICK) == 2
+    said = capfd.readouterr().err
+    assert re.search(told, said)
+    assert "Traceback" not in said
+
+
+def test_a_prefix_that_was_stripped_is_said(place, monkeypatch, capfd):
+    torch.save({"state_dict": {f"model.{name}": t for name, t in torch.nn.Linear(3, 3).state_dict().items()}}, "w.ckpt")
+    assert run(monkeypatch, "certify", "net.py:feed_forward", "--input-shape", "3", "--weights", "w.ckpt", "--json") == 0
+    assert "w.ckpt: the prefix 'model.' was stripped from all 2 names in the file." in capfd.readouterr().err
 
 
 def test_a_users_model_and_data_give_a_verdict_and_a_report(place, monkeypatch, capfd):

@@ -203,8 +203,8 @@ def depth_profile(
 
     Args:
         model: any module; it is not changed, and runs in evaluation mode.
-        inputs: what the model takes, batch and all: a tensor, an array, or a tuple of several arguments, of which the first
-            floating-point one is x.
+        inputs: what the model takes, batch and all: a tensor, an array, a tuple of several arguments, or a dict of named ones, of
+            which the first floating-point one is x.
         k: number of leading singular values. Default: 8, or as many as an input has numbers.
         layers: names of modules. Default: all whose output is not simply that of a layer before it, and depends on the input.
         targets: for the loss: classes (whole numbers; cross-entropy) or values (squared error, their mean).
@@ -212,7 +212,8 @@ def depth_profile(
             output's component along a random unit vector, so that the gradient at the output is 1.
         origin: name of a layer whose output is taken as x. Default: the inputs; for token indices, the first layer that turns
             them into floating-point numbers.
-        batch_axis: along which the items of the inputs and of all layers lie; None when the inputs are one item.
+        batch_axis: along which the items of the inputs and of all layers lie; None when the inputs are one item. Of further
+            arguments, items may lie along another axis, or an argument may be shared by all: that is found out by trying.
         sweeps: at most so many applications of J and Jᵀ, at least 2. Default: the whole Jacobian for inputs of up to 256 numbers,
             else 12.
         tol: residual below which singular values are converged.

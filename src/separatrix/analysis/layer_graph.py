@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
+from separatrix.analysis.item_axes import ItemAxes, one_call
 from separatrix.errors import InputError, ModelError, ShapeError, UnsupportedModuleError
-from separatrix.evolve import check_whole
 from separatrix.flow import Field
 from separatrix.randomness import torch_generator
 from separatrix.system import System
@@ -76,23 +75,23 @@ class LayeredNetwork:
 
     Args:
         model: any module.
-        inputs: what it takes: a tensor, an array, or a tuple of several.
+        inputs: what it takes: a tensor, an array, a tuple of several, a dict of named ones, or an `Arguments`.
         batch_axis: the axis of the inputs, and of every layer's output, along which items lie; None where there is but one item.
         origin: the layer whose output is taken as the input of the Jacobians, or None for the model's first floating-point one.
         dtype: of the computation.
     """
 
     def __init__(self, model: nn.Module, inputs: Any, *, batch_axis: int | None, origin: str | None, dtype: torch.dtype) -> None:
-        if batch_axis is not None and check_whole("batch_axis", batch_axis) < 0:
-            raise InputError(f"batch_axis is {batch_axis}; it counts axes from 0 on, or is None where the inputs are one item.")
         model = bare(model)
         _check_model(model)
         self.model_name = type(model).__name__
         device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self.axis = batch_axis
-        self.arguments = _arguments(inputs, dtype, device)
-        self.items = self._count_items()
+        self.given = one_call(model, inputs, dtype)
+        self.arguments = self.given.tensors()
         self.twin = twin(model, dtype=dtype, device=device)
+        self.item_axes = ItemAxes(self.twin, self.given, batch_axis)
+        self.items = self.item_axes.count
         self._rung = 0
         self._watch = _watch(self.twin)
         self.names = list(self._watch.kinds)
@@ -106,13 +105,13 @@ class LayeredNetwork:
         Returns:
             What the wanted calls (None: all) made, and the model's output (None if the pass ended early).
         """
-        arguments = [self._take(argument, items) for argument in self.arguments]
+        arguments = self.item_axes.take(items)
         value = self._shaped(z)
         if self.origin is None:
             arguments[self.source_index] = value
         self._watch.begin(None if calls is None else set(calls), early, None if self.origin is None else {self.origin: value})
         try:
-            output = self.twin(*arguments)
+            output = self.given.with_tensors(arguments).call(self.twin)
         except _ReachedError:
             output = None
         return self._watch.made, output
@@ -201,24 +200,6 @@ class LayeredNetwork:
         near = difflib.get_close_matches(name, known, n=5) or known[:8]
         return f"{self.model_name} has no layer named {name!r}.\nNearest: {', '.join(near)}."
 
-    def _count_items(self) -> int:
-        if self.axis is None:
-            return 1
-        counts = {a.shape[self.axis] if a.ndim > self.axis else None for a in self.arguments if isinstance(a, Tensor)}
-        counts.discard(None)
-        if len(counts) != 1 or 0 in counts:
-            shapes = ", ".join(str(tuple(a.shape)) for a in self.arguments if isinstance(a, Tensor))
-            raise ShapeError(
-                f"inputs of shape {shapes} have no common number of items along axis {self.axis}.\n"
-                "Say where items lie with batch_axis, or batch_axis=None where the inputs are one item."
-            )
-        return int(counts.pop())
-
-    def _take(self, argument: Any, items: slice) -> Any:
-        if not isinstance(argument, Tensor):
-            return argument
-        return argument.clone() if self.axis is None else argument.movedim(self.axis, 0)[items].movedim(0, self.axis).clone()
-
     def _shaped(self, z: Tensor) -> Tensor:
         """Rows as the model takes them; a copy, since the model may write to its input."""
         if self.axis is None:
@@ -237,7 +218,7 @@ class LayeredNetwork:
                 near = difflib.get_close_matches(origin, self.names, n=5, cutoff=0.3) or self.names[:8]
                 raise InputError(f"{self.model_name} has no layer named {origin!r} to begin at.\nNearest: {', '.join(near)}.")
             return -1, (origin, 1)
-        places = [i for i, a in enumerate(self.arguments) if isinstance(a, Tensor) and a.is_floating_point()]
+        places = [i for i, a in enumerate(self.arguments) if a.is_floating_point()]
         if places:
             return places[0], None
         made = [one for one in self._plain_pass(slice(0, self.items)) if one.value is not None and one.call[0]]
@@ -252,7 +233,7 @@ class LayeredNetwork:
     def _looks_up(self, made: _Made) -> bool:
         """Whether a layer was given one of the model's own arguments."""
         given = made.given
-        return given is not None and any(isinstance(a, Tensor) and torch.equal(a, given) for a in self.arguments)
+        return given is not None and any(torch.equal(a, given) for a in self.arguments)
 
     def _source(self) -> tuple[Tensor, torch.Size]:
         """The sources as rows, (items, dim), and the shape of one item."""
@@ -280,14 +261,14 @@ class LayeredNetwork:
         """A forward pass from the arguments as they are, without a graph."""
         self._watch.begin(None, False, None)
         with plain_kernels(), torch.no_grad():
-            self._guarded(lambda: self.twin(*[self._take(argument, items) for argument in self.arguments]))
+            self._guarded(lambda: self.given.with_tensors(self.item_axes.take(items)).call(self.twin))
         return self._watch.made
 
     def _guarded(self, run: Callable[[], Any]) -> Any:
         try:
             return run()
         except Exception as error:  # the user's code: whatever it raises is the message
-            shapes = ", ".join(f"{tuple(a.shape)} {a.dtype}" for a in self.arguments if isinstance(a, Tensor)).replace("torch.", "")
+            shapes = self.given.shapes
             alone = "" if self.axis is None or self.items == 1 else f", of which one item along axis {self.axis} was passed alone"
             raise InputError(
                 f"{self.model_name} failed on inputs {shapes}{alone}: {type(error).__name__}: {_first_line(error)}\n"
@@ -489,28 +470,6 @@ def _check_model(model: Any) -> None:
         raise UnsupportedModuleError(f"a {type(model).__name__} is no plain nn.Module, so its layers cannot be told apart.")
     if any(nn.parameter.is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError(f"{type(model).__name__} has weights without a shape yet.\nCall it once on its inputs.")
-
-
-def _arguments(inputs: Any, dtype: torch.dtype, device: torch.device) -> list[Any]:
-    """The model's arguments; floating-point ones cast, all of them finite."""
-    given = list(inputs) if isinstance(inputs, tuple) else [inputs]
-    arguments = [torch.as_tensor(a) if isinstance(a, np.ndarray | list) else a for a in given]
-    tensors = [a for a in arguments if isinstance(a, Tensor)]
-    if not tensors:
-        raise InputError(f"inputs are a {type(inputs).__name__}; the model takes a tensor, an array, or a tuple of several.")
-    for tensor in tensors:
-        if tensor.numel() == 0:
-            raise InputError(f"inputs of shape {tuple(tensor.shape)} are empty.")
-        if tensor.is_complex():
-            raise InputError("inputs are complex numbers; profiles are of real ones.\nPass their real and imaginary parts.")
-        if not torch.isfinite(tensor).all():
-            raise InputError(
-                f"inputs have numbers that are not finite: {int((~torch.isfinite(tensor)).sum())} of {tensor.numel()}."
-            )
-    return [
-        a if not isinstance(a, Tensor) else a.detach().to(device=device, dtype=dtype if a.is_floating_point() else None)
-        for a in arguments
-    ]
 
 
 def _first_line(error: Exception) -> str:

@@ -4,17 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from separatrix.analysis.depth import DepthProfile, depth_profile
+from separatrix.analysis.item_axes import ItemAxes, one_call
 from separatrix.analyze.growth import Growth, advice, median, verdict
 from separatrix.analyze.portrait import Portrait
+from separatrix.arguments import Arguments
 from separatrix.errors import InputError, ShapeError
-from separatrix.inputs import as_inputs
 from separatrix.randomness import torch_generator
 from separatrix.result import Status
+from separatrix.twin import twin
 from separatrix.wording import counted, plain
 
 GIVEN = "given"  # in the settings, of what is too large to repeat there
@@ -77,10 +78,12 @@ def depth_portrait(
     progress: bool,
 ) -> DepthPortrait:
     """Profile a network in depth on some of its inputs, and say what that means."""
-    count = _count(inputs)
+    given = one_call(model, inputs, torch.float64)
+    count = _count(given)
+    lie = ItemAxes(twin(model, dtype=torch.float64), given, 0)
     chosen = torch.randperm(count, generator=torch_generator(seed, "items of a profile"))[:copies].sort().values
-    some = tuple(_rows(one, chosen) for one in inputs) if isinstance(inputs, tuple) else _rows(inputs, chosen)
-    answers = None if targets is None else _rows(_one_each(targets, count), chosen)
+    some = given.with_tensors(lie.take(chosen))
+    answers = None if targets is None else _one_each(targets, count)[chosen]
     profile = depth_profile(model, some, k=k, layers=layers, targets=answers, loss=loss, seed=seed, progress=progress)
     growth = Growth(profile)
     asked = {
@@ -101,20 +104,13 @@ def depth_portrait(
     )
 
 
-def _count(inputs: Any) -> int:
-    """How many inputs there are: the length of the first axis, of what are finite numbers throughout."""
-    tensor = as_inputs(inputs[0] if isinstance(inputs, tuple) and inputs else inputs)
-    if tensor.ndim == 0 or len(tensor) == 0:
-        raise ShapeError(f"the inputs have shape {tuple(tensor.shape)}: there is no first axis with inputs along it.")
-    return len(tensor)
-
-
-def _rows(values: Any, chosen: Tensor) -> Any:
-    """The chosen items along the first axis; what is neither tensor nor array is no item's own."""
-    if not isinstance(values, Tensor | np.ndarray | list):
-        return values
-    tensor = torch.as_tensor(values)
-    return tensor[chosen.to(tensor.device)] if tensor.ndim and len(tensor) > int(chosen.max()) else tensor
+def _count(given: Arguments) -> int:
+    """How many inputs there are: the length of the first axis of the first floating-point argument."""
+    tensors = given.tensors()
+    first = next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0])
+    if first.ndim == 0:
+        raise ShapeError(f"the inputs have shape {tuple(first.shape)}: there is no first axis with inputs along it.")
+    return len(first)
 
 
 def _one_each(targets: Any, count: int) -> Tensor:
