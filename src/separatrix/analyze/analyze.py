@@ -88,8 +88,8 @@ def analyze(
         `.verdict`, `.profile`. It shows itself in a notebook.
 
     Raises:
-        UnsupportedModuleError: several recurrent parts, or a bidirectional one; none, and no inputs; or a loop over time, by hand, whose
-            step cannot be called.
+        UnsupportedModuleError: several recurrent parts, or a bidirectional one; none, and no inputs; or a loop over time, written
+            by hand, whose step cannot be called.
         InputError, ShapeError: inputs that the model cannot take, or that are not finite; arguments of the other kind of network.
     """
     seed = check_seed(seed)
