@@ -3,10 +3,16 @@
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
+import types
+from typing import ClassVar
 
 import pytest
 import torch
 import zarr
+from matplotlib.figure import Figure
 
 import separatrix as sx
 from separatrix.report import write_report
@@ -205,3 +211,156 @@ def test_the_numbers_of_a_result_are_its_words_its_status_and_what_is_short(spec
     assert "exponents" not in numbers  # (2, 3, 2)
     points = sx.fixed_points(sx.classic.henon()).numbers()
     assert len(points["found_by"]) == len(points["kind"]) == 2 and "multipliers" not in points
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class MeanState(sx.Result):
+    """The example of CONTRIBUTING: the time average of the state."""
+
+    mean: torch.Tensor
+    layout: ClassVar[dict[str, str]] = {"mean": "batch dim"}
+
+
+class Pictured(MeanState):
+    """One that draws itself."""
+
+    def plot(self):
+        figure = Figure()
+        figure.add_subplot().plot(self.mean.numpy())
+        figure.set_label("the mean state")
+        return figure
+
+
+class Axed(MeanState):
+    """One whose plot gives the axes, as Matplotlib's own functions do."""
+
+    def plot(self):
+        return Pictured.plot(self).axes[0]
+
+
+class Broken(MeanState):
+    """One whose picture fails."""
+
+    def plot(self):
+        return figure_of_nothing  # noqa: F821
+
+
+def of(kind: type[sx.Result]) -> sx.Result:
+    return kind(codes=torch.zeros(2, dtype=torch.int8), mean=torch.tensor([[1.0, math.nan], [0.1, -2.0]]), settings={"steps": 9})
+
+
+def test_a_result_of_ones_own_is_saved_loaded_and_shown(tmp_path):
+    """By `sx.load`, by `Result.load`, by its own; in words where it has no picture."""
+    result = of(MeanState)
+    path = result.save(tmp_path / "mean.zarr")
+    for again in (sx.load(path), sx.Result.load(path), MeanState.load(path)):
+        assert_same_bits(result, again)
+    assert "MeanState of 2 runs" in result._repr_html_() and "<svg" not in result._repr_html_()
+    with pytest.raises(sx.InputError, match="no picture of a MeanState"):
+        result.plot()
+    with pytest.raises(sx.InputError, match="holds a MeanState, not a LyapunovSpectrum"):
+        sx.LyapunovSpectrum.load(path)
+    with pytest.raises(sx.InputError, match="holds a MeanState, not a Pictured"):
+        Pictured.load(path)
+
+
+@pytest.mark.parametrize("kind", [Pictured, Axed])
+def test_a_result_that_draws_itself_is_shown_with_its_picture(kind, tmp_path):
+    result = of(kind)
+    assert "<svg" in result._repr_html_() and f"{kind.__name__} of 2 runs" in result._repr_html_()
+    assert "<svg" in sx.load(result.save(tmp_path / "a.zarr"))._repr_html_()
+
+
+def test_a_picture_that_fails_is_told_of():
+    with pytest.raises(NameError, match="figure_of_nothing"):
+        of(Broken)._repr_html_()
+
+
+def test_a_result_within_a_result_of_ones_own_comes_back(spectrum, tmp_path):
+    @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+    class Both(sx.Result):
+        mean: sx.Result
+        spectra: dict[str, sx.Result]
+
+    both = Both(codes=spectrum.codes, mean=of(MeanState), spectra={"b": spectrum, "a": of(Pictured)})
+    path = both.save(tmp_path / "both.zarr")
+    assert_same_bits(both, sx.load(path))
+    assert_same_bits(both, Both.load(path))
+
+
+def test_a_class_that_is_defined_again_is_loaded_as_the_newest_and_by_its_own_load_as_itself(tmp_path):
+    def defined() -> type[sx.Result]:
+        @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+        class Local(sx.Result):
+            mean: torch.Tensor
+            layout: ClassVar[dict[str, str]] = {"mean": "batch dim"}
+
+        return Local
+
+    first, second = defined(), defined()
+    path = of(first).save(tmp_path / "local.zarr")
+    assert type(sx.load(path)) is second
+    assert type(first.load(path)) is first and type(second.load(path)) is second
+
+
+SCRIPT = """
+import dataclasses, sys, torch, separatrix as sx
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Elsewhere(sx.Result):
+    mean: torch.Tensor
+    layout = {"mean": "batch dim"}
+result = Elsewhere(codes=torch.zeros((), dtype=torch.int8), mean=torch.ones(3))
+"""
+
+
+def test_a_result_of_a_script_is_loaded_in_that_script_and_elsewhere_by_its_class(tmp_path):
+    """In `__main__`, as scripts and notebooks are; then from a module that has the same class."""
+    path, script = tmp_path / "script.zarr", tmp_path / "script.py"
+    script.write_text(
+        SCRIPT + f"path = result.save({str(path)!r})\nassert type(sx.load(path)) is type(Elsewhere.load(path)) is Elsewhere"
+    )
+    subprocess.run([sys.executable, script], check=True, env=os.environ)
+    with pytest.raises(sx.InputError, match="holds a Elsewhere of the module __main__") as caught:
+        sx.load(path)
+    assert "Define it first" in str(caught.value)
+    module = types.ModuleType("elsewhere")
+    exec(SCRIPT, vars(module))
+    assert torch.equal(module.Elsewhere.load(path).mean, torch.ones(3))
+
+
+def test_a_file_imports_nothing(tmp_path, monkeypatch):
+    """The module that it names is on the path, and would say so if it ran."""
+    (tmp_path / "laboratory.py").write_text(SCRIPT + "raise SystemExit('this ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    zarr.open_group(tmp_path / "a", mode="w", attributes={"result": "laboratory:Elsewhere", "record": "{}"})
+    zarr.open_group(tmp_path / "b", mode="w", attributes={"result": "separatrix.__main__:main", "record": "{}"})
+    with pytest.raises(sx.InputError, match="which has not been imported") as caught:
+        sx.load(tmp_path / "a")
+    assert "Import it first: import laboratory" in str(caught.value) and "laboratory" not in sys.modules
+    with pytest.raises(sx.InputError, match=r"was not written by Result\.save"):
+        sx.load(tmp_path / "b")
+    assert "separatrix.__main__" not in sys.modules
+
+
+def test_a_tensor_whose_axes_have_no_names_is_refused_where_it_would_be_lost(tmp_path):
+    @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+    class Unnamed(sx.Result):
+        mean: torch.Tensor
+
+    with pytest.raises(sx.InputError, match=r"'mean' of this Unnamed is a tensor of shape \(2, 2\)") as caught:
+        of(Unnamed).save(tmp_path / "a.zarr")
+    assert "layout = {'mean': 'batch axis_0'}" in str(caught.value) and not (tmp_path / "a.zarr").exists()
+
+
+def test_a_field_that_came_after_a_result_was_saved_is_told_of(tmp_path):
+    path = of(MeanState).save(tmp_path / "a.zarr")
+
+    @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+    class MeanStateOfToday(sx.Result):
+        mean: torch.Tensor
+        spread: float
+        layout: ClassVar[dict[str, str]] = {"mean": "batch dim"}
+
+    MeanStateOfToday.__qualname__ = MeanStateOfToday.__name__ = "MeanState"
+    with pytest.raises(sx.InputError, match="holds a MeanState without spread"):
+        MeanStateOfToday.load(path)

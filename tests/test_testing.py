@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from separatrix.errors import SeparatrixError
 from separatrix.evolve import begin
+from separatrix.flow import Flow
 from separatrix.result import Result, Status
+from separatrix.solvers import SOLVERS
 from separatrix.system import Map, System, along_tangents, components
 from separatrix.testing import check_analysis, check_module_untouched, check_system
 
@@ -220,6 +222,67 @@ class ClockPerNumber(Sound):
         return torch.ones_like(x)
 
 
+class DoubledResidual(Sound):
+    def residual(self, x, n=0):
+        return 2 * super().residual(x, n)
+
+
+class Calling(Sound):
+    def forward(self, x, n=0):
+        return self.step(self.step(x, n), n)
+
+
+class Descent(System):
+    """Gradient descent on x²/2, whose author writes the displacement down."""
+
+    def __init__(self, displacement=-2.5):
+        super().__init__(dim=2, start=(0.1, 0.2))
+        self.displacement = displacement
+
+    def step(self, x, n=0):
+        return x - 2.5 * x
+
+    def residual(self, x, n=0):
+        return self.displacement * x
+
+
+class Pull(System):
+    """An author's own flow  ẋ = −x + sin t,  by Heun's method, that cannot shorten its step."""
+
+    continuous = True
+
+    def __init__(self, factor=1.0):
+        super().__init__(dim=2, dt=0.05, start=(1.0, -2.0))
+        self.factor = factor
+
+    def field(self, x, t):
+        return torch.sin(torch.as_tensor(t).to(x)) - x
+
+    def step(self, x, n=0):
+        before = self.field(x, n * self.dt)
+        return x + self.dt / 2 * (before + self.field(x + self.dt * before, (n + 1) * self.dt))
+
+    def residual(self, x, n=0):
+        return self.factor * self.field(x, n * self.dt)
+
+
+class Displaced(Pull):
+    def residual(self, x, n=0):
+        return self.step(x, n) - x
+
+
+class Unsaid(Pull):
+    continuous = False
+
+
+class OffByAThousandth(Flow):
+    def __init__(self):
+        super().__init__(lambda x: torch.sin(x.roll(1, -1)), 3, 0.1, start=(0.3, 1.0, 2.0))
+
+    def residual(self, x, n=0):
+        return 1.001 * super().residual(x, n)
+
+
 class ShortResidual(Sound):
     def residual(self, x, n=0):
         return (self.step(x, n) - x).norm(dim=-1)
@@ -264,8 +327,10 @@ class Exploding(System):
         Sound(torch.tensor(1.3, dtype=torch.float64)),
         Map(torch.sin, 1),
         Map(lambda x, n: (x + 0.1 * n).sin(), 3, time_dependent=True),
+        Descent(),
+        Pull(),
     ],
-    ids=["closed form", "automatic", "2 steps", "1 step", "ricker", "batch", "scalar tensor", "map", "in time"],
+    ids=["closed form", "automatic", "2 steps", "1 step", "ricker", "batch", "scalar tensor", "map", "in time", "descent", "flow"],
 )
 def test_a_sound_system_passes(system):
     check_system(system)
@@ -304,6 +369,13 @@ def test_a_sound_system_passes_at_the_states_that_are_given():
         (StandingClock, "elapsed is 0"),
         (ClockPerNumber, r"elapsed has shape \(3, 3\)"),
         (ShortResidual, "residual has shape"),
+        (DoubledResidual, r"residual is not F\(x\) − x, .*: \S+ apart where \S+ is allowed"),
+        (lambda: Descent(-2.4), r"residual is not F\(x\) − x"),
+        (Unsaid, "the system does not say continuous = True"),
+        (lambda: Pull(1.2), "residual is not the field that the step follows"),
+        (Displaced, "residual is not the field that the step follows"),
+        (OffByAThousandth, "residual is not the field that the step follows"),
+        (Calling, "forward is not step"),
         (OtherWidth, r"width\(3\) is 4 but the state has 3 numbers"),
         (InPlaceAt, r"at\(gain=…\) changed the step of the original"),
         (SwallowingAt, "it must raise InputError"),
@@ -318,6 +390,18 @@ def test_a_broken_promise_is_told_by_name(broken, told):
         check_system(system)
     assert not isinstance(caught.value, SeparatrixError)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("dt", [1e-3, 0.2])
+@pytest.mark.parametrize("method", SOLVERS)
+def test_a_flow_by_any_method_has_its_field_as_its_residual(method, dt):
+    """Of a forced pendulum, which is separable, at small and at large steps."""
+
+    def field(x, t):
+        q, p = x.chunk(2, dim=-1)
+        return torch.cat([p, torch.cos(torch.as_tensor(t).to(x)) - torch.sin(q)], dim=-1)
+
+    check_system(Flow(field, 2, dt, method=method, time_dependent=True, start=(0.5, 1.0)))
 
 
 def test_a_failing_check_says_both_numbers():

@@ -11,6 +11,7 @@ from scipy.optimize import root
 from torch import Tensor, nn
 
 import separatrix as sx
+from separatrix.system import Frozen, System
 
 F64 = torch.float64
 
@@ -455,3 +456,58 @@ def test_what_moves_everywhere_alike_has_no_rest_point(system):
     found = sx.fixed_points(system)
     assert len(found.points) == 0 and set(found.status.tolist()) == {"not_converged"}
     assert len(sx.phase_portrait(system, steps=50).rest.points) == 0
+
+
+class Descent(System):
+    """Gradient descent on x²/2 at rate 2.5, whose author writes the displacement down, which is F(x) − x."""
+
+    def __init__(self):
+        super().__init__(dim=1, start=(0.3,))
+
+    def step(self, x, n=0):
+        return x - 2.5 * x
+
+    def residual(self, x, n=0):
+        return -2.5 * x
+
+
+def test_a_map_that_writes_its_displacement_down_is_no_flow():
+    """The multiplier is 1 − 2.5, so that the point is unstable."""
+    found = sx.fixed_points(Descent(), torch.ones(1, 1, dtype=torch.float64))
+    assert found.multipliers[0, 0].real == pytest.approx(-1.5, abs=1e-12)
+    assert "unstable" in found.kind[0] and float(found.rates[0, 0]) == pytest.approx(math.log(1.5), abs=1e-12)
+
+
+class OwnFlow(System):
+    """A flow of the author's own,  ẋ = −x/2,  by Euler's method."""
+
+    continuous = True
+
+    def __init__(self):
+        super().__init__(dim=1, dt=0.1, start=(1.0,))
+
+    def step(self, x, n=0):
+        return x + self.dt * self.residual(x, n)
+
+    def residual(self, x, n=0):
+        return -0.5 * x
+
+
+@pytest.mark.parametrize(
+    "derived", [lambda s: s, lambda s: Frozen(s, 2), lambda s: sx.Noisy(s, 0.3)], ids=["own", "frozen", "noisy"]
+)
+def test_what_says_that_it_is_continuous_is_asked_for_its_field(derived):
+    """The rate is −1/2, not ln(1 − 0.05) / 0.1; noise is no part of the field."""
+    found = sx.fixed_points(derived(OwnFlow()), torch.ones(1, 1, dtype=torch.float64))
+    assert float(found.points.abs().max()) < 1e-12
+    assert float(found.rates[0, 0]) == pytest.approx(-0.5, abs=1e-12)
+    with pytest.raises(sx.InputError, match="a flow's rest points have none"):
+        sx.fixed_points(derived(OwnFlow()), period=2)
+
+
+def test_a_noisy_map_frozen_at_a_step_rests_where_that_steps_kick_leaves_it():
+    """X = x/2 + c has the solution 2c, c being the kick of step 3."""
+    noisy = sx.Noisy(sx.Map(lambda x: x / 2, 2), 0.3, seed=1)
+    kick = noisy.step(torch.zeros(2, dtype=torch.float64), 3)
+    found = sx.fixed_points(noisy, torch.ones(1, 2, dtype=torch.float64), n=3)
+    torch.testing.assert_close(found.points[0], 2 * kick, rtol=0, atol=1e-12)

@@ -111,3 +111,10 @@ def test_a_component_without_a_maximum_and_a_field_of_time_are_refused():
         sx.return_map(drift, component=1, max_steps=50)
     with pytest.raises(sx.InputError, match="the field depends on time"):
         sx.return_map(sx.classic.duffing())
+
+
+@pytest.mark.parametrize("derived", [lambda flow: sx.Noisy(flow, 0.1), lambda flow: sx.system.Frozen(flow, 0)])
+def test_maxima_between_steps_are_asked_of_a_flow_itself(derived):
+    """A noisy flow goes on in time too, but has no states between its steps; it is no map either."""
+    with pytest.raises(sx.UnsupportedModuleError, match="a return map of maxima is made of a Flow"):
+        sx.return_map(derived(sx.classic.lorenz63()), component=2, steps=5)

@@ -278,3 +278,18 @@ def test_a_shared_field_is_followed_by_tolerance_like_any_other():
     model, x = sx.nn.ContinuousDepth(fields(1), steps=64, method="rk4"), normal(3, 4)
     near = sx.solve(model.field, x, [0.0, 1.0], rtol=1e-9, atol=1e-10).last
     torch.testing.assert_close(model(x), near, rtol=0, atol=1e-8)
+
+
+def test_within_a_network_it_is_all_its_layers_on_flat_states():
+    """An image network between two isometries: step, tangents and call are one map, by reverse mode."""
+    torch.manual_seed(0)
+    middle = sx.nn.ContinuousDepth([nn.Conv2d(2, 2, 3, padding=1).double() for _ in range(3)], (2, 3, 3), steps=6, method="heun")
+    network = sx.nn.Sequential(sx.nn.Isometry(18).double(), middle, sx.nn.Isometry(18).double())
+    x = torch.randn(2, 18, dtype=torch.float64)
+    image = middle(network[0](x).unflatten(-1, (2, 3, 3)))
+    torch.testing.assert_close(network(x), network[2](image.flatten(1)), rtol=0, atol=1e-14)
+    wanted = torch.stack([torch.autograd.functional.jacobian(network, one) for one in x])
+    value, pushed = network.pushforward(x, torch.eye(18, dtype=torch.float64).expand(2, 18, 18))
+    assert torch.equal(value, network.step(x))
+    torch.testing.assert_close(pushed.mT, wanted, rtol=0, atol=1e-13)
+    assert network.horizon is None and middle.as_layer().dt == middle.time

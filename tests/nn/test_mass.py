@@ -333,3 +333,25 @@ def test_bad_input_is_refused_in_a_line_or_two(build, error, said):
     with pytest.raises(error, match=said) as caught:
         build()
     assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_the_multipliers_at_its_fixed_points_are_eigenvalues_of_its_step():
+    """A network of blocks is a map, whatever flows its blocks are steps of; in other units too."""
+    torch.manual_seed(0)
+    network = sx.nn.mass_preserving_network([4, 4], weights=[1.0, 2.0, 3.0, 4.0]).double()
+    found = sx.fixed_points(network, seed=0)
+    assert len(found.points) and not network.continuous
+    for point, multipliers in zip(found.points, found.multipliers, strict=True):
+        wanted = torch.linalg.eigvals(torch.autograd.functional.jacobian(network.step, point)).abs().sort(descending=True).values
+        torch.testing.assert_close(multipliers.abs().sort(descending=True).values, wanted, rtol=0, atol=1e-8)
+        torch.testing.assert_close(network(point), point, rtol=0, atol=1e-8)
+
+
+def test_the_equilibria_of_its_field_are_asked_of_its_flow():
+    """ẋ = 0 and x' = x have the same solutions, but rates are eigenvalues of the field's Jacobian and multipliers of the step's."""
+    torch.manual_seed(0)
+    block = sx.nn.MassPreserving(3, dt=0.5, method="heun").double()
+    assert block.flow.continuous and not block.continuous
+    x = torch.randn(4, 3, dtype=torch.float64)
+    assert torch.equal(block.residual(x), block(x) - x)
+    assert (block.flow.residual(x) - (sx.nn.MassPreserving.step(block, x) - x) / 0.5).abs().max() > 1e-3

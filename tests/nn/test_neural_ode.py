@@ -128,3 +128,66 @@ def test_a_refined_layer_takes_equal_steps_whatever_the_one_by_tolerance_did():
     fine, rough = layer.refined(4), layer.refined(1, method="euler")
     torch.testing.assert_close(fine(x), layer(x), rtol=0, atol=1e-5)
     assert 1e-4 < (rough(x) - layer(x)).abs().max() < 0.1 and layer.by_tolerance
+
+
+COMPOSED = {
+    "the default": {},
+    "a step that does not divide the time": {"dt": 0.3},
+    "Euler": {"method": "euler", "dt": 0.5},
+    "implicit": {"method": "implicit_midpoint", "dt": 0.25},
+    "by tolerance": {"method": "dopri5", "rtol": 1e-4, "atol": 1e-4},
+}
+
+
+@pytest.mark.parametrize("settings", COMPOSED.values(), ids=COMPOSED)
+def test_in_a_network_it_is_the_layer_and_its_tangents_are_that_layers(settings):
+    """Against the network's Jacobian by reverse mode."""
+    layer = sx.nn.NeuralODE(field(), time=2.0, **settings)
+    network, x = sx.nn.Sequential(sx.nn.Isometry(2).double(), layer), torch.randn(3, 2, dtype=torch.float64)
+    assert torch.equal(network(x), layer(network[0](x)))
+    assert torch.equal(network.step(x), network(x)) and torch.equal(network.residual(x), network(x) - x)
+    wanted = torch.stack([torch.autograd.functional.jacobian(network, one) for one in x])
+    value, pushed = network.pushforward(x, torch.eye(2, dtype=torch.float64).expand(3, 2, 2))
+    torch.testing.assert_close(value, network(x), rtol=0, atol=1e-14)
+    torch.testing.assert_close(pushed.mT, wanted, rtol=0, atol=1e-13)
+    assert not network.continuous and layer.continuous
+
+
+def test_exponents_of_a_network_with_it_are_those_of_the_plain_function():
+    """The sum of all is the mean log |det J|, by reverse mode."""
+    network = sx.nn.Sequential(sx.nn.Isometry(2).double(), sx.nn.NeuralODE(field(), time=2.0, dt=0.5))
+    x, total = torch.tensor([0.3, -0.4], dtype=torch.float64), 0.0
+    found = sx.lyapunov_spectrum(network, x, steps=6, settle=0)
+    for _ in range(6):
+        total += float(torch.linalg.slogdet(torch.autograd.functional.jacobian(network, x)).logabsdet)
+        x = network(x).detach()
+    assert float(found.exponents.sum()) == pytest.approx(total / 6, abs=1e-12)
+
+
+def test_as_a_layer_it_is_a_map_of_the_time_T_and_as_a_flow_one_of_dt():
+    """ẋ = −x/2 for the time 3: both have the exponent −1/2 per unit time; the map's multiplier at 0 is e^−1.5."""
+    flow = sx.nn.NeuralODE(linear([[-0.5]]), time=3.0, dt=0.15)
+    layer = flow.as_layer()
+    assert (flow.dt, layer.dt) == (3 / 20, 3.0) and not layer.continuous
+    x = torch.ones(1, dtype=torch.float64)
+    for system in (flow, layer):
+        assert float(sx.lyapunov_spectrum(system, x, steps=5, settle=0).exponents) == pytest.approx(-0.5, abs=1e-6)
+    assert float(sx.fixed_points(layer, x[None]).multipliers.real) == pytest.approx(math.exp(-1.5), abs=1e-6)
+    assert float(sx.fixed_points(flow, x[None]).rates.real) == pytest.approx(-0.5, abs=1e-6)
+    assert torch.equal(layer(x), flow(x)) and layer.flow is flow
+
+
+def test_a_weighted_layer_is_the_layer_in_other_units():
+    """That is,  x ↦ D⁻¹ Φ_T(D x)."""
+    layer, w = sx.nn.NeuralODE(field(), time=2.0), torch.tensor([2.0, 0.5], dtype=torch.float64)
+    network, x = sx.nn.Weighted(layer, w.tolist()), torch.randn(3, 2, dtype=torch.float64)
+    assert torch.equal(network(x), layer(x * w) / w) and network.dt == 2.0 and not network.continuous
+    wanted = torch.stack([torch.autograd.functional.jacobian(network, one) for one in x])
+    _, pushed = network.pushforward(x, torch.eye(2, dtype=torch.float64).expand(3, 2, 2))
+    torch.testing.assert_close(pushed.mT, wanted, rtol=0, atol=1e-13)
+
+
+def test_a_network_of_it_is_compiled_and_exported():
+    network, x = sx.nn.Sequential(sx.nn.Isometry(2).double(), sx.nn.NeuralODE(field(), dt=0.25)), torch.randn(3, 2).double()
+    assert torch.allclose(torch.compile(network, backend="eager", fullgraph=True)(x), network(x), atol=1e-14)
+    assert torch.allclose(torch.export.export(network, (x,)).module()(x), network(x), atol=1e-14)
