@@ -322,14 +322,16 @@ class Stability(NamedTuple):
     errors: Tensor
 
 
-def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int, progress: bool) -> Zeros:
-    """The ends of all guesses, in batches of moderate size."""
+def _solved(
+    problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int, progress: bool, *, zeros_only: bool = False
+) -> Zeros:
+    """The ends of all guesses, in batches of moderate size; if only zeros count, what strands is left where it is."""
     pieces = x.split(max(1, AT_ONCE // (x.shape[-1] * (1 if problem.is_wide else x.shape[-1]))))
     ticks = watched_count(len(pieces), "guesses", progress)
     anchors = Anchors(problem.residual, problem.linearised)
     ends: list[Zeros] = []
     for tick in ticks:
-        ends.append(_solved_at_once(problem, pieces[tick.index], anchors, tol, max_steps, path_steps))
+        ends.append(_solved_at_once(problem, pieces[tick.index], anchors, tol, max_steps, path_steps, zeros_only))
     return Zeros(*(torch.cat(parts) for parts in zip(*(vars(end).values() for end in ends), strict=True)))
 
 
@@ -367,7 +369,7 @@ class _Search:
         """What was found, and the isolated points that these starts lead to: far out, rounding alone may look like rest."""
         if not len(starts):
             return found
-        ends = _solved(self.problem, starts, self.asked.tol, self.asked.max_steps, path_steps, False)
+        ends = _solved(self.problem, starts, self.asked.tol, self.asked.max_steps, path_steps, False, zeros_only=True)
         new = ends.only(ends.is_zero & ~ends.vague & ~_drowned(self.problem, starts, ends))
         if not self.problem.is_wide and len(new.x):
             new = new.only(_is_isolated(_errors(self.problem.linearised(new.x)[1].double(), new.x), new.x, self.asked.distinct))
@@ -444,13 +446,15 @@ def _drowned(problem: Problem, starts: Tensor, ends: Zeros) -> Tensor:
     return (size > FAR * starts.abs().amax(-1).clamp(min=1)) & (rounding > AUDIBLE * seen)
 
 
-def _solved_at_once(problem: Problem, x: Tensor, anchors: Anchors, tol: float, max_steps: int, path_steps: int) -> Zeros:
+def _solved_at_once(
+    problem: Problem, x: Tensor, anchors: Anchors, tol: float, max_steps: int, path_steps: int, zeros_only: bool
+) -> Zeros:
     """Newton's method; where it strands, a path from the guess; where that is lost too, down to a minimum of ‖residual‖."""
     residual, linearised = problem.residual, problem.linearised
     if problem.is_wide:
         return find_zeros_by_products(residual, problem.pushed, x, tol=tol, max_steps=max_steps)
     landed = anchors.landed
-    ends = find_zeros(residual, linearised, x, tol=tol, max_steps=max_steps, patient=not path_steps, landed=landed)
+    ends = find_zeros(residual, linearised, x, tol=tol, max_steps=max_steps, patient=not (path_steps or zeros_only), landed=landed)
     anchors.add(ends.x[ends.is_zero])
     stranded = ((~ends.is_zero | ends.vague) & torch.isfinite(ends.size)).nonzero()[:, 0]
     if path_steps and len(stranded):
@@ -464,7 +468,7 @@ def _solved_at_once(problem: Problem, x: Tensor, anchors: Anchors, tol: float, m
             better = found.is_zero & (~found.vague | ~ends.is_zero[stranded[met]])
             ends = ends.replaced(stranded[met][better], found.only(better))
     stranded = stranded[~ends.is_zero[stranded]]
-    if len(stranded):
+    if len(stranded) and not zeros_only:
         ends = ends.replaced(stranded, find_zeros(residual, linearised, ends.x[stranded], tol=tol, max_steps=max_steps, even=False))
     return ends
 
