@@ -174,6 +174,7 @@ class System(Parametric):
     """
 
     continuous: bool = False  # whether time goes on between two steps, so that `residual` is a field
+    into_ball = False  # whether a large ball is mapped into itself (a flow: entered from outside), so that indices add up to 1
     layered = False  # whether the step is a feed-forward network, with modules as its layers
 
     def __init__(self, dim: int, *, dt: float = 1.0, horizon: int | None = None, start: tuple[float, ...] | None = None) -> None:
@@ -381,6 +382,11 @@ class Frozen(Derived):
         n: the instant.
     """
 
+    @property
+    def into_ball(self) -> bool:
+        """As the inner system."""
+        return self.system.into_ball
+
     def __init__(self, system: System, n: int) -> None:
         super().__init__(system)
         self.n = n
@@ -493,6 +499,11 @@ class Iterate(Derived):
             raise InputError(f"an iterate takes at least 1 step, not {p}.")
         super().__init__(system, dt=p * system.dt, horizon=None if system.horizon is None else system.horizon // p)
         self.p = p
+
+    @property
+    def into_ball(self) -> bool:
+        """As the inner system."""
+        return self.system.into_ball
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """P steps of the inner system."""

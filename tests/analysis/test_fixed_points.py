@@ -387,6 +387,90 @@ def test_a_relu_network_s_points_are_those_of_all_its_linear_regions_exactly(see
         assert min(float((state - point).abs().max()) for point in wanted) < 1e-12 * max(1.0, float(state.abs().max()))
 
 
+@pytest.mark.parametrize(
+    ("seed", "gain", "period"), [(9, 1.5, 1), (8, 5.0, 2), (1, 3.0, 2), (9, 1.5, 3), (0, 2.0, 3), (0, 3.0, 3), (0, 5.0, 3)]
+)
+def test_all_cycles_of_a_small_relu_network_are_found_unasked(seed, gain, period):
+    """Networks of 3 units of which guesses near the orbits miss some: by default every orbit of every region is found."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = gain * torch.randn(3, 3, dtype=F64, generator=generator) / 3**0.5
+    bias = torch.randn(3, dtype=F64, generator=generator)
+    found = sx.fixed_points(sx.Map(lambda x: torch.relu(x @ weight.mT + bias), 3), period=period)
+    states, wanted = found.cycles.reshape(-1, 3), every_orbit(weight, bias, period)
+    size = max(1.0, float(torch.stack(wanted).abs().max()))
+    assert all((states - point).abs().amax(-1).min() < 1e-9 * size for point in wanted)
+    assert all(min(float((state - point).abs().max()) for point in wanted) < 1e-9 * size for state in states)
+    assert int(found.minimal_period.sum()) == len(wanted)
+    assert found.index_sum == sum(sign_of(weight, bias, point, period) for point in wanted)
+    assert found.index_expected is None and found.points_missing is None
+
+
+def sign_of(weight: Tensor, bias: Tensor, x: Tensor, period: int) -> int:
+    """The sign of det(1 − DF^p), from the regions that the orbit passes."""
+    jacobian = torch.eye(3, dtype=F64)
+    for _ in range(period):
+        x = weight @ x + bias
+        jacobian = (x > 0)[:, None] * (weight @ jacobian)
+        x = torch.relu(x)
+    return int(torch.linalg.det(torch.eye(3, dtype=F64) - jacobian).sign())
+
+
+def doubling_tanh(w: float) -> sx.Recurrent:
+    """The map h' = tanh(w h)."""
+    rnn = nn.RNN(1, 1, bias=False).double()
+    rnn.weight_hh_l0.data.fill_(w)
+    return sx.Recurrent(rnn, constant=torch.zeros(1, dtype=F64))
+
+
+def test_indices_add_up_to_one_in_a_ball_and_tell_that_points_are_missing():
+    """For w = 2: a saddle at 0 of index −1 between two nodes of index 1. For w = −2 the nodes are one 2-cycle."""
+    found = sx.fixed_points(doubling_tanh(2.0))
+    assert len(found.points) == 3 and (found.index_sum, found.index_expected, found.points_missing) == (1, 1, False)
+    assert "Σ sign det(1 − DF) = 1, as over all there are" in found.summary()
+    only = sx.fixed_points(doubling_tanh(2.0), torch.zeros(1, 1, dtype=F64))
+    assert (only.index_sum, only.points_missing) == (-1, True)
+    assert "points are missing: Σ sign det(1 − DF) = −1, but 1" in only.summary()
+    cycle = sx.fixed_points(doubling_tanh(-2.0), period=2)
+    assert sorted(cycle.minimal_period.tolist()) == [1, 2] and cycle.index_sum == 1  # −1 + 2 · 1
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("period", [1, 2])
+def test_indices_of_pytorchs_bounded_cells_add_up_to_one(kind, period):
+    torch.manual_seed(2)
+    module = kind(1, 3).double()
+    for parameter in module.parameters():
+        parameter.data *= 4
+    found = sx.fixed_points(sx.Recurrent(module), period=period)
+    assert found.points_missing is False
+    assert sx.fixed_points(sx.Recurrent(nn.RNN(1, 3, nonlinearity="relu")), count=8).index_expected is None
+
+
+def test_indices_of_a_flow_are_signs_of_minus_its_field():
+    """Lorenz at r = 28: (−1) at the origin, 1 at each of the two others, and an ellipsoid is entered from outside."""
+    flow = sx.Flow(lorenz, dim=3, dt=0.01)
+    flow.into_ball = True
+    found = sx.fixed_points(flow)
+    assert len(found.points) == 3 and (found.index_sum, found.points_missing) == (1, False)
+
+
+@pytest.mark.parametrize("period", [2, 4])
+def test_a_cycle_search_begins_from_the_points_of_its_divisors(period):
+    """The fixed points of the logistic map at 3.5, found from guesses that lead to neither by F^p alone."""
+    system = logistic(3.5)
+    found = sx.fixed_points(system, torch.tensor([[0.0]], dtype=F64), period=period)
+    assert 1 in found.minimal_period.tolist()
+    by_default = sx.fixed_points(system, period=period)
+    fixed = sorted(round(float(by_default.points[i, 0]), 9) for i, p in enumerate(by_default.minimal_period.tolist()) if p == 1)
+    assert fixed == pytest.approx([0.0, 1 - 1 / 3.5], abs=1e-9)
+
+
+def test_a_shut_gate_far_out_is_no_point_that_further_starts_find():
+    torch.manual_seed(0)
+    found = sx.fixed_points(sx.Recurrent(nn.GRU(2, 3)), period=4)
+    assert len(found.points) == 1 and found.points_missing is False
+
+
 @pytest.mark.parametrize("module", [nn.LSTM(2, 3), nn.GRU(2, 3, num_layers=2), nn.LSTM(2, 3, num_layers=2, proj_size=2)])
 def test_a_packed_state_s_points_are_those_that_scipy_finds(module):
     """LSTM and stacked networks: the zeros of the module's own step on its own state, from other guesses."""

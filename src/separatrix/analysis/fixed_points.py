@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.anchors import Anchors
+from separatrix.analysis.further import FEW, shot, wide_guesses
 from separatrix.analysis.guesses import default_guesses
 from separatrix.analysis.homotopy import follow
 from separatrix.analysis.krylov import find_zeros_by_products, gmres, leading_eigenvalues
@@ -25,6 +26,8 @@ MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; abo
 LEADING = 6  # eigenvalues of such a state
 AT_ONCE = 1_000_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
 FAR, AUDIBLE = 1e3, 1e-3  # times the guess's size, and its residual: farther out, a zero must stand out more from rounding
+ROUNDS = 3  # of another search where the indices do not add up
+MOST_SHOTS = 3  # times as many as guesses, of cycles solved for at once
 SLOW = 1e-3  # relative slope of ‖residual‖ below which a state that is no zero counts as a local minimum
 
 
@@ -55,6 +58,10 @@ class FixedPoints(Result):
         sensitivity: (point, dim, input), ∂x*/∂u, how a rest point moves with the frozen input: (1 − DF)⁻¹ ∂F/∂u. None where
             the system has no input, or p > 1; NaN where DF has the eigenvalue 1.
         reached: (*batch, dim), where each guess came to; NaN for those that came to no point.
+        index_sum: Σ sign det(1 − DF^p) over all points of period p, those of shorter cycles included; of a flow, Σ sign det(−Df).
+            None where a point is not isolated, so that it has no sign, or where there are too many numbers for a determinant.
+        index_expected: what it is if no point is missing (Lefschetz): 1 for a system that says it maps a ball into itself
+            (`System.into_ball`), as PyTorch's own cells with tanh; None where that is not known.
     """
 
     points: Tensor
@@ -70,6 +77,8 @@ class FixedPoints(Result):
     slow: Tensor
     slow_residuals: Tensor
     reached: Tensor
+    index_sum: int | None = None
+    index_expected: int | None = None
     periods: Tensor | None = None
     sensitivity: Tensor | None = None
 
@@ -104,15 +113,32 @@ class FixedPoints(Result):
     @property
     def isolated(self) -> Tensor:
         """Whether a point's place is known to better than `distinct`, (point): not on a line of rest points, nor in a flat."""
-        return self.errors <= self.settings["distinct"] * self.points.abs().amax(-1).clamp(min=1)
+        return _is_isolated(self.errors, self.points, self.settings["distinct"])
+
+    @property
+    def points_missing(self) -> bool | None:
+        """Whether the indices do not add up, so that points are missing. False: they do, which is no proof. None: not known."""
+        if self.index_sum is None or self.index_expected is None:
+            return None
+        return self.index_sum != self.index_expected
+
+    def _indices(self) -> list[str]:
+        if self.index_sum is None:
+            return []
+        what = "det(−Df)" if self.periods is None else "det(1 − DF)" if self.cycles.shape[1] == 1 else "det(1 − DFᵖ)"
+        told = f"Σ sign {what} = {self.index_sum}".replace("-", "−")
+        if self.points_missing:
+            return [f"points are missing: {told}, but {self.index_expected} over all there are"]
+        return [told + (", as over all there are" if self.points_missing is False else "")]
 
     def summary(self) -> str:
-        """How many points of which kind, and what became of the guesses."""
+        """How many points of which kind, whether their indices add up, and what became of the guesses."""
         kinds = ", ".join(f"{number} × {kind}" for kind, number in Counter(self.kind).items())
         noun = "point" if self.cycles.shape[1] == 1 else "orbit"
         lines = [f"{counted(len(self.points), noun)}{f': {kinds}' if kinds else ''}"]
         if loose := int((~self.isolated).sum()):
             lines.append(f"{counted(loose, noun)} not isolated: on a line of such, or where all is flat to rounding")
+        lines += self._indices()
         if len(self.slow):
             least = plain(float(self.slow_residuals.min()))
             lines.append(f"{counted(len(self.slow), 'slow point')}, not converged; the smallest residual is {least}")
@@ -122,7 +148,8 @@ class FixedPoints(Result):
             if (number := int((self.codes == status).sum()))
         ]
         of_which = f", of which {' and '.join(lost)}" if lost else ""
-        lines.append(f"from {self.codes.numel():,} guesses{of_which}")
+        more = int(self.settings.get("further_starts", 0))
+        lines.append(f"from {self.codes.numel():,} guesses{of_which}{f', and {more:,} further starts' if more else ''}")
         return "\n".join(lines)
 
 
@@ -186,20 +213,23 @@ def fixed_points(
     front = begin(system, given.where(usable[..., None], 0.0), seed=seed)
     problem = Problem.of(front.system, n, period)
     starts = front.x.reshape(-1, system.dim)
+    search = _Search(problem, front.system, n, _Asked(tol, max_steps, path_steps, distinct, count, seed), guesses is None)
     ends = _solved(problem, starts, tol, max_steps, path_steps, progress)
     usable = usable.to(front.x.device).expand(front.x.shape[:-1])
     drowned = _drowned(problem, starts, ends)
     zero, broken = ends.is_zero & usable.reshape(-1) & ~drowned, ~(usable.reshape(-1) & torch.isfinite(ends.size))
     codes = torch.where(zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
-    chosen, found_by, cycles = _orbits(problem, ends, zero, distinct)
-    stability, minimal = _stability(problem, ends.x[chosen]), _minimal_period(cycles, distinct)
+    found, further = search.all_points(starts, ends.only(zero))
+    chosen, found_by, cycles = _orbits(problem, found, distinct)
+    points, sizes = found.x[chosen], found.size[chosen]
+    stability, minimal = _stability(problem, points), _minimal_period(cycles, distinct)
     order = stability.rates[:, 0].argsort(stable=True)
     near = ~zero & ~broken & ~drowned & (ends.slope < SLOW)
     slow = _distinct(ends, near, distinct**0.5)[0]  # a minimum is located to about the root of what a zero is
     return FixedPoints(
         codes=codes.reshape(front.x.shape[:-1]),
-        points=ends.x[chosen][order],
-        residuals=ends.size[chosen][order],
+        points=points[order],
+        residuals=sizes[order],
         errors=stability.errors[order],
         multipliers=stability.multipliers[order],
         rates=stability.rates[order],
@@ -207,12 +237,14 @@ def fixed_points(
         kind=tuple(stability.kind[i] for i in order.tolist()),
         minimal_period=minimal[order],
         cycles=cycles[order],
-        periods=None if problem.is_flow else (problem.time(ends.x[chosen]) * minimal.to(ends.x.device) / period)[order],
+        periods=None if problem.is_flow else (problem.time(points) * minimal.to(points.device) / period)[order],
         found_by=found_by[order],
         slow=ends.x[slow],
         slow_residuals=ends.size[slow],
-        sensitivity=_sensitivity(problem, front.system, ends.x[chosen][order], n),
+        sensitivity=_sensitivity(problem, front.system, points[order], n),
         reached=ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
+        index_sum=_index_sum(problem, points, stability, minimal, distinct),
+        index_expected=_index_expected(problem),
         settings={
             "n": n,
             "period": period,
@@ -221,6 +253,7 @@ def fixed_points(
             "path_steps": path_steps,
             "distinct": distinct,
             "count": count if guesses is None else None,
+            "further_starts": further,
             "seed": seed,
             "border": BORDER[front.x.dtype],
         },
@@ -289,15 +322,120 @@ class Stability(NamedTuple):
     errors: Tensor
 
 
-def _solved(problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int, progress: bool) -> Zeros:
-    """The ends of all guesses, in batches of moderate size."""
+def _solved(
+    problem: Problem, x: Tensor, tol: float, max_steps: int, path_steps: int, progress: bool, *, zeros_only: bool = False
+) -> Zeros:
+    """The ends of all guesses, in batches of moderate size; if only zeros count, what strands is left where it is."""
     pieces = x.split(max(1, AT_ONCE // (x.shape[-1] * (1 if problem.is_wide else x.shape[-1]))))
     ticks = watched_count(len(pieces), "guesses", progress)
     anchors = Anchors(problem.residual, problem.linearised)
     ends: list[Zeros] = []
     for tick in ticks:
-        ends.append(_solved_at_once(problem, pieces[tick.index], anchors, tol, max_steps, path_steps))
+        ends.append(_solved_at_once(problem, pieces[tick.index], anchors, tol, max_steps, path_steps, zeros_only))
     return Zeros(*(torch.cat(parts) for parts in zip(*(vars(end).values() for end in ends), strict=True)))
+
+
+class _Asked(NamedTuple):
+    """What was asked of the search."""
+
+    tol: float
+    max_steps: int
+    path_steps: int
+    distinct: float
+    count: int
+    seed: int
+
+
+class _Search:
+    """All starts of one problem: the guesses', the points of the period's divisors, and further ones where that costs little."""
+
+    def __init__(self, problem: Problem, system: System, n: int, asked: _Asked, is_free: bool) -> None:
+        self.problem, self.system, self.n, self.asked, self.is_free = problem, system, n, asked, is_free
+
+    def all_points(self, guesses: Tensor, found: Zeros) -> tuple[Zeros, int]:
+        """What was found from the guesses and what further starts add, and how many those were."""
+        starts = torch.cat([self.of_divisors(guesses), self.around(guesses, found, self.asked.seed)])
+        found, count = self.added(found, starts, 0), len(starts)
+        for again in range(1, ROUNDS + 1):
+            if not (self.is_free and self.is_short_of(found)):
+                break
+            seed = self.asked.seed + again
+            guessed = default_guesses(self.system, self.asked.count, seed).to(guesses)
+            starts = torch.cat([guessed, self.around(torch.cat([guesses, guessed]), found, seed)])
+            found, count = self.added(found, starts, self.asked.path_steps), count + len(starts)
+        return found, count
+
+    def added(self, found: Zeros, starts: Tensor, path_steps: int) -> Zeros:
+        """What was found, and the isolated points that these starts lead to: far out, rounding alone may look like rest."""
+        if not len(starts):
+            return found
+        ends = _solved(self.problem, starts, self.asked.tol, self.asked.max_steps, path_steps, False, zeros_only=True)
+        new = ends.only(ends.is_zero & ~ends.vague & ~_drowned(self.problem, starts, ends))
+        if not self.problem.is_wide and len(new.x):
+            new = new.only(_is_isolated(_errors(self.problem.linearised(new.x)[1].double(), new.x), new.x, self.asked.distinct))
+        return Zeros(*(torch.cat(parts) for parts in zip(vars(found).values(), vars(new).values(), strict=True)))
+
+    def of_divisors(self, guesses: Tensor) -> Tensor:
+        """The points of all periods that divide this one: they are points of this one too, and others may be near."""
+        period, parts = self.problem.period, [guesses[:0]]
+        for divisor in (d for d in range(1, period) if period % d == 0):
+            shorter = _Search(Problem.of(self.system, self.n, divisor), self.system, self.n, self.asked, self.is_free)
+            found = shorter.added(_none(guesses), guesses, 0)
+            found = shorter.added(found, shorter.around(guesses, found, self.asked.seed), 0)
+            parts.append(found.x[_distinct(found, found.is_zero, self.asked.distinct)[0]])
+        return torch.cat(parts)
+
+    def around(self, guesses: Tensor, found: Zeros, seed: int) -> Tensor:
+        """Wide guesses and, of cycles, states found by solving for all of a cycle at once; none where there are many numbers."""
+        step, period = self.problem.step, self.problem.period
+        is_needless = self.problem.is_flow and seed == self.asked.seed  # a flow's first search has paths for every guess
+        if not self.is_free or is_needless or period * guesses.shape[-1] > FEW:
+            return guesses[:0]
+        finite = guesses[torch.isfinite(guesses).all(-1)]
+        wide = wide_guesses(step.step, finite, self.asked.count, seed)
+        if period == 1:
+            return wide
+        pool = torch.cat([finite, wide, found.x])
+        options = {"tol": self.asked.tol, "max_steps": self.asked.max_steps, "seed": seed}
+        return torch.cat(
+            [wide, shot(step.step, step.pushforward, pool, period, self.asked.count * min(period, MOST_SHOTS), **options)]
+        )
+
+    def is_short_of(self, found: Zeros) -> bool:
+        """Whether the indices of what was found do not add up."""
+        expected = _index_expected(self.problem)
+        if expected is None:
+            return False
+        chosen, _, cycles = _orbits(self.problem, found, self.asked.distinct)
+        points = found.x[chosen]
+        minimal = _minimal_period(cycles, self.asked.distinct)
+        total = _index_sum(self.problem, points, _stability(self.problem, points), minimal, self.asked.distinct)
+        return total is not None and total != expected
+
+
+def _is_isolated(errors: Tensor, points: Tensor, distinct: float) -> Tensor:
+    """Whether each point's place is known to better than `distinct`."""
+    return errors <= distinct * points.abs().amax(-1).clamp(min=1)
+
+
+def _none(like: Tensor) -> Zeros:
+    """No ends at all."""
+    empty = like[:0]
+    return Zeros(empty, empty[:, 0], empty[:, 0] > 0, empty[:, 0] > 0, empty[:, 0])
+
+
+def _index_expected(problem: Problem) -> int | None:
+    return 1 if problem.step.into_ball and not problem.is_wide else None
+
+
+def _index_sum(problem: Problem, points: Tensor, stability: Stability, minimal: Tensor, distinct: float) -> int | None:
+    """Σ sign det(1 − DF^p) over all states of all cycles, or Σ sign det(−Df); None where one has no sign."""
+    if problem.is_wide or not bool(_is_isolated(stability.errors, points, distinct).all()):
+        return None
+    if not len(points):
+        return 0
+    signs = torch.linalg.slogdet(-problem.linearised(points)[1].double())[0]
+    return int((signs.cpu() * minimal).sum())
 
 
 def _drowned(problem: Problem, starts: Tensor, ends: Zeros) -> Tensor:
@@ -308,13 +446,15 @@ def _drowned(problem: Problem, starts: Tensor, ends: Zeros) -> Tensor:
     return (size > FAR * starts.abs().amax(-1).clamp(min=1)) & (rounding > AUDIBLE * seen)
 
 
-def _solved_at_once(problem: Problem, x: Tensor, anchors: Anchors, tol: float, max_steps: int, path_steps: int) -> Zeros:
+def _solved_at_once(
+    problem: Problem, x: Tensor, anchors: Anchors, tol: float, max_steps: int, path_steps: int, zeros_only: bool
+) -> Zeros:
     """Newton's method; where it strands, a path from the guess; where that is lost too, down to a minimum of ‖residual‖."""
     residual, linearised = problem.residual, problem.linearised
     if problem.is_wide:
         return find_zeros_by_products(residual, problem.pushed, x, tol=tol, max_steps=max_steps)
     landed = anchors.landed
-    ends = find_zeros(residual, linearised, x, tol=tol, max_steps=max_steps, patient=not path_steps, landed=landed)
+    ends = find_zeros(residual, linearised, x, tol=tol, max_steps=max_steps, patient=not (path_steps or zeros_only), landed=landed)
     anchors.add(ends.x[ends.is_zero])
     stranded = ((~ends.is_zero | ends.vague) & torch.isfinite(ends.size)).nonzero()[:, 0]
     if path_steps and len(stranded):
@@ -328,14 +468,14 @@ def _solved_at_once(problem: Problem, x: Tensor, anchors: Anchors, tol: float, m
             better = found.is_zero & (~found.vague | ~ends.is_zero[stranded[met]])
             ends = ends.replaced(stranded[met][better], found.only(better))
     stranded = stranded[~ends.is_zero[stranded]]
-    if len(stranded):
+    if len(stranded) and not zeros_only:
         ends = ends.replaced(stranded, find_zeros(residual, linearised, ends.x[stranded], tol=tol, max_steps=max_steps, even=False))
     return ends
 
 
-def _orbits(problem: Problem, ends: Zeros, zero: Tensor, distinct: float) -> tuple[Tensor, Tensor, Tensor]:
+def _orbits(problem: Problem, ends: Zeros, distinct: float) -> tuple[Tensor, Tensor, Tensor]:
     """One end for each orbit, how many guesses came to that orbit, and its states, (point, phase, dim)."""
-    chosen, counts = _distinct(ends, zero, distinct)
+    chosen, counts = _distinct(ends, ends.is_zero, distinct)
     states = [ends.x[chosen]]
     for _ in range(problem.period - 1):
         states.append(problem.step.step(states[-1]))

@@ -66,6 +66,11 @@ class Recurrent(Driven):
         self.source = drive
         self.is_driven = inputs is not None
 
+    @property
+    def into_ball(self) -> bool:
+        """Whether some ball of states is mapped into itself, as by PyTorch's own cells with tanh."""
+        return bool(getattr(self.network, "into_ball", False))
+
     def drive(self, n: int) -> Tensor:
         """The input of step n, shape (*batch, inputs)."""
         return self.source(n)

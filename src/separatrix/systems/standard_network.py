@@ -52,6 +52,14 @@ class StandardNetwork(Parametric):
         self.dim = sum(self.widths)
 
     @property
+    def into_ball(self) -> bool:
+        """Whether some ball of states is mapped into itself: tanh and convex mixtures of it are bounded, and a cell state decays.
+
+        For an LSTM, |c'| ≤ f |c| + 1, and under a constant input the forget gates f stay below 1, since h is bounded.
+        """
+        return self.kind != "RNN_RELU"
+
+    @property
     def input_form(self) -> str:
         """The shapes that the module takes, in words."""
         batched = f"(batch, time, {self.inputs})" if self.batch_first else f"(time, batch, {self.inputs})"
