@@ -801,7 +801,7 @@ CASES = [
     square(FunctionalDropout, refused=RANDOM),
     square(DropoutByFlag),
     square(OwnNormTraining),
-    square(CallCounter),
+    square(CallCounter, refused=dict.fromkeys(EVERY, "buffer")),
     square(WarmUp, refused=dict.fromkeys(EVERY, "buffer|calls|two forward passes|draws at random")),
     square(PythonCache, X5),
     square(LastActivation),
