@@ -191,3 +191,19 @@ def test_a_network_of_it_is_compiled_and_exported():
     network, x = sx.nn.Sequential(sx.nn.Isometry(2).double(), sx.nn.NeuralODE(field(), dt=0.25)), torch.randn(3, 2).double()
     assert torch.allclose(torch.compile(network, backend="eager", fullgraph=True)(x), network(x), atol=1e-14)
     assert torch.allclose(torch.export.export(network, (x,)).module()(x), network(x), atol=1e-14)
+
+
+@pytest.mark.parametrize("settings", [{}, {"method": "dopri5"}], ids=["equal steps", "by tolerance"])
+def test_an_item_that_is_lost_disturbs_no_other_in_the_layer(settings):
+    """Also on the way through a network in which one item leaves the finite numbers: ẋ = x³ from 5 does within the time 1/50."""
+    layer, x = sx.nn.NeuralODE(field(), **settings), torch.randn(3, 2, dtype=torch.float64)
+    broken = x.clone()
+    broken[1, 0] = math.nan
+    v = torch.eye(2, dtype=torch.float64).expand(3, 2, 2)
+    for whole, part in zip(layer.as_layer().pushforward(x, v), layer.as_layer().pushforward(broken, v), strict=True):
+        assert torch.equal(part[[0, 2]], whole[[0, 2]]) and part[1].isnan().any()
+    assert torch.equal(layer(broken)[[0, 2]], layer(x)[[0, 2]]) and layer(broken)[1].isnan().all()
+    cubic = sx.nn.NeuralODE(lambda y: y**3, 1, **settings)
+    start = torch.tensor([[0.1], [5.0]], dtype=torch.float64)
+    orbit = sx.trajectory(sx.nn.Sequential(sx.nn.Isometry(1).double(), cubic), start, 3)
+    assert torch.isfinite(orbit[:, 0]).all() and orbit[1:, 1].isnan().all()

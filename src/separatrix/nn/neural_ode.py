@@ -90,7 +90,7 @@ class NeuralODE(TimedFlow):
     def forward(self, x: Tensor, n: int = 0) -> Tensor:
         """The state a time T later, shape (*batch, dim)."""
         if not torch.compiler.is_compiling():
-            return self.solve(x, (0.0, self.time)).last
+            return self._followed(x, self.settings)
         steps = whole_steps(self.time, self.dt)
         h = self.time / steps
         for i in range(steps):
@@ -101,8 +101,7 @@ class NeuralODE(TimedFlow):
         """The state a time T later, and the tangents v, (*batch, k, dim), through the steps that `forward` takes."""
         if self.by_tolerance:
             settings = self.settings | {"gradient": "backpropagation"}  # which alone keeps a graph that has a derivative
-            ends = (0.0, self.time)
-            return pushforward(lambda y: solve(self.field, y, ends, method=self.method, dt=None, **settings).last, x, v)
+            return pushforward(lambda y: self._followed(y, settings), x, v)
         field, steps = as_field(self.field, x, False), whole_steps(self.time, self.dt)
         h = self.time / steps
         for i in range(steps):
@@ -113,6 +112,15 @@ class NeuralODE(TimedFlow):
         """The states at the asked times, the first of which is that of x0; see `sx.solve`."""
         dt = None if self.by_tolerance else self.dt
         return solve(self.field, x0, times, method=self.method, dt=dt, **self.settings)
+
+    def _followed(self, x: Tensor, settings: dict[str, Any]) -> Tensor:
+        """The states a time T later; an item that is not finite stays NaN and disturbs no other, as in every layer."""
+        ends, dt = (0.0, self.time), None if self.by_tolerance else self.dt
+        fine = torch.isfinite(x).all(-1, keepdim=True)
+        if fine.all():
+            return solve(self.field, x, ends, method=self.method, dt=dt, **settings).last
+        rest = solve(self.field, x.where(fine, 0.0), ends, method=self.method, dt=dt, **settings).last
+        return rest.where(fine, torch.nan)
 
     def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
         """The same field in equal steps, `factor` for each one; by another method if one is given."""
