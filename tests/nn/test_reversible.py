@@ -196,7 +196,7 @@ def test_gradients_are_right_to_rounding_through_a_thousand_layers_where_plain_i
     stored = gradient_of(by_momentum(network.layers, leaf := x.float().requires_grad_()), leaf, w.float(), network)
     assert off(ours, wanted) < 2 * off(stored, wanted) < 1e-3
     inverted = gradients_by_plain_inversion(network, x.float(), w.float())
-    assert not off(inverted, wanted) < 0.5
+    assert not off(inverted[1:5], wanted[1:5]) < 0.9  # of the first layers nothing is left: their states are infinite
 
 
 def gradient_of(value: Tensor, x: Tensor, w: Tensor, network: nn.Module) -> list[Tensor]:
