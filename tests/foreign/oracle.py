@@ -130,8 +130,13 @@ def built(make: Make, seed: int = 0) -> nn.Module:
 
 
 def exact(make: Make) -> nn.Module:
-    """Another instance of it, in float64 and evaluation mode; tensors that are plain attributes too."""
-    model = built(make).double().eval()
+    """Another instance of it, in float64 and evaluation mode."""
+    return widened(built(make)).eval()
+
+
+def widened(model: nn.Module) -> nn.Module:
+    """The network itself in float64; tensors that are plain attributes too."""
+    model = model.double()
     for part in model.modules():
         for name, value in vars(part).items():
             vars(part)[name] = _doubled(value)
