@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, UnsupportedModuleError
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.solver import Time
-from separatrix.system import Parametric, System, in_one_batch
+from separatrix.structure import as_pairs, from_pairs
+from separatrix.system import Parametric, System, in_one_batch, in_pairs
 from separatrix.tangent import climb
 from separatrix.twin import twin
 from separatrix.wrappers import bare
@@ -42,17 +43,20 @@ class FunctionField(Field):
     Args:
         function: x ↦ ẋ, or (x, t) ↦ ẋ. An `nn.Module` is used through a twin, and given one batch axis.
         time_dependent: call `function(x, t)`.
+        is_complex: it takes and gives complex numbers, whose real and imaginary parts are the state.
     """
 
-    def __init__(self, function: Callable[..., Tensor], *, time_dependent: bool = False) -> None:
+    def __init__(self, function: Callable[..., Tensor], *, time_dependent: bool = False, is_complex: bool = False) -> None:
         super().__init__()
         function = bare(function)
         self.function = twin(function) if isinstance(function, nn.Module) else function
         self.time_dependent = time_dependent
+        self.is_complex = is_complex
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The function's value."""
-        return in_one_batch(self.function, x, t) if self.time_dependent else in_one_batch(self.function, x)
+        when = (t,) if self.time_dependent else ()
+        return in_pairs(self.function, x, *when) if self.is_complex else in_one_batch(self.function, x, *when)
 
 
 class Velocity(Protocol):
@@ -79,6 +83,8 @@ class Flow(System):
             separable one.
         time_dependent: call `field(x, t)`.
         start: where `initial_state` begins; None for the origin.
+        is_complex: the field takes and gives `dim` complex numbers. The state is their real and imaginary parts, Re z₁, Im z₁,
+            Re z₂, …, twice as many; `pack` and `unpack` translate.
 
     Raises:
         InputError: the method is unknown, or dt is not a positive number; when a run begins: the method needs a separable field,
@@ -97,16 +103,30 @@ class Flow(System):
         method: str = "rk4",
         time_dependent: bool = False,
         start: tuple[float, ...] | None = None,
+        is_complex: bool = False,
     ) -> None:
+        dim = 2 * dim if is_complex else dim
         check_method(method, dim)
         check_step(dt)
         super().__init__(dim, dt=dt, start=start)
-        self.field = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
+        if isinstance(field, Field) and is_complex:
+            raise InputError("a Field is of real numbers.\nPass a function or module of complex ones, or leave out: is_complex.")
+        options = {"time_dependent": time_dependent, "is_complex": is_complex}
+        self.field = field if isinstance(field, Field) else FunctionField(field, **options)
+        self.is_complex = is_complex
         self.method = method
 
     def during(self, n: int) -> Velocity:
         """What step n follows: the field."""
         return self.field
+
+    def pack(self, state: Any) -> Tensor:
+        """The state vector of a state; of complex numbers, their real and imaginary parts."""
+        return as_pairs(state) if self.is_complex and state.is_complex() else state
+
+    def unpack(self, x: Tensor) -> Any:
+        """The state of a state vector: complex numbers, where the field takes those."""
+        return from_pairs(x) if self.is_complex else x
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The state a time dt later."""

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree
@@ -98,3 +99,14 @@ def _dataclass_like(value: Any, parts: list[Any]) -> Any:
     for field, part in zip(dataclasses.fields(value), parts, strict=True):
         object.__setattr__(other, field.name, part)
     return other
+
+
+def as_pairs(z: Tensor) -> Tensor:
+    """Complex numbers as pairs of real ones, on a last axis twice as long: Re z₁, Im z₁, Re z₂, …"""
+    return torch.stack([z.real, z.imag], dim=-1).flatten(-2)
+
+
+def from_pairs(x: Tensor) -> Tensor:
+    """The inverse of `as_pairs`."""
+    pairs = x.unflatten(-1, (-1, 2))
+    return torch.complex(pairs[..., 0], pairs[..., 1])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.randomness import torch_generator
+from separatrix.structure import as_pairs, from_pairs
 from separatrix.tangent import batch_innermost, climb, leave_uncompiled, stack_batch_last
 from separatrix.twin import own_leaves, parameters_as_buffers, twin
 from separatrix.wrappers import bare
@@ -266,20 +267,48 @@ class Map(System):
         dim: length of the state.
         dt: time that one step takes, in a unit of yours: rates and exponents are per that unit. 1 counts steps.
         time_dependent: call `function(x, n)`.
+        is_complex: the function takes and gives `dim` complex numbers, z ↦ F(z). The state is their real and imaginary parts,
+            Re z₁, Im z₁, Re z₂, …, twice as many; `pack` and `unpack` translate.
 
     Raises:
         InputError: dt is not a positive number.
     """
 
-    def __init__(self, function: Callable[..., Tensor], dim: int, *, dt: float = 1.0, time_dependent: bool = False) -> None:
-        super().__init__(dim, dt=check_dt(dt))
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        dim: int,
+        *,
+        dt: float = 1.0,
+        time_dependent: bool = False,
+        is_complex: bool = False,
+    ) -> None:
+        super().__init__(2 * dim if is_complex else dim, dt=check_dt(dt))
         function = bare(function)
         self.function = twin(function) if isinstance(function, nn.Module) else function
         self.time_dependent = time_dependent
+        self.is_complex = is_complex
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The function's value."""
-        return in_one_batch(self.function, x, n) if self.time_dependent else in_one_batch(self.function, x)
+        when = (n,) if self.time_dependent else ()
+        return in_pairs(self.function, x, *when) if self.is_complex else in_one_batch(self.function, x, *when)
+
+    def pack(self, state: Any) -> Tensor:
+        """The state vector of a state; of complex numbers, their real and imaginary parts."""
+        return as_pairs(state) if self.is_complex and state.is_complex() else state
+
+    def unpack(self, x: Tensor) -> Any:
+        """The state of a state vector: complex numbers, where the function takes those."""
+        return from_pairs(x) if self.is_complex else x
+
+
+def in_pairs(function: Callable[..., Tensor], x: Tensor, *when: Number) -> Tensor:
+    """The value of a function of complex numbers, on their real and imaginary parts."""
+    value = in_one_batch(function, from_pairs(x), *when)
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value  # no state: the start of a run says so
+    return as_pairs(value)
 
 
 def in_one_batch(function: Callable[..., Tensor], x: Tensor, *when: Number) -> Tensor:

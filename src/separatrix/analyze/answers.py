@@ -30,7 +30,7 @@ class Answers:
         if self.form is not None:
             state = tuple(at(returned, path) for path in self.form.returned)
         elif isinstance(self.network, CustomCell):
-            state = returned[1] if self.network._returns_output else returned
+            state = self.network.state_in(returned)
         else:
             state = returned if self.network.is_cell else returned[1]
         parts = state if isinstance(state, tuple) else (state,)
@@ -59,8 +59,8 @@ class NotTold(Exception):
 
 def _places(like: Any, network: Network) -> list[Path]:
     """Where the state's tensors are in what a core of signature (u, state) returned."""
-    beside_output = network._returns_output if isinstance(network, CustomCell) else not network.is_cell
-    return [((1, *path) if beside_output else path) for path, _ in leaves(like[1] if beside_output else like)]
+    place = network.place if isinstance(network, CustomCell) else None if network.is_cell else 1
+    return [path if place is None else (place, *path) for path, _ in leaves(like if place is None else like[place])]
 
 
 def _shaped(part: Tensor, like: Tensor) -> Tensor:

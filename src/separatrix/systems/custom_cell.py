@@ -9,17 +9,24 @@ from torch.func import functional_call, vmap
 
 from separatrix.errors import ShapeError, UnsupportedModuleError
 from separatrix.randomness import same_draws
+from separatrix.structure import as_pairs, from_pairs
 from separatrix.system import Parametric
+from separatrix.systems import cell_state
+from separatrix.systems.cell_state import Structure, fill, flatten, skeleton
 from separatrix.systems.kept import difference
 from separatrix.systems.standard_network import check_finite, check_initialised, kind_of
 from separatrix.tangent import climb
 from separatrix.twin import twin
 
-Structure = Any  # a tensor, or nested tuples and lists of tensors
+__all__ = ["CustomCell", "Structure", "fill", "flatten", "has_tangents", "is_layer", "skeleton"]
 
 
 class CustomCell(Parametric):
-    """Any module of signature (u, state) → state or (out, state); the state a tensor or nested tuples of tensors.
+    """Any module of signature (u, state) → state, (out, state) or (state, out).
+
+    The state is a tensor, or tuples, named tuples, dicts or dataclasses of tensors, which the module gets in its own classes.
+    Complex numbers are pairs of real ones in the state vector, (Re, Im) each. Which part of what the module returns is its state is
+    found out by trying, see Note [Which part is the state].
 
     What a module may say of itself:
     - `example_state()`, a state of it without batch axes;
@@ -32,10 +39,16 @@ class CustomCell(Parametric):
         is_ensemble: stack their weights to an axis of networks.
         example: a state without batch axes; None reads `hidden_size` from the module.
         width: numbers in an input, for a module that has no `input_size`.
+        returns: "state", "out, state" or "state, out", where that is to be said; None finds it out.
     """
 
     def __init__(
-        self, modules: Sequence[nn.Module], is_ensemble: bool = False, example: Structure = None, width: int | None = None
+        self,
+        modules: Sequence[nn.Module],
+        is_ensemble: bool = False,
+        example: Structure = None,
+        width: int | None = None,
+        returns: str | None = None,
     ) -> None:
         super().__init__()
         first = modules[0]
@@ -61,17 +74,16 @@ class CustomCell(Parametric):
         self.has_tangents = has_tangents(self.cell)
         self._rung = 0
         tensors = (*first.parameters(), *first.buffers())
-        like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
-        self.register_buffer("_zero", torch.zeros((), dtype=like.dtype, device=like.device), persistent=False)
+        like = next((tensor for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()), torch.zeros(()))
+        self.register_buffer("_zero", torch.zeros((), dtype=like.dtype.to_real(), device=like.device), persistent=False)
         self.stacked = Parametric()
         self._names: list[tuple[str, str]] = []
         if is_ensemble:
             self._hold_stacked(modules)
         example = self._example(first) if example is None else example
-        self.shapes = [tuple(part.shape) for part in flatten(example)]
         self.structure = skeleton(example)
-        self.dim = sum(torch.Size(shape).numel() for shape in self.shapes)
-        self._returns_output = self._trial(example)
+        self._take_shapes(cell_state.shapes_of(example))
+        self.place = self._trial(returns)
 
     @property
     def input_form(self) -> str:
@@ -117,15 +129,33 @@ class CustomCell(Parametric):
             raise ShapeError(f"{len(tensors)} tensors were given but this {self.label}'s state has {len(self.shapes)}.")
         if self.layer_axis:
             tensors = [tensor.movedim(0, -2) for tensor in tensors]
-        return torch.cat([t.flatten(t.ndim - len(s)) if s else t[..., None] for t, s in zip(tensors, self.shapes, strict=True)], -1)
+        flat = [t.flatten(t.ndim - len(s)) if s else t[..., None] for t, s in zip(tensors, self.shapes, strict=True)]
+        return torch.cat([as_pairs(t) if c else t for t, c in zip(flat, self.are_complex, strict=True)], -1)
 
     def unpack(self, x: Tensor) -> Structure:
         """(*batch, dim) → the module's state; (*batch, k, dim) → the tangents of its state."""
-        pieces = x.split([torch.Size(shape).numel() for shape in self.shapes], dim=-1)
+        split = x.split(self._sizes, dim=-1)
+        pieces = [from_pairs(piece) if c else piece for piece, c in zip(split, self.are_complex, strict=True)]
         parts = [piece.reshape(*x.shape[:-1], *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
         if self.layer_axis:
             parts = [part.movedim(-2, 0) for part in parts]
         return fill(self.structure, iter(parts))
+
+    @property
+    def _returns_output(self) -> bool:
+        """Whether the cell returns an output beside its state."""
+        return self.place is not None
+
+    def state_in(self, returned: Any) -> Structure:
+        """The state in what the cell returned."""
+        return cell_state.part_of(returned, self.place)
+
+    def _take_shapes(self, shapes: list[tuple[tuple[int, ...], bool]]) -> None:
+        """The shapes of the state's tensors, and which of them are complex."""
+        self.shapes = [shape for shape, _ in shapes]
+        self.are_complex = [is_complex for _, is_complex in shapes]
+        self._sizes = [torch.Size(shape).numel() * (1 + is_complex) for shape, is_complex in shapes]
+        self.dim = sum(self._sizes)
 
     def _needs_cast(self, x: Tensor) -> bool:
         """Whether the weights must be cast to the state's dtype; within a run they already are."""
@@ -136,7 +166,7 @@ class CustomCell(Parametric):
         batch = x.shape[:-1]
         u = u.expand(*batch, u.shape[-1]).reshape(-1, u.shape[-1])
         result = cell(u, self.unpack(x.reshape(-1, self.dim)))
-        return self.pack(result[1] if self._returns_output else result).reshape(*batch, self.dim)
+        return self.pack(self.state_in(result)).reshape(*batch, self.dim)
 
     def _push(self, cell: Any, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """The cell's own tangents, with the run's axes folded into one."""
@@ -162,8 +192,8 @@ class CustomCell(Parametric):
             )
         return (torch.zeros(width), torch.zeros(width)) if isinstance(cell, nn.LSTMCell) else torch.zeros(width)
 
-    def _trial(self, example: Structure) -> bool:
-        """Whether the cell returns (out, state) rather than its state, told by one call."""
+    def _trial(self, returns: str | None) -> int | None:
+        """Which part of what the cell returns is its state (None: all of it), told by one call, or two."""
         zeros = self.unpack(self._zero.new_zeros(1, self.dim))
         u = self._zero.new_zeros(1, self.inputs or 1)
         try:
@@ -174,13 +204,27 @@ class CustomCell(Parametric):
                 f"{self.label}(u, state) failed on a batch of 1 with zero inputs and zero state: {type(error).__name__}: {error}\n"
                 "A cell takes (u, state) and returns its new state, or (out, state); give it input_size, or pass state=."
             ) from error
-        wanted = [tuple(part.shape) for part in flatten(zeros)]
-        if skeleton(result) == self.structure and [tuple(t.shape) for t in flatten(result)] == wanted:
-            return False
-        if isinstance(result, tuple | list) and len(result) == 2 and skeleton(result[1]) == self.structure:
-            return True
-        got = [tuple(t.shape) for t in flatten(result)]
-        raise ShapeError(f"{self.label} was given a state of shapes {wanted} and returned shapes {got}: no state to step with.")
+        found = cell_state.places(result, zeros)
+        if not found:
+            raise cell_state.misfit(self.label, zeros, result)
+        if returns is not None:
+            place = cell_state.place_in(result, returns)
+            if place not in found:
+                raise cell_state.misfit(self.label, zeros, cell_state.part_of(result, place))
+        else:
+            place = found[0] if len(found) == 1 else self._chosen()
+        became = [c for _, c in cell_state.shapes_of(cell_state.part_of(result, place))]
+        if any(new and not old for new, old in zip(became, self.are_complex, strict=True)):
+            self._take_shapes([(s, c or n) for s, c, n in zip(self.shapes, self.are_complex, became, strict=True)])
+            return self._trial(returns)
+        return place
+
+    def _chosen(self) -> int:
+        """Which of several parts is the state, at a normally distributed input and state."""
+        draw = torch.Generator().manual_seed(0)
+        u, x = (torch.randn(1, width, dtype=torch.float64, generator=draw) for width in (self.inputs or 1, self.dim))
+        with same_draws():
+            return cell_state.chosen(twin(self.cell, apart=True), u.to(self._zero), self.unpack(x.to(self._zero)), self.label)
 
     def _hold_stacked(self, modules: Sequence[nn.Module]) -> None:
         states = [{**dict(module.named_parameters()), **dict(module.named_buffers())} for module in modules]
@@ -239,22 +283,3 @@ def _is_of_forward(module: nn.Module, method: str) -> bool:
 def _definer(kind: type, name: str) -> type:
     """The class that defines an attribute, of those that a class inherits from."""
     return next((own for own in kind.__mro__ if name in vars(own)), object)
-
-
-def flatten(state: Structure) -> list[Tensor]:
-    """The tensors of a nested state, in order."""
-    if isinstance(state, Tensor):
-        return [state]
-    if isinstance(state, tuple | list):
-        return [tensor for part in state for tensor in flatten(part)]
-    raise UnsupportedModuleError(f"a cell's state is a tensor or tuples of tensors, not {type(state).__name__}.")
-
-
-def skeleton(state: Structure) -> Any:
-    """The nesting of a state, its tensors forgotten."""
-    return None if isinstance(state, Tensor) else tuple(skeleton(part) for part in state)
-
-
-def fill(structure: Any, tensors: Any) -> Structure:
-    """The inverse of `flatten`."""
-    return next(tensors) if structure is None else tuple(fill(part, tensors) for part in structure)

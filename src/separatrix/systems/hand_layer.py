@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from separatrix.errors import SeparatrixError, UnsupportedModuleError
-from separatrix.systems.custom_cell import CustomCell, Structure, fill, flatten, skeleton
+from separatrix.systems.cell_state import Structure, fill, flatten, skeleton
+from separatrix.systems.custom_cell import CustomCell
 from separatrix.twin import twin
 
 STEPS, ITEMS = 5, 3  # of a trial: two lengths, 2 and 5, and three items that differ
@@ -80,7 +81,9 @@ class LayerStep(nn.Module):
         return fill(self.structure, iter([torch.zeros(shape) for shape in self.shapes]))
 
 
-def own_network(modules: list[nn.Module], is_ensemble: bool, example: Structure, width: int | None) -> CustomCell:
+def own_network(
+    modules: list[nn.Module], is_ensemble: bool, example: Structure, width: int | None, returns: str | None = None
+) -> CustomCell:
     """A cell or hand-written layer of one's own as a function of a state vector. See Note [Recognised by trying].
 
     Args:
@@ -88,13 +91,14 @@ def own_network(modules: list[nn.Module], is_ensemble: bool, example: Structure,
         is_ensemble: whether it is one.
         example: a state without batch axes, where the module does not tell.
         width: numbers in an input, where they are known.
+        returns: which part of what a cell returns is its state, where that is said.
 
     Raises:
         UnsupportedModuleError, ShapeError: it is neither.
     """
     refusal: SeparatrixError
     try:
-        network = CustomCell(modules, is_ensemble, example, width)
+        network = CustomCell(modules, is_ensemble, example, width, returns)
         if is_ensemble or network.is_layer or treats_items_alone(network, width):
             return network
         refusal = UnsupportedModuleError(

@@ -40,8 +40,9 @@ class Recurrent(Driven):
             `at(constant=…)`, and one of its numbers is "constant[0]", which sweeps and `continuation` can vary.
         dt: time that one step takes, in a unit of yours, such as the Δt of a discretised rate equation or the sampling time of the
             inputs: rates and exponents are per that unit. 1 counts steps.
-        state: for a cell of your own, an example of its state without batch axes (a tensor or a tuple of them), where
-            `hidden_size` does not tell.
+        state: for a cell of your own, an example of its state without batch axes, where `hidden_size` does not tell: a tensor, or
+            a tuple, named tuple, dict or dataclass of them. Complex numbers are pairs of real ones in the state vector.
+        returns: what a cell of your own returns, "state", "out, state" or "state, out", where trying it does not tell.
 
     Raises:
         UnsupportedModuleError: the module is bidirectional, has no step (state, input) → state, or has no weights yet (meta, lazy).
@@ -58,8 +59,9 @@ class Recurrent(Driven):
         constant: Any = None,
         dt: float = 1.0,
         state: Any = None,
+        returns: str | None = None,
     ) -> None:
-        network = _network(module, state, _width(inputs, constant))
+        network = _network(module, state, _width(inputs, constant), returns)
         drive = _drive(network, inputs, constant)
         super().__init__(network.dim, dt=check_dt(dt), horizon=drive.horizon)
         self.network = network
@@ -119,7 +121,9 @@ def _width(*given: Any) -> int | None:
     return None
 
 
-def _network(module: nn.Module | Sequence[nn.Module], state: Any, width: int | None) -> StandardNetwork | CustomCell:
+def _network(
+    module: nn.Module | Sequence[nn.Module], state: Any, width: int | None, returns: str | None
+) -> StandardNetwork | CustomCell:
     modules = [bare(one) for one in (module if isinstance(module, Sequence | nn.ModuleList) else [module])]
     is_ensemble = not isinstance(module, nn.Module) or isinstance(module, nn.ModuleList)
     if not modules:
@@ -140,7 +144,7 @@ def _network(module: nn.Module | Sequence[nn.Module], state: Any, width: int | N
         refuse_changed_layer(one)
     if all(is_standard(one) for one in modules):
         return StandardNetwork(modules, is_ensemble)
-    return own_network(modules, is_ensemble, state, width)
+    return own_network(modules, is_ensemble, state, width, returns)
 
 
 def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) -> Drive:
