@@ -1,5 +1,6 @@
 """Where a system rests: fixed points, rest points of flows, cycles and slow points, each with its stability."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from numbers import Real
@@ -25,6 +26,7 @@ MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; abo
 LEADING = 6  # eigenvalues of such a state
 AT_ONCE = 1_000_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
 FAR, AUDIBLE = 1e3, 1e-3  # times the guess's size, and its residual: farther out, a zero must stand out more from rounding
+SMALL = 1e-3  # size of all states below which they are counted in a unit of their own
 SLOW = 1e-3  # relative slope of ‖residual‖ below which a state that is no zero counts as a local minimum
 
 
@@ -104,7 +106,7 @@ class FixedPoints(Result):
     @property
     def isolated(self) -> Tensor:
         """Whether a point's place is known to better than `distinct`, (point): not on a line of rest points, nor in a flat."""
-        return self.errors <= self.settings["distinct"] * self.points.abs().amax(-1).clamp(min=1)
+        return self.errors <= self.settings["distinct"] * self.points.abs().amax(-1).clamp(min=self.settings.get("unit", 1.0))
 
     def summary(self) -> str:
         """How many points of which kind, and what became of the guesses."""
@@ -151,7 +153,8 @@ def fixed_points(
             their spread.
         n: the step whose drive, or time, is kept for ever.
         period: p, at least 1. Cycles whose period divides p are found too, and say so.
-        tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more.
+        tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more. Of guesses that are all below 10⁻³ it is
+            in units of the largest, as `distinct` is.
         max_steps: Newton steps at most.
         path_steps: for each guess that Newton's method strands, most steps along a path (see Source) that leads to a zero from
             almost every guess if states far out are brought inwards, as by a network of bounded states or a dissipative flow.
@@ -184,8 +187,9 @@ def fixed_points(
         raise InputError(f"there are no guesses: their shape is {tuple(given.shape)}.\nPass at least one state, or leave them out.")
     usable = torch.isfinite(given).all(-1)
     front = begin(system, given.where(usable[..., None], 0.0), seed=seed)
-    problem = Problem.of(front.system, n, period)
-    starts = front.x.reshape(-1, system.dim)
+    unit = unit_of(front.x)
+    problem = Problem.of(front.system, n, period, unit)
+    starts = front.x.reshape(-1, system.dim) / unit
     ends = _solved(problem, starts, tol, max_steps, path_steps, progress)
     usable = usable.to(front.x.device).expand(front.x.shape[:-1])
     drowned = _drowned(problem, starts, ends)
@@ -198,21 +202,21 @@ def fixed_points(
     slow = _distinct(ends, near, distinct**0.5)[0]  # a minimum is located to about the root of what a zero is
     return FixedPoints(
         codes=codes.reshape(front.x.shape[:-1]),
-        points=ends.x[chosen][order],
-        residuals=ends.size[chosen][order],
-        errors=stability.errors[order],
+        points=unit * ends.x[chosen][order],
+        residuals=unit * ends.size[chosen][order],
+        errors=unit * stability.errors[order],
         multipliers=stability.multipliers[order],
         rates=stability.rates[order],
         frequencies=stability.frequencies[order],
         kind=tuple(stability.kind[i] for i in order.tolist()),
         minimal_period=minimal[order],
-        cycles=cycles[order],
+        cycles=unit * cycles[order],
         periods=None if problem.is_flow else (problem.time(ends.x[chosen]) * minimal.to(ends.x.device) / period)[order],
         found_by=found_by[order],
-        slow=ends.x[slow],
-        slow_residuals=ends.size[slow],
+        slow=unit * ends.x[slow],
+        slow_residuals=unit * ends.size[slow],
         sensitivity=_sensitivity(problem, front.system, ends.x[chosen][order], n),
-        reached=ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
+        reached=unit * ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
         settings={
             "n": n,
             "period": period,
@@ -222,6 +226,7 @@ def fixed_points(
             "distinct": distinct,
             "count": count if guesses is None else None,
             "seed": seed,
+            "unit": unit,
             "border": BORDER[front.x.dtype],
         },
     )
@@ -234,17 +239,18 @@ class Problem(NamedTuple):
     system: System
     period: int
     is_flow: bool
+    unit: float = 1.0
 
     @classmethod
-    def of(cls, system: System, n: int, period: int) -> "Problem":
-        frozen = Frozen(system, n)
+    def of(cls, system: System, n: int, period: int, unit: float = 1.0) -> "Problem":
+        frozen = Frozen(system, n) if unit == 1 else InUnits(Frozen(system, n), unit)
         if is_flow(system):
             if period != 1:
                 raise InputError(
                     f"period is {period}, but a flow's rest points have none.\nFor cycles of its steps pass sx.Iterate(system, 1)."
                 )
-            return cls(frozen, frozen, 1, True)
-        return cls(frozen, Iterate(frozen, period), period, False)
+            return cls(frozen, frozen, 1, True, unit)
+        return cls(frozen, Iterate(frozen, period), period, False, unit)
 
     def residual(self, x: Tensor) -> Tensor:
         return self.system.residual(x)
@@ -277,6 +283,41 @@ class Problem(NamedTuple):
     def time(self, x: Tensor) -> Tensor:
         """The time that the map F^p takes from each state, shape (items), float64."""
         return torch.as_tensor(self.system.elapsed(x), dtype=torch.float64, device=x.device).expand(len(x))
+
+
+class InUnits(Derived):
+    """A system whose states are counted in a unit: y = x / unit; the tangents are the same, the residual is counted in it too."""
+
+    def __init__(self, system: System, unit: float) -> None:
+        super().__init__(system, horizon=system.horizon)
+        self.unit = unit
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's, in the unit."""
+        return self.system.step(self.unit * x, n) / self.unit
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The inner system's, of states in the unit."""
+        value, pushed = self.system.pushforward(self.unit * x, v, n)
+        return value / self.unit, pushed
+
+    def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's, in the unit."""
+        return self.system.residual(self.unit * x, n) / self.unit
+
+    def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
+        """The inner system's."""
+        return self.system.elapsed(self.unit * x, n)
+
+
+def unit_of(x: Tensor) -> float:
+    """What the states are counted in: 1; of states that are all below 10⁻³, a power of two near the largest.
+
+    Tolerances are relative to max(1, ‖x‖), so that a zero at the origin can be told. In units in which the whole state space is
+    small, a residual as large as the state would be zero, and all points one.
+    """
+    largest = float(x.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    return 1.0 if largest >= SMALL or largest == 0 else 2.0 ** math.floor(math.log2(largest))
 
 
 class Stability(NamedTuple):
@@ -433,7 +474,7 @@ def _sensitivity(problem: Problem, system: System, points: Tensor, n: int) -> Te
     u = system.drive(n).to(points)
     if u.ndim != 1 or u.numel() == 0:
         return None
-    along_input = jacobian(lambda w: system.advance(points, w), u.expand(len(points), -1))
+    along_input = jacobian(lambda w: system.advance(problem.unit * points, w), u.expand(len(points), -1))
     solution, failed = torch.linalg.solve_ex(-problem.linearised(points)[1], along_input)
     return solution.masked_fill((failed != 0)[:, None, None], torch.nan)
 

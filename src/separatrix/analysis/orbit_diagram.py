@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from separatrix.analysis.statistics import least_size
 from separatrix.errors import InputError
 from separatrix.evolve import as_numbers, begin, check_seed, check_steps, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
@@ -17,6 +18,7 @@ from separatrix.system import System
 from separatrix.wording import counted, plain
 
 LONGEST = 64  # steps, of the longest cycle that is looked for
+ROUNDINGS = 1e3  # by how many a state at rest may be off its own image
 SETTLING = 20  # pieces that the settling is taken in, for the progress bar
 
 
@@ -41,12 +43,15 @@ class OrbitDiagram(Result):
 
     def summary(self) -> str:
         """How many of the orbits are cycles, in words."""
-        lengths = sorted(set(self.periods[self.periods > 0].tolist()))
+        lengths = sorted(set(self.periods[(self.periods > 0) & (self.codes == Status.OK)].tolist()))
         cycles = f"cycles of length {', '.join(map(str, lengths))}" if lengths else "no cycles"
         other = int(((self.periods == 0) & (self.codes == Status.OK)).sum())
+        open_ = int((self.codes == Status.NOT_CONVERGED).sum())
+        still = f"; {open_} still moving" if open_ else ""
         lost = int((self.codes == Status.DIVERGED).sum())
         ends = f"{plain(float(self.values[0]))} … {plain(float(self.values[-1]))}"
-        return f"{counted(self.codes.numel(), 'orbit')} over {self.parameter} = {ends}: {cycles}; {other} without; {lost} diverged"
+        counts = f"{other} without{still}; {lost} diverged"
+        return f"{counted(self.codes.numel(), 'orbit')} over {self.parameter} = {ends}: {cycles}; {counts}"
 
 
 @torch.no_grad()
@@ -64,7 +69,8 @@ def orbit_diagram(
 ) -> OrbitDiagram:
     r"""The orbits of  x_{n+1} = F(x_n; p)  after settling, for all values of the parameter p in one run.
 
-    A cycle has the least length q ≤ 64, steps / 2 with  |x_{n+q} − x_n| ≤ tol · max(1, |x|)  for every component and all kept n.
+    A cycle has the least length q ≤ 64, steps / 2 with  |x_{n+q} − x_n| ≤ tol · max(s, |x|)  for every component and all
+    kept n; s is the size of x0, at most 1, and 1 of a start at the origin.
 
     Args:
         system: any System. A flow is seen every dt, so that its cycles do not show as periods.
@@ -78,7 +84,8 @@ def orbit_diagram(
         progress: show a bar.
 
     Returns:
-        OrbitDiagram: `values` (value), `states` (time, value, *batch, dim), `periods` and `status` (value, *batch).
+        OrbitDiagram: `values` (value), `states` (time, value, *batch, dim), `periods` and `status` (value, *batch). A cycle that
+        still moves is `not_converged`: what it misses itself by has not halved over the kept states, and is more than rounding.
 
     Raises:
         InputError: there is no such parameter, or the values are none, not finite, or a range whose ends are equal.
@@ -99,7 +106,7 @@ def orbit_diagram(
     axes = max(x0.ndim - 1, len(system.batch_shape))
     dtype = x0.dtype if x0.is_floating_point() else torch.float64
     front = begin(system.at(**{parameter: grid.to(dtype).reshape(-1, *[1] * axes)}), x0, seed=seed)
-    states = []
+    states, least = [], least_size(front.x)
     for tick in watched_count(SETTLING + steps, f"orbits over {parameter}", progress):
         i = tick.index
         if i < SETTLING:
@@ -108,12 +115,14 @@ def orbit_diagram(
             states.append(front.x)
             front = front.advance(1) if i < SETTLING + steps - 1 else front
     kept = torch.stack(states)
+    periods, moving = _periods(kept, tol, least)
+    codes = torch.where(moving, Status.NOT_CONVERGED, Status.OK).masked_fill(front.failed_at >= 0, Status.DIVERGED)
     return OrbitDiagram(
-        codes=torch.where(front.failed_at >= 0, Status.DIVERGED, Status.OK).to(torch.int8),
+        codes=codes.to(torch.int8),
         parameter=parameter,
         values=grid,
         states=kept,
-        periods=_periods(kept, tol),
+        periods=periods,
         settings={"settle": settle, "steps": steps, "tol": tol, "seed": seed},
     )
 
@@ -160,11 +169,19 @@ def _as_values(parameter: str, values: Tensor | Sequence[float]) -> Tensor:
     return grid
 
 
-def _periods(states: Tensor, tol: float) -> Tensor:
-    """The least lag at which every state comes back, 0 where there is none."""
-    near = tol * states.abs().amax((0, -1)).clamp(min=1)
+def _periods(states: Tensor, tol: float, least: Tensor) -> tuple[Tensor, Tensor]:
+    """The least lag at which every state comes back, 0 where there is none, and whether it comes back without settling.
+
+    A slow passage comes back to within any tolerance; only that it comes nearer tells a cycle from it.
+    """
+    size = torch.maximum(states.abs().amax((0, -1)), least)
+    near, rounding = tol * size, ROUNDINGS * torch.finfo(states.dtype).eps * size
     periods = torch.zeros(states.shape[1:-1], dtype=torch.int64, device=states.device)
+    moving = torch.zeros_like(periods, dtype=torch.bool)
     for lag in range(min(LONGEST, len(states) // 2), 0, -1):
         apart = (states[lag:] - states[:-lag]).abs().amax((0, -1))
-        periods = torch.where(apart <= near, lag, periods)
-    return periods
+        missed = (states[lag:] - states[:-lag]).abs().amax(-1)
+        third = max(1, len(missed) // 3)
+        moves = (missed[-third:].amax(0) > missed[:third].amax(0) / 2) & (missed[-third:].amax(0) > rounding)
+        periods, moving = torch.where(apart <= near, lag, periods), moves.where(apart <= near, moving)
+    return periods, moving
