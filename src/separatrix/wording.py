@@ -30,8 +30,8 @@ def plain(value: float) -> str:
         return "∞" if value > 0 else "−∞"
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return f"{value:.4g}".replace("-", "−")
-    power = math.floor(math.log10(abs(value)))
-    return f"{value / 10**power:.2g} × 10{superscript(power)}".replace("-", "−")
+    digits, power = f"{value:.1e}".split("e")  # rounded first: 9.996e-4 is 1 × 10⁻³
+    return f"{float(digits):g} × 10{superscript(int(power))}".replace("-", "−")
 
 
 def counted(number: int, noun: str) -> str:

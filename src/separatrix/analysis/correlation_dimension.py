@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from separatrix.analysis.orbit import plan_sampling, sampled, settled
+from separatrix.analysis.statistics import least_size
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import begin, check_whole
 from separatrix.result import Result, Status
@@ -28,7 +29,7 @@ SHORTEST = 2  # octaves, of a range that is fitted
 WINDOW = 2  # octaves, of a local slope
 DECORRELATED = 5  # times the lag at which the autocorrelation falls to 1/e: Theiler's window
 GRAINS = 1_000  # roundings of the largest coordinate, below which distances are those of the arithmetic
-FLAT = 1e-9  # extent, relative to max(1, ‖x‖∞), of an orbit that is at rest
+FLAT = 1e-9  # extent, relative to its size, of an orbit that is at rest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -138,10 +139,12 @@ def correlation_dimension(
     """
     plan = plan_sampling(system, samples=POINTS, apart=APART, steps=steps, settle=settle, every=every, seed=seed)
     _check_options(theiler, tol)
-    front = settled(begin(system, x0, seed=seed), plan.settle, "Settling", progress)
+    front = begin(system, x0, seed=seed)
+    least = least_size(front.x)
+    front = settled(front, plan.settle, "Settling", progress)
     states, front = sampled(front, plan, "Correlation dimension", progress)
     asked = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed, "dtype": str(states.dtype)}
-    return _measured(states, theiler, tol, asked)
+    return _measured(states, theiler, tol, asked, least)
 
 
 def correlation_dimension_of(points: Any, *, theiler: int | None = 1, tol: float = 0.05) -> CorrelationDimension:
@@ -175,12 +178,15 @@ def _check_options(theiler: int | None, tol: float) -> None:
         raise InputError(f"tol is {tol!r}; it lies between 0 and 1.")
 
 
-def _measured(states: Tensor, theiler: int | None, tol: float, asked: dict[str, Any]) -> CorrelationDimension:
+def _measured(
+    states: Tensor, theiler: int | None, tol: float, asked: dict[str, Any], least: Tensor | None = None
+) -> CorrelationDimension:
     """The result of states (point, *batch, dim): a loop over runs, each of which is a tree of its own."""
     batch = states.shape[1:-1]
     runs = states.cpu().double().reshape(len(states), -1, states.shape[-1]).numpy()
     grain = GRAINS * torch.finfo(states.dtype).eps
-    fits = [_fit(runs[:, i], theiler, tol, grain) for i in range(runs.shape[1])]
+    sizes = (torch.zeros(batch) if least is None else least).reshape(-1).tolist()
+    fits = [_fit(runs[:, i], theiler, tol, grain, size) for i, size in enumerate(sizes)]
 
     def gathered(name: str, axes: int = 0) -> Tensor:
         parts = torch.as_tensor(np.stack([getattr(fit, name) for fit in fits], axis=-1 if axes else 0))
@@ -216,14 +222,14 @@ class _Fit(NamedTuple):
     range: tuple[float, float] = (math.nan, math.nan)
 
 
-def _fit(x: np.ndarray, theiler: int | None, tol: float, grain: float) -> _Fit:
+def _fit(x: np.ndarray, theiler: int | None, tol: float, grain: float, least: float) -> _Fit:
     """The dimension of one run, (point, dim)."""
     blank = np.full(PER_OCTAVE * OCTAVES + 1, math.nan)
     if not np.isfinite(x).all():
         return _Fit(blank, blank, blank, blank, theiler or 0, Status.DIVERGED)
     w = min(_decorrelation(x) if theiler is None else theiler, max(1, len(x) // BLOCKS))
     extent = float(np.linalg.norm(np.ptp(x, axis=0)))
-    if extent <= max(FLAT, grain / 50) * max(1.0, np.abs(x).max()):
+    if extent <= max(FLAT, grain / 50) * max(least, np.abs(x).max()):
         return _Fit(blank, blank, blank, blank, w, Status.OK, 0.0, 0.0, 0.0)
     radii = extent * 2.0 ** (np.arange(-PER_OCTAVE * OCTAVES, 1) / PER_OCTAVE)
     counts, most = pair_counts(x, radii, w)
@@ -278,6 +284,7 @@ class _Curves(NamedTuple):
         whole: (radius), pairs of the whole.
         usable: (radius), whether there are enough pairs, and the radius is above the grain of the arithmetic.
         last: index of the largest radius at which the edges are not seen.
+        nearest: pairs within the smallest radius above the grain.
     """
 
     log_radii: np.ndarray
@@ -285,6 +292,7 @@ class _Curves(NamedTuple):
     whole: np.ndarray
     usable: np.ndarray
     last: int
+    nearest: float
 
     @classmethod
     def of(cls, radii: np.ndarray, counts: np.ndarray, grain: float) -> "_Curves":
@@ -294,7 +302,8 @@ class _Curves(NamedTuple):
             logs = np.log(np.concatenate([whole[None], whole - own]))
         last = int(np.searchsorted(radii, LARGEST * radii[-1] * (1 + 1e-9))) - 1
         usable = (whole >= FEWEST_PAIRS) & np.isfinite(logs).all(0) & (radii > grain)
-        return cls(np.log(radii), logs, whole, usable, last)
+        nearest = float(whole[min(int(np.searchsorted(radii, grain, side="right")), len(radii) - 1)])
+        return cls(np.log(radii), logs, whole, usable, last, nearest)
 
     def chords(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """Slopes between pairs of radii, of each curve."""
@@ -327,9 +336,18 @@ def _straightest(curves: _Curves, tol: float) -> tuple[int, int] | None:
         for low in range(first, last - length + 1):
             whole, thirds = curves.slope(low, low + length), curves.thirds(low, low + length)
             apart = np.abs(thirds[0] - whole[0]) + 2 * _jackknife(thirds - whole[:, None])
-            if (apart <= tol * max(1.0, whole[0])).all():
+            if (apart <= tol * max(1.0, whole[0])).all() and not _is_gap(curves, low, float(whole[0]), tol):
                 return low, low + length
     return None
+
+
+def _is_gap(curves: _Curves, low: int, slope: float, tol: float) -> bool:
+    """Whether a flat stretch lies above pairs that are nearer still.
+
+    A cycle's points coincide: C is flat down to the arithmetic. An orbit that comes back nearly, as a rotation by 1 radian does
+    after 710 steps, is as flat between that distance and the one of neighbours, which says nothing of what is below.
+    """
+    return slope < tol and curves.nearest < (1 - tol) * curves.whole[low]
 
 
 def _takens(curves: _Curves, low: int, high: int) -> float:

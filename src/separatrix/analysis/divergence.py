@@ -8,7 +8,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from separatrix.analysis.statistics import GROUPS, standard_error
+from separatrix.analysis.statistics import GROUPS, drifts, standard_error
 from separatrix.analysis.steps import plan_steps
 from separatrix.analysis.tally import Tally
 from separatrix.analysis.tangent_run import Block
@@ -32,7 +32,7 @@ class DivergenceRate(Result):
 
     Args:
         rate: (*batch), nats per unit time; an estimate of λ₁. −∞ when they merge to the last bit.
-        stderr: (*batch), standard error by batch means.
+        stderr: (*batch), standard error by batch means; 0 for −∞.
         distance: what the separation is brought back to after every step, relative to the size of the state.
         duration: (*batch), the elapsed time that the rate is an average over.
         steps: the steps in it.
@@ -91,7 +91,8 @@ def divergence_rate(
         seed: of the initial state and of the first separation.
 
     Returns:
-        DivergenceRate: `rate` and `stderr`, shape (*batch), nats per unit time.
+        DivergenceRate: `rate` and `stderr`, shape (*batch), nats per unit time. An item whose rate drifts between the halves of the
+        run, or whose run is too short for an error bar, is `not_converged`.
 
     Limits: the distance d is 1e-8 in float64 (1e-3 in float32) of the size of the state, so the rate carries a relative error
     near 1e-8 per step, and directions that contract below rounding in one step are not resolved. The size is ‖x‖, or what it was
@@ -123,10 +124,14 @@ def divergence_rate(
     rates, duration = tally.series()
     failed = ~(pair.lived == pair.n).all(0)
     time = duration.sum(0)[..., 0]
+    merged = rates.isneginf().any(0)
+    error = standard_error(rates, duration).masked_fill(merged, 0.0)
+    unsteady = (drifts(rates, duration) & ~merged | error.isnan())[..., 0]
+    codes = torch.where(unsteady, Status.NOT_CONVERGED, Status.OK).masked_fill(failed, Status.DIVERGED)
     return DivergenceRate(
-        codes=torch.where(failed, Status.DIVERGED, Status.OK).to(torch.int8),
+        codes=codes.to(torch.int8),
         rate=((rates * duration).sum(0)[..., 0] / time).masked_fill(failed, torch.nan),
-        stderr=standard_error(rates, duration)[..., 0].masked_fill(failed, torch.nan),
+        stderr=error[..., 0].masked_fill(failed, torch.nan),
         duration=time,
         distance=distance,
         steps=plan.steps,

@@ -11,10 +11,12 @@ from torch import Tensor
 from separatrix.analysis.product import Product
 from separatrix.analysis.steps import default_steps
 from separatrix.errors import InputError
-from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, in_one_width
+from separatrix.evolve import Front, begin, check_seed, check_steps, check_system_type, check_whole, in_one_width
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.wording import counted, plain
+
+PARTED = 23  # nats, 10¹⁰, by which tangents may part between two factorisations
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -94,7 +96,7 @@ def finite_time_lyapunov(
         steps: how many make T. Default: all that the system can take, or 10 units of time.
         k: number of leading exponents, 1 … dim.
         settle: steps before the first.
-        every: steps between two factorisations; more is faster, and loses what parts by more than 10¹⁰ in so many.
+        every: steps between two factorisations, fewer where tangents would part by more than 10¹⁰ in so many.
         seed: of the initial state and of the frame, on which the result depends only by rounding.
 
     Returns:
@@ -123,8 +125,7 @@ def finite_time_lyapunov(
     start, begun, first = front.x, front.time, front.n
     product = Product.of(start, seed)
     while front.n < first + steps:
-        front = front.with_tangents(product.frame).advance(min(every, first + steps - front.n))
-        product = product.times(front.v)
+        front, product = _block(front, product, min(every, first + steps - front.n), k)
     time = torch.as_tensor(front.time - begun, dtype=start.dtype, device=start.device).expand(start.shape[:-1]).clone()
     exponents = product.log_singular_values()[..., :k] / time[..., None]
     failed = (front.failed_at >= 0) | exponents.isnan().any(-1)
@@ -135,3 +136,18 @@ def finite_time_lyapunov(
         time=time,
         settings={"steps": steps, "k": k, "settle": settle, "every": every, "seed": seed},
     )
+
+
+def _block(front: Front, product: Product, steps: int, k: int) -> tuple[Front, Product]:
+    """Some steps with one factorisation behind them; in halves where the k leading tangents would lose each other."""
+    ahead = front.with_tangents(product.frame).advance(steps)
+    longer = product.times(ahead.v)
+    if steps == 1 or not _parts(product, longer, k):
+        return ahead, longer
+    return _block(*_block(front, product, steps // 2, k), steps - steps // 2, k)
+
+
+def _parts(before: Product, after: Product, k: int) -> bool:
+    growth = (after.log - before.log)[..., :k]
+    apart = growth.amax(-1) - growth.amin(-1) > PARTED
+    return bool((apart | (before.alive & ~after.alive)[..., :k].any(-1)).any())

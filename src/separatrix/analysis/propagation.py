@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.product import Product, Scaled
-from separatrix.analysis.statistics import standard_error
+from separatrix.analysis.statistics import drifts, standard_error
 from separatrix.analysis.tangent_run import check_k
 from separatrix.errors import InputError
 from separatrix.evolve import begin, check_seed, check_steps, check_system_type, check_whole, in_one_width, watched_count
@@ -127,6 +127,7 @@ def gradient_propagation(
 
     Returns:
         Propagation: `log_singular_values` (lag, *batch, k) and `log_gain` (lag, *batch), nats; `rates` and `time_constants`.
+        An item of which a rate differs between the halves of the lags by more than chance is `not_converged`.
 
     Raises:
         InputError: lags do not increase, or k is not within 1 … dim.
@@ -156,9 +157,10 @@ def gradient_propagation(
             gains.append(product.log_frobenius() - 0.5 * math.log(rows))
             times.append(torch.as_tensor(front.time - begun, dtype=torch.float64).mean())
     logs, time = torch.stack(values), torch.stack(times)
-    rates, error = _rates(logs, time.to(logs))
+    rates, error, drift = _rates(logs, time.to(logs))
+    codes = torch.where(drift.any(-1), Status.NOT_CONVERGED, Status.OK).masked_fill(front.failed_at >= 0, Status.DIVERGED)
     return Propagation(
-        codes=torch.where(front.failed_at >= 0, Status.DIVERGED, Status.OK).to(torch.int8),
+        codes=codes.to(torch.int8),
         lags=torch.tensor(lags),
         log_singular_values=logs,
         log_gain=torch.stack(gains),
@@ -178,19 +180,20 @@ def _checked_lags(lags: Any) -> tuple[int, ...]:
     return whole
 
 
-def _rates(logs: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """Slopes of the logarithms over the last four fifths of the lags, and their errors, (*batch, k)."""
+def _rates(logs: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Slopes of the logarithms over the last four fifths of the lags, their errors, and whether they drift; (*batch, k)."""
     if time[0] > 0:  # at lag 0 the Jacobian is 1
         logs, time = torch.cat([torch.zeros_like(logs[:1]), logs]), torch.cat([torch.zeros_like(time[:1]), time])
     if len(time) < 2:
-        return torch.full_like(logs[0], torch.nan), torch.full_like(logs[0], torch.nan)
+        unknown = torch.full_like(logs[0], torch.nan)
+        return unknown, unknown, torch.zeros_like(unknown, dtype=torch.bool)
     first = min(int((time < time[-1] / 5).sum()), len(time) - 2)
     logs, time = logs[first:], time[first:]
     span = time.diff().reshape(-1, *[1] * (logs.ndim - 1))
     lost = logs[-1] == -torch.inf
     steps = logs.diff(dim=0).masked_fill(lost, 0.0)
     rates = (steps.sum(0) / span.sum()).masked_fill(lost, -torch.inf)
-    return rates, standard_error(steps / span, span)
+    return rates, standard_error(steps / span, span), drifts(steps / span, span, logs.shape[-1])
 
 
 def default_lags(system: System, settle: int = 0) -> tuple[int, ...]:

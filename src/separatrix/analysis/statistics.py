@@ -8,6 +8,16 @@ FEWEST = 8  # blocks under which no error bar is given
 GROUPS = 20  # batches that a long run is cut into: few and long, so that what neighbouring blocks share lies inside them
 
 
+def least_size(x: Tensor) -> Tensor:
+    """The size below which an orbit that begins at x is at zero, (*batch): ‖x‖∞, but at most 1, and 1 of a start at the origin.
+
+    Tolerances are relative to the size of a state, and at the origin there must be one; in units in which all states are small, 1
+    would be too much.
+    """
+    size = x.abs().amax(-1).nan_to_num(1.0, 1.0)
+    return size.clamp(max=1).where(size > 0, 1.0)
+
+
 def standard_error(series: Tensor, weight: Tensor) -> Tensor:
     r"""Standard error of the weighted mean of a correlated series, by batch means with an automatic batch length.
 
