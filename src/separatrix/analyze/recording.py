@@ -56,7 +56,7 @@ def record(model: nn.Module, arguments: Arguments, names: Iterable[str]) -> Reco
     Raises:
         InputError: the forward pass fails.
     """
-    view = twin(model)
+    view = twin(model, apart=True)
     recording = Recording()
     for name in names:
         part = view.get_submodule(name)

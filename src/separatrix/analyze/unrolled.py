@@ -102,7 +102,7 @@ def _work(model: nn.Module, arguments: Arguments | None) -> _Work | Exception | 
     """What the model does with the arguments, or what it raises; None where there are none."""
     if arguments is None:
         return None
-    view = twin(model, detach=True)
+    view = twin(model, detach=True, apart=True)
     for tensor in (*view.parameters(), *view.buffers()):
         if tensor.is_floating_point():
             tensor.requires_grad_()

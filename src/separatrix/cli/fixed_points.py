@@ -17,7 +17,7 @@ from separatrix.analyze.core import find_core
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
 from separatrix.cli.picture import check_picture
-from separatrix.errors import InputError
+from separatrix.errors import InputError, UnsupportedModuleError
 from separatrix.flow import Flow
 from separatrix.loading import load_arguments, load_model
 from separatrix.report.summary import jsonable
@@ -74,6 +74,13 @@ def _network(spec: str, inputs: list[Path] | None, weights: Path | None, module:
                 raise InputError("a flow takes no inputs and has no core.\nLeave --inputs and --module out.")
             return loaded
         core = find_core(loaded, values, module)
+    if core is None:
+        raise UnsupportedModuleError(
+            f"{type(loaded).__name__} has no recurrent part, given these inputs: no state that could rest.\n"
+            "`separatrix analyze` measures it in depth."
+        )
+    if core.feedback.turn is not None:
+        return core.feedback.turn
     if core.inputs is None:
         return Recurrent(core.module, state=core.state)
     return Recurrent(core.module, core.inputs[:, 0], state=core.state)

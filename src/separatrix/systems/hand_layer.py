@@ -135,7 +135,7 @@ def layer_of(module: nn.Module, width: int) -> HandLayer | None:
     """The module as a layer that carries its state along a sequence, if it shows that it is one."""
     if isinstance(module, torch.jit.ScriptModule):
         return None
-    view = twin(module, dtype=torch.float64, detach=True)
+    view = twin(module, dtype=torch.float64, detach=True, apart=True)
     u = torch.randn(STEPS, ITEMS, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     first = bool(getattr(module, "batch_first", False))
     with _same_draws():
