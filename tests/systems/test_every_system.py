@@ -97,6 +97,7 @@ NEEDS = {  # how a class is built where its defaults do not do, or would be slow
     "Section": lambda: sx.Section(sx.Flow(spiral, 3, 0.4, start=(1.0, 0.1, 0.2)), axis=1, max_steps=100),
     "Stroboscopic": lambda: sx.Stroboscopic(swing(dt=1.0), period=2 * torch.pi),
     "Noisy": lambda: sx.Noisy(steady(), 0.1, seed=2),
+    "Seeded": lambda: sx.Seeded(sx.Map(lambda x: torch.tanh(x.roll(1, -1) + 0.1 * torch.randn_like(x)), 4), seed=3),
     "Flow": swing,
     "ContinuousDepth": lambda: sx.nn.ContinuousDepth([field() for _ in range(3)], steps=6, method="heun", between="linear"),
     "NeuralODE": lambda: sx.nn.NeuralODE(field(), time=2.0),
