@@ -90,7 +90,7 @@ def test_a_gru_comes_nearer_to_chaos_as_its_weights_grow(found):
     _, spectrum = found("driven_gru")[0]
     rate = spectrum.exponents[:, 0]
     assert (rate.diff() > 0).all()
-    torch.testing.assert_close(rate, spectrum.check.rate, rtol=0, atol=1e-3)
+    torch.testing.assert_close(rate, spectrum.check.rate, rtol=0, atol=2 / 600)  # two directions, a nat each over 600 steps
 
 
 def test_a_cell_without_adaptation_has_as_many_exponents_of_its_idle_trace_as_units(found):

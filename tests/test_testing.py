@@ -344,8 +344,8 @@ def test_a_sound_system_passes_at_the_states_that_are_given():
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
-        (Remembering, "step is not pure: the same state and n gave two answers"),
-        (Noisy, "drew on the global random generator"),
+        (Remembering, "the step keeps state besides x"),
+        (Noisy, "the step draws random numbers from PyTorch's global generator"),
         (Overwriting, "wrote to its state"),
         (ScalingTangents, "pushforward wrote to its tangents"),
         (Averaging, r"the step of a batch \(3,\) is not that of its items one by one"),

@@ -92,19 +92,6 @@ def test_the_answer_is_in_words():
     assert "0.6931" in text and "nats per unit time" in text
 
 
-class Kicked(sx.System):
-    """x' = 0.5 x + kicks that differ from call to call: no function of its state, and its tangent does not say so."""
-
-    def __init__(self) -> None:
-        super().__init__(dim=2)
-        self.calls = 0
-
-    def step(self, x: Tensor, n: int = 0) -> Tensor:
-        self.calls += 1
-        kick = torch.linspace(-1, 1, x[..., 0].numel(), dtype=x.dtype).reshape(*x.shape[:-1], 1)
-        return 0.5 * x + 0.05 * math.sin(self.calls) * kick  # items of a batch are kicked apart, as `randn_like` does
-
-
 class WrongTangent(sx.System):
     """x' = a x with the tangent of b x."""
 
@@ -117,16 +104,6 @@ class WrongTangent(sx.System):
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         return self.step(x, n), torch.as_tensor(self.b)[..., None, None] * v
-
-
-def test_a_step_that_kicks_items_apart_is_the_first_thing_that_is_said():
-    """The pair is kicked to a distance of 0.1 in each step, from 1e-8: 15 nats a step beside λ₁ = ln ½."""
-    spectrum = sx.lyapunov_spectrum(Kicked(), torch.zeros(2).double(), steps=100, settle=10, check=True)
-    assert spectrum.status == "not_converged" and not spectrum.converged
-    assert spectrum.disagreement
-    first, second = repr(spectrum).splitlines()[:2]
-    assert first.startswith("The check disagrees: λ₁ = −0.6931") and "two near trajectories part at 1" in first
-    assert "draws at random" in second
 
 
 def test_only_the_items_whose_tangent_is_wrong_disagree():

@@ -51,7 +51,9 @@ def test_a_driven_networks_spectrum_is_that_of_the_forward_product(chaotic_netwo
     spectrum, jacobians = chaotic_network
     assert (spectrum.exponents[:, 0] > 0).double().mean() > 0.9
     assert np.abs(dense_exponents(jacobians, 200) - spectrum.exponents.numpy()).max() < 0.01  # near-degenerate pairs, O(1/T)
-    assert np.abs(dense_exponents(jacobians, 200)[:, 0] - spectrum.exponents[:, 0].numpy()).max() < 1e-3
+    assert (
+        np.abs(dense_exponents(jacobians, 200)[:, 0] - spectrum.exponents[:, 0].numpy()).max() < 3e-3
+    )  # a nat or two over the run
 
 
 def test_transposed_jacobians_in_forward_order_give_another_spectrum(chaotic_network):

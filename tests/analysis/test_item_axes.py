@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import separatrix as sx
+from separatrix.randomness import torch_generator
 
 BATCH, TIME, WIDTH = 4, 5, 3
 
@@ -71,7 +72,7 @@ def test_analyze_draws_items_along_their_axes():
     x, shift, scale = torch.randn(9, WIDTH), torch.randn(1, 9, WIDTH), torch.randn(WIDTH)
     wide = Wide()
     portrait = sx.analyze(wide, {"x": x, "shift": shift, "scale": scale}, copies=3, seed=1)
-    chosen = torch.randperm(9, generator=torch.Generator().manual_seed(1))[:3].sort().values
+    chosen = torch.randperm(9, generator=torch_generator(1, "items of a profile"))[:3].sort().values
     expected = sx.depth_profile(wide, (x[chosen], shift[:, chosen], scale))
     assert torch.equal(portrait.profile.singular_values, expected.singular_values)
 

@@ -23,7 +23,8 @@ class HandLoop(nn.Module):
         self.double()
 
     def recurrence(self, u, h):
-        return 0.8 * h + 0.2 * torch.tanh(self.i2h(u) + self.h2h(h)) + self.noise * torch.randn_like(h)
+        h = 0.8 * h + 0.2 * torch.tanh(self.i2h(u) + self.h2h(h))
+        return h + self.noise * torch.randn_like(h) if self.noise else h
 
     def forward(self, x, hidden=None):
         x = x.transpose(0, 1) if self.batch_first else x

@@ -168,7 +168,7 @@ class TimeMix(Cell):
         k, v = self.k(x).exp(), self.v(x)
         keep = torch.exp(-torch.exp(self.decay))
         num, den = keep * state["num"] + k * v, keep * state["den"] + k
-        return torch.sigmoid(self.r(x)) * num / (den + 1e-3), {"last": u, "num": num, "den": den}
+        return torch.sigmoid(self.r(x)) * num / (den + 1e-3), {"den": den, "last": u, "num": num}
 
 
 class Memory(NamedTuple):
@@ -454,7 +454,7 @@ CASES = [
     of(Selective, 2, zeros((2, 3)), at=1),
     of(Legendre, 2, zeros(3, 3), at=1),
     of(Exponential, 2, zeros(3, 3, 3, 3), at=1),
-    of(TimeMix, 3, {"last": torch.zeros(3), "num": torch.zeros(3), "den": torch.zeros(3)}, at=1, refused={"recurrent": "dict"}),
+    of(TimeMix, 3, {"den": torch.zeros(3), "last": torch.zeros(3), "num": torch.zeros(3)}, at=1, refused={"recurrent": "dict"}),
     of(NamedState, 3, Memory(torch.zeros(4), torch.zeros(4)), refused={"recurrent": "NamedState.*tuple"}),
     of(ReadoutLast, 3, zeros(4), at=0, refused={"recurrent": "readout|which|state"}),
     of(ReadoutFirst, 3, zeros(4), at=1, refused={"recurrent": "readout|which|state"}),

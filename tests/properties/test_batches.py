@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -61,6 +61,7 @@ def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
 @given(st.sampled_from(sorted(SYSTEMS)), SEEDS, st.permutations(range(4)), st.data())
 def test_an_item_s_answer_is_its_own_in_any_order_and_company(name, system, seed, order, data):
     """Permuted, repeated, alone, and with a neighbour that diverges or is far away: to 1e-9."""
+    assume((name, system) != ("basins_of_attraction", "kicked"))  # a basin is one of a system that does not depend on time
     made, spread = SYSTEMS[system]()
     x0 = spread * uniform(seed, 4, 2)
     if data.draw(st.booleans()):

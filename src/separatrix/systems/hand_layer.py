@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from separatrix.errors import SeparatrixError, UnsupportedModuleError
 from separatrix.systems.cell_state import Structure, fill, flatten, skeleton
-from separatrix.systems.custom_cell import CustomCell
+from separatrix.systems.custom_cell import CustomCell, is_layer
 from separatrix.twin import twin
 
 STEPS, ITEMS = 5, 3  # of a trial: two lengths, 2 and 5, and three items that differ
@@ -107,6 +107,8 @@ def own_network(
             "its single step, or pass that step's module."
         )
     except SeparatrixError as error:
+        if is_layer(modules[0]):  # it tells its step, so its own words count
+            raise
         refusal = error
     width = width if width is not None else getattr(modules[0], "input_size", None)
     layers = [layer_of(module, width) for module in modules] if isinstance(width, int) else []
