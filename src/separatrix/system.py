@@ -520,7 +520,8 @@ class Iterate(Derived):
         p: how many steps make one, at least 1.
     """
 
-    continuous = False  # p steps of a flow are a map, whose fixed points are its cycles of p steps
+    # p steps of a flow are a map, whose fixed points are its cycles of p steps
+    continuous = False  # pyright: ignore[reportAssignmentType]
     noise_of_step = System.noise_of_step
 
     def __init__(self, system: System, p: int) -> None:

@@ -137,7 +137,8 @@ def follow(labels: Tensor, systems: Sequence[System | None], results: Sequence[R
     rows = _rows(labels, {i: found[i] for i in there}, gate)
     count = 1 + max((track for row in rows.values() for track in row), default=-1)
     tracks = _table(labels, found, rows, count)
-    events = _events(tracks, there, systems[there[0]].continuous, labels)
+    first = systems[there[0]]
+    events = _events(tracks, there, first is not None and first.continuous, labels)
     parts = torch.full((len(events), 3), -1, dtype=torch.int64)
     for row, event in zip(parts, events, strict=True):
         row[: len(event.tracks)] = torch.tensor(event.tracks[:3])

@@ -101,7 +101,8 @@ class Section(Derived):
         """The return time, shape (*batch)."""
         return self._return(x).time
 
-    continuous = False  # a section is a map: the zeros of its residual are the flow's cycles
+    # a section is a map: the zeros of its residual are the flow's cycles
+    continuous = False  # pyright: ignore[reportAssignmentType]
     noise_of_step = System.noise_of_step
     width = System.width  # its own, not the flow's
 

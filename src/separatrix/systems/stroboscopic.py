@@ -85,7 +85,8 @@ class Stroboscopic(Derived):
             x, v = self._solver.pushforward(scaled, x, v, i / self.p, 1 / self.p)
         return x, v
 
-    continuous = False  # a map: the zeros of its residual are the flow's cycles
+    # a map: the zeros of its residual are the flow's cycles
+    continuous = False  # pyright: ignore[reportAssignmentType]
     noise_of_step = System.noise_of_step
 
     def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
