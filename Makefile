@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test check bench docs format clean
+.PHONY: demo test test-long check bench docs format clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -24,6 +24,10 @@ demo: .venv/.core
 # One thread a worker: two processes that each start two threads fight for the same two cores.
 test: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+# Many examples of each property, other ones each time; the failing one is printed as a line that reproduces it.
+test-long: .venv/.dev
+	HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/properties --hypothesis-show-statistics
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -16,6 +17,11 @@ METHODS = ("euler", "heun", "midpoint", "rk4", "dopri5", "implicit_midpoint")
 CLASSIC = tuple(
     name for name in sx.SYSTEMS if name not in ("lorenz_section", "magnetic_pendulum", "mackey_glass")
 )  # these take seconds
+
+
+def fewer(times: int) -> settings:
+    """So many times fewer examples than the profile has: for what takes seconds."""
+    return settings(max_examples=max(2, settings.default.max_examples // times))
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -39,7 +45,7 @@ def smooth(kind: str, dim: int, gain: float, seed: int) -> Any:
     w, b = gain / math.sqrt(dim) * normal(seed, dim, dim), 0.3 * normal(seed + 1, dim)
 
     def function(x: Tensor) -> Tensor:
-        z = x @ w.to(x).mT + b.to(x)
+        z = x @ w.to(x.dtype).mT + b.to(x.dtype)
         if kind == "tanh":
             return torch.tanh(z)
         if kind == "sine":

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import separatrix as sx
-from properties.strategies import SEEDS, normal, uniform
+from properties.strategies import SEEDS, fewer, normal, uniform
 
 FEW = {"steps": 40, "settle": 10, "every": 1, "states": 4, "max_lag": 4, "lags": (1, 5, 10, 20), "max_steps": 300}
 MORE = {  # what few steps do not suffice for
@@ -31,7 +31,7 @@ SYSTEMS = {
 
 def tanh_map() -> sx.System:
     w = torch.tensor([[1.4, -1.1], [0.9, 1.2]], dtype=torch.float64)
-    return sx.Map(lambda x: torch.tanh(x @ w.to(x).mT), 2)
+    return sx.Map(lambda x: torch.tanh(x @ w.to(x.dtype).mT), 2)
 
 
 def measured(name: str, system: sx.System, x0: Tensor) -> sx.Result:
@@ -58,6 +58,7 @@ def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", PER_ITEM)
+@fewer(12)
 @given(st.sampled_from(sorted(SYSTEMS)), SEEDS, st.permutations(range(4)), st.data())
 def test_an_item_s_answer_is_its_own_in_any_order_and_company(name, system, seed, order, data):
     """Permuted, repeated, alone, and with a neighbour that diverges or is far away: to 1e-9."""
@@ -74,6 +75,7 @@ def test_an_item_s_answer_is_its_own_in_any_order_and_company(name, system, seed
 
 
 @pytest.mark.parametrize("name", PER_ITEM)
+@fewer(12)
 @given(SEEDS)
 def test_a_state_s_layout_and_kind_do_not_matter(name, seed):
     """A view with strides, a NumPy array, a list of numbers, and a tensor that asks for gradients: the same bits."""
@@ -89,6 +91,7 @@ def test_a_state_s_layout_and_kind_do_not_matter(name, seed):
 
 
 @pytest.mark.parametrize("name", PER_ITEM)
+@fewer(12)
 @given(SEEDS)
 def test_a_float32_state_is_measured_in_float32_and_left_as_it_is(name, seed):
     """Every floating-point field has the state's dtype or double, none of its items is disturbed, and x0 is not written to."""

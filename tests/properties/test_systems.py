@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import separatrix as sx
-from properties.strategies import SEEDS, classics, recurrents, systems, uniform
+from properties.strategies import SEEDS, classics, fewer, recurrents, systems, uniform
 
 
 @given(systems(), SEEDS)
@@ -14,6 +14,7 @@ def test_a_composition_of_systems_conforms(system, seed):
     sx.testing.check_system(system, seed=seed)
 
 
+@fewer(8)
 @given(SEEDS, st.sampled_from((0.0, 0.3)), st.sampled_from(("rk4", "dopri5")))
 def test_a_section_of_an_oscillator_has_the_derivative_of_its_own_map(seed, offset, method):
     """A limit cycle of random shape and speed: items return each for itself, tangents are central differences of the return."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.knob import check_range, knob_of
+from separatrix.analysis.statistics import least_size
 from separatrix.errors import InputError
 from separatrix.evolve import as_numbers, begin, check_seed, check_steps, check_whole, watched_count
 from separatrix.result import Result, Status
@@ -17,6 +18,7 @@ from separatrix.system import System
 from separatrix.wording import counted, plain
 
 LONGEST = 64  # steps, of the longest cycle that is looked for
+ROUNDINGS = 1e3  # by how many a state at rest may be off its own image
 SETTLING = 20  # pieces that the settling is taken in, for the progress bar
 
 
@@ -41,12 +43,15 @@ class OrbitDiagram(Result):
 
     def summary(self) -> str:
         """How many of the orbits are cycles, in words."""
-        lengths = sorted(set(self.periods[self.periods > 0].tolist()))
+        lengths = sorted(set(self.periods[(self.periods > 0) & (self.codes == Status.OK)].tolist()))
         cycles = f"cycles of length {', '.join(map(str, lengths))}" if lengths else "no cycles"
         other = int(((self.periods == 0) & (self.codes == Status.OK)).sum())
+        open_ = int((self.codes == Status.NOT_CONVERGED).sum())
+        still = f"; {open_} still moving" if open_ else ""
         lost = int((self.codes == Status.DIVERGED).sum())
         ends = f"{plain(float(self.values[0]))} … {plain(float(self.values[-1]))}"
-        return f"{counted(self.codes.numel(), 'orbit')} over {self.parameter} = {ends}: {cycles}; {other} without; {lost} diverged"
+        counts = f"{other} without{still}; {lost} diverged"
+        return f"{counted(self.codes.numel(), 'orbit')} over {self.parameter} = {ends}: {cycles}; {counts}"
 
 
 @torch.no_grad()
@@ -65,7 +70,8 @@ def orbit_diagram(
 ) -> OrbitDiagram:
     r"""The orbits of  x_{n+1} = F(x_n; p)  after settling, for all values of the parameter p in one run.
 
-    A cycle has the least length q ≤ 64, steps / 2 with  |x_{n+q} − x_n| ≤ tol · max(1, |x|)  for every component and all kept n.
+    A cycle has the least length q ≤ 64, steps / 2 with  |x_{n+q} − x_n| ≤ tol · max(s, |x|)  for every component and all
+    kept n; s is the size of x0, at most 1, and 1 of a start at the origin.
 
     Args:
         system: any System. A flow is seen every dt, so that its cycles do not show as periods.
@@ -81,7 +87,9 @@ def orbit_diagram(
         progress: show a bar.
 
     Returns:
-        OrbitDiagram: `values` (value), `states` (time, value, *batch, dim), `periods` and `status` (value, *batch).
+        OrbitDiagram: `values` (value), `states` (time, value, *batch, dim), `periods` and `status` (value, *batch). A cycle that
+        still moves is `not_converged`: what it misses itself by is more than rounding and has not halved over the kept states, or
+        has halved at a shorter lag too, so that the cycle may be shorter in the end.
 
     Raises:
         InputError: there is no such parameter, or the values are none, not finite, or a range whose ends are equal.
@@ -102,7 +110,7 @@ def orbit_diagram(
     axes = max(x0.ndim - 1, len(system.batch_shape))
     dtype = x0.dtype if x0.is_floating_point() else torch.float64
     front = begin(knob.set(system, grid.to(dtype).reshape(-1, *[1] * axes)), x0, seed=seed)
-    states = []
+    states, least = [], least_size(front.x)
     for tick in watched_count(SETTLING + steps, f"orbits over {parameter}", progress):
         i = tick.index
         if i < SETTLING:
@@ -111,12 +119,14 @@ def orbit_diagram(
             states.append(front.x)
             front = front.advance(1) if i < SETTLING + steps - 1 else front
     kept = torch.stack(states)
+    periods, moving = _periods(kept, tol, least)
+    codes = torch.where(moving, Status.NOT_CONVERGED, Status.OK).masked_fill(front.failed_at >= 0, Status.DIVERGED)
     return OrbitDiagram(
-        codes=torch.where(front.failed_at >= 0, Status.DIVERGED, Status.OK).to(torch.int8),
+        codes=codes.to(torch.int8),
         parameter=parameter,
         values=grid,
         states=kept,
-        periods=_periods(kept, tol),
+        periods=periods,
         settings={**knob.settings, "settle": settle, "steps": steps, "tol": tol, "seed": seed},
     )
 
@@ -139,11 +149,24 @@ def _as_values(parameter: str, values: Tensor | Sequence[float]) -> Tensor:
     return grid
 
 
-def _periods(states: Tensor, tol: float) -> Tensor:
-    """The least lag at which every state comes back, 0 where there is none."""
-    near = tol * states.abs().amax((0, -1)).clamp(min=1)
+def _periods(states: Tensor, tol: float, least: Tensor) -> tuple[Tensor, Tensor]:
+    """The least lag at which every state comes back, 0 where there is none, and whether that is not yet known.
+
+    A slow passage comes back to within any tolerance; only that it comes nearer tells a cycle from it. Where it comes nearer at a
+    shorter lag too, one that divides this, the cycle may be of that length in the end.
+    """
+    size = torch.maximum(states.abs().amax((0, -1)), least)
+    near, rounding = tol * size, ROUNDINGS * torch.finfo(states.dtype).eps * size
     periods = torch.zeros(states.shape[1:-1], dtype=torch.int64, device=states.device)
-    for lag in range(min(LONGEST, len(states) // 2), 0, -1):
-        apart = (states[lag:] - states[:-lag]).abs().amax((0, -1))
-        periods = torch.where(apart <= near, lag, periods)
-    return periods
+    moving, nears = torch.zeros_like(periods, dtype=torch.bool), {}
+    for lag in range(1, min(LONGEST, len(states) // 2) + 1):
+        missed = (states[lag:] - states[:-lag]).abs().amax(-1)
+        third = max(1, len(missed) // 3)
+        first, last = missed[:third].amax(0), missed[-third:].amax(0)
+        nears[lag] = last <= first / 2
+        open_ = ~nears[lag] & (last > rounding)
+        for shorter in (d for d in range(1, lag) if lag % d == 0):
+            open_ = open_ | nears[shorter]
+        new = (periods == 0) & (missed.amax(0) <= near)
+        periods, moving = torch.where(new, lag, periods), open_.where(new, moving)
+    return periods, moving

@@ -13,6 +13,7 @@ from scipy.signal.windows import blackmanharris
 from torch import Tensor
 
 from separatrix.analysis.orbit import Sampling, plan_sampling, sampled, settled
+from separatrix.analysis.statistics import least_size
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import Front, begin
 from separatrix.randomness import torch_generator
@@ -24,7 +25,7 @@ SAMPLES = 8_192  # of a default orbit
 APART = 0.05  # units of time between them
 FEWEST = 32  # samples, of which lines can be told from noise
 SEGMENTS = 8  # lengths of a segment that make the whole, for the spectrum that is shown
-NUDGE = 1e-12  # the second orbit's first distance, in units of max(1, ‖x‖∞)
+NUDGE = 1e-12  # the second orbit's first distance, in units of the size of the state
 FAR = 0.1  # of the orbit's extent: two orbits so far apart have parted, whatever the step
 FLAT = 1e-9  # deviation, in the same unit, of a state that is at rest
 QUIET = 1e-3  # of the power that may change from one half to the other, in lines
@@ -181,20 +182,22 @@ def power_spectrum(
         Farmer et al. 1980, Ann. N.Y. Acad. Sci. 357, 453.
     """
     plan = plan_sampling(system, samples=SAMPLES, apart=APART, steps=steps, settle=settle, every=every, seed=seed)
-    front = settled(begin(system, x0, seed=seed), plan.settle, "Settling", progress)
-    pair, gap = _paired(front, seed)
+    front = begin(system, x0, seed=seed)
+    least = least_size(front.x)
+    front = settled(front, plan.settle, "Settling", progress)
+    pair, gap = _paired(front, least, seed)
     states, pair = sampled(pair, plan, "Power spectrum", progress)
     failed = ~(pair.lived == pair.n).all(0)
     seen = _observed(states[:, 0], observable)
     if len(seen) < FEWEST:
         raise InputError(f"{len(seen)} states were kept, of which no spectrum has lines.\nAsk for at least {FEWEST} · every steps.")
-    return _result(system, seen, states, gap, failed, plan, seed)
+    return _result(system, seen, states, gap, least if observable is None else torch.ones_like(least), failed, plan, seed)
 
 
-def _paired(front: Front, seed: int) -> tuple[Front, Tensor]:
+def _paired(front: Front, least: Tensor, seed: int) -> tuple[Front, Tensor]:
     """The front and a second one near it, as the two items of a new first axis; and their distances, (*batch)."""
     x = front.x
-    size = x.abs().amax(-1).clamp(min=1)
+    size = torch.maximum(x.abs().amax(-1), least)
     away = torch.randn(x.shape[-1], dtype=torch.float64, generator=torch_generator(seed, "twin trajectory")).to(x)
     nudge = max(NUDGE, 16 * torch.finfo(x.dtype).eps)
     other = x + nudge * size[..., None] * away / away.abs().amax()
@@ -212,10 +215,12 @@ def _observed(states: Tensor, observable: Callable[[Tensor], Tensor] | None) -> 
     return seen
 
 
-def _result(system: System, seen: Tensor, states: Tensor, gap: Tensor, failed: Tensor, plan: Sampling, seed: int) -> PowerSpectrum:
+def _result(
+    system: System, seen: Tensor, states: Tensor, gap: Tensor, least: Tensor, failed: Tensor, plan: Sampling, seed: int
+) -> PowerSpectrum:
     """The verdicts of all runs from what was seen of them, (time, *batch, m), and from the pairs of orbits."""
     batch = seen.shape[1:-1]
-    size = seen.abs().amax((0, -1)).clamp(min=1)
+    size = torch.maximum(seen.abs().amax((0, -1)), least)
     x = (seen - seen.mean(0)).double().where(~failed[..., None], 0.0)
     failed = failed | ~torch.isfinite(x).all(-1).all(0)
     x = x.where(~failed[..., None], 0.0)
