@@ -19,6 +19,7 @@ from separatrix.twin import own_leaves, parameters_as_buffers, twin
 from separatrix.wrappers import bare
 
 Number = float | Tensor
+WITHOUT_END = 256  # steps of a system without end whose widths are looked at
 FEW = 8  # components up to which a compiled system is computed component by component
 
 
@@ -507,9 +508,10 @@ class Padded(Derived):
 
 def widths(system: System) -> tuple[int, ...]:
     """Numbers in the state before every step and after the last; one number where they cannot change."""
-    if system.horizon is None or type(system).width is System.width:
+    if type(system).width is System.width:
         return (system.dim,)
-    return tuple(system.width(n) for n in range(system.horizon + 1))
+    last = WITHOUT_END if system.horizon is None else system.horizon  # a looped stack has no horizon, and widths that come again
+    return tuple(system.width(n) for n in range(last + 1))
 
 
 class Iterate(Derived):

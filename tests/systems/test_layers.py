@@ -187,3 +187,18 @@ def test_steps_beyond_the_depth_are_refused():
 def test_what_is_no_stack_is_refused():
     with pytest.raises(sx.UnsupportedModuleError, match="NoneType is no stack"):
         sx.Layers(None)
+
+
+def test_a_loop_without_end_whose_width_changes_within_is_measured_as_one_with_an_end():
+    """1 → 1 → 2 → 1 and again: finite-time exponents are those of two loops, and what needs one width refuses in words."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        blocks = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in ((1, 1), (1, 2), (2, 1)))).double()
+    endless, twice = (sx.Layers(blocks, 1, loops=loops) for loops in (None, 2))
+    x0 = normal(3, 1)
+    for system in (endless, sx.Noisy(endless, 0.0)):
+        field = sx.finite_time_lyapunov(system, x0, steps=6)
+        torch.testing.assert_close(field.exponents, sx.finite_time_lyapunov(twice, x0, steps=6).exponents)
+        with pytest.raises(sx.ShapeError, match="changes its width, from 1 numbers to 2 at step 1"):
+            sx.lyapunov_spectrum(system, x0, steps=6, settle=0)
+    assert sx.lyapunov_spectrum(sx.Iterate(endless, 3), x0, steps=20).batch == (3,)
