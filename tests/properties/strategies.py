@@ -224,7 +224,9 @@ def systems(draw) -> sx.System:
         system = Padded(system)
     for _ in range(draw(st.integers(0, 2))):
         room = system.horizon
-        wraps = ["noisy", "frozen"] + (["iterate"] if room is None or room >= 4 else [])
+        # iterates of iterates bend too much for differences of 1e-5
+        once = not any(isinstance(part, sx.Iterate | sx.Stroboscopic) for part in system.modules())
+        wraps = ["noisy", "frozen"] + (["iterate"] if once and (room is None or room >= 4) else [])
         wrap = draw(st.sampled_from(wraps))
         if wrap == "noisy":
             system = sx.Noisy(system, 0.01, seed=draw(SEEDS))
