@@ -205,3 +205,22 @@ def test_check_steps_names_what_was_asked():
     with pytest.raises(HorizonError, match="warm-up 3 \\+ steps 9 = 12") as caught:
         check_steps(Power(horizon=5), **{"warm-up": 3, "steps": 9})
     assert "at most 5 steps" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        lambda x: x - 0.1 * x.mean(0),
+        lambda x: torch.softmax(x, 0),
+        lambda x: (x - x.mean(0)) / (x.std(0) + 1e-5),
+        lambda x: x.cumsum(0),
+        lambda x: 0.5 * x.roll(1, 0),
+    ],
+    ids=["mean", "softmax", "norm", "cumsum", "roll"],
+)
+def test_items_that_depend_on_each_other_are_refused(mixing):
+    x0 = torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
+    with pytest.raises(InputError, match="items of a batch depend on each other"):
+        trajectory(Map(mixing, 3), x0, 2)
+    with pytest.raises(InputError, match="items of a batch depend on each other"):
+        trajectory(Map(mixing, 3), x0[:1].expand(4, 3), 2)  # even where all are alike

@@ -376,7 +376,7 @@ def test_a_sound_system_passes_at_the_states_that_are_given():
         (Displaced, "residual is not the field that the step follows"),
         (OffByAThousandth, "residual is not the field that the step follows"),
         (Calling, "forward is not step"),
-        (OtherWidth, r"width\(3\) is 4 but the state has 3 numbers"),
+        (OtherWidth, r"width\(0\) is 4 but the state has 3 numbers"),
         (InPlaceAt, r"at\(gain=…\) changed the step of the original"),
         (SwallowingAt, "it must raise InputError"),
         (lambda: Narrowing(2), "the start of a run failed with ShapeError"),

@@ -40,8 +40,9 @@ class Arguments:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def call(self, model: nn.Module) -> Any:
-        """What the model returns."""
-        return model(*self.args, **self.kwargs)
+        """What the model returns; it is given copies, since it may write to what it is given."""
+        given = self.with_tensors([tensor.clone() for tensor in self.tensors()])
+        return model(*given.args, **given.kwargs)
 
     @property
     def shapes(self) -> str:

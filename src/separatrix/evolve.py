@@ -13,9 +13,12 @@ from torch import Tensor
 
 from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
 from separatrix.purity import Purity
-from separatrix.randomness import same_draws
+from separatrix.randomness import undisturbed
 from separatrix.system import Padded, System, widths
 from separatrix.twin import twin
+
+MOVED = 0.1  # of its size, by which the other items of a batch are moved to see whether an item depends on them
+COUPLED = 1e-4  # of the largest number: steps by tolerance are those of the worst item, and move the others by the tolerance
 
 
 class HasSteps(Protocol):
@@ -85,7 +88,7 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
     Raises:
         ShapeError: x0 is not (*batch, dim), its batch does not broadcast, or a step changes the width.
         InputError: x0 is empty, has numbers that are not finite, or is neither float32 nor float64; a step changes its argument
-            in place, draws at random, or keeps something from one call to the next.
+            in place, draws at random, keeps something from one call to the next, or mixes the items of a batch.
         UnsupportedModuleError: what was given is no System.
     """
     check_system_type(system)
@@ -154,13 +157,37 @@ def _check_step(system: System, x: Tensor, original: System) -> None:
     """Try the step of a twin, twice from the same state."""
     if system.horizon is not None and system.horizon < 1:
         raise HorizonError("this system has no step to take: its horizon is 0.")
-    with torch.no_grad(), same_draws():
+    with torch.no_grad(), undisturbed():
         watch = Purity(system, original)
         after = _tried(system, x)
         watch.took_a_step()
         again = system.step(x.clone(), 0)
         watch.took_a_step()
         watch.check(after, again, lambda: system.step(x.clone(), 0))
+        _check_items(system, x, after)
+
+
+def _check_items(system: System, x: Tensor, after: Tensor) -> None:
+    """Refuse a step in which one item of a batch depends on the others: moved, these must not move it."""
+    if x.shape[:-1].numel() < 2:
+        return
+    size = x.abs().mean()
+    moved = x + MOVED * (x.abs() + size.where(size > 0, 1.0))
+    held = torch.arange(x.shape[:-1].numel(), device=x.device).reshape(x.shape[:-1]) % 2 == 0
+    try:
+        beside = system.step(torch.where(held[..., None], x, moved), 0)
+    except (RuntimeError, ValueError, ArithmeticError):  # states that the step does not take
+        return
+    own, other = after[held], beside[held]
+    gap = (own - other).abs().amax()
+    if gap > COUPLED * own.abs().amax():
+        place = int((own - other).abs().argmax())
+        raise InputError(
+            "the items of a batch depend on each other: moving every other state takes the next state of an item that was left "
+            f"alone from {float(own.flatten()[place]):.9g} to {float(other.flatten()[place]):.9g}.\n"
+            "Write the step so that it treats each item by itself, or put the items that belong together into one state; one state "
+            "without others runs as it is."
+        )
 
 
 def _tried(system: System, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from separatrix.solvers import SOLVERS
 from separatrix.solvers.solver import Time
 from separatrix.structure import as_pairs, from_pairs
 from separatrix.system import Parametric, System, in_one_batch, in_pairs
-from separatrix.tangent import climb
+from separatrix.tangent import Tangents
 from separatrix.twin import twin
 from separatrix.wrappers import bare
 
@@ -25,7 +25,7 @@ class Field(Parametric):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rung = 0
+        self._tangents = Tangents()
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The velocity at x, shape (*batch, dim)."""
@@ -33,8 +33,7 @@ class Field(Parametric):
 
     def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """The velocity f(x, t) and Df(x, t) along the tangents v, rows of shape (*batch, k, dim). By forward AD."""
-        value, pushed, self.__dict__["_rung"] = climb(lambda y: self(y, t), x, v, self._rung)
-        return value, pushed
+        return self._tangents(lambda y: self(y, t), x, v)
 
 
 class FunctionField(Field):
@@ -56,7 +55,17 @@ class FunctionField(Field):
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The function's value."""
         when = (t,) if self.time_dependent else ()
-        return in_pairs(self.function, x, *when) if self.is_complex else in_one_batch(self.function, x, *when)
+        value = in_pairs(self.function, x, *when) if self.is_complex else in_one_batch(self.function, x, *when)
+        return as_velocity(value)
+
+
+def as_velocity(value: Any) -> Tensor:
+    """What a field returned, which must be a tensor."""
+    if not isinstance(value, Tensor):
+        raise InputError(
+            f"the field returned a {type(value).__name__}, no tensor.\nIt must return the velocity, of the shape of the state."
+        )
+    return value
 
 
 class Velocity(Protocol):

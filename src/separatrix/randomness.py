@@ -8,6 +8,7 @@ Source: Salmon, Moraes, Dror & Shaw 2011, Parallel random numbers: as easy as 1,
 
 import functools
 import hashlib
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,18 @@ def same_draws() -> Iterator[None]:
         torch.set_rng_state(cpu)
         if gpu:
             torch.cuda.set_rng_state_all(gpu)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A context, or a decorator, that leaves NumPy's and Python's global generators as they were too, around what a user wrote."""
+    numpy, python = np.random.get_state(legacy=False), random.getstate()  # noqa: NPY002
+    try:
+        with same_draws():
+            yield
+    finally:
+        np.random.set_state(numpy)  # noqa: NPY002
+        random.setstate(python)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError
 from separatrix.randomness import torch_generator
 from separatrix.structure import as_pairs, from_pairs
-from separatrix.tangent import batch_innermost, climb, leave_uncompiled, stack_batch_last
+from separatrix.tangent import Tangents, batch_innermost, leave_uncompiled, stack_batch_last
 from separatrix.twin import own_leaves, parameters_as_buffers, twin
 from separatrix.wrappers import bare
 
@@ -187,7 +187,7 @@ class System(Parametric):
         self.dt = dt
         self.horizon = horizon
         self.start = start
-        self._rung = 0
+        self._tangents = Tangents()
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The next state F(x, n), shape (*batch, dim) → (*batch, dim)."""
@@ -202,8 +202,7 @@ class System(Parametric):
 
         By forward AD; a system whose derivative is hot or has a closed form defines its own.
         """
-        value, pushed, self.__dict__["_rung"] = climb(lambda y: self.step(y, n), x, v, self._rung)
-        return value, pushed
+        return self._tangents(lambda y: self.step(y, n), x, v)
 
     def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
         """The time that the step from x at n takes; a number, or shape (*batch)."""

@@ -5,6 +5,7 @@ Tangents are rows: `v` has shape (*batch, k, dim), one state's k tangents under 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from traceback import walk_tb
 
 import torch
@@ -13,8 +14,15 @@ from torch.func import jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from separatrix.errors import UnsupportedModuleError
+from separatrix.randomness import Draws
 
 Function = Callable[[Tensor], Tensor]
+
+SHORT = 3 / 7  # power of the round-off: a trial step of 2e-7 of the state in float64, 1e-3 in float32, well above rounding
+LONGER = 4.0  # times as long as that is the other one
+DIFFERENT = 1e-3  # of a derivative's length, by which it differs at least from a difference of the function
+SAME = 0.1  # of their length, and a quarter of what they have to tell, by which two differences differ at most
+TRIALS = 6
 
 # Note [Ladder of tangents]
 # Forward AD is what we want: k tangents for the price of about k forward passes, no graph. Three things stand in the way:
@@ -22,6 +30,101 @@ Function = Callable[[Tensor], Tensor]
 # cuDNN recurrent layers, flash and memory-efficient attention) have no forward derivative (so: the plain kernels); and a few
 # operators have none at all (so: the derivative of the vector-Jacobian product, which needs only reverse mode, twice).
 # Never a finite difference: it would be wrong by 1e-8 and nobody would know.
+
+
+# Note [Whose derivative]
+# The author of a network may have given it a derivative that is not its own: a detach, a straight-through estimator, a gradient
+# that is reversed. Automatic differentiation gives that one, and a spectrum of it is not the map's. So a derivative is held
+# against differences of the function itself, when it is first asked for. They are trusted where they are safe from both of their
+# errors: two steps of different length must agree. Rounding inside the function moves the shorter, a bend or a kink the longer,
+# and chaos within a long step both. A kink at the very state (a ReLU of zeros) shows at no other state: so a derivative that
+# differs is tried at two further ones, and is refused where it differs at all three.
+
+
+class Tangents:
+    """How a system's functions are differentiated: automatically, and what was found out about it on the way."""
+
+    def __init__(self) -> None:
+        self._rungs: dict[int, int] = {}
+        self._tried: set[int] = set()
+
+    def __call__(self, f: Function, x: Tensor, v: Tensor, which: int = 0) -> tuple[Tensor, Tensor]:
+        """`pushforward`, for the function of that number; when first asked, held against the function. See Note [Whose derivative].
+
+        Raises:
+            UnsupportedModuleError: no derivative goes through f, or the one that does is not f's own.
+        """
+        value, pushed, self._rungs[which] = climb(f, x, v, self._rungs.get(which, 0))
+        if which not in self._tried and v.shape[-2] and not _is_transformed(x, v, value):
+            check_derivative(f, x)
+            self._tried.add(which)
+        return value, pushed
+
+
+def check_derivative(f: Function, x: Tensor) -> None:
+    """Refuse an automatic derivative that is not the function's own. See Note [Whose derivative].
+
+    Args:
+        f: maps (*batch, dim) to (*batch, width).
+        x: states to try it at, shape (*batch, dim).
+    """
+    draws, found = Draws(0, "directions in which a derivative is tried"), []
+    with torch.no_grad():
+        x = x.detach()
+        size = x.abs().amax(-1, keepdim=True)
+        size = size.where(size > 0, f(x).abs().amax().nan_to_num(0.0, posinf=0.0))
+        size = size.where(size > 0, 1.0)
+        for attempt in range(TRIALS):
+            along, aside = (draws.normal(*x.shape).to(x) * size for _ in range(2))
+            trial = _tried(f, x + 0.01 * attempt * aside, along)
+            if trial.is_same:
+                return
+            found += [trial] if trial.is_known else []
+    if len(found) < 2:
+        return
+    raise UnsupportedModuleError(
+        "the derivative that automatic differentiation gives is not that of the step: along one direction it is "
+        f"{found[0].derivative:.6g}, while the step itself changes by {found[0].difference:.6g}. Its author changed it (detach, a "
+        "straight-through or surrogate gradient, a backward of its own), or the step jumps, as one in half precision does.\n"
+        "Exponents and eigenvalues would be of another map. To measure with that derivative all the same, subclass sx.System and "
+        "give it as pushforward."
+    )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The lengths of a derivative along a direction and of a difference of the function; how far apart, how well known."""
+
+    derivative: float
+    difference: float
+    gap: float
+    doubt: float
+    rounding: float
+
+    @property
+    def is_same(self) -> bool:
+        return self.gap <= DIFFERENT * (self.derivative + self.difference)
+
+    @property
+    def is_known(self) -> bool:
+        return self.doubt <= min(self.gap / 4, SAME * self.difference + self.rounding)
+
+
+def _tried(f: Function, x: Tensor, along: Tensor) -> _Trial:
+    pushed = climb(f, x, along[..., None, :], 0)[1][..., 0, :]
+    eps = torch.finfo(x.dtype).eps
+    short = eps**SHORT
+    ahead = f(x + short * along)
+    near = (ahead - f(x - short * along)) / (2 * short)
+    far = (f(x + LONGER * short * along) - f(x - LONGER * short * along)) / (2 * LONGER * short)
+    known = (pushed.isfinite() & near.isfinite() & far.isfinite()).all(-1)
+    pushed, near, far, ahead = pushed[known], near[known], far[known], ahead[known]
+    return _Trial(*(float(part.norm()) for part in (pushed, near, pushed - near, near - far, 10 * eps / short * ahead)))
+
+
+def _is_transformed(*tensors: Tensor) -> bool:
+    """Whether numbers cannot be looked at here: under a transform of functions, or in a compiler."""
+    return torch.compiler.is_compiling() or any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
 
 
 def pushforward(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

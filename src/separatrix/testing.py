@@ -119,6 +119,7 @@ class _Probe:
 
 def _probe(system: System, x0: Tensor | None, seed: int) -> _Probe:
     x0 = system.initial_state(tuple(system.batch_shape), seed) if x0 is None else x0
+    _require(system.width(0) == system.dim, f"width(0) is {system.width(0)} but the state has {system.dim} numbers.")
     front = _call("the start of a run", begin, system, x0.double())
     size = front.x.abs().mean()
     x = front.x + 0.03 * (size if size > 0 else 1.0) * _normal(seed, BATCH, *front.x.shape).to(front.x)

@@ -179,10 +179,11 @@ class _Twins:
         if done is not None:
             return done
         cast = self.cast(tensor)
+        is_own = cast is not tensor
         if self.detach and id(tensor) in self.tree:
             cast = cast.detach()
-        if self.apart and cast is tensor and not shared and (not is_data or tensor.numel() <= FEW):
-            cast = tensor.clone()
+        if self.apart and not is_own and not shared and (not is_data or tensor.numel() <= FEW):
+            cast = cast.clone()
         self.done[id(tensor)] = cast
         return cast
 

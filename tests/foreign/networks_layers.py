@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from foreign.networks_idioms import EVERY, numbers, square
+from foreign.networks_idioms import EVERY, SLOPE, numbers, square
 from foreign.oracle import Layered
 
 
@@ -589,7 +589,7 @@ CASES = [
     square(CentredBatch, refused=dict.fromkeys(EVERY, "batch|items")),
     square(Highway),
     Layered(Autoencoder, numbers(2, 5)),
-    square(Quantised),
+    square(Quantised, refused=SLOPE),
     square(FourierOperator, numbers(3, 8)),
     Layered(
         DuelingHeads,

@@ -119,7 +119,7 @@ def marked(cases: list[Any], verb: str) -> list[Any]:
 
 def _expected_to_fail(case: Case, verb: str) -> list[Any]:
     known = FAULTS.get((case.label, verb))
-    return [pytest.mark.xfail(reason=known, strict=False)] if known else []
+    return [pytest.mark.xfail(reason=known, strict=True)] if known else []
 
 
 def built(make: Make, seed: int = 0) -> nn.Module:

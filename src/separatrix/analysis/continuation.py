@@ -13,7 +13,7 @@ from separatrix.errors import InputError, SeparatrixError
 from separatrix.evolve import as_numbers, begin, check_seed, check_whole, watched
 from separatrix.result import Result, Status
 from separatrix.system import Frozen, Iterate, System
-from separatrix.tangent import jacobian
+from separatrix.tangent import check_derivative, jacobian
 from separatrix.wording import counted, plain
 
 NEWTON = 12  # corrections of a predicted point; one that needs more was predicted too far
@@ -269,6 +269,7 @@ def _problem(
     if front.x.ndim != 1:
         raise InputError(f"a branch begins at 1 state, not at a batch of shape {tuple(front.x.shape[:-1])}.\nCall it for each.")
     held: System = Frozen(front.system, 0)
+    check_derivative(held.residual, front.x)
     whole = held if continuous else Iterate(held, period)
     return _Problem(whole, continuous, knob, start, stop, front.x.abs().amax(), tol), front.x
 

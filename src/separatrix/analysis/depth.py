@@ -15,7 +15,7 @@ from separatrix.analysis.singular import leading_singular_values
 from separatrix.errors import InputError
 from separatrix.evolve import check_seed, check_whole, watched
 from separatrix.orthonormal import resolution
-from separatrix.randomness import torch_generator
+from separatrix.randomness import torch_generator, undisturbed
 from separatrix.result import Result, Status
 from separatrix.wording import counted, plain
 
@@ -177,6 +177,7 @@ class DepthProfile(Result):
         return "; ".join([f"singular values with residuals up to {plain(float(worst))} of the largest", *told])
 
 
+@undisturbed()
 def depth_profile(
     model: nn.Module,
     inputs: Any,

@@ -19,7 +19,7 @@ from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.evolve import begin, check_seed, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import Driven, Frozen, Iterate, System
-from separatrix.tangent import jacobian, pushforward
+from separatrix.tangent import check_derivative, jacobian, pushforward
 from separatrix.wording import counted, plain
 
 MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; above, only its products with vectors are
@@ -213,6 +213,8 @@ def fixed_points(
     front = begin(system, given.where(usable[..., None], 0.0), seed=seed)
     problem = Problem.of(front.system, n, period)
     starts = front.x.reshape(-1, system.dim)
+    if problem.is_flow:
+        check_derivative(problem.residual, starts)
     search = _Search(problem, front.system, n, _Asked(tol, max_steps, path_steps, distinct, count, seed), guesses is None)
     ends = _solved(problem, starts, tol, max_steps, path_steps, progress)
     usable = usable.to(front.x.device).expand(front.x.shape[:-1])

@@ -21,6 +21,7 @@ from separatrix.wording import counted
 from separatrix.wrappers import bare
 
 Call = tuple[str, int]  # a module's name and which of its calls, from 1 on
+TRIES = 3  # passes in which a model that draws at random may still make the same
 AGREEMENT = 1e-4  # by which an item alone may differ from the same item in a batch, relative to its largest number: float32's sums
 
 # Note [Layers by hooks]
@@ -89,7 +90,7 @@ class LayeredNetwork:
         self.axis = batch_axis
         self.given = one_call(model, inputs, dtype)
         self.arguments = self.given.tensors()
-        self.twin = twin(model, dtype=dtype, device=device)
+        self.twin = twin(model, dtype=dtype, device=device, apart=True)
         self.item_axes = ItemAxes(self.twin, self.given, batch_axis)
         self.items = self.item_axes.count
         self._rung = 0
@@ -292,6 +293,9 @@ class LayeredNetwork:
             if one.value is None:
                 layers.append(_layer(one, trouble="it returns no floating-point tensor"))
                 continue
+            if _is_in_transform(one.value):
+                layers.append(_layer(one, trouble="it runs within torch.func, as no function of one input"))
+                continue
             alias = any(one.original is other and one.version == version for other, version in seen)
             seen.append((one.original, one.version))
             depends = one.edge is not None and _joins(one.edge, start, None)
@@ -309,8 +313,7 @@ class LayeredNetwork:
     def _with_layouts_checked(self, layers: list[Layer], first: list[_Made]) -> list[Layer]:
         """Items must be independent of each other and lie in order: each alone gives what it gives beside another."""
         if self.axis is None or self.items == 1:
-            again, _, _ = self._first_pass(slice(0, 1))
-            if not all(torch.equal(a.value, b.value) for a, b in zip(first, again, strict=True) if a.value is not None):
+            if not all(self._repeats(first) for _ in range(TRIES)):
                 raise InputError("two forward passes of the same input differ: the model draws at random, even in evaluation mode.")
             return layers
         last, _, _ = self._first_pass(slice(self.items - 1, self.items))
@@ -328,6 +331,11 @@ class LayeredNetwork:
                 "Say with batch_axis where items lie (sequence first: 1), or batch_axis=None where the inputs are one item."
             )
         return checked
+
+    def _repeats(self, first: list[_Made]) -> bool:
+        """Whether another pass of the first item makes the same."""
+        again, _, _ = self._first_pass(slice(0, 1))
+        return all(_equal(a.value, b.value) for a, b in zip(first, again, strict=True))
 
     def _agree(self, first: Tensor, last: Tensor, pair: Tensor) -> bool:
         axis = self.axis or 0
@@ -470,6 +478,17 @@ def _check_model(model: Any) -> None:
         raise UnsupportedModuleError(f"a {type(model).__name__} is no plain nn.Module, so its layers cannot be told apart.")
     if any(nn.parameter.is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError(f"{type(model).__name__} has weights without a shape yet.\nCall it once on its inputs.")
+
+
+def _is_in_transform(value: Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(value)
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two passes made the same; what is not to be looked at counts as the same."""
+    if a is None or b is None or _is_in_transform(a) or _is_in_transform(b):
+        return True
+    return torch.equal(a, b)
 
 
 def _first_line(error: Exception) -> str:

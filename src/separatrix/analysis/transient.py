@@ -12,7 +12,7 @@ from separatrix.errors import InputError
 from separatrix.evolve import Front, begin, check_seed, check_steps, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import System
-from separatrix.tangent import jacobian
+from separatrix.tangent import check_derivative, jacobian
 from separatrix.wording import counted, plain
 
 ENOUGH_TIME = 50  # units of time of a default run
@@ -196,7 +196,12 @@ def _generator(front: Front) -> tuple[Tensor, bool]:
     """The Jacobian at the start, (*batch, dim, dim): of a flow's field, else of the step; and which of the two."""
     system, n = front.system, front.n
     flows = system.continuous
-    return jacobian(lambda y: system.residual(y, n) if flows else system.step(y, n), front.x), flows
+
+    def rate(y: Tensor) -> Tensor:
+        return system.residual(y, n) if flows else system.step(y, n)
+
+    check_derivative(rate, front.x)
+    return jacobian(rate, front.x), flows
 
 
 def _singular_vectors(frame: Tensor) -> tuple[Tensor, Tensor]:

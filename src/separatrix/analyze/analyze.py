@@ -18,6 +18,7 @@ from separatrix.analyze.regime import Regime, along, regime_of
 from separatrix.analyze.verdict import advice, verdict, why_not_converged
 from separatrix.errors import InputError
 from separatrix.evolve import check_seed, trajectory
+from separatrix.randomness import undisturbed
 from separatrix.result import Status
 from separatrix.system import System
 from separatrix.wording import counted as in_words
@@ -33,6 +34,7 @@ HUGE = 1e100  # states beyond are on their way to overflow, and their squares ha
 MOST_NUMBERS = 20_000_000  # in the Jacobians of one batch: 160 MB
 
 
+@undisturbed()
 def analyze(
     model: nn.Module,
     inputs: Any = None,

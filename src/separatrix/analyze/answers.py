@@ -49,8 +49,14 @@ class Answers:
         made = {path: _shaped(part, recorded[path]) for path, part in zip(own, parts, strict=True)}
         for path in paths:
             if path not in made:
-                made[path] = _same_as_one(recorded[path], {p: recorded[p] for p in own}, made)
+                made[path] = _same_as_one(recorded[path], {p: recorded[p] for p in own}, made, self._batch_axis(path))
         return _rebuilt(like, (), made)
+
+    def _batch_axis(self, path: Path) -> int | None:
+        """Where a recurrent layer of PyTorch's has the batch in its outputs; None of anything else."""
+        if isinstance(self.network, CustomCell) or self.network.is_cell or path != (0,):
+            return None
+        return 0 if self.network.batch_first else 1
 
 
 class NotTold(Exception):
@@ -68,11 +74,13 @@ def _shaped(part: Tensor, like: Tensor) -> Tensor:
     return part.reshape(like.shape) if part.ndim != like.ndim else part
 
 
-def _same_as_one(output: Tensor, recorded: dict[Path, Tensor], made: dict[Path, Tensor]) -> Tensor:
+def _same_as_one(output: Tensor, recorded: dict[Path, Tensor], made: dict[Path, Tensor], axis: int | None) -> Tensor:
     """An output that was a part of the state, number for number, made of the new state; the top layer's counts as a part."""
     for path, part in recorded.items():
         for of in (_whole, _top):
             if part.ndim and of(part).numel() == output.numel() and torch.equal(of(part).reshape(-1), output.reshape(-1)):
+                if axis is not None and output.ndim == 3:
+                    return made[path][-1].unsqueeze(1 - axis)
                 return _as_output(of(made[path]), of(part), output)
     raise NotTold
 
@@ -89,9 +97,10 @@ def _as_output(part: Tensor, recorded: Tensor, output: Tensor) -> Tensor:
     """A part of the state with the axes of length 1 that the output had beside those of the recorded part."""
     if recorded.shape == output.shape:
         return part
-    shape, rest = [], list(part.shape)
-    for size in output.shape:
-        shape.append(rest.pop(0) if rest and (size != 1 or recorded.shape[len(recorded.shape) - len(rest)] == 1) else 1)
+    rest = [(old, new) for old, new in zip(recorded.shape, part.shape, strict=True) if not old == new == 1]
+    shape = [rest.pop(0)[1] if rest and rest[0][0] == size else 1 for size in output.shape]
+    if rest:
+        raise NotTold
     return part.reshape(shape)
 
 

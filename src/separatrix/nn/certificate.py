@@ -15,7 +15,7 @@ from separatrix.inputs import as_inputs
 from separatrix.nn.lipschitz.graph import UntraceableError, operator_graph
 from separatrix.nn.lipschitz.layers import OWN, Bounds, LayerFactor
 from separatrix.nn.lipschitz.steepest import SCALES, Steepest, lower_bound
-from separatrix.randomness import torch_generator
+from separatrix.randomness import torch_generator, undisturbed
 from separatrix.result import Result, Status
 from separatrix.tangent import plain_kernels
 from separatrix.twin import twin
@@ -117,6 +117,7 @@ class Certificate(Result):
         return list(items)[:MOST_NAMED]
 
 
+@undisturbed()
 def certificate(
     model: nn.Module,
     input_shape: int | Sequence[int],

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError
-from separatrix.flow import Field, check_positive
+from separatrix.flow import Field, as_velocity, check_positive
 from separatrix.nn.flow_layer import TimedFlow
 from separatrix.ode import Solution, solve
 from separatrix.ode.checks import as_field
@@ -36,7 +36,7 @@ class ModuleField(Field):
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The module's value."""
-        return in_one_batch(self.module, x, t) if self.time_dependent else in_one_batch(self.module, x)
+        return as_velocity(in_one_batch(self.module, x, *((t,) if self.time_dependent else ())))
 
 
 class NeuralODE(TimedFlow):

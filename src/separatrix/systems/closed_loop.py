@@ -14,7 +14,7 @@ from separatrix.systems.custom_cell import flatten
 from separatrix.systems.drives import Drive, Sequential
 from separatrix.systems.recurrent import Recurrent
 from separatrix.systems.standard_network import StandardNetwork
-from separatrix.tangent import climb, pushforward
+from separatrix.tangent import pushforward
 from separatrix.twin import twin
 from separatrix.wrappers import bare
 
@@ -85,8 +85,7 @@ class ClosedLoop(System):
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The next state and its tangents: through the readout, then in closed form through the standard cells."""
         if not isinstance(self.network, StandardNetwork):
-            value, pushed, self.__dict__["_rung"] = climb(lambda y: self.step(y, n), x, v, self._rung)
-            return value, pushed
+            return self._tangents(lambda y: self.step(y, n), x, v)
         y, dy = self.output(x), self.output(v)
         u, du = pushforward(lambda y: self._fed(y, n), y, dy)
         return self.network.pushforward(x, v, u, du)

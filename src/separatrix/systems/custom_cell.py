@@ -15,7 +15,7 @@ from separatrix.systems import cell_state
 from separatrix.systems.cell_state import Structure, fill, flatten, skeleton
 from separatrix.systems.kept import difference
 from separatrix.systems.standard_network import check_finite, check_initialised, kind_of
-from separatrix.tangent import climb
+from separatrix.tangent import Tangents
 from separatrix.twin import twin
 
 __all__ = ["CustomCell", "Structure", "fill", "flatten", "has_tangents", "is_layer", "skeleton"]
@@ -72,7 +72,7 @@ class CustomCell(Parametric):
         first = modules[0]
         self.cell = twin(first)
         self.has_tangents = has_tangents(self.cell)
-        self._rung = 0
+        self._tangents = Tangents()
         tensors = (*first.parameters(), *first.buffers())
         like = next((tensor for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()), torch.zeros(()))
         self.register_buffer("_zero", torch.zeros((), dtype=like.dtype.to_real(), device=like.device), persistent=False)
@@ -109,8 +109,7 @@ class CustomCell(Parametric):
         if self._needs_cast(x):
             return twin(self, dtype=x.dtype).pushforward(x, v, u)
         if not self.has_tangents:
-            value, pushed, self.__dict__["_rung"] = climb(lambda y: self.step(y, u), x, v, self._rung)
-            return value, pushed
+            return self._tangents(lambda y: self.step(y, u), x, v)
         if not self.is_ensemble:
             return self._push(self.cell.pushforward, x, v, u)
         carrier = _TangentCell(self.cell)

@@ -120,7 +120,7 @@ def own_network(
 @torch.no_grad()
 def treats_items_alone(network: CustomCell, width: int | None = None) -> bool:
     """Whether a cell's step of two and of three different items is that of the items one by one."""
-    width = network.inputs or width or 1
+    network, width = twin(network, apart=True), network.inputs or width or 1
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(ITEMS, network.dim, dtype=torch.float64, generator=draw)
     u = torch.randn(ITEMS, width, dtype=torch.float64, generator=draw)

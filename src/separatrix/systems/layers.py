@@ -59,6 +59,10 @@ class Layers(System):
         value = self.blocks[i](x.reshape(-1, *self.shapes[i]))
         return value.reshape(*x.shape[:-1], -1)
 
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """Block n's output and its automatic derivative along the tangents v."""
+        return self._tangents(lambda y: self.step(y, n), x, v, n % len(self.blocks))
+
     def width(self, n: int) -> int:
         """Numbers in the state before block n."""
         return torch.Size(self.shapes[n % len(self.blocks) if n != len(self.blocks) else -1]).numel()

@@ -11,7 +11,6 @@ from separatrix.evolve import check_seed, check_system_type
 from separatrix.randomness import drawing
 from separatrix.system import Derived, Parametric, System
 from separatrix.systems.drives import Drive
-from separatrix.tangent import climb
 from separatrix.twin import twin
 
 Measure = Callable[[System, Tensor], Tensor]
@@ -45,8 +44,7 @@ class Seeded(Derived):
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The step and its automatic derivative, with the draws of step n."""
-        value, pushed, self.__dict__["_rung"] = climb(lambda y: self.step(y, n), x, v, self._rung)
-        return value, pushed
+        return self._tangents(lambda y: self.step(y, n), x, v)
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
         """The inner system's, with the draws of step n."""
