@@ -1,5 +1,7 @@
 """Loops inside models: a recurrent part whose next input the model makes of its output."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -212,3 +214,56 @@ def test_a_cell_that_reads_given_inputs_feeds_on_nothing():
             return torch.stack(outputs, 1)
 
     assert find_core(Reader(), torch.randn(4, 9, 3)).feedback.kind == "none"
+
+
+class Readout(nn.Module):
+    """A cell that returns a readout of its state beside it: (u, h) → (y, h)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.input_size, self.hidden_size = 1, 5
+        self.w, self.o = nn.Linear(6, 5), nn.Linear(5, 1)
+        self.double()
+
+    def forward(self, u, h):
+        h = torch.tanh(self.w(torch.cat([u, h], -1)))
+        return 2 * self.o(h), h
+
+
+class Talking(nn.Module):
+    """Its readout is its next input, beside a sequence or alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = Readout()
+
+    def forward(self, x, length=30):
+        y, h, ys = x[:, 0], x.new_zeros(len(x), 5), []
+        for t in range(length if x.shape[1] == 1 else x.shape[1]):
+            y, h = self.cell(y if x.shape[1] == 1 else y + x[:, t], h)
+            ys.append(y)
+        return torch.stack(ys, 1)
+
+
+def test_a_cell_that_is_given_all_that_it_returned_is_a_closed_loop_of_all_of_it():
+    """The state is readout and hidden state together; dense QR of that map."""
+    model = Talking()
+    found = sx.analyze(model, torch.ones(2, 1, 1, dtype=torch.float64), copies=2, steps=400, settle=50, also="none")
+    assert "closed loop" in found.verdict and found.spectrum.dim == 6
+    x, frame, total = torch.ones(6, dtype=torch.float64), torch.eye(6, dtype=torch.float64), 0.0
+
+    def step(s):
+        return torch.cat(model.cell(s[:1], s[1:]))
+
+    for n in range(450):
+        frame, upper = torch.linalg.qr(torch.func.jacrev(step)(x).detach() @ frame)
+        x, total = step(x).detach(), total + (upper.diagonal().abs().log() if n >= 50 else 0.0)
+    assert found.pooled.exponents[:5] == pytest.approx(total[:5] / 400, abs=5e-3)  # complex pairs turn: O(1/T)
+    assert float(found.pooled.exponents[5]) == -math.inf  # the readout follows from the state
+
+
+def test_an_output_that_is_no_part_of_the_state_and_comes_back_as_input_is_said():
+    x = torch.randn(4, 30, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = sx.analyze(Talking(), x, k=1, copies=2, steps=100, settle=20, also="none")
+    assert "under a recording of its own outputs" in found.verdict

@@ -48,3 +48,42 @@ def test_noise_held_fixed_leaves_the_exponent_and_lets_all_states_meet():
 def test_a_check_that_contradicts_the_exponent_is_said_before_anything_else():
     told = verdict(-0.14, 0.003, 2000, None, None, disagreement="two near trajectories part at 16.8 nats per step")
     assert told.startswith("unsure: two near trajectories part at 16.8")
+
+
+class Dreaming(nn.Module):
+    """A network whose own draw is its next input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell, self.prior = nn.GRUCell(2, 5), nn.Linear(5, 4)
+        self.double()
+
+    def turn(self, h, noise):
+        mean, log = self.prior(h).chunk(2, -1)
+        return self.cell(mean + log.exp() * noise, h)
+
+    def forward(self, h, steps=15):
+        out = []
+        for _ in range(steps):
+            h = self.turn(h, torch.randn(len(h), 2, dtype=h.dtype))
+            out.append(h)
+        return torch.stack(out, 1)
+
+
+def test_a_loop_that_draws_its_own_inputs_is_refused_or_measured_with_the_draws_held():
+    """λ₁ of the random loop, against QR of dense Jacobians under draws of the test's own."""
+    model, h = Dreaming(), torch.zeros(2, 5, dtype=torch.float64)
+    with pytest.raises(InputError, match=r"(?s)draws random numbers.*noise=.fixed"):
+        sx.analyze(model, h, **FEW)
+    found = sx.analyze(model, h, noise="fixed", **FEW)
+    assert "closed loop" in found.verdict
+    x, v, rates = h[:1], torch.ones(1, 5, dtype=torch.float64), []
+    generator = torch.Generator().manual_seed(3)
+    for n in range(3000):
+        noise = torch.randn(1, 2, dtype=torch.float64, generator=generator)
+        x, v = torch.func.jvp(lambda y, noise=noise: model.turn(y, noise), (x.detach(),), ((v / v.norm()).detach(),))
+        rates += [float(v.detach().norm().log())] if n >= 50 else []
+    rates = torch.tensor(rates)
+    allowed = 4 * (float(found.pooled.stderr[0]) ** 2 + float(rates.std()) ** 2 / 100) ** 0.5  # blocks of some 30 steps
+    assert float(found.pooled.exponents[0]) == pytest.approx(float(rates.mean()), abs=allowed)

@@ -5,8 +5,5 @@ RAW = "ends in an error of PyTorch's"
 KINDS = {
     ROUTED: {"Mixture": ("depth",), "Mixture-of-tokens": ("depth",)},
     RAW: {"scripted": ("analyze",), "scripted_inside": ("certificate",)},
-    "the loop is measured under a recording of its noise": {"LatentRNN": ("analyze",)},
-    "the case knows no expected value": {"Seq2Seq": ("analyze",)},
-    "a loop that is driven first and then fed its own output is measured under the whole recording": {"WarmedUp": ("analyze",)},
 }
 FAULTS = {(name, verb): why for why, cases in KINDS.items() for name, verbs in cases.items() for verb in verbs}

@@ -185,6 +185,13 @@ def warmed_step(m, u, h):
     return gru(m.rnn, m.out(h), h)
 
 
+def decoded_step(m, u, s):
+    """An LSTM of its own prediction: hidden state and memory."""
+    h, c = s.chunk(2, -1)
+    h, c = m.decoder(m.out(h)[:, None], (h[None].contiguous(), c[None].contiguous()))[1]
+    return torch.cat([h[0], c[0]], -1)
+
+
 def controlled_step(m, u, s):
     """Policy, angle and speed."""
     h, angle, speed = s[:, :5], s[:, 5:6], s[:, 6:]
@@ -226,7 +233,7 @@ def encoded(model, count):
 LONG3, LONG2 = numbers(1, 26, 3), numbers(1, 160, 2)
 CASES = [
     Looped(FreeRunning, numbers(4, 1, 10), free_step, 10, sequences=clock, start=settled(10)),
-    Looped(WarmedUp, numbers(4, 20, 3), warmed_step, 8, sequences=clock, start=settled(8), said=RECORDED),
+    Looped(WarmedUp, numbers(4, 20, 3), warmed_step, 8, sequences=clock, start=settled(8)),
     Looped(Greedy, numbers(4, 6), lambda m, u, s: s, 6, said=RECORDED, refused={"analyze": CLOSED}),
     Looped(
         InputFeeding,
@@ -239,7 +246,7 @@ CASES = [
         said=RECORDED,
         refused={"analyze": CLOSED},
     ),
-    Looped(Seq2Seq, numbers(4, 10, 2), lambda m, u, s: s, 12, module="decoder", said=RECORDED, refused={"analyze": CLOSED}),
+    Looped(Seq2Seq, numbers(4, 10, 2), decoded_step, 12, module="decoder", sequences=clock, start=settled(12)),
     Looped(Controller, numbers(4, 2), controlled_step, 7, sequences=clock, start=settled(7), said=RECORDED),
     Looped(LatentRNN, numbers(4, 5), lambda m, u, s: s, 5, refused={"analyze": "random|draw|noise"}),
     Looped(

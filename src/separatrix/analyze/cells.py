@@ -15,7 +15,8 @@ Path = tuple[Any, ...]  # where a tensor is in a call's arguments, or in what it
 # Note [The cell in the calls]
 # What a part's state is shows in its calls: the tensors of a call that are, number for number, what the call before returned.
 # What else has the batch's axis is its input, the same at every step or not; what has none is fixed. So (x, h), (h, x), (x, h, c),
-# (x, mask, h, step length), images for inputs and keyword arguments are all read alike, from at least two calls in a row.
+# (x, mask, h, step length), images for inputs and keyword arguments are all read alike, from at least two calls in a row. Where
+# every tensor of a call was returned by the call before, an output among them, the calls are a closed loop, which needs no input.
 
 
 class CalledAs(nn.Module):
@@ -30,12 +31,12 @@ class CalledAs(nn.Module):
         super().__init__()
         self.cell = cell
         self.form = form
-        self.input_size = form.width
+        self.input_size = form.width or 1  # a closed loop reads nothing of it
 
     def forward(self, u: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The state after the input u, shape (batch, inputs)."""
         form = self.form
-        pieces = u.split([torch.Size(shape).numel() for shape in form.shapes], dim=-1)
+        pieces = () if form.is_closed else u.split([torch.Size(shape).numel() for shape in form.shapes], dim=-1)
         inputs = (piece.reshape(len(u), *shape) for piece, shape in zip(pieces, form.shapes, strict=True))
         found = {**dict(zip(form.inputs, inputs, strict=True)), **dict(zip(form.carried, state, strict=True))}
         given = {name: self._filled(value, (name,), found, u) for name, value in form.fixed.items()}
@@ -86,6 +87,11 @@ class Form:
     def width(self) -> int:
         """Numbers in an input vector."""
         return sum(torch.Size(shape).numel() for shape in self.shapes)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the cell is given nothing but what it returned, output and state."""
+        return not self.shapes and len(self.carried) > 1
 
     @property
     def is_plain(self) -> bool:

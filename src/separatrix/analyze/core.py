@@ -245,7 +245,7 @@ def _shows_recurrence(part: nn.Module, calls: list[Call]) -> bool:
         return False
     if len(calls) > 1:
         form = form_of(calls)
-        if form is None or not form.shapes or not _varies(form, calls):
+        if form is None or not ((form.is_closed and len(calls) > 2) or (form.shapes and _varies(form, calls))):
             return False
         return _is_cell(CalledAs(part, form))
     return _layer_in(part, calls) is not None
@@ -285,6 +285,9 @@ def _captured(model: nn.Module, name: str, given: Sequence[Arguments]) -> Core:
     part = model.get_submodule(name)
     form = None if is_standard(part) or is_layer(part) else form_of(passes[0])
     layer = None if is_standard(part) or is_layer(part) or form is not None else _layer_in(part, passes[0])
+    if form is not None and form.is_closed and len(passes[0]) > 2:
+        calls = sum(map(len, passes))
+        return Core(CalledAs(part, form), name, None, calls=calls, described=describe(part), feedback=Feedback("closed"))
     if form is not None and (not form.shapes or form.is_plain):
         form = None
     module, read = _reader(part, form, layer)

@@ -12,7 +12,10 @@ from separatrix.analyze.answers import Answers, NotTold
 from separatrix.analyze.recording import Call, named, replaced
 from separatrix.arguments import Arguments
 from separatrix.errors import InputError
+from separatrix.randomness import same_draws
+from separatrix.structure import leaves, refilled
 from separatrix.system import System
+from separatrix.systems.hand_layer import without_draws
 from separatrix.systems.standard_network import describe
 from separatrix.twin import twin
 
@@ -38,11 +41,21 @@ class Turn(System):
         answers: what the core returns, and the state in it.
         calls: the core's calls in one forward pass.
         is_driven: whether turns differ; then step n is turn n, and they end with the forward pass.
+        first: the call with which the loop begins; what the model does before, such as a warm-up on data, it does in every turn.
     """
 
     def __init__(
-        self, model: nn.Module, name: str, arguments: Arguments, answers: Answers, calls: list[Call], *, is_driven: bool = False
+        self,
+        model: nn.Module,
+        name: str,
+        arguments: Arguments,
+        answers: Answers,
+        calls: list[Call],
+        *,
+        is_driven: bool = False,
+        first: int = 0,
     ) -> None:
+        calls = calls[first:]
         states = torch.stack([answers.state(call.returned) for call in calls])
         super().__init__(answers.network.dim, horizon=len(calls) - 1 if is_driven else None)
         self.items = states.shape[1]
@@ -58,6 +71,7 @@ class Turn(System):
         self.register_buffer("states", states, persistent=False)
         self.like = [call.returned for call in calls]
         self.is_driven = is_driven
+        self.first = first
         self.axes: list[int | None] | None = None
         self.axes = next((axes for axes in self._candidates() if self._repeats(axes)), None)
 
@@ -70,9 +84,21 @@ class Turn(System):
         """The state after another turn."""
         return self._turned(x, n, self._result)
 
-    def fed(self, x: Tensor, n: int = 0) -> Any:
-        """What the model gives its core's next call, of the state x after call n; items in one batch."""
-        return self._turned(x, n, lambda _, given: given)
+    def fed(self, x: Tensor, n: int = 0, *, returned: Any = None) -> Any:
+        """What the model gives its core's next call, of the state x after call n; whatever it draws is the same each time.
+
+        Args:
+            x: the state, shape (items, dim).
+            n: which turn.
+            returned: what the core returns there, instead of an answer made of x.
+        """
+
+        def answer(count: int) -> Any:
+            torch.manual_seed(0)
+            return self._answer(x, count) if returned is None else returned
+
+        with same_draws():
+            return self._turn(x, n, lambda _, given: given, answer=answer)
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """The state after the model's own first call; in a batch of a single item, others scattered about it as states scatter."""
@@ -117,19 +143,28 @@ class Turn(System):
         parts = [self._turn(chunk, n, ending) for chunk in rows.split(size)]
         return torch.cat(parts).reshape(*batch, -1) if isinstance(parts[0], Tensor) else parts[0]
 
-    def _turn(self, x: Tensor, n: int, ending: Callable[[Any, Any], Any], axes: list[int | None] | None = None) -> Any:
+    def _turn(
+        self,
+        x: Tensor,
+        n: int,
+        ending: Callable[[Any, Any], Any],
+        axes: list[int | None] | None = None,
+        answer: Callable[[int], Any] | None = None,
+    ) -> Any:
         """One turn of a batch of states, by the model's forward."""
         core = self.model.get_submodule(self.name)
-        forward, times, count = core.forward, len(x) // self.items, -1
+        forward, times, count = core.forward, len(x) // self.items, -1 - self.first
         turn = n if self.is_driven else 0
 
         def answering(*args: Any, **kwargs: Any) -> Any:
             nonlocal count
             count += 1
+            if count < 0:
+                return forward(*args, **kwargs)
             if count < turn:
                 return self._answer(self.states[count].to(x).repeat(times, 1), count)
             if count == turn:
-                return self._answer(x, count)
+                return self._answer(x, count) if answer is None else answer(count)
             raise _Turned(ending(forward, (args, kwargs)))
 
         tensors = [getattr(self, place) for place in self.places]
@@ -166,8 +201,9 @@ class Turn(System):
         x = self.states[min(1, len(self.states) - 1)]
         other = self.states[0]
         try:
-            both = self._turn(torch.cat([x, other]), 0, self._result, axes)
-            singly = torch.cat([self._turn(x, 0, self._result), self._turn(other, 0, self._result)])
+            with without_draws():
+                both = self._turn(torch.cat([x, other]), 0, self._result, axes)
+                singly = torch.cat([self._turn(x, 0, self._result), self._turn(other, 0, self._result)])
         except Exception:  # the user's code: whatever it raises, these are not the axes
             return False
         return both.shape == singly.shape and torch.allclose(both, singly, rtol=1e-4, atol=1e-6, equal_nan=True)
@@ -198,10 +234,11 @@ class Feedback:
 @torch.no_grad()
 def feedback_of(model: nn.Module, name: str, arguments: Arguments, answers: Answers, calls: list[Call]) -> Feedback:
     """Whether the inputs of a part that is called step by step depend on what it returned before. See Note [The loop …]."""
-    if len(calls) < 3:
+    begun = _begun(calls)
+    if len(calls) - begun < 3:
         return Feedback("none")
+    turn = Turn(model, name, arguments, answers, calls, is_driven=True, first=begun)
     try:
-        turn = Turn(model, name, arguments, answers, calls, is_driven=True)
         first = turn.states[0]
         small, large = (_moved(first, size) for size in (SMALL, LARGE))
         given = _given(turn, first, 0)
@@ -213,13 +250,27 @@ def feedback_of(model: nn.Module, name: str, arguments: Arguments, answers: Answ
         if _remembers(turn, large):
             return Feedback("remembers")
     except NotTold:
-        return Feedback("none")
-    middle = len(calls) // 2
+        return Feedback("remembers") if _feels_output(turn) else Feedback("none")
+    middle = (len(calls) - begun) // 2
     alike = _same_given(_given(turn, first, 0), _given(turn, first, middle))
     if not alike:
         return Feedback("driven", turn)
-    closed = Turn(model, name, arguments, answers, calls).of_first_item()
+    closed = Turn(model, name, arguments, answers, calls, first=begun).of_first_item()
     return Feedback("driven", turn) if closed is None else Feedback("closed", closed)
+
+
+def _begun(calls: list[Call]) -> int:
+    """The call from which on all inputs have the shape of the last: before, the model may read a sequence at once."""
+    shapes = [getattr(call.inputs, "shape", None) for call in calls]
+    return next((i + 1 for i in reversed(range(len(calls))) if shapes[i] != shapes[-1]), 0)
+
+
+def _feels_output(turn: Turn) -> bool:
+    """Whether the next input depends on what the core returned, where that is more than its state."""
+    returned, x = turn.like[0], turn.states[0]
+    moved = refilled(returned, iter([_moved(t, LARGE) if t.is_floating_point() else t for t in leaves(returned)]))
+    given = [_given(turn, x, 0, returned=one) for one in (returned, moved)]
+    return not _same_given(*given)
 
 
 def _moved(x: Tensor, size: float) -> Tensor:
@@ -227,9 +278,9 @@ def _moved(x: Tensor, size: float) -> Tensor:
     return x + size * x.square().mean().sqrt().clamp(min=1e-3) * noise
 
 
-def _given(turn: Turn, x: Tensor, n: int) -> Any:
+def _given(turn: Turn, x: Tensor, n: int, *, returned: Any = None) -> Any:
     """What the model gives the call after call n, answered with x: its input alone."""
-    args, kwargs = turn.fed(x, n)
+    args, kwargs = turn.fed(x, n, returned=returned)
     signature = inspect.signature(turn.model.get_submodule(turn.name).forward)
     return next(iter(named(signature, args, kwargs).values()), None)
 

@@ -17,6 +17,7 @@ Kind = Literal["stream", "sequence", "sequences", "autonomous", "closed loop", "
 MOST_SEQUENCES = 64  # followed each along itself
 LONG = 1_000  # steps from which on a sequence has a spectrum of its own
 
+CLOSED = "of the closed loop in which the model feeds on its own output"
 UNCLOSED = {
     "choices": "its inputs are choices that the model makes of its own outputs, past which no small change comes",
     "remembers": "its inputs depend on more of its own past than its state, so the loop cannot be closed (sx.ClosedLoop of the "
@@ -76,6 +77,9 @@ def regime_of(core: Core, copies: int, seed: int) -> Regime:
         return _loop(core, core.feedback.turn, copies)
     if core.inputs is None:
         system = Recurrent(core.module, state=core.state)
+        if core.feedback.kind == "closed":
+            words = f"{_who(core)}, fed with its own output: a closed loop, from {copies} initial states"
+            return Regime("closed loop", system, system, system, None, words, of=CLOSED)
         words = f"{_who(core)}, no inputs (zeros): autonomous, from {copies} initial states"
         return Regime("autonomous", system, system, system, None, words)
     regime = _driven(core, copies, seed)
@@ -87,8 +91,7 @@ def _loop(core: Core, turn: Turn, copies: int) -> Regime:
     """The model's own loop through its core."""
     if core.feedback.kind == "closed":
         words = f"{_who(core)}, fed with its own output: a closed loop, from {copies} initial states about its own"
-        of = "of the closed loop in which the model feeds on its own output"
-        return Regime("closed loop", turn, turn, turn, None, words, of=of)
+        return Regime("closed loop", turn, turn, turn, None, words, of=CLOSED)
     words = f"{_who(core)}, fed with its own output and the model's inputs: the loop as it ran, {turn.horizon:,} turns"
     of = "of the loop in which the model feeds on its own output"
     alone = turn.of_first_item()

@@ -124,7 +124,7 @@ def treats_items_alone(network: CustomCell, width: int | None = None) -> bool:
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(ITEMS, network.dim, dtype=torch.float64, generator=draw)
     u = torch.randn(ITEMS, width, dtype=torch.float64, generator=draw)
-    with _same_draws():
+    with without_draws():
         try:
             singly = torch.cat([network.step(x[i : i + 1], u[i : i + 1]) for i in range(ITEMS)])
             return all(_close(network.step(x[:count], u[:count]), singly[:count]) for count in (2, ITEMS))
@@ -140,7 +140,7 @@ def layer_of(module: nn.Module, width: int) -> HandLayer | None:
     view = twin(module, dtype=torch.float64, detach=True, apart=True)
     u = torch.randn(STEPS, ITEMS, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     first = bool(getattr(module, "batch_first", False))
-    with _same_draws():
+    with without_draws():
         for batch_first in (first, not first):
             time = 1 if batch_first else 0
             for part in (_second, _first, _last(time)):
@@ -227,7 +227,7 @@ class _Silence(TorchDispatchMode):
 
 
 @contextmanager
-def _same_draws() -> Iterator[None]:
+def without_draws() -> Iterator[None]:
     """A context in which nothing is drawn at random, and the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]), _Silence():
         yield
