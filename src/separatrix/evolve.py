@@ -198,7 +198,7 @@ def _tried(system: System, x: Tensor) -> Tensor:
     except RuntimeError as error:
         if "dtype" in str(error):
             raise InputError(
-                f"the state is {x.dtype} but the system's function holds tensors of another dtype ({str(error).strip()}).\n"
+                f"the state is {x.dtype} but the system's function holds tensors of another dtype ({str(error).strip().splitlines()[-1]}).\n"
                 "Pass x0 in that dtype, or give the system the nn.Module itself, which is then cast."
             ) from error
         raise

@@ -664,3 +664,60 @@ def test_what_cannot_be_profiled_is_told_in_one_line(model, inputs, told):
 def test_progress_is_shown_when_asked(capsys):
     sx.depth_profile(*built("dense"), progress=True)
     assert capsys.readouterr().out == ""
+
+
+class Forked(nn.Module):
+    """One of two branches for each input, by the sign of its first number; then a common head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.a, self.b, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = torch.tanh(self.stem(x))
+        left = x[:, :1] > 0
+        routed = torch.zeros_like(y)
+        for branch, rows in ((self.a, left[:, 0]), (self.b, ~left[:, 0])):
+            if rows.any():
+                routed[rows] = torch.tanh(branch(y[rows]))
+        return self.head(routed)
+
+
+class EarlyExit(nn.Module):
+    """Inputs of small norm leave before the second block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return torch.cat([self.head(self.first(one) if one.norm() < 1 else self.second(self.first(one))) for one in x[:, None]])
+
+
+def test_of_inputs_that_take_ways_of_their_own_the_common_layers_are_measured():
+    """Against dense Jacobians of each input alone; a branch that not all inputs pass is refused by name."""
+    model = Forked().double()
+    x = torch.tensor(
+        [[1.0, 0.3, -0.2, 0.5], [-1.0, 0.2, 0.4, 0.1], [2.0, -1.0, 0.3, 0.2], [0.5, 0.5, 0.5, 0.5], [-2.0, 0.1, 0.1, 0.9]]
+    ).double()
+    profile = sx.depth_profile(model, x)
+    assert {"stem", "head", "output"} >= set(profile.layers) >= {"stem", "head"}
+    place = profile.layers.index("head")
+    for i, one in enumerate(x[:, None]):
+        true = torch.linalg.svdvals(torch.autograd.functional.jacobian(model, one).reshape(3, 4))
+        assert profile.singular_values[place, i, :3].tolist() == pytest.approx(true.tolist(), rel=1e-9)
+    with pytest.raises(sx.SeparatrixError, match=r"'a'.*not all inputs pass it alike"):
+        sx.depth_profile(model, x, layers=["a"])
+    assert "a" in sx.depth_profile(model, x[::2][:2]).layers  # of those that pass it alike it is measured
+
+
+def test_inputs_that_take_ways_of_different_depth_are_refused():
+    model = EarlyExit().double()
+    x = torch.stack([torch.full((4,), size) for size in (0.1, 0.2, 3.0, 0.3)]).double()
+    with pytest.raises(sx.SeparatrixError, match=r"ways of different depth.*between 3 and 4 layers"):
+        sx.depth_profile(model, x)
+    profile = sx.depth_profile(model, x[[0, 1, 3]])
+    true = torch.linalg.svdvals(model.head.weight @ model.first.weight).detach()
+    assert profile.singular_values[-1, 0, :3].tolist() == pytest.approx(true.tolist(), rel=1e-9)

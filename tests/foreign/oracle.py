@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import separatrix as sx
-from foreign.faults import FAULTS
 
 Make = Callable[[], nn.Module]
 Step = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (module, input, state) → state, all with one batch axis
@@ -112,14 +111,8 @@ class Celled(Case):
 
 
 def marked(cases: list[Any], verb: str) -> list[Any]:
-    """The cases that are asked a verb, as parameters; known faults are expected to fail."""
-    asked_of = [case for case in cases if verb in getattr(case, "verbs", (verb,))]
-    return [pytest.param(case, id=case.label, marks=_expected_to_fail(case, verb)) for case in asked_of]
-
-
-def _expected_to_fail(case: Case, verb: str) -> list[Any]:
-    known = FAULTS.get((case.label, verb))
-    return [pytest.mark.xfail(reason=known, strict=True)] if known else []
+    """The cases that are asked a verb, as parameters."""
+    return [pytest.param(case, id=case.label) for case in cases if verb in getattr(case, "verbs", (verb,))]
 
 
 def built(make: Make, seed: int = 0) -> nn.Module:

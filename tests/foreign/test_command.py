@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from foreign import networks_layers, networks_loops
-from foreign.oracle import FAULTS, Layered, Looped, first_floating, jacobian
+from foreign.oracle import Layered, Looped, first_floating, jacobian
 from foreign.test_looped import lyapunov
 from separatrix.cli import main
 
@@ -31,13 +31,7 @@ def run(name: str, inputs, place: Path, monkeypatch, capsys, *flags: str):
     return ended.value.code or 0, told.out, told.err
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=False)] if (name, "command") in FAULTS else [])
-        for name in ("TutorialGRU", "TaskNet", "Tagger")
-    ],
-)
+@pytest.mark.parametrize("name", ["TutorialGRU", "TaskNet", "Tagger"])
 def test_the_command_line_measures_the_loop_that_runs_or_refuses_it(name, tmp_path, monkeypatch, capsys):
     """λ₁ of the module's own step, with weights that the same seed gives."""
     case: Looped = LOOPED[name]

@@ -21,6 +21,7 @@ from separatrix.wording import counted
 from separatrix.wrappers import bare
 
 Call = tuple[str, int]  # a module's name and which of its calls, from 1 on
+TOGETHER = 8  # items that are held against each of them alone
 TRIES = 3  # passes in which a model that draws at random may still make the same
 AGREEMENT = 1e-4  # by which an item alone may differ from the same item in a batch, relative to its largest number: float32's sums
 
@@ -284,10 +285,14 @@ class LayeredNetwork:
         if result is None:
             what = type(output).__name__ if not isinstance(output, Tensor) else f"tensor of {output.dtype}".replace("torch.", "")
             raise InputError(f"{self.model_name} returned a {what}, and no floating-point tensor whose derivative could be taken.")
-        start = get_gradient_edge(z).node
         end = get_gradient_edge(result) if result.requires_grad else None
-        if end is None or not _joins(end, start, None):
+        if end is None or not _joins(end, get_gradient_edge(z).node, None):
             raise InputError(f"the output of {self.model_name} does not depend on its input: there is no derivative between them.")
+        return self._with_layouts_checked(self._layers_of(made, output, z), made)
+
+    def _layers_of(self, made: list[_Made], output: Any, z: Tensor) -> list[Layer]:
+        """The calls of one pass as layers."""
+        start, end = get_gradient_edge(z).node, get_gradient_edge(floating(output))
         layers, seen = [], []
         for one in made:
             if one.value is None:
@@ -302,7 +307,7 @@ class LayeredNetwork:
             trouble = "" if depends else "its output does not depend on the input"
             cut = depends and not _joins(end, start, one.edge)
             layers.append(_layer(one, width=one.value.numel(), cut=cut, alias=alias, trouble=trouble))
-        return self._with_layouts_checked(layers, made)
+        return layers
 
     def _first_pass(self, items: slice) -> tuple[list[_Made], Any, Tensor]:
         with plain_kernels(), torch.enable_grad():
@@ -311,40 +316,66 @@ class LayeredNetwork:
         return made, output, z
 
     def _with_layouts_checked(self, layers: list[Layer], first: list[_Made]) -> list[Layer]:
-        """Items must be independent of each other and lie in order: each alone gives what it gives beside another."""
+        """Items must be independent of each other and lie in order: each alone gives what it gives beside others."""
         if self.axis is None or self.items == 1:
             if not all(self._repeats(first) for _ in range(TRIES)):
                 raise InputError("two forward passes of the same input differ: the model draws at random, even in evaluation mode.")
             return layers
-        last, _, _ = self._first_pass(slice(self.items - 1, self.items))
-        step = self.items - 1
-        pair, _, _ = self._first_pass(slice(0, self.items, step))
-        checked = []
-        for layer, *calls in zip(layers, first, last, pair, strict=True):
-            same = layer.trouble or self._agree(*(one.value for one in calls))
-            trouble = layer.trouble or ("" if same else "its output mixes the items of the batch, or has them in another order")
-            checked.append(replace(layer, trouble=trouble))
-        if checked[-1].trouble:
+        shapes = {one.call: one.value.shape for one in first if one.value is not None and not _is_in_transform(one.value)}
+        wholes = {_depth_of_signal(layers)}
+        parted, mixed = set[Call](), set[Call]()
+        for items in self._checked_together():
+            alone = [self._values(slice(i, i + 1)) for i in range(items.start, items.stop)]
+            parted |= {call for call in shapes if any(call not in one or one[call].shape != shapes[call] for one in alone)}
+            wholes |= {self._whole_alone(i) for i, one in enumerate(alone, items.start) if not _same_way(one, shapes)}
+            together = self._values(items) if len(alone) > 1 else alone[0]
+            for call in shapes.keys() - parted:
+                if call not in together or not self._agree([one[call] for one in alone], together[call]):
+                    mixed.add(call)
+        if layers[-1].call in mixed | parted:
             raise InputError(
                 f"the items along axis {self.axis} of the inputs are not independent: an item alone gives another output than "
                 "beside another one (or the model draws at random).\n"
                 "Say with batch_axis where items lie (sequence first: 1), or batch_axis=None where the inputs are one item."
             )
-        return checked
+        if len(wholes) > 1:
+            raise InputError(
+                f"the inputs take ways of different depth through {self.model_name}: between {min(wholes)} and {max(wholes)} "
+                "layers carry the whole signal, so there is no common depth.\nProfile inputs that take the same way."
+            )
+        told = dict.fromkeys(parted, "not all inputs pass it alike: the model chooses the way by the numbers")
+        told |= dict.fromkeys(mixed - parted, "its output mixes the items of the batch, or has them in another order")
+        return [replace(layer, trouble=layer.trouble or told.get(layer.call, "")) for layer in layers]
+
+    def _checked_together(self) -> list[slice]:
+        """The items in batches of a few."""
+        return [slice(i, min(i + TOGETHER, self.items)) for i in range(0, self.items, TOGETHER)]
+
+    def _values(self, items: slice) -> dict[Call, Tensor]:
+        """What every call makes of some items, without a graph."""
+        with plain_kernels(), torch.no_grad():
+            made, _ = self._guarded(lambda: self.forward(self.source[items], items, None, early=False))
+        return {one.call: one.value for one in made if one.value is not None and not _is_in_transform(one.value)}
+
+    def _whole_alone(self, item: int) -> int:
+        """How many layers carry the whole signal of one item, whose way through the model is its own."""
+        return _depth_of_signal(self._layers_of(*self._first_pass(slice(item, item + 1))))
 
     def _repeats(self, first: list[_Made]) -> bool:
         """Whether another pass of the first item makes the same."""
         again, _, _ = self._first_pass(slice(0, 1))
         return all(_equal(a.value, b.value) for a, b in zip(first, again, strict=True))
 
-    def _agree(self, first: Tensor, last: Tensor, pair: Tensor) -> bool:
+    def _agree(self, alone: list[Tensor], together: Tensor) -> bool:
         axis = self.axis or 0
-        if not all(value.ndim > axis for value in (first, last, pair)) or pair.shape[axis] != first.shape[axis] + last.shape[axis]:
+        if not all(value.ndim > axis and (axis == 0 or value.shape[axis] == 1) for value in alone):
             return False
-        if axis and first.shape[axis] != 1:
+        joined = torch.cat(alone, dim=axis)
+        if joined.shape != together.shape:
             return False
-        apart = (torch.cat([first, last], dim=axis) - pair).abs()
-        return bool((apart <= AGREEMENT * pair.abs().nan_to_num(0.0).amax().clamp(min=1e-30)).logical_or(~pair.isfinite()).all())
+        apart = (joined - together).abs()
+        size = together.abs().nan_to_num(0.0).amax().clamp(min=1e-30) if together.numel() else 1.0
+        return bool((apart <= AGREEMENT * size).logical_or(~together.isfinite()).all())
 
 
 @dataclass(frozen=True)
@@ -478,6 +509,15 @@ def _check_model(model: Any) -> None:
         raise UnsupportedModuleError(f"a {type(model).__name__} is no plain nn.Module, so its layers cannot be told apart.")
     if any(nn.parameter.is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError(f"{type(model).__name__} has weights without a shape yet.\nCall it once on its inputs.")
+
+
+def _depth_of_signal(layers: list[Layer]) -> int:
+    return sum(layer.cut and not layer.alias for layer in layers)
+
+
+def _same_way(values: dict[Call, Tensor], shapes: dict[Call, torch.Size]) -> bool:
+    """Whether an item passes the same calls as the first one."""
+    return {call: value.shape for call, value in values.items()} == shapes
 
 
 def _is_in_transform(value: Tensor) -> bool:

@@ -102,6 +102,11 @@ def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -
             f"{getattr(model, '__name__', type(model).__name__)} is no nn.Module, so it has no recurrent part.\n"
             "Pass one module at a time; wrap a function of the state with sx.Map(f, dim), for sx.lyapunov_spectrum."
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedModuleError(
+            f"a {type(model).__name__} is compiled by TorchScript, so its parts cannot be told apart.\n"
+            "Pass the module that it was made of; a scripted map of states is measured as sx.Map(module, dim)."
+        )
     name = _name(model, module)
     if name is not None:
         refuse_changed_layer(model.get_submodule(name))

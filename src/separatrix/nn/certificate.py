@@ -267,6 +267,11 @@ def _checked_shape(given: Any) -> tuple[int, ...]:
 def _check_model(model: Any) -> None:
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModuleError(f"a {type(model).__name__} is no plain nn.Module, so its layers cannot be told apart.")
+    scripted = next((name for name, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        raise UnsupportedModuleError(
+            f"'{scripted}' is compiled by TorchScript, so what it runs cannot be seen.\nPass the module that it was made of."
+        )
     if any(nn.parameter.is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError(f"{type(model).__name__} has weights without a shape yet.\nCall it once on its inputs.")
 
