@@ -190,6 +190,12 @@ def _check_items(system: System, x: Tensor, after: Tensor) -> None:
         )
 
 
+def _said(error: Exception) -> str:
+    """What an error says in one line; TorchScript's says it last."""
+    lines = str(error).strip().splitlines()
+    return f"in a part compiled by TorchScript: {lines[-1]}" if "TorchScript" in lines[0] else str(error).strip()
+
+
 def _tried(system: System, x: Tensor) -> Tensor:
     """A step from these states, which are what it must be."""
     trial = x.clone()
@@ -198,7 +204,7 @@ def _tried(system: System, x: Tensor) -> Tensor:
     except RuntimeError as error:
         if "dtype" in str(error):
             raise InputError(
-                f"the state is {x.dtype} but the system's function holds tensors of another dtype ({str(error).strip().splitlines()[-1]}).\n"
+                f"the state is {x.dtype} but the system's function holds tensors of another dtype ({_said(error)}).\n"
                 "Pass x0 in that dtype, or give the system the nn.Module itself, which is then cast."
             ) from error
         raise
