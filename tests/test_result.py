@@ -91,7 +91,7 @@ def test_a_dataset_names_axes_and_units(spectrum):
     assert data["exponents"].dims == ("batch_0", "batch_1", "k")
     assert data["history"].dims == ("block", "batch_0", "batch_1", "k")
     assert data["failed_at"].dims == ("batch_0", "batch_1")
-    assert data["exponents"].attrs["units"] == data["stderr"].attrs["units"] == "nats per unit time"
+    assert data["exponents"].attrs["units"] == data["stderr"].attrs["units"] == "nats per step"
     assert data["failed_at"].attrs["units"] == "step"
     assert data["exponents"].values.tobytes() == spectrum.exponents.numpy().tobytes()
     record = json.loads(data.attrs["record"])
@@ -171,7 +171,7 @@ def test_the_answer_is_in_words(spectrum):
     """What repr says: exponents, errors, units, dimension, entropy, status; of a batch, the range and how many ended how."""
     single = sx.lyapunov_spectrum(sx.classic.henon(), steps=4000, settle=200, check=True)
     text = repr(single)
-    for words in ("Lyapunov exponents: 0.4", "±", "nats per unit time", "Kaplan–Yorke dimension 1.2", "entropy 0.4", "4000 steps"):
+    for words in ("Lyapunov exponents: 0.4", "±", "nats per step", "Kaplan–Yorke dimension 1.2", "entropy 0.4", "4000 steps"):
         assert words in text
     assert "two near trajectories part at 0.4" in text
     assert "6 runs" in repr(spectrum) and "1 diverged" in repr(spectrum) and "5 ok" in repr(spectrum)
@@ -194,7 +194,7 @@ def test_an_error_that_is_unknown_is_left_out():
 def test_an_error_of_rounding_is_left_out():
     """λ = ln ½ exactly, up to the last digits of the logarithms."""
     halving = sx.lyapunov_spectrum(sx.Map(lambda x: x / 2, 1), steps=100)
-    assert repr(halving).startswith("Lyapunov exponents: −0.6931 nats per unit time")
+    assert repr(halving).startswith("Lyapunov exponents: −0.6931 nats per step")
 
 
 @pytest.mark.parametrize("also", [("fixed_points", "covariant_lyapunov_vectors"), "none"])
@@ -364,3 +364,11 @@ def test_a_field_that_came_after_a_result_was_saved_is_told_of(tmp_path):
     MeanStateOfToday.__qualname__ = MeanStateOfToday.__name__ = "MeanState"
     with pytest.raises(sx.InputError, match="holds a MeanState without spread"):
         MeanStateOfToday.load(path)
+
+
+def test_time_is_counted_in_steps_until_somebody_gives_a_dt():
+    halving = sx.Map(lambda x: x / 2, 1)
+    timed = sx.Map(lambda x: x / 2, 1, dt=0.1)
+    flow = sx.Flow(lambda x: -x, 1, 1.0)
+    words = [sx.lyapunov_spectrum(system, steps=50).summary() for system in (halving, sx.Iterate(halving, 2), timed, flow)]
+    assert [w.split("nats per ")[1].split("\n")[0] for w in words] == ["step", "step", "unit time", "unit time"]

@@ -148,7 +148,7 @@ def test_a_table_of_a_result_names_its_axes_and_units(result):
     for name in result.layout:
         if getattr(result, name) is not None:
             assert data[name].shape == tuple(getattr(result, name).shape)
-            assert data[name].attrs.get("units", "") == result.units.get(name, "")
+            assert data[name].attrs.get("units", "") == result.units.get(name, "").replace("unit time", result.clock)
     assert set(result.units) <= set(result.layout)
 
 

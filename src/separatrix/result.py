@@ -140,9 +140,14 @@ class Result:
         for name, axes in {"codes": "batch", **self.layout}.items():
             value = getattr(self, name)
             if value is not None:
-                unit = {"units": self.units[name]} if name in self.units else {}
+                unit = {"units": self.units[name].replace("unit time", self.clock)} if name in self.units else {}
                 variables[name] = (self._axes(axes), value.detach().cpu().numpy(), unit)
         return xarray.Dataset(variables, attrs={"result": _address(type(self)), "record": json.dumps(self._plain(), default=str)})
+
+    @property
+    def clock(self) -> str:
+        """What time was counted in, in words: "step", of a map without a dt of its own; else "unit time"."""
+        return str(self.settings.get("clock", "unit time"))
 
     def save(self, path: str | Path) -> Path:
         """Write the result as a Zarr folder, which must not exist; results inside it become its groups."""

@@ -208,6 +208,11 @@ class System(Parametric):
         """The time that the step from x at n takes; a number, or shape (*batch)."""
         return self.dt
 
+    @property
+    def clock(self) -> str:
+        """What time is counted in, in words: steps, of a map that nobody gave a dt; else the unit of dt."""
+        return "step" if self.dt == 1 and not self.continuous else "unit time"
+
     def width(self, n: int) -> int:
         """Numbers in the state before step n."""
         return self.dim
@@ -368,6 +373,11 @@ class Derived(System):
     def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
         """The inner system's."""
         return self.system.elapsed(x, n)
+
+    @property
+    def clock(self) -> str:
+        """The inner system's."""
+        return self.system.clock
 
     def width(self, n: int) -> int:
         """The inner system's."""

@@ -103,7 +103,7 @@ class _Trial:
 
     @property
     def is_same(self) -> bool:
-        return self.gap <= DIFFERENT * (self.derivative + self.difference)
+        return self.gap <= DIFFERENT * (self.derivative + self.difference) + self.rounding
 
     @property
     def is_known(self) -> bool:

@@ -89,7 +89,7 @@ def test_the_horizon_holds_for_it_too():
 def test_the_answer_is_in_words():
     """repr: the rate, its error, the unit."""
     text = repr(sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=50))
-    assert "0.6931" in text and "nats per unit time" in text
+    assert "0.6931" in text and "nats per step" in text
 
 
 class WrongTangent(sx.System):

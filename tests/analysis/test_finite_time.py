@@ -187,7 +187,7 @@ def test_the_picture_is_the_field_on_its_coordinates():
     figure = field.plot()
     (mesh,) = figure.findobj(lambda artist: artist.get_gid() == "field")
     assert torch.allclose(torch.as_tensor(mesh.get_array().filled()).reshape(7, 5), field.exponents[..., 0])
-    assert figure.axes[1].get_ylabel() == "finite-time exponent λ₁ (nats per unit time)"
+    assert figure.axes[1].get_ylabel() == "finite-time exponent λ₁ (nats per step)"
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("state x₁", "state x₂")
     scattered = sx.finite_time_lyapunov(Kicked(), normal(30, 2), steps=5).plot()
     assert sum(patch.get_height() for patch in scattered.axes[0].patches) == 30

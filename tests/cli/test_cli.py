@@ -4,6 +4,7 @@ import errno
 import html
 import importlib.metadata
 import json
+import math
 import os
 import re
 import signal
@@ -408,3 +409,20 @@ def test_fixed_points_keeps_the_input_of_the_step_asked_for(place, monkeypatch, 
     assert "n is 5, but the steps of this system are counted from 0, up to 4" in " ".join(capfd.readouterr().err.split())
     assert run(monkeypatch, "fixed-points", "net.py:Reader", "--period", "0") == 2
     assert "period is 0; it is at least 1." in capfd.readouterr().err
+
+
+def test_fixed_points_counts_time_in_the_unit_asked_for_and_says_whether_points_are_missing(place, monkeypatch, capfd):
+    (place / "unit.py").write_text(BISTABLE)
+    shown = []
+    for asked in ((), ("--dt", "0.1")):
+        assert run(monkeypatch, "fixed-points", "unit.py:unit", *asked) == 0
+        shown.append(capfd.readouterr().out)
+    assert "nats per step" in shown[0] and "nats per unit" in shown[1]
+    rates = [re.search(r"unstable node\s+1\s+2\s+([\d.]+)", one)[1] for one in shown]  # ln 2, by step and by tenth
+    assert float(rates[0]) == pytest.approx(math.log(2), rel=1e-3)
+    assert float(rates[1]) == pytest.approx(10 * math.log(2), rel=1e-3)
+    assert run(monkeypatch, "fixed-points", "unit.py:unit", "--json") == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["index_sum"], found["index_expected"], found["points_missing"]) == (1, 1, False)
+    assert run(monkeypatch, "fixed-points", "unit.py:unit", "--dt", "-1") == 2
+    assert "dt is -1.0" in capfd.readouterr().err

@@ -145,7 +145,7 @@ def test_the_spectrum_shows_the_exponents_and_twice_their_standard_errors(driven
     assert index.tolist() == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose(value, driven.pooled.exponents)
     np.testing.assert_allclose(error, 2 * driven.pooled.stderr, rtol=1e-9)
-    assert axes.get_ylabel() == "Lyapunov exponent λᵢ (nats per unit time)"
+    assert axes.get_ylabel() == "Lyapunov exponent λᵢ (nats per step)"
 
 
 def test_the_spread_and_the_runs_are_those_of_the_batch(driven):

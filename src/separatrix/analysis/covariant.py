@@ -111,7 +111,7 @@ class CovariantVectors(Result):
             return f"Covariant vectors: diverged at step {int(self.failed_at)}"
         shown = ", ".join(map(measured, self.exponents[:4].tolist(), self.stderr.tolist()))
         lines = [
-            f"Covariant vectors, growing at {shown}{', …' if k > 4 else ''} nats per unit time",
+            f"Covariant vectors, growing at {shown}{', …' if k > 4 else ''} nats per {self.clock}",
             f"{int(self.unstable)} unstable, {int(self.neutral)} neutral, {int(self.stable)} stable; {self.hyperbolicity()}",
             f"largest sin ∠(J vₙ, vₙ₊₁) {plain(_largest(self.residual))}, "
             f"between two backward starts {plain(_largest(self.alignment))}, two forward frames {plain(_largest(self.flag))}",
@@ -193,10 +193,19 @@ def covariant_lyapunov_vectors(
     walk = _BackwardWalk(run, erased, split, window, keep, seed)
     for _ in watched(walk.intervals(), (window + after) * every, "Covariant vectors, backward", progress):
         pass
-    asked = {"k": k, "steps": steps, "settle": settle, "align": align, "every": every, "keep": keep, "seed": seed}
+    asked = {
+        "k": k,
+        "steps": steps,
+        "settle": settle,
+        "align": align,
+        "every": every,
+        "keep": keep,
+        "seed": seed,
+        "clock": system.clock,
+    }
     sizes = {"steps": window * every, "settle": settle, "align": after * every, "every": every}
     flag = flag_distance(control.front.v, settled.front.v)
-    return _result(walk, run, flag, sizes, {**asked, "dtype": str(front.x.dtype)})
+    return _result(walk, run, flag, sizes, {**asked, "clock": system.clock, "dtype": str(front.x.dtype)})
 
 
 def _settled(front: Front, frame: Tensor, every: int | Literal["auto"], steps: int) -> TangentRun:

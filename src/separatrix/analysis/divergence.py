@@ -56,8 +56,8 @@ class DivergenceRate(Result):
         if known.numel() == 0:
             return "two near trajectories: diverged"
         if self.rate.ndim:
-            return f"two near trajectories part at {plain(float(known.min()))} … {plain(float(known.max()))} nats per unit time"
-        return f"two near trajectories part at {measured(float(self.rate), float(self.stderr))} nats per unit time"
+            return f"two near trajectories part at {plain(float(known.min()))} … {plain(float(known.max()))} nats per {self.clock}"
+        return f"two near trajectories part at {measured(float(self.rate), float(self.stderr))} nats per {self.clock}"
 
     def disagrees(self, lambda_1: Tensor, stderr: Tensor) -> Tensor:
         r"""Whether λ₁ from tangents, shape (*batch), lies beyond both error bars of this rate; (*batch), bool.
@@ -135,7 +135,7 @@ def divergence_rate(
         duration=time,
         distance=distance,
         steps=plan.steps,
-        settings={"steps": plan.steps, "settle": plan.settle, "seed": seed},
+        settings={"steps": plan.steps, "settle": plan.settle, "seed": seed, "clock": system.clock},
     )
 
 

@@ -101,7 +101,7 @@ class EchoState(Result):
             return f"all {states} diverge"
         lost = int((self.groups < 0).sum())
         diverged = f", {lost} diverge" if lost else ""
-        rate = f"λ₁ {self._rate()} nats per unit time under this drive"
+        rate = f"λ₁ {self._rate()} nats per {self.clock} under this drive"
         return f"{self.verdict}: {self._ending(states)} after {self.steps:,} steps{diverged}; {rate}"
 
     def _rate(self) -> str:
@@ -117,7 +117,7 @@ class EchoState(Result):
         if int(self.responses) > 1:
             return f"{states} are at {int(self.responses)} different places ({apart})"
         speed = measured(float(self.contraction), float(self.contraction_stderr))
-        return f"{states} have met, closing in at {speed} nats per unit time ({apart})"
+        return f"{states} have met, closing in at {speed} nats per {self.clock} ({apart})"
 
 
 @torch.no_grad()
@@ -171,7 +171,7 @@ def echo_state(
     codes = codes.masked_fill(answers == UNDECIDED, int(Status.NOT_CONVERGED)).masked_fill(answers == LOST, int(Status.DIVERGED))
     time = torch.tensor(times, dtype=torch.float64)
     contraction, doubt = _contraction(found, time.to(found.largest))
-    asked = {"states": states, "spread": spread, "steps": steps, "tol": tol, "seed": seed}
+    asked = {"states": states, "spread": spread, "steps": steps, "tol": tol, "seed": seed, "clock": system.clock}
     return EchoState(
         codes=codes,
         answers=answers,

@@ -45,7 +45,7 @@ class FiniteTimeField(Result):
             return f"finite-time exponents of {counted(lost, 'state')}, all of which diverged"
         low, middle, high = (plain(float(value)) for value in (known.min(), known.median(), known.max()))
         told = f"leading finite-time exponent of {counted(known.numel(), 'state')} over a time {plain(float(self.time.max()))}: "
-        told += f"{low} … {high}, median {middle} nats per unit time"
+        told += f"{low} … {high}, median {middle} nats per {self.clock}"
         return told + (f" ({lost} diverged)" if lost else "")
 
 
@@ -134,7 +134,7 @@ def finite_time_lyapunov(
         exponents=exponents.where(~failed[..., None], torch.nan),
         x0=start[..., : system.width(settle)].clone(),
         time=time,
-        settings={"steps": steps, "k": k, "settle": settle, "every": every, "seed": seed},
+        settings={"steps": steps, "k": k, "settle": settle, "every": every, "seed": seed, "clock": system.clock},
     )
 
 

@@ -258,6 +258,7 @@ def fixed_points(
             "further_starts": further,
             "seed": seed,
             "border": BORDER[front.x.dtype],
+            "clock": system.clock,
         },
     )
 

@@ -113,7 +113,7 @@ class LyapunovSpectrum(Result):
         theirs = "diverge" if math.isnan(rate) else f"part at {measured(rate, float(self.check.stderr.reshape(-1)[worst]))}"
         of = f" in {int(apart.sum())} of {len(apart)} runs, the most in run {worst}" if self.batch else ""
         return (
-            f"The check disagrees{of}: λ₁ = {ours} nats per unit time from tangents, but two near trajectories {theirs}.\n"
+            f"The check disagrees{of}: λ₁ = {ours} nats per {self.clock} from tangents, but two near trajectories {theirs}.\n"
             "Do not rely on either: a step that draws at random, keeps state or jumps is not what its derivative is of."
         )
 
@@ -128,12 +128,12 @@ class LyapunovSpectrum(Result):
             return f"Lyapunov spectrum: diverged at step {int(self.failed_at)}"
         shown = ", ".join(map(measured, self.exponents[:4].tolist(), self.stderr.tolist()))
         more = f", … ({len(self.exponents)} in all)" if len(self.exponents) > 4 else ""
-        lines = [f"Lyapunov exponents: {shown}{more} nats per unit time"]
+        lines = [f"Lyapunov exponents: {shown}{more} nats per {self.clock}"]
         dimension, entropy = self.kaplan_yorke_dimension, self.entropy
         if not math.isnan(dimension):
             lines.append(
                 f"Kaplan–Yorke dimension {measured(float(dimension), float(self.kaplan_yorke_stderr))}, "
-                f"entropy {measured(float(entropy), float(self.entropy_stderr))} nats per unit time"
+                f"entropy {measured(float(entropy), float(self.entropy_stderr))} nats per {self.clock}"
             )
         if self.check is not None:
             lines.append(self.check.summary())
@@ -182,8 +182,8 @@ class PooledSpectrum(Result):
         """λ₁ over the runs, in words."""
         left_out = f"; {self.diverged} diverged" if self.diverged else ""
         return (
-            f"λ₁ = {measured(float(self.exponents[0]), float(self.stderr[0]))} nats per unit time over {counted(self.runs, 'run')} "
-            f"(spread between runs {plain(float(self.between[0].sqrt()))}, "
+            f"λ₁ = {measured(float(self.exponents[0]), float(self.stderr[0]))} nats per {self.clock} "
+            f"over {counted(self.runs, 'run')} (spread between runs {plain(float(self.between[0].sqrt()))}, "
             f"error within one {plain(float(self.within[0].sqrt()))}{left_out})"
         )
 
@@ -255,6 +255,7 @@ def lyapunov_spectrum(
         "every": every,
         "tol": tol,
         "seed": seed,
+        "clock": system.clock,
         "dtype": str(front.x.dtype),
     }
     spectrum = _held_to_its_check(replace(spectrum, check=near, settle=plan.settle, settings=asked))

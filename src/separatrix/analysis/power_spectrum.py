@@ -128,7 +128,7 @@ class PowerSpectrum(Result):
             case "periodic":
                 return f", period {plain(1 / float(self.base[0]))} units of time; {near}"
             case "quasi-periodic":
-                return f", frequencies {' and '.join(known)} cycles per unit time; {near}" if known else f"; {near}"
+                return f", frequencies {' and '.join(known)} cycles per {self.clock}; {near}" if known else f"; {near}"
             case "undecided" if not parts:
                 return f", {plain(share)} of the power is broadband; {near}: noise, or too few steps to tell"
             case _:
@@ -238,6 +238,7 @@ def _result(
     verdicts = verdicts.masked_fill(failed, 0)
     regular = (verdicts == VERDICTS.index("periodic")) | (verdicts == VERDICTS.index("quasi-periodic"))
     codes = torch.where(verdicts == 0, Status.NOT_CONVERGED, Status.OK).masked_fill(failed, Status.DIVERGED)
+    asked = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed}
     return PowerSpectrum(
         codes=codes.to(torch.int8),
         frequencies=frequencies,
@@ -249,7 +250,7 @@ def _result(
         line_shares=shares.where(regular[..., None].cpu(), math.nan).to(x.device),
         base=base.where(regular[..., None].cpu(), math.nan).to(x.device),
         verdicts=verdicts.to(torch.int8),
-        settings={"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed, "dtype": str(seen.dtype)},
+        settings=asked | {"clock": system.clock, "dtype": str(seen.dtype)},
     )
 
 

@@ -92,7 +92,7 @@ class Propagation(Result):
 
     def _time_constant(self) -> str:
         rate, error = float(self.rates[0]), float(self.rates_stderr[0])
-        slope = f"σ₁ goes at {measured(rate, error)} nats per unit time"
+        slope = f"σ₁ goes at {measured(rate, error)} nats per {self.clock}"
         if not abs(rate) > SURE * error or rate in (0.0, -torch.inf):
             return slope
         tau = measured(float(self.time_constants[0]), float(self.time_constants_stderr[0]))
@@ -167,7 +167,7 @@ def gradient_propagation(
         time=time,
         rates=rates,
         rates_stderr=error,
-        settings={"k": k, "settle": settle, "seed": seed},
+        settings={"k": k, "settle": settle, "seed": seed, "clock": system.clock},
     )
 
 

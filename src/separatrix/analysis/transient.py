@@ -87,7 +87,7 @@ class TransientGrowth(Result):
         if self.batch:
             low, high = float(self.amplification[known].min()), float(self.amplification[known].max())
             return f"transient growth of {counted(self.codes.numel(), 'state')}: by the factor {plain(low)} … {plain(high)}"
-        eigen = f"eigenvalues say {plain(float(self.spectral_abscissa))} nats per unit time"
+        eigen = f"eigenvalues say {plain(float(self.spectral_abscissa))} nats per {self.clock}"
         begins = f"growth begins at {plain(float(self.numerical_abscissa))}"
         if self.peak == 0:
             return f"no transient growth: no perturbation ever exceeds its first size ({begins}, {eigen})"
@@ -159,7 +159,7 @@ def transient_growth(
         direction=first.masked_fill(lost[..., None], math.nan),
         response=last.masked_fill(lost[..., None], math.nan),
         **{name: value.masked_fill(lost, math.nan) for name, value in facts.items()},
-        settings={"steps": steps, "settle": settle, "seed": seed},
+        settings={"steps": steps, "settle": settle, "seed": seed, "clock": system.clock},
     )
 
 

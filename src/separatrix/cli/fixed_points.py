@@ -18,10 +18,9 @@ from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
 from separatrix.cli.picture import check_picture
 from separatrix.errors import InputError, UnsupportedModuleError
-from separatrix.flow import Flow
 from separatrix.loading import load_arguments, load_model
 from separatrix.report.summary import jsonable
-from separatrix.system import System
+from separatrix.system import System, check_dt
 from separatrix.systems.recurrent import Recurrent
 from separatrix.wording import plain
 
@@ -41,6 +40,7 @@ def fixed_points(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt read with weights_only=True.")] = None,
     module: Annotated[str | None, typer.Option(help="The core's name in `model.named_modules()`, where there are several.")] = None,
+    dt: Annotated[float | None, typer.Option(help="Time that one step takes: rates are per that unit. Default: steps.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the result, which `sx.load` reads. It must not exist.")] = None,
     picture: Annotated[Path | None, typer.Option(help="A file for the picture: .png, .svg or .pdf.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the points as JSON, and nothing else.")] = False,
@@ -52,7 +52,7 @@ def fixed_points(
     if picture is not None:
         check_picture(picture, "--picture")
     with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
-        found = find(_network(model, inputs, weights, module, options["seed"]), **options, progress=True)
+        found = find(_network(model, inputs, weights, module, dt, options["seed"]), **options, progress=True)
     if out is not None:
         found.save(out)
     if picture is not None:
@@ -63,15 +63,15 @@ def fixed_points(
         _show(found)
 
 
-def _network(spec: str, inputs: list[Path] | None, weights: Path | None, module: str | None, seed: int) -> System:
+def _network(spec: str, inputs: list[Path] | None, weights: Path | None, module: str | None, dt: float | None, seed: int) -> System:
     """The network's core, driven by the first sequence that reaches it, or by zeros; a flow, such as a neural ODE, as it is."""
     values = load_arguments(inputs) if inputs else None
     with torch.random.fork_rng(devices=[]):  # the user's code may draw
         torch.manual_seed(seed)
         loaded = load_model(spec, weights, say)
-        if isinstance(loaded, Flow):
-            if values is not None or module is not None:
-                raise InputError("a flow takes no inputs and has no core.\nLeave --inputs and --module out.")
+        if isinstance(loaded, System) and loaded.continuous:
+            if values is not None or module is not None or dt is not None:
+                raise InputError("a flow takes no inputs, has no core and its own time.\nLeave --inputs, --module and --dt out.")
             return loaded
         core = find_core(loaded, values, module)
     if core is None:
@@ -80,10 +80,10 @@ def _network(spec: str, inputs: list[Path] | None, weights: Path | None, module:
             "`separatrix analyze` measures it in depth."
         )
     if core.feedback.turn is not None:
+        core.feedback.turn.dt = check_dt(1.0 if dt is None else dt)
         return core.feedback.turn
-    if core.inputs is None:
-        return Recurrent(core.module, state=core.state)
-    return Recurrent(core.module, core.inputs[:, 0], state=core.state)
+    inputs_of_one = None if core.inputs is None else core.inputs[:, 0]
+    return Recurrent(core.module, inputs_of_one, state=core.state, dt=1.0 if dt is None else dt)
 
 
 def _numbers(found: FixedPoints) -> dict[str, Any]:
@@ -101,13 +101,14 @@ def _numbers(found: FixedPoints) -> dict[str, Any]:
         for i in range(len(found.points))
     ]
     slow = [{"point": x.tolist(), "residual": float(r)} for x, r in zip(found.slow, found.slow_residuals, strict=True)]
-    return {"points": points, "slow": slow, "settings": found.settings}
+    index = {"index_sum": found.index_sum, "index_expected": found.index_expected, "points_missing": found.points_missing}
+    return {"points": points, "slow": slow, **index, "settings": found.settings}
 
 
 def _show(found: FixedPoints) -> None:
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("kind", "period", "leading |μ|", "rate, nats per unit time", "residual", "guesses"):
+    for name in ("kind", "period", "leading |μ|", f"rate, nats per {found.clock}", "residual", "guesses"):
         table.add_column(name)
     for i in range(min(MOST_ROWS, len(found.points))):
         numbers = (found.multipliers[i, 0].abs(), found.rates[i, 0], found.residuals[i])

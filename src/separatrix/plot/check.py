@@ -11,8 +11,6 @@ from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import BAR, FAINT, INK, NOTE, SERIES, canvas, mark_zero, nothing_to_show, styled
 from separatrix.wording import counted, measured, plain
 
-UNIT = "nats per unit time"
-
 
 def differences(spectrum: LyapunovSpectrum) -> np.ndarray:
     """Two-trajectory rate minus λ₁, of the runs where both are finite, shape (runs)."""
@@ -64,8 +62,9 @@ def draw_check(axes: Axes, spectrum: LyapunovSpectrum, *, unit: str) -> None:
 
 
 @styled
-def check_figure(spectrum: LyapunovSpectrum, *, unit: str = UNIT, title: str = "") -> Figure:
+def check_figure(spectrum: LyapunovSpectrum, *, title: str = "") -> Figure:
     """λ₁ beside the two-trajectory rate, run by run; bars show ±2 standard errors."""
+    unit = f"nats per {spectrum.clock}"
     figure, ((axes,),) = canvas(width=4.4, height=4.0)
     draw_check(axes, spectrum, unit=unit)
     axes.set_title(title)
@@ -87,8 +86,9 @@ def divergence_figure(near: DivergenceRate) -> Figure:
     run = np.arange(1, len(rates) + 1)
     axes.errorbar(run[shown], rates[shown], BAR * np.nan_to_num(errors[shown]), linestyle="", **SERIES[0].marks)
     mark_zero(axes)
-    axes.set(xlabel="run", ylabel=f"two-trajectory rate ({UNIT})")
+    unit = f"nats per {near.clock}"
+    axes.set(xlabel="run", ylabel=f"two-trajectory rate ({unit})")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     first = measured(float(rates[shown][0]), float(errors[shown][0]))
-    figure.set_label(f"Rate at which two near trajectories part, {counted(int(shown.sum()), 'run')}; the first: {first} {UNIT}.")
+    figure.set_label(f"Rate at which two near trajectories part, {counted(int(shown.sum()), 'run')}; the first: {first} {unit}.")
     return figure

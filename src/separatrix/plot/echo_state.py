@@ -52,7 +52,7 @@ def echo_state_figure(echo: EchoState, *, title: str = "") -> Figure:
     told = ""
     if not echo.batch and alive(echo).any():
         rate = measured(float(echo.exponent), float(echo.stderr))
-        told = f": {echo.verdict}, {counted(int(echo.responses), 'response')}, λ₁ = {rate} nats per unit time"
+        told = f": {echo.verdict}, {counted(int(echo.responses), 'response')}, λ₁ = {rate} nats per {echo.clock}"
         contraction = float(echo.contraction)
         told += f", distances go at {plain(contraction)}" if np.isfinite(contraction) else ""
     figure.set_label(f"Distances between {counted(len(echo.groups), 'initial state')}{told}.")

@@ -41,7 +41,7 @@ def draw_finite_time_field(axes: Axes, field: FiniteTimeField, i: int = 0, names
     beyond = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
     extend = beyond[bool((values < low).any()), bool((values > high).any())]
     bar = axes.figure.colorbar(mesh, ax=axes, extend=extend, pad=0.02, shrink=0.85)
-    bar.set_label(f"finite-time exponent {_name(i)} (nats per unit time)")
+    bar.set_label(f"finite-time exponent {_name(i)} (nats per {field.clock})")
     bar.ax.tick_params(**TICKS)
     axes.set_xlabel(names[0] if names else labels[0])
     axes.set_ylabel(names[1] if names else labels[1])
@@ -85,7 +85,7 @@ def _draw_histogram(axes: Axes, field: FiniteTimeField, i: int) -> None:
     bins = int(np.clip(np.sqrt(len(data)), 5, 40))
     span = (data.min() - 1e-6, data.max() + 1e-6)
     axes.hist(data, bins=bins, range=span, color=SERIES[0].color, edgecolor="white", linewidth=0.5, gid="histogram")
-    axes.set(xlabel=f"finite-time exponent {_name(i)} (nats per unit time)", ylabel="states (count)")
+    axes.set(xlabel=f"finite-time exponent {_name(i)} (nats per {field.clock})", ylabel="states (count)")
 
 
 def _name(i: int) -> str:
@@ -102,7 +102,7 @@ def finite_time_field_figure(field: FiniteTimeField, *, i: int = 0, title: str =
     figure, ((axes,),) = canvas(width=6.0)
     draw_finite_time_field(axes, field, i)
     known = of_runs(field, field.exponents)[:, i]
-    told = f", {plain(known.min())} … {plain(known.max())} nats per unit time" if len(known) else ""
+    told = f", {plain(known.min())} … {plain(known.max())} nats per {field.clock}" if len(known) else ""
     axes.set_title(title)
     figure.set_label(f"Finite-time exponent {_name(i)} of {counted(field.codes.numel(), 'state')}{told}.")
     return figure

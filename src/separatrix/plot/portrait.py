@@ -49,7 +49,7 @@ def panel_figures(portrait: RecurrentPortrait, title: str = "") -> dict[str, Fig
     kept = portrait.counted.cpu().numpy()
     figures = {
         "convergence": convergence_figure(portrait.spectrum, mean=portrait.pooled, kept=kept, unit=UNIT, title=title),
-        "check": check_figure(portrait.spectrum, unit=UNIT, title=title),
+        "check": check_figure(portrait.spectrum, title=title),
         "propagation": propagation_figure(portrait.propagation, rate=rate, title=title),
         "plane": plane_figure(portrait.plane, portrait.explained, attractors_shown(portrait), title=title),
     }

@@ -114,11 +114,12 @@ def spectrum_figure(spectrum: LyapunovSpectrum) -> Figure:
         return figure
     draw_spectrum(left, mean, of_runs(spectrum, spectrum.exponents), name=told(mean))
     left.set_title("Spectrum")
-    finish(left, UNIT)
+    unit = f"nats per {spectrum.clock}"
+    finish(left, unit)
     left.legend()
-    draw_convergence(right, spectrum, mean, unit=UNIT)
+    draw_convergence(right, spectrum, mean, unit=unit)
     right.set_title("Convergence")
-    figure.set_label(f"Lyapunov spectrum and its convergence. λ₁ = {_first(mean)} {UNIT}.")
+    figure.set_label(f"Lyapunov spectrum and its convergence. λ₁ = {_first(mean)} {unit}.")
     return figure
 
 
@@ -130,9 +131,10 @@ def pooled_figure(mean: PooledSpectrum) -> Figure:
         nothing_to_show(axes, "all runs diverged: there is no spectrum")
         return figure
     draw_spectrum(axes, mean, name=told(mean))
-    finish(axes, UNIT)
+    unit = f"nats per {mean.clock}"
+    finish(axes, unit)
     axes.legend()
-    figure.set_label(f"Lyapunov spectrum of {counted(mean.runs, 'run')}. λ₁ = {_first(mean)} {UNIT}.")
+    figure.set_label(f"Lyapunov spectrum of {counted(mean.runs, 'run')}. λ₁ = {_first(mean)} {unit}.")
     return figure
 
 

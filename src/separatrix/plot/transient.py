@@ -52,7 +52,7 @@ def _draw_slopes(axes: Axes, growth: TransientGrowth, time: np.ndarray, logs: np
         rate = float(of_runs(growth, slope)[0])
         if np.isfinite(rate):
             inside = (rate * time >= low - margin) & (rate * time <= high + margin)
-            label = f"{name} {plain(rate)} nats per unit time"
+            label = f"{name} {plain(rate)} nats per {growth.clock}"
             axes.plot(time[inside], rate * time[inside], color=INK, linestyle=line, linewidth=1.1, label=label)
 
 
