@@ -3,7 +3,7 @@
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,20 @@ CLOSE = 1e-4  # of the largest number, by which a sequence alone may differ from
 # a wrong one they are read as one sequence, or every step as a sequence of its own, and at least the second answer differs.
 
 
+@contextmanager
+def default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
+    """A context in which `torch.zeros(batch, hidden)`, written inside a model, has the dtype of its inputs."""
+    before = torch.get_default_dtype()
+    if dtype is None or dtype == before:
+        yield
+        return
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 @dataclass(frozen=True)
 class Arguments:
     """What one call of a model takes: positional and keyword arguments, tensors cast to the model's dtype and device.
@@ -41,8 +55,10 @@ class Arguments:
 
     def call(self, model: nn.Module) -> Any:
         """What the model returns; it is given copies, since it may write to what it is given."""
-        given = self.with_tensors([tensor.clone() for tensor in self.tensors()])
-        return model(*given.args, **given.kwargs)
+        tensors = self.tensors()
+        given = self.with_tensors([tensor.clone() for tensor in tensors])
+        with default_dtype(next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)):
+            return model(*given.args, **given.kwargs)
 
     @property
     def shapes(self) -> str:

@@ -267,3 +267,74 @@ def test_an_output_that_is_no_part_of_the_state_and_comes_back_as_input_is_said(
     x = torch.randn(4, 30, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = sx.analyze(Talking(), x, k=1, copies=2, steps=100, settle=20, also="none")
     assert "under a recording of its own outputs" in found.verdict
+
+
+class Forecaster(nn.Module):
+    """Reads data step by step, then goes on by itself; or, every other step, is given the data again."""
+
+    def __init__(self, ahead: int = 40, sampled: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell, self.out, self.ahead, self.sampled = nn.RNNCell(3, 6), nn.Linear(6, 3), ahead, sampled
+        self.out.weight.data *= 4
+
+    def forward(self, x):
+        h, y, ys = torch.zeros(len(x), 6), x[:, 0], []  # float32, whatever the weights are
+        for t in range(x.shape[1]):
+            h = self.cell(y if self.sampled and t % 2 == 0 else x[:, t], h)
+            y = self.out(h)
+        for _ in range(self.ahead):
+            h = self.cell(y, h)
+            y = self.out(h)
+            ys.append(y)
+        return torch.stack(ys or [y], 1)
+
+
+@pytest.mark.parametrize("warm", [1, 2, 15])
+def test_a_loop_that_begins_after_any_number_of_steps_on_data_is_closed(warm):
+    model, x = Forecaster(), torch.randn(2, warm, 3, generator=torch.Generator().manual_seed(0))
+    found = sx.analyze(model, x, copies=2, steps=300, settle=100, also="none")
+    assert found.regime == "closed loop"
+    model = model.double()
+    h, frame, total = torch.zeros(6, dtype=torch.float64), torch.eye(6, dtype=torch.float64), 0.0
+    for n in range(1100):
+        frame, upper = torch.linalg.qr(torch.func.jacrev(lambda h: model.cell(model.out(h), h))(h).detach() @ frame)
+        h, total = model.cell(model.out(h), h).detach(), total + (upper.diagonal().abs().log() if n >= 100 else 0.0)
+    assert found.lambda_1[0] == pytest.approx(float(total[0]) / 1000, abs=4 * found.lambda_1[1] + 2 / 300)
+
+
+def test_a_loop_that_is_fed_every_other_step_is_measured_as_it_ran():
+    """The finite-time exponent over the sequence, against the product of dense Jacobians of every turn."""
+    model, x = (
+        Forecaster(ahead=0, sampled=True).double(),
+        torch.randn(2, 25, 3, generator=torch.Generator().manual_seed(1)).double(),
+    )
+    found = sx.analyze(model, x, copies=2, also="none")
+    assert found.regime == "driven loop"
+    for item in range(2):
+        h = model.cell(x[item, 0], torch.zeros(6, dtype=torch.float64)).detach()
+        product = torch.eye(6, dtype=torch.float64)
+        for t in range(1, 25):
+
+            def turn(h, t=t, item=item):
+                return model.cell(model.out(h) if t % 2 == 0 else x[item, t], h)
+
+            product, h = torch.func.jacrev(turn)(h).detach() @ product, turn(h).detach()
+        true = float(torch.linalg.matrix_norm(product, 2).log()) / 24
+        assert float(found.finite_time[item]) == pytest.approx(true, abs=1e-9)
+
+
+def test_teacher_forcing_by_a_coin_is_refused_whatever_the_global_generator_is():
+    class Forced(Forecaster):
+        def forward(self, x):
+            h, y = torch.zeros(len(x), 6), x[:, 0]
+            for t in range(x.shape[1]):
+                h = self.cell(x[:, t] if torch.rand(()) < 0.5 else y, h)
+                y = self.out(h)
+            return y
+
+    x = torch.randn(2, 25, 3, generator=torch.Generator().manual_seed(1))
+    for seed in range(3):
+        torch.manual_seed(seed)
+        with pytest.raises(sx.InputError, match="draws random numbers"):
+            sx.analyze(Forced(), x, copies=2, also="none")

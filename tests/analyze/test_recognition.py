@@ -317,3 +317,26 @@ def test_several_parts_that_show_recurrence_are_listed():
 def test_a_model_that_fails_is_told_with_its_own_words():
     with pytest.raises(InputError, match=r"Looping failed on inputs of shape \(4, 12, 5\)"):
         find_core(Looping(), torch.randn(4, 12, 5))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 6, 4)])
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x, mask=None: self.f(x),
+        lambda self, x, return_features=False: self.f(x),
+        lambda self, x, *rest: self.f(x),
+        lambda self, x, state=None: (self.f(x), None),
+        lambda self, x, state=None: (self.f(x), self.f(x)),
+    ],
+)
+def test_a_second_argument_makes_no_recurrent_layer_of_a_network_that_carries_nothing(forward, shape):
+    """Its depth is measured; asked for its rest points, it has none."""
+    torch.manual_seed(0)
+    kind = type("Net", (nn.Module,), {"forward": forward})
+    model = kind()
+    model.f = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4))
+    model.input_size = model.hidden_size = 4
+    assert isinstance(sx.analyze(model, torch.randn(shape), also="none"), sx.DepthPortrait)
+    with pytest.raises(sx.UnsupportedModuleError, match="no recurrent part"):
+        find_core(model)

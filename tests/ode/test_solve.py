@@ -105,7 +105,7 @@ def test_bad_input_is_named(change, words):
         ({"times": torch.tensor([0.0, 1.0], requires_grad=True)}, "requires a gradient"),
         ({"times": torch.tensor([[0.0, 0.0], [1.0, 1.0]])}, "has the batch"),
         ({"field": lambda x: x.mul_(-1)}, "in place"),
-        ({"field": lambda x: "no"}, "velocities of shape str"),
+        ({"field": lambda x: "no"}, "the field returned a str"),
         ({"method": "leapfrog", "dt": 0.1, "x0": torch.ones(3, 3, **DOUBLE)}, "odd"),
     ],
 )

@@ -18,7 +18,7 @@ from separatrix.arguments import Arguments, arguments_of
 from separatrix.errors import InputError, SeparatrixError, ShapeError, UnsupportedModuleError
 from separatrix.nn.cells import OdeCell
 from separatrix.systems.custom_cell import CustomCell, flatten, is_layer
-from separatrix.systems.hand_layer import HandLayer, layer_of, own_network
+from separatrix.systems.hand_layer import HandLayer, carries_a_state, layer_of, own_network
 from separatrix.systems.recurrent import Recurrent
 from separatrix.systems.standard_network import STANDARD, check_initialised, describe, is_standard, refuse_changed_layer
 from separatrix.wrappers import part_named
@@ -175,7 +175,9 @@ def _without_inputs(model: nn.Module, name: str | None) -> Core:
     width = getattr(model, "input_size", None)
     says_so = getattr(model, "hidden_size", None) is not None and len(_parameters(model)) > 1
     try:
-        return _as_itself(model, own_network([model], False, None, width), width)
+        network = own_network([model], False, None, width)
+        if network.is_layer or carries_a_state(network):
+            return _as_itself(model, network, width)
     except SeparatrixError as error:
         if says_so:
             raise error from None
@@ -203,6 +205,8 @@ def _of_model(model: nn.Module, given: Sequence[Arguments]) -> Core | None:
     try:
         network = own_network([model], False, None, tensors[0][0].shape[-1])
     except SeparatrixError:
+        return None
+    if not network.is_layer and not carries_a_state(network):
         return None
     if not network.is_layer and any(len(arguments.args) + len(arguments.kwargs) > 1 for arguments in given):
         return None  # two arguments, one call: a module of two inputs

@@ -20,7 +20,7 @@ from separatrix.systems.standard_network import describe
 from separatrix.twin import twin
 
 SMALL, LARGE = 1e-4, 1.0  # changes of the state, relative to its size, by which dependence is looked for
-Kind = Literal["none", "closed", "driven", "choices", "remembers"]
+Kind = Literal["none", "closed", "driven", "choices", "remembers", "brief"]
 
 # Note [The loop is the model's own]
 # A model that feeds on its own output calls its core, does something with what comes back, and calls it again. One turn of that
@@ -84,20 +84,15 @@ class Turn(System):
         """The state after another turn."""
         return self._turned(x, n, self._result)
 
-    def fed(self, x: Tensor, n: int = 0, *, returned: Any = None) -> Any:
-        """What the model gives its core's next call, of the state x after call n; whatever it draws is the same each time.
-
-        Args:
-            x: the state, shape (items, dim).
-            n: which turn.
-            returned: what the core returns there, instead of an answer made of x.
-        """
+    def fed(self, x: Tensor, n: int = 0, *, seed: int | None = None) -> Any:
+        """What the model gives its core's next call, of the state x after call n; what it draws then is of that call, or a seed."""
 
         def answer(count: int) -> Any:
-            torch.manual_seed(0)
-            return self._answer(x, count) if returned is None else returned
+            torch.manual_seed(count + self.first if seed is None else seed)
+            return self._answer(x, count)
 
         with same_draws():
+            torch.manual_seed(0)
             return self._turn(x, n, lambda _, given: given, answer=answer)
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
@@ -223,7 +218,8 @@ class Feedback:
 
     Args:
         kind: "none"; "closed", every turn alike; "driven", each turn with an input of its own; "choices", through choices (an
-            argmax, a sample), past which no small change comes; "remembers", by more than the last state.
+            argmax, a sample), past which no small change comes; "remembers", by more than the last state; "brief", too few times
+            in a forward pass to tell.
         turn: the loop, where it can be closed.
     """
 
@@ -234,43 +230,66 @@ class Feedback:
 @torch.no_grad()
 def feedback_of(model: nn.Module, name: str, arguments: Arguments, answers: Answers, calls: list[Call]) -> Feedback:
     """Whether the inputs of a part that is called step by step depend on what it returned before. See Note [The loop …]."""
-    begun = _begun(calls)
-    if len(calls) - begun < 3:
+    fed = _fed_back(model, name, arguments, calls) if len(calls) > 2 else []
+    if not any(fed):
         return Feedback("none")
+    at = fed.index(True)
+    goes_on = all(fed[at:])  # a loop that begins there; else the model's own inputs come between
+    begun = max(at, _stepwise(calls)) if goes_on else 0
+    if len(calls) - begun < 3:
+        return Feedback("brief")
     turn = Turn(model, name, arguments, answers, calls, is_driven=True, first=begun)
+    at, fed = max(at - begun, 0), fed[begun:]
+    state = turn.states[at]
+    small, large = (_moved(state, size) for size in (SMALL, LARGE))
     try:
-        first = turn.states[0]
-        small, large = (_moved(first, size) for size in (SMALL, LARGE))
-        given = _given(turn, first, 0)
-        feels = not _same_given(given, _given(turn, large, 0))
-        if not feels:
-            return Feedback("none")
-        if _same_given(given, _given(turn, small, 0)):
+        given = _given(turn, state, at)
+        if _same_given(given, _given(turn, large, at)):
+            return Feedback("remembers")
+        if _same_given(given, _given(turn, small, at)):
             return Feedback("choices")
-        if _remembers(turn, large):
+        if _remembers(turn, next((n for n in range(1, len(fed)) if fed[n]), None)):
             return Feedback("remembers")
     except NotTold:
-        return Feedback("remembers") if _feels_output(turn) else Feedback("none")
+        return Feedback("remembers")
     middle = (len(calls) - begun) // 2
-    alike = _same_given(_given(turn, first, 0), _given(turn, first, middle))
-    if not alike:
+    if not goes_on or not _same_given(*(_given(turn, state, n, seed=0) for n in (0, middle))):
         return Feedback("driven", turn)
     closed = Turn(model, name, arguments, answers, calls, first=begun).of_first_item()
     return Feedback("driven", turn) if closed is None else Feedback("closed", closed)
 
 
-def _begun(calls: list[Call]) -> int:
+def _stepwise(calls: list[Call]) -> int:
     """The call from which on all inputs have the shape of the last: before, the model may read a sequence at once."""
     shapes = [getattr(call.inputs, "shape", None) for call in calls]
     return next((i + 1 for i in reversed(range(len(calls))) if shapes[i] != shapes[-1]), 0)
 
 
-def _feels_output(turn: Turn) -> bool:
-    """Whether the next input depends on what the core returned, where that is more than its state."""
-    returned, x = turn.like[0], turn.states[0]
-    moved = refilled(returned, iter([_moved(t, LARGE) if t.is_floating_point() else t for t in leaves(returned)]))
-    given = [_given(turn, x, 0, returned=one) for one in (returned, moved)]
-    return not _same_given(*given)
+def _fed_back(model: nn.Module, name: str, arguments: Arguments, calls: list[Call]) -> list[bool]:
+    """Of each call but the last, whether the next one's input depends on what the calls so far returned."""
+    try:
+        plain, moved = (_inputs(model, name, arguments, calls, size) for size in (0.0, LARGE))
+    except Exception:  # the user's code does not take other numbers than its own
+        return []
+    return [not _same_given(one, two) for one, two in zip(plain, moved, strict=False)][1:]
+
+
+def _inputs(model: nn.Module, name: str, arguments: Arguments, calls: list[Call], size: float) -> list[Any]:
+    """The input of every call in a forward pass in which each is answered as it was recorded, moved by the size."""
+    view, given = twin(model, apart=True), []
+    core = view.get_submodule(name)
+    signature = inspect.signature(core.forward)
+
+    def answering(*args: Any, **kwargs: Any) -> Any:
+        given.append(next(iter(named(signature, args, kwargs).values()), None))
+        torch.manual_seed(len(given) - 1)
+        returned = calls[min(len(given), len(calls)) - 1].returned
+        return refilled(returned, iter([_moved(t, size) if t.is_floating_point() else t for t in leaves(returned)]))
+
+    with replaced(core, answering), same_draws():
+        torch.manual_seed(0)
+        arguments.call(view)
+    return given
 
 
 def _moved(x: Tensor, size: float) -> Tensor:
@@ -278,9 +297,9 @@ def _moved(x: Tensor, size: float) -> Tensor:
     return x + size * x.square().mean().sqrt().clamp(min=1e-3) * noise
 
 
-def _given(turn: Turn, x: Tensor, n: int, *, returned: Any = None) -> Any:
+def _given(turn: Turn, x: Tensor, n: int, *, seed: int | None = None) -> Any:
     """What the model gives the call after call n, answered with x: its input alone."""
-    args, kwargs = turn.fed(x, n, returned=returned)
+    args, kwargs = turn.fed(x, n, seed=seed)
     signature = inspect.signature(turn.model.get_submodule(turn.name).forward)
     return next(iter(named(signature, args, kwargs).values()), None)
 
@@ -291,13 +310,15 @@ def _same_given(one: Any, two: Any) -> bool:
     return one.shape == two.shape and torch.equal(one, two)
 
 
-def _remembers(turn: Turn, moved: Tensor) -> bool:
-    """Whether the input of call 2 depends on the state after call 0 otherwise than through the state after call 1."""
+def _remembers(turn: Turn, n: int | None) -> bool:
+    """Whether the input after call n depends on the state before that call otherwise than through the state after it."""
+    if n is None:
+        return False
     kept_states = turn.states
-    plain = _given(turn, turn.states[1], 1)
+    plain = _given(turn, kept_states[n], n)
     try:
-        turn.states = torch.cat([moved[None], kept_states[1:]])
-        return not torch.equal(plain, _given(turn, kept_states[1], 1))
+        turn.states = torch.cat([kept_states[: n - 1], _moved(kept_states[n - 1], LARGE)[None], kept_states[n:]])
+        return not torch.equal(plain, _given(turn, kept_states[n], n))
     finally:
         turn.states = kept_states
 

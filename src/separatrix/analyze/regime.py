@@ -22,6 +22,7 @@ UNCLOSED = {
     "choices": "its inputs are choices that the model makes of its own outputs, past which no small change comes",
     "remembers": "its inputs depend on more of its own past than its state, so the loop cannot be closed (sx.ClosedLoop of the "
     "whole state can)",
+    "brief": "it is fed with its own output too few times in one forward pass to tell how",
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.errors import DivergedError, InputError, NotConvergedError, ShapeError
+from separatrix.errors import DivergedError, InputError, NotConvergedError, SeparatrixError, ShapeError
 from separatrix.evolve import check_whole
 from separatrix.flow import Field, FunctionField, check_step
 from separatrix.ode.items import Together
@@ -102,6 +102,8 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
     t = times[0][..., None].expand(*x0.shape[:-1], 1).to(x0) if by_tolerance or times.ndim > 1 else float(times[0])
     try:
         value = twin(field, detach=True)(trial, t)
+    except SeparatrixError:
+        raise
     except (TypeError, ValueError) as error:
         if "positional argument" in str(error):
             raise InputError(f"the field cannot be called: {error}.\nf(x) is; f(x, t) with time_dependent=True.") from error

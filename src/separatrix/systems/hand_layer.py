@@ -22,7 +22,8 @@ Part = Callable[[Any], Any]
 # An attribute such as hidden_size does not tell a cell, (u, state) → state, from a layer that loops over a sequence by hand: both
 # may be called with a matrix and a state, and both answer. What tells them apart is what they do. A cell treats the items of a
 # batch alone: three different items together are the three one by one; a layer that takes the batch for time fails this. A layer
-# carries its state: reading five steps is reading two and then, from the state they leave, three; and its items are alone too.
+# carries its state: reading five steps is reading two and then, from the state they leave, three, and from another state it goes
+# elsewhere, which no feed-forward network with an optional second argument does; and its items are alone too.
 # A layer's step is then the layer itself on a sequence of one step.
 
 
@@ -133,6 +134,16 @@ def treats_items_alone(network: CustomCell, width: int | None = None) -> bool:
 
 
 @torch.no_grad()
+def carries_a_state(network: CustomCell) -> bool:
+    """Whether a cell's step depends on its state at all."""
+    network, draw = twin(network, apart=True), torch.Generator().manual_seed(0)
+    x = torch.randn(2, network.dim, dtype=torch.float64, generator=draw)
+    u = torch.randn(1, network.inputs or 1, dtype=torch.float64, generator=draw)
+    with without_draws():
+        return not torch.equal(network.step(x[:1], u), network.step(x[1:], u))
+
+
+@torch.no_grad()
 def layer_of(module: nn.Module, width: int) -> HandLayer | None:
     """The module as a layer that carries its state along a sequence, if it shows that it is one."""
     if isinstance(module, torch.jit.ScriptModule):
@@ -165,6 +176,8 @@ class _Trial:
             if not flatten(whole) or not _same(whole, pieces):
                 return None
             single = self._after(self._steps(1, STEPS), self._after(self._steps(0, 1)))
+            if _same(self._after(self._steps(2, 3), whole), self._after(self._steps(2, 3), self._after(self._steps(0, 1)))):
+                return None  # from two states it goes to one: it carries nothing, and its second argument is no state
             alone = [self._after(self.u.narrow(1 - self.time, i, 1)) for i in range(ITEMS)]
             return next((axis for axis in (0, 1) if _same(whole, single) and _joined(alone, axis, whole)), None)
         except Exception:  # the user's code: whatever it raises, this is not how it is called
