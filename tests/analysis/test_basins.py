@@ -153,6 +153,7 @@ def test_a_network_reaches_a_pattern_as_often_as_its_negative():
     assert (own == best).double().mean() > 0.95  # the nearest pattern, unless two are about as near
 
 
+@pytest.mark.long
 def test_the_magnetic_pendulum_turns_with_its_three_magnets():
     """A state turned by a third of a turn reaches the next magnet, but for the few on a border that rounding decides."""
     p = 0.2 + uniform(60, 2)
