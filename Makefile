@@ -29,10 +29,11 @@ test: .venv/.dev
 test-long: .venv/.dev
 	HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/properties --hypothesis-show-statistics
 
-# Networks and solvers again as a processor without AVX rounds, on any x86: no test may rest on the rounding of one.
+# Networks, solvers and quick analyses again, as a processor without AVX rounds, on any x86: no test may rest on the rounding of one.
 test-portable: .venv/.dev
 	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not long" \
-		tests/nn tests/ode tests/solvers
+		tests/nn tests/ode tests/solvers tests/test_orthonormal.py tests/test_tangent.py \
+		$(addprefix tests/analysis/test_, homotopy.py kaplan_yorke.py krylov.py propagation.py stability_region.py statistics.py transient.py)
 
 check: .venv/.dev
 	$(BIN)/ruff check .
