@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test test-long check bench docs format clean
+.PHONY: demo test test-long test-portable check bench docs format clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -28,6 +28,12 @@ test: .venv/.dev
 # Many examples of each property, other ones each time; the failing one is printed as a line that reproduces it.
 test-long: .venv/.dev
 	HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/properties --hypothesis-show-statistics
+
+# Networks, solvers and quick analyses again, as a processor without AVX rounds, on any x86: no test may rest on the rounding of one.
+test-portable: .venv/.dev
+	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not long" \
+		tests/nn tests/ode tests/solvers tests/test_orthonormal.py tests/test_tangent.py \
+		$(addprefix tests/analysis/test_, homotopy.py kaplan_yorke.py krylov.py propagation.py stability_region.py statistics.py transient.py)
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ UNITS, PATTERNS, GAIN = 64, 3, 2.0
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure, draw and save `basins.png`; the three results, and the patterns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="coarse grids, in seconds")
+    parser.add_argument("--quick", action="store_true", help="coarse grids and longer steps, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     places = sx.grid((-2, -2), (2, 2), (side, side))
     released = torch.cat([places, torch.zeros_like(places)], dim=-1)  # at rest
-    system = sx.classic.magnetic_pendulum()
-    pendulum = sx.basins_of_attraction(system if asked.quick else sx.Compiled(system), released)
+    system = sx.classic.magnetic_pendulum(dt=0.05) if asked.quick else sx.Compiled(sx.classic.magnetic_pendulum())
+    pendulum = sx.basins_of_attraction(system, released)
     print(f"Magnetic pendulum: {pendulum}\n{pendulum.uncertainty_exponent() if side > 31 else ''}")
 
     newton = sx.basins_of_attraction(sx.Map(newton_step, 2), sx.grid((-1.5, -1.5), (1.5, 1.5), (2 * side, 2 * side)))

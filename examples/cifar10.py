@@ -39,7 +39,7 @@ SLOWER, STARTS = 5, 4  # how often a network is trained at most, each time at a 
 SUBSTEPS = 2  # contractions after each expansion
 LADDER = tuple(0.05 * 1.2**i for i in range(30))  # ε that are tried for the picture
 CONVOLUTIONS = 4  # in each stage: one in each non-expansive block, two in each other
-QUICK_IMAGES = 48  # in each of the generated files
+QUICK_IMAGES = 24  # in each of the generated files
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,11 @@ class Plan:
     rate: float = 1e-2
     images: int = 1024
     options: dict[str, Any] = field(default_factory=dict)
+    ladder: tuple[float, ...] = LADDER
 
 
-QUICK = Plan(widths=(4, 4, 4), epochs=2, batch=16, images=32, options={"radii": (0.1, 0.3, 1.0), "steps": 5, "restarts": 2})
+FEW = {"radii": (0.1, 0.3, 1.0), "steps": 5, "restarts": 2}
+QUICK = Plan(widths=(4, 4, 4), epochs=2, batch=16, images=16, options=FEW, ladder=LADDER[::6])
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         runs = asked.runs or (Path(scratch) / "runs" if asked.quick else asked.out / "cifar10-runs")
         runs.mkdir(parents=True, exist_ok=True)
         found = {(kind, m): studied(kind, m, data, runs, plan, asked.device) for m in margins for kind in asked.networks}
-        picture = deceived(found, margins[0], data, asked.device)
+        picture = deceived(found, margins[0], data, asked.device, plan.ladder)
     figure(found, margins, picture).savefig(asked.out / "cifar10.png", dpi=120)
     return {"results": {key: result for key, (_, result) in found.items()}, "picture": picture}
 
@@ -198,14 +200,16 @@ def resumed(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> t
     return epoch, float(tensors["rate"])
 
 
-def deceived(found: dict[tuple[str, float], Any], margin: float, data: Path, device: str) -> sx.nn.AdversarialImages:
+def deceived(
+    found: dict[tuple[str, float], Any], margin: float, data: Path, device: str, ladder: tuple[float, ...]
+) -> sx.nn.AdversarialImages:
     """The first test image that all networks of one margin read right, and what deceives each; else the first of all."""
     images, labels = cifar10(data, train=False)
     models = {kind.replace("_", "-"): model for (kind, m), (model, _) in found.items() if m == margin}
     right = torch.stack([result.read == result.labels for (_, m), (_, result) in found.items() if m == margin]).all(0)
     i = int(right.long().argmax())
     shown, label = images[i : i + 1].to(device) / 255, labels[i : i + 1].to(device)
-    return sx.nn.adversarial_images(models, shown, label, radii=LADDER, steps=10, restarts=2)
+    return sx.nn.adversarial_images(models, shown, label, radii=ladder, steps=10, restarts=2)
 
 
 @styled

@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> tuple[float, sx.LyapunovSpectrum]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    units, samples, steps = (120, 4_000, 2_500) if asked.quick else (300, 20_000, 20_000)
+    units, samples, steps = (120, 1_500, 1_000) if asked.quick else (300, 20_000, 20_000)
     reservoir, readout, sequence, state, error = trained(units, samples, seed=0)
     loop = sx.ClosedLoop(reservoir, readout, dt=DT)
     spectrum = sx.lyapunov_spectrum(loop, state, k=3, steps=steps, settle=500)

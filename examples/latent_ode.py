@@ -25,6 +25,7 @@ BATCH = 50
 LATENT, HIDDEN = 4, 32
 RATE = 1e-2  # of Adam, falling to 0 along a cosine
 REFINE = 60  # steps on each test series' own posterior
+QUICK = {"steps": 20, "refine": 10}
 DRAWN = 400  # times in a picture
 
 
@@ -45,6 +46,7 @@ class Task(NamedTuple):
         steps: of training, for both kinds of network.
         starts: (items, testing, generator) ↦ where series begin, a row for each.
         follow: (starts, times) ↦ the truth at those times, shape (times, items, observed).
+        refine: steps on each test series' own posterior.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Task(NamedTuple):
     steps: int
     starts: Callable[[int, bool, torch.Generator], Tensor]
     follow: Callable[[Tensor, Tensor], Tensor]
+    refine: int = REFINE
 
 
 class Data(NamedTuple):
@@ -106,7 +109,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    tasks = [task._replace(steps=40) if asked.quick else task for task in TASKS]
+    tasks = [task._replace(**QUICK) if asked.quick else task for task in TASKS]
     options = {"seeds": 1 if asked.quick else 5, "progress": not asked.quick, "gru_rate": asked.gru_rate}
     found = {task.name: learn(task, **options) for task in tasks}
     figure(found).savefig(asked.out / "latent_ode.png", dpi=120)
@@ -235,7 +238,7 @@ def judged(task: Task, tests: list[Data], latent: sx.nn.LatentODE, gru: GapGRU) 
     """What the networks of all seeds tell of the test series of their seed."""
     together = Data(*(torch.stack(column, dim=1) for column in zip(*tests, strict=True)))
     _, times, _, values, read = together
-    told = {"latent ODE": latent.predict(values, times, times, mask=read, refine=REFINE).mean, "GRU": gru(values, times, read)}
+    told = {"latent ODE": latent.predict(values, times, times, mask=read, refine=task.refine).mean, "GRU": gru(values, times, read)}
     found = {kind: errors(each, together, task.window) for kind, each in told.items()}
     first = {kind: each[:, 0] for kind, each in told.items()}
     return {"errors": found, "told": first, "latent": latent, "gru": gru, "test": tests[0]}

@@ -481,7 +481,7 @@ def test_pendulums_keep_their_energy_spirals_their_pitch_and_no_network_sees_wha
     torch.testing.assert_close(
         spirals.truth.norm(dim=-1) - 0.15 * spirals.times, spirals.truth[:1].norm(dim=-1).expand(60, -1).double(), rtol=0, atol=2e-6
     )  # of numbers in float32
-    for task in script.TASKS:
+    for task in (task._replace(**script.QUICK) for task in script.TASKS):
         parts = measured[task.name]
         assert (parts["test"].times.diff(dim=0) > 0).all() and int(parts["test"].read.sum(0).unique()) == task.points // 2
         hidden = parts["test"]._replace(values=parts["test"].values.where(parts["test"].read[..., None], 7.0))

@@ -267,13 +267,13 @@ def test_stacked_parts_have_the_batch_innermost_in_memory():
     assert stack_batch_last([torch.tensor(math.pi)], dim=-1).tolist() == pytest.approx([math.pi])
 
 
-@pytest.mark.parametrize("step", ["torch.zeros_like(x) + 1", "x.detach() * 2", "torch.ones(2).double()"])
-def test_a_step_that_does_not_depend_on_its_state_has_zero_tangents(step):
+def test_a_step_that_does_not_depend_on_its_state_has_zero_tangents():
     """In a process of its own, because torch 2.13 crashes where vmap meets a tangent without its axis."""
     code = (
         "import torch; from separatrix.tangent import pushforward\n"
-        f"_, v = pushforward(lambda x: {step}, torch.ones(2).double(), torch.eye(2).double())\n"
-        "assert v.shape == (2, 2) and not v.any()"
+        "for step in (lambda x: torch.zeros_like(x) + 1, lambda x: x.detach() * 2, lambda x: torch.ones(2).double()):\n"
+        "    _, v = pushforward(step, torch.ones(2).double(), torch.eye(2).double())\n"
+        "    assert v.shape == (2, 2) and not v.any()"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 

@@ -184,7 +184,9 @@ def stack_batch_last(parts: Sequence[Tensor], dim: int) -> Tensor:
     A batch of small states is then a structure of arrays: each component's slice is contiguous, and elementwise work on it runs
     at the speed of the vector unit.
     """
-    turned = [part.permute(tuple(reversed(range(part.ndim)))) for part in torch.broadcast_tensors(*parts)]
+    turned = torch.broadcast_tensors(*parts)
+    if turned[0].ndim > 1:
+        turned = [part.permute(tuple(reversed(range(part.ndim)))) for part in turned]
     stacked = torch.stack(turned, dim=-1 - dim)
     return stacked.permute(tuple(reversed(range(stacked.ndim))))
 

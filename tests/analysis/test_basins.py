@@ -153,6 +153,7 @@ def test_a_network_reaches_a_pattern_as_often_as_its_negative():
     assert (own == best).double().mean() > 0.95  # the nearest pattern, unless two are about as near
 
 
+@pytest.mark.long
 def test_the_magnetic_pendulum_turns_with_its_three_magnets():
     """A state turned by a third of a turn reaches the next magnet, but for the few on a border that rounding decides."""
     p = 0.2 + uniform(60, 2)
@@ -161,7 +162,7 @@ def test_the_magnetic_pendulum_turns_with_its_three_magnets():
         c, s = math.cos(2 * math.pi * i / 3), math.sin(2 * math.pi * i / 3)
         states.append(torch.stack([c * p[:, 0] - s * p[:, 1], s * p[:, 0] + c * p[:, 1]], -1))
     places = torch.stack(states)
-    basins = sx.basins_of_attraction(sx.classic.magnetic_pendulum(), torch.cat([places, torch.zeros_like(places)], -1))
+    basins = sx.basins_of_attraction(sx.classic.magnetic_pendulum(dt=0.05), torch.cat([places, torch.zeros_like(places)], -1))
     assert basins.kind == ("rest point",) * 3
     angle = torch.atan2(basins.attractors[:, 1], basins.attractors[:, 0]) / (2 * math.pi / 3)
     assert (angle - angle.round()).abs().max() < 1e-6

@@ -66,6 +66,7 @@ def test_the_dynamics_carry_each_vector_into_the_next(case):
         assert sine(v, ahead).max() < 1e-8
 
 
+@pytest.mark.long
 def test_two_seeds_of_frame_and_backward_start_find_the_same_directions(case):
     """Covariance alone is shared by every triangle carried backward; the vectors are those that all starts agree on."""
     system, x0, asked, found = case
@@ -102,6 +103,7 @@ def test_the_angle_between_the_subspaces_of_a_constant_jacobian_is_that_of_its_e
     torch.testing.assert_close(found.angles, exact.expand(10), rtol=0, atol=1e-12)
 
 
+@pytest.mark.long
 def test_the_neutral_vector_of_lorenz_63_is_its_velocity():
     """DF f(x) = f(F(x)) holds for the exact flow; RK4's step keeps it to O(dt⁵) a step, which at dt = 0.004 leaves under 1e-6.
 

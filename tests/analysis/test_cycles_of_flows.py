@@ -86,6 +86,7 @@ def test_a_doubled_cycle_takes_twice_as_long_and_its_rates_know_it():
     torch.testing.assert_close(found.rates[doubled], found.multipliers[doubled].abs().log() / found.periods[doubled])
 
 
+@pytest.mark.long
 def test_a_branch_of_cycles_doubles_its_period_where_it_should(monkeypatch):
     """The twisted cycle's leading multiplier is −e^{2πμ}: a flip at μ = 0, to the solver's error, near 2π h⁴ / 120.
 

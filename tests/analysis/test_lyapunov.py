@@ -228,6 +228,7 @@ def test_a_period_2_cycle_has_half_the_logarithm_of_its_multiplier():
     assert spectrum.status == "ok"
 
 
+@pytest.mark.long
 def test_the_exponents_of_a_hamiltonian_system_pair_up():
     """λ_i = −λ_{5−i} for the double pendulum. Finite-time pairs are off by O(1/T): here 5 nats over T."""
     system = sx.classic.double_pendulum()
@@ -239,6 +240,7 @@ def test_the_exponents_of_a_hamiltonian_system_pair_up():
     assert (spectrum.exponents[:, 0] > 0.5).all()  # it is chaotic, so the pairs are not all zero
 
 
+@pytest.mark.long
 def test_a_flow_has_a_zero_exponent():
     """The velocity neither grows nor shrinks on average: |λ₂| = |log‖ẋ_T‖ − log‖ẋ_0‖| / T on the Lorenz attractor, under 6 / T."""
     spectrum = sx.lyapunov_spectrum(

@@ -105,6 +105,7 @@ def test_the_logistic_maps_verdicts_agree_with_its_exponents():
     assert (rate > 0).tolist() == [word == "chaotic" for word in wanted]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("system", "x0", "observable", "verdict"),
     [
@@ -129,6 +130,7 @@ def test_maps_have_the_verdict_of_their_kind_and_exponent(system, x0, observable
     assert (rate > 0.01) == (verdict == "chaotic")
 
 
+@pytest.mark.long
 def test_lorenz_is_chaotic_at_28_and_periodic_in_its_windows_at_100_5_and_160():
     """Sparrow 1982, The Lorenz Equations: stable orbits for 99.524 < ρ < 100.795 and 145.9 < ρ < 166.1."""
     system = sx.classic.lorenz63(rho=state(28.0, 100.5, 160.0), dt=0.005)
@@ -136,6 +138,7 @@ def test_lorenz_is_chaotic_at_28_and_periodic_in_its_windows_at_100_5_and_160():
     assert spectrum.verdict.tolist() == ["chaotic", "periodic", "periodic"]
 
 
+@pytest.mark.long
 def test_rossler_goes_from_one_loop_to_two_to_chaos():
     system = sx.classic.rossler(c=state(2.5, 3.5, 5.7))
     spectrum = sx.power_spectrum(system, steps=24_000, every=5)
@@ -144,6 +147,7 @@ def test_rossler_goes_from_one_loop_to_two_to_chaos():
     assert (strongest / spectrum.base[:2, 0]).tolist() == pytest.approx([1, 2], abs=1e-4)
 
 
+@pytest.mark.long
 def test_van_der_pols_oscillator_has_its_known_period():
     """T(μ = 1) = 6.66328686: Andersen & Geer 1982, SIAM J. Appl. Math. 42, 678."""
     spectrum = sx.power_spectrum(van_der_pol(1.0))
@@ -151,6 +155,7 @@ def test_van_der_pols_oscillator_has_its_known_period():
     assert 1 / float(spectrum.base[0]) == pytest.approx(6.66328686, rel=1e-5)
 
 
+@pytest.mark.long
 def test_a_forced_oscillator_answers_at_its_drive_or_in_chaos():
     """Duffing's equation at ω = 1.2: γ = 0.2 answers in one period, γ = 0.5 is chaotic."""
     system = sx.classic.duffing(gamma=state(0.2, 0.5))

@@ -9,6 +9,8 @@ from torch import Tensor
 
 import separatrix as sx
 
+pytestmark = pytest.mark.long
+
 
 @dataclass
 class Known:

@@ -22,6 +22,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("c", [0.0, 2.0, 10.0, 100.0])
 def test_a_triangular_flow_grows_as_its_exponential(c):
     """J = [[−1, c], [0, −2]]: ω = (−3 + √(1 + c²))/2, and max ‖e^{tJ}‖ by SciPy at the same times."""
@@ -70,6 +71,7 @@ def test_a_feed_forward_chain_amplifies_as_its_powers_do():
     assert found.response.abs().argmax() == 11
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(6))
 def test_kreiss_bounds_hold(seed):
     """K ≤ max ‖Φ‖ ≤ e · dim · K (Kreiss's matrix theorem), for stable matrices far from normal; flows and maps."""

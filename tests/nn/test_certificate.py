@@ -375,6 +375,7 @@ LINEAR = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("layer", "shape"), LINEAR, ids=lambda one: str(one)[:30])
 def test_a_linear_layer_is_bounded_by_its_largest_singular_value(layer, shape):
     with torch.random.fork_rng(devices=[]):

@@ -66,6 +66,7 @@ UNKNOWN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_has_no_bound_is_named_with_its_reason_and_gives_none(name):
     model, shape, layer, reason = UNKNOWN[name]
@@ -186,6 +187,7 @@ TRICKS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trick", TRICKS)
 def test_a_trick_does_not_hide_a_factor_of_three(trick):
     """Each computes 3 W x, or for the parameter diag(3, 0, 1, 2) W x."""

@@ -88,6 +88,7 @@ def test_predictions_of_a_linear_model_are_the_closed_forms_before_between_and_a
     assert (found.std / (decay * C * std).abs() - 1).abs().max() < 4 / 8000**0.5
 
 
+@pytest.mark.long
 def test_a_refined_posterior_comes_to_the_exact_one():
     x = normal(5, 2)
     mean, std = exact_posterior(x)

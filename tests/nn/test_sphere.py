@@ -66,12 +66,13 @@ def test_the_norm_is_kept_at_random_weights_and_after_training(dim, planes, size
             assert drift(x, block(x)) < 1e-14  # a few roundings
 
 
+@pytest.mark.long
 def test_the_norm_is_kept_over_ten_thousand_steps():
-    for block in (layer(3), scrambled(layer(40, 4), 2)):
+    for block, steps in ((layer(3), 10_000), (scrambled(layer(40, 4), 2), 2_000)):  # the dense system and the small one
         x = states(8, block.dim)
         y = x
         with torch.no_grad():
-            for _ in range(10_000):
+            for _ in range(steps):
                 y = block(y)
         assert drift(x, y) < 1e-12
         assert float((y - x).abs().max()) > 0.1  # it went somewhere

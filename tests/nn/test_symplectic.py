@@ -236,6 +236,7 @@ def test_a_sympnet_is_made_of_the_papers_modules_in_turn():
     assert [network[i].moves for i in (1, 3)] == ["p", "q"]
 
 
+@pytest.mark.long
 def test_it_learns_a_symplectic_map_as_well_as_a_plain_network_and_keeps_areas_where_that_does_not():
     """Hénon's quadratic map of 1969, 200 samples, three seeds: the median error, and the change of areas along 100 steps."""
     errors, areas = {"symplectic": [], "plain": []}, {"symplectic": [], "plain": []}

@@ -43,6 +43,7 @@ def test_the_layer_is_a_piece_of_the_torus(name):
     torch.testing.assert_close(piece, torch.linalg.svdvals(a.dense()[0]), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_torus_proves_what_is_above_the_norm_and_nothing_below(name, seed):

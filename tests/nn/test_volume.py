@@ -144,6 +144,7 @@ def trained_on_a_turn(network: sx.nn.Block, seed: int) -> sx.nn.Block:
     return network
 
 
+@pytest.mark.long
 def test_it_learns_a_flow_that_keeps_volumes_better_than_a_plain_network_of_its_size():
     """The ABC flow's map over a time of 0.3: the median error over three seeds is below 0.85 of the plain network's (0.72 here)."""
     errors = {"volume": [], "plain": []}

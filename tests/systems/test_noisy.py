@@ -8,9 +8,9 @@ import torch
 import separatrix as sx
 
 
-def ornstein_uhlenbeck(dt: float = 0.01, scale: float = 0.5) -> sx.Noisy:
-    """ẋ = −x with noise."""
-    return sx.Noisy(sx.Flow(lambda x: -x, 1, dt), scale)
+def ornstein_uhlenbeck(dt: float = 0.01, scale: float = 0.5, dim: int = 1) -> sx.Noisy:
+    """ẋ = −x with noise of its own in each number."""
+    return sx.Noisy(sx.Flow(lambda x: -x, dim, dt), scale)
 
 
 class Growth(sx.System):
@@ -56,8 +56,9 @@ def test_all_copies_get_the_same_kick_and_another_seed_another():
 
 @pytest.mark.parametrize("dt", [0.02, 0.005])
 def test_the_stationary_variance_of_an_ornstein_uhlenbeck_process_does_not_depend_on_the_step(dt):
-    """ẋ = −x + 0.5 ξ has the variance 0.5²/2, to O(dt); 5 correlated standard errors: σ² √(2/T) with T = 1,000."""
-    orbit = sx.trajectory(ornstein_uhlenbeck(dt), torch.zeros(1, dtype=torch.float64), round(1000 / dt), settle=round(10 / dt))
+    """ẋ = −x + 0.5 ξ has the variance 0.5²/2, to O(dt); 5 correlated standard errors: σ² √(2/T) with T = 50 × 20 numbers."""
+    system = ornstein_uhlenbeck(dt, dim=50)
+    orbit = sx.trajectory(system, torch.zeros(50, dtype=torch.float64), round(20 / dt), settle=round(10 / dt))
     assert float(orbit.var()) == pytest.approx(0.125, abs=5 * 0.125 * math.sqrt(2 / 1000) + dt)
 
 

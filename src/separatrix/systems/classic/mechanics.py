@@ -115,8 +115,9 @@ class MagneticPendulum(Field):
         pull = self.omega**2
         fp, fq = -pull * p - self.alpha * u, -pull * q - self.alpha * w
         for px, py in self.places:
-            near = self.gamma * ((px - p) ** 2 + (py - q) ** 2 + self.d**2) ** -1.5
-            fp, fq = fp + near * (px - p), fq + near * (py - q)
+            to_p, to_q = px - p, py - q
+            near = self.gamma * (to_p**2 + to_q**2 + self.d**2) ** -1.5
+            fp, fq = fp + near * to_p, fq + near * to_q
         return components(u, w, fp, fq)
 
     def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
