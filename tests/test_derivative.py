@@ -8,7 +8,7 @@ from torch import nn
 
 import separatrix as sx
 from separatrix.errors import UnsupportedModuleError
-from separatrix.tangent import check_derivative
+from separatrix.tangent import check_derivative, on_a_kink
 
 STATES = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64).reshape(3, 4)
 
@@ -121,3 +121,43 @@ def test_a_pushforward_of_one_s_own_is_the_way_to_measure_with_it():
 
     found = sx.lyapunov_spectrum(Rounded(1), torch.tensor([0.4]).double(), steps=20)
     assert float(found.exponents) == pytest.approx(math.log(2), rel=1e-12)
+
+
+KINKED = {
+    "a ReLU of zeros": (relu_of_zeros, torch.zeros(4, dtype=torch.float64)),
+    "a leaky one": (lambda x: nn.functional.leaky_relu(x @ W, 0.2), torch.zeros(3, 4, dtype=torch.float64)),
+    "the top of a tent": (lambda x: 1 - (2 * x - 1).abs(), torch.full((1,), 0.5, dtype=torch.float64)),
+    "in float32": (lambda x: torch.relu(x), torch.zeros(2)),
+    "on a slope": (lambda x: 3 * x + (x - 0.3).abs(), torch.full((1,), 0.3, dtype=torch.float64)),
+}
+SMOOTH = {
+    **HONEST,
+    "bent": (lambda x: 100 * x**2 + x, torch.zeros(2, dtype=torch.float64)),
+    "a sine of a thousand": (lambda x: torch.sin(1e3 * x), STATES),
+    "off": (lambda x: torch.relu(x - 1), torch.zeros(2, dtype=torch.float64)),
+    "on": (torch.relu, torch.full((2,), 0.1, dtype=torch.float64)),
+}
+for name in ("at a kink", "at a kink, float32"):
+    del SMOOTH[name]
+
+
+@pytest.mark.parametrize("name", KINKED)
+def test_a_kink_is_found_at_the_very_state(name):
+    assert bool(on_a_kink(*KINKED[name], 1.0).all())
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_no_kink_is_seen_where_there_is_a_derivative(name):
+    assert not bool(on_a_kink(*SMOOTH[name], 1.0).any())
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x: 1.5 * x.abs(), lambda x: torch.relu(2 * x) - torch.relu(-3 * x), lambda x: torch.relu(1.2 * x)]
+)
+def test_a_fixed_point_on_a_kink_has_no_kind_and_a_spectrum_from_there_is_not_ok(f):
+    """All three repel, at least to one side; automatic differentiation makes them stable."""
+    found = sx.fixed_points(sx.Map(f, 1))
+    assert found.kind[found.points[:, 0].abs().argmin()] == "on a kink"
+    assert bool(found.multipliers[found.points[:, 0].abs().argmin()].isnan().all())
+    spectrum = sx.lyapunov_spectrum(sx.Map(f, 1), torch.zeros(1, dtype=torch.float64), steps=50)
+    assert spectrum.status == "not_converged" and "on a kink" in spectrum.notes[0]

@@ -23,6 +23,7 @@ LONGER = 4.0  # times as long as that is the other one
 DIFFERENT = 1e-3  # of a derivative's length, by which it differs at least from a difference of the function
 SAME = 0.1  # of their length, and a quarter of what they have to tell, by which two differences differ at most
 TRIALS = 6
+DIRECTIONS = 2  # in which a kink is looked for
 
 # Note [Ladder of tangents]
 # Forward AD is what we want: k tangents for the price of about k forward passes, no graph. Three things stand in the way:
@@ -120,6 +121,39 @@ def _tried(f: Function, x: Tensor, along: Tensor) -> _Trial:
     known = (pushed.isfinite() & near.isfinite() & far.isfinite()).all(-1)
     pushed, near, far, ahead = pushed[known], near[known], far[known], ahead[known]
     return _Trial(*(float(part.norm()) for part in (pushed, near, pushed - near, near - far, 10 * eps / short * ahead)))
+
+
+def on_a_kink(f: Function, x: Tensor, size: float) -> Tensor:
+    """Where a function has two slopes, ahead and behind, so that it has no derivative there, shape (*batch).
+
+    At a kink the difference of the slopes is the same whatever the length of the step; at a bend it shrinks with it, and of
+    rounding within the function it is another each time.
+
+    Args:
+        f: maps (*batch, dim) to (*batch, width).
+        x: states, shape (*batch, dim).
+        size: of the states among which they are, where they are smaller themselves.
+    """
+    draws = Draws(0, "directions in which a kink is looked for")
+    eps = torch.finfo(x.dtype).eps
+    short = eps**SHORT
+    found = torch.zeros(x.shape[:-1], dtype=torch.bool, device=x.device)
+    with torch.no_grad():
+        value, scale = f(x), x.abs().amax(-1, keepdim=True).clamp(min=size)
+        for _ in range(DIRECTIONS):
+            along = draws.normal(*x.shape).to(x) * scale
+            far, near = (_slopes(f, x, value, along, h) for h in (short, short / LONGER))
+            rounding = 10 * eps / short * LONGER * torch.linalg.vector_norm(value, dim=-1)
+            steep = torch.linalg.vector_norm(near[0], dim=-1) + torch.linalg.vector_norm(near[1], dim=-1)
+            jump, further = near[0] - near[1], far[0] - far[1]
+            gap, apart = (torch.linalg.vector_norm(part, dim=-1) for part in (jump, jump - further))
+            found |= (gap > DIFFERENT * steep + rounding) & (apart < gap / 4)
+    return found
+
+
+def _slopes(f: Function, x: Tensor, value: Tensor, along: Tensor, h: float) -> tuple[Tensor, Tensor]:
+    """Differences ahead and behind."""
+    return (f(x + h * along) - value) / h, (value - f(x - h * along)) / h
 
 
 def _is_transformed(*tensors: Tensor) -> bool:

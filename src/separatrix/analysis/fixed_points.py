@@ -19,10 +19,11 @@ from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.evolve import begin, check_seed, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import Driven, Frozen, Iterate, System
-from separatrix.tangent import check_derivative, jacobian, pushforward
+from separatrix.tangent import check_derivative, jacobian, on_a_kink, pushforward
 from separatrix.wording import counted, plain
 
 MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; above, only its products with vectors are
+KINK = "on a kink"  # where there is no derivative
 LEADING = 6  # eigenvalues of such a state
 AT_ONCE = 1_000_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
 FAR, AUDIBLE = 1e3, 1e-3  # times the guess's size, and its residual: farther out, a zero must stand out more from rounding
@@ -47,7 +48,8 @@ class FixedPoints(Result):
             field. All of them; of states of more than 2,000 numbers the leading 6.
         rates: (point, eigenvalue), nats per unit time: ln|μ| / T, T the time that F^p takes there; of a flow, Re λ.
         frequencies: (point, eigenvalue), radians per unit time: arg μ / T; of a flow, Im λ.
-        kind: (point), "stable node", "saddle with 1 unstable direction", …; "undecided" where an eigenvalue is too near the border.
+        kind: (point), "stable node", "saddle with 1 unstable direction", …; "undecided" where an eigenvalue is too near the border;
+            "on a kink" where the step has no derivative (a ReLU of zero), and so no eigenvalues, which are NaN.
         minimal_period: (point), the smallest number of steps after which the state returns; 1 for a rest point.
         cycles: (point, phase, dim), the p states of each cycle, the first of them being the point.
         periods: (point), time of one round of the cycle, in the system's unit: of a section, the period of the flow's cycle. None
@@ -225,6 +227,8 @@ def fixed_points(
     chosen, found_by, cycles = _orbits(problem, found, distinct)
     points, sizes = found.x[chosen], found.size[chosen]
     stability, minimal = _stability(problem, points), _minimal_period(cycles, distinct)
+    kinked = on_a_kink(problem.residual, points, float(starts.abs().mean()) or 1.0)
+    stability = stability.without(kinked)
     order = stability.rates[:, 0].argsort(stable=True)
     near = ~zero & ~broken & ~drowned & (ends.slope < SLOW)
     slow = _distinct(ends, near, distinct**0.5)[0]  # a minimum is located to about the root of what a zero is
@@ -245,7 +249,7 @@ def fixed_points(
         slow_residuals=ends.size[slow],
         sensitivity=_sensitivity(problem, front.system, points[order], n),
         reached=ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
-        index_sum=_index_sum(problem, points, stability, minimal, distinct),
+        index_sum=None if bool(kinked.any()) else _index_sum(problem, points, stability, minimal, distinct),
         index_expected=_index_expected(problem),
         settings={
             "n": n,
@@ -323,6 +327,15 @@ class Stability(NamedTuple):
     frequencies: Tensor
     kind: list[str]
     errors: Tensor
+
+    def without(self, kinked: Tensor) -> "Stability":
+        """The same without what points on a kink have not: a derivative, and so eigenvalues."""
+        if not bool(kinked.any()):
+            return self
+        nan, there = torch.nan, kinked[:, None]
+        values = torch.complex(*(part.masked_fill(there, nan) for part in (self.multipliers.real, self.multipliers.imag)))
+        kind = [KINK if on_it else one for one, on_it in zip(self.kind, kinked.tolist(), strict=True)]
+        return Stability(values, self.rates.masked_fill(there, nan), self.frequencies.masked_fill(there, nan), kind, self.errors)
 
 
 def _solved(

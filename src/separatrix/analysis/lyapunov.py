@@ -14,9 +14,10 @@ from separatrix.analysis.steps import Plan, plan_steps
 from separatrix.analysis.tally import Tally
 from separatrix.analysis.tangent_run import Block, TangentRun, check_k, random_frame
 from separatrix.errors import DivergedError, NotConvergedError
-from separatrix.evolve import begin, check_seed, watched
+from separatrix.evolve import Front, begin, check_seed, watched
 from separatrix.result import Result, Status
 from separatrix.system import System
+from separatrix.tangent import on_a_kink
 from separatrix.wording import counted, measured, plain
 
 ENOUGH_BLOCKS = 16  # QRs that a run takes at least, however flat the spectrum: error bars live on the blocks between them
@@ -245,7 +246,7 @@ def lyapunov_spectrum(
     tally = Tally()
     for block in watched(_until_steady(run, tally, plan, tol), plan.most, "Lyapunov spectrum", progress):
         tally.add(block)
-    spectrum = _spectrum(run, tally, tol)
+    spectrum = _held_to_a_derivative(_spectrum(run, tally, tol), run.front)
     near = divergence_rate(system, x0, steps=tally.steps, settle=plan.settle, seed=seed) if check else None
     asked = {
         "k": k,
@@ -318,6 +319,19 @@ def _spectrum(run: TangentRun, tally: Tally, tol: float | None) -> LyapunovSpect
     )
 
 
+def _held_to_a_derivative(spectrum: LyapunovSpectrum, front: Front) -> LyapunovSpectrum:
+    """What ends on a kink of the step, such as a ReLU of zeros, has no derivative there, and is not ok."""
+    system, n = front.system, max(front.n - 1, 0)  # no later than what was asked: the inputs may end there
+    x = front.x.detach().where((spectrum.codes != Status.DIVERGED)[..., None], 0.0)
+    kinked = on_a_kink(lambda y: system.step(y, n), x, float(x.abs().mean()) or 1.0) & (spectrum.codes != Status.DIVERGED)
+    if not bool(kinked.any()):
+        return spectrum
+    of = f"{int(kinked.sum())} of {kinked.numel()} runs end" if spectrum.batch else "the run ends"
+    told = f"{of} on a kink of the step (a ReLU of zero), where it has no derivative: begin beside it, with another x0"
+    codes = spectrum.codes.masked_fill(kinked & (spectrum.codes == Status.OK), int(Status.NOT_CONVERGED))
+    return replace(spectrum, codes=codes, converged=spectrum.converged & ~kinked, notes=(told, *spectrum.notes))
+
+
 def _held_to_its_check(spectrum: LyapunovSpectrum) -> LyapunovSpectrum:
     """What was ok is not where the check disagrees."""
     apart = spectrum.disagreement & (spectrum.codes == Status.OK)
@@ -378,7 +392,7 @@ def pool(spectrum: LyapunovSpectrum, items: Tensor) -> PooledSpectrum:
 def _notes(dtype: torch.dtype, erased: Tensor) -> tuple[str, ...]:
     notes = []
     if bool(erased.all()):
-        notes.append("no tangent passes the step: it is constant, or cut from its input (detach)")
+        notes.append("no tangent passes the step: it is constant, or was on a kink or a flat piece (a ReLU that is off)")
     if dtype != torch.float64:
         notes.append(FLOAT32)
     return tuple(notes)
