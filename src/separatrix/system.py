@@ -451,6 +451,61 @@ class Frozen(Derived):
         return self.system.elapsed(x, self.n)
 
 
+class InUnit(Derived):
+    """A system whose state is counted in another unit:  y = x / unit.  Its Jacobians, and so its exponents, are the inner system's.
+
+    Args:
+        system: any system.
+        unit: in the inner system's own; a power of 2 changes no digit.
+    """
+
+    def __init__(self, system: System, unit: float) -> None:
+        super().__init__(system, horizon=system.horizon)
+        self.unit = unit
+
+    @property
+    def into_ball(self) -> bool:
+        """As the inner system."""
+        return self.system.into_ball
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's, in this unit."""
+        return self.system.step(self.unit * x, n) / self.unit
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The inner system's, in this unit; tangents are the same in any."""
+        after, pushed = self.system.pushforward(self.unit * x, v, n)
+        return after / self.unit, pushed
+
+    def residual(self, x: Tensor, n: int = 0) -> Tensor:
+        """The inner system's, in this unit."""
+        return self.system.residual(self.unit * x, n) / self.unit
+
+    def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
+        """The inner system's, in this unit."""
+        return self.system.noise_of_step(self.unit * x, n) / self.unit
+
+    def elapsed(self, x: Tensor, n: int = 0) -> float | Tensor:
+        """The inner system's."""
+        return self.system.elapsed(self.unit * x, n)
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """The inner system's, in this unit."""
+        return self.system.initial_state(batch, seed) / self.unit
+
+    def check_start(self, x: Tensor) -> None:
+        """The inner system's."""
+        self.system.check_start(self.unit * x)
+
+    def pack(self, *state: Any) -> Tensor:
+        """The inner system's, in this unit."""
+        return self.system.pack(*state) / self.unit
+
+    def unpack(self, x: Tensor) -> Any:
+        """What the inner system's users call a state."""
+        return self.system.unpack(self.unit * x)
+
+
 class Padded(Derived):
     """A system whose width changes, in states of one width: as many numbers as the widest has, with zeros behind those there are.
 

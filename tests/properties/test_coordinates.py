@@ -119,9 +119,10 @@ def test_the_points_found_do_not_depend_on_the_order_of_the_guesses(seed, count)
         assert float((again.points - point).abs().amax(-1).min()) <= 1e-6
 
 
-@pytest.mark.xfail(strict=True, reason="tolerances are relative to max(1, ‖x‖): in small units all states are one")
-def test_a_small_unit_hides_no_fixed_points():
-    """A map with the three fixed points −1, 0, 1, x' = 1.5 x − 0.5 x³, with x counted in units of 10⁻⁹."""
-    unit = 1e-9
+@pytest.mark.parametrize("unit", [1e-30, 1e-9, 1e-4, 1.0, 1e4, 1e9, 1e30])
+def test_no_unit_hides_fixed_points(unit):
+    """A map with the three fixed points −1, 0, 1, x' = 1.5 x − 0.5 x³, with x counted in another unit: multipliers 0, 1.5, 0."""
     found = sx.fixed_points(sx.Map(lambda x: 1.5 * x - 0.5 * x * (x / unit) ** 2, 1), unit * uniform(0, 24, 1))
     assert sorted((found.points[:, 0] / unit).round(decimals=6).tolist()) == [-1.0, 0.0, 1.0]
+    assert sorted(found.multipliers.abs()[:, 0].tolist()) == pytest.approx([0.0, 0.0, 1.5], abs=1e-6)
+    assert bool(found.isolated.all()) and float(found.errors.max()) <= 1e-12 * unit

@@ -12,7 +12,7 @@ from torch import nn
 import separatrix as sx
 from separatrix.analyze.core import find_core
 from separatrix.evolve import begin
-from separatrix.system import Compiled, Derived, Frozen, Padded, System
+from separatrix.system import Compiled, Derived, Frozen, InUnit, Padded, System
 from separatrix.systems import SYSTEMS
 from separatrix.testing import check_system
 
@@ -91,6 +91,7 @@ NEEDS = {  # how a class is built where its defaults do not do, or would be slow
     "Turn": turn,
     "Derived": lambda: Derived(steady()),
     "Frozen": lambda: Frozen(swing(), 3),
+    "InUnit": lambda: InUnit(steady(), 8.0),
     "Padded": lambda: Padded(sx.Layers(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)))),
     "Iterate": lambda: sx.Iterate(steady(), 3),
     "Compiled": lambda: Compiled(sx.classic.lorenz63()),
@@ -169,7 +170,7 @@ def test_what_is_to_build_upon_is_tried_as_what_is_built_upon_it():
     assert bases >= BASES
 
 
-FLOWS = {"Flow", "NeuralODE", "ContinuousNormalizingFlow", "ContinuousDepth", "Derived", "Frozen", "Noisy", "Compiled"}
+FLOWS = {"Flow", "NeuralODE", "ContinuousNormalizingFlow", "ContinuousDepth", "Derived", "Frozen", "InUnit", "Noisy", "Compiled"}
 
 
 @pytest.mark.parametrize("name", CLASSES)

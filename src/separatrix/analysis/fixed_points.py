@@ -1,7 +1,8 @@
 """Where a system rests: fixed points, rest points of flows, cycles and slow points, each with its stability."""
 
+import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import ClassVar, NamedTuple
 
@@ -18,11 +19,12 @@ from separatrix.analysis.stability import BORDER, kind_of
 from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.evolve import begin, check_seed, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
-from separatrix.system import Driven, Frozen, Iterate, System
+from separatrix.system import Driven, Frozen, InUnit, Iterate, System
 from separatrix.tangent import check_derivative, jacobian, on_a_kink, pushforward
 from separatrix.wording import counted, plain
 
 MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; above, only its products with vectors are
+SMALLEST = 1e-3  # of most guesses, down from which, and up from its inverse, states are counted in a unit of their own
 KINK = "on a kink"  # where there is no derivative
 LEADING = 6  # eigenvalues of such a state
 AT_ONCE = 1_000_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
@@ -115,7 +117,7 @@ class FixedPoints(Result):
     @property
     def isolated(self) -> Tensor:
         """Whether a point's place is known to better than `distinct`, (point): not on a line of rest points, nor in a flat."""
-        return _is_isolated(self.errors, self.points, self.settings["distinct"])
+        return _is_isolated(self.errors, self.points, self.settings["distinct"], self.settings.get("unit", 1.0))
 
     @property
     def points_missing(self) -> bool | None:
@@ -180,7 +182,8 @@ def fixed_points(
             their spread.
         n: the step whose drive, or time, is kept for ever.
         period: p, at least 1. Cycles whose period divides p are found too, and say so.
-        tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more.
+        tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more. Where most guesses are below 1e-3, or
+            above 1e3, this and `distinct` are in units of their median.
         max_steps: Newton steps at most.
         path_steps: for each guess that Newton's method strands, most steps along a path (see Source) that leads to a zero from
             almost every guess if states far out are brought inwards, as by a network of bounded states or a dissipative flow.
@@ -212,7 +215,9 @@ def fixed_points(
     if given.numel() == 0:
         raise InputError(f"there are no guesses: their shape is {tuple(given.shape)}.\nPass at least one state, or leave them out.")
     usable = torch.isfinite(given).all(-1)
-    front = begin(system, given.where(usable[..., None], 0.0), seed=seed)
+    unit = _unit(given[usable])
+    begun = begin(system, given.where(usable[..., None], 0.0), seed=seed)
+    front = begun if unit == 1 else replace(begun, system=InUnit(begun.system, unit), x=begun.x / unit)
     problem = Problem.of(front.system, n, period)
     starts = front.x.reshape(-1, system.dim)
     if problem.is_flow:
@@ -234,21 +239,21 @@ def fixed_points(
     slow = _distinct(ends, near, distinct**0.5)[0]  # a minimum is located to about the root of what a zero is
     return FixedPoints(
         codes=codes.reshape(front.x.shape[:-1]),
-        points=points[order],
-        residuals=sizes[order],
-        errors=stability.errors[order],
+        points=unit * points[order],
+        residuals=unit * sizes[order],
+        errors=unit * stability.errors[order],
         multipliers=stability.multipliers[order],
         rates=stability.rates[order],
         frequencies=stability.frequencies[order],
         kind=tuple(stability.kind[i] for i in order.tolist()),
         minimal_period=minimal[order],
-        cycles=cycles[order],
+        cycles=unit * cycles[order],
         periods=None if problem.is_flow else (problem.time(points) * minimal.to(points.device) / period)[order],
         found_by=found_by[order],
-        slow=ends.x[slow],
-        slow_residuals=ends.size[slow],
-        sensitivity=_sensitivity(problem, front.system, points[order], n),
-        reached=ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
+        slow=unit * ends.x[slow],
+        slow_residuals=unit * ends.size[slow],
+        sensitivity=_sensitivity(problem, begun.system, points[order], unit, n),
+        reached=unit * ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
         index_sum=None if bool(kinked.any()) else _index_sum(problem, points, stability, minimal, distinct),
         index_expected=_index_expected(problem),
         settings={
@@ -261,6 +266,7 @@ def fixed_points(
             "count": count if guesses is None else None,
             "further_starts": further,
             "seed": seed,
+            "unit": unit,
             "border": BORDER[front.x.dtype],
             "clock": system.clock,
         },
@@ -429,9 +435,9 @@ class _Search:
         return total is not None and total != expected
 
 
-def _is_isolated(errors: Tensor, points: Tensor, distinct: float) -> Tensor:
+def _is_isolated(errors: Tensor, points: Tensor, distinct: float, unit: float = 1.0) -> Tensor:
     """Whether each point's place is known to better than `distinct`."""
-    return errors <= distinct * points.abs().amax(-1).clamp(min=1)
+    return errors <= distinct * points.abs().amax(-1).clamp(min=unit)
 
 
 def _none(like: Tensor) -> Zeros:
@@ -575,14 +581,22 @@ def _errors_by_products(problem: Problem, points: Tensor) -> Tensor:
     return gmres(lambda v: problem.pushed(points, v), rounding).abs().amax(-1).double()
 
 
-def _sensitivity(problem: Problem, system: System, points: Tensor, n: int) -> Tensor | None:
+def _unit(guesses: Tensor) -> float:
+    """The unit in which states are counted, a power of 2: 1, but for guesses that are mostly tiny or huge."""
+    sizes = guesses.abs().amax(-1)
+    sizes = sizes[sizes > 0]
+    size = float(sizes.median()) if len(sizes) else 1.0
+    return 1.0 if SMALLEST <= size <= 1 / SMALLEST else 2.0 ** round(math.log2(size))
+
+
+def _sensitivity(problem: Problem, system: System, points: Tensor, unit: float, n: int) -> Tensor | None:
     """∂x*/∂u at each point, by the implicit function theorem on F(x, u) = x."""
     if not isinstance(system, Driven) or problem.is_flow or problem.is_wide or problem.period > 1 or not len(points):
         return None
     u = system.drive(n).to(points)
     if u.ndim != 1 or u.numel() == 0:
         return None
-    along_input = jacobian(lambda w: system.advance(points, w), u.expand(len(points), -1))
+    along_input = jacobian(lambda w: system.advance(unit * points, w), u.expand(len(points), -1))
     solution, failed = torch.linalg.solve_ex(-problem.linearised(points)[1], along_input)
     return solution.masked_fill((failed != 0)[:, None, None], torch.nan)
 
