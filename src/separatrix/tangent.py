@@ -69,6 +69,26 @@ def check_derivative(f: Function, x: Tensor) -> None:
         f: maps (*batch, dim) to (*batch, width).
         x: states to try it at, shape (*batch, dim).
     """
+    changed = changed_derivative(f, x, lambda at, v: climb(f, at, v, 0)[1])
+    if changed is None:
+        return
+    raise UnsupportedModuleError(
+        "the derivative that automatic differentiation gives is not that of the step: along one direction it is "
+        f"{changed.derivative:.6g}, while the step itself changes by {changed.difference:.6g}. Its author changed it (detach, a "
+        "straight-through or surrogate gradient, a backward of its own), or the step jumps, as one in half precision does.\n"
+        "Exponents and eigenvalues would be of another map. To measure with that derivative all the same, subclass sx.System and "
+        "give it as pushforward."
+    )
+
+
+def changed_derivative(f: Function, x: Tensor, push: Callable[[Tensor, Tensor], Tensor]) -> "Trial | None":
+    """How a derivative differs from the function's own, beyond doubt; None where it does not.
+
+    Args:
+        f: maps (*batch, dim) to (*batch, width).
+        x: states to try it at, shape (*batch, dim).
+        push: (state, tangents as rows) → pushed tangents, of the derivative.
+    """
     draws, found = Draws(0, "directions in which a derivative is tried"), []
     with torch.no_grad():
         x = x.detach()
@@ -77,23 +97,15 @@ def check_derivative(f: Function, x: Tensor) -> None:
         size = size.where(size > 0, 1.0)
         for attempt in range(TRIALS):
             along, aside = (draws.normal(*x.shape).to(x) * size for _ in range(2))
-            trial = _tried(f, x + 0.01 * attempt * aside, along)
+            trial = _tried(f, x + 0.01 * attempt * aside, along, push)
             if trial.is_same:
-                return
+                return None
             found += [trial] if trial.is_known else []
-    if len(found) < 2:
-        return
-    raise UnsupportedModuleError(
-        "the derivative that automatic differentiation gives is not that of the step: along one direction it is "
-        f"{found[0].derivative:.6g}, while the step itself changes by {found[0].difference:.6g}. Its author changed it (detach, a "
-        "straight-through or surrogate gradient, a backward of its own), or the step jumps, as one in half precision does.\n"
-        "Exponents and eigenvalues would be of another map. To measure with that derivative all the same, subclass sx.System and "
-        "give it as pushforward."
-    )
+    return found[0] if len(found) > 1 else None
 
 
 @dataclass(frozen=True)
-class _Trial:
+class Trial:
     """The lengths of a derivative along a direction and of a difference of the function; how far apart, how well known."""
 
     derivative: float
@@ -104,15 +116,17 @@ class _Trial:
 
     @property
     def is_same(self) -> bool:
+        """Whether the two are one."""
         return self.gap <= DIFFERENT * (self.derivative + self.difference) + self.rounding
 
     @property
     def is_known(self) -> bool:
+        """Whether two differences agree, so that what they say can be trusted."""
         return self.doubt <= min(self.gap / 4, SAME * self.difference + self.rounding)
 
 
-def _tried(f: Function, x: Tensor, along: Tensor) -> _Trial:
-    pushed = climb(f, x, along[..., None, :], 0)[1][..., 0, :]
+def _tried(f: Function, x: Tensor, along: Tensor, push: Callable[[Tensor, Tensor], Tensor]) -> Trial:
+    pushed = push(x, along[..., None, :])[..., 0, :]
     eps = torch.finfo(x.dtype).eps
     short = eps**SHORT
     ahead = f(x + short * along)
@@ -120,7 +134,7 @@ def _tried(f: Function, x: Tensor, along: Tensor) -> _Trial:
     far = (f(x + LONGER * short * along) - f(x - LONGER * short * along)) / (2 * LONGER * short)
     known = (pushed.isfinite() & near.isfinite() & far.isfinite()).all(-1)
     pushed, near, far, ahead = pushed[known], near[known], far[known], ahead[known]
-    return _Trial(*(float(part.norm()) for part in (pushed, near, pushed - near, near - far, 10 * eps / short * ahead)))
+    return Trial(*(float(part.norm()) for part in (pushed, near, pushed - near, near - far, 10 * eps / short * ahead)))
 
 
 def on_a_kink(f: Function, x: Tensor, size: float) -> Tensor:

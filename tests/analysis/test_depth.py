@@ -721,3 +721,25 @@ def test_inputs_that_take_ways_of_different_depth_are_refused():
     profile = sx.depth_profile(model, x[[0, 1, 3]])
     true = torch.linalg.svdvals(model.head.weight @ model.first.weight).detach()
     assert profile.singular_values[-1, 0, :3].tolist() == pytest.approx(true.tolist(), rel=1e-9)
+
+
+class HalfDetached(nn.Module):
+    """A sum of two branches, one of which lets no gradient through."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.change = nn.Linear(4, 4), nn.Linear(4, 4), change
+
+    def forward(self, x):
+        return torch.tanh(self.a(x)) + self.change(self.b(x))
+
+
+@pytest.mark.parametrize("change", [Tensor.detach, lambda y: y + (y.sign() - y).detach(), torch.no_grad()(torch.sin)])
+def test_gradients_that_are_not_what_the_network_does_are_said_first(change):
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    profile = sx.depth_profile(HalfDetached(change), x)
+    assert profile.changed and profile.summary().startswith("unsure: gradients are not what the network does")
+    assert sx.analyze(HalfDetached(change), x).verdict.startswith("unsure: gradients are not")
+    assert not sx.depth_profile(HalfDetached(torch.sin), x).changed
+    assert not sx.depth_profile(HalfDetached(torch.relu), torch.zeros(3, 4)).changed

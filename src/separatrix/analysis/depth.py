@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -123,12 +123,18 @@ class DepthProfile(Result):
         words, counts = np.unique(np.asarray(self.verdicts), return_counts=True)
         return str(words[counts.argmax()])
 
+    @property
+    def changed(self) -> str:
+        """That the gradients are not those of what the network does, which its author changed; empty where they are."""
+        return str(self.settings.get("changed", ""))
+
     def summary(self) -> str:
         """The verdict with its numbers, the gradient, and how sure they are."""
         count = self.codes.numel()
         whole = int(self.cut.sum())
         given, layers = f"{counted(count, 'input')} of {counted(self.dim, 'number')}", counted(len(self.layers), "layer")
         told = [
+            f"unsure: {self.changed}" if self.changed else "",
             f"{self.model} in depth: {given}, {layers}, {whole} of which carry the whole signal",
             self._growth(),
             self._gradients(),
@@ -245,10 +251,11 @@ def depth_profile(
         raise InputError(f"k is {k} but no Jacobian here has more than {most} singular values.\nAsk for at most {most}.")
     k = min(8, most) if k is None else k
     network.settle_derivative([layer.call for layer in chosen], seed)
+    changed = network.changed_derivative(chosen[-1])
     run = _Run(network, chosen, k, sweeps, tol, seed, objective(targets, loss, network.source, seed, axis=network.axis))
     chunks = run.chunks()
     parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
-    return _assemble(run, parts, len(chunks))
+    return replace(found := _assemble(run, parts, len(chunks)), settings=found.settings | {"changed": changed})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from separatrix.errors import InputError, ModelError, ShapeError, UnsupportedMod
 from separatrix.flow import Field
 from separatrix.randomness import torch_generator
 from separatrix.system import System
-from separatrix.tangent import RUNGS, climb, plain_kernels
+from separatrix.tangent import RUNGS, changed_derivative, climb, plain_kernels
 from separatrix.twin import twin
 from separatrix.wording import counted
 from separatrix.wrappers import bare
@@ -154,6 +154,23 @@ class LayeredNetwork:
             apart = (w * pushed).sum() - (v * back).sum()
             if apart.abs() > AGREEMENT * (w.norm() * pushed.norm() + v.norm() * back.norm()):
                 self._rung = len(RUNGS) - 1
+
+    def changed_derivative(self, layer: Layer) -> str:
+        """That the derivative at a layer is not that of what the network does; empty where it is. See `changed_derivative`."""
+        first = slice(0, 1)
+
+        def value(z: Tensor) -> Tensor:
+            made, _ = self.forward(z, first, [layer.call])
+            return self._rows_of(made[0].value, len(z))
+
+        with plain_kernels():
+            changed = changed_derivative(value, self.source[first], lambda z, v: self.push(z, v, first, [layer.call])[0])
+        if changed is None:
+            return ""
+        return (
+            f"gradients are not what the network does: along one direction the derivative at '{layer.name}' is "
+            f"{changed.derivative:.3g}, while its value changes by {changed.difference:.3g} (detach, no_grad, straight-through)"
+        )
 
     @property
     def by_autograd_only(self) -> bool:

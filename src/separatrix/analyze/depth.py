@@ -95,7 +95,7 @@ def depth_portrait(
     return DepthPortrait(
         codes=profile.codes.amax(),
         profile=profile,
-        verdict=verdict(growth),
+        verdict=f"unsure: {profile.changed}; {verdict(growth)}" if profile.changed else verdict(growth),
         advice=advice(growth),
         did=_did(profile, growth, count),
         model=profile.model,
