@@ -743,3 +743,23 @@ def test_gradients_that_are_not_what_the_network_does_are_said_first(change):
     assert sx.analyze(HalfDetached(change), x).verdict.startswith("unsure: gradients are not")
     assert not sx.depth_profile(HalfDetached(torch.sin), x).changed
     assert not sx.depth_profile(HalfDetached(torch.relu), torch.zeros(3, 4)).changed
+
+
+class EmptyCalls(Forked):
+    """Both branches are called for every input, on the rows that are theirs: none, for one of them."""
+
+    def forward(self, x):
+        y = torch.tanh(self.stem(x))
+        left = x[:, 0] > 0
+        routed = torch.zeros_like(y)
+        routed[left], routed[~left] = self.a(y[left]), self.b(y[~left])
+        return self.head(routed)
+
+
+def test_a_layer_that_is_called_on_nothing_is_left_out():
+    model = EmptyCalls().double()
+    x = torch.tensor([[1.0, 0.3, -0.2, 0.5], [2.0, 0.2, 0.4, 0.1]]).double()
+    profile = sx.depth_profile(model, x)
+    assert "a" in profile.layers and "b" not in profile.layers
+    with pytest.raises(sx.SeparatrixError, match="'b'.*its output is empty"):
+        sx.depth_profile(model, x, layers=["b"])

@@ -315,6 +315,9 @@ class LayeredNetwork:
             if one.value is None:
                 layers.append(_layer(one, trouble="it returns no floating-point tensor"))
                 continue
+            if one.value.numel() == 0:
+                layers.append(_layer(one, trouble="its output is empty"))
+                continue
             if _is_in_transform(one.value):
                 layers.append(_layer(one, trouble="it runs within torch.func, as no function of one input"))
                 continue
