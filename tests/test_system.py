@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import separatrix as sx
 from separatrix.analysis.divergence import divergence_rate
 from separatrix.analysis.lyapunov import lyapunov_spectrum
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
@@ -314,3 +315,12 @@ def test_states_of_half_precision_are_refused_with_the_way_out(dtype):
 def test_what_is_no_system_is_refused_with_the_ways_to_wrap_it(measure, given, what):
     with pytest.raises(UnsupportedModuleError, match=rf"is {what}, no System.\nWrap it: sx.Recurrent\(.*sx.Map\("):
         measure(given)
+
+
+def test_a_step_of_a_stack_is_frozen_at_its_own_width():
+    """The middle block of 3 → 5 → 5 → 2 is a map of 5 numbers; the first is no map of one width."""
+    torch.manual_seed(0)
+    stack = sx.Layers(torch.nn.ModuleList([torch.nn.Linear(3, 5), torch.nn.Linear(5, 5), torch.nn.Linear(5, 2)]))
+    assert Frozen(stack, 1).dim == 5 and trajectory(Frozen(stack, 1), torch.ones(5), 2).shape == (3, 5)
+    with pytest.raises(ShapeError, match="must return the shape it was given"):
+        trajectory(Frozen(stack, 0), torch.ones(3), 2)

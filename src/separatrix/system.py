@@ -429,6 +429,11 @@ class Frozen(Derived):
     def __init__(self, system: System, n: int) -> None:
         super().__init__(system)
         self.n = n
+        self.dim = system.width(n)
+
+    def width(self, n: int) -> int:
+        """The inner system's, at the fixed instant."""
+        return self.dim
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The inner system's step at the fixed instant."""

@@ -761,5 +761,5 @@ def test_a_layer_that_is_called_on_nothing_is_left_out():
     x = torch.tensor([[1.0, 0.3, -0.2, 0.5], [2.0, 0.2, 0.4, 0.1]]).double()
     profile = sx.depth_profile(model, x)
     assert "a" in profile.layers and "b" not in profile.layers
-    with pytest.raises(sx.SeparatrixError, match="'b'.*its output is empty"):
+    with pytest.raises(sx.SeparatrixError, match=r"'b'.*its output is empty"):
         sx.depth_profile(model, x, layers=["b"])
