@@ -123,6 +123,14 @@ def test_what_is_nan_once_stays_nan_even_if_the_step_would_revive_it():
     assert front.failed_at.item() == 1
 
 
+def test_tangents_of_what_has_left_the_finite_numbers_are_no_numbers():
+    """Beyond 10 the step is a constant NaN, whose automatic derivative is 0: a number, but of no state."""
+    ending = Map(lambda x: torch.where(x > 10, math.nan, 2 * x), 1)
+    front = begin(ending, doubles([4.0], [0.5])).with_tangents(torch.ones(2, 1, 1, dtype=torch.float64)).advance(4)
+    assert front.failed_at.tolist() == [2, -1]
+    assert front.v[0].isnan().all() and front.v[1].item() == 16
+
+
 def test_one_number_that_fails_fails_the_whole_state():
     lopsided = Map(lambda x: x * doubles(1e200, 0.5), 2)
     assert trajectory(lopsided, doubles(1, 1), 2)[-1].isnan().all()

@@ -37,7 +37,7 @@ Counted = TypeVar("Counted", bound=HasSteps)
 class Front:
     """Where a run stands: the states, their tangents (or None), the step, and how many steps each sample has lived.
 
-    A sample that leaves the finite numbers is NaN from that step on; its `lived` stops counting.
+    A sample that leaves the finite numbers is NaN from that step on, and so are its tangents; its `lived` stops counting.
     """
 
     system: System
@@ -64,6 +64,7 @@ class Front:
             finite = torch.isfinite(x).all(-1) & (lived == n)  # a step may turn NaN into a number: the dead stay dead
             lived, unhurt = lived + finite, False
             x = x.where(finite[..., None], torch.nan)
+            v = None if v is None else v.where(finite[..., None, None], torch.nan)
         return replace(self, x=x, v=v, n=self.n + steps, lived=lived, time=time)
 
     def with_tangents(self, v: Tensor | None) -> "Front":

@@ -67,11 +67,16 @@ def test_the_truth_lies_within_two_errors_in_90_to_99_percent(phi, length):
 
 
 def test_fluctuations_that_telescope_are_bounded_not_resolved():
-    """Differences y_{t+1} − y_t of noise have a mean of exact error √2/n; the bar says more than that, but under σ/√n."""
-    y = white(257, 500)
+    """Differences y_{t+1} − y_t of noise have a mean of exact error √2/n; the bar says more than that, but under σ/√n.
+
+    21 batches of 12 have means of variance 2/12², and two neighbours the covariance −1/12²: their sample variance is 22/21 of the
+    former, and the bar's square  2 · 22 / (12² 21²)  in the mean, √22 times too wide a bar but for the 4 blocks that are left out.
+    """
+    y = white(257, 5000)
     series = y[1:] - y[:-1]
-    error = standard_error(series, ones(series)).median().item()
-    assert 2**0.5 / 256 < error < 0.5 * 2**0.5 / 256**0.5
+    error = standard_error(series, ones(series))
+    assert 2**0.5 / 256 < error.median().item() < 0.5 * 2**0.5 / 256**0.5
+    assert error.square().mean().item() == pytest.approx(2 * 22 / (12**2 * 21**2), rel=0.03)
 
 
 def test_a_constant_has_no_error_and_too_few_blocks_have_none_to_give():

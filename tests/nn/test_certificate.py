@@ -267,7 +267,10 @@ SLOPED = [
 
 @pytest.mark.parametrize("activation", SLOPED, ids=lambda one: f"{type(one).__name__}{getattr(one, 'approximate', '')}")
 def test_the_constant_of_an_activation_is_its_largest_slope(activation):
-    """On a grid of spacing 10⁻⁴ the largest slope is missed by less than 10⁻⁸; at a kink it is that of one side, just beside it."""
+    """On a grid of spacing 10⁻⁴ the largest slope is missed by less than 10⁻⁸; beside a kink it is that of the side.
+
+    At a kink itself automatic differentiation gives either side's: of Hardswish at 3 it gives 1, should the grid be there.
+    """
     activation = activation.double().eval()
     kinks = torch.arange(-25, 26, dtype=torch.float64)
     beside = [kinks.nextafter(torch.full_like(kinks, side)) for side in (-math.inf, math.inf)]
@@ -277,6 +280,14 @@ def test_the_constant_of_an_activation_is_its_largest_slope(activation):
     largest = float(slope.abs().max())
     assert largest <= found.bound * (1 + 1e-12)
     assert found.bound <= largest * (1 + 1e-6)
+
+
+def test_the_constant_of_hardswish_is_its_slope_at_three_from_the_left():
+    """From 3 − δ to 3,  x (x + 3) / 6  rises by (3/2 − δ/6) δ, which no bound below 3/2 allows for every δ."""
+    delta = 2.0**-20
+    rise = F.hardswish(torch.tensor([3 - delta, 3.0], dtype=torch.float64)).diff().item()
+    assert rise / delta == pytest.approx(1.5 - delta / 6, abs=1e-9)
+    assert sx.nn.certificate(nn.Hardswish(), 3).bound == pytest.approx(1.5, rel=1e-12)
 
 
 def test_softmax_and_its_logarithm_are_bounded_and_the_bounds_are_approached():

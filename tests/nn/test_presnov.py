@@ -141,9 +141,10 @@ def test_shares_of_a_network_are_positive_and_add_up_to_one_whatever_its_weights
 
 
 def test_a_network_s_block_follows_the_sum_of_its_fields_at_second_order():
+    """The local error is c h³ (1 + a h + …): its slope is 3 + a h, and a h halves with h, 0.25 at 1/64 and 0.02 at 1/1024."""
     model = scrambled(network(hidden=4, planes=4, blocks=1), 1)
     gradient, sphere, x = model.gradients[0], model.spheres[0], states(3)
-    steps, errors = np.array([1 / 256, 1 / 512, 1 / 1024, 1 / 2048]), []  # short enough for the leading term
+    steps, errors = np.array([1 / 256, 1 / 512, 1 / 1024, 1 / 2048]), []
 
     def slope(t: float, y: np.ndarray) -> np.ndarray:
         y = torch.from_numpy(y)

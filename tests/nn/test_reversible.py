@@ -187,7 +187,12 @@ def gradients_by_plain_inversion(network: sx.nn.Momentum, x: Tensor, weight: Ten
 
 
 def test_gradients_are_right_to_rounding_through_a_thousand_layers_where_plain_inversion_fails():
-    """γ = 0.9 in float32, against stored activations in float64; plain inversion multiplies 6e-8 by γ^-1000 = 6e45."""
+    """γ = 0.9 in float32, against stored activations in float64; plain inversion multiplies 6e-8 by γ^-1000 = 6e45.
+
+    350 layers from the end that is 6e8: every tanh before them is at its limit and its weights have the gradient 0, so that all
+    weights together are off by √0.65 = 0.8 at least. The input's gradient is left out: it hardly depends on the states, as each
+    layer is near the identity.
+    """
     exact = momentum(slow, 6, 1000)
     network = copy.deepcopy(exact).float()
     x, w = normal(4, 6), normal(4, 6, seed=1)
@@ -196,7 +201,7 @@ def test_gradients_are_right_to_rounding_through_a_thousand_layers_where_plain_i
     stored = gradient_of(by_momentum(network.layers, leaf := x.float().requires_grad_()), leaf, w.float(), network)
     assert off(ours, wanted) < 2 * off(stored, wanted) < 1e-3
     inverted = gradients_by_plain_inversion(network, x.float(), w.float())
-    assert not off(inverted[1:5], wanted[1:5]) < 0.9  # of the first layers nothing is left: their states are infinite
+    assert not off(inverted[1:], wanted[1:]) < 0.5
 
 
 def gradient_of(value: Tensor, x: Tensor, w: Tensor, network: nn.Module) -> list[Tensor]:

@@ -32,7 +32,7 @@ def standard_error(series: Tensor, weight: Tensor) -> Tensor:
 
     Returns:
         Shape (*rest); NaN with fewer than 8 blocks.
-    Limits: where the fluctuations telescope, both the error and this are O(1/T), but this is some four times too wide.
+    Limits: where the fluctuations telescope, both the error and this are O(1/T), but this is √(batches + 1) times too wide.
     Source: Flegal & Jones 2010, Ann. Stat. 38, 1034; carried on as in Vats & Flegal 2022, Biometrika 109, 735. Its calibration:
     `benchmarks/CALIBRATION.md`.
     """

@@ -1,5 +1,6 @@
 """A piece of a flow as a layer: the map from the state at time 0 to that at time T."""
 
+import torch
 from torch import Tensor
 
 from separatrix.flow import Flow
@@ -43,8 +44,9 @@ class FlowLayer(Block):
         return self.flow.pack(self.flow(self.flow.unpack(x)))
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The state a time T later, and the tangents through the same steps."""
-        return self.flow.pushed(x, v)
+        """The state a time T later, and the tangents through the same steps: NaN where the state has left the finite numbers."""
+        x, v = self.flow.pushed(x, v)
+        return x, v.where(torch.isfinite(x).all(-1)[..., None, None], torch.nan)
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
         """The flow's."""
