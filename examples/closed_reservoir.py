@@ -15,7 +15,9 @@ from separatrix.plot.style import canvas, series, styled
 
 DT = 0.02  # sampling time of the flow, and hence the loop's step
 FLOW = (0.906, 0.0, -14.57)  # exponents of the flow: Sprott 2003, Chaos and Time-Series Analysis, p. 432
-SCALE = 1 / 10  # of the states, so that the reservoir's units are not saturated
+RADIUS = 0.1  # of the recurrent weights: the reservoir forgets faster than the flow contracts
+INPUT = 0.2  # of the input weights: units far from saturation
+RIDGE = 1e-9
 
 
 class Reservoir(nn.Module):
@@ -27,8 +29,8 @@ class Reservoir(nn.Module):
         self.input_size, self.hidden_size = 3, units
         recurrent = torch.randn(units, units, generator=draw, dtype=torch.float64)
         radius = torch.linalg.eigvals(recurrent).abs().max()
-        self.register_buffer("w", 0.4 * recurrent / radius)
-        self.register_buffer("v", torch.rand(units, 3, generator=draw, dtype=torch.float64) - 0.5)
+        self.register_buffer("w", RADIUS * recurrent / radius)
+        self.register_buffer("v", INPUT * (2 * torch.rand(units, 3, generator=draw, dtype=torch.float64) - 1))
         self.register_buffer("b", torch.rand(units, generator=draw, dtype=torch.float64) - 0.5)
 
     def forward(self, u: Tensor, h: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ class Reservoir(nn.Module):
 
 
 class Readout(nn.Module):
-    """The next input of h and its squares, which the symmetry (x, y, z) → (−x, −y, z) needs."""
+    """The next input, linear in h and 1."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -45,23 +47,23 @@ class Readout(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(*batch, units) → (*batch, 3)."""
-        return features(h) @ self.weight
+        return with_one(h) @ self.weight
 
 
-def features(h: Tensor) -> Tensor:
-    """h, h² and 1."""
-    return torch.cat([h, h * h, torch.ones_like(h[..., :1])], dim=-1)
+def with_one(h: Tensor) -> Tensor:
+    """H and 1."""
+    return torch.cat([h, torch.ones_like(h[..., :1])], dim=-1)
 
 
 def trained(units: int, samples: int, seed: int) -> tuple[Reservoir, Readout, Tensor, Tensor, float]:
     """The reservoir, its readout by ridge regression, the flow's orbit, the state at its end, and the error of one prediction."""
     fine = sx.Iterate(sx.classic.lorenz63(dt=DT / 4), 4)
-    orbit = SCALE * sx.trajectory(fine, torch.tensor([1.0, 1.0, 20.0], dtype=torch.float64), samples + 300, settle=2_000)
+    orbit = sx.trajectory(fine, torch.tensor([1.0, 1.0, 20.0], dtype=torch.float64), samples + 300, settle=2_000)
+    orbit = (orbit - orbit.mean(0)) / orbit.std(0)
     reservoir = Reservoir(units, seed)
     states = sx.trajectory(sx.Recurrent(reservoir, orbit[:-1]), None, len(orbit) - 1)[1:]
-    x, y = features(states[300:]), orbit[301:]
-    ridge = 1e-9 * len(x)
-    weight = torch.linalg.solve(x.T @ x + ridge * torch.eye(x.shape[1], dtype=torch.float64), x.T @ y)
+    x, y = with_one(states[300:]), orbit[301:]
+    weight = torch.linalg.solve(x.T @ x + RIDGE * torch.eye(x.shape[1], dtype=torch.float64), x.T @ y)
     error = float((x @ weight - y).square().mean().sqrt() / y.std())
     return reservoir, Readout(weight), orbit, states[-1], error
 
@@ -92,9 +94,8 @@ def figure(given: Tensor, generated: Tensor) -> Figure:
     picture, (axes,) = canvas(1, 2)
     titles = ("The Lorenz equations, sampled at 0.02", "The closed reservoir, running by itself")
     for i, (ax, orbit, title) in enumerate(zip(axes, (given, generated), titles, strict=True)):
-        x, z = (orbit / SCALE)[:, 0], (orbit / SCALE)[:, 2]
-        ax.plot(x, z, color=series(i).color, linewidth=0.5)
-        ax.set(xlabel="x", ylabel="z", title=title, xlim=(-22, 22), ylim=(0, 50))
+        ax.plot(orbit[:, 0], orbit[:, 2], color=series(i).color, linewidth=0.5)
+        ax.set(xlabel="x (standard deviations)", ylabel="z (standard deviations)", title=title, xlim=(-2.8, 2.8), ylim=(-2.8, 2.8))
     return picture
 
 
