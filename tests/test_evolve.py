@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.evolve import begin, check_steps, trajectory
+from separatrix.flow import Flow
 from separatrix.system import Map, System
+from separatrix.systems.noisy import Noisy
 
 AFFINE = torch.tensor([[0.9, -0.4], [0.3, 0.8]], dtype=torch.float64)
 
@@ -232,3 +234,34 @@ def test_items_that_depend_on_each_other_are_refused(mixing):
         trajectory(Map(mixing, 3), x0, 2)
     with pytest.raises(InputError, match="items of a batch depend on each other"):
         trajectory(Map(mixing, 3), x0[:1].expand(4, 3), 2)  # even where all are alike
+
+
+def other_width(x):
+    return x @ torch.eye(3, dtype=x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("system", "told"),
+    [
+        (lambda: Map(lambda x, n: x, 2), r"TypeError: .*'n'\.\nIt is called as f\(x\); as f\(x, n\) with time_dependent=True"),
+        (lambda: Map(lambda n, x: x.to(n.dtype), 2, time_dependent=True), r"AttributeError(?s:.*)f\(x, n\), the state first"),
+        (lambda: Map(other_width, 2), r"RuntimeError: .*3x3\)\.\nIt is given states of 2 numbers"),
+        (lambda: Map(nn.BatchNorm1d(2, track_running_stats=False), 2), "ValueError: Expected more than 1 value per channel"),
+        (lambda: Flow(lambda x, t: x, 2, 0.1), r"as f\(x\); as f\(x, t\) with time_dependent=True"),
+        (lambda: Flow(lambda t, x: x.to(t.dtype), 2, 0.1, time_dependent=True), r"It is called as f\(x, t\), the state first"),
+        (lambda: Noisy(Map(lambda x, n: x, 2), 0.1), r"as f\(x, n\) with time_dependent=True"),
+    ],
+    ids=["time", "order", "width", "norm", "time of a flow", "order of a flow", "within another"],
+)
+def test_a_function_that_fails_at_once_is_named_with_its_error_and_how_it_is_called(system, told):
+    with pytest.raises(InputError, match=r"the step fails on states of shape \((16, )?2,?\): " + f"(?s:.*){told}") as caught:
+        begin(system())
+    assert not isinstance(caught.value.__cause__, InputError) and caught.value.__cause__ is not None
+
+
+def test_what_a_function_raises_later_is_its_own():
+    def broken(x: Tensor, n: int) -> Tensor:
+        return x if n < 5 else {}["mine"]
+
+    with pytest.raises(KeyError, match="mine"):
+        trajectory(Map(broken, 2, time_dependent=True), None, 10)

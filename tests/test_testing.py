@@ -358,7 +358,7 @@ def test_a_sound_system_passes_at_the_states_that_are_given():
         (WrongBroadcast, "the check that is pure failed with RuntimeError: The size of tensor a"),
         (UnequalBroadcast, "the pushforward of 3 tangents of a batch .* is not that of its items one by one"),
         (WrongGrid, "the pushforward of 3 tangents over a grid of gain"),
-        (ScalarOnly, "a step over a grid of gain failed with ValueError"),
+        (ScalarOnly, "a step over a grid of gain failed with .*ValueError"),
         (Detached, "no gradient reaches gain"),
         (AlwaysDouble, "step takes torch.float32 to torch.float64"),
         (DoubleTangents, "pushforward takes torch.float32 to torch.float64"),

@@ -67,6 +67,17 @@ class Arguments:
         told += [f"{name} = {_words(value)}" for name, value in self.kwargs.items()]
         return " and ".join(told) or "nothing"
 
+    @property
+    def way_out(self) -> str:
+        """What to do where the model fails on them."""
+        if len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], Mapping) and self.args[0]:
+            names = [str(key) for key in self.args[0]]
+            return (
+                f"The forward has no argument named {' or '.join(names)}, so it was given the whole dictionary. Give what belongs "
+                f"to an argument alone, or under the argument's name; of a file with several arrays, file.npz:{names[0]}."
+            )
+        return "Give inputs exactly as the model takes them, batch and all."
+
     def tensors(self) -> list[Tensor]:
         """Every tensor in the arguments, in order, containers opened; of a packed sequence, its numbers."""
         return leaves((self.args, list(self.kwargs.values())))

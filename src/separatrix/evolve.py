@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
+from separatrix.errors import HorizonError, InputError, SeparatrixError, ShapeError, UnsupportedModuleError
 from separatrix.purity import Purity
 from separatrix.randomness import undisturbed
-from separatrix.system import Padded, System, widths
+from separatrix.system import Map, Padded, Parametric, System, widths
 from separatrix.twin import twin
 
 MOVED = 0.1  # of its size, by which the other items of a batch are moved to see whether an item depends on them
 COUPLED = 1e-4  # of the largest number: steps by tolerance are those of the worst item, and move the others by the tolerance
+NOT_THE_FUNCTIONS = (SeparatrixError, MemoryError, torch.OutOfMemoryError)
+"""Errors in a user's function that pass on as they are: they say enough, or are not of its making."""
 
 
 class HasSteps(Protocol):
@@ -88,8 +90,8 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
 
     Raises:
         ShapeError: x0 is not (*batch, dim), its batch does not broadcast, or a step changes the width.
-        InputError: x0 is empty, has numbers that are not finite, or is neither float32 nor float64; a step changes its argument
-            in place, draws at random, keeps something from one call to the next, or mixes the items of a batch.
+        InputError: x0 is empty, has numbers that are not finite, or is neither float32 nor float64; the first step fails, changes
+            its argument in place, draws at random, keeps something from one call to the next, or mixes the items of a batch.
         UnsupportedModuleError: what was given is no System.
     """
     check_system_type(system)
@@ -192,9 +194,33 @@ def _check_items(system: System, x: Tensor, after: Tensor) -> None:
 
 
 def _said(error: Exception) -> str:
-    """What an error says in one line; TorchScript's says it last."""
-    lines = str(error).strip().splitlines()
-    return f"in a part compiled by TorchScript: {lines[-1]}" if "TorchScript" in lines[0] else str(error).strip()
+    """What an error says, in one line; TorchScript's says it last."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"in a part compiled by TorchScript: {lines[-1]}" if "TorchScript" in lines[0] else lines[0]
+
+
+def first_call_failed(owner: Parametric, what: str, x: Tensor, error: Exception) -> InputError:
+    """What a user's function raised on the first states that it was given, and how it is called.
+
+    Args:
+        owner: the system or the field that calls it.
+        what: that was called, in words.
+        x: the states.
+    """
+    reason = f"{type(error).__name__}: {_said(error)}".rstrip(".")
+    return InputError(f"{what} fails on states of shape {tuple(x.shape)}: {reason}.\n{how_called(owner, x, error)}")
+
+
+def how_called(owner: Parametric, x: Tensor, error: Exception) -> str:
+    """What a user's function is given, by what it raised."""
+    numbers = f"It is given states of {x.shape[-1]} numbers, on the last axis, and returns as many."
+    timed = next((part for part in owner.modules() if isinstance(part, Parametric) and hasattr(part, "time_dependent")), None)
+    if timed is None:
+        return numbers
+    with_time = "f(x, n)" if isinstance(timed, Map) else "f(x, t)"
+    if timed.time_dependent:
+        return f"{numbers} It is called as {with_time}, the state first."
+    return f"It is called as f(x); as {with_time} with time_dependent=True." if "positional argument" in str(error) else numbers
 
 
 def _tried(system: System, x: Tensor) -> Tensor:
@@ -202,13 +228,15 @@ def _tried(system: System, x: Tensor) -> Tensor:
     trial = x.clone()
     try:
         after = system.step(trial, 0)
-    except RuntimeError as error:
-        if "dtype" in str(error):
+    except NOT_THE_FUNCTIONS:
+        raise
+    except Exception as error:  # the user's code: whatever it raises is the message
+        if isinstance(error, RuntimeError) and "dtype" in str(error):
             raise InputError(
                 f"the state is {x.dtype} but the system's function holds tensors of another dtype ({_said(error)}).\n"
                 "Pass x0 in that dtype, or give the system the nn.Module itself, which is then cast."
             ) from error
-        raise
+        raise first_call_failed(system, "the step", x, error) from error
     if not isinstance(after, Tensor):
         raise InputError(
             f"a step returned a {type(after).__name__}, no tensor.\n"

@@ -207,9 +207,19 @@ def climb(f: Function, x: Tensor, v: Tensor, rung: int) -> tuple[Tensor, Tensor,
             if height == rung:
                 f(x)  # an error of f's own is f's to tell, not the ladder's
             failures.append(failure)
-    raise UnsupportedModuleError(
-        f"no derivative goes through {_layer(failures)}: {_first_line(failures[-1])} (forward mode: {_first_line(failures[0])}).\n"
-        f"Replace the operator named here by one that can be differentiated, or give the system its own pushforward."
+    raise no_derivative(_layer(failures), failures[-1], f" (forward mode: {_first_line(failures[0])})")
+
+
+def no_derivative(where: str, failure: Exception, more: str = "") -> UnsupportedModuleError:
+    """That automatic differentiation fails, where, and what to do."""
+    if "use_reentrant" in str(failure):
+        return UnsupportedModuleError(
+            f"no derivative goes through {where}: torch.utils.checkpoint with use_reentrant=True is not differentiable here.\n"
+            "Pass use_reentrant=False to checkpoint, which computes the same."
+        )
+    return UnsupportedModuleError(
+        f"no derivative goes through {where}: {_first_line(failure)}{more}.\n"
+        "Replace the operator named here by one that can be differentiated, or give the system its own pushforward."
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.special import digamma, polygamma
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import separatrix as sx
 
@@ -650,6 +651,7 @@ class Returns(nn.Module):
         (Returns(lambda x: torch.ones(len(x), 2)), torch.ones(2, 3), "does not depend on its input"),
         (Returns(lambda x: x - x.mean(0)), normal(2, 3), "not independent"),
         (Returns(lambda x: x + torch.rand_like(x)), normal(1, 3), "draws at random"),
+        (Returns(lambda x: x + torch.rand_like(x)), normal(4, 3), "draws at random"),
         (nn.LazyLinear(3), torch.ones(2, 3), "weights without a shape"),
         (lambda x: x, torch.ones(2, 3), "no plain nn.Module"),
         (sx.classic.henon(), torch.ones(2, 2), "is a System"),
@@ -763,3 +765,17 @@ def test_a_layer_that_is_called_on_nothing_is_left_out():
     assert "a" in profile.layers and "b" not in profile.layers
     with pytest.raises(sx.SeparatrixError, match=r"'b'.*its output is empty"):
         sx.depth_profile(model, x, layers=["b"])
+
+
+def test_a_checkpoint_that_is_not_differentiable_here_is_refused_with_the_one_that_is():
+    def network(use_reentrant: bool) -> nn.Module:
+        return Returns(lambda x: checkpoint(torch.tanh, 2 * x, use_reentrant=use_reentrant))
+
+    with pytest.raises(sx.UnsupportedModuleError, match="Pass use_reentrant=False"):
+        sx.depth_profile(network(True), normal(3, 4))
+    assert set(sx.depth_profile(network(False), normal(3, 4)).status) == {"ok"}
+
+
+def test_arguments_of_a_recurrent_network_are_refused_in_depth():
+    with pytest.raises(sx.InputError, match="noise cannot be used"):
+        sx.analyze(nn.Linear(3, 3), normal(4, 3), noise="fixed")

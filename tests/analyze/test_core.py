@@ -203,8 +203,66 @@ def test_a_model_that_changes_the_state_between_the_calls_of_its_cell_is_refused
                 state = 0.5 * self.cell(u, state)
             return state
 
-    with pytest.raises(InputError, match=r"(?s)12 times, one step each.*changes the state in between.*as a cell"):
+    with pytest.raises(InputError, match=r"(?s)12 times, in 12 runs.*changes the state in between.*as a cell"):
         find_core(Halving(nn.GRUCell(5, 7)), torch.randn(12, 2, 3))
+
+
+def test_a_state_that_is_masked_between_the_calls_is_one_that_no_call_returned():
+    """Where every item is kept, the state goes on unchanged: runs of several steps, of different length."""
+
+    class Masked(Stepper):
+        def forward(self, x, mask):
+            state = torch.zeros(x.shape[1], 7)
+            for u, keep in zip(self.encode(x), mask, strict=True):
+                state = keep * self.cell(u, state) + (1 - keep) * state
+            return state
+
+    mask = (torch.arange(6)[:, None, None] < torch.tensor([6, 3, 4])[:, None]).float()
+    with pytest.raises(InputError, match=r"6 times, in 3 runs .*changes the state in between"):
+        find_core(Masked(nn.GRUCell(5, 7)), (torch.randn(6, 3, 3), mask))
+
+
+class Lowered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(2, 5, batch_first=True), nn.Linear(5, 1)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+def test_what_was_exported_or_quantised_is_refused_as_such():
+    x = torch.randn(4, 9, 2)
+    exported = torch.export.export(Lowered().eval(), (x,)).module()
+    quantised = Lowered()
+    quantised.rnn = torch.ao.nn.quantized.dynamic.LSTM(2, 5)
+    for model, told in ((exported, "computes aten.lstm"), (quantised, "computes a quantised LSTM at 'rnn'")):
+        with pytest.raises(UnsupportedModuleError, match=f"{told}(?s:.*)Pass the module that it was made of"):
+            sx.analyze(model, x, steps=50)
+
+
+def test_an_unknown_name_is_answered_with_all_that_there_are():
+    with pytest.raises(InputError, match="Its modules: rnn, head"):
+        find_core(Lowered(), None, "nope")
+
+
+def test_a_layer_with_a_forward_of_its_own_is_not_told_to_remove_a_hook():
+    class Doubled(nn.LSTM):
+        def forward(self, x, hx=None):
+            return super().forward(2 * x, hx)
+
+    with pytest.raises(UnsupportedModuleError, match=r"a forward of its own(?s:.*)\nWrite the step"):
+        sx.Recurrent(Doubled(2, 3), torch.randn(9, 2))
+
+
+def test_a_compiled_cell_is_refused_as_compiled():
+    with pytest.raises(UnsupportedModuleError, match="is compiled by TorchScript and does not run in float64"):
+        sx.Recurrent(torch.jit.script(nn.GRUCell(2, 3)), torch.randn(50, 2))
+
+
+def test_more_steps_than_a_sequence_has_are_refused_with_what_analyze_takes():
+    with pytest.raises(sx.HorizonError, match=r"steps 50 = 50 .* the sequence has 1 step(?s:.*)several sequences"):
+        sx.analyze(nn.GRU(2, 4, batch_first=True), torch.randn(1, 1, 2), steps=50)
 
 
 def test_arguments_by_name_are_told_apart_by_name():

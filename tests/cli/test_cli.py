@@ -106,6 +106,7 @@ def test_several_arguments_come_from_several_files(place, monkeypatch, capfd):
         (["odd.pt"], "odd.pt holds a set, where a tensor is expected"),
         (["words.pt"], "words.pt holds a list without a tensor"),
         (["other.npz"], "Reader failed|has no argument"),
+        (["strange.npz"], r"no argument named a or b(?s:.*)file\.npz:a"),
         (["x.npy", "x.npy"], "Reader failed on inputs of shape"),
     ],
 )
@@ -113,6 +114,7 @@ def test_files_that_are_no_arguments_are_answered_in_a_line_or_two(files, told, 
     torch.save({"x": torch.ones(2), "y": {1, 2}}, "odd.pt")
     torch.save(["a"], "words.pt")
     np.savez("other.npz", x=np.zeros((6, 5, 3)), y=np.zeros(3))
+    np.savez("strange.npz", a=np.zeros((6, 5, 3)), b=np.zeros(3))
     assert run(monkeypatch, "analyze", "net.py:Reader", *(flag for file in files for flag in ("--inputs", file)), *QUICK) == 2
     said = capfd.readouterr().err
     assert re.search(told, said)
@@ -123,6 +125,13 @@ def test_a_prefix_that_was_stripped_is_said(place, monkeypatch, capfd):
     torch.save({"state_dict": {f"model.{name}": t for name, t in torch.nn.Linear(3, 3).state_dict().items()}}, "w.ckpt")
     assert run(monkeypatch, "certify", "net.py:feed_forward", "--input-shape", "3", "--weights", "w.ckpt", "--json") == 0
     assert "w.ckpt: the prefix 'model.' was stripped from all 2 names in the file." in capfd.readouterr().err
+
+
+def test_which_of_several_state_dicts_was_taken_is_said(place, monkeypatch, capfd):
+    weights, average = torch.nn.Linear(3, 3).state_dict(), torch.nn.Linear(3, 3).state_dict()
+    torch.save({"model_state_dict": weights, "ema_state_dict": average, "optimizer": {"state": {}}, "epoch": 3}, "w.pt")
+    assert run(monkeypatch, "certify", "net.py:feed_forward", "--input-shape", "3", "--weights", "w.pt", "--json") == 0
+    assert "w.pt: 'model_state_dict' was taken, 'ema_state_dict' not." in capfd.readouterr().err
 
 
 def test_a_users_model_and_data_give_a_verdict_and_a_report(place, monkeypatch, capfd):

@@ -209,3 +209,18 @@ def test_an_item_that_is_lost_disturbs_no_other_in_the_layer(settings):
     assert torch.isfinite(pushed[0]).all() and pushed[1].isnan().all()
     orbit = sx.trajectory(sx.nn.Sequential(sx.nn.Isometry(1).double(), cubic), start, 3)
     assert torch.isfinite(orbit[:, 0]).all() and orbit[1:, 1].isnan().all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"method": "dopri5"}], ids=["equal steps", "by tolerance"])
+@pytest.mark.parametrize("time_dependent", [False, True])
+def test_a_field_of_time_and_state_in_the_other_order_is_told_how_it_is_called(settings, time_dependent):
+    class TimeFirst(nn.Linear):
+        def forward(self, t, x):
+            return super().forward(x.reshape(-1, 2)).expand(t.shape)
+
+    layer = sx.nn.NeuralODE(TimeFirst(2, 2), time_dependent=time_dependent, **settings)
+    told = r"called as f\(x, t\), the state first" if time_dependent else r"as f\(x, t\) with time_dependent=True"
+    with pytest.raises((sx.InputError, sx.ShapeError), match=told):
+        layer(torch.randn(4, 2))
+    with pytest.raises(sx.InputError, match=told):
+        sx.lyapunov_spectrum(layer, steps=5)

@@ -594,7 +594,7 @@ NAN_INPUTS = torch.zeros(4, INPUTS).index_put((torch.tensor(2), torch.tensor(1))
     [
         (lambda: Recurrent(build("gru", bidirectional=True)), UnsupportedModuleError, "is bidirectional"),
         (lambda: Recurrent(nn.Linear(3, 3), normal(4, 3)), UnsupportedModuleError, "no hidden_size"),
-        (lambda: Recurrent(Bare()), UnsupportedModuleError, "Pass state="),
+        (lambda: Recurrent(Bare()), UnsupportedModuleError, r"sx.Recurrent\(cell, state="),
         (lambda: Recurrent(NoCell()), UnsupportedModuleError, "failed on a batch of 1 .* TypeError"),
         (lambda: Recurrent(Shrinking()), ShapeError, "no state to step with"),
         (lambda: Recurrent(torch.tanh), UnsupportedModuleError, "is no nn.Module"),

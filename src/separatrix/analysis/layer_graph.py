@@ -15,7 +15,7 @@ from separatrix.errors import InputError, ModelError, ShapeError, UnsupportedMod
 from separatrix.flow import Field
 from separatrix.randomness import torch_generator
 from separatrix.system import System
-from separatrix.tangent import RUNGS, changed_derivative, climb, plain_kernels
+from separatrix.tangent import RUNGS, changed_derivative, climb, no_derivative, plain_kernels
 from separatrix.twin import twin
 from separatrix.wording import counted
 from separatrix.wrappers import bare
@@ -291,7 +291,7 @@ class LayeredNetwork:
             alone = "" if self.axis is None or self.items == 1 else f", of which one item along axis {self.axis} was passed alone"
             raise InputError(
                 f"{self.model_name} failed on inputs {shapes}{alone}: {type(error).__name__}: {_first_line(error)}\n"
-                "Give inputs as the model takes them. sx.depth_profile also takes batch_axis, where items lie (None: none), and "
+                f"{self.given.way_out} sx.depth_profile also takes batch_axis, where items lie (None: none), and "
                 "dtype=torch.float32, for a model that insists on it."
             ) from error
 
@@ -322,8 +322,9 @@ class LayeredNetwork:
                 layers.append(_layer(one, trouble="it runs within torch.func, as no function of one input"))
                 continue
             alias = any(one.original is other and one.version == version for other, version in seen)
-            seen.append((one.original, one.version))
             depends = one.edge is not None and _joins(one.edge, start, None)
+            if depends:
+                seen.append((one.original, one.version))
             trouble = "" if depends else "its output does not depend on the input"
             cut = depends and not _joins(end, start, one.edge)
             layers.append(_layer(one, width=one.value.numel(), cut=cut, alias=alias, trouble=trouble))
@@ -338,8 +339,7 @@ class LayeredNetwork:
     def _with_layouts_checked(self, layers: list[Layer], first: list[_Made]) -> list[Layer]:
         """Items must be independent of each other and lie in order: each alone gives what it gives beside others."""
         if self.axis is None or self.items == 1:
-            if not all(self._repeats(first) for _ in range(TRIES)):
-                raise InputError("two forward passes of the same input differ: the model draws at random, even in evaluation mode.")
+            self._check_repeats(first)
             return layers
         shapes = {one.call: one.value.shape for one in first if one.value is not None and not _is_in_transform(one.value)}
         wholes = {_depth_of_signal(layers)}
@@ -353,9 +353,10 @@ class LayeredNetwork:
                 if call not in together or not self._agree([one[call] for one in alone], together[call]):
                     mixed.add(call)
         if layers[-1].call in mixed | parted:
+            self._check_repeats(first)
             raise InputError(
                 f"the items along axis {self.axis} of the inputs are not independent: an item alone gives another output than "
-                "beside another one (or the model draws at random).\n"
+                "beside another one.\n"
                 "Say with batch_axis where items lie (sequence first: 1), or batch_axis=None where the inputs are one item."
             )
         if len(wholes) > 1:
@@ -381,10 +382,18 @@ class LayeredNetwork:
         """How many layers carry the whole signal of one item, whose way through the model is its own."""
         return _depth_of_signal(self._layers_of(*self._first_pass(slice(item, item + 1))))
 
+    def _check_repeats(self, first: list[_Made]) -> None:
+        """Refuse a model that draws at random."""
+        if not all(self._repeats(first) for _ in range(TRIES)):
+            raise InputError(
+                "two forward passes of the same input differ: the model draws at random, even in evaluation mode.\n"
+                "Take the draws out: F.dropout(x, p, training=self.training), or nn.Dropout."
+            )
+
     def _repeats(self, first: list[_Made]) -> bool:
         """Whether another pass of the first item makes the same."""
         again, _, _ = self._first_pass(slice(0, 1))
-        return all(_equal(a.value, b.value) for a, b in zip(first, again, strict=True))
+        return len(first) == len(again) and all(_equal(a.value, b.value) for a, b in zip(first, again, strict=True))
 
     def _agree(self, alone: list[Tensor], together: Tensor) -> bool:
         axis = self.axis or 0
@@ -422,17 +431,25 @@ class Traced:
             try:
                 (back,) = torch.autograd.grad(value, self.z, rows, is_grads_batched=True, **keep)
             except (RuntimeError, NotImplementedError):  # an operator without a batched derivative: one row after the other
-                back = torch.stack([torch.autograd.grad(value, self.z, row, **keep)[0] for row in rows])
+                back = torch.stack([_grad(value, self.z, row, **keep)[0] for row in rows])
         return back.movedim(0, -2)
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
         """The gradient of a loss at each layer, in the layer's own shape."""
         wanted = [edge for edge in self.edges if edge is not None]
         with plain_kernels():
-            found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+            found = _grad(loss, wanted, retain_graph=True, allow_unused=True)
         return [
             torch.zeros_like(value) if gradient is None else gradient for gradient, value in zip(found, self.values, strict=True)
         ]
+
+
+def _grad(*given: Any, **options: Any) -> tuple[Tensor, ...]:
+    """`torch.autograd.grad`; what a backward of the model's raises is said as such."""
+    try:
+        return torch.autograd.grad(*given, **options)
+    except (RuntimeError, NotImplementedError) as error:
+        raise no_derivative("the model", error) from error
 
 
 class _Watch:

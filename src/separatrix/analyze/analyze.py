@@ -16,7 +16,7 @@ from separatrix.analyze.findings import Subject, answer, chosen
 from separatrix.analyze.portrait import Portrait, RecurrentPortrait
 from separatrix.analyze.regime import Regime, along, regime_of
 from separatrix.analyze.verdict import advice, verdict, why_not_converged
-from separatrix.errors import InputError
+from separatrix.errors import HorizonError, InputError
 from separatrix.evolve import check_seed, trajectory
 from separatrix.randomness import undisturbed
 from separatrix.result import Status
@@ -109,6 +109,7 @@ def analyze(
             settle=settle,
             tol=tol,
             also=(named - {"auto", "none"}) or None,
+            noise=None if noise == "refuse" else noise,
         )
         asked = {"layers": layers, "targets": targets, "loss": loss}
         return depth_portrait(model, inputs, k=k, copies=copies, **asked, seed=seed, progress=progress)
@@ -144,6 +145,7 @@ def _recurrent_portrait(
     k = min(regime.system.dim, ALL_EXPONENTS) if k is None else k
     x0 = regime.initial_states(copies, seed)
     steps = _whole_sequence(regime, steps, settle, tol)
+    _check_length(regime, steps, settle)
     spectrum = lyapunov_spectrum(
         regime.system, x0, k=k, steps=steps, settle=settle, tol=tol, seed=seed, check=True, progress=progress
     )
@@ -191,6 +193,16 @@ def _whole_sequence(regime: Regime, steps: int | None, settle: int | None, tol: 
     if steps is not None or horizon is None or tol is not None:
         return steps
     return horizon - (horizon // 10 if settle is None else settle)
+
+
+def _check_length(regime: Regime, steps: int | None, settle: int | None) -> None:
+    """Refuse more steps than a given sequence has; many sequences are streamed, without end."""
+    horizon, total = regime.system.horizon, (steps or 0) + (settle or 0)
+    if horizon is not None and total > horizon:
+        raise HorizonError(
+            f"settle {settle or 0} + steps {steps} = {total} steps were asked but the sequence has {in_words(horizon, 'step')}.\n"
+            "Ask for fewer steps, or give several sequences, of which an endless stream is made."
+        )
 
 
 def _counted(spectrum: LyapunovSpectrum, groups: Tensor | None) -> Tensor:

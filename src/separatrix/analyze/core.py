@@ -24,6 +24,8 @@ from separatrix.systems.standard_network import STANDARD, check_initialised, des
 from separatrix.wrappers import part_named
 
 NONE = Feedback("none")
+OPERATORS = ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu")  # a whole recurrent layer, in an exported graph
+QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.quantizable", "torch.ao.nn.intrinsic.quantized")
 
 # Note [What the core is]
 # PyTorch's recurrent modules and those that tell their step (`as_cell`) are known by their class. Everything else is known by what
@@ -107,6 +109,7 @@ def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -
             f"a {type(model).__name__} is compiled by TorchScript, so its parts cannot be told apart.\n"
             "Pass the module that it was made of; a scripted map of states is measured as sx.Map(module, dim)."
         )
+    _refuse_lowered(model)
     name = _name(model, module)
     if name is not None:
         refuse_changed_layer(model.get_submodule(name))
@@ -124,14 +127,28 @@ def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -
     return _captured(model, name, given)
 
 
+def _refuse_lowered(model: nn.Module) -> None:
+    """Refuse a recurrent part that is one operator of a compiler's: exported, or quantised. Its step cannot be called."""
+    for name, part in model.named_modules():
+        graph = part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ()
+        found = next((str(node.target) for node in graph if str(node.target).startswith(OPERATORS)), None)
+        if type(part).__module__.startswith(QUANTISED):
+            found = f"a quantised {type(part).__name__}"
+        if found is not None:
+            raise UnsupportedModuleError(
+                f"{type(model).__name__} computes {found}{f' at {name!r}' if name else ''}, whose steps or derivatives cannot be "
+                "taken: it was exported or quantised.\nPass the module that it was made of."
+            )
+
+
 def _name(model: nn.Module, asked: str | None) -> str | None:
     """Where the core is, as far as names and classes tell."""
     recurrent = recurrent_parts(model)
     if asked is not None:
         name = part_named(model, asked) if asked else None
         if name is None:
-            listed = ", ".join(recurrent or [name for name, _ in model.named_modules() if name][:12]) or "none"
-            raise InputError(f"{type(model).__name__} has no module named {asked!r}.\nIts modules: {listed}.")
+            names = [*recurrent, *(name for name, _ in model.named_modules() if name and name not in recurrent)]
+            raise InputError(f"{type(model).__name__} has no module named {asked!r}.\nIts modules: {_listed(names) or 'none'}.")
         return name
     if len(recurrent) > 1:
         raise _several(model, {name: describe(model.get_submodule(name)) for name in recurrent})
@@ -494,10 +511,10 @@ def _check_pieces(name: str, runs: list[list[Call]], pieces: list[list[_Sequence
         )
     lengths = [sum(len(piece.values) for piece in run) for run in pieces]
     first = runs[0][0].state
-    if len(runs) > 1 and max(lengths) == 1 and any(not _is_zero(run[0].state) and not _equal(run[0].state, first) for run in runs):
+    if len(runs) > 1 and any(not _is_zero(run[0].state) and not _equal(run[0].state, first) for run in runs):
         raise InputError(
-            f"one forward pass calls '{name}' {len(runs)} times, one step each, with states that no call returned: "
-            "the model changes the state in between.\n"
+            f"one forward pass calls '{name}' {sum(map(len, runs))} times, in {len(runs)} runs that begin with states that no call "
+            "returned: the model changes the state in between.\n"
             "Write the whole step, that change included, as a cell (u, state) → state, and measure that."
         )
     if len(set(lengths)) > 1:
@@ -507,8 +524,8 @@ def _check_pieces(name: str, runs: list[list[Call]], pieces: list[list[_Sequence
         )
 
 
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
+def _listed(values: Sequence[object], most: int = 8) -> str:
+    return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")
 
 
 def _time_first(core: nn.Module, part: nn.Module, values: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def run(view: nn.Module, arguments: Arguments, label: str) -> Any:
     except Exception as error:  # the user's code: whatever it raises is the message
         raise InputError(
             f"{label} failed on inputs of shape {arguments.shapes}: {type(error).__name__}: {first_line(error)}\n"
-            "Give inputs exactly as the model takes them, batch and all."
+            f"{arguments.way_out}"
         ) from error
 
 

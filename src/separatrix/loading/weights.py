@@ -32,8 +32,8 @@ def load_weights_(module: nn.Module, path: str | Path) -> str:
             `state_dict`, `model_state_dict` or `model`. It is read with `weights_only=True`.
 
     Returns:
-        What was done to the names, in words: the prefix, and which names of the file lie outside it and were not used; empty
-        where the names are the network's.
+        What was done, in words: which of several state dicts was taken; the prefix, and which names of the file lie outside it and
+        were not used. Empty where there is one, with the network's names.
 
     Raises:
         ModelError: the file is missing, damaged or needs to run code; names or shapes differ; the names fit behind more than one
@@ -42,7 +42,7 @@ def load_weights_(module: nn.Module, path: str | Path) -> str:
     """
     path = existing_file(Path(path), ModelError)
     own = module.state_dict(keep_vars=True)
-    file = _read(path)
+    file, chosen = _read(path)
     ways = _ways(_plain(file), _plain(own))
     what = f"{path} does not fit this {type(module).__name__}"
     way = _one_of(what, [way for way in ways if _is_complete(way, own)]) or ways[0]
@@ -51,7 +51,7 @@ def load_weights_(module: nn.Module, path: str | Path) -> str:
     for name, tensor in given.items():
         _refuse_infinite(f"{name} in {path}", tensor, own[name])
     module.load_state_dict(given, strict=False)
-    return way.note
+    return "; ".join(filter(None, (chosen, way.note)))
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def _plain(names: Iterable[str]) -> dict[str, str]:
     return plain if len(plain) == len(set(plain.values()) | set(names)) else {name: name for name in names}
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    """The state dict that a file holds."""
+def _read(path: Path) -> tuple[Mapping[str, Any], str]:
+    """The state dict that a file holds; and, in words, which of several."""
     way_out = f"Save the weights alone, torch.save(model.state_dict(), '{path.name}'), and load those."
     if path.suffix == ".safetensors":
         try:
@@ -150,12 +150,20 @@ def _read(path: Path) -> Mapping[str, Any]:
             raise ModelError(f"{path} is not a safetensors file, or is damaged: {error}.\nSave it again.") from error
     else:
         content = read_torch_file(path, ModelError, way_out)
+    note = ""
     if isinstance(content, Mapping):
-        content = next((content[key] for key in USUAL_KEYS if isinstance(content.get(key), Mapping)), content)
+        taken = next((key for key in USUAL_KEYS if isinstance(content.get(key), Mapping)), None)
+        others = [str(key) for key, value in content.items() if key != taken and _is_state_dict(value)]
+        note = f"{taken!r} was taken, {listed(map(repr, others))} not" if taken and others else ""
+        content = content if taken is None else content[taken]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         keys = f" with the keys {listed(map(str, content))}" if isinstance(content, Mapping) else ""
         raise ModelError(f"{path} holds no state dict, but a {type(content).__name__}{keys}.\n{way_out}")
-    return {str(name): value for name, value in content.items()}
+    return {str(name): value for name, value in content.items()}, note
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(part, Tensor) for part in value.values())
 
 
 def _refuse_misfit(what: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> None:

@@ -24,8 +24,11 @@ from separatrix.wrappers import bare
 
 MOST_INPUTS = 8  # of the user's own that the ascent starts from
 MOST_REPLAYED = 3  # starts at which the operators are held against the network
+PASSES = 3  # of every start, which must agree
+ROUNDING = 1e3  # round-offs by which they may differ: sums in another order
 MOST_NAMED = 3  # layers that the summary names
 SAME = 1e-10  # by which an input alone may differ from the same beside another, relative: float64's sums
+NO_FUNCTION = "two passes of one input differ: it draws at random, or keeps what it was given"
 SLACK = 1e6  # round-offs; by which a measurement may exceed a bound that it attains
 
 
@@ -35,7 +38,8 @@ class Certificate(Result):
 
     Args:
         bound: proven, for the weights as they are; ∞ where a layer has no bound.
-        lower: measured: some two inputs are carried apart by this factor.
+        lower: measured: some two inputs are carried apart by this factor; 0 where none are known to be, as of a network that draws
+            at random and so is no function of its input.
         names: of the layers, in the order in which they run.
         kinds: their classes, or the operator.
         shapes: of one output of each, as "64 × 8 × 8".
@@ -105,7 +109,8 @@ class Certificate(Result):
         if not self.is_bounded:
             why = "; ".join(f"{name}: {reason}" for name, reason in self._first(zip(self.unknown, self.reasons, strict=True)))
             rest = f", and {len(self.unknown) - MOST_NAMED} more" if len(self.unknown) > MOST_NAMED else ""
-            told = f"{self.model} on inputs of {shape}: no bound, at least {plain(self.lower)}-Lipschitz"
+            measured = f"at least {plain(self.lower)}-Lipschitz" if self.lower > 0 else "and nothing measured"
+            told = f"{self.model} on inputs of {shape}: no bound, {measured}"
             return f"{told}. Without a bound: {why}{rest}"
         told = f"{self.model} on inputs of {shape}: at most {plain(self.bound)}-Lipschitz, at least {plain(self.lower)}"
         largest = sorted(self.layers, key=lambda layer: -layer.factor if layer.factor == layer.factor else 0.0)
@@ -179,6 +184,8 @@ def certificate(
         return _ended(Certificate(**_facts([], {kind: why}, kind, shape), bound=math.inf, lower=0.0, settings=settings), throw)
     layers, unknown, bound, unit = _proven(network, begin[:MOST_REPLAYED], kind, progress)
     lower = _measured(network, begin, unit, settings, progress)
+    if lower is None:
+        bound, lower, unknown = math.inf, 0.0, unknown or {kind: NO_FUNCTION}
     if lower > bound * (1 + SLACK * unit):
         bound, unknown = math.inf, {**unknown, **_blamed(layers, bound, lower)}
     facts = _facts(layers, unknown, kind, shape)
@@ -204,9 +211,19 @@ def _blamed(layers: list[LayerFactor], bound: float, lower: float) -> dict[str, 
     return dict.fromkeys(names, why)
 
 
-def _measured(network: nn.Module, begin: Tensor, unit: float, settings: dict[str, Any], progress: bool) -> float:
-    """The steepest that was found from all starts."""
+@torch.no_grad()
+def _repeats(f: Callable[[Tensor], Tensor], z: Tensor, unit: float) -> bool:
+    """Whether passes of the same inputs agree; if not, a quotient of two of them is no slope of a function."""
+    first, *others = (f(z).nan_to_num() for _ in range(PASSES))
+    size = float(first.abs().max()) if first.numel() else 0.0
+    return all(one.shape == first.shape and torch.allclose(one, first, rtol=0.0, atol=ROUNDING * unit * size) for one in others)
+
+
+def _measured(network: nn.Module, begin: Tensor, unit: float, settings: dict[str, Any], progress: bool) -> float | None:
+    """The steepest that was found from all starts; None of what is no function of its input."""
     f, steps = _by_rows(network, begin), settings["steps"]
+    if not _repeats(f, begin.flatten(1), unit):
+        return None
     steepest = Steepest(f, begin.flatten(1), settings["seed"])
     for _ in watched(steepest.climb(steps), steps, "ascent", progress):
         pass

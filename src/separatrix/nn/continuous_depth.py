@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
+from separatrix.evolve import NOT_THE_FUNCTIONS
 from separatrix.flow import Field, Velocity, check_positive
 from separatrix.nn.flow_layer import TimedFlow
 from separatrix.randomness import torch_generator
@@ -238,10 +239,13 @@ class ContinuousDepth(TimedFlow):
             )
             try:
                 got = tuple(function(given).shape)
-            except RuntimeError as error:  # a shape that the module does not take
+            except NOT_THE_FUNCTIONS:
+                raise
+            except Exception as error:  # most often a shape that the module does not take
+                reason = (str(error).strip().splitlines() or ["no message"])[0]
                 raise ShapeError(
-                    f"field {k} failed on a batch of shape {tuple(given.shape)}: {str(error).strip().splitlines()[0]}\n"
-                    "Say with shape= what a state's shape is."
+                    f"field {k} failed on a batch of shape {tuple(given.shape)}: {reason}\n"
+                    "Say with shape= what a state's shape is; a field is called as f(x)."
                 ) from error
             if got != tuple(given.shape):
                 raise ShapeError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from separatrix.errors import DivergedError, InputError, NotConvergedError, SeparatrixError, ShapeError
-from separatrix.evolve import check_whole
+from separatrix.evolve import NOT_THE_FUNCTIONS, check_whole, first_call_failed, how_called
 from separatrix.flow import Field, FunctionField, check_step
 from separatrix.ode.items import Together
 from separatrix.result import Result, Status
@@ -96,35 +96,16 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
 
     Raises:
         ShapeError: it is no velocity for each number of a state.
-        InputError: the field writes to its argument, or holds tensors of another dtype.
+        InputError: the field fails, writes to its argument, or holds tensors of another dtype.
     """
     trial = x0.detach().clone()
     t = times[0][..., None].expand(*x0.shape[:-1], 1).to(x0) if by_tolerance or times.ndim > 1 else float(times[0])
     try:
         value = twin(field, detach=True)(trial, t)
-    except SeparatrixError:
+    except NOT_THE_FUNCTIONS:
         raise
-    except (TypeError, ValueError) as error:
-        if "positional argument" in str(error):
-            raise InputError(f"the field cannot be called: {error}.\nf(x) is; f(x, t) with time_dependent=True.") from error
-        if not isinstance(t, Tensor) or "tensor" not in str(error):
-            raise
-        raise InputError(
-            f"the field cannot take a time of each item, a tensor of shape {tuple(t.shape)}: {str(error).strip()}.\n"
-            'Use torch.sin(t), not math.sin(t); or take equal steps, method="rk4" with dt=0.1, in which t is one number.'
-        ) from error
-    except RuntimeError as error:
-        if "shape" in str(error) or "size" in str(error):
-            raise ShapeError(
-                f"the field cannot take states of shape {tuple(x0.shape)}: {str(error).strip().splitlines()[0]}.\n"
-                f"It is given {x0.shape[-1]} numbers, and returns as many."
-            ) from error
-        if "dtype" not in str(error):
-            raise
-        raise InputError(
-            f"x0 is {str(x0.dtype).removeprefix('torch.')} but the field holds tensors of another dtype ({str(error).strip()}).\n"
-            "Pass x0 in that dtype, or give the nn.Module itself, which is then cast."
-        ) from error
+    except Exception as error:  # the user's code: whatever it raises is the message
+        raise _failure(field, x0, t, error) from error
     shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     if shape != tuple(x0.shape):
         raise ShapeError(
@@ -136,6 +117,26 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
             "the field changes its argument in place: it wrote to the state.\nReturn a new tensor: x * 2, not x.mul_(2)."
         )
     return value.to(x0)
+
+
+def _failure(field: Field, x0: Tensor, t: float | Tensor, error: Exception) -> SeparatrixError:
+    """What a field raised on the states at the start, and what to do."""
+    said = (str(error).strip().splitlines() or ["no message"])[0]
+    if isinstance(error, TypeError | ValueError) and isinstance(t, Tensor) and "tensor" in said:
+        return InputError(
+            f"the field cannot take a time of each item, a tensor of shape {tuple(t.shape)}: {said}.\n"
+            'Use torch.sin(t), not math.sin(t); or take equal steps, method="rk4" with dt=0.1, in which t is one number.'
+        )
+    if isinstance(error, RuntimeError) and ("shape" in said or "size" in said):
+        return ShapeError(
+            f"the field cannot take states of shape {tuple(x0.shape)}: {said.rstrip('.')}.\n{how_called(field, x0, error)}"
+        )
+    if isinstance(error, RuntimeError) and "dtype" in said:
+        return InputError(
+            f"x0 is {str(x0.dtype).removeprefix('torch.')} but the field holds tensors of another dtype ({said}).\n"
+            "Pass x0 in that dtype, or give the nn.Module itself, which is then cast."
+        )
+    return first_call_failed(field, "the field", x0, error)
 
 
 def check_apart(together: Together) -> None:

@@ -62,9 +62,10 @@ class CustomCell(Parametric):
         self.inputs: int | None = told if isinstance(told, int) else width
         self.is_layer = is_layer(first)
         if self.is_layer and not _is_of_forward(first, "as_cell"):
+            hooked = first._forward_hooks or first._forward_pre_hooks
             raise UnsupportedModuleError(
-                f"this {self.label} has a forward or hooks of its own, so it may compute something else than the step it tells.\n"
-                "Remove the hook, or write as_cell() anew."
+                f"this {self.label} has {'hooks' if hooked else 'a forward'} of its own, so it may compute something else than the "
+                f"step it tells.\n{'Remove the hooks, or write' if hooked else 'Write'} as_cell() anew."
             )
         self.batch_first: bool = self.is_layer and getattr(first, "batch_first", False)
         self.layer_axis: bool = self.is_layer and getattr(first, "layer_axis", True)
@@ -187,7 +188,8 @@ class CustomCell(Parametric):
         if not isinstance(width, int):
             raise UnsupportedModuleError(
                 f"{type(cell).__name__} is no known recurrent module, and has no hidden_size that tells its state's width.\n"
-                "Pass state=, an example of its state without batch axes (or the recurrent module inside your model: model.rnn)."
+                "Name the recurrent module inside your model. If this is a cell, give it example_state(), which returns a state "
+                "without batch axes; or sx.Recurrent(cell, state=…)."
             )
         return (torch.zeros(width), torch.zeros(width)) if isinstance(cell, nn.LSTMCell) else torch.zeros(width)
 

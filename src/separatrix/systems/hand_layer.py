@@ -14,6 +14,10 @@ from separatrix.systems.custom_cell import CustomCell, is_layer
 from separatrix.twin import twin
 
 STEPS, ITEMS = 5, 3  # of a trial: two lengths, 2 and 5, and three items that differ
+A_CELL = (
+    "A cell takes u of shape (batch, inputs) and treats each item alone. Does it loop over time? Then give it as_cell(), "
+    "its single step, or pass that step's module."
+)
 CLOSE = 1e-9  # of the numbers' size, within which two orders of summation agree in float64
 
 Part = Callable[[Any], Any]
@@ -103,9 +107,7 @@ def own_network(
         if is_ensemble or network.is_layer or treats_items_alone(network, width):
             return network
         refusal = UnsupportedModuleError(
-            f"{network.label}(u, state) is no cell: what it makes of one item depends on the others in the batch.\n"
-            "A cell takes u of shape (batch, inputs) and treats each item alone. Does it loop over time? Then give it as_cell(), "
-            "its single step, or pass that step's module."
+            f"{network.label}(u, state) is no cell: what it makes of one item depends on the others in the batch.\n{A_CELL}"
         )
     except SeparatrixError as error:
         if is_layer(modules[0]):  # it tells its step, so its own words count
@@ -120,7 +122,11 @@ def own_network(
 
 @torch.no_grad()
 def treats_items_alone(network: CustomCell, width: int | None = None) -> bool:
-    """Whether a cell's step of two and of three different items is that of the items one by one."""
+    """Whether a cell's step of two and of three different items is that of the items one by one.
+
+    Raises:
+        UnsupportedModuleError: it fails on them.
+    """
     network, width = twin(network, apart=True), network.inputs or width or 1
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(ITEMS, network.dim, dtype=torch.float64, generator=draw)
@@ -129,8 +135,13 @@ def treats_items_alone(network: CustomCell, width: int | None = None) -> bool:
         try:
             singly = torch.cat([network.step(x[i : i + 1], u[i : i + 1]) for i in range(ITEMS)])
             return all(_close(network.step(x[:count], u[:count]), singly[:count]) for count in (2, ITEMS))
-        except Exception:  # the user's code: whatever it raises, it is no cell for these
-            return False
+        except Exception as error:  # the user's code: whatever it raises, it is no cell for these
+            if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
+                why, way = "is compiled by TorchScript and does not run in float64.", "Pass the module that it was made of."
+            else:
+                reason = (str(error).strip().splitlines() or ["no message"])[0]
+                why, way = f"failed on {ITEMS} random items in float64: {type(error).__name__}: {reason}", A_CELL
+            raise UnsupportedModuleError(f"{network.label}(u, state) {why}\n{way}") from error
 
 
 @torch.no_grad()

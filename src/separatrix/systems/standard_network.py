@@ -147,10 +147,12 @@ def is_standard(module: nn.Module) -> bool:
 
 def refuse_changed_layer(module: nn.Module) -> None:
     """Refuse a recurrent layer, not a cell, that is not PyTorch's own: from outside, its step cannot be told."""
-    if isinstance(module, nn.RNNBase) and not is_standard(module):
+    change = _change(module) if isinstance(module, nn.RNNBase) else None
+    if change is not None:
+        way = "Remove the hook, or write" if "hook" in change else "Write"
         raise UnsupportedModuleError(
-            f"this {kind_of(module)} has {_change(module)}, so it may compute something else than PyTorch's recurrence.\n"
-            "Remove the hook, or write the step as a cell, (u, state) → state, and measure that."
+            f"this {kind_of(module)} has {change}, so it may compute something else than PyTorch's recurrence.\n"
+            f"{way} the step as a cell, (u, state) → state, and measure that."
         )
 
 

@@ -1,6 +1,8 @@
 """A network as the graph of PyTorch's own operators that it runs on one input, whoever wrote it."""
 
 import contextlib
+import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,8 +82,7 @@ def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
     """
     inputs, x = x.split(1), x[:1]
     leaves = {name: part for name, part in network.named_modules() if promised(part) is not None}
-    with torch.no_grad(), _kept_whole(network, leaves, x), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), _kept_whole(network, leaves, x), _quiet():
         program = _exported(network, x)
     signature = program.graph_signature
     held = {
@@ -126,6 +127,20 @@ def layer_of(node: torch.fx.Node) -> tuple[str, str]:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     name, kind = stack[-1] if stack else ("", "")
     return name, kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """While it lasts, a trace that fails says so by its error alone: not by warnings, nor by its graph and a line in a log."""
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _exported(network: nn.Module, x: Tensor) -> Any:
