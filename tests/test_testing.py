@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import separatrix as sx
 from separatrix.errors import SeparatrixError
 from separatrix.evolve import begin
 from separatrix.flow import Flow
@@ -557,3 +558,25 @@ def test_a_sound_analysis_passes_on_a_system_of_ones_own():
 def test_a_broken_analysis_is_told_of(analysis, told):
     with pytest.raises(AssertionError, match=told):
         check_analysis(analysis)
+
+
+def test_a_kink_beside_the_state_is_no_wrong_derivative_and_hides_none():
+    """A sort of pairs whose two numbers are nearer than the difference's step; then with a derivative that is wrong by 1 %."""
+    x0 = torch.tensor([0.3, 0.3 + 1e-7], dtype=torch.float64)
+
+    class Sorted(sx.System):
+        slope = 1.0
+
+        def step(self, x, n=0):
+            return 0.9 * x.sort(-1).values
+
+        def pushforward(self, x, v, n=0):
+            order = x.argsort(-1)
+            return self.step(x, n), 0.9 * self.slope * v.gather(-1, order[..., None, :].expand_as(v))
+
+    system = Sorted(2)
+    probe = sx.testing._Probe(system, system, x0.expand(3, 2).clone(), 0, 0)
+    sx.testing._tangents_are_the_derivative(probe)
+    system.slope = 1.01
+    with pytest.raises(AssertionError, match="not the central difference"):
+        sx.testing._tangents_are_the_derivative(probe)
