@@ -50,7 +50,7 @@ def children(value: Any) -> list[tuple[str, Any]] | None:
     if isinstance(value, tuple | list):
         return [(str(i), part) for i, part in enumerate(value)]
     if isinstance(value, Mapping):
-        return [(str(key), value[key]) for key in _sorted(value)]
+        return [(str(key), value[key]) for key in sorted_keys(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     if type(value) in _pytree.SUPPORTED_NODES:
@@ -67,14 +67,15 @@ def rebuilt(value: Any, parts: list[Any]) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(parts)
     if isinstance(value, Mapping):
-        return _mapping_like(value, dict(zip(_sorted(value), parts, strict=True)))
+        return _mapping_like(value, dict(zip(sorted_keys(value), parts, strict=True)))
     if dataclasses.is_dataclass(value):
         return _dataclass_like(value, parts)
     node = _pytree.SUPPORTED_NODES[type(value)]
     return node.unflatten_fn(parts, node.flatten_fn(value)[1])
 
 
-def _sorted(value: Mapping[Any, Any]) -> list[Any]:
+def sorted_keys(value: Mapping[Any, Any]) -> list[Any]:
+    """The keys of a mapping in the order of `children`."""
     return sorted(value, key=lambda key: (type(key).__name__, str(key)))
 
 

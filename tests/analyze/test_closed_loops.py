@@ -1,6 +1,7 @@
 """Loops inside models: a recurrent part whose next input the model makes of its output."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -338,3 +339,63 @@ def test_teacher_forcing_by_a_coin_is_refused_whatever_the_global_generator_is()
         torch.manual_seed(seed)
         with pytest.raises(sx.InputError, match="draws random numbers"):
             sx.analyze(Forced(), x, copies=2, also="none")
+
+
+class Memory(NamedTuple):
+    """A state of two parts."""
+
+    h: torch.Tensor
+    c: torch.Tensor
+
+
+class KeptIn(nn.Module):
+    """An LSTM cell whose state is kept in a container, fed with a readout of it."""
+
+    def __init__(self, pack, unpack) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.out, self.pack, self.unpack = nn.LSTMCell(3, 5), nn.Linear(5, 3), pack, unpack
+        self.cell = self.Cell(self)
+
+    class Cell(nn.Module):
+        def __init__(self, outer) -> None:
+            super().__init__()
+            self.inner, self.pack, self.unpack = outer.inner, outer.pack, outer.unpack
+
+        def forward(self, u, state):
+            return self.pack(*self.inner(u, self.unpack(state)))
+
+    def forward(self, u, steps=30):
+        state, ys = self.pack(u.new_zeros(len(u), 5), u.new_zeros(len(u), 5)), []
+        for _ in range(steps):
+            state = self.cell(u, state)
+            u = self.out(self.unpack(state)[0])
+            ys.append(u)
+        return torch.stack(ys, 1)
+
+
+CONTAINERS = {
+    "tuple": (lambda h, c: (h, c), lambda s: s),
+    "list": (lambda h, c: [h, c], lambda s: (s[0], s[1])),
+    "named tuple": (Memory, lambda s: (s.h, s.c)),
+    "dict": (lambda h, c: {"h": h, "c": c}, lambda s: (s["h"], s["c"])),
+    "nested": (lambda h, c: {"a": Memory(h, c)}, lambda s: (s["a"].h, s["a"].c)),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_loop_is_closed_whatever_the_state_is_kept_in(name):
+    """λ₁ of the loop, by QR of dense Jacobians of (h, c)."""
+    model = KeptIn(*CONTAINERS[name])
+    found = sx.analyze(model, torch.ones(2, 3), module="cell", k=1, copies=2, steps=300, settle=100, also="none")
+    assert found.regime == "closed loop"
+    model = model.double()
+
+    def turn(s):
+        return torch.cat(model.inner(model.out(s[:5]), (s[:5], s[5:])))
+
+    s, v, total = torch.ones(10, dtype=torch.float64), torch.randn(10, dtype=torch.float64), 0.0
+    for n in range(1100):
+        s, v = torch.func.jvp(turn, (s.detach(),), ((v / v.norm()).detach(),))
+        total += float(v.detach().norm().log()) if n >= 100 else 0.0
+    assert found.lambda_1[0] == pytest.approx(total / 1000, abs=4 * found.lambda_1[1] + 2 / 300)

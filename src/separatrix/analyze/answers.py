@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from separatrix.analyze.cells import Form, Path, at, leaves
+from separatrix.analyze.cells import Form, Path, at, leaves, parts_of, refilled
 from separatrix.systems.custom_cell import CustomCell, flatten
 from separatrix.systems.standard_network import StandardNetwork
 
@@ -50,11 +50,11 @@ class Answers:
         for path in paths:
             if path not in made:
                 made[path] = _same_as_one(recorded[path], {p: recorded[p] for p in own}, made, self._batch_axis(path))
-        return _rebuilt(like, (), made)
+        return refilled(like, (), made)
 
     def _batch_axis(self, path: Path) -> int | None:
         """Where a recurrent layer of PyTorch's has the batch in its outputs; None of anything else."""
-        if isinstance(self.network, CustomCell) or self.network.is_cell or path != (0,):
+        if isinstance(self.network, CustomCell) or self.network.is_cell or len(path) != 1 or path[0] != "0":
             return None
         return 0 if self.network.batch_first else 1
 
@@ -66,7 +66,10 @@ class NotTold(Exception):
 def _places(like: Any, network: Network) -> list[Path]:
     """Where the state's tensors are in what a core of signature (u, state) returned."""
     place = network.place if isinstance(network, CustomCell) else None if network.is_cell else 1
-    return [path if place is None else (place, *path) for path, _ in leaves(like if place is None else like[place])]
+    if place is None:
+        return [path for path, _ in leaves(like)]
+    key, part = parts_of(like)[place]
+    return [(key, *path) for path, _ in leaves(part)]
 
 
 def _shaped(part: Tensor, like: Tensor) -> Tensor:
@@ -102,13 +105,3 @@ def _as_output(part: Tensor, recorded: Tensor, output: Tensor) -> Tensor:
     if rest:
         raise NotTold
     return part.reshape(shape)
-
-
-def _rebuilt(like: Any, path: Path, made: dict[Path, Tensor]) -> Any:
-    if isinstance(like, Tensor):
-        return made[path]
-    if isinstance(like, dict):
-        return {key: _rebuilt(part, (*path, key), made) for key, part in like.items()}
-    if isinstance(like, tuple | list):
-        return tuple(_rebuilt(part, (*path, i), made) for i, part in enumerate(like))
-    return like

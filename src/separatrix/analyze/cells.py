@@ -1,14 +1,16 @@
 """A part that is called step by step, its state carried from call to call, as a cell (u, state) → state."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from separatrix.analyze.recording import Call
+from separatrix.structure import children, rebuilt, sorted_keys
 
 Path = tuple[Any, ...]  # where a tensor is in a call's arguments, or in what it returned
 
@@ -39,21 +41,14 @@ class CalledAs(nn.Module):
         pieces = () if form.is_closed else u.split([torch.Size(shape).numel() for shape in form.shapes], dim=-1)
         inputs = (piece.reshape(len(u), *shape) for piece, shape in zip(pieces, form.shapes, strict=True))
         found = {**dict(zip(form.inputs, inputs, strict=True)), **dict(zip(form.carried, state, strict=True))}
-        given = {name: self._filled(value, (name,), found, u) for name, value in form.fixed.items()}
+        fixed = {path: self._fixed(value, u) for path, value in leaves(form.fixed)}
+        given = refilled(form.fixed, (), {**fixed, **found})
         args, named = _call_of(self.cell, given)
         returned = self.cell(*args, **named)
         return tuple(at(returned, path) for path in form.returned)
 
-    def _filled(self, value: Any, path: Path, found: dict[Path, Tensor], u: Tensor) -> Any:
-        """The argument with its inputs and state replaced; what is fixed is cast, and a constant for each item repeated."""
-        if path in found:
-            return found[path]
-        if isinstance(value, dict):
-            return {key: self._filled(part, (*path, key), found, u) for key, part in value.items()}
-        if isinstance(value, tuple | list):
-            return tuple(self._filled(part, (*path, i), found, u) for i, part in enumerate(value))
-        if not isinstance(value, Tensor):
-            return value
+    def _fixed(self, value: Tensor, u: Tensor) -> Tensor:
+        """What is fixed is cast; a constant for each item is repeated."""
         value = value.to(u.device, u.dtype if value.is_floating_point() else None)
         for_each = value.ndim == 1 and len(value) == self.form.items and bool((value == value[0]).all())
         return value[:1].expand(len(u)) if for_each else value
@@ -115,9 +110,9 @@ def form_of(calls: Sequence[Call]) -> Form | None:
     """How a part that is called step by step takes its input and its state; None where no state is carried from call to call."""
     if len(calls) < 2:
         return None
-    later = [dict(leaves(call.given)) for call in calls[1:]]
+    later = [dict(leaves_of_call(call.given)) for call in calls[1:]]
     before = [dict(leaves(call.returned)) for call in calls[:-1]]
-    first = dict(leaves(calls[0].given))
+    first = dict(leaves_of_call(calls[0].given))
     if any(set(one) != set(later[0]) for one in later) or any(set(one) != set(before[0]) for one in before):
         return None
     carried = {path: source for path in later[0] if (source := _source(path, later, before)) is not None}
@@ -158,17 +153,35 @@ def leaves(value: Any, path: Path = ()) -> list[tuple[Path, Tensor]]:
     """The tensors in nested arguments, with where they are."""
     if isinstance(value, Tensor):
         return [(path, value)]
-    if isinstance(value, dict):
-        return [leaf for key, part in value.items() for leaf in leaves(part, (*path, key))]
-    if isinstance(value, tuple | list):
-        return [leaf for i, part in enumerate(value) for leaf in leaves(part, (*path, i))]
-    return []
+    return [leaf for key, part in parts_of(value) for leaf in leaves(part, (*path, key))]
+
+
+def parts_of(value: Any) -> list[tuple[Any, Any]]:
+    """The parts of a container in the order of `children`, by the keys of a mapping, else by name or number."""
+    if isinstance(value, PackedSequence):
+        return []
+    return [(key, value[key]) for key in sorted_keys(value)] if isinstance(value, Mapping) else children(value) or []
+
+
+def leaves_of_call(given: dict[str, Any]) -> list[tuple[Path, Tensor]]:
+    """The tensors that a call is given, in the order of its arguments."""
+    return [leaf for name, part in given.items() for leaf in leaves(part, (name,))]
+
+
+def refilled(value: Any, path: Path, made: Mapping[Path, Any]) -> Any:
+    """The same containers, classes and all, with what was made at some places."""
+    if path in made:
+        return made[path]
+    parts = {key: refilled(part, (*path, key), made) for key, part in parts_of(value)}
+    if not parts:
+        return value
+    return {key: parts[key] for key in value} if type(value) is dict else rebuilt(value, list(parts.values()))
 
 
 def at(value: Any, path: Path) -> Any:
     """What is at a place in nested arguments."""
     for key in path:
-        value = value[key]
+        value = dict(parts_of(value))[key]
     return value
 
 

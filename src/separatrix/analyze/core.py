@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from separatrix.analyze.unrolled import own_parts, unrolled
 from separatrix.arguments import Arguments, arguments_of
 from separatrix.errors import InputError, SeparatrixError, ShapeError, UnsupportedModuleError
 from separatrix.nn.cells import OdeCell
+from separatrix.structure import leaves, mapped
 from separatrix.systems.custom_cell import CustomCell, flatten, is_layer
 from separatrix.systems.hand_layer import HandLayer, carries_a_state, layer_of, own_network
 from separatrix.systems.recurrent import Recurrent
@@ -350,11 +352,10 @@ def _feedback(model: nn.Module, core: Core, form: Form | None, calls: list[Call]
     """Whether a core that is called step by step is given what its own states made."""
     if len(calls) < 3:
         return NONE
-    try:
-        network = Recurrent(core.module, state=core.state).network
-        return feedback_of(model, core.name, arguments, Answers(network, form), calls)
-    except SeparatrixError:
-        return NONE
+    width = getattr(calls[0].inputs, "shape", (1,))[-1]
+    inputs = None if form is not None or is_standard(core.module) else torch.zeros(1, width)
+    network = Recurrent(core.module, inputs, state=core.state).network
+    return feedback_of(model, core.name, arguments, Answers(network, form), calls)
 
 
 @dataclass(frozen=True)
@@ -458,12 +459,13 @@ def _carried(before: Call, after: Call) -> bool:
 
 
 def _equal(one: Any, two: Any) -> bool:
-    """Whether two states are the same numbers in the same order, whatever axes of length 1 they have."""
-    if isinstance(one, Tensor) and isinstance(two, Tensor):
-        return one.dtype == two.dtype and one.numel() == two.numel() and torch.equal(one.reshape(-1), two.reshape(-1))
-    if isinstance(one, tuple) and isinstance(two, tuple) and len(one) == len(two):
-        return all(_equal(a, b) for a, b in zip(one, two, strict=True))
-    return False
+    """Whether two states are the same numbers in one order, whatever they are kept in and what axes of length 1 they have."""
+    pairs = list(zip_longest(leaves(one), leaves(two)))
+    return bool(pairs) and all(a is not None and b is not None and _same_numbers(a, b) for a, b in pairs)
+
+
+def _same_numbers(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.numel() == b.numel() and torch.equal(a.reshape(-1), b.reshape(-1))
 
 
 def _is_zero(state: Any) -> bool:
@@ -558,4 +560,4 @@ def _example(calls: Sequence[Call]) -> Any:
 
 
 def _first_item(state: Any) -> Any:
-    return state[0] if isinstance(state, Tensor) else tuple(_first_item(part) for part in state)
+    return mapped(lambda part: part[0], state)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch import nn
 
 from separatrix.arguments import Arguments
 from separatrix.errors import InputError
+from separatrix.structure import mapped
 from separatrix.twin import twin
 
 HOOKS = (
@@ -138,15 +138,7 @@ def named(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str,
 
 def kept(value: Any) -> Any:
     """A copy of the tensors, which the model may change in place later."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, PackedSequence):
-        return value
-    if isinstance(value, dict):
-        return {key: kept(part) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        return tuple(kept(part) for part in value)
-    return value
+    return mapped(lambda tensor: tensor.detach().clone(), value)
 
 
 def first_line(error: BaseException) -> str:
