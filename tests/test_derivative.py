@@ -94,7 +94,7 @@ def test_the_field_of_a_flow_and_a_cell_and_every_block_are_held_to_it():
     changed, honest = CHANGED["half detached"], HONEST["smooth"][0]
     with pytest.raises(UnsupportedModuleError, match="is not that of the step"):
         sx.lyapunov_spectrum(sx.Flow(changed, 4, 0.01), STATES, steps=10)
-    with pytest.raises(UnsupportedModuleError, match="is not that of the step"):
+    with pytest.raises(UnsupportedModuleError, match="is not that of the field"):
         sx.fixed_points(sx.Flow(changed, 4, 0.01), STATES)
     with pytest.raises(UnsupportedModuleError, match="is not that of the step"):
         sx.finite_time_lyapunov(sx.Layers([honest, honest, changed], shape=4), STATES)
@@ -161,3 +161,68 @@ def test_a_fixed_point_on_a_kink_has_no_kind_and_a_spectrum_from_there_is_not_ok
     assert bool(found.multipliers[found.points[:, 0].abs().argmin()].isnan().all())
     spectrum = sx.lyapunov_spectrum(sx.Map(f, 1), torch.zeros(1, dtype=torch.float64), steps=50)
     assert spectrum.status == "not_converged" and "on a kink" in spectrum.notes[0]
+
+
+def test_a_derivative_is_held_against_the_function_in_every_run_number_by_number():
+    """What a review found: parameters that change it, one number of many, small steps, large batches, compiled systems."""
+
+    class Switch(sx.System):
+        def __init__(self, a=0.5):
+            super().__init__(2)
+            self.hold(a=a)
+
+        def step(self, x, n=0):
+            y = torch.tanh(x)
+            return 0.9 * y.detach() + 0.1 * y if self.a > 1 else y
+
+    switch, x = Switch(), STATES[:, :2]
+    sx.lyapunov_spectrum(switch, x, steps=5)
+    with pytest.raises(UnsupportedModuleError, match="is not that of the step"):
+        sx.lyapunov_spectrum(switch.at(a=2.0), x, steps=5)
+    wide = weights(200, 200) / 14
+
+    def one_detached(x):
+        y = torch.tanh(x @ wide)
+        return torch.cat([y[..., :1].detach(), y[..., 1:]], -1)
+
+    grid = sx.Map(lambda x: x / 2 + (torch.round(64 * x) / 64 - x).detach(), 4)
+    small = sx.Map(lambda x: x + 1e-3 * (torch.tanh(x @ W).detach() - x), 4)
+    for system, at in (
+        (sx.Map(one_detached, 200), weights(200)),
+        (grid, weights(1000, 4)),
+        (small, STATES),
+        (sx.Compiled(sx.Map(CHANGED["half detached"], 4)), STATES),
+    ):
+        with pytest.raises(UnsupportedModuleError, match="is not that of the step"):
+            sx.lyapunov_spectrum(system, at, k=1, steps=5)
+
+
+def test_states_beside_the_domain_of_a_step_cost_no_run():
+    """A step that raises outside of [0, 1], from its edge and towards it; a look-up in a table; a map of whole numbers."""
+
+    def guarded(x):
+        if bool((x < 0).any() or (x > 1).any()):
+            raise ValueError("outside")
+        return (x + 0.3 * (1.05 - x)).clamp(0, 1)
+
+    assert sx.lyapunov_spectrum(sx.Map(guarded, 1), torch.tensor([0.3]).double(), steps=50).steps == 50
+    assert sx.trajectory(sx.Map(guarded, 1), torch.tensor([[0.3], [1.0]]).double(), 5).shape == (6, 2, 1)
+    table = torch.arange(21.0, dtype=torch.float64)
+    assert sx.trajectory(sx.Map(lambda x: table[x.long()], 1), torch.full((4, 1), 20.0).double(), 3).shape == (4, 4, 1)
+
+
+def test_float32_networks_with_many_kinks_are_on_none():
+    generator = torch.Generator().manual_seed(0)
+    w = (2 / 512) ** 0.5 * torch.randn(512, 512, generator=generator)
+    b = 0.1 * torch.randn(512, generator=generator)
+    found = sx.lyapunov_spectrum(
+        sx.Map(lambda x: torch.relu(x @ w.to(x.dtype) + b.to(x.dtype)), 512), torch.rand(8, 512), k=1, steps=20
+    )
+    assert not any("kink" in note for note in found.notes)
+
+
+def test_tangents_can_be_traced_and_have_no_numbers_on_meta():
+    system, x, v = sx.Map(torch.tanh, 4), STATES, torch.ones(3, 2, 4, dtype=torch.float64)
+    assert system.pushforward(x.to("meta"), v.to("meta"))[1].shape == v.shape
+    traced = torch.jit.trace(lambda x, v: system.pushforward(x, v)[1], (x, v), check_trace=False)
+    torch.testing.assert_close(traced(x, v), system.pushforward(x, v)[1])

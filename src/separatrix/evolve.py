@@ -15,9 +15,10 @@ from separatrix.errors import HorizonError, InputError, SeparatrixError, ShapeEr
 from separatrix.purity import Purity
 from separatrix.randomness import undisturbed
 from separatrix.system import Map, Padded, Parametric, System, widths
+from separatrix.tangent import Tangents
 from separatrix.twin import twin
 
-MOVED = 0.1  # of its size, by which the other items of a batch are moved to see whether an item depends on them
+MOVED = 0.1  # of its size, by which the other items of a batch are moved where all are alike: far above COUPLED
 COUPLED = 1e-4  # of the largest number: steps by tolerance are those of the worst item, and move the others by the tolerance
 NOT_THE_FUNCTIONS = (SeparatrixError, MemoryError, torch.OutOfMemoryError)
 """Errors in a user's function that pass on as they are: they say enough, or are not of its making."""
@@ -120,6 +121,9 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
     if 0 in batch:
         raise InputError(f"there is no state to begin from: x0 has shape {tuple(x0.shape)}.\nGive at least one, or leave x0 out.")
     ready = twin(system, dtype=x0.dtype, device=x0.device, apart=True)
+    for part in ready.modules():
+        if isinstance(part.__dict__.get("_tangents"), Tangents):
+            part.__dict__["_tangents"] = part._tangents.of_another_run()
     x = x0.expand(*batch, system.dim)
     _check_step(ready, x, system)
     ready.check_start(x)
@@ -174,12 +178,14 @@ def _check_items(system: System, x: Tensor, after: Tensor) -> None:
     """Refuse a step in which one item of a batch depends on the others: moved, these must not move it."""
     if x.shape[:-1].numel() < 2:
         return
-    size = x.abs().mean()
-    moved = x + MOVED * (x.abs() + size.where(size > 0, 1.0))
-    held = torch.arange(x.shape[:-1].numel(), device=x.device).reshape(x.shape[:-1]) % 2 == 0
+    rows = x.reshape(-1, x.shape[-1])
+    held = torch.arange(len(rows), device=x.device).reshape(x.shape[:-1]) % 2 == 0
+    moved = rows.roll(1, 0).reshape(x.shape)  # states that the step takes, for it takes them elsewhere
+    if bool((moved == x).all()):
+        moved = x * (1 + MOVED) + (MOVED if bool((x == 0).all()) else 0.0)
     try:
         beside = system.step(torch.where(held[..., None], x, moved), 0)
-    except (RuntimeError, ValueError, ArithmeticError):  # states that the step does not take
+    except Exception:  # the user's code: it does not take these states
         return
     own, other = after[held], beside[held]
     gap = (own - other).abs().amax()

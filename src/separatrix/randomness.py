@@ -70,6 +70,13 @@ def torch_generator(seed: int, purpose: str, step: int = 0, *, device: torch.dev
     return made.manual_seed(draws.torch_seed())
 
 
+def seed_generators(seed: int) -> None:
+    """Seed PyTorch's global generators; those of GPUs only where they are in use, since else the seed would wait for the user."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
 @contextmanager
 def same_draws() -> Iterator[None]:
     """A context that leaves PyTorch's global generators as they were, whatever is drawn from them."""

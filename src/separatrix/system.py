@@ -658,7 +658,9 @@ class Compiled(Derived):
         return self._step(self.system, batch_innermost(x), n)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The inner system's, compiled."""
+        """The inner system's, compiled; its derivative is held against its step first, which no compiled code can be."""
+        if self._tangents.is_first(x, v):
+            self.system.pushforward(x, v[..., :1, :], n)
         return self._pushforward(self.system, batch_innermost(x), batch_innermost(v), n)
 
 

@@ -5,13 +5,13 @@ Tangents are rows: `v` has shape (*batch, k, dim), one state's k tangents under 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from traceback import walk_tb
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from separatrix.errors import UnsupportedModuleError
 from separatrix.randomness import Draws
@@ -19,27 +19,24 @@ from separatrix.randomness import Draws
 Function = Callable[[Tensor], Tensor]
 
 SHORT = 3 / 7  # power of the round-off: a trial step of 2e-7 of the state in float64, 1e-3 in float32, well above rounding
-LONGER = 4.0  # times as long as that is the other one
-DIFFERENT = 1e-3  # of a derivative's length, by which it differs at least from a difference of the function
-SAME = 0.1  # of their length, and a quarter of what they have to tell, by which two differences differ at most
-TRIALS = 6
+LONGER = 4.0  # from one of the trial steps to the next
+LENGTHS = 3  # trial steps of other lengths
+DIFFERENT = 1e-3  # of its own size, by which a derivative differs at least from every difference of the function
+SAME = 0.1  # of their size, and a quarter of what they have to tell, by which the differences differ at most
+TRIALS, ENOUGH = 6, 2  # states and directions that are tried, and those that must tell
+ASIDE = 0.01  # of the state's size, by which each of them is further from it: far from a kink that it sits on, near all else
 DIRECTIONS = 2  # in which a kink is looked for
-
-# Note [Ladder of tangents]
-# Forward AD is what we want: k tangents for the price of about k forward passes, no graph. Three things stand in the way:
-# vmap refuses modules that write to buffers or draw on data (so: one tangent after the other); fused kernels (mkldnn and
-# cuDNN recurrent layers, flash and memory-efficient attention) have no forward derivative (so: the plain kernels); and a few
-# operators have none at all (so: the derivative of the vector-Jacobian product, which needs only reverse mode, twice).
-# Never a finite difference: it would be wrong by 1e-8 and nobody would know.
 
 
 # Note [Whose derivative]
 # The author of a network may have given it a derivative that is not its own: a detach, a straight-through estimator, a gradient
 # that is reversed. Automatic differentiation gives that one, and a spectrum of it is not the map's. So a derivative is held
-# against differences of the function itself, when it is first asked for. They are trusted where they are safe from both of their
-# errors: two steps of different length must agree. Rounding inside the function moves the shorter, a bend or a kink the longer,
-# and chaos within a long step both. A kink at the very state (a ReLU of zeros) shows at no other state: so a derivative that
-# differs is tried at two further ones, and is refused where it differs at all three.
+# against differences of the function itself, when a run first asks for it, number by number. Of a map it is compared by what the
+# step adds to the state, since a short step is nearly the identity whatever its derivative is. Differences are trusted where
+# three steps of different length agree: rounding inside the function moves the shortest, a bend or a kink the longest, and chaos
+# within a long step all. A kink at the very state (a ReLU of zeros) shows at no other: so a number is tried at further states, and
+# the derivative is refused where it differs at two of them and is the function's at none. A trial that the function does not
+# take tells nothing.
 
 
 class Tangents:
@@ -49,6 +46,12 @@ class Tangents:
         self._rungs: dict[int, int] = {}
         self._tried: set[int] = set()
 
+    def of_another_run(self) -> "Tangents":
+        """The same with nothing held against the function yet, whose parameters may be others."""
+        other = Tangents()
+        other._rungs.update(self._rungs)
+        return other
+
     def __call__(self, f: Function, x: Tensor, v: Tensor, which: int = 0) -> tuple[Tensor, Tensor]:
         """`pushforward`, for the function of that number; when first asked, held against the function. See Note [Whose derivative].
 
@@ -56,85 +59,100 @@ class Tangents:
             UnsupportedModuleError: no derivative goes through f, or the one that does is not f's own.
         """
         value, pushed, self._rungs[which] = climb(f, x, v, self._rungs.get(which, 0))
-        if which not in self._tried and v.shape[-2] and not _is_transformed(x, v, value):
+        if self.is_first(x, v, value, which=which):
             check_derivative(f, x)
-            self._tried.add(which)
         return value, pushed
 
+    def is_first(self, *tensors: Tensor, which: int = 0) -> bool:
+        """Whether nothing was held against the function of that number yet, and its numbers can be looked at; asked once."""
+        if which in self._tried or _is_transformed(*tensors) or not bool(tensors[0].isfinite().all(-1).any()):
+            return False
+        self._tried.add(which)
+        return True
 
-def check_derivative(f: Function, x: Tensor) -> None:
+
+def check_derivative(f: Function, x: Tensor, what: str = "step") -> None:
     """Refuse an automatic derivative that is not the function's own. See Note [Whose derivative].
 
     Args:
         f: maps (*batch, dim) to (*batch, width).
         x: states to try it at, shape (*batch, dim).
+        what: f is, in words: the step or the field.
     """
     changed = changed_derivative(f, x, lambda at, v: climb(f, at, v, 0)[1])
     if changed is None:
         return
+    owner = "sx.System" if what == "step" else "sx.Field"
     raise UnsupportedModuleError(
-        "the derivative that automatic differentiation gives is not that of the step: along one direction it is "
-        f"{changed.derivative:.6g}, while the step itself changes by {changed.difference:.6g}. Its author changed it (detach, a "
-        "straight-through or surrogate gradient, a backward of its own), or the step jumps, as one in half precision does.\n"
-        "Exponents and eigenvalues would be of another map. To measure with that derivative all the same, subclass sx.System and "
+        f"the derivative that automatic differentiation gives is not that of the {what}: along one direction one number of it is "
+        f"{changed[0]:.6g}, while the {what} itself changes by {changed[1]:.6g}. Its author changed it (detach, a straight-through "
+        f"or surrogate gradient, a backward of its own), or the {what} jumps, as one in half precision does.\n"
+        f"Exponents and eigenvalues would be of another map. To measure with that derivative all the same, subclass {owner} and "
         "give it as pushforward."
     )
 
 
-def changed_derivative(f: Function, x: Tensor, push: Callable[[Tensor, Tensor], Tensor]) -> "Trial | None":
-    """How a derivative differs from the function's own, beyond doubt; None where it does not.
+def changed_derivative(f: Function, x: Tensor, push: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float] | None:
+    """A number of a derivative and of the function's difference, where they differ beyond doubt; None where they do not.
 
     Args:
         f: maps (*batch, dim) to (*batch, width).
         x: states to try it at, shape (*batch, dim).
         push: (state, tangents as rows) → pushed tangents, of the derivative.
     """
-    draws, found = Draws(0, "directions in which a derivative is tried"), []
+    draws = Draws(0, "directions in which a derivative is tried")
+    told: Tensor | None = None  # how often each number differed; −∞ once it was the same
+    shown = (0.0, 0.0)
     with torch.no_grad():
         x = x.detach()
-        size = x.abs().amax(-1, keepdim=True)
-        size = size.where(size > 0, f(x).abs().amax().nan_to_num(0.0, posinf=0.0))
-        size = size.where(size > 0, 1.0)
+        size = _sizes(x)
         for attempt in range(TRIALS):
             along, aside = (draws.normal(*x.shape).to(x) * size for _ in range(2))
-            trial = _tried(f, x + 0.01 * attempt * aside, along, push)
-            if trial.is_same:
+            trial = _tried(f, x + ASIDE * attempt * aside, along, push)
+            if trial is None:
+                continue
+            derivative, difference, same, differs = trial
+            told = torch.zeros_like(derivative) if told is None else told
+            told = torch.where(same, -torch.inf, told + differs)
+            if bool((same | (told < 0)).all()):
                 return None
-            found += [trial] if trial.is_known else []
-    return found[0] if len(found) > 1 else None
+            if bool((told >= ENOUGH).any()):
+                place = int(told.flatten().argmax())
+                shown = float(derivative.flatten()[place]), float(difference.flatten()[place])
+    return shown if told is not None and bool((told >= ENOUGH).any()) else None
 
 
-@dataclass(frozen=True)
-class Trial:
-    """The lengths of a derivative along a direction and of a difference of the function; how far apart, how well known."""
-
-    derivative: float
-    difference: float
-    gap: float
-    doubt: float
-    rounding: float
-
-    @property
-    def is_same(self) -> bool:
-        """Whether the two are one."""
-        return self.gap <= DIFFERENT * (self.derivative + self.difference) + self.rounding
-
-    @property
-    def is_known(self) -> bool:
-        """Whether two differences agree, so that what they say can be trusted."""
-        return self.doubt <= min(self.gap / 4, SAME * self.difference + self.rounding)
+def _sizes(x: Tensor) -> Tensor:
+    """How large each number of a state is: as in the batch, and no less than a thousandth of the largest; 1 where all are zero."""
+    own = x.abs().nan_to_num(0.0, posinf=0.0)
+    own = own.maximum(own.flatten(0, -2).mean(0)) if own.ndim > 1 else own
+    own = own.maximum(own.amax(-1, keepdim=True) / 1000)
+    return own.where(own > 0, 1.0)
 
 
-def _tried(f: Function, x: Tensor, along: Tensor, push: Callable[[Tensor, Tensor], Tensor]) -> Trial:
-    pushed = push(x, along[..., None, :])[..., 0, :]
+def _tried(
+    f: Function, x: Tensor, along: Tensor, push: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Of each number: the derivative along a direction, the difference, and whether they are surely the same, or surely not."""
     eps = torch.finfo(x.dtype).eps
-    short = eps**SHORT
-    ahead = f(x + short * along)
-    near = (ahead - f(x - short * along)) / (2 * short)
-    far = (f(x + LONGER * short * along) - f(x - LONGER * short * along)) / (2 * LONGER * short)
-    known = (pushed.isfinite() & near.isfinite() & far.isfinite()).all(-1)
-    pushed, near, far, ahead = pushed[known], near[known], far[known], ahead[known]
-    return Trial(*(float(part.norm()) for part in (pushed, near, pushed - near, near - far, 10 * eps / short * ahead)))
+    lengths = [eps**SHORT * LONGER**i for i in range(LENGTHS)]
+    try:
+        pushed = push(x, along[..., None, :])[..., 0, :]
+        ahead = f(x + lengths[0] * along)
+        slopes = [(ahead if i == 0 else f(x + h * along)) - f(x - h * along) for i, h in enumerate(lengths)]
+    except Exception:  # the user's code: it does not take these states
+        return None
+    slopes = torch.stack([slope / (2 * h) for slope, h in zip(slopes, lengths, strict=True)])
+    size = pushed.abs() + slopes.abs()
+    if pushed.shape == along.shape:  # of a map, what the step adds
+        size = size.minimum((pushed - along).abs() + (slopes - along).abs())
+    rounding = 10 * eps / lengths[0] * torch.maximum(ahead.abs(), x.abs() if ahead.shape == x.shape else ahead.abs())
+    apart = (pushed - slopes).abs()
+    gap, doubt = apart.amin(0), slopes.amax(0) - slopes.amin(0)
+    known = pushed.isfinite() & slopes.isfinite().all(0)
+    same = (apart <= DIFFERENT * size + rounding).any(0) | ~known
+    differs = known & ~same & (doubt <= torch.minimum(gap / 4, SAME * slopes[-1].abs() + rounding))
+    return pushed, slopes[-1], same & known, differs
 
 
 def on_a_kink(f: Function, x: Tensor, size: float) -> Tensor:
@@ -144,7 +162,7 @@ def on_a_kink(f: Function, x: Tensor, size: float) -> Tensor:
     rounding within the function it is another each time.
 
     Args:
-        f: maps (*batch, dim) to (*batch, width).
+        f: maps (*batch, dim) to (*batch, width), in float64: shorter numbers need steps that cross kinks nearby.
         x: states, shape (*batch, dim).
         size: of the states among which they are, where they are smaller themselves.
     """
@@ -153,16 +171,24 @@ def on_a_kink(f: Function, x: Tensor, size: float) -> Tensor:
     short = eps**SHORT
     found = torch.zeros(x.shape[:-1], dtype=torch.bool, device=x.device)
     with torch.no_grad():
-        value, scale = f(x), x.abs().amax(-1, keepdim=True).clamp(min=size)
-        for _ in range(DIRECTIONS):
-            along = draws.normal(*x.shape).to(x) * scale
-            far, near = (_slopes(f, x, value, along, h) for h in (short, short / LONGER))
-            rounding = 10 * eps / short * LONGER * torch.linalg.vector_norm(value, dim=-1)
-            steep = torch.linalg.vector_norm(near[0], dim=-1) + torch.linalg.vector_norm(near[1], dim=-1)
-            jump, further = near[0] - near[1], far[0] - far[1]
-            gap, apart = (torch.linalg.vector_norm(part, dim=-1) for part in (jump, jump - further))
-            found |= (gap > DIFFERENT * steep + rounding) & (apart < gap / 4)
+        try:
+            value, scale = f(x), x.abs().amax(-1, keepdim=True).clamp(min=size)
+            for _ in range(DIRECTIONS):
+                along = draws.normal(*x.shape).to(x) * scale
+                far, near = (_slopes(f, x, value, along, h) for h in (short, short / LONGER))
+                rounding = 10 * eps / short * LONGER * torch.linalg.vector_norm(value, dim=-1)
+                steep = sum(torch.linalg.vector_norm(_added(slope, along), dim=-1) for slope in near)
+                jump, further = near[0] - near[1], far[0] - far[1]
+                gap, apart = (torch.linalg.vector_norm(part, dim=-1) for part in (jump, jump - further))
+                found |= (gap > DIFFERENT * steep + rounding) & (apart < gap / 4)
+        except Exception:  # the user's code: it does not take states beside these
+            return torch.zeros_like(found)
     return found
+
+
+def _added(slope: Tensor, along: Tensor) -> Tensor:
+    """Of a map, how what the step adds changes."""
+    return slope - along if slope.shape == along.shape else slope
 
 
 def _slopes(f: Function, x: Tensor, value: Tensor, along: Tensor, h: float) -> tuple[Tensor, Tensor]:
@@ -171,8 +197,13 @@ def _slopes(f: Function, x: Tensor, value: Tensor, along: Tensor, h: float) -> t
 
 
 def _is_transformed(*tensors: Tensor) -> bool:
-    """Whether numbers cannot be looked at here: under a transform of functions, or in a compiler."""
-    return torch.compiler.is_compiling() or any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))
+    """Whether numbers cannot be looked at here: under a transform of functions, in a trace, or where there are none."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or any(t.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors)
+        or _get_current_dispatch_mode() is not None
+    )
 
 
 def pushforward(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

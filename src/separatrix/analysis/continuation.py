@@ -269,7 +269,7 @@ def _problem(
     if front.x.ndim != 1:
         raise InputError(f"a branch begins at 1 state, not at a batch of shape {tuple(front.x.shape[:-1])}.\nCall it for each.")
     held: System = Frozen(front.system, 0)
-    check_derivative(held.residual, front.x)
+    check_derivative(held.residual, front.x, "field" if continuous else "step")
     whole = held if continuous else Iterate(held, period)
     return _Problem(whole, continuous, knob, start, stop, front.x.abs().amax(), tol), front.x
 

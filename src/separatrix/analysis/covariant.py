@@ -201,7 +201,6 @@ def covariant_lyapunov_vectors(
         "every": every,
         "keep": keep,
         "seed": seed,
-        "clock": system.clock,
     }
     sizes = {"steps": window * every, "settle": settle, "align": after * every, "every": every}
     flag = flag_distance(control.front.v, settled.front.v)

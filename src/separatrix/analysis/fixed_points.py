@@ -21,6 +21,7 @@ from separatrix.evolve import begin, check_seed, check_system_type, check_whole,
 from separatrix.result import Result, Status
 from separatrix.system import Driven, Frozen, InUnit, Iterate, System
 from separatrix.tangent import check_derivative, jacobian, on_a_kink, pushforward
+from separatrix.twin import twin
 from separatrix.wording import counted, plain
 
 MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; above, only its products with vectors are
@@ -182,8 +183,8 @@ def fixed_points(
             their spread.
         n: the step whose drive, or time, is kept for ever.
         period: p, at least 1. Cycles whose period divides p are found too, and say so.
-        tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more. Where most guesses are below 1e-3, or
-            above 1e3, this and `distinct` are in units of their median.
+        tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more. Where most guesses and their images are
+            below 1e-3, or above 1e3, this and `distinct` are in units of their median.
         max_steps: Newton steps at most.
         path_steps: for each guess that Newton's method strands, most steps along a path (see Source) that leads to a zero from
             almost every guess if states far out are brought inwards, as by a network of bounded states or a dissipative flow.
@@ -215,13 +216,13 @@ def fixed_points(
     if given.numel() == 0:
         raise InputError(f"there are no guesses: their shape is {tuple(given.shape)}.\nPass at least one state, or leave them out.")
     usable = torch.isfinite(given).all(-1)
-    unit = _unit(given[usable])
     begun = begin(system, given.where(usable[..., None], 0.0), seed=seed)
+    unit = _unit(begun.x[usable.expand(begun.x.shape[:-1])], begun.system.step(begun.x, n))
     front = begun if unit == 1 else replace(begun, system=InUnit(begun.system, unit), x=begun.x / unit)
     problem = Problem.of(front.system, n, period)
     starts = front.x.reshape(-1, system.dim)
     if problem.is_flow:
-        check_derivative(problem.residual, starts)
+        check_derivative(problem.residual, starts, "field")
     search = _Search(problem, front.system, n, _Asked(tol, max_steps, path_steps, distinct, count, seed), guesses is None)
     ends = _solved(problem, starts, tol, max_steps, path_steps, progress)
     usable = usable.to(front.x.device).expand(front.x.shape[:-1])
@@ -232,7 +233,8 @@ def fixed_points(
     chosen, found_by, cycles = _orbits(problem, found, distinct)
     points, sizes = found.x[chosen], found.size[chosen]
     stability, minimal = _stability(problem, points), _minimal_period(cycles, distinct)
-    kinked = on_a_kink(problem.residual, points, float(starts.abs().mean()) or 1.0)
+    exact = problem if points.dtype == torch.float64 else Problem.of(twin(front.system, dtype=torch.float64), n, period)
+    kinked = on_a_kink(exact.residual, points.double(), float(starts.abs().mean()) or 1.0)
     stability = stability.without(kinked)
     order = stability.rates[:, 0].argsort(stable=True)
     near = ~zero & ~broken & ~drowned & (ends.slope < SLOW)
@@ -581,12 +583,14 @@ def _errors_by_products(problem: Problem, points: Tensor) -> Tensor:
     return gmres(lambda v: problem.pushed(points, v), rounding).abs().amax(-1).double()
 
 
-def _unit(guesses: Tensor) -> float:
-    """The unit in which states are counted, a power of 2: 1, but for guesses that are mostly tiny or huge."""
-    sizes = guesses.abs().amax(-1)
-    sizes = sizes[sizes > 0]
-    size = float(sizes.median()) if len(sizes) else 1.0
-    return 1.0 if SMALLEST <= size <= 1 / SMALLEST else 2.0 ** round(math.log2(size))
+def _unit(guesses: Tensor, after: Tensor) -> float:
+    """The unit in which states are counted, a power of 2: 1, unless most guesses and what becomes of them are tiny, or huge."""
+    before, after = (sizes[(sizes > 0) & sizes.isfinite()] for sizes in (guesses.abs().amax(-1), after.abs().amax(-1).flatten()))
+    if not len(before) or not len(after):
+        return 1.0
+    sizes = float(before.median()), float(after.median())
+    size = max(sizes) if max(sizes) < SMALLEST else min(sizes) if min(sizes) > 1 / SMALLEST else 1.0
+    return 2.0 ** round(math.log2(size))
 
 
 def _sensitivity(problem: Problem, system: System, points: Tensor, unit: float, n: int) -> Tensor | None:

@@ -168,8 +168,8 @@ class LayeredNetwork:
         if changed is None:
             return ""
         return (
-            f"gradients are not what the network does: along one direction the derivative at '{layer.name}' is "
-            f"{changed.derivative:.3g}, while its value changes by {changed.difference:.3g} (detach, no_grad, straight-through)"
+            f"gradients are not what the network does: along one direction the derivative of a number at '{layer.name}' is "
+            f"{changed[0]:.3g}, while it changes by {changed[1]:.3g} (detach, no_grad, straight-through)"
         )
 
     @property

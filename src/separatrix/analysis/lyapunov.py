@@ -18,6 +18,7 @@ from separatrix.evolve import Front, begin, check_seed, watched
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.tangent import on_a_kink
+from separatrix.twin import twin
 from separatrix.wording import counted, measured, plain
 
 ENOUGH_BLOCKS = 16  # QRs that a run takes at least, however flat the spectrum: error bars live on the blocks between them
@@ -323,11 +324,12 @@ def _held_to_a_derivative(spectrum: LyapunovSpectrum, front: Front) -> LyapunovS
     """What ends on a kink of the step, such as a ReLU of zeros, has no derivative there, and is not ok."""
     system, n = front.system, max(front.n - 1, 0)  # no later than what was asked: the inputs may end there
     x = front.x.detach().where((spectrum.codes != Status.DIVERGED)[..., None], 0.0)
-    kinked = on_a_kink(lambda y: system.step(y, n), x, float(x.abs().mean()) or 1.0) & (spectrum.codes != Status.DIVERGED)
+    exact = system if x.dtype == torch.float64 else twin(system, dtype=torch.float64)
+    kinked = on_a_kink(lambda y: exact.step(y, n), x.double(), float(x.abs().mean()) or 1.0) & (spectrum.codes != Status.DIVERGED)
     if not bool(kinked.any()):
         return spectrum
     of = f"{int(kinked.sum())} of {kinked.numel()} runs end" if spectrum.batch else "the run ends"
-    told = f"{of} on a kink of the step (a ReLU of zero), where it has no derivative: begin beside it, with another x0"
+    told = f"{of} on a kink of the step (a ReLU of zero, a tie), where it has no derivative: begin beside it, with another x0"
     codes = spectrum.codes.masked_fill(kinked & (spectrum.codes == Status.OK), int(Status.NOT_CONVERGED))
     return replace(spectrum, codes=codes, converged=spectrum.converged & ~kinked, notes=(told, *spectrum.notes))
 
@@ -391,7 +393,7 @@ def pool(spectrum: LyapunovSpectrum, items: Tensor) -> PooledSpectrum:
 
 def _notes(dtype: torch.dtype, erased: Tensor) -> tuple[str, ...]:
     notes = []
-    if bool(erased.all()):
+    if bool(erased[..., 0].any()):  # the leading one, and so all
         notes.append("no tangent passes the step: it is constant, or was on a kink or a flat piece (a ReLU that is off)")
     if dtype != torch.float64:
         notes.append(FLOAT32)

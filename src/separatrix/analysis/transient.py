@@ -197,11 +197,11 @@ def _generator(front: Front) -> tuple[Tensor, bool]:
     system, n = front.system, front.n
     flows = system.continuous
 
-    def rate(y: Tensor) -> Tensor:
-        return system.residual(y, n) if flows else system.step(y, n)
-
-    check_derivative(rate, front.x)
-    return jacobian(rate, front.x), flows
+    if flows:
+        check_derivative(lambda y: system.residual(y, n), front.x, "field")
+        return jacobian(lambda y: system.residual(y, n), front.x), flows
+    identity = torch.eye(system.dim, dtype=front.x.dtype, device=front.x.device).expand(*front.x.shape, -1)
+    return system.pushforward(front.x, identity, n)[1].mT, flows
 
 
 def _singular_vectors(frame: Tensor) -> tuple[Tensor, Tensor]:

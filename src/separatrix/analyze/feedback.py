@@ -12,7 +12,7 @@ from separatrix.analyze.answers import Answers, NotTold
 from separatrix.analyze.recording import Call, named, replaced
 from separatrix.arguments import Arguments
 from separatrix.errors import InputError
-from separatrix.randomness import same_draws
+from separatrix.randomness import same_draws, seed_generators
 from separatrix.structure import leaves, refilled
 from separatrix.system import System
 from separatrix.systems.hand_layer import without_draws
@@ -88,11 +88,11 @@ class Turn(System):
         """What the model gives its core's next call, of the state x after call n; what it draws then is of that call, or a seed."""
 
         def answer(count: int) -> Any:
-            torch.manual_seed(count + self.first if seed is None else seed)
+            seed_generators(count + self.first if seed is None else seed)
             return self._answer(x, count)
 
         with same_draws():
-            torch.manual_seed(0)
+            seed_generators(0)
             return self._turn(x, n, lambda _, given: given, answer=answer)
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
@@ -282,12 +282,12 @@ def _inputs(model: nn.Module, name: str, arguments: Arguments, calls: list[Call]
 
     def answering(*args: Any, **kwargs: Any) -> Any:
         given.append(next(iter(named(signature, args, kwargs).values()), None))
-        torch.manual_seed(len(given) - 1)
+        seed_generators(len(given) - 1)
         returned = calls[min(len(given), len(calls)) - 1].returned
         return refilled(returned, iter([_moved(t, size) if t.is_floating_point() else t for t in leaves(returned)]))
 
     with replaced(core, answering), same_draws():
-        torch.manual_seed(0)
+        seed_generators(0)
         arguments.call(view)
     return given
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from separatrix.arguments import Arguments
 from separatrix.errors import InputError
+from separatrix.randomness import seed_generators
 from separatrix.structure import mapped
 from separatrix.twin import twin
 
@@ -71,7 +72,7 @@ def run(view: nn.Module, arguments: Arguments, label: str) -> Any:
     """The model's answer; whatever it raises is told as what it did with these inputs. Draws leave the global generator alone."""
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            seed_generators(0)
             return arguments.call(view)
     except Exception as error:  # the user's code: whatever it raises is the message
         raise InputError(

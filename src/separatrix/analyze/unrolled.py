@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from separatrix.arguments import Arguments
+from separatrix.randomness import seed_generators
 from separatrix.twin import twin
 
 SHORT = (8, 4)  # two lengths that are tried first: cheap, whatever the length of the inputs
@@ -112,7 +113,7 @@ def _work(model: nn.Module, arguments: Arguments | None) -> _Work | Exception | 
         part.__dict__["forward"] = _counted(name, part.forward, calls)
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), _Counting() as counting:
-            torch.manual_seed(0)
+            seed_generators(0)
             returned = arguments.with_tensors(tensors).call(view)
     except Exception as error:  # the user's code does not take inputs of this size
         return error

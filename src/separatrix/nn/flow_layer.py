@@ -43,6 +43,11 @@ class FlowLayer(Block):
         """The state a time T later."""
         return self.flow.pack(self.flow(self.flow.unpack(x)))
 
+    @property
+    def clock(self) -> str:
+        """The flow's."""
+        return self.flow.clock
+
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The state a time T later, and the tangents through the same steps: NaN where the state has left the finite numbers."""
         x, v = self.flow.pushed(x, v)
