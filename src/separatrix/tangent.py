@@ -200,7 +200,7 @@ def _is_transformed(*tensors: Tensor) -> bool:
     """Whether numbers cannot be looked at here: under a transform of functions, in a trace, or where there are none."""
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._get_tracing_state() is not None
         or any(t.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors)
         or _get_current_dispatch_mode() is not None
     )
