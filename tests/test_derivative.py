@@ -226,3 +226,14 @@ def test_tangents_can_be_traced_and_have_no_numbers_on_meta():
     assert system.pushforward(x.to("meta"), v.to("meta"))[1].shape == v.shape
     traced = torch.jit.trace(lambda x, v: system.pushforward(x, v)[1], (x, v), check_trace=False)
     torch.testing.assert_close(traced(x, v), system.pushforward(x, v)[1])
+
+
+def test_a_derivative_that_is_cut_later_in_a_run_is_not_ok():
+    def late(x, n):
+        y = torch.tanh(x @ W)
+        return 0.9 * y.detach() + 0.1 * y if n > 5 else y
+
+    found = sx.lyapunov_spectrum(sx.Map(late, 4, time_dependent=True), STATES, steps=20)
+    assert set(found.status) == {"not_converged"} and "at the end of the run the derivative" in found.notes[0]
+    before = sx.lyapunov_spectrum(sx.Map(late, 4, time_dependent=True), STATES, steps=4, settle=0)
+    assert not any("at the end" in note for note in before.notes)

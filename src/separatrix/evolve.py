@@ -121,13 +121,18 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
     if 0 in batch:
         raise InputError(f"there is no state to begin from: x0 has shape {tuple(x0.shape)}.\nGive at least one, or leave x0 out.")
     ready = twin(system, dtype=x0.dtype, device=x0.device, apart=True)
-    for part in ready.modules():
-        if isinstance(part.__dict__.get("_tangents"), Tangents):
-            part.__dict__["_tangents"] = part._tangents.of_another_run()
+    hold_anew(ready)
     x = x0.expand(*batch, system.dim)
     _check_step(ready, x, system)
     ready.check_start(x)
     return Front(ready, x, lived=torch.zeros(batch, dtype=torch.int64, device=x.device))
+
+
+def hold_anew(system: System) -> None:
+    """Have the derivatives of a run's system held against its functions again, when it is next asked for them."""
+    for part in system.modules():
+        if isinstance(part.__dict__.get("_tangents"), Tangents):
+            part.__dict__["_tangents"] = part._tangents.of_another_run()
 
 
 def in_one_width(front: Front) -> Front:

@@ -13,8 +13,8 @@ from separatrix.analysis.statistics import drifts, standard_error
 from separatrix.analysis.steps import Plan, plan_steps
 from separatrix.analysis.tally import Tally
 from separatrix.analysis.tangent_run import Block, TangentRun, check_k, random_frame
-from separatrix.errors import DivergedError, NotConvergedError
-from separatrix.evolve import Front, begin, check_seed, watched
+from separatrix.errors import DivergedError, NotConvergedError, UnsupportedModuleError
+from separatrix.evolve import Front, begin, check_seed, hold_anew, watched
 from separatrix.result import Result, Status
 from separatrix.system import System
 from separatrix.tangent import on_a_kink
@@ -321,10 +321,15 @@ def _spectrum(run: TangentRun, tally: Tally, tol: float | None) -> LyapunovSpect
 
 
 def _held_to_a_derivative(spectrum: LyapunovSpectrum, front: Front) -> LyapunovSpectrum:
-    """What ends on a kink of the step, such as a ReLU of zeros, has no derivative there, and is not ok."""
+    """What ends on a kink of the step, such as a ReLU of zeros, or where the derivative is another's, is not ok."""
     system, n = front.system, max(front.n - 1, 0)  # no later than what was asked: the inputs may end there
     x = front.x.detach().where((spectrum.codes != Status.DIVERGED)[..., None], 0.0)
     exact = system if x.dtype == torch.float64 else twin(system, dtype=torch.float64)
+    changed = _changed(system, x, front.v, n)
+    if changed:
+        codes = spectrum.codes.masked_fill(spectrum.codes == Status.OK, int(Status.NOT_CONVERGED))
+        told = f"at the end of the run {changed}"
+        return replace(spectrum, codes=codes, converged=torch.zeros_like(spectrum.converged), notes=(told, *spectrum.notes))
     kinked = on_a_kink(lambda y: exact.step(y, n), x.double(), float(x.abs().mean()) or 1.0) & (spectrum.codes != Status.DIVERGED)
     if not bool(kinked.any()):
         return spectrum
@@ -332,6 +337,16 @@ def _held_to_a_derivative(spectrum: LyapunovSpectrum, front: Front) -> LyapunovS
     told = f"{of} on a kink of the step (a ReLU of zero, a tie), where it has no derivative: begin beside it, with another x0"
     codes = spectrum.codes.masked_fill(kinked & (spectrum.codes == Status.OK), int(Status.NOT_CONVERGED))
     return replace(spectrum, codes=codes, converged=spectrum.converged & ~kinked, notes=(told, *spectrum.notes))
+
+
+def _changed(system: System, x: Tensor, v: Tensor, n: int) -> str:
+    """That the derivative is not the step's where the run ends, though it was where it began; empty where it is."""
+    hold_anew(system)
+    try:
+        system.pushforward(x, v[..., :1, :], n)
+    except UnsupportedModuleError as error:
+        return str(error).split("\n", maxsplit=1)[0]
+    return ""
 
 
 def _held_to_its_check(spectrum: LyapunovSpectrum) -> LyapunovSpectrum:
