@@ -387,7 +387,7 @@ CONTAINERS = {
 def test_a_loop_is_closed_whatever_the_state_is_kept_in(name):
     """λ₁ of the loop, by QR of dense Jacobians of (h, c)."""
     model = KeptIn(*CONTAINERS[name])
-    found = sx.analyze(model, torch.ones(2, 3), module="cell", k=1, copies=2, steps=300, settle=100, also="none")
+    found = sx.analyze(model, torch.ones(2, 3), module="cell", k=1, copies=1, steps=60, settle=40, also="none")
     assert found.regime == "closed loop"
     model = model.double()
 
@@ -395,7 +395,7 @@ def test_a_loop_is_closed_whatever_the_state_is_kept_in(name):
         return torch.cat(model.inner(model.out(s[:5]), (s[:5], s[5:])))
 
     s, v, total = torch.ones(10, dtype=torch.float64), torch.randn(10, dtype=torch.float64), 0.0
-    for n in range(1100):
+    for n in range(400):
         s, v = torch.func.jvp(turn, (s.detach(),), ((v / v.norm()).detach(),))
         total += float(v.detach().norm().log()) if n >= 100 else 0.0
-    assert found.lambda_1[0] == pytest.approx(total / 1000, abs=4 * found.lambda_1[1] + 2 / 300)
+    assert found.lambda_1[0] == pytest.approx(total / 300, abs=4 * found.lambda_1[1] + 2 / 60)
