@@ -27,6 +27,12 @@ TRIALS, ENOUGH = 6, 2  # states and directions that are tried, and those that mu
 ASIDE = 0.01  # of the state's size, by which each of them is further from it: far from a kink that it sits on, near all else
 DIRECTIONS = 2  # in which a kink is looked for
 
+# Note [Ladder of tangents]
+# Forward AD is what we want: k tangents for the price of about k forward passes, no graph. Three things stand in the way:
+# vmap refuses modules that write to buffers or draw on data (so: one tangent after the other); fused kernels (mkldnn and
+# cuDNN recurrent layers, flash and memory-efficient attention) have no forward derivative (so: the plain kernels); and a few
+# operators have none at all (so: the derivative of the vector-Jacobian product, which needs only reverse mode, twice).
+# Never a finite difference: it would be wrong by 1e-8 and nobody would know.
 
 # Note [Whose derivative]
 # The author of a network may have given it a derivative that is not its own: a detach, a straight-through estimator, a gradient

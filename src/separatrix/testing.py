@@ -21,8 +21,7 @@ from separatrix.tangent import pushforward
 BATCH = 3  # items in a batch; also values of a parameter in a grid
 ROUNDING = 1e-10  # what two orders of summation may differ by in float64, relative to the largest number
 DIFFERENCE = 1e-6  # what a central difference may be off by, relative to the largest number
-KINK = 1e-3  # by which the slopes ahead and behind differ at a kink; at a bend they do by h times the curvature
-ONE_SIDED = 1e-4  # what a one-sided difference may be off by
+NEARER = 64  # how many times shorter a second difference is, off by no more, for states with a kink beside them
 SHORT = 1024  # how many times a flow's step is shortened to tell its field
 FIELD = 1e-5  # what such a field may be off by, relative to its largest number
 
@@ -206,14 +205,13 @@ def _tangents_are_the_derivative(probe: _Probe) -> None:
     value, pushed = system.pushforward(x, v, n)
     _agree("the pushforward's state is not that of step", value, system.step(x, n))
     h = 6e-6 * max(1.0, float(x.abs().max()))  # near ε^(1/3), where rounding and curvature weigh alike
-    ahead, behind = (
-        torch.stack([(system.step(x + side * h * w, n) - value) / (side * h) for w in v.unbind(-2)], dim=-2) for side in (1, -1)
+    near, nearer = (
+        torch.stack([(system.step(x + d * w, n) - system.step(x - d * w, n)) / (2 * d) for w in v.unbind(-2)], dim=-2)
+        for d in (h, h / NEARER)
     )
-    size = max(1.0, float(value.abs().max()))
-    near = (ahead + behind) / 2
-    kinked = (ahead - behind).abs() > KINK * size  # within h of the state: one of the two sides is right then
-    beside = torch.minimum((pushed - ahead).abs(), (pushed - behind).abs()) <= ONE_SIDED * size
-    _agree("the pushforward is not the central difference of step", pushed, pushed.where(kinked & beside, near), DIFFERENCE * size)
+    rough = DIFFERENCE * max(1.0, float(value.abs().max()))
+    near = torch.where((pushed - near).abs() <= rough, near, nearer)  # a kink within the longer step moves it
+    _agree("the pushforward is not the central difference of step", pushed, near, rough)
     try:
         _, automatic = pushforward(lambda y: system.step(y, n), x, v)
     except UnsupportedModuleError:  # a system may know a derivative that PyTorch does not

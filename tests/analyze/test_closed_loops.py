@@ -399,3 +399,44 @@ def test_a_loop_is_closed_whatever_the_state_is_kept_in(name):
         s, v = torch.func.jvp(turn, (s.detach(),), ((v / v.norm()).detach(),))
         total += float(v.detach().norm().log()) if n >= 100 else 0.0
     assert found.lambda_1[0] == pytest.approx(total / 300, abs=4 * found.lambda_1[1] + 2 / 60)
+
+
+def test_a_loop_that_cannot_be_tried_is_said_and_inputs_may_be_kept_in_anything():
+    """A model that takes no other outputs than its own; a cell whose input is a dictionary, which its readout fills."""
+
+    class Proud(Forecaster):
+        def forward(self, x):
+            h, ys = torch.zeros(len(x), 6), []
+            for t in range(x.shape[1]):
+                h = self.cell(x[:, t], h)
+                if bool((h.abs() > 1).any()):
+                    raise ValueError("a tanh unit lies within 1")
+                ys.append(h)
+            return torch.stack(ys, 1)
+
+    x = torch.randn(2, 25, 3, generator=torch.Generator().manual_seed(1))
+    assert "is not known: the model fails" in sx.analyze(Proud(), x, **FEW).verdict
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.RNNCell(3, 6)
+
+        def forward(self, u, h):
+            return self.inner(u["x"], h)
+
+    class Filled(nn.Module):
+        def __init__(self, closed) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.cell, self.out, self.closed = Named(), nn.Linear(6, 3), closed
+
+        def forward(self, x):
+            h, ys = x.new_zeros(len(x), 6), []
+            for t in range(25):
+                h = self.cell({"x": self.out(h) if self.closed else x[:, t]}, h)
+                ys.append(h)
+            return torch.stack(ys, 1)
+
+    assert "closed loop" in sx.analyze(Filled(True), x, module="cell", **FEW).verdict
+    assert "loop" not in sx.analyze(Filled(False), x, module="cell", **FEW).verdict

@@ -193,15 +193,7 @@ def covariant_lyapunov_vectors(
     walk = _BackwardWalk(run, erased, split, window, keep, seed)
     for _ in watched(walk.intervals(), (window + after) * every, "Covariant vectors, backward", progress):
         pass
-    asked = {
-        "k": k,
-        "steps": steps,
-        "settle": settle,
-        "align": align,
-        "every": every,
-        "keep": keep,
-        "seed": seed,
-    }
+    asked = {"k": k, "steps": steps, "settle": settle, "align": align, "every": every, "keep": keep, "seed": seed}
     sizes = {"steps": window * every, "settle": settle, "align": after * every, "every": every}
     flag = flag_distance(control.front.v, settled.front.v)
     return _result(walk, run, flag, sizes, {**asked, "clock": system.clock, "dtype": str(front.x.dtype)})

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -251,11 +251,10 @@ def depth_profile(
         raise InputError(f"k is {k} but no Jacobian here has more than {most} singular values.\nAsk for at most {most}.")
     k = min(8, most) if k is None else k
     network.settle_derivative([layer.call for layer in chosen], seed)
-    changed = network.changed_derivative(chosen[-1])
     run = _Run(network, chosen, k, sweeps, tol, seed, objective(targets, loss, network.source, seed, axis=network.axis))
     chunks = run.chunks()
     parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
-    return replace(found := _assemble(run, parts, len(chunks)), settings=found.settings | {"changed": changed})
+    return _assemble(run, parts, len(chunks))
 
 
 @dataclass(frozen=True)
@@ -475,6 +474,7 @@ def _settings(run: _Run) -> dict[str, Any]:
         "batch_axis": network.axis,
         "dtype": str(network.source.dtype).removeprefix("torch."),
         "loss": run.objective.words,
+        "changed": network.changed_derivative(run.chosen[-1]),
     }
 
 

@@ -196,7 +196,6 @@ def _generator(front: Front) -> tuple[Tensor, bool]:
     """The Jacobian at the start, (*batch, dim, dim): of a flow's field, else of the step; and which of the two."""
     system, n = front.system, front.n
     flows = system.continuous
-
     if flows:
         check_derivative(lambda y: system.residual(y, n), front.x, "field")
         return jacobian(lambda y: system.residual(y, n), front.x), flows

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,7 @@ from separatrix.systems.standard_network import describe
 from separatrix.twin import twin
 
 SMALL, LARGE = 1e-4, 1.0  # changes of the state, relative to its size, by which dependence is looked for
-Kind = Literal["none", "closed", "driven", "choices", "remembers", "brief"]
+Kind = Literal["none", "closed", "driven", "choices", "remembers", "brief", "unknown"]
 
 # Note [The loop is the model's own]
 # A model that feeds on its own output calls its core, does something with what comes back, and calls it again. One turn of that
@@ -219,7 +220,7 @@ class Feedback:
     Args:
         kind: "none"; "closed", every turn alike; "driven", each turn with an input of its own; "choices", through choices (an
             argmax, a sample), past which no small change comes; "remembers", by more than the last state; "brief", too few times
-            in a forward pass to tell.
+            in a forward pass to tell; "unknown", the model fails when its core answers otherwise.
         turn: the loop, where it can be closed.
     """
 
@@ -231,6 +232,8 @@ class Feedback:
 def feedback_of(model: nn.Module, name: str, arguments: Arguments, answers: Answers, calls: list[Call]) -> Feedback:
     """Whether the inputs of a part that is called step by step depend on what it returned before. See Note [The loop …]."""
     fed = _fed_back(model, name, arguments, calls) if len(calls) > 2 else []
+    if fed is None:
+        return Feedback("unknown")
     if not any(fed):
         return Feedback("none")
     at = fed.index(True)
@@ -265,12 +268,12 @@ def _stepwise(calls: list[Call]) -> int:
     return next((i + 1 for i in reversed(range(len(calls))) if shapes[i] != shapes[-1]), 0)
 
 
-def _fed_back(model: nn.Module, name: str, arguments: Arguments, calls: list[Call]) -> list[bool]:
-    """Of each call but the last, whether the next one's input depends on what the calls so far returned."""
+def _fed_back(model: nn.Module, name: str, arguments: Arguments, calls: list[Call]) -> list[bool] | None:
+    """Of each call but the last, whether the next one's input depends on what the calls so far returned; None if it fails."""
     try:
         plain, moved = (_inputs(model, name, arguments, calls, size) for size in (0.0, LARGE))
     except Exception:  # the user's code does not take other numbers than its own
-        return []
+        return None
     return [not _same_given(one, two) for one, two in zip(plain, moved, strict=False)][1:]
 
 
@@ -305,9 +308,9 @@ def _given(turn: Turn, x: Tensor, n: int, *, seed: int | None = None) -> Any:
 
 
 def _same_given(one: Any, two: Any) -> bool:
-    if not isinstance(one, Tensor) or not isinstance(two, Tensor):
-        raise NotTold
-    return one.shape == two.shape and torch.equal(one, two)
+    """Whether two inputs are the same numbers, in whatever containers."""
+    pairs = list(zip_longest(leaves(one), leaves(two)))
+    return all(a is not None and b is not None and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 def _remembers(turn: Turn, n: int | None) -> bool:
@@ -318,7 +321,7 @@ def _remembers(turn: Turn, n: int | None) -> bool:
     plain = _given(turn, kept_states[n], n)
     try:
         turn.states = torch.cat([kept_states[: n - 1], _moved(kept_states[n - 1], LARGE)[None], kept_states[n:]])
-        return not torch.equal(plain, _given(turn, kept_states[n], n))
+        return not _same_given(plain, _given(turn, kept_states[n], n))
     finally:
         turn.states = kept_states
 

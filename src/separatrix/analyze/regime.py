@@ -23,6 +23,7 @@ UNCLOSED = {
     "remembers": "its inputs depend on more of its own past than its state, so the loop cannot be closed (sx.ClosedLoop of the "
     "whole state can)",
     "brief": "it is fed with its own output too few times in one forward pass to tell how",
+    "unknown": "whether its inputs depend on them is not known: the model fails when its core answers otherwise",
 }
 
 
