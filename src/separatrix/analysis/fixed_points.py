@@ -232,10 +232,8 @@ def fixed_points(
     found, further = search.all_points(starts, ends.only(zero))
     chosen, found_by, cycles = _orbits(problem, found, distinct)
     points, sizes = found.x[chosen], found.size[chosen]
-    stability, minimal = _stability(problem, points), _minimal_period(cycles, distinct)
-    exact = problem if points.dtype == torch.float64 else Problem.of(twin(front.system, dtype=torch.float64), n, period)
-    kinked = on_a_kink(exact.residual, points.double(), float(starts.abs().mean()) or 1.0)
-    stability = stability.without(kinked)
+    stability = _stability(problem, points).without(_kinked(problem, points, float(starts.abs().mean()) or 1.0))
+    minimal = _minimal_period(cycles, distinct)
     order = stability.rates[:, 0].argsort(stable=True)
     near = ~zero & ~broken & ~drowned & (ends.slope < SLOW)
     slow = _distinct(ends, near, distinct**0.5)[0]  # a minimum is located to about the root of what a zero is
@@ -256,7 +254,7 @@ def fixed_points(
         slow_residuals=unit * ends.size[slow],
         sensitivity=_sensitivity(problem, begun.system, points[order], unit, n),
         reached=unit * ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
-        index_sum=None if bool(kinked.any()) else _index_sum(problem, points, stability, minimal, distinct),
+        index_sum=_index_sum(problem, points, stability, minimal, distinct),
         index_expected=_index_expected(problem),
         settings={
             "n": n,
@@ -454,7 +452,7 @@ def _index_expected(problem: Problem) -> int | None:
 
 def _index_sum(problem: Problem, points: Tensor, stability: Stability, minimal: Tensor, distinct: float) -> int | None:
     """Σ sign det(1 − DF^p) over all states of all cycles, or Σ sign det(−Df); None where one has no sign."""
-    if problem.is_wide or not bool(_is_isolated(stability.errors, points, distinct).all()):
+    if problem.is_wide or KINK in stability.kind or not bool(_is_isolated(stability.errors, points, distinct).all()):
         return None
     if not len(points):
         return 0
@@ -565,6 +563,12 @@ def _stability(problem: Problem, points: Tensor) -> Stability:
     turning = values.imag / values.abs().clamp(min=torch.finfo(torch.float64).tiny)
     kind = [kind_of(one, turn, border, dim) for one, turn in zip(growth, turning, strict=True)]
     return Stability(values, growth / time, angle / time, kind, errors)
+
+
+def _kinked(problem: Problem, points: Tensor, size: float) -> Tensor:
+    """Which points lie on a kink of the residual, tried in float64 among states of that size."""
+    exact = problem if points.dtype == torch.float64 else problem._replace(system=twin(problem.system, dtype=torch.float64))
+    return on_a_kink(exact.residual, points.double(), size)
 
 
 def _errors(matrix: Tensor, points: Tensor) -> Tensor:
