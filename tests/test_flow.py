@@ -16,7 +16,7 @@ from separatrix.tangent import pushforward
 from separatrix.testing import check_module_untouched, check_system
 
 ORDERS = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}
-PAIRS = {"dopri5": 5, "tsit5": 5}  # see tests/solvers/test_embedded.py
+PAIRS = {"dopri5": 5, "tsit5": 5, "rodas5p": 5}  # see tests/solvers/test_embedded.py
 SYMPLECTIC = {"leapfrog": 2, "yoshida4": 4, "implicit_midpoint": 2}  # see tests/solvers
 STEPS = np.array([16, 32, 64, 128])
 

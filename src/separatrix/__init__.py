@@ -90,7 +90,7 @@ from separatrix.errors import (
 )
 from separatrix.evolve import trajectory
 from separatrix.flow import Field, Flow
-from separatrix.ode import Arrival, Solution, sensitivities, solve, solve_until
+from separatrix.ode import Arrival, Solution, StructuredSolution, sensitivities, solve, solve_until
 from separatrix.result import Result, Status, load
 from separatrix.system import Compiled, Driven, Iterate, Map, System
 from separatrix.systems import SYSTEMS, classic
@@ -169,6 +169,7 @@ __all__ = [
     "StepConvergence",
     "Stream",
     "Stroboscopic",
+    "StructuredSolution",
     "System",
     "Tracks",
     "TransientGrowth",

@@ -1,14 +1,17 @@
 """Flows: a vector field and the method that follows it, as a system of steps dt."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, UnsupportedModuleError
 from separatrix.solvers import SOLVERS
+from separatrix.solvers.rosenbrock import by_time
 from separatrix.solvers.solver import Time
 from separatrix.structure import as_pairs, from_pairs
 from separatrix.system import Parametric, System, in_one_batch, in_pairs
@@ -16,16 +19,26 @@ from separatrix.tangent import Tangents
 from separatrix.twin import twin
 from separatrix.wrappers import bare
 
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+TIMES = ("t", "time", "_t")  # as people call it
+
 
 class Field(Parametric):
     """A vector field with parameters:  ẋ = f(x, t).  A subclass defines `forward`, and its own tangents where they are hot.
 
-    The time is one number; or, where each item has its own, a tensor of shape (*batch, 1).
+    The time is one number; or, where each item has its own, a tensor of shape (*batch), as each component of the state has.
     """
+
+    time_dependent = True  # may look at the time
 
     def __init__(self) -> None:
         super().__init__()
         self._tangents = Tangents()
+
+    @property
+    def has_own_tangents(self) -> bool:
+        """Whether its tangents are of its own making, and not by automatic differentiation."""
+        return type(self).pushforward is not Field.pushforward
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The velocity at x, shape (*batch, dim)."""
@@ -35,28 +48,57 @@ class Field(Parametric):
         """The velocity f(x, t) and Df(x, t) along the tangents v, rows of shape (*batch, k, dim). By forward AD."""
         return self._tangents(lambda y: self(y, t), x, v)
 
+    def drift(self, x: Tensor, t: Time) -> Tensor | None:
+        """∂f/∂t at x, shape (*batch, dim); None where the field does not look at the time. By forward AD."""
+        if not self.time_dependent:
+            return None
+        when = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[:-1])[..., None]
+        return by_time(lambda s: self(x, s[..., 0]), when)
+
 
 class FunctionField(Field):
     """A vector field from a function.
 
     Args:
         function: x ↦ ẋ, or (x, t) ↦ ẋ. An `nn.Module` is used through a twin, and given one batch axis.
-        time_dependent: call `function(x, t)`.
+        time_dependent: call `function(x, t)`, t a tensor: of no axes where all items have one time, of shape (*batch) where each
+            has its own.
         is_complex: it takes and gives complex numbers, whose real and imaginary parts are the state.
     """
 
     def __init__(self, function: Callable[..., Tensor], *, time_dependent: bool = False, is_complex: bool = False) -> None:
         super().__init__()
         function = bare(function)
+        check_state_first(function, time_dependent)
         self.function = twin(function) if isinstance(function, nn.Module) else function
         self.time_dependent = time_dependent
         self.is_complex = is_complex
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The function's value."""
-        when = (t,) if self.time_dependent else ()
+        when = (as_time(t, x),) if self.time_dependent else ()
         value = in_pairs(self.function, x, *when) if self.is_complex else in_one_batch(self.function, x, *when)
         return as_velocity(value)
+
+
+def as_time(t: Time, x: Tensor) -> Tensor:
+    """A time as functions of users get it: a tensor, in the precision of the state."""
+    return t if isinstance(t, Tensor) else torch.tensor(t, dtype=x.dtype, device=x.device)
+
+
+def check_state_first(function: Callable[..., Any], time_dependent: bool) -> None:
+    """Refuse a function of (t, x), which other libraries take, by the name of its first argument."""
+    try:
+        taken = inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters.values()
+    except (TypeError, ValueError):  # it does not say
+        return
+    needed = [one for one in taken if one.kind in POSITIONAL and (time_dependent or one.default is one.empty)]
+    if len(needed) > 1 and needed[0].name.lower() in TIMES:
+        names = ", ".join(one.name for one in needed[:2])
+        raise InputError(
+            f"the function takes ({names}), the time first; Separatrix calls f(x, t), the state first.\n"
+            "Swap them: lambda x, t: f(t, x), with time_dependent=True."
+        )
 
 
 def as_velocity(value: Any) -> Tensor:

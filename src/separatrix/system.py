@@ -321,7 +321,7 @@ def in_one_batch(function: Callable[..., Tensor], x: Tensor, *when: Number) -> T
     if not isinstance(function, nn.Module) or isinstance(function, Parametric):
         return function(x, *when)
     folded = x.reshape(-1, x.shape[-1])
-    value = function(folded, *(t.expand(*x.shape[:-1], 1).reshape(-1, 1) if isinstance(t, Tensor) else t for t in when))
+    value = function(folded, *(t.expand(x.shape[:-1]).reshape(-1) if isinstance(t, Tensor) and t.ndim else t for t in when))
     if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != folded.shape[0]:
         return value  # no batch to unfold: the start of a run says so
     return value.reshape(*x.shape[:-1], *value.shape[1:])

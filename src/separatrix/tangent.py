@@ -313,8 +313,8 @@ def _one_by_one(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return pairs[0][0], torch.stack([pushed for _, pushed in pairs], dim=-2)
 
 
-def _twice_reverse(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """J v as the derivative of w ↦ Jᵀ w, which is linear in w, so that the point w = 0 is as good as any."""
+def twice_reverse(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """`pushforward` without forward AD: J v as the derivative of w ↦ Jᵀ w, linear in w, so that w = 0 is as good as any."""
     keep = torch.is_grad_enabled() and (v.requires_grad or x.requires_grad or f(x).requires_grad)
     with plain_kernels(), torch.inference_mode(False), torch.enable_grad():
         state = x if x.requires_grad else x.detach().clone().requires_grad_()
@@ -326,7 +326,7 @@ def _twice_reverse(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return (value, pushed) if keep else (value.detach(), pushed.detach())
 
 
-RUNGS = (_all_at_once, _all_at_once_in_plain_kernels, _one_by_one, _twice_reverse)
+RUNGS = (_all_at_once, _all_at_once_in_plain_kernels, _one_by_one, twice_reverse)
 LADDER = RUNGS
 
 

@@ -23,7 +23,7 @@ def test_it_is_the_network_of_its_layers(activation):
 def test_its_tangents_are_forward_ad_s_at_each_item_s_own_time(activation, time_dependent):
     field = sx.nn.DenseField(3, (5, 4), activation=activation, time_dependent=time_dependent).double()
     x, v = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 2, 3, dtype=torch.float64)
-    for t in (0.3, torch.linspace(0, 1, 6, dtype=torch.float64)[:, None]):
+    for t in (0.3, torch.linspace(0, 1, 6, dtype=torch.float64)):
         wanted = pushforward(lambda y, t=t: field(y, t), x, v)
         for got, exact in zip(field.pushforward(x, v, t), wanted, strict=True):
             torch.testing.assert_close(got, exact, rtol=0, atol=1e-13)

@@ -86,7 +86,7 @@ def test_a_field_that_depends_on_time_is_given_the_time_of_the_data():
             self.w = nn.Parameter(torch.zeros(2, dtype=torch.float64))
 
         def forward(self, x, t):
-            return self.w * torch.cos(torch.as_tensor(t, dtype=x.dtype)) + 0 * x
+            return self.w * torch.cos(t)[..., None] + 0 * x
 
     t = even(30)
     states = normal(12, 2) + torch.tensor([2.0, -1.0], dtype=torch.float64) * t.sin()[:, None, None]
@@ -104,7 +104,7 @@ def test_a_field_of_one_s_own_is_given_the_time_of_the_data_too():
             self.w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
 
         def forward(self, x, t):
-            return self.w * t + 0 * x
+            return self.w * torch.as_tensor(t)[..., None] + 0 * x
 
     t = 0.7 + even(30)
     ramp = Ramp()

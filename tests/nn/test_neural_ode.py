@@ -218,7 +218,13 @@ def test_a_field_of_time_and_state_in_the_other_order_is_told_how_it_is_called(s
         def forward(self, t, x):
             return super().forward(x.reshape(-1, 2)).expand(t.shape)
 
-    layer = sx.nn.NeuralODE(TimeFirst(2, 2), time_dependent=time_dependent, **settings)
+    class Unnamed(TimeFirst):
+        def forward(self, s, y):
+            return super().forward(s, y)
+
+    with pytest.raises(sx.InputError, match=r"takes \(t, x\), the time first"):
+        sx.nn.NeuralODE(TimeFirst(2, 2), time_dependent=time_dependent, **settings)
+    layer = sx.nn.NeuralODE(Unnamed(2, 2), time_dependent=time_dependent, **settings)
     told = r"called as f\(x, t\), the state first" if time_dependent else r"as f\(x, t\) with time_dependent=True"
     with pytest.raises((sx.InputError, sx.ShapeError), match=told):
         layer(torch.randn(4, 2))

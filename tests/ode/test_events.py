@@ -85,9 +85,7 @@ def test_events_of_a_nonlinear_field_are_scipy_s():
         run = solve_ivp(lambda t, y: [y[1], 2 * (1 - y[0] ** 2) * y[1] - y[0]], (0, 30), x, rtol=1e-12, atol=1e-12, events=crossed)
         exact.append([float(run.t_events[0][0]), *run.y_events[0][0]])
     settings = {"rtol": 1e-11, "atol": 1e-11, "time_dependent": True}
-    found = sx.solve_until(
-        lambda x, t: van_der_pol(x), x0, lambda x, t: x[..., 0] - 0.3 * torch.as_tensor(t)[..., 0].sin(), max_time=30.0, **settings
-    )
+    found = sx.solve_until(lambda x, t: van_der_pol(x), x0, lambda x, t: x[..., 0] - 0.3 * t.sin(), max_time=30.0, **settings)
     torch.testing.assert_close(
         torch.cat([found.times[:, None], found.states], -1), torch.tensor(exact, **DOUBLE), rtol=0, atol=1e-8
     )
@@ -102,7 +100,7 @@ def test_first_and_second_derivatives_are_those_of_finite_differences(ways):
         stiffness, level, start = point[2:]
 
         def field(x, t):
-            return torch.stack([x[..., 1], -stiffness * x[..., 0].sin() + 0.2 * torch.as_tensor(t)[..., 0].cos()], -1)
+            return torch.stack([x[..., 1], -stiffness * x[..., 0].sin() + 0.2 * t.cos()], -1)
 
         def curve(x, t):
             return x[..., 0] - level * x[..., 1] ** 2

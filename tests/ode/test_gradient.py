@@ -244,7 +244,7 @@ def test_items_that_interact_along_any_axis_of_the_batch_are_found(axes):
 def test_data_that_are_cut_to_the_batch_are_given_to_the_items_they_are_of():
     """ẋ_i = u_i t from 0: all velocities are 0 at the start, which tells nothing; items end at different times."""
     u = torch.randn(5, 2, generator=torch.Generator().manual_seed(2), **DOUBLE)
-    found = sx.solve(lambda x, t: u[: len(x)] * t + 0 * x, torch.zeros(5, 2, **DOUBLE), OWN, time_dependent=True)
+    found = sx.solve(lambda x, t: u[: len(x)] * t[..., None] + 0 * x, torch.zeros(5, 2, **DOUBLE), OWN, time_dependent=True)
     assert (found.states - u * OWN[..., None] ** 2 / 2).abs().max() < 1e-12
 
 

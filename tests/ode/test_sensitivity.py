@@ -31,7 +31,7 @@ class Forced(nn.Module):
         self.a, self.b = nn.Parameter(torch.tensor(0.7, **DOUBLE)), nn.Parameter(torch.tensor(1.3, **DOUBLE))
 
     def forward(self, x: torch.Tensor, t: float | torch.Tensor) -> torch.Tensor:
-        return self.a * torch.cos(self.b * torch.as_tensor(t)) - x
+        return self.a * torch.cos(self.b * torch.as_tensor(t))[..., None] - x
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -109,6 +109,9 @@ def test_a_factor_agrees_with_the_exponential_to_the_method_s_order(name):
     z = torch.tensor(sizes * np.exp(0.6j))
     errors = (SOLVERS[name].amplification(z) - z.exp()).abs().numpy()
     order = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+    if name == "rodas5p":  # its term in z⁶ is 1e-6 z⁶: above rounding only the next one shows
+        assert order > SOLVERS[name].order + 1 - 0.25
+        return
     assert order == pytest.approx(SOLVERS[name].order + 1, abs=0.25)
 
 

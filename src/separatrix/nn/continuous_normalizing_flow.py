@@ -13,6 +13,7 @@ from separatrix.flow import Field
 from separatrix.nn.log_density import LogDensity
 from separatrix.nn.neural_ode import NeuralODE
 from separatrix.ode import Solution, solve
+from separatrix.ode.reversed import Reversed
 from separatrix.ode.solve import MAX_STEPS
 from separatrix.randomness import torch_generator
 from separatrix.solvers.solver import Time
@@ -66,7 +67,7 @@ class ContinuousNormalizingFlow(NeuralODE):
         dt: float | None = None,
         method: str = "rk4",
         rtol: float = 1e-5,
-        atol: float = 1e-6,
+        atol: float | None = None,
         max_steps: int = MAX_STEPS,
         gradient: str | None = None,
         time_dependent: bool = False,
@@ -135,23 +136,6 @@ class ContinuousNormalizingFlow(NeuralODE):
         return (drawn if self.noise == "gaussian" else drawn.sign()).to(x)
 
 
-class Reversed(Field):
-    """The field run backwards from the time T:  dy/ds = −f(y, T − s).
-
-    Args:
-        field: f.
-        time: T.
-    """
-
-    def __init__(self, field: Field, time: float) -> None:
-        super().__init__()
-        self.field, self.time = field, time
-
-    def forward(self, x: Tensor, t: Time) -> Tensor:
-        """The velocity, shape (*batch, dim)."""
-        return -self.field(x, self.time - t)
-
-
 class Augmented(Reversed):
     """A point that goes backwards, and what its density gains by it:  dy/ds = −f(y, T − s),  dℓ_j/ds = −ε_jᵀ (∂f/∂x) ε_j.
 
@@ -165,6 +149,8 @@ class Augmented(Reversed):
     def __init__(self, field: Field, probes: Tensor | None, time: float, dim: int) -> None:
         super().__init__(field, time)
         self.probes, self.dim = probes, dim
+
+    pushforward, drift = Field.pushforward, Field.drift
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The velocity of both, shape (*batch, dim + k)."""

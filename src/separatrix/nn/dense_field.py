@@ -59,7 +59,7 @@ class DenseField(Field):
     def _with_time(self, x: Tensor, t: Time) -> Tensor:
         if not self.time_dependent:
             return x
-        return torch.cat([x, torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(*x.shape[:-1], 1)], dim=-1)
+        return torch.cat([x, torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[:-1])[..., None]], dim=-1)
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""

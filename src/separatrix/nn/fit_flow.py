@@ -12,11 +12,13 @@ from separatrix.evolve import check_seed, check_whole, watched_count
 from separatrix.flow import Field, Flow, field_of
 from separatrix.nn.neural_ode import ModuleField
 from separatrix.nn.trajectories import Trajectories
-from separatrix.ode.checks import first_velocity
+from separatrix.ode.checks import check_apart, first_velocity
+from separatrix.ode.items import Items, Together
 from separatrix.ode.mesh import Mesh, equal_steps
 from separatrix.randomness import torch_generator
 from separatrix.result import Result, Status
 from separatrix.solvers import SOLVERS
+from separatrix.twin import twin
 from separatrix.wording import counted, plain
 
 CHECKS = 50  # times that the held-out segments are looked at
@@ -222,7 +224,7 @@ class _Shooting:
         n = n + torch.arange(self.horizon + 1, device=n.device)[:, None]
         x = self.data.states[n, item]
         mesh = self.mesh or self._own_mesh(n, item, x)
-        nodes = torch.stack(mesh.follow(SOLVERS[self.method], self.field, x[0]))
+        nodes = torch.stack(mesh.follow(SOLVERS[self.method], Items(self.field, None), x[0]))
         return (nodes[mesh.node][1:] - x[1:]) / self.deviation
 
     def _own_mesh(self, n: Tensor, item: Tensor, like: Tensor) -> Mesh:
@@ -242,7 +244,10 @@ class _Shooting:
     def check_width(self) -> None:
         """Refuse a field that changes the width, and a method that cannot follow it."""
         SOLVERS[self.method].check_dim(self.data.states.shape[-1])
-        first_velocity(self.field, self.data.states[0], self.data.times.flatten()[:1], by_tolerance=False)
+        states, times = self.data.states, self.data.times.expand(-1, self.data.states.shape[1])
+        first_velocity(self.field, states[0], times.flatten()[:1] if self.mesh else times[:1], by_tolerance=self.mesh is None)
+        if self.mesh is None and getattr(self.field, "time_dependent", True):
+            check_apart(Together.probe(twin(self.field, detach=True), tuple(states.shape[1:-1]), states[0], times[[0, -1]]))
 
 
 class _Record:

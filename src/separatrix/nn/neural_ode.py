@@ -7,14 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError
-from separatrix.flow import Field, as_velocity, check_positive
+from separatrix.flow import Field, as_time, as_velocity, check_positive, check_state_first
 from separatrix.nn.flow_layer import TimedFlow
-from separatrix.ode import Solution, solve
+from separatrix.ode import Solution, StructuredSolution, solve
 from separatrix.ode.checks import as_field
 from separatrix.ode.mesh import whole_steps
 from separatrix.ode.solve import MAX_STEPS
+from separatrix.ode.states import Form, Structured
 from separatrix.solvers import PAIRS, SOLVERS
 from separatrix.solvers.solver import Time
+from separatrix.structure import Nested
 from separatrix.system import in_one_batch
 from separatrix.tangent import pushforward
 
@@ -26,17 +28,18 @@ class ModuleField(Field):
 
     Args:
         module: x ↦ ẋ, or (x, t) ↦ ẋ, given one batch axis.
-        time_dependent: call `module(x, t)`, t being a number or a tensor of shape (items, 1).
+        time_dependent: call `module(x, t)`, t being a tensor without axes or of shape (items).
     """
 
     def __init__(self, module: nn.Module, *, time_dependent: bool = False) -> None:
         super().__init__()
+        check_state_first(module, time_dependent)
         self.module = module
         self.time_dependent = time_dependent
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The module's value."""
-        return as_velocity(in_one_batch(self.module, x, *((t,) if self.time_dependent else ())))
+        return as_velocity(in_one_batch(self.module, x, *((as_time(t, x),) if self.time_dependent else ())))
 
 
 class NeuralODE(TimedFlow):
@@ -51,6 +54,8 @@ class NeuralODE(TimedFlow):
         rtol, atol, max_steps: of steps by tolerance; see `sx.solve`.
         gradient: "backpropagation", "checkpoint" or "adjoint"; see `sx.solve`, whose default it has.
         time_dependent: call `field(x, t)`.
+        shape: that of a state without its batch, where it is no vector: (3, 32, 32) for images; a tuple or a dictionary of shapes
+            for states that are such. The layer, `solve`, `pack` and `unpack` take and give those; the system's states are vectors.
 
     Twenty steps of RK4 are the default: they need nothing but PyTorch, cost the same for every input, and can be compiled, exported
     and differentiated twice; another dt tells whether they are short enough. As a `Flow` it takes one step of its method for each
@@ -73,22 +78,38 @@ class NeuralODE(TimedFlow):
         dt: float | None = None,
         method: str = "rk4",
         rtol: float = 1e-5,
-        atol: float = 1e-6,
+        atol: float | None = None,
         max_steps: int = MAX_STEPS,
         gradient: str | None = None,
         time_dependent: bool = False,
+        shape: Any = None,
     ) -> None:
         check_positive(time, "a neural ODE is followed for a positive time, not")
+        form = None if shape is None else Form.of_shapes(shape)
         bare = isinstance(field, nn.Module) and not isinstance(field, Field)
-        own = ModuleField(field, time_dependent=time_dependent) if bare else field
+        own = ModuleField(field, time_dependent=time_dependent) if bare and form is None else field
+        if form is not None:
+            dim, own = form.dim, Structured(own, form, time_dependent=time_dependent, in_one_batch=True)
         step = time / STEPS if dt is None else dt
         super().__init__(own, _width(field) if dim is None else dim, step, method=method, time_dependent=time_dependent)
+        self.form = form
         self.time = time
         self.settings = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "gradient": gradient}
         self.by_tolerance = dt is None and method in PAIRS
 
-    def forward(self, x: Tensor, n: int = 0) -> Tensor:
-        """The state a time T later, shape (*batch, dim)."""
+    def pack(self, state: Nested) -> Tensor:
+        """The vectors of states, (*batch, dim)."""
+        return state if self.form is None else self.form.pack(state)
+
+    def unpack(self, x: Tensor) -> Nested:
+        """The states of vectors, (*batch, dim)."""
+        return x if self.form is None else self.form.unpack(x)
+
+    def forward(self, x: Nested, n: int = 0) -> Nested:
+        """The state a time T later, of the same shape."""
+        return self.unpack(self._later(self.pack(x)))
+
+    def _later(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             return self._followed(x, self.settings)
         steps = whole_steps(self.time, self.dt)
@@ -108,10 +129,11 @@ class NeuralODE(TimedFlow):
             x, v = SOLVERS[self.method].pushforward(field.pushforward, x, v, i * h, h)
         return x, v
 
-    def solve(self, x0: Tensor, times: Any) -> Solution:
+    def solve(self, x0: Nested, times: Any) -> Solution | StructuredSolution:
         """The states at the asked times, the first of which is that of x0; see `sx.solve`."""
         dt = None if self.by_tolerance else self.dt
-        return solve(self.field, x0, times, method=self.method, dt=dt, **self.settings)
+        found = solve(self.field, self.pack(x0), times, method=self.method, dt=dt, **self.settings)
+        return found if self.form is None else StructuredSolution.of(found, self.form)
 
     def _followed(self, x: Tensor, settings: dict[str, Any]) -> Tensor:
         """The states a time T later; an item that is not finite stays NaN and disturbs no other, as in every layer."""

@@ -33,7 +33,7 @@ class Universal(Field):
         missing: m, a module (*batch, dim) → (*batch, dim). What is known of the term can be built in: of which numbers it depends,
             which of its own are equal. `sx.nn.zero_output_(module)` makes it begin as 0, and so the whole as the known field.
         combine: "sum", "factor", or a function (f, m) ↦ ẋ of both terms at a state; m may then have another width.
-        time_dependent: call `known(x, t)` and `missing(x, t)`; t is a number, or a tensor of shape (*batch, 1).
+        time_dependent: call `known(x, t)` and `missing(x, t)`; t is a tensor without axes, or of shape (*batch).
 
     Being a `Field` it goes where fields go: `sx.Flow(universal, dim, dt)`, `sx.nn.NeuralODE`, `sx.solve`, `sx.nn.fit_observations`.
 

@@ -3,7 +3,7 @@
 from separatrix.ode.arrival import Arrival
 from separatrix.ode.events import solve_until
 from separatrix.ode.sensitivity import sensitivities
-from separatrix.ode.solution import Solution
+from separatrix.ode.solution import Solution, StructuredSolution
 from separatrix.ode.solve import solve
 
-__all__ = ["Arrival", "Solution", "sensitivities", "solve", "solve_until"]
+__all__ = ["Arrival", "Solution", "StructuredSolution", "sensitivities", "solve", "solve_until"]

@@ -1,79 +1,51 @@
-"""Steps chosen by tolerance, each item for itself, by torchode; an item that fails stops alone, and says why."""
+"""Steps chosen by tolerance, each item for itself; an item that fails stops alone, and says why."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from separatrix.errors import MissingExtraError
-from separatrix.evolve import Bar, bar
-from separatrix.ode.mesh import Mesh, Run
+from separatrix.evolve import bar
+from separatrix.ode.going import Going
+from separatrix.ode.mesh import Mesh, Run, grain_of
+from separatrix.ode.tolerance import Controller, Tolerance, rms
 from separatrix.result import Status
+from separatrix.solvers.pair import Pair
 from separatrix.solvers.solver import Slope
 
 SMALLEST = 16  # roundings of the time below which a step is lost
 FAR = 1e8  # times its first size: a state that far away when its steps vanish has left for infinity
-SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0  # the next step is 0.9 of what would just meet the tolerance, in these bounds
-CROWDED = 7 / 8  # of the items that are asked for a velocity still need it; with fewer the others are left out
+SOON = 1e3  # shortest steps, in which one that leaves for infinity moves by its own size
+LEAST = 1e-4  # ratio of an error that is remembered: less was luck
 
 Until = Callable[[Tensor, Tensor, Tensor], Tensor]  # which items moved, (items), to t and x ↦ which of them have arrived
-
-# Note [Failing alone]
-# torchode ends the whole batch when one item fails. So its controller is never told of a failure: we note the item's code, accept
-# whatever it does from then on, with zero velocity, as the rest of its time, and keep none of that.
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What steps are chosen by.
-
-    Args:
-        rtol, atol: relative and absolute, of one step.
-        max_steps: trials before an item is given up.
-    """
-
-    rtol: float
-    atol: float
-    max_steps: int
-
-    def least(self, x: Tensor) -> float:
-        """atol; in place of 0 what is nothing beside any number, so that one that stays 0 has no error."""
-        return max(self.atol, torch.finfo(x.dtype).tiny ** 0.5)
 
 
 @dataclass
 class Log:
-    """What happens on the way, which torchode's controller and the field both look at.
+    """What happened on the way.
 
     Args:
-        x0: the states at the start, shape (items, dim).
         begins, ends: when each item begins and is done, shape (items).
-        smallest: the shortest step that time can resolve, shape (items).
         codes: `Status` of each item, shape (items).
         rejected: trials that were not accepted, shape (items).
         arrived: which items are where they were to be followed to, shape (items).
-        going: which items are followed still; None for all.
         trials: of each trial t, h, the states after it, and whether it was kept.
     """
 
-    x0: Tensor
     begins: Tensor
     ends: Tensor
-    smallest: Tensor
     codes: Tensor
     rejected: Tensor
     arrived: Tensor
-    going: Tensor | None = None
     trials: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, x0: Tensor, times: Tensor) -> "Log":
+    def begin(cls, times: Tensor) -> "Log":
         """Before the first trial."""
-        smallest = SMALLEST * torch.finfo(times.dtype).eps * torch.maximum(times[-1].abs(), times[-1] - times[0])
-        zeros = torch.zeros_like(smallest)
-        return cls(x0, times[0], times[-1], smallest, zeros.to(torch.int8), zeros.long(), zeros.bool())
+        zeros = torch.zeros_like(times[0])
+        return cls(times[0], times[-1], zeros.to(torch.int8), zeros.long(), zeros.bool())
 
     @property
     def over(self) -> Tensor:
@@ -84,21 +56,10 @@ class Log:
         """Note that items failed."""
         self.codes = torch.where(which, torch.as_tensor(why).to(self.codes), self.codes)
 
-    def lose(self, which: Tensor, x: Tensor) -> None:
-        """Note that items have no step left: they went to infinity, or their field is not smooth."""
-        far = x.abs().amax(-1) > FAR * self.x0.abs().amax(-1).clamp(min=1.0)
-        self.fail(which, torch.where(far, int(Status.DIVERGED), int(Status.NOT_CONVERGED)))
-
-    def leave_out(self, done: Tensor) -> None:
-        """Ask no more for the velocities of items that are done, once they are many."""
-        items = done.shape[0]
-        if items - int(done.sum()) < CROWDED * (items if self.going is None else self.going.shape[0]):
-            self.going = (~done).nonzero()[:, 0]
-
 
 @torch.no_grad()
 def adaptive_steps(
-    pair: str,
+    pair: Pair,
     field: Slope,
     x0: Tensor,
     times: Tensor,
@@ -112,7 +73,7 @@ def adaptive_steps(
     """Follow the field from x0, (items, dim), at times[0] to the last of the times, (times, items), in steps by tolerance.
 
     Args:
-        pair: a name in `PAIRS`.
+        pair: the method.
         field, x0, times: the problem.
         tolerance: what steps are chosen by.
         first: the velocities at x0, where they are known.
@@ -120,104 +81,79 @@ def adaptive_steps(
         until: which items have arrived; they are followed no further.
         progress: show how far the slowest item has come.
     """
-    torchode = _torchode()
-    log = Log.begin(x0, times)
-    first = field(x0, times[0, :, None].to(x0)) if first is None else first
-    log.fail(~torch.isfinite(first).all(-1), Status.DIVERGED)
-    log.leave_out(log.over)
-    term = torchode.ODETerm(_velocity(field, log, alone), with_stats=False)
-    method = _stepping(torchode, {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5}[pair])(term=term)
+    log, going, controller = Log.begin(times), Going(field, alone, x0), Controller(pair.order)
+    grain = grain_of(field, x0, times)
+    x, t, largest, before = x0, log.begins, x0.abs(), torch.ones_like(x0[:, 0])
+    slope = going(x, t[:, None].to(x)) if first is None else first
+    log.fail(~torch.isfinite(slope).all(-1), Status.DIVERGED)
+    going.leave_out(log.over)
+    h = first_lengths(going, x, slope, log, tolerance, pair.order)
     with bar("time", progress) as shown:
-        controller = _watching(torchode, log, tolerance, until, shown)(
-            tolerance.atol or 1e-6 * float(x0.abs().amax()) or 1e-6, tolerance.rtol, term=term
-        )
-        solver = torchode.AutoDiffAdjoint(method, controller)
-        solver.solve(torchode.InitialValueProblem(x0, times[0], times[-1]), term=term)
-    return _packed(log, x0, times)
-
-
-def _velocity(field: Slope, log: Log, alone: Slope | None) -> Any:
-    """The field of those items that are followed still; the others rest. See Note [Failing alone]."""
-
-    def velocity(t: Tensor, y: Tensor) -> Tensor:
-        if log.going is None:
-            return field(y, t[:, None].to(y))
-        going, found = log.going, torch.zeros_like(y)
-        if len(going) == 0:
-            return found
-        if alone is not None:
-            return found.index_copy_(0, going, alone(y[going], t[going, None].to(y)))
-        y = log.x0.index_copy(0, going, y[going])
-        return found.index_copy_(0, going, field(y, t[:, None].to(y))[going])
-
-    return velocity
-
-
-def _stepping(torchode: Any, pair: type) -> type:
-    """A torchode method whose stages are added up by one product of matrices each."""
-    from torchode.single_step_methods.base import StepResult
-    from torchode.single_step_methods.runge_kutta import ERKInterpolationData, ERKState
-
-    class Stepping(pair):
-        def rows(self, tableau: Any) -> list[Tensor]:
-            if "found" not in self.__dict__:
-                self.__dict__["found"] = [row[:i] for i, row in enumerate(tableau.a.unbind())]
-            return self.__dict__["found"]
-
-        def step(
-            self, term: Any, running: Tensor, y0: Tensor, t0: Tensor, dt: Tensor, state: Any, *, stats: Any, args: Any
-        ) -> tuple[Any, ...]:
-            tableau, h, y = state.tableau, dt[:, None].to(y0), y0
-            rows = self.rows(tableau)
-            k = y0.new_empty(len(rows), *y0.shape)
-            flat, k[0] = k.flatten(1), state.prev_vf1
-            nodes = torch.addcmul(t0, tableau.c[:, None], dt).unbind()
-            for i in range(1, len(rows)):
-                y = torch.addcmul(y0, h, (rows[i] @ flat[:i]).view_as(y0))
-                k[i] = term.vf(nodes[i], y, stats, args)
-            error = h * (tableau.b_err @ flat).view_as(y0)
-            return StepResult(y, error), ERKInterpolationData(tableau, t0, dt, y0, y, k), ERKState(tableau, k[-1]), None
-
-    return Stepping
-
-
-def _watching(torchode: Any, log: Log, tolerance: Tolerance, until: Until | None, shown: Bar) -> type:
-    """Torchode's controller, which keeps a log and fails one item at a time. See Note [Failing alone]."""
-
-    class Watching(torchode.IntegralController):
-        def adapt_step_size(
-            self, t0: Tensor, dt: Tensor, y0: Tensor, step_result: Any, state: Any, stats: Any
-        ) -> tuple[Tensor, Tensor, Any, None]:
-            ratio = _ratio(step_result.error_estimate, y0, step_result.y, tolerance)
-            accept = ratio < 1
-            factor = (SAFETY * ratio ** (-1 / state.method_order)).clamp(SHRINK, GROW).nan_to_num(SHRINK)
-            longer = dt * factor.to(dt)
-            going = (dt != 0) & ~log.over
+        while True:
+            under_way = ~log.over & (t < log.ends)
+            left = log.ends - t
+            smallest = SMALLEST * grain * torch.maximum(t.abs(), t - log.begins)
+            last = h >= left - smallest
+            length = torch.where(last, left, h).where(under_way, 0.0)
+            trial = pair.attempt(going, x, t[:, None], length[:, None], slope)
+            ratio = tolerance.ratio(trial.error, x, trial.after, largest)
+            accept = (ratio < 1) & under_way
+            h = length * controller.factor(ratio, before).to(h)
+            log.trials.append((t, length, trial.after, accept))
+            log.rejected += under_way & ~accept
+            ahead = torch.where(last, log.ends, t + length)
             if until is not None:
-                log.arrived = log.arrived | until(accept & going, t0 + dt, step_result.y)
-            log.trials.append((t0, dt, step_result.y, accept & going))
-            log.rejected += going & ~accept
-            done = accept & (t0 + dt >= log.ends) | log.arrived
-            lost = going & ~done & (longer < log.smallest)  # accepted or not: time would stand still
+                log.arrived = log.arrived | until(accept, ahead, trial.after)
+            done = accept & last | log.arrived
+            lost = under_way & ~done & (h < smallest)  # accepted or not: time would stand still
             if lost.any():
-                log.lose(lost, y0)
+                log.fail(lost, _why_lost(going, x, t, x0, largest, smallest))
             if len(log.trials) == tolerance.max_steps:
-                log.fail(going & ~done, Status.NOT_CONVERGED)
-            over = log.over
-            log.leave_out(done | over)
-            shown(lambda: float(((t0 + dt * accept - log.begins) / (log.ends - log.begins)).amin()))
-            return accept | over, longer.masked_fill(over, torch.inf), state, None
+                log.fail(under_way & ~done, Status.NOT_CONVERGED)
+            kept = accept[:, None]
+            x, t, largest = (
+                trial.after.where(kept, x),
+                ahead.where(accept, t),
+                torch.maximum(largest, trial.after.abs()).where(kept, largest),
+            )
+            before = ratio.clamp(min=LEAST).where(accept, before)
+            slope = None if trial.slope is None else trial.slope.where(kept, slope)
+            shown(lambda: float(((t - log.begins) / (log.ends - log.begins)).amin()))
+            finished = log.over | (t >= log.ends)
+            if bool(finished.all()):
+                break
+            going.leave_out(finished)
+    return _packed(log, x0, times, t, grain)
 
-    return Watching
+
+def first_lengths(field: Slope, x: Tensor, slope: Tensor, log: Log, tolerance: Tolerance, order: int) -> Tensor:
+    """A first step of each item, shape (items), from its velocity and how that changes in a short step of Euler's.
+
+    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4, with time in units of that in which the
+    state moves by its own size.
+    """
+    span, size = log.ends - log.begins, x.abs()
+    allowed = tolerance.least(size.amax(-1, keepdim=True).expand_as(size)).add(size, alpha=tolerance.rtol)
+    own, speed = rms(x / allowed).to(span), rms(slope / allowed).to(span)
+    unit = torch.where((own > 0) & (speed > 0), own / speed, 1e-4 * span).minimum(span)
+    short = 0.01 * unit
+    after = field(torch.addcmul(x, short[:, None].to(x), slope), (log.begins + short)[:, None].to(x))
+    bend = 100 * rms((after - slope) / allowed).to(span).nan_to_num(torch.inf)
+    fastest = unit * torch.maximum(speed, bend)
+    wanted = torch.where(fastest > 0, unit * (0.01 / fastest) ** (1 / (order + 1)), span)
+    return torch.maximum(wanted.minimum(unit), 1e-3 * short).minimum(span)
 
 
-def _ratio(error: Tensor, before: Tensor, after: Tensor, tolerance: Tolerance) -> Tensor:
-    """rms_i(e_i / (atol + rtol |x_i|)) of each item, shape (items)."""
-    allowed = torch.maximum(before.abs(), after.abs()).mul_(tolerance.rtol).add_(tolerance.least(error))
-    return torch.linalg.vector_norm(error / allowed, dim=1) / error.shape[1] ** 0.5
+def _why_lost(field: Slope, x: Tensor, t: Tensor, x0: Tensor, largest: Tensor, smallest: Tensor) -> Tensor:
+    """The status of items that have no step left: they went to infinity, or their field is not smooth."""
+    size, first = x.abs().amax(-1), x0.abs().amax(-1)
+    speed = field(x, t[:, None].to(x)).abs().amax(-1).nan_to_num(torch.inf)
+    leaving = (size >= largest.amax(-1)) & (size > first) & (size < SOON * smallest.to(x) * speed)
+    far = leaving | (first > 0) & (size > FAR * first)
+    return torch.where(far, int(Status.DIVERGED), int(Status.NOT_CONVERGED))
 
 
-def _packed(log: Log, x0: Tensor, times: Tensor) -> Run:
+def _packed(log: Log, x0: Tensor, times: Tensor, reached: Tensor, grain: float) -> Run:
     """The steps that were kept, each item's own one after the other."""
     t, h, x, kept = (torch.stack(column) for column in zip(*log.trials, strict=True))
     place, accepted = kept.cumsum(0) - 1, kept.sum(0)
@@ -229,28 +165,17 @@ def _packed(log: Log, x0: Tensor, times: Tensor) -> Run:
     begins = torch.maximum(begins, times[0])  # what pads
     order = torch.arange(len(nodes), device=x0.device)[:, None].minimum(accepted)
     nodes = nodes.gather(0, order[..., None].expand_as(nodes))
-    reached = times[0] + lengths.sum(0)
-    node, share = _places(begins, lengths, times, log.smallest)
+    near = SMALLEST * grain * torch.maximum(times.abs(), times - times[0])
+    node, share = _places(begins, lengths, times, near)
     steps = list(zip(begins[..., None].unbind(), lengths[..., None].unbind(), strict=True))
     return Run(Mesh(steps, node, share), nodes, log.codes, accepted, log.rejected, reached)
 
 
-def _places(begins: Tensor, lengths: Tensor, times: Tensor, smallest: Tensor) -> tuple[Tensor, Tensor]:
+def _places(begins: Tensor, lengths: Tensor, times: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
     """The step in which each asked time lies, and how far in it; what rounding may do beside its ends is on them."""
     rising = begins.where(lengths > 0, torch.inf).mT.contiguous()
     node = (torch.searchsorted(rising, times.mT.contiguous(), right=True) - 1).clamp(min=0).mT
     length = lengths.gather(0, node)
     share = ((times - begins.gather(0, node)) / length).nan_to_num().clamp(0.0, 1.0)
-    near = smallest / length
+    near = near / length
     return node, share.where(share > near, 0.0).where(share < 1 - near, 1.0)
-
-
-def _torchode() -> Any:
-    try:
-        import torchode
-    except ImportError:
-        raise MissingExtraError(
-            "steps chosen by tolerance need torchode, which is not installed.\n"
-            'Run: pip install "separatrix[ode]"; or take equal steps, method="rk4" with dt=0.1, which needs nothing.'
-        ) from None
-    return torchode

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from separatrix.errors import NotConvergedError
 from separatrix.flow import Field
-from separatrix.ode.adaptive import Tolerance, adaptive_steps
+from separatrix.ode.adaptive import adaptive_steps
 from separatrix.ode.discrete import Discrete
 from separatrix.ode.items import Group, Items, Together
 from separatrix.ode.mesh import Run, equal_steps
 from separatrix.ode.tensors import Tensors, check_nothing_hidden
+from separatrix.ode.tolerance import Tolerance
 from separatrix.result import Status
-from separatrix.solvers.embedded import EmbeddedPair, Hermite
+from separatrix.solvers.pair import Hermite, Pair
 from separatrix.solvers.solver import Time
 
 GAUSS = ((0.5 - 0.15**0.5, 5 / 18), (0.5, 4 / 9), (0.5 + 0.15**0.5, 5 / 18))  # nodes and weights in [0, 1], exact to degree 5
@@ -67,7 +68,7 @@ class ByAdjoint:
             mesh = equal_steps(times, self.dt)
             back = Run.of(mesh, torch.stack(mesh.follow(run.method, flat, λ)), times)
         else:
-            back = adaptive_steps(run.method.name, flat, λ, times, self.tolerance)
+            back = adaptive_steps(run.method, flat, λ, times, self.tolerance)
         if (back.codes != Status.OK).any():
             raise NotConvergedError(
                 f"the adjoint equation of {int((back.codes != Status.OK).sum())} of {items} items could not be solved backwards.\n"
@@ -145,7 +146,7 @@ def pieces(run: Discrete) -> Hermite:
 
 
 def _piece(run: Discrete, group: Group, x: Tensor, t: Tensor, h: Tensor) -> Hermite:
-    if isinstance(run.method, EmbeddedPair):
+    if isinstance(run.method, Pair):
         return run.method.piece(group.field, x, t, h)
     after = group.only(run.nodes[group.row + 1, group.item], run.rest)
     return Hermite(x, after, h * group.field(x, t), h * group.field(after, t + h), torch.zeros_like(x))

@@ -25,8 +25,8 @@ def as_field(field: Callable[..., Tensor], x0: Tensor, time_dependent: bool) -> 
     return twin(own, dtype=x0.dtype, device=x0.device)
 
 
-def as_state(x0: Any, field: Field, *, finite: bool = True) -> Tensor:
-    """The states at the start, in the batch that they and the field's parameters make together; all of them finite, if asked."""
+def as_state(x0: Any, field: Field) -> Tensor:
+    """The states at the start, in the batch that they and the field's parameters make together; some of them finite."""
     try:
         x0 = torch.as_tensor(x0)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -45,22 +45,23 @@ def as_state(x0: Any, field: Field, *, finite: bool = True) -> Tensor:
         ) from None
     if 0 in (*batch, x0.shape[-1]):
         raise InputError(f"there is no state to begin from: x0 has shape {tuple(x0.shape)}.\nGive at least one.")
-    if finite and not torch.isfinite(x0).all():
-        raise InputError(f"x0 has {int((~torch.isfinite(x0)).sum())} numbers that are not finite, out of {x0.numel()}.")
     return x0.expand(*batch, x0.shape[-1])
+
+
+def check_finite(x0: Tensor) -> None:
+    """Refuse states none of which is finite; one of many that is not has ended before, and the others are followed."""
+    if not torch.isfinite(x0).all(-1).any():
+        raise InputError(f"x0 has {int((~torch.isfinite(x0)).sum())} numbers that are not finite, out of {x0.numel()}.")
 
 
 def as_times(times: Any, device: torch.device) -> Tensor:
     """The asked times, in float64."""
     try:
+        if isinstance(times, list | tuple) and any(isinstance(time, Tensor) for time in times):
+            times = torch.stack(torch.broadcast_tensors(*(torch.as_tensor(time, dtype=torch.float64) for time in times)))
         times = torch.as_tensor(times)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"times cannot be read as numbers: {str(error).splitlines()[0]}") from None
-    if times.requires_grad:
-        raise InputError(
-            "times requires a gradient, but the steps to them are held fixed.\n"
-            "Pass times.detach(); a solution's derivative by its time is the field there."
-        )
     return times.to(device, torch.float64)
 
 
@@ -77,15 +78,15 @@ def check_method(method: str, dt: float | None) -> None:
         check_step(dt)
 
 
-def check_tolerances(x0: Tensor, rtol: float, atol: float, max_steps: int) -> None:
+def check_tolerances(x0: Tensor, rtol: float, atol: float | None, max_steps: int) -> None:
     """Refuse tolerances that no step can meet, or any."""
     least = 10 * torch.finfo(x0.dtype).eps
-    for name, value in (("rtol", rtol), ("atol", atol)):
+    for name, value in (("rtol", rtol), ("atol", 0.0 if atol is None else atol)):
         if not isinstance(value, Real):
             raise InputError(f"{name} is {value!r}, a {type(value).__name__}; it is a number.")
     if not least <= rtol < 1:
         raise InputError(f"rtol is {rtol:g}; for {str(x0.dtype).removeprefix('torch.')} states it lies from {least:.1g} up to 1.")
-    if not 0 <= atol < float("inf"):
+    if atol is not None and not 0 <= atol < float("inf"):
         raise InputError(f"atol is {atol:g}; it is a finite number of at least 0, in the state's own unit.")
     if check_whole("max_steps", max_steps) < 1:
         raise InputError(f"max_steps is {max_steps}; it is at least 1.")
@@ -99,13 +100,13 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
         InputError: the field fails, writes to its argument, or holds tensors of another dtype.
     """
     trial = x0.detach().clone()
-    t = times[0][..., None].expand(*x0.shape[:-1], 1).to(x0) if by_tolerance or times.ndim > 1 else float(times[0])
+    t = times[0].detach().expand(x0.shape[:-1]).to(x0) if by_tolerance or times.ndim > 1 else float(times[0])
     try:
         value = twin(field, detach=True)(trial, t)
     except NOT_THE_FUNCTIONS:
         raise
     except Exception as error:  # the user's code: whatever it raises is the message
-        raise _failure(field, x0, t, error) from error
+        raise failed_call(field, x0, t, error) from error
     shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     if shape != tuple(x0.shape):
         raise ShapeError(
@@ -119,32 +120,34 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
     return value.to(x0)
 
 
-def _failure(field: Field, x0: Tensor, t: float | Tensor, error: Exception) -> SeparatrixError:
-    """What a field raised on the states at the start, and what to do."""
+def failed_call(field: Field, x0: Tensor, t: float | Tensor, error: Exception, what: str = "the field") -> SeparatrixError:
+    """What a field or an event raised on the states at the start, and what to do."""
     said = (str(error).strip().splitlines() or ["no message"])[0]
     if isinstance(error, TypeError | ValueError) and isinstance(t, Tensor) and "tensor" in said:
         return InputError(
-            f"the field cannot take a time of each item, a tensor of shape {tuple(t.shape)}: {said}.\n"
+            f"{what} cannot take a time of each item, a tensor of shape {tuple(t.shape)}: {said}.\n"
             'Use torch.sin(t), not math.sin(t); or take equal steps, method="rk4" with dt=0.1, in which t is one number.'
         )
     if isinstance(error, RuntimeError) and ("shape" in said or "size" in said):
-        return ShapeError(
-            f"the field cannot take states of shape {tuple(x0.shape)}: {said.rstrip('.')}.\n{how_called(field, x0, error)}"
-        )
+        advice = how_called(field, x0, error)
+        if field.time_dependent and isinstance(t, Tensor) and t.ndim > 0:
+            advice += f" The time has shape {tuple(t.shape)}, one for each state: write t[..., None] beside the state's numbers."
+        return ShapeError(f"{what} cannot take states of shape {tuple(x0.shape)}: {said.rstrip('.')}.\n{advice}")
     if isinstance(error, RuntimeError) and "dtype" in said:
         return InputError(
-            f"x0 is {str(x0.dtype).removeprefix('torch.')} but the field holds tensors of another dtype ({said}).\n"
+            f"x0 is {str(x0.dtype).removeprefix('torch.')} but {what} holds tensors of another dtype ({said}).\n"
             "Pass x0 in that dtype, or give the nn.Module itself, which is then cast."
         )
-    return first_call_failed(field, "the field", x0, error)
+    return first_call_failed(field, what, x0, error)
 
 
 def check_apart(together: Together) -> None:
     """Refuse steps of each item for a field whose items are not apart."""
     if together.mixes:
         raise InputError(
-            "an item's velocity depends on the states of other items, or on chance; steps by tolerance and adjoints are not.\n"
-            'Make what interacts one state, (*batch, items · dim); or take equal steps, dt=0.1, without "adjoint".'
+            "an item's velocity depends on the states or times of other items, or on chance; each takes steps of its own.\n"
+            "A time has shape (*batch): write t[..., None] beside the state's numbers. Make what interacts one state, "
+            '(*batch, items · dim); or take equal steps, dt=0.1, without "adjoint".'
         )
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from separatrix.ode.adaptive import Tolerance
 from separatrix.ode.items import Items
 from separatrix.ode.mesh import Run
+from separatrix.ode.tolerance import Tolerance
 from separatrix.result import Status
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.splitting import Splitting
@@ -16,6 +16,7 @@ POWERS = 30
 FEW = 10  # of the last steps, whose median is the step there
 BOUND = 0.5  # of the longest stable step: what steps by tolerance keep to where stability holds them back
 SLIGHT = 1e-6  # growth in a step that is rounding
+ROUGH = 0.1  # of the last steps, from which on the rounding of the time holds them back
 LONGEST = 20.0  # step times rate, up to which stability is looked for
 
 # Note [Stiff]
@@ -26,24 +27,42 @@ LONGEST = 20.0  # step times rate, up to which stability is looked for
 
 @torch.no_grad()
 def reasons(
-    run: Run, field: Items, asked: Tensor, batch: tuple[int, ...], method: str, dt: float | None, tolerance: Tolerance | None
+    run: Run,
+    field: Items,
+    asked: Tensor,
+    batch: tuple[int, ...],
+    method: str,
+    dt: float | None,
+    tolerance: Tolerance | None,
+    begun: Tensor,
+    sense: int,
 ) -> tuple[str, ...]:
-    """A sentence for each kind of failure, about the first item that failed so; shapes as in `Run`, `asked` (times, items)."""
-    said = []
+    """A sentence for each kind of failure, about the first item that failed so; shapes as in `Run`, `asked` (times, items).
+
+    Args:
+        begun: which items began at finite numbers, shape (items).
+        sense: −1 where time was followed backwards.
+    """
+    said = [f"{_name(item, batch)} is not followed: it does not begin at finite numbers." for item in _first(~begun)]
     for status in (Status.DIVERGED, Status.NOT_CONVERGED):
-        for item in (run.codes == status).nonzero()[:1, 0].tolist():
-            end = _End(run, field, asked, item, method)
+        for item in _first((run.codes == status) & begun):
+            end = _End(run, field, asked, item, method, sense)
             words = end.of_equal_steps(dt) if dt is not None else end.by_tolerance(status, tolerance)
             said.append(f"{_name(item, batch)} {words}")
     return tuple(said)
 
 
-class _End:
-    """Where an item ended."""
+def _first(which: Tensor) -> list[int]:
+    """The first item that is so, if any is."""
+    return which.nonzero()[:1, 0].tolist()
 
-    def __init__(self, run: Run, field: Items, asked: Tensor, item: int, method: str) -> None:
-        self.run, self.field, self.item, self.method = run, field, item, method
-        self.begin, self.t, self.last = (float(time[item]) for time in (asked[0], run.reached, asked[-1]))
+
+class _End:
+    """Where an item ended, in times as the user has them."""
+
+    def __init__(self, run: Run, field: Items, asked: Tensor, item: int, method: str, sense: int) -> None:
+        self.run, self.field, self.item, self.method, self.sense = run, field, item, method, sense
+        self.begin, self.t, self.last = (sense * float(time[item]) for time in (asked[0], run.reached, asked[-1]))
         self.steps = int(run.accepted[item])
         self.size = float(run.nodes[self.steps, item].abs().amax())
 
@@ -55,20 +74,22 @@ class _End:
             return f"diverged: it leaves for infinity at t = {self.t:.6g}, where its largest number is {self.size:.2g}."
         trials = self.steps + int(self.run.rejected[self.item])
         if trials < tolerance.max_steps:
+            vanish = f"did not converge: its steps vanish at t = {self.t:.6g}, where its largest number is {self.size:.2g}. "
+            grain = torch.finfo(self.run.nodes.dtype).eps * abs(self.t)
+            if self.field.time_dependent and grain > ROUGH * self._step():
+                return f"{vanish}The state is float32, in which that time is known to {grain:.2g} only: pass x0.double()."
             return (
-                f"did not converge: its steps vanish at t = {self.t:.6g}, where its largest number is {self.size:.2g}. "
-                "The field jumps or ends there, or it is no function of state and time, or the tolerance "
+                f"{vanish}The field jumps or ends there, or it is no function of state and time, or the tolerance "
                 "is below its rounding."
             )
         used = f"did not converge: max_steps = {tolerance.max_steps} trials of a step took it to t = {self.t:.4g} of {self.last:g}"
         more = f"about {self._more(trials):.2g} more at this pace"
-        rate, h = self.rate(self.steps), self._step()
-        if rate * h < BOUND * _limit(self.method):
+        rate, h, limit = self.rate(self.steps), self._step(), _limit(self.method)
+        if limit is None or rate * h < BOUND * limit:
             return f"{used}; {more}: raise max_steps, or rtol and atol."
         return (
             f"{used}; {more}. The field is stiff there: its fastest rate, {rate:.2g} in a unit of time, holds the steps to "
-            f'{h:.2g}, whatever the tolerance. Pass method="implicit_midpoint" with a dt that the slow motion needs, such as '
-            f"{(self.last - self.begin) / 100:.2g}; or raise max_steps."
+            f'{h:.2g}, whatever the tolerance. Pass method="rodas5p", whose steps follow the slow motion; or raise max_steps.'
         )
 
     def of_equal_steps(self, dt: float) -> str:
@@ -81,14 +102,14 @@ class _End:
             )
         return (
             f"{gone}. Steps of dt = {dt:g} are too long: its fastest rate at the start is {rate:.2g} in a unit of time, and "
-            f'{self.method} is stable up to dt = {limit / rate:.2g}. Pass a smaller dt, or method="implicit_midpoint".'
+            f'{self.method} is stable up to dt = {limit / rate:.2g}. Pass a smaller dt; or method="rodas5p" without dt.'
         )
 
     def rate(self, node: int) -> float:
         """The spectral radius of the Jacobian at one of the item's states."""
         states = self.run.nodes[min(node, self.steps)].clone()
         states = states.where(torch.isfinite(states), 0.0)
-        t = states.new_full((len(states), 1), self.t if node else self.begin)
+        t = states.new_full((len(states), 1), self.sense * (self.t if node else self.begin))
         dim = states.shape[-1]
         if dim <= DENSE:
             rows = torch.eye(dim).to(states).expand(len(states), -1, -1)
@@ -108,7 +129,7 @@ class _End:
 
     def _more(self, trials: int) -> float:
         h = self._step() * self.steps / trials
-        return (self.last - self.t) / h if h else float("inf")
+        return abs(self.last - self.t) / h if h else float("inf")
 
 
 def _limit(method: str) -> float | None:

@@ -8,16 +8,27 @@ import torch
 from torch import Tensor
 
 from separatrix.errors import InputError, ShapeError
-from separatrix.evolve import as_numbers, check_whole
+from separatrix.evolve import NOT_THE_FUNCTIONS, as_numbers, check_whole
 from separatrix.flow import Field, Flow, FunctionField
-from separatrix.ode.adaptive import Tolerance, adaptive_steps
+from separatrix.ode.adaptive import adaptive_steps
 from separatrix.ode.arrival import Arrival
-from separatrix.ode.checks import as_field, as_state, check_method, check_tolerances, first_velocity, raise_failure
+from separatrix.ode.checks import (
+    as_field,
+    as_state,
+    check_apart,
+    check_method,
+    check_tolerances,
+    failed_call,
+    first_velocity,
+    raise_failure,
+)
+from separatrix.ode.items import Items, Together
 from separatrix.ode.mesh import Mesh, Run
 from separatrix.ode.piece import Piece
 from separatrix.ode.solve import MAX_STEPS
+from separatrix.ode.tolerance import Tolerance
 from separatrix.result import Status
-from separatrix.solvers import SOLVERS
+from separatrix.solvers import PAIRS, SOLVERS
 from separatrix.solvers.solver import Solver, Time
 from separatrix.tangent import pushforward
 from separatrix.twin import twin
@@ -46,7 +57,7 @@ def solve_until(
     method: str | None = None,
     dt: float | None = None,
     rtol: float = 1e-5,
-    atol: float = 1e-6,
+    atol: float | None = None,
     max_steps: int = MAX_STEPS,
     time_dependent: bool = False,
     throw: bool = False,
@@ -91,13 +102,14 @@ def solve_until(
         field = field.field
     method = method or "dopri5"
     _check(direction, tol, method, dt, max_steps)
-    x0 = as_state(x0, field if isinstance(field, Field) else Field(), finite=False)
+    x0 = as_state(x0, field if isinstance(field, Field) else Field())
     batch = x0.shape[:-1]
     if dt is None:
         check_tolerances(x0, rtol, atol, max_steps)
-    ready = _Unfolded(as_field(field, x0, time_dependent), batch)
+    own = as_field(field, x0, time_dependent)
+    ready = _Unfolded(own, batch)
     problem = _Problem.of(x0, start, max_time)
-    first_velocity(ready, problem.x0, problem.begin.detach()[None], by_tolerance=True)
+    first_velocity(own, problem.x0.reshape(x0.shape), problem.begin.detach().reshape(1, *batch), by_tolerance=True)
     surface = Surface(twin(FunctionField(event, time_dependent=time_dependent), dtype=x0.dtype, device=x0.device))
     surface.check(problem)
     side = surface.side(ready, problem, tol)
@@ -126,13 +138,32 @@ class _Unfolded(Field):
     def __init__(self, field: Field, batch: torch.Size) -> None:
         super().__init__()
         self.field, self.batch = field, batch
+        self.time_dependent = field.time_dependent
+
+    @property
+    def has_own_tangents(self) -> bool:
+        """Whether the field's tangents are of its own making."""
+        return self.field.has_own_tangents
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The velocity, shape (*times, items, dim)."""
-        if len(self.batch) < 2:
-            return self.field(x, t)
-        unfolded = (part.unflatten(-2, self.batch) if isinstance(part, Tensor) else part for part in (x, t))
-        return self.field(*unfolded).reshape(x.shape)
+        return self.field(self._unfolded(x), self._time(x, t)).reshape(x.shape)
+
+    def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """The field's own."""
+        value, pushed = self.field.pushforward(self._unfolded(x), self._unfolded(v, -3), self._time(x, t))
+        return value.reshape(x.shape), pushed.reshape(v.shape)
+
+    def drift(self, x: Tensor, t: Time) -> Tensor | None:
+        """The field's own."""
+        found = self.field.drift(self._unfolded(x), self._time(x, t))
+        return None if found is None else found.reshape(x.shape)
+
+    def _unfolded(self, along: Tensor, axis: int = -2) -> Tensor:
+        return along if len(self.batch) < 2 else along.unflatten(axis, self.batch)
+
+    def _time(self, x: Tensor, t: Time) -> Tensor:
+        return self._unfolded(torch.as_tensor(t).to(x).expand(*x.shape[:-1], 1))[..., 0]
 
 
 class _Problem(NamedTuple):
@@ -201,7 +232,7 @@ class Surface(NamedTuple):
 
     def value(self, x: Tensor, t: Tensor) -> Tensor:
         """G(x, t), shape (*batch), of x of shape (*batch, dim) and t of shape (*batch, 1)."""
-        value = self.function(x, t)
+        value = self.function(x, t.expand(*x.shape[:-1], 1)[..., 0])
         return value if value.shape == x.shape[:-1] else value[..., 0]
 
     def along(self, x: Tensor, t: Tensor, dx: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,7 +257,12 @@ class Surface(NamedTuple):
         """Refuse a g that is not one number for each item."""
         x, t = problem.x0, problem.begin[:, None].to(problem.x0)
         trial = x.clone()
-        value = self.function(trial, t)
+        try:
+            value = self.function(trial, t[:, 0])
+        except NOT_THE_FUNCTIONS:
+            raise
+        except Exception as error:  # the user's code: whatever it raises is the message
+            raise failed_call(self.function, x, t[:, 0], error, "the event") from error
         if not isinstance(value, Tensor) or value.shape not in (x.shape[:-1], (*x.shape[:-1], 1)):
             shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise ShapeError(
@@ -270,9 +306,14 @@ def _crosses(side: Tensor, now: Tensor, direction: int) -> Tensor:
     return changed & (side == -direction) if direction else changed
 
 
-def _by_tolerance(field: Field, problem: _Problem, watch: _Watch, method: str, rtol: float, atol: float, max_steps: int) -> Run:
-    times = torch.stack([problem.begin, problem.end]).detach()
-    return adaptive_steps(method, field, problem.x0.detach(), times, Tolerance(rtol, atol, max_steps), until=watch)
+def _by_tolerance(
+    field: _Unfolded, problem: _Problem, watch: _Watch, method: str, rtol: float, atol: float | None, max_steps: int
+) -> Run:
+    times, x0 = torch.stack([problem.begin, problem.end]).detach(), problem.x0.detach()
+    together = Together.probe(field.field, tuple(field.batch), x0, times)
+    check_apart(together)
+    alone = Items(field.field, None) if together.packs else None
+    return adaptive_steps(PAIRS[method], field, x0, times, Tolerance(rtol, atol, max_steps), alone=alone, until=watch)
 
 
 @torch.no_grad()

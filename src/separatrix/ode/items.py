@@ -35,15 +35,34 @@ class Items(Field):
         self.field = field
         self.batch = batch
 
+    @property
+    def time_dependent(self) -> bool:
+        """Whether the field may look at the time."""
+        return self.field.time_dependent
+
+    @property
+    def has_own_tangents(self) -> bool:
+        """Whether the field's tangents are of its own making."""
+        return self.field.has_own_tangents
+
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The velocity, (items, dim), in the dtype of the state."""
-        return self.field(self._unfolded(x), self._unfolded(t)).reshape(x.shape).to(x.dtype)
+        return self.field(self._unfolded(x), self._time(t)).reshape(x.shape).to(x.dtype)
 
     def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """The field's own."""
         lead = self._unfolded(x).shape[:-1]
-        value, pushed = self.field.pushforward(self._unfolded(x), v.reshape(*lead, *v.shape[1:]), self._unfolded(t))
+        value, pushed = self.field.pushforward(self._unfolded(x), v.reshape(*lead, *v.shape[-2:]), self._time(t))
         return value.reshape(x.shape).to(x.dtype), pushed.reshape(v.shape).to(v.dtype)
+
+    def drift(self, x: Tensor, t: Time) -> Tensor | None:
+        """The field's own."""
+        found = self.field.drift(self._unfolded(x), self._time(t))
+        return None if found is None else found.reshape(x.shape).to(x.dtype)
+
+    def _time(self, t: Time) -> Time:
+        """Times of the items, (items, 1), as a field gets them: (*batch)."""
+        return self._unfolded(t)[..., 0] if isinstance(t, Tensor) and t.ndim else t
 
     def _unfolded(self, x: Time) -> Time:
         if self.batch is None or not isinstance(x, Tensor) or x.shape[:-1] == self.batch:
@@ -115,21 +134,22 @@ class Together:
 
     @classmethod
     @torch.no_grad()
-    def probe(cls, field: Field, batch: tuple[int, ...], x: Tensor, t: Tensor) -> "Together":
-        """Ask a field near the states x, (items, dim), at the times t, (items)."""
-        whole, places, t = Items(field, batch), _near(x), t[:, None].to(x)
+    def probe(cls, field: Field, batch: tuple[int, ...], x: Tensor, times: Tensor) -> "Together":
+        """Ask a field near the states x, (items, dim), within the times, (times, items)."""
+        whole, places, moments = Items(field, batch), _near(x), _within(times.to(x))
         try:
-            here, there = (whole(place, t) for place in places)
+            here, there = (whole(place, t) for place, t in zip(places, moments, strict=True))
         except Exception:  # whatever it raises: it takes no columns of times, or no other states
             return cls.alone(field, batch)
-        few = torch.arange(2 if len(x) == 3 else 3, device=x.device).neg().sub(1) % len(x)
-        if not field.batch_shape and _takes(Items(field, None), places[0][few], t[few], here[few]):
+        x, t, both = (torch.cat(parts) for parts in (places, moments, (here, there)))
+        few = _out_of_order(len(here), x.device)
+        if not field.batch_shape and _takes(Items(field, None), x[few], t[few], both[few]):
             return cls(field, batch, True, True, False)
         mixes = False
-        for some in _halves(len(x), x.device):
-            found = whole(places[0].where(some, places[1]), t)
+        for some in _halves(len(here), x.device):
+            found = whole(*(torch.where(some, *pair) for pair in (places, moments)))
             mixes = mixes or not _same(found, here.where(some, there))
-        stacks = not mixes and _takes(whole, torch.cat(places), torch.cat([t, t]), torch.cat([here, there]))
+        stacks = not mixes and _takes(whole, x, t, both)
         return cls(field, batch, False, stacks, mixes)
 
     @classmethod
@@ -190,6 +210,19 @@ def _near(x: Tensor) -> tuple[Tensor, Tensor]:
     size = x.abs().amax()
     size = NEAR * size.where(size > 0, 1.0)
     return x + size * (1.7 * count + 1.0).cos(), x + size * (2.3 * count + 0.5).sin()
+
+
+def _out_of_order(items: int, device: torch.device) -> Tensor:
+    """Some of twice as many states, of both places, in another order and of another number than the items."""
+    few = [items, *range(2 * items - 1, items, -1), 0][: 2 if items == 3 else 3]
+    return torch.tensor(few, device=device)
+
+
+def _within(times: Tensor) -> tuple[Tensor, Tensor]:
+    """Two times of every item, (items, 1) each, in the middle of those asked; no two are the same."""
+    share = torch.arange(times.shape[1], dtype=times.dtype, device=times.device) * GOLDEN % 1.0
+    first, last = times[0], times[-1]
+    return tuple(torch.lerp(first, last, low + 0.2 * share)[:, None] for low in (0.2, 0.4))
 
 
 def _halves(items: int, device: torch.device) -> list[Tensor]:

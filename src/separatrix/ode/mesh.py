@@ -1,7 +1,8 @@
 """The steps in which an equation is followed: how long each is, and where the asked times lie in them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from separatrix.flow import check_step
 from separatrix.result import Status
 from separatrix.solvers.solver import Slope, Solver, Time
 
-ROUNDING = 1e-13  # of a time, relative to the longest
+ROUNDING = 1e-13  # of a time, relative to it or to what has passed
 SLACK = 1e-6  # of a step: what rounding in float32 does to times
 
 # Note [Failing without a trace]
@@ -85,9 +86,17 @@ class Run:
         reached = asked[-1].where(whole[-1], after.gather(0, accepted[None])[0])
         return cls(mesh, nodes, codes, accepted, torch.zeros_like(accepted), reached)
 
+    def only(self, begun: Tensor) -> "Run":
+        """The same without the items that never began, which are not finite from the first time on."""
+        if bool(begun.all()):
+            return self
+        codes = self.codes.where(begun, int(Status.DIVERGED))
+        accepted, rejected = self.accepted.where(begun, 0), self.rejected.where(begun, 0)
+        return replace(self, codes=codes, accepted=accepted, rejected=rejected, reached=self.reached.where(begun, torch.nan))
+
     def alive(self, asked: Tensor) -> Tensor:
         """Which asked times, (times, items), were reached, but for rounding."""
-        return asked <= self.reached + ROUNDING * asked[-1].abs().maximum(asked[-1] - asked[0])
+        return asked <= self.reached + ROUNDING * asked.abs().maximum(asked - asked[0])
 
 
 def equal_steps(times: Tensor, dt: float) -> Mesh:
@@ -102,8 +111,8 @@ def equal_steps(times: Tensor, dt: float) -> Mesh:
     return Mesh(steps, torch.tensor([0, *counts]).cumsum(0).to(times.device))
 
 
-def check_times(times: Tensor, batch: tuple[int, ...]) -> None:
-    """Refuse asked times that are no rising sequence."""
+def check_times(times: Tensor, batch: tuple[int, ...], *, may_fall: bool = False) -> int:
+    """Refuse asked times that are no rising sequence, or falling one if that may be; +1 if they rise, −1 if they fall."""
     if times.ndim == 0 or len(times) < 2:
         raise InputError(f"times has shape {tuple(times.shape)}; it holds at least two: where x0 is given, and where it is asked.")
     if times.ndim > 1 and tuple(times.shape[1:]) != batch:
@@ -113,14 +122,17 @@ def check_times(times: Tensor, batch: tuple[int, ...]) -> None:
         )
     if not torch.isfinite(times).all():
         raise InputError(f"{int((~torch.isfinite(times)).sum())} of the asked times are not finite.")
-    falling = (times.diff(dim=0) <= 0).nonzero()
+    sense = -1 if may_fall and bool((times[1] < times[0]).all()) else 1
+    falling = (sense * times.diff(dim=0) <= 0).nonzero()
     if len(falling):
         i, item = int(falling[0][0]), tuple(falling[0][1:].tolist())
         here, after = float(times[(i, *item)]), float(times[(i + 1, *item)])
         raise InputError(
-            f"times must increase, but time {i + 1} is {after:g} after {here:g}{f' in item {item}' if item else ''}.\n"
-            "Sort them; to go backwards, follow −f from 0 on."
+            f"times must {'increase' if sense > 0 else 'decrease, as the first two do'}, "
+            f"but time {i + 1} is {after:g} after {here:g}{f' in item {item}' if item else ''}.\n"
+            f"Sort them{', each item in the same direction' if may_fall else '; to go backwards, follow −f from 0 on'}."
         )
+    return sense
 
 
 def whole_steps(gap: float, dt: float) -> int:
@@ -136,3 +148,9 @@ def _like(x: Tensor, value: Time) -> Time:
 def _time(value: Tensor) -> Time:
     """A number where it is one, else a column that broadcasts along states."""
     return float(value) if value.ndim == 0 else value[..., None]
+
+
+def grain_of(field: Any, x: Tensor, times: Tensor) -> float:
+    """The rounding of times relative to their size: as the field is told them, in the dtype of the state, if it looks at them."""
+    told = x.dtype if getattr(field, "time_dependent", True) else times.dtype
+    return torch.finfo(told).eps

@@ -5,14 +5,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from separatrix.solvers.embedded import EmbeddedPair, Hermite
+from separatrix.solvers.pair import Hermite, Pair
 from separatrix.solvers.solver import Slope, Solver
 
 
 class Piece(NamedTuple):
     r"""The state on a step by its share θ ∈ [0, 1]:  x(t + θh) = c_0 + c_1 θ + c_2 θ² + …,  each c_i of shape (*batch, dim).
 
-    It is the cubic through the states and slopes at both ends; for an embedded pair with the quartic that `EmbeddedPair` adds.
+    It is the cubic through the states and slopes at both ends; for a pair its own polynomial, of degree four.
     In powers of θ, rather than as `Hermite` has it, its slope and zeros are at hand.
     """
 
@@ -21,7 +21,7 @@ class Piece(NamedTuple):
     @classmethod
     def of(cls, method: Solver, field: Slope, x: Tensor, t: Tensor, h: Tensor) -> "Piece":
         """Of the steps from x, shape (*batch, dim), at t and of length h, both (*batch, 1)."""
-        if isinstance(method, EmbeddedPair):
+        if isinstance(method, Pair):
             found = method.piece(field, x, t, h)
         else:
             after = method.step(field, x, t, h)

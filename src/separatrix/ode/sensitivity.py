@@ -9,7 +9,8 @@ from torch.func import functional_call, jacrev, vmap
 
 from separatrix.errors import InputError
 from separatrix.flow import Field, FunctionField, field_of
-from separatrix.ode.checks import first_velocity
+from separatrix.ode.checks import check_apart, first_velocity
+from separatrix.ode.items import Items, Together
 from separatrix.ode.mesh import Mesh, check_times, equal_steps
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.explicit import ExplicitRungeKutta
@@ -93,6 +94,9 @@ class Shot:
         self.run = _Run(twin(own, dtype=self.x0.dtype, device=self.x0.device, detach=True), self.method, self.mesh)
         self._tried: tuple[Tensor, Tensor] | None = None
         first_velocity(self.run.field, self.x0, times, by_tolerance=False)
+        if times.ndim > 1 and self.run.field.time_dependent:
+            items, batch = self.x0.reshape(-1, self.x0.shape[-1]), tuple(self.x0.shape[:-1])
+            check_apart(Together.probe(self.run.field, batch, items, times.flatten(1)))
 
     @property
     def start(self) -> Tensor:
@@ -146,7 +150,7 @@ class Shot:
         """The field along tangents of (x, θ), of which θ stays as it is:  v ↦ v ∂f/∂x, and + ∂f/∂θ for the rows behind x's."""
 
         def value(parts: list[Tensor], x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            velocity = functional_call(self.run.field, self._named(parts), (x[None], t[None]))[0]
+            velocity = functional_call(self.run.field, self._named(parts), (x[None], t))[0]
             return velocity, velocity
 
         derivatives = vmap(jacrev(value, argnums=(0, 1), has_aux=True), in_dims=(None, 0, 0))
@@ -184,7 +188,7 @@ class _Run(nn.Module):
 
     def forward(self, x0: Tensor) -> Tensor:
         """The states before every step and after the last."""
-        return torch.stack(self.mesh.follow(self.method, self.field, x0))
+        return torch.stack(self.mesh.follow(self.method, Items(self.field, None), x0))
 
 
 def _runge_kutta(method: str) -> ExplicitRungeKutta:

@@ -1,57 +1,46 @@
-"""Runge–Kutta pairs: a method, an estimate of its error for the choice of steps, and a polynomial between the ends of a step."""
+"""Explicit Runge–Kutta pairs: a method, an estimate of its error for the choice of steps, and a polynomial between the ends."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from separatrix.solvers.explicit import ExplicitRungeKutta
-from separatrix.solvers.solver import Slope, Time, moved
+from separatrix.solvers.pair import Hermite, Pair, Trial
+from separatrix.solvers.solver import Slope, Time
 
 
 @dataclass(frozen=True)
-class Hermite:
-    r"""A solution within one step:  Hermite(θ) + θ²(1 − θ)² bend,  θ from 0 to 1.
-
-    Args:
-        before, after: the states at the ends, shape (*batch, dim).
-        leaving, coming: h times the velocity there.
-        bend: what the quartic adds.
-    """
-
-    before: Tensor
-    after: Tensor
-    leaving: Tensor
-    coming: Tensor
-    bend: Tensor
-
-    def at(self, share: Tensor) -> Tensor:
-        """The state at θ = share, shape (*batch, 1)."""
-        left, right = share * (1 - share) ** 2, -(share**2) * (1 - share)
-        hermite = torch.lerp(self.before, self.after, share**2 * (3 - 2 * share)) + left * self.leaving + right * self.coming
-        return moved(hermite, (share * (1 - share)) ** 2, self.bend)
-
-
-@dataclass(frozen=True)
-class EmbeddedPair(ExplicitRungeKutta):
+class EmbeddedPair(ExplicitRungeKutta, Pair):
     r"""A Runge–Kutta method whose last stage is the field at the end of the step, k_s = f(x', t + h).
 
-    Between the ends the solution is the cubic through both states and slopes, and a quartic that vanishes there with its slope:
+    Its error is estimated by  h Σ_i e_i k_i.  Between the ends the solution is the cubic through both states and slopes, and a
+    quartic that vanishes there with its slope:
 
         x(t + θh) = Hermite(θ) + θ²(1 − θ)² h Σ_i d_i k_i
 
     Args:
         name, order, a, b: as in `ExplicitRungeKutta`; k_s takes no part in the step itself.
         bend: d, one number for each stage and for k_s.
+        error: e, the same.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4–II.6 (dopri5); Tsitouras 2011, Computers
         & Mathematics with Applications 62, 770 (tsit5).
     """
 
     bend: tuple[float, ...]
+    error: tuple[float, ...]
 
-    def between(self, field: Slope, x: Tensor, t: Time, h: Time, share: Tensor) -> Tensor:
-        """The state at t + share · h of the step from x, with `share` in [0, 1], shape (*batch, 1)."""
-        return self.piece(field, x, t, h).at(share)
+    def attempt(self, field: Slope, x: Tensor, t: Tensor, h: Tensor, slope: Tensor | None) -> Trial:
+        """A step whose stages are added up by one product of matrices each; the slope is that after the step before."""
+        rows, nodes, error = _tableau(self, x.dtype, x.device)
+        k = x.new_empty(len(rows) + 1, *x.shape)
+        flat, length, after = k.flatten(1), h.to(x), x
+        k[0] = field(x, t.to(x)) if slope is None else slope
+        for i, row in enumerate(rows, start=1):
+            after = torch.addcmul(x, length, (row @ flat[:i]).view_as(x))
+            k[i] = field(after, torch.add(t, h, alpha=nodes[i]).to(x))
+        return Trial(after, length * (error @ flat).view_as(x), k[-1])
 
     def piece(self, field: Slope, x: Tensor, t: Time, h: Time) -> Hermite:
         """The polynomial of the step from x."""
@@ -60,6 +49,14 @@ class EmbeddedPair(ExplicitRungeKutta):
         slopes.append(field(after, t + h))
         bend = self.combine(torch.zeros_like(x), h, self.bend, slopes)
         return Hermite(x, after, h * slopes[0], h * slopes[-1], bend)
+
+
+@cache
+def _tableau(pair: EmbeddedPair, dtype: torch.dtype, device: torch.device) -> tuple[list[Tensor], list[float], Tensor]:
+    """The rows of the stages after the first, the last being the step itself; at what share each stage is; and e."""
+    rows = [*pair.a[1:], pair.b]
+    tensors = [torch.tensor(row, dtype=dtype, device=device) for row in (*rows, pair.error)]
+    return tensors[:-1], [0.0, *(sum(row) for row in pair.a[1:]), 1.0], tensors[-1]
 
 
 dopri5 = EmbeddedPair(
@@ -83,6 +80,7 @@ dopri5 = EmbeddedPair(
         -1453857185 / 822651844,
         69997945 / 29380423,
     ),
+    error=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
 )
 
 tsit5 = EmbeddedPair(
@@ -105,5 +103,14 @@ tsit5 = EmbeddedPair(
         47.37952196281928122,
         -34.87065786149660974,
         2.5,
+    ),
+    error=(
+        -0.00178001105222577714,
+        -0.0008164344596567469,
+        0.007880878010261995,
+        -0.1447110071732629,
+        0.5823571654525552,
+        -0.45808210592918697,
+        1 / 66,
     ),
 )

@@ -5,14 +5,12 @@ makes the derivatives those of the implicit function theorem.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from separatrix.precision import without_autocast
-from separatrix.solvers.solver import Slope, Solver, TangentSlope, Time, along_rows, moved
-from separatrix.tangent import pushforward
+from separatrix.solvers.solver import Slope, Solver, TangentSlope, Time, along_rows, moved, with_tangents
 
 ROUNDINGS = 64  # units of rounding by which the equation may be off
 NEAR = 0.6  # the power of the tolerance at which Newton stops: its error squares, so the steps that follow end far below
@@ -48,7 +46,7 @@ class ImplicitMidpoint(Solver):
 
     def step(self, field: Slope, x: Tensor, t: Time, h: Time) -> Tensor:
         """The state after one step, shape (*batch, dim)."""
-        return 2 * self._midpoint(_with_tangents(field), x, t + h / 2, h / 2) - x
+        return 2 * self._midpoint(with_tangents(field), x, t + h / 2, h / 2) - x
 
     def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
         """The state and the tangents, shape (*batch, k, dim), after one step."""
@@ -100,13 +98,6 @@ def _equation(field: TangentSlope, x: Tensor, m: Tensor, t: Time, half: Time) ->
     identity = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device).expand(*m.shape[:-1], -1, -1)
     slope, bend = field(m, identity, t)
     return moved(m - x, -half, slope), moved(identity, along_rows(-half), bend)
-
-
-def _with_tangents(field: Any) -> TangentSlope:
-    """A field's own tangents; those of a function by forward AD."""
-    if hasattr(field, "pushforward"):
-        return field.pushforward
-    return lambda x, v, t: pushforward(lambda y: field(y, t), x, v)
 
 
 def _value(field: TangentSlope, x: Tensor, t: Time) -> Tensor:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from separatrix.tangent import pushforward
 
 Time = float | Tensor  # one number for all items; or one for each, shape (*batch, 1)
 Slope = Callable[[Tensor, Time], Tensor]
@@ -84,3 +86,10 @@ def moved(x: Tensor, length: Time, slope: Tensor) -> Tensor:
 def along_rows(length: Time) -> Time:
     """The same length, ready to multiply tangents, (*batch, k, dim)."""
     return length[..., None] if isinstance(length, Tensor) else length
+
+
+def with_tangents(field: Any) -> TangentSlope:
+    """A field's own tangents; those of a function by forward AD."""
+    if hasattr(field, "pushforward"):
+        return field.pushforward
+    return lambda x, v, t: pushforward(lambda y: field(y, t), x, v)

@@ -1,0 +1,87 @@
+"""An initial value problem: what is followed, from where, and when it is asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from separatrix.flow import Field
+from separatrix.ode.checks import as_field, as_state, as_times, check_finite
+from separatrix.ode.items import Items
+from separatrix.ode.mesh import check_times
+from separatrix.ode.reversed import Reversed
+from separatrix.solvers import heun
+
+# Note [Derivative by a time]
+# A solution is followed in steps that are held fixed, so its graph knows nothing of the times. A step of Heun's method of length
+# t − t̄, which is 0 and has the derivative 1, moves nothing and has the first and second derivatives of the solution by t.
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A field, items that begin somewhere, and times that increase; items that do not begin stand where another does.
+
+    Args:
+        field: a twin; that of −f(x, −t) if the times fall.
+        x0: shape (*batch, dim).
+        times: shape (times) or (times, *batch), with the graph that they came with.
+        begun: which items begin, shape (*batch).
+        sense: −1 if the times fall.
+    """
+
+    field: Field
+    x0: Tensor
+    times: Tensor
+    begun: Tensor
+    sense: int
+
+    @classmethod
+    def of(cls, field: Callable[..., Tensor], x0: Any, times: Any, time_dependent: bool) -> "Problem":
+        """Of what users give."""
+        x0 = as_state(x0, field if isinstance(field, Field) else Field())
+        check_finite(x0)
+        times = as_times(times, x0.device)
+        sense = check_times(times.detach(), tuple(x0.shape[:-1]), may_fall=True)
+        ready = as_field(field, x0, time_dependent)
+        begun = torch.isfinite(x0).all(-1)
+        if not bool(begun.all()):
+            x0 = x0.where(begun[..., None], x0[begun][0].detach() if bool(begun.any()) else 0.0)
+        return cls(ready if sense > 0 else Reversed(ready), x0, sense * times, begun, sense)
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The batch axes."""
+        return tuple(self.begun.shape)
+
+    @property
+    def asked(self) -> Tensor:
+        """The times, (times, items), without a graph."""
+        return self._of_items(self.times.detach())
+
+    def _of_items(self, times: Tensor) -> Tensor:
+        own = times[:, None] if times.ndim == 1 else times.flatten(1)
+        return own.expand(-1, self.begun.numel()).contiguous()
+
+    def carried(self, states: Tensor) -> Tensor:
+        """States at the asked times, (times, items, dim), with the derivatives by the times. See Note [Derivative by a time]."""
+        return self._moved(states, self._late(), self.asked) if self.times.requires_grad else states
+
+    def begins(self) -> Tensor:
+        """The states at the start, (items, dim), likewise: those of a later start, carried back."""
+        items = self.x0.reshape(-1, self.x0.shape[-1])
+        if not self.times.requires_grad:
+            return items
+        return self._moved(items[None], -self._late()[:1], self._of_items(self.times)[:1])[0]
+
+    def _late(self) -> Tensor:
+        """0, with the derivative of each asked time."""
+        times = self._of_items(self.times)
+        return times - times.detach()
+
+    def _moved(self, states: Tensor, late: Tensor, times: Tensor) -> Tensor:
+        flat = Items(self.field, self.batch)
+        return torch.stack(
+            [heun.step(flat, *parts) for parts in zip(states, times.to(states)[..., None], late.to(states)[..., None], strict=True)]
+        )

@@ -1,0 +1,107 @@
+"""Stiff problems with published solutions, and gradients through them."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from torch import nn
+
+import separatrix as sx
+
+DOUBLE = {"dtype": torch.float64}
+
+
+class Robertson(nn.Module):
+    """Three species whose rates differ by nine orders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates = nn.Parameter(torch.tensor([0.04, 1e4, 3e7], **DOUBLE))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b, c = x.unbind(-1)
+        slow, back, fast = self.rates[0] * a, self.rates[1] * b * c, self.rates[2] * b * b
+        return torch.stack((back - slow, slow - back - fast, fast), -1)
+
+
+def van_der_pol(x: torch.Tensor) -> torch.Tensor:
+    a, b = x.unbind(-1)
+    return torch.stack((b, 1000 * (1 - a * a) * b - a), -1)
+
+
+def test_robertson_s_reaction_to_1e11():
+    """Reference at 1e11: Mazzia & Magherini 2008, Test Set for IVP Solvers, release 2.4, problem ROBER."""
+    exact = np.array([0.2083340149701255e-07, 0.8333360770334713e-13, 0.9999999791665050])
+    found = sx.solve(Robertson(), torch.tensor([1.0, 0, 0], **DOUBLE), [0, 1e11], method="rodas5p", rtol=1e-6)
+    assert found.status == "ok" and np.abs(found.last.detach().numpy() / exact - 1).max() < 1e-4
+    assert abs(float(found.last.sum()) - 1) < 1e-12
+
+
+def test_van_der_pol_s_oscillator_at_mu_1000_and_its_reference_by_radau():
+    exact = solve_ivp(
+        lambda t, y: [y[1], 1000 * (1 - y[0] ** 2) * y[1] - y[0]],
+        (0, 2000),
+        [2.0, 0],
+        method="Radau",
+        rtol=1e-10,
+        atol=1e-12,
+        t_eval=[1000, 2000],
+    ).y.T
+    found = sx.solve(van_der_pol, torch.tensor([2.0, 0], **DOUBLE), [0, 1000, 2000], method="rodas5p", rtol=1e-6)
+    assert found.status == "ok" and np.abs(found.states[1:].numpy() / exact - 1).max() < 1e-4
+
+
+def test_items_of_a_batch_take_their_own_steps_and_are_those_alone():
+    x0 = torch.tensor([[2.0, 0.0], [0.1, 0.0], [-1.5, 0.3]], **DOUBLE)
+    together = sx.solve(van_der_pol, x0, [0, 50.0], method="rodas5p")
+    assert len(together.accepted.unique()) > 1
+    for i in range(3):
+        alone = sx.solve(van_der_pol, x0[i], [0, 50.0], method="rodas5p")
+        torch.testing.assert_close(together.last[i], alone.last, rtol=1e-8, atol=0)
+        assert int(alone.accepted) == int(together.accepted[i])
+
+
+@pytest.mark.parametrize("gradient", ["checkpoint", "backpropagation"])
+def test_gradients_through_a_stiff_reaction_are_differences_of_tight_solutions(gradient):
+    field, x0 = Robertson(), torch.tensor([1.0, 0, 0], **DOUBLE)
+    settings = {"method": "rodas5p", "rtol": 1e-9, "gradient": gradient}
+    (by,) = torch.autograd.grad(sx.solve(field, x0, [0, 40.0], **settings).last[2], field.rates)
+
+    def last(rates: list[float]) -> float:
+        k1, k2, k3 = rates
+        run = solve_ivp(
+            lambda t, y: [k2 * y[1] * y[2] - k1 * y[0], k1 * y[0] - k2 * y[1] * y[2] - k3 * y[1] ** 2, k3 * y[1] ** 2],
+            (0, 40),
+            [1.0, 0, 0],
+            method="Radau",
+            rtol=1e-12,
+            atol=1e-16,
+        )
+        return float(run.y[2, -1])
+
+    rates = [0.04, 1e4, 3e7]
+    for i, h in enumerate(1e-4 * rate for rate in rates):
+        ahead, behind = (last([rate + sign * h * (i == j) for j, rate in enumerate(rates)]) for sign in (1, -1))
+        assert float(by[i]) == pytest.approx((ahead - behind) / (2 * h), rel=1e-5)
+
+
+def test_an_event_of_a_stiff_field_is_found():
+    """The first jump of the oscillator, by SciPy."""
+
+    def crossed(t: float, y: list[float]) -> float:
+        return y[0]
+
+    crossed.terminal = True
+    run = solve_ivp(
+        lambda t, y: [y[1], 1000 * (1 - y[0] ** 2) * y[1] - y[0]],
+        (0, 2000),
+        [2.0, 0],
+        method="Radau",
+        rtol=1e-10,
+        atol=1e-12,
+        events=crossed,
+    )
+    found = sx.solve_until(
+        van_der_pol, torch.tensor([2.0, 0], **DOUBLE), lambda x: x[..., 0], max_time=2000.0, method="rodas5p", rtol=1e-8
+    )
+    assert float(found.times) == pytest.approx(float(run.t_events[0][0]), rel=1e-7)
