@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -51,6 +52,10 @@ class Log:
     def over(self) -> Tensor:
         """Which items are followed no further: they failed, or arrived."""
         return (self.codes != Status.OK) | self.arrived
+
+    def share(self, t: Tensor) -> float:
+        """Of its way that the slowest item has gone."""
+        return float(((t - self.begins) / (self.ends - self.begins)).amin())
 
     def fail(self, which: Tensor, why: Status | Tensor) -> None:
         """Note that items failed."""
@@ -118,7 +123,7 @@ def adaptive_steps(
             )
             before = ratio.clamp(min=LEAST).where(accept, before)
             slope = None if trial.slope is None else trial.slope.where(kept, slope)
-            shown(lambda: float(((t - log.begins) / (log.ends - log.begins)).amin()))
+            shown(partial(log.share, t))
             finished = log.over | (t >= log.ends)
             if bool(finished.all()):
                 break

@@ -60,8 +60,12 @@ class Going:
             found = ask(self.alone, x[who], t[who])
         else:
             found = tuple(part if part is None else part[who] for part in ask(self.field, self.x0.index_copy(0, who, x[who]), t))
-        rest = (None if part is None else part.new_zeros(len(x), *part.shape[1:]) for part in found)
-        return tuple(part if part is None else all_.index_copy_(0, who, part) for part, all_ in zip(found, rest, strict=True))
+        return tuple(part if part is None else _among(part, who, len(x)) for part in found)
+
+
+def _among(part: Tensor, who: Tensor, items: int) -> Tensor:
+    """What belongs to some of the items, and 0 for the others."""
+    return part.new_zeros(items, *part.shape[1:]).index_copy_(0, who, part)
 
 
 # Note [Rows backwards]

@@ -222,7 +222,8 @@ def _within(times: Tensor) -> tuple[Tensor, Tensor]:
     """Two times of every item, (items, 1) each, in the middle of those asked; no two are the same."""
     share = torch.arange(times.shape[1], dtype=times.dtype, device=times.device) * GOLDEN % 1.0
     first, last = times[0], times[-1]
-    return tuple(torch.lerp(first, last, low + 0.2 * share)[:, None] for low in (0.2, 0.4))
+    early, late = (torch.lerp(first, last, low + 0.2 * share)[:, None] for low in (0.2, 0.4))
+    return early, late
 
 
 def _halves(items: int, device: torch.device) -> list[Tensor]:

@@ -100,9 +100,9 @@ class _Pushed:
 
     def __init__(self, pushforward: TangentSlope) -> None:
         self.pushforward = pushforward
-        owner = getattr(pushforward, "__self__", None)
-        if hasattr(owner, "drift"):
-            self.drift = owner.drift
+        drift = getattr(getattr(pushforward, "__self__", None), "drift", None)
+        if drift is not None:
+            self.drift = drift
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         return self.pushforward(x, x.new_zeros(*x.shape[:-1], 0, x.shape[-1]), t)[0]
