@@ -12,7 +12,7 @@ from separatrix.ode.going import Going
 from separatrix.ode.mesh import Mesh, Run, grain_of
 from separatrix.ode.tolerance import Controller, Tolerance, rms
 from separatrix.result import Status
-from separatrix.solvers.pair import Pair
+from separatrix.solvers.pair import Pair, Trial
 from separatrix.solvers.solver import Slope
 
 SMALLEST = 16  # roundings of the time below which a step is lost
@@ -29,6 +29,7 @@ class Log:
 
     Args:
         begins, ends: when each item begins and is done, shape (items).
+        grain: the rounding of times, relative to their size.
         codes: `Status` of each item, shape (items).
         rejected: trials that were not accepted, shape (items).
         arrived: which items are where they were to be followed to, shape (items).
@@ -37,29 +38,67 @@ class Log:
 
     begins: Tensor
     ends: Tensor
+    grain: float
     codes: Tensor
     rejected: Tensor
     arrived: Tensor
     trials: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, times: Tensor) -> "Log":
+    def begin(cls, times: Tensor, grain: float) -> "Log":
         """Before the first trial."""
         zeros = torch.zeros_like(times[0])
-        return cls(times[0], times[-1], zeros.to(torch.int8), zeros.long(), zeros.bool())
+        return cls(times[0], times[-1], grain, zeros.to(torch.int8), zeros.long(), zeros.bool())
 
-    @property
-    def over(self) -> Tensor:
-        """Which items are followed no further: they failed, or arrived."""
-        return (self.codes != Status.OK) | self.arrived
+    def under_way(self, t: Tensor) -> Tensor:
+        """Which items, at the times t, are followed further: they have not failed, nor arrived."""
+        return (self.codes == Status.OK) & ~self.arrived & (t < self.ends)
+
+    def smallest(self, t: Tensor) -> Tensor:
+        """The shortest step that time can resolve at t, shape (items)."""
+        return SMALLEST * self.grain * torch.maximum(t.abs(), t - self.begins)
 
     def share(self, t: Tensor) -> float:
         """Of its way that the slowest item has gone."""
         return float(((t - self.begins) / (self.ends - self.begins)).amin())
 
+    def note(self, t: Tensor, h: Tensor, after: Tensor, accept: Tensor, under_way: Tensor) -> None:
+        """A trial of the items under way."""
+        self.trials.append((t, h, after, accept))
+        self.rejected += under_way & ~accept
+
     def fail(self, which: Tensor, why: Status | Tensor) -> None:
         """Note that items failed."""
         self.codes = torch.where(which, torch.as_tensor(why).to(self.codes), self.codes)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the items are.
+
+    Args:
+        x, t: states, shape (items, dim), and times, (items).
+        largest: the size that each number has been, shape (items, dim).
+        ratio: of the error of the last step that was taken, shape (items).
+        slope: the velocities there, where the method hands them on.
+    """
+
+    x: Tensor
+    t: Tensor
+    largest: Tensor
+    ratio: Tensor
+    slope: Tensor | None
+
+    def moved(self, accept: Tensor, t: Tensor, trial: Trial, ratio: Tensor) -> "Place":
+        """After the steps of those items that accept them, which end at t."""
+        kept = accept[:, None]
+        return Place(
+            trial.after.where(kept, self.x),
+            t.where(accept, self.t),
+            torch.maximum(self.largest, trial.after.abs()).where(kept, self.largest),
+            ratio.clamp(min=LEAST).where(accept, self.ratio),
+            None if trial.slope is None or self.slope is None else trial.slope.where(kept, self.slope),
+        )
 
 
 @torch.no_grad()
@@ -86,49 +125,34 @@ def adaptive_steps(
         until: which items have arrived; they are followed no further.
         progress: show how far the slowest item has come.
     """
-    log, going, controller = Log.begin(times), Going(field, alone, x0), Controller(pair.order)
-    grain = grain_of(field, x0, times)
-    x, t, largest, before = x0, log.begins, x0.abs(), torch.ones_like(x0[:, 0])
-    slope = going(x, t[:, None].to(x)) if first is None else first
+    log, going, controller = Log.begin(times, grain_of(field, x0, times)), Going(field, alone, x0), Controller(pair.order)
+    slope = going(x0, times[0, :, None].to(x0)) if first is None else first
     log.fail(~torch.isfinite(slope).all(-1), Status.DIVERGED)
-    going.leave_out(log.over)
-    h = first_lengths(going, x, slope, log, tolerance, pair.order)
+    at, under_way = Place(x0, times[0], x0.abs(), torch.ones_like(x0[:, 0]), slope), log.under_way(times[0])
+    going.leave_out(~under_way)
+    h = first_lengths(going, x0, slope, log, tolerance, pair.order)
     with bar("time", progress) as shown:
-        while True:
-            under_way = ~log.over & (t < log.ends)
-            left = log.ends - t
-            smallest = SMALLEST * grain * torch.maximum(t.abs(), t - log.begins)
+        while not log.trials or bool(under_way.any()):
+            left, smallest = log.ends - at.t, log.smallest(at.t)
             last = h >= left - smallest
             length = torch.where(last, left, h).where(under_way, 0.0)
-            trial = pair.attempt(going, x, t[:, None], length[:, None], slope)
-            ratio = tolerance.ratio(trial.error, x, trial.after, largest)
-            accept = (ratio < 1) & under_way
-            h = length * controller.factor(ratio, before).to(h)
-            log.trials.append((t, length, trial.after, accept))
-            log.rejected += under_way & ~accept
-            ahead = torch.where(last, log.ends, t + length)
+            trial = pair.attempt(going, at.x, at.t[:, None], length[:, None], at.slope)
+            ratio = tolerance.ratio(trial.error, at.x, trial.after, at.largest)
+            accept, ahead = under_way & (ratio < 1), torch.where(last, log.ends, at.t + length)
+            log.note(at.t, length, trial.after, accept, under_way)
             if until is not None:
                 log.arrived = log.arrived | until(accept, ahead, trial.after)
-            done = accept & last | log.arrived
-            lost = under_way & ~done & (h < smallest)  # accepted or not: time would stand still
-            if lost.any():
-                log.fail(lost, _why_lost(going, x, t, x0, largest, smallest))
+            h = length * controller.factor(ratio, at.ratio).to(h)
+            further = under_way & ~(accept & last) & ~log.arrived
+            if bool((lost := further & (h < smallest)).any()):  # accepted or not: time would stand still
+                log.fail(lost, _why_lost(going, at, x0, smallest))
             if len(log.trials) == tolerance.max_steps:
-                log.fail(under_way & ~done, Status.NOT_CONVERGED)
-            kept = accept[:, None]
-            x, t, largest = (
-                trial.after.where(kept, x),
-                ahead.where(accept, t),
-                torch.maximum(largest, trial.after.abs()).where(kept, largest),
-            )
-            before = ratio.clamp(min=LEAST).where(accept, before)
-            slope = None if trial.slope is None else trial.slope.where(kept, slope)
-            shown(partial(log.share, t))
-            finished = log.over | (t >= log.ends)
-            if bool(finished.all()):
-                break
-            going.leave_out(finished)
-    return _packed(log, x0, times, t, grain)
+                log.fail(further, Status.NOT_CONVERGED)
+            at = at.moved(accept, ahead, trial, ratio)
+            shown(partial(log.share, at.t))
+            under_way = log.under_way(at.t)
+            going.leave_out(~under_way)
+    return _packed(log, x0, times, at.t)
 
 
 def first_lengths(field: Slope, x: Tensor, slope: Tensor, log: Log, tolerance: Tolerance, order: int) -> Tensor:
@@ -137,7 +161,7 @@ def first_lengths(field: Slope, x: Tensor, slope: Tensor, log: Log, tolerance: T
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4, with time in units of that in which the
     state moves by its own size.
     """
-    span, size = log.ends - log.begins, x.abs()
+    size, span = x.abs(), log.ends - log.begins
     allowed = tolerance.least(size.amax(-1, keepdim=True).expand_as(size)).add(size, alpha=tolerance.rtol)
     own, speed = rms(x / allowed).to(span), rms(slope / allowed).to(span)
     unit = torch.where((own > 0) & (speed > 0), own / speed, 1e-4 * span).minimum(span)
@@ -149,16 +173,16 @@ def first_lengths(field: Slope, x: Tensor, slope: Tensor, log: Log, tolerance: T
     return torch.maximum(wanted.minimum(unit), 1e-3 * short).minimum(span)
 
 
-def _why_lost(field: Slope, x: Tensor, t: Tensor, x0: Tensor, largest: Tensor, smallest: Tensor) -> Tensor:
+def _why_lost(field: Slope, at: Place, x0: Tensor, smallest: Tensor) -> Tensor:
     """The status of items that have no step left: they went to infinity, or their field is not smooth."""
-    size, first = x.abs().amax(-1), x0.abs().amax(-1)
-    speed = field(x, t[:, None].to(x)).abs().amax(-1).nan_to_num(torch.inf)
-    leaving = (size >= largest.amax(-1)) & (size > first) & (size < SOON * smallest.to(x) * speed)
+    size, first = at.x.abs().amax(-1), x0.abs().amax(-1)
+    speed = field(at.x, at.t[:, None].to(x0)).abs().amax(-1).nan_to_num(torch.inf)
+    leaving = (size >= at.largest.amax(-1)) & (size > first) & (size < SOON * smallest.to(x0) * speed)
     far = leaving | (first > 0) & (size > FAR * first)
     return torch.where(far, int(Status.DIVERGED), int(Status.NOT_CONVERGED))
 
 
-def _packed(log: Log, x0: Tensor, times: Tensor, reached: Tensor, grain: float) -> Run:
+def _packed(log: Log, x0: Tensor, times: Tensor, reached: Tensor) -> Run:
     """The steps that were kept, each item's own one after the other."""
     t, h, x, kept = (torch.stack(column) for column in zip(*log.trials, strict=True))
     place, accepted = kept.cumsum(0) - 1, kept.sum(0)
@@ -170,8 +194,7 @@ def _packed(log: Log, x0: Tensor, times: Tensor, reached: Tensor, grain: float) 
     begins = torch.maximum(begins, times[0])  # what pads
     order = torch.arange(len(nodes), device=x0.device)[:, None].minimum(accepted)
     nodes = nodes.gather(0, order[..., None].expand_as(nodes))
-    near = SMALLEST * grain * torch.maximum(times.abs(), times - times[0])
-    node, share = _places(begins, lengths, times, near)
+    node, share = _places(begins, lengths, times, log.smallest(times))
     steps = list(zip(begins[..., None].unbind(), lengths[..., None].unbind(), strict=True))
     return Run(Mesh(steps, node, share), nodes, log.codes, accepted, log.rejected, reached)
 
