@@ -17,6 +17,7 @@ from separatrix.ode.checks import (
     check_apart,
     check_method,
     check_tolerances,
+    first_time,
     first_velocity,
     raise_failure,
 )
@@ -24,9 +25,10 @@ from separatrix.ode.diagnosis import reasons
 from separatrix.ode.discrete import Discrete
 from separatrix.ode.gradient import apart_from_graph, way
 from separatrix.ode.items import Items, Together
+from separatrix.ode.lost import check_gradient
 from separatrix.ode.mesh import Run, check_times, equal_steps
 from separatrix.ode.solution import Solution
-from separatrix.ode.tensors import Tensors
+from separatrix.ode.tensors import Tensors, hidden
 from separatrix.solvers import SOLVERS
 from separatrix.twin import twin
 
@@ -64,10 +66,11 @@ def solve(
         dt: the longest step. Default: steps by tolerance.
         rtol, atol: tolerances, relative and absolute, of one step.
         max_steps: trials of a step before an item is given up.
-        gradient: "backpropagation" (exact for the discrete solution, keeps what every step computes, can be differentiated again),
-            "checkpoint" (the same numbers, keeps the states of the steps only) or "adjoint" (that of the equation itself, by a
-            second one solved backwards; right to the tolerance). Default: "checkpoint" for steps by tolerance, "backpropagation"
-            for equal steps and for functions that hide a tensor with a gradient.
+        gradient: "backpropagation" (exact for the discrete solution, keeps what every step computes, can be differentiated again;
+            of a field that cuts its graph what is left, with a warning), "checkpoint" (the same numbers, keeps the
+            states of the steps only) or "adjoint" (that of the equation itself, by a second one solved backwards; right to the
+            tolerance). Default: "checkpoint" for steps by tolerance, "backpropagation" for equal steps and for functions that hide a
+            tensor with a gradient.
         time_dependent: call `field(x, t)`; t is a number, or a tensor of shape (*batch, 1).
         progress: show how far the slowest item has come.
         throw: raise where an item fails.
@@ -77,6 +80,7 @@ def solve(
             adjoint, of a field whose items depend on each other.
         ShapeError: the field changes the width.
         MissingExtraError: steps by tolerance without torchode.
+        UnsupportedModuleError: the field cuts its derivative from the graph, and a gradient is asked.
         DivergedError, NotConvergedError: with `throw`.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4; Lienen & Günnemann 2022,
         arXiv:2210.12375 (steps of each item).
@@ -98,7 +102,12 @@ def solve(
     if dt is None:
         check_tolerances(x0, rtol, atol, max_steps)
     tolerance = Tolerance(rtol, atol, max_steps) if dt is None else None
-    found = _solution(ready, first, x0, times, method, dt, tolerance, gradient, progress)
+    hides = bool(hidden(first, lambda: first_velocity(ready, x0, times, by_tolerance=dt is None)))
+    chosen = way(gradient, ready, x0, hidden=hides, by_tolerance=dt is None)
+    if chosen is not None:
+        by_the_graph = gradient == "backpropagation"
+        check_gradient(field, lambda x: ready(x, first_time(x, times, by_tolerance=dt is None)), x0, by_the_graph=by_the_graph)
+    found = _solution(ready, first, x0, times, method, dt, tolerance, chosen, progress)
     if throw:
         raise_failure(found)
     return found
@@ -112,13 +121,12 @@ def _solution(
     method: str,
     dt: float | None,
     tolerance: Tolerance | None,
-    gradient: str | None,
+    chosen: str | None,
     progress: bool,
 ) -> Solution:
     batch, solver = tuple(x0.shape[:-1]), SOLVERS[method]
     items = x0.reshape(-1, x0.shape[-1])
     asked = (times[:, None] if times.ndim == 1 else times.flatten(1)).expand(-1, len(items)).contiguous()
-    chosen = way(gradient, field, x0, hidden=first.requires_grad, by_tolerance=dt is None)
     flat, keeps = Items(field, batch), chosen == "backpropagation"
     first = first.detach().reshape(items.shape)
     again = tolerance is not None or chosen in ("checkpoint", "adjoint")
@@ -158,6 +166,7 @@ def _differentiable(
     discrete: Discrete, way: str | None, x0: Tensor, field: Field, asked: Tensor, dt: float | None, tolerance: Tolerance | None
 ) -> Tensor:
     if way not in ("checkpoint", "adjoint"):
-        return discrete.states()
+        with torch.set_grad_enabled(way == "backpropagation"):
+            return discrete.states()
     sweep = by_checkpoints if way == "checkpoint" else ByAdjoint(asked, dt, tolerance)
     return apart_from_graph(discrete, x0, Tensors.of(field), sweep)
