@@ -69,8 +69,8 @@ def solve(
         gradient: "backpropagation" (exact for the discrete solution, keeps what every step computes, can be differentiated again;
             of a field that cuts its graph what is left, with a warning), "checkpoint" (the same numbers, keeps the
             states of the steps only) or "adjoint" (that of the equation itself, by a second one solved backwards; right to the
-            tolerance). Default: "checkpoint" for steps by tolerance, "backpropagation" for equal steps and for functions that hide a
-            tensor with a gradient.
+            tolerance). Default: "checkpoint" for steps by tolerance, "backpropagation" for equal steps and for functions that hide
+            a tensor with a gradient.
         time_dependent: call `field(x, t)`; t is a number, or a tensor of shape (*batch, 1).
         progress: show how far the slowest item has come.
         throw: raise where an item fails.
