@@ -13,6 +13,7 @@ from separatrix.flow import Field, Flow, FunctionField
 from separatrix.ode.adaptive import Tolerance, adaptive_steps
 from separatrix.ode.arrival import Arrival
 from separatrix.ode.checks import as_field, as_state, check_method, check_tolerances, first_velocity, raise_failure
+from separatrix.ode.mapped import lanes_refused
 from separatrix.ode.mesh import Mesh, Run
 from separatrix.ode.piece import Piece
 from separatrix.ode.solve import MAX_STEPS
@@ -34,6 +35,7 @@ AT_ONCE = 1_000_000  # numbers in the states that are looked at together
 # right too. ġ is that of the step's polynomial, so that these are the derivatives of what is computed, not of the true orbit.
 
 
+@lanes_refused("sx.solve_until")
 def solve_until(
     field: Callable[..., Tensor],
     x0: Tensor,

@@ -11,6 +11,7 @@ from separatrix.errors import InputError
 from separatrix.flow import Field, FunctionField, field_of
 from separatrix.ode.checks import first_velocity
 from separatrix.ode.initial import Initial
+from separatrix.ode.mapped import lanes_refused
 from separatrix.ode.mesh import Mesh, check_times, equal_steps
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.explicit import ExplicitRungeKutta
@@ -26,6 +27,7 @@ MOST_NUMBERS = 2**22  # in the tangents of the steps that are linearised togethe
 # one small product a step. Thousands of small calls become a few large ones.
 
 
+@lanes_refused("sx.sensitivities")
 def sensitivities(
     field: Callable[..., Tensor],
     x0: Tensor,

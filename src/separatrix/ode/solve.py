@@ -21,11 +21,13 @@ from separatrix.ode.checks import (
     first_velocity,
     raise_failure,
 )
+from separatrix.ode.compiling import BREAK, check_traceable, uncompiled
 from separatrix.ode.diagnosis import reasons
 from separatrix.ode.discrete import Discrete
 from separatrix.ode.gradient import apart_from_graph, way
 from separatrix.ode.items import Items, Together
 from separatrix.ode.lost import check_gradient
+from separatrix.ode.mapped import Mapped, Opened, transformed
 from separatrix.ode.mesh import Run, check_times, equal_steps
 from separatrix.ode.solution import Solution
 from separatrix.ode.tensors import Tensors, hidden
@@ -85,11 +87,44 @@ def solve(
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4; Lienen & Günnemann 2022,
         arXiv:2210.12375 (steps of each item).
     """
+    if torch.compiler.is_dynamo_compiling():
+        settings = {"method": method, "dt": dt, "rtol": rtol, "atol": atol, "max_steps": max_steps, "gradient": gradient}
+        torch._dynamo.graph_break(msg=BREAK)
+        return uncompiled(solve)(field, x0, times, time_dependent=time_dependent, progress=progress, throw=throw, **settings)
+    check_traceable()
     if isinstance(field, Flow):
         method, dt = method or field.method, field.dt if method is None and dt is None else dt
         field = field.field
     method = method or "dopri5"
     check_method(method, dt)
+    settings = {"method": method, "dt": dt, "rtol": rtol, "atol": atol, "max_steps": max_steps, "progress": progress}
+    mapped = Mapped.of(field, x0, times, time_dependent, by_tolerance=dt is None)
+    if mapped is None:
+        found, _ = _solved(field, x0, times, gradient=gradient, time_dependent=time_dependent, **settings)
+    else:
+        with mapped.opened() as (open_field, open_x0):
+            opened, run = _solved(open_field, open_x0, mapped.times(times), gradient=gradient, time_dependent=True, **settings)
+        found = mapped.solution(opened, run, SOLVERS[method])
+    if throw:
+        raise_failure(found if mapped is None else opened)
+    return found
+
+
+def _solved(
+    field: Callable[..., Tensor],
+    x0: Tensor,
+    times: Any,
+    *,
+    method: str,
+    dt: float | None,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    gradient: str | None,
+    time_dependent: bool,
+    progress: bool,
+) -> tuple[Solution, Run]:
+    """The solution and its steps."""
     x0 = as_state(x0, field if isinstance(field, Field) else Field())
     times = as_times(times, x0.device)
     check_times(times, tuple(x0.shape[:-1]))
@@ -103,14 +138,11 @@ def solve(
         check_tolerances(x0, rtol, atol, max_steps)
     tolerance = Tolerance(rtol, atol, max_steps) if dt is None else None
     hides = bool(hidden(first, lambda: first_velocity(ready, x0, times, by_tolerance=dt is None)))
-    chosen = way(gradient, ready, x0, hidden=hides, by_tolerance=dt is None)
-    if chosen is not None:
+    chosen = way(gradient, ready, x0, first, hidden=hides, by_tolerance=dt is None)
+    if chosen is not None and not transformed():
         by_the_graph = gradient == "backpropagation"
         check_gradient(field, lambda x: ready(x, first_time(x, times, by_tolerance=dt is None)), x0, by_the_graph=by_the_graph)
-    found = _solution(ready, first, x0, times, method, dt, tolerance, chosen, progress)
-    if throw:
-        raise_failure(found)
-    return found
+    return _solution(ready, first, x0, times, method, dt, tolerance, chosen, progress)
 
 
 def _solution(
@@ -123,7 +155,7 @@ def _solution(
     tolerance: Tolerance | None,
     chosen: str | None,
     progress: bool,
-) -> Solution:
+) -> tuple[Solution, Run]:
     batch, solver = tuple(x0.shape[:-1]), SOLVERS[method]
     items = x0.reshape(-1, x0.shape[-1])
     asked = (times[:, None] if times.ndim == 1 else times.flatten(1)).expand(-1, len(items)).contiguous()
@@ -150,16 +182,17 @@ def _solution(
     states = _differentiable(discrete, chosen, items, field, asked, dt, tolerance)
     states = states.where(run.alive(asked)[..., None], torch.nan)
     settings = {"method": method, "dt": dt, "gradient": chosen} | ({} if tolerance is None else vars(tolerance))
-    return Solution(
+    found = Solution(
         times=asked.reshape(-1, *batch),
         states=states.reshape(-1, *x0.shape),
         accepted=run.accepted.reshape(batch),
         rejected=run.rejected.reshape(batch),
         reached=run.reached.reshape(batch),
         codes=run.codes.reshape(batch),
-        why=reasons(run, flat, asked, batch, method, dt, tolerance),
+        why=() if isinstance(field, Opened) else reasons(run, flat, asked, batch, method, dt, tolerance),
         settings=settings,
     )
+    return found, run
 
 
 def _differentiable(
