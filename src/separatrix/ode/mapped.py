@@ -66,8 +66,8 @@ def lane_by_lane(f: Callable[[Tensor], list[Tensor]], g: Tensor) -> list[Tensor]
     if functorch.is_legacy_batchedtensor(g):  # of torch.autograd.grad with is_grads_batched
         level = torch._C._vmapmode_increment_nesting() - 1
         torch._C._vmapmode_decrement_nesting()
-        found = [lane_by_lane(f, lane) for lane in torch._remove_batch_dim(g, level, 1, 0)]
-        return [torch._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found, strict=True)]
+        found = [lane_by_lane(f, lane) for lane in torch._C._VariableFunctions._remove_batch_dim(g, level, 1, 0)]
+        return [torch._C._VariableFunctions._add_batch_dim(torch.stack(parts), 0, level) for parts in zip(*found, strict=True)]
     opened, levels = laid_open(g)
     if not levels:
         return f(g)
