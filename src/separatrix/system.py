@@ -319,12 +319,26 @@ def in_pairs(function: Callable[..., Tensor], x: Tensor, *when: Number) -> Tenso
 def in_one_batch(function: Callable[..., Tensor], x: Tensor, *when: Number) -> Tensor:
     """The function's value; a module gets the run's batch axes folded to one, which is what PyTorch's layers are written for."""
     if not isinstance(function, nn.Module) or isinstance(function, Parametric):
-        return function(x, *when)
+        return _with_graph(function, x, *when)
     folded = x.reshape(-1, x.shape[-1])
-    value = function(folded, *(t.expand(x.shape[:-1]).reshape(-1) if isinstance(t, Tensor) and t.ndim else t for t in when))
+    when = tuple(t.expand(x.shape[:-1]).reshape(-1) if isinstance(t, Tensor) and t.ndim else t for t in when)
+    value = _with_graph(function, folded, *when)
     if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != folded.shape[0]:
         return value  # no batch to unfold: the start of a run says so
     return value.reshape(*x.shape[:-1], *value.shape[1:])
+
+
+def _with_graph(function: Callable[..., Tensor], x: Tensor, *when: Number) -> Tensor:
+    """The function's value; one that differentiates by its argument, and counts on the caller for a graph, gets one."""
+    try:
+        return function(x, *when)
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+    keeps = torch.is_grad_enabled()
+    with torch.enable_grad():
+        value = function(x.view_as(x).requires_grad_(), *when)
+    return value if keeps or not isinstance(value, Tensor) else value.view_as(value)
 
 
 class Driven(System):

@@ -294,6 +294,7 @@ def test_a_little_noise_leaves_the_field_nearly_unbiased():
         ({"times": even(5)}, "5 times"),
         ({"times": -even()}, "times must increase"),
         ({"states": orbits(even()).log()}, "not finite"),
+        ({"states": orbits(even()).requires_grad_()}, "states requires a gradient"),
         ({"states": even()}, "series"),
         ({"field": nn.Linear(2, 3).double()}, "velocities of shape"),
         ({"field": nn.Tanh()}, "no parameters"),

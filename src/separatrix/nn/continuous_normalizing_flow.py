@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +113,7 @@ class ContinuousNormalizingFlow(NeuralODE):
 
     def transport(self, z: Tensor, times: Any = None) -> Solution:
         """Where points of the base are at the asked times, by default 0 and T; the first is that of z."""
-        return self.solve(self._points(z), (0.0, self.time) if times is None else times)
+        return cast(Solution, self.solve(self._points(z), (0.0, self.time) if times is None else times))
 
     def inverse(self, x: Tensor) -> Tensor:
         """The points of the base that the flow takes to x, shape (*batch, dim)."""
@@ -127,7 +127,7 @@ class ContinuousNormalizingFlow(NeuralODE):
 
     def _solved(self, field: Field, x0: Tensor) -> Solution:
         dt = None if self.by_tolerance else self.dt
-        return solve(field, x0, (0.0, self.time), method=self.method, dt=dt, **self.settings)
+        return cast(Solution, solve(field, x0, (0.0, self.time), method=self.method, dt=dt, **self.settings))
 
     def _probes(self, x: Tensor, count: int, seed: int) -> Tensor:
         """ε, rows of shape (items, k, dim)."""

@@ -46,21 +46,29 @@ class Iterate:
     steps: int = 1
 
 
-def levenberg_marquardt(problem: Problem, theta: Tensor, *, decay: float, damping: float, max_steps: int) -> Iterator[Iterate]:
+FREEST = 1e-6  # the least damping, relative to JJᵀ, of numbers without decay beside others with it: else the system is singular
+
+
+def levenberg_marquardt(
+    problem: Problem, theta: Tensor, *, decay: float, damping: float, max_steps: int, free: int = 0
+) -> Iterator[Iterate]:
     r"""Steps that lower  L(θ) = |r(θ)|² + ρ |θ|², each the minimum of a quadratic model that is damped by λ:
 
         min_δ  |r + J δ|² + ρ |θ + δ|² + λ |δ|²     ⇒     δ = −(ρ/c) θ − Jᵀ (J Jᵀ + c)⁻¹ (r − (ρ/c) J θ),   c = ρ + λ
 
-    so that what is factorised is m × m, however many parameters there are. λ is relative to the mean of JJᵀ's diagonal.
+    so that what is factorised is m × m, however many parameters there are. λ is relative to the mean of JJᵀ's diagonal. The last
+    `free` numbers of θ have no decay: their columns of J count c/λ times.
     Yields the start, then each step; the last one is not lowered where no damping helps.
     Source: Levenberg 1944, Quart. Appl. Math. 2, 164; Marquardt 1963, J. SIAM 11, 431.
     """
     r = problem.residuals(theta)
-    loss = _loss(r, theta, decay)
+    kept = theta.new_ones(len(theta))
+    kept[len(theta) - free :] = 0.0
+    loss = _loss(r, kept * theta, decay)
     yield Iterate(theta, float(r.norm()), loss, steps=0)
     for _ in range(max_steps):
         r, jacobian = problem.linearised(theta)
-        gram = jacobian @ jacobian.mT
+        gram, free_gram = (part @ part.mT for part in (jacobian, jacobian[:, len(theta) - free :]))
         if not torch.isfinite(gram).all():
             yield Iterate(theta, float(r.norm()), math.nan, lowered=False)
             return
@@ -69,9 +77,11 @@ def levenberg_marquardt(problem: Problem, theta: Tensor, *, decay: float, dampin
             return
         scale = float(gram.diagonal().mean()) or 1.0
         while True:
-            trial = theta + _step(r, jacobian, gram, theta, decay, damping * scale)
+            more = (decay + damping * scale) / (max(damping, FREEST) * scale) - 1 if decay else 0.0
+            weight = 1 + more * (1 - kept)
+            trial = theta + _step(r, jacobian, gram + more * free_gram, kept * theta, decay, damping * scale, weight)
             trial_r = problem.residuals(trial)
-            trial_loss = _loss(trial_r, trial, decay)
+            trial_loss = _loss(trial_r, kept * trial, decay)
             if trial_loss < loss or damping > MOST:
                 break
             damping *= HARDER
@@ -82,12 +92,12 @@ def levenberg_marquardt(problem: Problem, theta: Tensor, *, decay: float, dampin
         yield Iterate(theta, float(trial_r.norm()), loss)
 
 
-def _step(r: Tensor, jacobian: Tensor, gram: Tensor, theta: Tensor, decay: float, damping: float) -> Tensor:
+def _step(r: Tensor, jacobian: Tensor, gram: Tensor, theta: Tensor, decay: float, damping: float, weight: Tensor) -> Tensor:
     """δ of the damped model."""
     c = decay + damping
     shift = -(decay / c) * theta
     matrix = gram + c * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return shift - jacobian.mT @ torch.linalg.solve(matrix, r + jacobian @ shift)
+    return shift - weight * (jacobian.mT @ torch.linalg.solve(matrix, r + jacobian @ shift))
 
 
 def _loss(r: Tensor, theta: Tensor, decay: float) -> float:

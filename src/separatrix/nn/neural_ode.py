@@ -11,6 +11,7 @@ from separatrix.flow import Field, as_time, as_velocity, check_positive, check_s
 from separatrix.nn.flow_layer import TimedFlow
 from separatrix.ode import Solution, StructuredSolution, solve
 from separatrix.ode.checks import as_field
+from separatrix.ode.mapped import laid_open
 from separatrix.ode.mesh import whole_steps
 from separatrix.ode.solve import MAX_STEPS
 from separatrix.ode.states import Form, Structured
@@ -139,7 +140,7 @@ class NeuralODE(TimedFlow):
         """The states a time T later; an item that is not finite stays NaN and disturbs no other, as in every layer."""
         ends, dt = (0.0, self.time), None if self.by_tolerance else self.dt
         fine = torch.isfinite(x).all(-1, keepdim=True)
-        if fine.all():
+        if laid_open(fine)[0].all():
             return solve(self.field, x, ends, method=self.method, dt=dt, **settings).last
         rest = solve(self.field, x.where(fine, 0.0), ends, method=self.method, dt=dt, **settings).last
         return rest.where(fine, torch.nan)

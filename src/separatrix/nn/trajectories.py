@@ -32,8 +32,13 @@ class Trajectories:
 
         Raises:
             ShapeError: states have fewer than 2 axes, or times do not fit.
-            InputError: states are not finite, or times do not increase.
+            InputError: states are not finite, or are to be learned themselves, or times do not increase.
         """
+        if isinstance(states, Tensor) and states.requires_grad and states.is_leaf:
+            raise InputError(
+                "states requires a gradient, but segments begin at the samples as they are.\n"
+                "Pass states.detach(); sx.nn.fit_observations fits initial states together with the field."
+            )
         states = torch.as_tensor(states).detach().double()
         if states.ndim < 2 or len(states) < 2 or not states.numel():
             raise ShapeError(

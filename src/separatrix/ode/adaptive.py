@@ -130,14 +130,14 @@ def adaptive_steps(
     log.fail(~torch.isfinite(slope).all(-1), Status.DIVERGED)
     at, under_way = Place(x0, times[0], x0.abs(), torch.ones_like(x0[:, 0]), slope), log.under_way(times[0])
     going.leave_out(~under_way)
-    h = first_lengths(going, x0, slope, log, tolerance, pair.order)
+    h = first_lengths(going, x0, slope, log, tolerance, pair.order).detach()  # forward AD's tangents too: steps are held fixed
     with bar("time", progress) as shown:
         while not log.trials or bool(under_way.any()):
             left, smallest = log.ends - at.t, log.smallest(at.t)
             last = h >= left - smallest
             length = torch.where(last, left, h).where(under_way, 0.0)
             trial = pair.attempt(going, at.x, at.t[:, None], length[:, None], at.slope)
-            ratio = tolerance.ratio(trial.error, at.x, trial.after, at.largest)
+            ratio = tolerance.ratio(trial.error, at.x, trial.after, at.largest).detach()
             accept, ahead = under_way & (ratio < 1), torch.where(last, log.ends, at.t + length)
             log.note(at.t, length, trial.after, accept, under_way)
             if until is not None:

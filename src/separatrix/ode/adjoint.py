@@ -12,6 +12,7 @@ Source: Pontryagin et al. 1962; Chen, Rubanova, Bettencourt & Duvenaud 2018, arX
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -116,7 +117,9 @@ class Adjoint(Field):
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The velocity of cotangents, (*rows, items, dim)."""
         states, value = self.velocity(x.shape[:-1], t)
-        return torch.autograd.grad(value, states, x.reshape(states.shape))[0].reshape(x.shape)
+        if not value.requires_grad:  # it is the same in all states
+            return torch.zeros_like(x)
+        return torch.autograd.grad(value, states, x.reshape(states.shape), materialize_grads=True)[0].reshape(x.shape)
 
     def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """It is linear."""
@@ -160,11 +163,13 @@ def _add_integral(gradients: list[Tensor], leaves: list[Tensor], field: Adjoint,
     for group in back.together.groups((back.lengths > 0) & field.active):
         of = Hermite(*(group.of(part) for part in vars(found).values()))
         t, h = (group.column(along, size) for along in (back.begins, back.lengths))
+        shape = torch.Size((group.rows[1] - group.rows[0], len(size)))
         for node, weight in GAUSS:
             λ = group.only(of.at(torch.full_like(h, node)), 0.0) * size[group.item] * weight * h
-            states, value = field.velocity(torch.Size((group.rows[1] - group.rows[0], len(size))), t + node * h)
-            check_nothing_hidden(value, [states, *leaves])
-            parts = torch.autograd.grad(value, leaves, λ, allow_unused=True)
-            for total, part in zip(gradients, parts, strict=True):
+            states, value = field.velocity(shape, t + node * h)
+            again = partial(field.velocity, shape, t + node * h)
+            check_nothing_hidden(value, lambda again=again: again()[1], [states, *leaves])
+            parts = torch.autograd.grad(value, leaves, λ, allow_unused=True) if value.requires_grad else ()
+            for total, part in zip(gradients, parts, strict=False):
                 if part is not None:
                     total += part

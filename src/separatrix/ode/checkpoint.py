@@ -10,7 +10,8 @@ many numbers each step is differentiated on its own, when its λ_{n+1} is there.
 Source: Griewank & Walther 2008, Evaluating Derivatives, chapters 3 and 12 (every step is a checkpoint).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,9 +64,8 @@ class Backward:
         time, item = (asked & ~run.inside).nonzero(as_tuple=True)
         c.index_put_((run.nearest[time, item], item), g[time, item], accumulate=True)
         for group in self.together.groups(asked & run.inside):
-            with torch.enable_grad():
-                x = run.before(group).requires_grad_()
-                value = run.between(group, x)
+            x = run.before(group).requires_grad_()
+            value = self._of(x, partial(run.between, group))
             found = self._pulled(value, x, group.only(group.of(g), 0.0))
             c.index_put_((group.of(run.node), group.item), found, accumulate=True)
         return c
@@ -73,9 +73,8 @@ class Backward:
     def _through(self, group: Group, at: Tensor, c: Tensor) -> Tensor:
         """The cotangents λ before the group's rows, (items, dim), from those after; the gradients grow by the group's."""
         run, (first, end) = self.run, group.rows
-        with torch.enable_grad():
-            x = group.only(group.of(run.nodes), run.rest).requires_grad_()
-            value = run.method.step(group.field, x, group.column(run.begins, x), group.column(run.lengths, x))
+        x = group.only(group.of(run.nodes), run.rest).requires_grad_()
+        value = self._of(x, partial(run.after, group))
         if end == first + 1:
             before = self._pulled(value, x, group.only(at[group.item], 0.0))
             before = group.only(before, at[group.item])
@@ -88,9 +87,15 @@ class Backward:
         self._pulled(value, x, group.only(after[group.row - first, group.item], 0.0), by_state=False)
         return at
 
+    def _of(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+        """A function of the states x with its graph, which leads to them and to the tensors alone."""
+        with torch.enable_grad():
+            value = f(x)
+            check_nothing_hidden(value, lambda: f(x), [x, *self.leaves])
+        return value
+
     def _pulled(self, value: Tensor, x: Tensor, cotangents: Tensor, *, by_state: bool = True) -> Tensor:
         """The cotangents of x; those of the tensors are added up."""
-        check_nothing_hidden(value, [x, *self.leaves])
         by = [*self.leaves, x] if by_state else self.leaves
         found = list(torch.autograd.grad(value, by, cotangents, allow_unused=True)) if by else []
         of_x = found.pop() if by_state else x

@@ -92,6 +92,11 @@ def check_tolerances(x0: Tensor, rtol: float, atol: float | None, max_steps: int
         raise InputError(f"max_steps is {max_steps}; it is at least 1.")
 
 
+def first_time(x0: Tensor, times: Tensor, *, by_tolerance: bool) -> float | Tensor:
+    """The first of the times, as a field is handed one with states like x0."""
+    return times[0].detach().expand(x0.shape[:-1]).to(x0) if by_tolerance or times.ndim > 1 else float(times[0])
+
+
 def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: bool) -> Tensor:
     """The velocity at the start, all that the field owns being detached: what still has a graph is hidden, Note [Hidden tensors].
 
@@ -99,8 +104,7 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
         ShapeError: it is no velocity for each number of a state.
         InputError: the field fails, writes to its argument, or holds tensors of another dtype.
     """
-    trial = x0.detach().clone()
-    t = times[0].detach().expand(x0.shape[:-1]).to(x0) if by_tolerance or times.ndim > 1 else float(times[0])
+    trial, t = x0.detach().clone(), first_time(x0, times, by_tolerance=by_tolerance)
     try:
         value = twin(field, detach=True)(trial, t)
     except NOT_THE_FUNCTIONS:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from separatrix.ode.items import Items
 from separatrix.ode.mesh import Run
+from separatrix.ode.problem import Problem, Steps
 from separatrix.ode.tolerance import Tolerance
 from separatrix.result import Status
 from separatrix.solvers import SOLVERS
@@ -26,28 +27,14 @@ LONGEST = 20.0  # step times rate, up to which stability is looked for
 
 
 @torch.no_grad()
-def reasons(
-    run: Run,
-    field: Items,
-    asked: Tensor,
-    batch: tuple[int, ...],
-    method: str,
-    dt: float | None,
-    tolerance: Tolerance | None,
-    begun: Tensor,
-    sense: int,
-) -> tuple[str, ...]:
-    """A sentence for each kind of failure, about the first item that failed so; shapes as in `Run`, `asked` (times, items).
-
-    Args:
-        begun: which items began at finite numbers, shape (items).
-        sense: −1 where time was followed backwards.
-    """
+def reasons(run: Run, field: Items, problem: Problem, steps: Steps) -> tuple[str, ...]:
+    """A sentence for each kind of failure, about the first item that failed so."""
+    begun, batch = problem.begun.flatten(), problem.batch
     said = [f"{_name(item, batch)} is not followed: it does not begin at finite numbers." for item in _first(~begun)]
     for status in (Status.DIVERGED, Status.NOT_CONVERGED):
         for item in _first((run.codes == status) & begun):
-            end = _End(run, field, asked, item, method, sense)
-            words = end.of_equal_steps(dt) if dt is not None else end.by_tolerance(status, tolerance)
+            end = _End(run, field, problem.asked, item, steps.method, problem.sense)
+            words = end.of_equal_steps(steps.dt) if steps.dt is not None else end.by_tolerance(status, steps.tolerance)
             said.append(f"{_name(item, batch)} {words}")
     return tuple(said)
 

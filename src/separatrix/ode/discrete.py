@@ -68,6 +68,10 @@ class Discrete:
         """The states before the steps in which a group of asked times lies, shape (states, dim)."""
         return group.only(self.nodes[group.of(self.node), group.item], self.rest)
 
+    def after(self, group: Group, x: Tensor) -> Tensor:
+        """The states after a group's steps, from those before, both (states, dim)."""
+        return self.method.step(group.field, x, group.column(self.begins, x), group.column(self.lengths, x))
+
     def between(self, group: Group, x: Tensor) -> Tensor:
         """The states at a group of asked times, from those before their steps."""
         t, h = (along[group.of(self.node), group.item][:, None].to(x) for along in (self.begins, self.lengths))

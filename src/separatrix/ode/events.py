@@ -23,6 +23,7 @@ from separatrix.ode.checks import (
     raise_failure,
 )
 from separatrix.ode.items import Items, Together
+from separatrix.ode.mapped import lanes_refused
 from separatrix.ode.mesh import Mesh, Run
 from separatrix.ode.piece import Piece
 from separatrix.ode.solve import MAX_STEPS
@@ -45,6 +46,7 @@ AT_ONCE = 1_000_000  # numbers in the states that are looked at together
 # right too. ġ is that of the step's polynomial, so that these are the derivatives of what is computed, not of the true orbit.
 
 
+@lanes_refused("sx.solve_until")
 def solve_until(
     field: Callable[..., Tensor],
     x0: Tensor,

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch as functorch
 from torch.autograd import forward_ad
 
 from separatrix.errors import InputError
 from separatrix.flow import Field
 from separatrix.ode.discrete import Discrete
+from separatrix.ode.mapped import lane_by_lane
 from separatrix.ode.tensors import Tensors, as_at_first
 
 GRADIENTS = ("backpropagation", "checkpoint", "adjoint")
@@ -28,20 +30,23 @@ GRADIENTS = ("backpropagation", "checkpoint", "adjoint")
 # their graph, which is what every other layer does, and what second derivatives, forward AD and torch.compile go through.
 
 
-def way(asked: str | None, field: Field, x0: Tensor, *, hidden: bool, by_tolerance: bool) -> str | None:
+def way(asked: str | None, field: Field, x0: Tensor, first: Tensor, *, hidden: bool, by_tolerance: bool) -> str | None:
     """The way to differentiate; None where nothing asks for a derivative. See Note [Which gradient].
 
     Args:
         asked: one of `GRADIENTS`, or None for the default.
         field: a twin, with its gradients.
         x0: where a run begins.
+        first: the velocity there.
         hidden: whether the field depends on a tensor with a gradient that it does not own; see Note [Hidden tensors].
         by_tolerance: whether its steps are.
     """
     if asked is not None and asked not in GRADIENTS:
         raise InputError(f"there is no gradient {asked!r}; choose one of {', '.join(GRADIENTS)}.")
-    if forward_ad.unpack_dual(x0).tangent is not None:
-        return "backpropagation"  # forward AD goes through the steps themselves
+    if any(map(functorch.is_functorch_wrapped_tensor, (x0, first))):
+        return "backpropagation"  # as the transforms of torch.func go through the steps themselves
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in (x0, first, *field.parameters(), *field.buffers())):
+        return "backpropagation"  # and forward AD
     if not torch.is_grad_enabled():
         return None
     if hidden and asked in ("checkpoint", "adjoint"):
@@ -97,4 +102,5 @@ class _Apart(torch.autograd.Function):
             )
         values = ctx.saved_tensors[: len(ctx.tensors.values)]  # refuses what was written to since
         with ctx.context():
-            return None, None, None, None, None, *ctx.sweep(ctx.run, ctx.tensors, values, g)
+            found = lane_by_lane(lambda lane: ctx.sweep(ctx.run, ctx.tensors, values, lane), g)
+        return None, None, None, None, None, *found

@@ -8,11 +8,21 @@ import torch
 from torch import Tensor
 
 from separatrix.flow import Field
-from separatrix.ode.checks import as_field, as_state, as_times, check_finite
+from separatrix.ode.checks import (
+    as_field,
+    as_state,
+    as_times,
+    check_finite,
+    check_tolerances,
+    first_time,
+    first_velocity,
+)
 from separatrix.ode.items import Items
 from separatrix.ode.mesh import check_times
 from separatrix.ode.reversed import Reversed
-from separatrix.solvers import heun
+from separatrix.ode.tolerance import Tolerance
+from separatrix.solvers import SOLVERS, heun
+from separatrix.twin import twin
 
 # Note [Derivative by a time]
 # A solution is followed in steps that are held fixed, so its graph knows nothing of the times. A step of Heun's method of length
@@ -64,6 +74,14 @@ class Problem:
         own = times[:, None] if times.ndim == 1 else times.flatten(1)
         return own.expand(-1, self.begun.numel()).contiguous()
 
+    def first_velocity(self, *, by_tolerance: bool) -> Tensor:
+        """The velocities at the start, shape (*batch, dim), checked."""
+        return first_velocity(self.field, self.x0, self.times.detach(), by_tolerance=by_tolerance)
+
+    def velocity_at_first(self, *, by_tolerance: bool) -> Callable[[Tensor], Tensor]:
+        """The field at the first time, as a function of the state."""
+        return lambda x: self.field(x, first_time(x, self.times.detach(), by_tolerance=by_tolerance))
+
     def carried(self, states: Tensor) -> Tensor:
         """States at the asked times, (times, items, dim), with the derivatives by the times. See Note [Derivative by a time]."""
         return self._moved(states, self._late(), self.asked) if self.times.requires_grad else states
@@ -85,3 +103,38 @@ class Problem:
         return torch.stack(
             [heun.step(flat, *parts) for parts in zip(states, times.to(states)[..., None], late.to(states)[..., None], strict=True)]
         )
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How steps are taken.
+
+    Args:
+        method: a name in `SOLVERS`.
+        dt: of equal steps, or None.
+        tolerance: of steps by tolerance, or None.
+        first: the velocity at the start, shape (*batch, dim).
+    """
+
+    method: str
+    dt: float | None
+    tolerance: Tolerance | None
+    first: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem, *, method: str, dt: float | None, rtol: float, atol: float | None, max_steps: int) -> "Steps":
+        """Checked, on the problem itself."""
+        x0, times, solver = problem.x0, problem.times.detach(), SOLVERS[method]
+        solver.check_dim(x0.shape[-1])
+        first = problem.first_velocity(by_tolerance=dt is None)
+        if dt is not None and times.ndim == 1:
+            with torch.no_grad():
+                solver.check_field(twin(problem.field, detach=True), x0, float(times[0]) + dt / 2)
+        if dt is None:
+            check_tolerances(x0, rtol, atol, max_steps)
+        return cls(method, dt, Tolerance(rtol, atol, max_steps) if dt is None else None, first)
+
+    @property
+    def by_tolerance(self) -> bool:
+        """Whether the steps are chosen."""
+        return self.tolerance is not None

@@ -10,7 +10,9 @@ from torch.func import functional_call, jacrev, vmap
 from separatrix.errors import InputError
 from separatrix.flow import Field, FunctionField, field_of
 from separatrix.ode.checks import check_apart, first_velocity
+from separatrix.ode.initial import Initial
 from separatrix.ode.items import Items, Together
+from separatrix.ode.mapped import lanes_refused
 from separatrix.ode.mesh import Mesh, check_times, equal_steps
 from separatrix.solvers import SOLVERS
 from separatrix.solvers.explicit import ExplicitRungeKutta
@@ -26,6 +28,7 @@ MOST_NUMBERS = 2**22  # in the tangents of the steps that are linearised togethe
 # one small product a step. Thousands of small calls become a few large ones.
 
 
+@lanes_refused("sx.sensitivities")
 def sensitivities(
     field: Callable[..., Tensor],
     x0: Tensor,
@@ -60,21 +63,23 @@ def sensitivities(
         the gradient of one number; this is for Jacobians, of fewer than some 10,000 parameters.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, I.14.
     """
-    shot = Shot(field, x0, times, dt=dt, method=method, time_dependent=time_dependent)
+    known = Initial(torch.as_tensor(x0).detach())
+    shot = Shot(field, known, times, dt=dt, method=method, time_dependent=time_dependent)
     return shot.linearised(shot.start)
 
 
 class Shot:
-    """A solution as a function of its field's parameters θ, one flat vector.
+    """A solution as a function of its field's parameters and of the unknown numbers of its initial states, one flat vector θ.
 
     Args:
-        field, x0, times, dt, method, time_dependent: as for `sensitivities`.
+        field, times, dt, method, time_dependent: as for `sensitivities`.
+        initial: where it begins.
     """
 
     def __init__(
         self,
         field: Callable[..., Tensor],
-        x0: Tensor,
+        initial: Initial,
         times: Any,
         *,
         dt: float,
@@ -83,13 +88,12 @@ class Shot:
     ) -> None:
         field = field_of(field)
         own = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
-        self.x0 = torch.as_tensor(x0)
-        self.x0 = self.x0 if self.x0.is_floating_point() else self.x0.double()
+        self.initial, self.x0 = initial, initial.states
         times = torch.as_tensor(times, dtype=torch.float64, device=self.x0.device)
         check_times(times, tuple(self.x0.shape[:-1]))
         self.mesh = equal_steps(times, dt)
         self.method = _runge_kutta(method)
-        self.learned = _learned(field)
+        self.learned = _learned(field, initial)
         self.names = _names(field, self.learned, "" if own is field else "function.")
         self.run = _Run(twin(own, dtype=self.x0.dtype, device=self.x0.device, detach=True), self.method, self.mesh)
         self._tried: tuple[Tensor, Tensor] | None = None
@@ -97,17 +101,29 @@ class Shot:
         if times.ndim > 1 and self.run.field.time_dependent:
             items, batch = self.x0.reshape(-1, self.x0.shape[-1]), tuple(self.x0.shape[:-1])
             check_apart(Together.probe(self.run.field, batch, items, times.flatten(1)))
+        if initial.count and isinstance(field, nn.Module) and any(value is initial.given for value in field.parameters()):
+            _check_apart(own, initial, float(times.flatten()[0]))
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters of the field there are."""
+        return sum(value.numel() for value in self.learned)
 
     @property
     def start(self) -> Tensor:
-        """The parameters as they are, shape (parameters)."""
-        return torch.cat([value.detach().to(self.x0).flatten() for value in self.learned])
+        """The parameters as they are, and the unknown numbers where they began, shape (parameters + unknown numbers)."""
+        return torch.cat([*(value.detach().to(self.x0).flatten() for value in self.learned), self.x0.new_zeros(self.initial.count)])
 
     @torch.no_grad()
     def learn(self, theta: Tensor) -> None:
-        """Give the user's own parameters these values."""
+        """Give the user's own parameters, and initial states, these values."""
         for value, part in zip(self.learned, self._split(theta), strict=True):
             value.copy_(part)
+        self.initial.learn(self.unknown(theta))
+
+    def unknown(self, theta: Tensor) -> Tensor:
+        """The unknown numbers among θ."""
+        return theta[self.parameters :]
 
     @torch.no_grad()
     def states(self, theta: Tensor) -> Tensor:
@@ -116,18 +132,27 @@ class Shot:
 
     @torch.no_grad()
     def linearised(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, and their derivatives, shape (times, *batch, parameters, dim). See Note [All steps at once]."""
+        """The same, and their derivatives, shape (times, *batch, numbers of θ, dim). See Note [All steps at once]."""
         nodes = self._nodes(theta)
         moved, caused = self._steps(nodes[:-1], self._split(theta))
         rows = [torch.zeros_like(caused[0])]
         for a, b in zip(moved, caused, strict=True):
             rows.append(rows[-1] @ a + b)
-        return self._read(nodes), self._read(torch.stack(rows))
+        found = self._read(torch.stack(rows))
+        return self._read(nodes), torch.cat([found, self._by_start(moved)], dim=-2) if self.initial.count else found
+
+    def _by_start(self, moved: Tensor) -> Tensor:
+        """Derivatives by the unknown initial numbers, from those of each step by the state it begins with."""
+        rows = [torch.eye(self.x0.shape[-1]).to(self.x0).expand_as(moved[0])]
+        for a in moved:
+            rows.append(rows[-1] @ a)
+        return self.initial.rows(self._read(torch.stack(rows)))
 
     def _nodes(self, theta: Tensor) -> Tensor:
         """The states before every step and after the last; kept, for a derivative at the parameters that were tried last."""
         if self._tried is None or self._tried[0] is not theta:
-            self._tried = theta, functional_call(self.run, self._named(self._split(theta), "field."), (self.x0,))
+            x0 = self.initial.at(self.unknown(theta))
+            self._tried = theta, functional_call(self.run, self._named(self._split(theta), "field."), (x0,))
         return self._tried[1]
 
     def _read(self, along: Tensor) -> Tensor:
@@ -153,15 +178,15 @@ class Shot:
             velocity = functional_call(self.run.field, self._named(parts), (x[None], t))[0]
             return velocity, velocity
 
-        derivatives = vmap(jacrev(value, argnums=(0, 1), has_aux=True), in_dims=(None, 0, 0))
+        derivatives = vmap(jacrev(value, argnums=(0, 1) if parts else 1, has_aux=True), in_dims=(None, 0, 0))
 
         def slope(x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
             dim, items = x.shape[-1], x.shape[:-1]
-            (by_parts, by_state), velocity = derivatives(
-                parts, x.reshape(-1, dim), torch.as_tensor(t).expand(*items, 1).reshape(-1, 1)
-            )
+            found, velocity = derivatives(parts, x.reshape(-1, dim), torch.as_tensor(t).expand(*items, 1).reshape(-1, 1))
+            by_parts, by_state = found if parts else ((), found)
             pushed = v @ by_state.reshape(*items, dim, dim).mT
-            pushed[..., dim:, :] += torch.cat([part.reshape(*items, dim, -1) for part in by_parts], dim=-1).mT
+            if parts:
+                pushed[..., dim:, :] += torch.cat([part.reshape(*items, dim, -1) for part in by_parts], dim=-1).mT
             return velocity.reshape_as(x), pushed
 
         return slope
@@ -175,7 +200,7 @@ class Shot:
         return {prefix + name: part for names, part in zip(self.names, parts, strict=True) for name in names}
 
     def _split(self, theta: Tensor) -> list[Tensor]:
-        parts = theta.split([value.numel() for value in self.learned])
+        parts = theta[: self.parameters].split([value.numel() for value in self.learned])
         return [part.reshape(value.shape) for part, value in zip(parts, self.learned, strict=True)]
 
 
@@ -198,15 +223,27 @@ def _runge_kutta(method: str) -> ExplicitRungeKutta:
     return known[method]
 
 
-def _learned(field: Any) -> list[nn.Parameter]:
-    """The parameters to differentiate by, each once."""
+def _learned(field: Any, initial: Initial) -> list[nn.Parameter]:
+    """The parameters to differentiate by, each once; initial states that a module keeps among its own are not the field's."""
     found = [value for value in field.parameters() if value.requires_grad] if isinstance(field, nn.Module) else []
-    if not found:
+    found = [value for value in found if value is not initial.given]
+    if not found and not initial.count:
         raise InputError("the field has no parameter that requires gradients.\nPass a module, or a Field that holds one.")
     return found
 
 
+def _check_apart(field: Field, initial: Initial, t: float) -> None:
+    """Refuse a field that depends on the very tensor that is its unknown initial state."""
+    with torch.enable_grad():
+        value = twin(field, dtype=initial.states.dtype)(initial.states, t).sum()
+    if value.requires_grad and torch.autograd.grad(value, initial.given, allow_unused=True)[0] is not None:
+        raise InputError(
+            "the field depends on x0, the tensor that is to be fitted as its initial state.\n"
+            "Give the field a parameter of its own there, or pass x0.detach()."
+        )
+
+
 def _names(field: Any, learned: list[nn.Parameter], prefix: str) -> list[list[str]]:
     """What each is called in the field that is followed; more than one name where it is shared."""
-    named = list(field.named_parameters(remove_duplicate=False))
+    named = list(field.named_parameters(remove_duplicate=False)) if learned else []
     return [[prefix + name for name, one in named if one is value] for value in learned]

@@ -1,7 +1,6 @@
 """Initial value problems: one function for equal steps and for steps by tolerance."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,23 +13,23 @@ from separatrix.ode.checkpoint import by_checkpoints
 from separatrix.ode.checks import (
     check_apart,
     check_method,
-    check_tolerances,
-    first_velocity,
     raise_failure,
 )
+from separatrix.ode.compiling import BREAK, check_traceable, uncompiled
 from separatrix.ode.diagnosis import reasons
 from separatrix.ode.discrete import Discrete
 from separatrix.ode.gradient import apart_from_graph, way
 from separatrix.ode.items import Items, Together
+from separatrix.ode.lost import check_gradient
+from separatrix.ode.mapped import Mapped, Opened, transformed
 from separatrix.ode.mesh import Run, equal_steps
-from separatrix.ode.problem import Problem
+from separatrix.ode.problem import Problem, Steps
 from separatrix.ode.solution import Solution, StructuredSolution
 from separatrix.ode.states import Form, Structured
-from separatrix.ode.tensors import Tensors
+from separatrix.ode.tensors import Tensors, hidden
 from separatrix.ode.tolerance import Tolerance
 from separatrix.solvers import PAIRS, SOLVERS
 from separatrix.structure import Nested
-from separatrix.twin import twin
 
 MAX_STEPS = 10_000
 
@@ -72,10 +71,11 @@ def solve(
         rtol, atol: tolerances, relative and absolute, of one step. Default of atol: relative too; a number of the state may be off
             by rtol / 1000 of the largest that it has been, so that no unit matters.
         max_steps: trials of a step before an item is given up.
-        gradient: "backpropagation" (exact for the discrete solution, keeps what every step computes, can be differentiated again),
-            "checkpoint" (the same numbers, keeps the states of the steps only) or "adjoint" (that of the equation itself, by a
-            second one solved backwards; right to the tolerance). Default: "checkpoint" for steps by tolerance, "backpropagation"
-            for equal steps and for functions that hide a tensor with a gradient.
+        gradient: "backpropagation" (exact for the discrete solution, keeps what every step computes, can be differentiated again;
+            of a field that cuts its graph what is left, with a warning), "checkpoint" (the same numbers, keeps the
+            states of the steps only) or "adjoint" (that of the equation itself, by a second one solved backwards; right to the
+            tolerance). Default: "checkpoint" for steps by tolerance, "backpropagation" for equal steps and for functions that hide
+            a tensor with a gradient.
         time_dependent: call `field(x, t)`; t is a tensor of shape (*batch), or without axes in equal steps that all share.
         batch_axes: how many leading axes of x0 are the batch. Default: all but the last of a tensor; none of containers, whose
             tensors are then one state together, in steps that they share.
@@ -86,65 +86,74 @@ def solve(
         InputError: times that neither increase nor decrease, tolerances out of range, an unknown method or gradient; steps by
             tolerance, or the adjoint, of a field whose items depend on each other.
         ShapeError: the field changes the width.
+        UnsupportedModuleError: the field cuts its derivative from the graph, and a gradient is asked.
         DivergedError, NotConvergedError: with `throw`.
     Limits: a float32 state is told float32 times: where steps come near the rounding of the time, a field that looks at it ends
         `not_converged`; pass x0.double(), or begin at 0.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4; Hairer & Wanner 1996, II, IV.7; Lienen &
         Günnemann 2022, arXiv:2210.12375 (steps of each item).
     """
+    settings = {"method": method, "dt": dt, "rtol": rtol, "atol": atol, "max_steps": max_steps, "gradient": gradient}
+    settings |= {"time_dependent": time_dependent, "progress": progress}
+    if torch.compiler.is_dynamo_compiling():
+        torch._dynamo.graph_break(msg=BREAK)
+        return uncompiled(solve)(field, x0, times, batch_axes=batch_axes, throw=throw, **settings)
+    check_traceable()
     if isinstance(field, Flow):
-        method, dt = method or field.method, field.dt if method is None and dt is None else dt
+        settings |= {"method": method or field.method, "dt": field.dt if method is None and dt is None else dt}
         field = field.field
-    method = method or "dopri5"
-    check_method(method, dt)
+    settings["method"] = method = settings["method"] or "dopri5"
+    check_method(method, settings["dt"])
     form = Form.of(x0, batch_axes)
     if form is not None:
-        x0, field = form.pack(x0), Structured(field, form, time_dependent=time_dependent, in_one_batch=form.batch_axes == 1)
-    problem = Problem.of(field, x0, times, time_dependent)
-    found = _solution(problem, _Steps.of(problem, method, dt, rtol, atol, max_steps), gradient, progress)
+        x0 = form.pack(x0)
+    found, ended = _followed(field, x0, times, form, settings)
     if throw:
-        raise_failure(found)
+        raise_failure(ended)
     return found if form is None else StructuredSolution.of(found, form)
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """How steps are taken.
-
-    Args:
-        method: a name in `SOLVERS`.
-        dt: of equal steps, or None.
-        tolerance: of steps by tolerance, or None.
-        first: the velocity at the start, shape (*batch, dim).
-    """
-
-    method: str
-    dt: float | None
-    tolerance: Tolerance | None
-    first: Tensor
-
-    @classmethod
-    def of(cls, problem: Problem, method: str, dt: float | None, rtol: float, atol: float | None, max_steps: int) -> "_Steps":
-        """Checked, on the problem itself."""
-        x0, times, solver = problem.x0, problem.times.detach(), SOLVERS[method]
-        solver.check_dim(x0.shape[-1])
-        first = first_velocity(problem.field, x0, times, by_tolerance=dt is None)
-        if dt is not None and times.ndim == 1:
-            with torch.no_grad():
-                solver.check_field(twin(problem.field, detach=True), x0, float(times[0]) + dt / 2)
-        if dt is None:
-            check_tolerances(x0, rtol, atol, max_steps)
-        return cls(method, dt, Tolerance(rtol, atol, max_steps) if dt is None else None, first)
+def _followed(
+    given: Callable[..., Any], x0: Tensor, times: Any, form: Form | None, settings: dict[str, Any]
+) -> tuple[Solution, Solution]:
+    """The solution as vmap sees it, if it is at work, and with its axes laid open."""
+    timed, field = settings.pop("time_dependent"), given
+    if form is not None:
+        field = Structured(given, form, time_dependent=timed, in_one_batch=form.batch_axes == 1)
+    mapped = Mapped.of(field, x0, times, timed, by_tolerance=settings["dt"] is None)
+    if mapped is None:
+        found = _solved(given, Problem.of(field, x0, times, timed), **settings)[0]
+        return found, found
+    with mapped.opened() as (open_field, open_x0):
+        opened, run = _solved(given, Problem.of(open_field, open_x0, mapped.open_times, True), **settings)
+    return mapped.solution(opened, run, SOLVERS[settings["method"]]), opened
 
 
-def _solution(problem: Problem, steps: _Steps, gradient: str | None, progress: bool) -> Solution:
+def _solved(
+    given: Callable[..., Any], problem: Problem, *, gradient: str | None, progress: bool, **how: Any
+) -> tuple[Solution, Run]:
+    """The solution and its steps; `given` is the field as the user has it."""
+    steps = Steps.of(problem, **how)
+    return _solution(problem, steps, _way(given, problem, steps, gradient), progress)
+
+
+def _way(given: Callable[..., Any], problem: Problem, steps: Steps, gradient: str | None) -> str | None:
+    """How the solution is differentiated, where the field's own gradient allows it."""
+    hides = bool(hidden(steps.first, lambda: problem.first_velocity(by_tolerance=steps.by_tolerance)))
+    chosen = way(gradient, problem.field, problem.begins(), steps.first, hidden=hides, by_tolerance=steps.by_tolerance)
+    if chosen is not None and not transformed():
+        velocity = problem.velocity_at_first(by_tolerance=steps.by_tolerance)
+        check_gradient(given, velocity, problem.x0, by_the_graph=gradient == "backpropagation")
+    return chosen
+
+
+def _solution(problem: Problem, steps: Steps, chosen: str | None, progress: bool) -> tuple[Solution, Run]:
     field, batch, asked, solver = problem.field, problem.batch, problem.asked, SOLVERS[steps.method]
-    items, by_tolerance = problem.begins(), steps.tolerance is not None
-    chosen = way(gradient, field, items, hidden=steps.first.requires_grad, by_tolerance=by_tolerance)
-    flat, keeps = Items(field, batch), chosen == "backpropagation"
-    probed = by_tolerance or chosen in ("checkpoint", "adjoint") or problem.times.ndim > 1
+    items, flat, keeps = problem.begins(), Items(field, batch), chosen == "backpropagation"
+    alone_in_time = steps.by_tolerance or problem.times.ndim > 1
+    probed = alone_in_time or chosen in ("checkpoint", "adjoint")
     together = Together.probe(field, batch, items.detach(), asked) if probed else Together.alone(field, batch)
-    if by_tolerance or chosen == "adjoint" or problem.times.ndim > 1:
+    if alone_in_time or chosen == "adjoint":
         check_apart(together)
     if steps.tolerance is not None:
         alone = Items(field, None) if together.packs else None
@@ -161,24 +170,26 @@ def _solution(problem: Problem, steps: _Steps, gradient: str | None, progress: b
         run = Run.of(mesh, nodes.detach(), asked)
     run = run.only(problem.begun.flatten())
     discrete = Discrete.of(solver, together, run.mesh, nodes)
-    states = _differentiable(discrete, chosen, items, field, asked, steps.dt, steps.tolerance)
-    states = problem.carried(states).where(run.alive(asked)[..., None], torch.nan)
-    return Solution(
+    states = problem.carried(_differentiable(discrete, chosen, items, field, asked, steps.dt, steps.tolerance))
+    states = states.where(run.alive(asked)[..., None], torch.nan)
+    found = Solution(
         times=problem.sense * asked.reshape(-1, *batch),
         states=states.reshape(-1, *problem.x0.shape),
         accepted=run.accepted.reshape(batch),
         rejected=run.rejected.reshape(batch),
         reached=problem.sense * run.reached.reshape(batch),
         codes=run.codes.reshape(batch),
-        why=reasons(run, flat, asked, batch, steps.method, steps.dt, steps.tolerance, problem.begun.flatten(), problem.sense),
-        settings={"method": steps.method, "dt": steps.dt, "gradient": chosen} | (vars(steps.tolerance) if by_tolerance else {}),
+        why=() if isinstance(field, Opened) else reasons(run, flat, problem, steps),
+        settings={"method": steps.method, "dt": steps.dt, "gradient": chosen} | (vars(steps.tolerance) if steps.tolerance else {}),
     )
+    return found, run
 
 
 def _differentiable(
     discrete: Discrete, way: str | None, x0: Tensor, field: Field, asked: Tensor, dt: float | None, tolerance: Tolerance | None
 ) -> Tensor:
     if way not in ("checkpoint", "adjoint"):
-        return discrete.states()
+        with torch.set_grad_enabled(way == "backpropagation"):
+            return discrete.states()
     sweep = by_checkpoints if way == "checkpoint" else ByAdjoint(asked, dt, tolerance)
     return apart_from_graph(discrete, x0, Tensors.of(field), sweep)

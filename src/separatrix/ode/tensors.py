@@ -14,7 +14,10 @@ from separatrix.twin import twin
 # Note [Hidden tensors]
 # A field may reach tensors that it does not own: a function that closes over a parameter. A gradient that is computed apart from
 # the graph would lose them without a word. So the field is asked once with all that it owns detached: what then still has a graph
-# is hidden, and the graph is kept. One that shows up later, in another branch of the field, is found where its step is taken again.
+# may be hidden. A field with autograd inside, such as that of a Hamiltonian network, leaves a graph too, but to the state that it
+# was handed and to leaves of its own making, which are others at each call: what two calls have in common was there before, and
+# is hidden. Then the graph is kept. One that shows up later, in another branch of the field, is found where its step is taken
+# again.
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,41 @@ class Tensors:
         return copy
 
 
-def check_nothing_hidden(value: Tensor, known: Sequence[Tensor]) -> None:
-    """Refuse a graph with other leaves than those known."""
-    allowed, seen, stack = {id(tensor) for tensor in known}, set(), [value.grad_fn]
+def hidden(value: Tensor, again: Callable[[], Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
+    """The leaves of a value's graph that are not known and were there before it was computed. See Note [Hidden tensors].
+
+    Args:
+        value: may have a graph.
+        again: computes it once more, from tensors made anew but for those known.
+        known: leaves to pass over.
+    """
+    found = _leaves(value, known)
+    return [leaf for key, leaf in _leaves(again(), known).items() if key in found] if found else []
+
+
+def check_nothing_hidden(value: Tensor, again: Callable[[], Tensor], known: Sequence[Tensor]) -> None:
+    """Refuse a graph with other leaves than those known, and than those that its computation makes."""
+    for leaf in hidden(value, again, known):
+        raise InputError(
+            f"the field reaches a tensor of shape {tuple(leaf.shape)} that requires a gradient but is no parameter of it.\n"
+            'Make the field an nn.Module that owns it; or pass gradient="backpropagation".'
+        )
+
+
+def _leaves(value: Tensor, known: Sequence[Tensor]) -> dict[int, Tensor]:
+    """The leaves of a value's graph by their identity, but for those known."""
+    allowed, seen, stack, found = {id(tensor) for tensor in known}, set(), [value.grad_fn], {}
+    if value.requires_grad and value.grad_fn is None and id(value) not in allowed:
+        found[id(value)] = value
     while stack:
         node = stack.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         if hasattr(node, "variable") and id(node.variable) not in allowed:
-            shape = tuple(node.variable.shape)
-            raise InputError(
-                f"the field reaches a tensor of shape {shape} that requires a gradient but is no parameter of it.\n"
-                'Make the field an nn.Module that owns it; or pass gradient="backpropagation".'
-            )
+            found[id(node.variable)] = node.variable
         stack += [parent for parent, _ in node.next_functions]
+    return found
 
 
 def as_at_first(x: Tensor) -> Callable[[], AbstractContextManager]:
