@@ -78,6 +78,7 @@ from separatrix.analysis import (
 )
 from separatrix.analyze import DepthPortrait, Portrait, RecurrentPortrait, analyze
 from separatrix.errors import (
+    BrokenBoundError,
     DivergedError,
     HorizonError,
     InputError,
@@ -118,6 +119,7 @@ __all__ = [
     "Basins",
     "Bifurcation",
     "Branch",
+    "BrokenBoundError",
     "ClosedLoop",
     "Compiled",
     "CorrelationDimension",

@@ -39,3 +39,7 @@ class NotConvergedError(SeparatrixError, ArithmeticError):
 
 class MissingExtraError(SeparatrixError, ImportError):
     """An optional library that is not installed; the message names the extra."""
+
+
+class BrokenBoundError(SeparatrixError, AssertionError):
+    """A bound that a measurement exceeds: a fault of Separatrix, to be reported."""

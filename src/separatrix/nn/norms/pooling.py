@@ -77,7 +77,7 @@ def adaptive(layer: nn.Module, shape: tuple[int, ...]) -> Separable:
     """Of an adaptive average pool on (channels, *sizes)."""
     targets = _each(layer.output_size, len(shape) - 1)
     factors = [
-        F.adaptive_avg_pool1d(torch.eye(size, dtype=torch.float64)[:, None], target or size).flatten(1).T
+        F.adaptive_avg_pool1d(torch.eye(size, dtype=torch.float64)[:, None], size if target is None else target).flatten(1).T
         for size, target in zip(shape[1:], targets, strict=True)
     ]
     return Separable(shape[0], tuple(factors))
