@@ -30,7 +30,7 @@ class OperatorNorm:
 
     Args:
         bound: proven from above, rounding included.
-        lower: proven from below, or measured on the running layers, less what rounding can have added; `slack` is what lies between.
+        lower: proven from below, or measured on the running layers less rounding; `slack` is what lies between.
         method: how the bound was proven.
         smallest: a proven lower bound of  min ‖Ax‖ / ‖x‖;  None where the method proves none.
     """
@@ -55,8 +55,9 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
         ‖A‖ = max ‖Ax‖₂ / ‖x‖₂,   A the layer without its bias
 
     Args:
-        layer: Linear, Conv1d … 3d, ConvTranspose1d … 3d, AvgPool, AdaptiveAvgPool, batch-norm in eval, Identity, Flatten, Unflatten;
-            or a list or `nn.Sequential` of them: a batch-norm is multiplied into the convolution beside it, small chains are one matrix.
+        layer: Linear, Conv1d … 3d, ConvTranspose1d … 3d, AvgPool, AdaptiveAvgPool, batch-norm in eval, Identity, Flatten and
+            Unflatten; or a list or `nn.Sequential` of them: a batch-norm is multiplied into the convolution beside it, and small
+            chains are one matrix.
         shape: of one input without its batch, such as (channels, height, width).
         budget: floating-point operations that a proof may cost; a dearer one gives way to the circular bound, as `method` says.
 
@@ -64,8 +65,8 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
         OperatorNorm: `bound` is at least the norm, rounding included; `lower` at most.
 
     Raises:
-        UnsupportedModuleError: a layer that is not known to be linear, a batch-norm in training mode, hooks, forwards of a subclass or of
-            an instance; layers that do not do, when they run, what their weights say.
+        UnsupportedModuleError: a layer that is not known to be linear, a batch-norm in training mode, hooks, forwards of a subclass
+            or of an instance; layers that do not do, when they run, what their weights say.
         ShapeError: the layer does not take this shape.
         InputError: weights that are not finite.
         BrokenBoundError: a quotient measured on the running layers exceeds the bound: a fault of Separatrix.
