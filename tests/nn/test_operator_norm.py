@@ -175,6 +175,7 @@ LAYOUTS = {  # a Linear acts on the last axis, whatever its neighbours call chan
     "axes counted from the end": (lambda: [nn.Flatten(-2), nn.Linear(6, 6), nn.Unflatten(-1, (2, 3)), channelwise(2)], (2, 3)),
     "last axis unflattened": (lambda: [nn.Linear(4, 3), nn.Unflatten(-1, (1, 3)), nn.Conv2d(2, 2, (1, 2))], (2, 4)),
     "channels merged": (lambda: [nn.Conv1d(2, 4, 3, padding=1), nn.Flatten(), nn.Unflatten(1, (2, 12)), channelwise(2)], (2, 6)),
+    "pool of one place behind": (lambda: [nn.Linear(1, 1), nn.AdaptiveAvgPool1d(4)], (2, 1)),
     "transposed": (lambda: [nn.Linear(5, 4), nn.ConvTranspose1d(3, 2, 3, 2, 1, 1), nn.Linear(8, 2)], (3, 5)),
 }
 
@@ -224,12 +225,13 @@ def test_a_transposed_convolution_that_leaves_places_empty_still_keeps_all_it_re
 
 
 def test_a_singular_operator_on_the_torus_leaves_the_proof_to_another_way(monkeypatch):
-    torch.manual_seed(1004)
+    """As rows of zeros made it in `ConvTranspose3d(6, 4, (2, 1, 2), (3, 2, 2), (0, 1, 0), groups=2)`: inv raised."""
+    torch.manual_seed(0)
     monkeypatch.setattr(proof, "SMALL", 0)
     monkeypatch.setattr(torus, "OVERHEAD", -1e30)
-    layer = nn.ConvTranspose3d(6, 4, (2, 1, 2), (3, 2, 2), (0, 1, 0), (1, 0, 1), 2, dilation=(1, 2, 1)).double()
-    largest = float(torch.linalg.svdvals(dense([layer], (6, 1, 2, 1)))[0])
-    assert sx.nn.operator_norm(layer, (6, 1, 2, 1)).bound >= largest * (1 - ROUNDING)
+    monkeypatch.setattr(torch.linalg, "inv_ex", lambda matrix: (torch.zeros_like(matrix), torch.ones(matrix.shape[:-2])))
+    layer = nn.Conv2d(4, 4, 3, padding=1).double()
+    assert assert_holds_and_is_tight([layer], (4, 8, 7)).method == "Cholesky"
 
 
 def test_a_long_chain_that_is_no_one_matrix_has_the_product_of_the_bounds(monkeypatch):
@@ -532,12 +534,11 @@ def test_large_constants_are_not_taken_for_another_function():
     assert sx.nn.operator_norm([layer, norm], line).bound == pytest.approx(sx.nn.operator_norm(plain, line).bound, rel=1e-12)
 
 
-def test_hooks_of_gradients_and_compiled_layers_do_not_matter():
+def test_hooks_of_gradients_do_not_matter():
     torch.manual_seed(0)
     layer = nn.Linear(3, 3)
     wanted = sx.nn.operator_norm(layer, line)
     layer.register_full_backward_hook(lambda *_: None)
-    layer.compile()
     assert sx.nn.operator_norm(layer, line) == wanted
 
 
@@ -602,6 +603,7 @@ BAD = {
     "no shape": (lambda: nn.Linear(3, 4), (), sx.ShapeError, "expected the shape of one input"),
     "half a number": (lambda: nn.Linear(3, 4), (2.5, 3), sx.ShapeError, "expected the shape of one input"),
     "no outputs": (lambda: nn.AdaptiveAvgPool1d(0), (2, 3), sx.ShapeError, "does not take the shape"),
+    "no weight": (lambda: nn.Linear(3, 0), 3, sx.InputError, r"Linear has the shape \(0, 3\): no numbers"),
     "no divisor": (
         lambda: with_attribute(nn.AvgPool2d(2), divisor_override=0),
         image,

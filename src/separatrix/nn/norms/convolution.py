@@ -69,7 +69,7 @@ class Axis:
 
     def incidence(self) -> Tensor:
         """Ones where `reads` says so, shape (kernel, out, size)."""
-        table = torch.zeros(self.kernel, self.out, self.size, dtype=torch.float64)
+        table = torch.zeros(self.kernel, self.out, self.size, dtype=torch.float64, device="cpu")
         for read in self.reads():
             table[read] = 1.0
         return table

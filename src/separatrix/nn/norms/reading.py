@@ -81,6 +81,10 @@ def weight_of(layer: nn.Module) -> Tensor:
         raise UnsupportedModuleError(
             f"the weight of {type(layer).__name__} is {weight.dtype}, but the norm is that of real weights."
         )
+    if not weight.numel():
+        raise InputError(
+            f"the weight of {type(layer).__name__} has the shape {tuple(weight.shape)}: no numbers.\nPass another layer."
+        )
     return _finite(as_float64(weight), f"the weight of {type(layer).__name__}")
 
 

@@ -62,7 +62,7 @@ class Running:
     def normal(self, *scales: float) -> list[Tensor]:
         """Random inputs of these sizes."""
         generator = torch_generator(0, "inputs of layers")
-        drawn = torch.randn(len(scales), 1, *self.shape, dtype=torch.float64, generator=generator).to(self.device)
+        drawn = torch.randn(len(scales), 1, *self.shape, dtype=torch.float64, device="cpu", generator=generator).to(self.device)
         return [scale * one for scale, one in zip(scales, drawn, strict=True)]
 
 
@@ -96,7 +96,8 @@ def _double(module: nn.Module, device: torch.device) -> nn.Module:
         return double
     for layer, made in zip(list(twin(module, detach=True).modules()), list(double.modules()), strict=True):
         if is_parametrized(layer):
-            weights = {name: getattr(layer, name).detach().to(device, torch.float64) for name in layer.parametrizations}
+            names = dict(layer.get_submodule("parametrizations").named_children())
+            weights = {name: getattr(layer, name).detach().to(device, torch.float64) for name in names}
             made.__class__ = type(made).__bases__[0]
             made._modules.pop("parametrizations")
             made._buffers |= weights
@@ -191,7 +192,7 @@ def _of_matrix(layers: Running, outputs: int) -> list[Tensor]:
 
 def _by_power_iteration(layers: Running, pieces: list[Piece]) -> list[Tensor]:
     (x,) = layers.normal(1.0)
-    _, adjoint = vjp(layers.linear, x)
+    adjoint = vjp(layers.linear, x)[1]
     steps = int(WORK / sum(map(multiplications, pieces)))
     for _ in range(min(MOST, max(FEWEST, steps))):
         (moved,) = adjoint(layers.linear(x / length(x)))
