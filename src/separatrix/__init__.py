@@ -78,7 +78,7 @@ from separatrix.analysis import (
 )
 from separatrix.analyze import DepthPortrait, Portrait, RecurrentPortrait, analyze
 from separatrix.errors import (
-    BrokenBoundError,
+    ContradictionError,
     DivergedError,
     HorizonError,
     InputError,
@@ -119,9 +119,9 @@ __all__ = [
     "Basins",
     "Bifurcation",
     "Branch",
-    "BrokenBoundError",
     "ClosedLoop",
     "Compiled",
+    "ContradictionError",
     "CorrelationDimension",
     "CovariantVectors",
     "DepthPortrait",

@@ -9,7 +9,7 @@ from sys import float_info
 import torch
 from torch import nn
 
-from separatrix.errors import BrokenBoundError, ShapeError
+from separatrix.errors import ContradictionError, ShapeError
 from separatrix.nn.norms.chain import are_small, at_one_place, folded, of_one_matrix
 from separatrix.nn.norms.pieces import Diagonal, Piece, kernel_of
 from separatrix.nn.norms.pooling import Separable
@@ -69,7 +69,7 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
             or of an instance; layers that do not do, when they run, what their weights say.
         ShapeError: the layer does not take this shape.
         InputError: weights that are not finite.
-        BrokenBoundError: a quotient measured on the running layers exceeds the bound: a fault of Separatrix.
+        ContradictionError: a quotient measured on the running layers exceeds the bound: a fault of Separatrix.
 
     Limits: of the layer in exact arithmetic, with the weights that it has in eval; a forward pass in less than float64 rounds. With
         zeros, reflections or copies around an image, to some 3 · 10⁻⁶ while the budget lasts; a chain of large layers has the
@@ -115,14 +115,14 @@ def _confirmed(proven: OperatorNorm, measured: Measured | None) -> OperatorNorm:
     """With the measured quotient as a lower bound where it is the better one.
 
     Raises:
-        BrokenBoundError: the measurement contradicts the proof.
+        ContradictionError: the measurement contradicts the proof.
     """
     if measured is None:
         return proven
     least, most = measured.smallest + measured.rounding, measured.largest - measured.rounding
     if most > proven.bound or least < (proven.smallest or 0.0):
         kind, value, quotient = ("bound", proven.bound, most) if most > proven.bound else ("smallest", proven.smallest, least)
-        raise BrokenBoundError(
+        raise ContradictionError(
             f"{kind} = {value:.6g} by {proven.method}, but the layers as they run have a quotient ‖Ax‖ / ‖x‖ of {quotient:.6g}.\n"
             "This is a fault of Separatrix: please report it with the layers, their weights and the shape."
         )

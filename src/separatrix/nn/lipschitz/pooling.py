@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from separatrix.nn.lipschitz.call import Call, NoBoundError
-from separatrix.nn.lipschitz.factor import Factor, attained, only_first
-from separatrix.nn.lipschitz.rounding import computed, root, times
+from separatrix.nn.lipschitz.factor import Factor, attained, only_first, schur
+from separatrix.nn.lipschitz.rounding import root, times
 from separatrix.nn.norms.dense import by_singular_values
 
 
@@ -29,14 +29,15 @@ def max_pool(call: Call) -> Factor:
 def mean_pool(call: Call) -> Factor:
     """A product over axes: the norm is that of the matrices of the axes, multiplied."""
     only_first(call)
+    if call["divisor_override"] is not None:
+        return Factor(schur(call, "").value, "√(‖A‖₁ ‖A‖∞)")
     axes = int(call.name.split("pool")[1][0])
     inside, outside = call.active[0].shape[-axes:], call.shape[-axes:]
     norm = 1.0
     for axis, (n, m) in enumerate(zip(inside, outside, strict=True)):
         line = torch.eye(n, dtype=torch.float64, device=call.device)[:, None]
         norm = times(norm, _norm(_pooled_line(call, line, axis, axes, m)))
-    divisor = call["divisor_override"]
-    return attained(norm if divisor is None else computed(norm / abs(divisor)), "singular values, axis by axis")
+    return attained(norm, "singular values, axis by axis")
 
 
 def interpolated(call: Call) -> Factor:
@@ -85,17 +86,9 @@ def _pooled_line(call: Call, line: Tensor, axis: int, axes: int, m: int) -> Tens
     if "adaptive" in call.name:
         return torch.nn.functional.adaptive_avg_pool1d(line, m)
     kernel, stride, pad = (_each(call[name], axes)[axis] for name in ("kernel_size", "stride", "padding"))
-    column, is_summed = line.unsqueeze(-1), call["divisor_override"] is not None  # a divisor for all axes follows behind
-    pooled = torch.nn.functional.avg_pool2d(
-        column,
-        (kernel, 1),
-        (stride or kernel, 1),
-        (pad, 0),
-        bool(call["ceil_mode"]),
-        bool(call["count_include_pad"]),
-        1 if is_summed else None,
-    )
-    return pooled.squeeze(-1)[..., :m]
+    counted = call["count_include_pad"]
+    pooled = torch.nn.functional.avg_pool1d(line, kernel, stride or kernel, pad, bool(call["ceil_mode"]), bool(counted))
+    return pooled[..., :m]
 
 
 def _norm(matrix: Tensor) -> float:

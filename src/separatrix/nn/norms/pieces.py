@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from separatrix.errors import BrokenBoundError
+from separatrix.errors import ContradictionError
 from separatrix.nn.norms.convolution import Convolution
 from separatrix.nn.norms.pooling import Separable, kron
 from separatrix.nn.norms.rounding import SAFETY, TINY, UNIT, Extremes, absolute_norm, gamma
@@ -167,7 +167,7 @@ def matrix_of(piece: Piece) -> Tensor:
     found = (matrix.view(piece.groups, piece.rows, piece.columns) @ x.view(piece.groups, -1, 1)).view(1, -1)
     rounding = SAFETY * gamma(piece.columns + piece.rows) * size_of(piece) * length(x) + TINY
     if bool(torch.isfinite(wanted).all()) and not length(found - wanted) <= rounding:
-        raise BrokenBoundError(
+        raise ContradictionError(
             f"the matrix of a {type(piece).__name__} is not its own.\nThis is a fault of Separatrix: please report it."
         )
     return matrix
