@@ -1,9 +1,8 @@
-"""Matrices with a structure.
+"""Matrices with a structure: what layers are read as."""
 
 # Note [Layout]
 # Every piece reads and gives the numbers of a tensor in the tensor's own order (C order, the last axis fastest), without its batch.
 # A Linear acts on the last axis, wherever the channels of its neighbours are; what renames axes (Flatten, Unflatten) is no piece.
-"""
 
 from dataclasses import dataclass
 from math import inf, prod
