@@ -78,6 +78,7 @@ from separatrix.analysis import (
 )
 from separatrix.analyze import DepthPortrait, Portrait, RecurrentPortrait, analyze
 from separatrix.errors import (
+    ContradictionError,
     DivergedError,
     HorizonError,
     InputError,
@@ -120,6 +121,7 @@ __all__ = [
     "Branch",
     "ClosedLoop",
     "Compiled",
+    "ContradictionError",
     "CorrelationDimension",
     "CovariantVectors",
     "DepthPortrait",

@@ -37,5 +37,9 @@ class NotConvergedError(SeparatrixError, ArithmeticError):
     """An estimate that did not reach its tolerance, raised only with `throw=True`."""
 
 
+class ContradictionError(SeparatrixError, ArithmeticError):
+    """A proven bound that a measurement exceeds: an error of this library, to be reported; no result is returned."""
+
+
 class MissingExtraError(SeparatrixError, ImportError):
     """An optional library that is not installed; the message names the extra."""

@@ -1,14 +1,17 @@
 """Bounds of norms are never below the norm that a dense matrix has, and tight."""
 
+import importlib
 import math
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import separatrix as sx
-from separatrix.nn.norms import chain, proof, torus
+from separatrix.nn.norms import chain, pieces, proof, torus
 
+door = importlib.import_module("separatrix.nn.operator_norm")  # the name in `sx.nn` is the function's
 ROUNDING = 1e-13
 TIGHT = 4e-6  # the first trial is 3 · 10⁻⁶ above an estimate that is good to 10⁻⁶
 
@@ -102,6 +105,9 @@ POOLS = [
     (nn.AdaptiveAvgPool2d((3, None)), (3, 8, 7)),
     (nn.AdaptiveAvgPool1d(4), (3, 9)),
     (nn.AdaptiveAvgPool2d(1), (3, 8, 7)),
+    (nn.AvgPool2d(3, 1, 1, divisor_override=-2), (3, 8, 7)),
+    (nn.AvgPool3d(2, 1, 1, ceil_mode=True, divisor_override=3), (2, 3, 4, 3)),
+    (nn.AdaptiveAvgPool1d(13), (3, 9)),
 ]
 
 
@@ -149,12 +155,96 @@ def test_layers_one_after_the_other_are_one_matrix(name, monkeypatch):
     assert sx.nn.operator_norm(nn.Sequential(*layers), shape) == sx.nn.operator_norm(layers, shape)
 
 
+def channelwise(channels: int) -> nn.BatchNorm1d:
+    norm = nn.BatchNorm1d(channels).double().eval()
+    nn.init.uniform_(norm.weight, 0.2, 2)
+    norm.running_var.uniform_(0.1, 2)
+    norm.running_mean.normal_()
+    return norm
+
+
+LAYOUTS = {  # a Linear acts on the last axis, whatever its neighbours call channels
+    "flattened behind": (lambda: [nn.Linear(3, 2), nn.Flatten(), nn.Linear(8, 3)], (4, 3)),
+    "channels behind": (lambda: [nn.Linear(4, 4), channelwise(4)], (4, 4)),
+    "channels before": (lambda: [channelwise(3), nn.Linear(3, 3)], (3, 3)),
+    "image behind": (lambda: [nn.Linear(6, 6), nn.Conv2d(2, 3, 3)], (2, 5, 6)),
+    "line before": (lambda: [nn.Conv1d(2, 3, 3, padding=1), nn.Linear(6, 6)], (2, 6)),
+    "pool before": (lambda: [nn.AvgPool1d(2), nn.Linear(3, 3)], (2, 6)),
+    "at the same places": (lambda: [nn.Linear(6, 4), nn.Linear(4, 5)], (7, 6)),
+    "some axes flattened": (lambda: [nn.Linear(6, 4), nn.Flatten(1, 2), channelwise(12)], (3, 6)),
+    "axes counted from the end": (lambda: [nn.Flatten(-2), nn.Linear(6, 6), nn.Unflatten(-1, (2, 3)), channelwise(2)], (2, 3)),
+    "last axis unflattened": (lambda: [nn.Linear(4, 3), nn.Unflatten(-1, (1, 3)), nn.Conv2d(2, 2, (1, 2))], (2, 4)),
+    "channels merged": (lambda: [nn.Conv1d(2, 4, 3, padding=1), nn.Flatten(), nn.Unflatten(1, (2, 12)), channelwise(2)], (2, 6)),
+    "pool of one place behind": (lambda: [nn.Linear(1, 1), nn.AdaptiveAvgPool1d(4)], (2, 1)),
+    "transposed": (lambda: [nn.Linear(5, 4), nn.ConvTranspose1d(3, 2, 3, 2, 1, 1), nn.Linear(8, 2)], (3, 5)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_all_layers_keep_the_order_of_the_tensor(name):
+    torch.manual_seed(0)
+    make, shape = LAYOUTS[name]
+    layers = [layer.double() for layer in make()]
+    found = assert_holds_and_is_tight(layers, shape)
+    matrix = dense(layers, shape)
+    least = float(torch.linalg.svdvals(matrix)[-1]) if matrix.shape[0] >= matrix.shape[1] else 0.0
+    assert found.smallest == pytest.approx(least, abs=1e-10)
+
+
+def test_a_long_chain_of_matrices_at_many_places_is_that_of_one_place():
+    torch.manual_seed(0)
+    layers = [nn.Linear(40, 30).double(), nn.Linear(30, 40).double()]
+    product = layers[1].weight.detach() @ layers[0].weight.detach()
+    assert sx.nn.operator_norm(layers, (10_000, 40)).bound == pytest.approx(float(torch.linalg.matrix_norm(product, 2)), rel=1e-9)
+
+
+SKIPPING = {  # what a stride never reads is taken to nothing
+    "line": (lambda: nn.Conv1d(1, 3, 1, stride=2), (1, 16)),
+    "image": (lambda: nn.Conv2d(2, 10, 1, stride=2), (2, 6, 6)),
+    "one axis of two": (lambda: nn.Conv2d(2, 10, (1, 3), stride=(2, 1), padding=(0, 1)), (2, 6, 6)),
+    "groups": (lambda: nn.Conv1d(2, 8, 1, stride=3, groups=2), (2, 7)),
+}
+
+
+@pytest.mark.parametrize("name", SKIPPING)
+@pytest.mark.parametrize("small", [0, 1024])
+def test_places_that_no_output_reads_make_the_smallest_singular_value_zero(name, small, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(proof, "SMALL", small)
+    make, shape = SKIPPING[name]
+    assert assert_holds_and_is_tight([make().double()], shape).smallest in (0.0, None)
+
+
+def test_a_transposed_convolution_that_leaves_places_empty_still_keeps_all_it_reads():
+    """Its matrix is W at every second place: the singular values are those of W."""
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose1d(2, 3, 1, stride=2).double()
+    values = torch.linalg.svdvals(layer.weight.detach()[..., 0])
+    found = sx.nn.operator_norm(layer, (2, 7))
+    assert (found.bound, found.smallest) == (pytest.approx(float(values[0]), rel=1e-9), pytest.approx(float(values[-1]), rel=1e-9))
+
+
+def test_a_singular_operator_on_the_torus_leaves_the_proof_to_another_way(monkeypatch):
+    """As rows of zeros made it in `ConvTranspose3d(6, 4, (2, 1, 2), (3, 2, 2), (0, 1, 0), groups=2)`: inv raised."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(proof, "SMALL", 0)
+    monkeypatch.setattr(torus, "OVERHEAD", -1e30)
+    monkeypatch.setattr(torch.linalg, "inv_ex", lambda matrix: (torch.zeros_like(matrix), torch.ones(matrix.shape[:-2])))
+    layer = nn.Conv2d(4, 4, 3, padding=1).double()
+    largest = float(torch.linalg.svdvals(dense([layer], (4, 8, 7)))[0])
+    found = sx.nn.operator_norm(layer, (4, 8, 7))
+    assert found.method == "Cholesky"
+    assert largest <= found.bound <= 1.001 * largest  # each failure asks for less
+
+
 def test_a_long_chain_that_is_no_one_matrix_has_the_product_of_the_bounds(monkeypatch):
     monkeypatch.setattr(chain, "SMALL", 1)
     layers = [nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)]
     one, other = sx.nn.operator_norm(layers[0], (4, 8, 8)), sx.nn.operator_norm(layers[1], (8, 8, 8))
     both = sx.nn.operator_norm(layers, (4, 8, 8))
-    assert (both.method, both.lower) == ("product", 0.0)
+    assert both.method == "product"
+    largest = float(torch.linalg.svdvals(dense([layer.double() for layer in layers], (4, 8, 8)))[0])
+    assert 0.9 * largest < both.lower <= largest <= both.bound  # measured by power iteration
     assert both.bound == pytest.approx(one.bound * other.bound, rel=1e-14)
 
 
@@ -311,6 +401,182 @@ def spoiled(value: float) -> nn.Module:
     return layer
 
 
+class PlusInput(nn.Sequential):
+    def forward(self, input):
+        return input + super().forward(input)
+
+
+class Twice(nn.Sequential):
+    def __iter__(self):
+        return iter(2 * list(self._modules.values()))
+
+
+class CalledTwice(nn.Linear):
+    def __call__(self, input):
+        return 2 * super().__call__(input)
+
+
+class Trebled(torch.Tensor):
+    """A weight that changes what multiplies by it."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        result = super().__torch_function__(function, types, args, kwargs or {})
+        return 3 * result if function is F.linear else result
+
+
+class AtRandom(nn.Module):
+    def forward(self, weight):
+        return weight * torch.rand(())
+
+
+def with_attribute(layer: nn.Module, **attributes) -> nn.Module:
+    for name, value in attributes.items():
+        setattr(layer, name, value)
+    return layer
+
+
+def hooked(layer: nn.Module, *, before: bool = False) -> nn.Module:
+    (layer.register_forward_pre_hook if before else layer.register_forward_hook)(ten_times)
+    return layer
+
+
+def ten_times(module, inputs, output=None):
+    return tuple(10 * one for one in inputs) if output is None else 10 * output
+
+
+def parametrised(layer: nn.Module, how: nn.Module) -> nn.Module:
+    nn.utils.parametrize.register_parametrization(layer, "weight", how)
+    return layer
+
+
+line = (2, 3)
+CHANGED = {
+    "container's forward": (lambda: PlusInput(nn.Linear(3, 3)), "this PlusInput has a forward of its own"),
+    "container within": (lambda: nn.Sequential(nn.Sequential(PlusInput(nn.Linear(3, 3)))), "this PlusInput has a forward"),
+    "container in a list": (lambda: [nn.Identity(), [PlusInput(nn.Linear(3, 3))]], "this PlusInput has a forward"),
+    "container's layers": (lambda: Twice(nn.Linear(3, 3)), "this Twice has a __iter__ of its own"),
+    "container's hook": (lambda: hooked(nn.Sequential(nn.Linear(3, 3))), "this Sequential runs the hook ten_times"),
+    "container's hook before": (
+        lambda: hooked(nn.Sequential(nn.Linear(3, 3)), before=True),
+        "this Sequential runs the hook ten_times",
+    ),
+    "an empty container's hook": (lambda: [hooked(nn.Sequential()), nn.Linear(3, 3)], "this Sequential runs the hook ten_times"),
+    "hook on what changes nothing": (lambda: [hooked(nn.Identity()), nn.Linear(3, 3)], "this Identity runs the hook ten_times"),
+    "call": (lambda: CalledTwice(3, 3), "this CalledTwice has a __call__ of its own"),
+    "convolution of an instance": (
+        lambda: with_attribute(nn.Conv1d(2, 2, 3, padding=1), _conv_forward=lambda x, w, b: F.conv1d(x.roll(1), w, b, 1, 1)),
+        "this Conv1d has _conv_forward replaced on the instance",
+    ),
+    "forward of an instance": (
+        lambda: with_attribute(nn.Linear(3, 3), forward=lambda x: 10 * x),
+        "this Linear has forward replaced on the instance",
+    ),
+    "forward of a container": (lambda: with_attribute(nn.Sequential(), forward=lambda x: 10 * x), "has forward replaced"),
+    "weight that changes products": (
+        lambda: with_attribute(nn.Linear(3, 3), weight=nn.Parameter(torch.randn(3, 3).as_subclass(Trebled))),
+        "do not run as they read",
+    ),
+    "weight at random": (lambda: parametrised(nn.Linear(3, 3), AtRandom()), "do not run as they read"),
+    "padding that the run does not see": (
+        lambda: with_attribute(nn.Conv1d(2, 2, 3, padding=1, padding_mode="circular"), padding=(0,)),
+        "do not run as they read",
+    ),
+    "old weight norm": (lambda: nn.utils.weight_norm(nn.Linear(3, 3)), "this Linear runs WeightNorm"),
+    "a table of layers": (lambda: nn.ModuleList([nn.Linear(3, 3)]), "ModuleList is not a linear layer"),
+    "no layer": (lambda: [nn.Linear(3, 3), None], "expected a layer or a list of layers, got a NoneType"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_runs_otherwise_than_its_class_says_is_refused_by_name(name):
+    torch.manual_seed(0)
+    make, message = CHANGED[name]
+    with pytest.raises(sx.UnsupportedModuleError, match=message):
+        sx.nn.operator_norm(make(), line)
+
+
+def test_a_hook_of_all_modules_is_refused():
+    handle = nn.modules.module.register_module_forward_hook(ten_times)
+    try:
+        with pytest.raises(sx.UnsupportedModuleError, match="ten_times, a hook of all modules"):
+            sx.nn.operator_norm(nn.Linear(3, 3), line)
+    finally:
+        handle.remove()
+
+
+GUARDS = {
+    "at large inputs": lambda x, y: y * 100 if float(x.abs().max()) > 1e5 else y,
+    "at small inputs": lambda x, y: y * 100 if 0 < float(x.abs().max()) < 1e-3 else y,
+    "at zero": lambda x, y: y + 1 if float(x.abs().max()) == 0 else y,
+    "slope": lambda x, y: torch.where(y > 0, y, 0.5 * y),
+    "saturation": lambda x, y: y.clamp(-1e4, 1e4),
+    "jump": lambda x, y: y + (float(x.mean()) > 0),
+}
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_a_product_that_is_replaced_behind_the_layer_is_found_by_running_it(name, monkeypatch):
+    """PyTorch's own function is replaced, which no structure of the layer shows."""
+    torch.manual_seed(0)
+    layer, product = nn.Linear(3, 3), F.linear
+    monkeypatch.setattr(F, "linear", lambda x, w, b=None: GUARDS[name](x, product(x, w, b)))
+    with pytest.raises(sx.UnsupportedModuleError, match="do not run as they read"):
+        sx.nn.operator_norm(layer, line)
+
+
+def test_large_constants_are_not_taken_for_another_function():
+    """They cancel: what is left has the rounding of what was there."""
+    torch.manual_seed(0)
+    layer, norm = nn.Linear(3, 3), channelwise(2)
+    layer.bias.data *= 1e12
+    norm.running_mean[:] = 1e12
+    plain = [nn.Linear(3, 3, bias=False), channelwise(2)]
+    plain[0].weight, plain[1].weight, plain[1].running_var = layer.weight, norm.weight, norm.running_var
+    assert sx.nn.operator_norm([layer, norm], line).bound == pytest.approx(sx.nn.operator_norm(plain, line).bound, rel=1e-12)
+
+
+def test_hooks_of_gradients_do_not_matter():
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 3)
+    wanted = sx.nn.operator_norm(layer, line)
+    layer.register_full_backward_hook(lambda *_: None)
+    assert sx.nn.operator_norm(layer, line) == wanted
+
+
+@pytest.mark.parametrize("size", [(9,), (6, 11, 12)], ids=["measured whole", "by power iteration"])
+@pytest.mark.parametrize("part", ["bound", "smallest"])
+def test_a_bound_that_a_measurement_exceeds_is_an_error_and_no_result(size, part, monkeypatch):
+    torch.manual_seed(0)
+    layer = nn.Linear(9, 9) if len(size) == 1 else nn.Conv2d(6, 6, 3, padding=1)
+    right = door._norm_of
+
+    def wrong(piece, budget):
+        found = right(piece, budget)
+        return sx.nn.OperatorNorm(*((0.9 * found.bound, 0.0, "") if part == "bound" else (found.bound, 0.0, "", found.bound * 1.1)))
+
+    monkeypatch.setattr(door, "_norm_of", wrong)
+    with pytest.raises(sx.ContradictionError, match=rf"{part} = .*quotient"):
+        sx.nn.operator_norm(layer, size)
+
+
+def test_a_matrix_that_is_not_that_of_its_piece_is_an_error(monkeypatch):
+    torch.manual_seed(0)
+    right = pieces.Copies.dense
+    monkeypatch.setattr(pieces.Copies, "dense", lambda self: right(self).flip(0))
+    with pytest.raises(sx.ContradictionError, match="the matrix of a Copies"):
+        sx.nn.operator_norm([nn.Linear(3, 2), nn.Flatten(), nn.Linear(8, 3)], (4, 3))
+
+
+def test_what_a_layer_holds_is_read_from_its_weight():
+    """Pruned in place: the attributes keep the old sizes, as PyTorch's forward does not ask them."""
+    torch.manual_seed(0)
+    layer = nn.Conv1d(4, 4, 3, padding=1).double()
+    layer.weight, layer.stride, layer.padding = nn.Parameter(layer.weight.detach()[:, :2].clone()), 2, 1
+    assert_holds_and_is_tight([layer], (2, 9))
+
+
 class Doubled(nn.Conv2d):
     def forward(self, input):
         return 2 * super().forward(input)
@@ -335,6 +601,26 @@ BAD = {
         r"sizes \(8, 8\) are too small for Conv2d with the kernel \(9, 9\)",
     ),
     "width": (lambda: nn.Linear(3, 4), 5, sx.ShapeError, r"Linear takes an input of shape \(…, 3\), but the shape is \(5,\)"),
+    "rank of a norm": (lambda: nn.BatchNorm2d(3).eval(), 3, sx.ShapeError, "of 3 axes, but the shape is"),
+    "no numbers": (lambda: nn.Linear(3, 4), (0, 3), sx.ShapeError, "expected the shape of one input"),
+    "no shape": (lambda: nn.Linear(3, 4), (), sx.ShapeError, "expected the shape of one input"),
+    "half a number": (lambda: nn.Linear(3, 4), (2.5, 3), sx.ShapeError, "expected the shape of one input"),
+    "no outputs": (lambda: nn.AdaptiveAvgPool1d(0), (2, 3), sx.ShapeError, "does not take the shape"),
+    "no weight": (lambda: nn.Linear(3, 0), 3, sx.InputError, r"Linear has the shape \(0, 3\): no numbers"),
+    "no divisor": (
+        lambda: with_attribute(nn.AvgPool2d(2), divisor_override=0),
+        image,
+        sx.InputError,
+        "divides by divisor_override = 0",
+    ),
+    "axes of a batch": (lambda: nn.Flatten(-3), (1, 1), sx.ShapeError, "does not take the shape"),
+    "bias": (
+        lambda: with_attribute(nn.Linear(3, 3), bias=nn.Parameter(torch.tensor([0.0, math.nan, 0.0]))),
+        3,
+        sx.InputError,
+        "a bias or a mean is not",
+    ),
+    "meta": (lambda: nn.Linear(3, 4, device="meta"), 3, sx.UnsupportedModuleError, "on the device meta"),
     "pool": (lambda: nn.AvgPool2d(9), image, sx.ShapeError, "does not take the shape"),
     "flat batch": (lambda: nn.Flatten(0), image, sx.ShapeError, "does not take the shape"),
     "normalised": (lambda: batch_norm(4), image, sx.ShapeError, r"BatchNorm2d takes .* \(4, …\)"),

@@ -24,6 +24,12 @@ def fewer(times: int) -> settings:
     return settings(max_examples=max(2, settings.default.max_examples // times))
 
 
+def more(times: int) -> settings:
+    """So many times the examples of the longer profile, and three times those of the short one: for what takes milliseconds."""
+    examples = settings.default.max_examples
+    return settings(max_examples=examples * (times if examples >= 200 else 3))
+
+
 def normal(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 

@@ -1,18 +1,22 @@
 """Proven bounds of the norms of linear layers, at the size, stride, padding and groups they run with."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import frexp, inf, ldexp, nextafter, prod
+from operator import index
 from sys import float_info
 
 import torch
 from torch import nn
 
-from separatrix.nn.norms.chain import are_small, folded, of_one_matrix
+from separatrix.errors import ContradictionError, ShapeError
+from separatrix.nn.norms.chain import are_small, at_one_place, folded, of_one_matrix
+from separatrix.nn.norms.pieces import Diagonal, Piece, kernel_of
 from separatrix.nn.norms.pooling import Separable
 from separatrix.nn.norms.proof import extremes_of
-from separatrix.nn.norms.reading import Diagonal, Piece, Turned, read
+from separatrix.nn.norms.reading import layers_of, read
 from separatrix.nn.norms.rounding import UNIT, Extremes
+from separatrix.nn.norms.witness import Measured, measured, refuse_unless_as_read, running
 
 BUDGET = 2e12
 """Floating-point operations that an attempt at a proof may cost, some fifteen seconds on two cores."""
@@ -26,7 +30,7 @@ class OperatorNorm:
 
     Args:
         bound: proven from above, rounding included.
-        lower: proven from below; `slack` is what lies between.
+        lower: proven from below, or measured on the running layers less rounding; `slack` is what lies between.
         method: how the bound was proven.
         smallest: a proven lower bound of  min ‖Ax‖ / ‖x‖;  None where the method proves none.
     """
@@ -51,8 +55,9 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
         ‖A‖ = max ‖Ax‖₂ / ‖x‖₂,   A the layer without its bias
 
     Args:
-        layer: Linear, Conv1d … 3d, ConvTranspose1d … 3d, AvgPool, AdaptiveAvgPool, batch-norm in eval, Identity, Flatten; or a list
-            or `nn.Sequential` of them: a batch-norm is multiplied into the convolution beside it, and small chains are one matrix.
+        layer: Linear, Conv1d … 3d, ConvTranspose1d … 3d, AvgPool, AdaptiveAvgPool, batch-norm in eval, Identity, Flatten and
+            Unflatten; or a list or `nn.Sequential` of them: a batch-norm is multiplied into the convolution beside it, and small
+            chains are one matrix.
         shape: of one input without its batch, such as (channels, height, width).
         budget: floating-point operations that a proof may cost; a dearer one gives way to the circular bound, as `method` says.
 
@@ -60,9 +65,11 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
         OperatorNorm: `bound` is at least the norm, rounding included; `lower` at most.
 
     Raises:
-        UnsupportedModuleError: a layer that is not known to be linear, a batch-norm in training mode, hooks that change weights.
+        UnsupportedModuleError: a layer that is not known to be linear, a batch-norm in training mode, hooks, forwards of a subclass
+            or of an instance; layers that do not do, when they run, what their weights say.
         ShapeError: the layer does not take this shape.
         InputError: weights that are not finite.
+        ContradictionError: a quotient measured on the running layers exceeds the bound: a fault of Separatrix.
 
     Limits: of the layer in exact arithmetic, with the weights that it has in eval; a forward pass in less than float64 rounds. With
         zeros, reflections or copies around an image, to some 3 · 10⁻⁶ while the budget lasts; a chain of large layers has the
@@ -70,14 +77,32 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
     Source: see `separatrix.nn.norms`, one file for each way: dense (SVD), torus (circular padding, and zeros by counting), banded
         (Cholesky), pooling.
     """
-    size = (shape,) if isinstance(shape, int) else tuple(shape)
-    pieces = []
-    for one in _flat(layer):
+    shape = _sizes(shape)
+    layers, readings, size = layers_of(layer), [], shape
+    for one in layers:
         piece, size = read(one, size)
-        pieces += [] if piece is None else [piece]
-    pieces = folded(pieces)
-    if not pieces:
-        return OperatorNorm(1.0, 1.0, "identity", 1.0)
+        readings.append(piece)
+    pieces = folded([piece for piece in readings if piece is not None])
+    runs = running(layer, layers, readings, shape)
+    refuse_unless_as_read(runs, pieces)
+    return _confirmed(_of_pieces(at_one_place(pieces), budget), measured(runs, pieces)) if pieces else NOTHING_CHANGED
+
+
+NOTHING_CHANGED = OperatorNorm(1.0, 1.0, "identity", 1.0)
+
+
+def _sizes(shape: int | Sequence[int]) -> tuple[int, ...]:
+    given = shape if isinstance(shape, Iterable) else (shape,)
+    try:
+        sizes = tuple(index(size) for size in given)
+    except TypeError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise ShapeError(f"expected the shape of one input, such as (3, 32, 32), got {shape!r}.\nPass sizes of at least 1.")
+    return sizes
+
+
+def _of_pieces(pieces: list[Piece], budget: float) -> OperatorNorm:
     if len(pieces) == 1:
         return _norm_of(pieces[0], budget)
     if are_small(pieces):
@@ -86,10 +111,22 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
     return _product([_norm_of(piece, budget) for piece in pieces])
 
 
-def _flat(layer: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:
-    if isinstance(layer, nn.Sequential) or not isinstance(layer, nn.Module):
-        return [one for part in layer for one in _flat(part)]
-    return [layer]
+def _confirmed(proven: OperatorNorm, measured: Measured | None) -> OperatorNorm:
+    """With the measured quotient as a lower bound where it is the better one.
+
+    Raises:
+        ContradictionError: the measurement contradicts the proof.
+    """
+    if measured is None:
+        return proven
+    least, most = measured.smallest + measured.rounding, measured.largest - measured.rounding
+    if most > proven.bound or least < (proven.smallest or 0.0):
+        kind, value, quotient = ("bound", proven.bound, most) if most > proven.bound else ("smallest", proven.smallest, least)
+        raise ContradictionError(
+            f"{kind} = {value:.6g} by {proven.method}, but the layers as they run have a quotient ‖Ax‖ / ‖x‖ of {quotient:.6g}.\n"
+            "This is a fault of Separatrix: please report it with the layers, their weights and the shape."
+        )
+    return replace(proven, lower=max(proven.lower, most))
 
 
 def _norm_of(piece: Piece, budget: float) -> OperatorNorm:
@@ -97,7 +134,7 @@ def _norm_of(piece: Piece, budget: float) -> OperatorNorm:
         return _seen_from_inputs(piece.extremes(), 0, shrinks=piece.rows < piece.columns)
     if isinstance(piece, Diagonal):
         return _seen_from_inputs(piece.extremes(), 0, shrinks=False)
-    scaled, power = (piece.convolution if isinstance(piece, Turned) else piece).scaled()
+    scaled, power = kernel_of(piece).scaled()
     if not bool(scaled.weight.any()):
         return OperatorNorm(0.0, 0.0, "zero", 0.0)
     found = extremes_of(scaled, budget).widened(READING * UNIT * scaled.absolute_norm())

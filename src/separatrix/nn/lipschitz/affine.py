@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import SeparatrixError
+from separatrix.errors import ContradictionError, SeparatrixError
 from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
 from separatrix.nn.operator_norm import OperatorNorm, operator_norm
 
@@ -40,6 +40,8 @@ def affine_norm(calls: list[Call]) -> OperatorNorm | None:
     item = shape[-1:] if matrix.ndim == 2 else shape[len(shape) - rank + 1 :]
     try:
         return operator_norm(layers, item)
+    except ContradictionError:
+        raise
     except SeparatrixError as error:
         raise NoBoundError(str(error).splitlines()[0]) from error
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from separatrix.nn.norms.convolution import Convolution, power_of_two
 from separatrix.nn.norms.dense import by_singular_values
-from separatrix.nn.norms.reading import Diagonal, Piece, Turned
+from separatrix.nn.norms.pieces import Copies, Diagonal, Piece, Turned, matrix_of
 from separatrix.nn.norms.rounding import SAFETY, Extremes, absolute_norm, gamma
 
 SMALL = 2048
@@ -25,6 +25,13 @@ def folded(pieces: list[Piece]) -> list[Piece]:
         while len(done) > 1 and (one := _joined(done[-2], done[-1])) is not None:
             done[-2:] = [one]
     return done
+
+
+def at_one_place(pieces: list[Piece]) -> list[Piece]:
+    """Without the places, where every matrix is that of one place at all of them: the norms are the same."""
+    copies = [piece for piece in pieces if isinstance(piece, Copies)]
+    is_same = len(copies) == len(pieces) and len({piece.places for piece in copies}) == 1
+    return [piece.matrix for piece in copies] if is_same else pieces
 
 
 def _joined(first: Piece, second: Piece) -> Piece | None:
@@ -80,7 +87,7 @@ def of_one_matrix(pieces: list[Piece]) -> tuple[Extremes, int]:
 
 
 def _normal(piece: Piece) -> tuple[Tensor, int]:
-    matrix = piece.dense().cpu()
+    matrix = matrix_of(piece).cpu()
     whole = torch.block_diag(*matrix) if matrix.dim() == 3 else matrix
     power = frexp(float(whole.abs().max()))[1]
     return power_of_two(whole, -power), power

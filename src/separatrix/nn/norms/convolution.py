@@ -40,6 +40,11 @@ class Axis:
         """Places of the output."""
         return (self.size + self.before + self.after - self.reach - 1) // self.stride + 1
 
+    @property
+    def is_copied(self) -> bool:
+        """Whether the kernel does not mix places along it."""
+        return self.kernel == 1 and self.before == self.after == 0
+
     def source(self, place: int) -> int | None:
         """The place of the input that is read at a place of the padded line; None for a zero."""
         i = place - self.before
@@ -64,7 +69,7 @@ class Axis:
 
     def incidence(self) -> Tensor:
         """Ones where `reads` says so, shape (kernel, out, size)."""
-        table = torch.zeros(self.kernel, self.out, self.size, dtype=torch.float64)
+        table = torch.zeros(self.kernel, self.out, self.size, dtype=torch.float64, device="cpu")
         for read in self.reads():
             table[read] = 1.0
         return table
@@ -131,7 +136,7 @@ class Convolution:
 
     def reduced(self) -> "Convolution":
         """Without the axes that the kernel does not mix, along which it is a copy of itself at each place."""
-        kept = [j for j, axis in enumerate(self.axes) if not (axis.kernel == 1 and axis.before == axis.after == 0)]
+        kept = [j for j, axis in enumerate(self.axes) if not axis.is_copied]
         axes = tuple(self.axes[j] for j in kept)
         return Convolution(self.weight.reshape(*self.weight.shape[:3], *(axis.kernel for axis in axes)), axes)
 

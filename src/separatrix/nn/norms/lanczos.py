@@ -21,7 +21,9 @@ def from_below(convolution: Convolution, *, seed: int = 0) -> float:
 
     Source: Golub & Van Loan 2013, Matrix Computations, §10.1, each direction made orthogonal, twice, to all before it.
     """
-    start = torch.randn(convolution.in_shape, dtype=torch.float64, generator=torch_generator(seed, "start of Lanczos"))
+    start = torch.randn(
+        convolution.in_shape, dtype=torch.float64, device="cpu", generator=torch_generator(seed, "start of Lanczos")
+    )
     vector = start.to(convolution.weight)
     for dtype, steps, tol in PHASES:
         vector = _leading(_gram(convolution, dtype), vector.to(dtype), steps, tol)

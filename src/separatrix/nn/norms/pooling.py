@@ -36,9 +36,9 @@ class Separable:
 
     def dense(self) -> Tensor:
         """Its matrix."""
-        matrix = torch.eye(self.channels, dtype=torch.float64)
+        matrix = torch.eye(self.channels, dtype=torch.float64, device="cpu")
         for factor in self.factors:
-            matrix = torch.kron(matrix, factor.contiguous())
+            matrix = kron(matrix, factor)
         return matrix
 
     def extremes(self) -> Extremes:
@@ -54,6 +54,12 @@ class Separable:
         return found.widened(8 * len(each) * UNIT * found.upper)
 
 
+def kron(one: Tensor, other: Tensor) -> Tensor:
+    """A ⊗ B; `torch.kron` fails on some matrices of one column that are views."""
+    rows, columns = (one.shape[j] * other.shape[j] for j in (0, 1))
+    return (one[:, None, :, None] * other[None, :, None, :]).reshape(rows, columns)
+
+
 AVERAGE = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}
 ADAPTIVE = {nn.AdaptiveAvgPool1d: 1, nn.AdaptiveAvgPool2d: 2, nn.AdaptiveAvgPool3d: 3}
 
@@ -65,7 +71,7 @@ def average(layer: nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d, shape: tuple[int,
     divisor = getattr(layer, "divisor_override", None)
     factors = []
     for size, k, s, p in zip(sizes, kernel, stride, padding, strict=True):
-        lines = torch.eye(size, dtype=torch.float64)[:, None, :, None]
+        lines = torch.eye(size, dtype=torch.float64, device="cpu")[:, None, :, None]
         pooled = F.avg_pool2d(lines, (k, 1), (s, 1), (p, 0), layer.ceil_mode, layer.count_include_pad, divisor and 1)
         factors.append(pooled.flatten(1).T)
     if divisor:
@@ -77,7 +83,9 @@ def adaptive(layer: nn.Module, shape: tuple[int, ...]) -> Separable:
     """Of an adaptive average pool on (channels, *sizes)."""
     targets = _each(layer.output_size, len(shape) - 1)
     factors = [
-        F.adaptive_avg_pool1d(torch.eye(size, dtype=torch.float64)[:, None], target or size).flatten(1).T
+        F.adaptive_avg_pool1d(torch.eye(size, dtype=torch.float64, device="cpu")[:, None], size if target is None else target)
+        .flatten(1)
+        .T
         for size, target in zip(shape[1:], targets, strict=True)
     ]
     return Separable(shape[0], tuple(factors))

@@ -1,89 +1,52 @@
-"""PyTorch's linear layers, read as matrices with a structure."""
+"""PyTorch's linear layers, read as matrices with a structure. See Note [Layout] in `pieces`."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf, prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.nn.norms.changed import refuse_if_changed
 from separatrix.nn.norms.convolution import Axis, Convolution
-from separatrix.nn.norms.pooling import ADAPTIVE, AVERAGE, Separable, adaptive, average
-from separatrix.nn.norms.rounding import UNIT, Extremes
+from separatrix.nn.norms.pieces import Copies, Diagonal, Piece, Turned
+from separatrix.nn.norms.pooling import ADAPTIVE, AVERAGE, adaptive, average
 from separatrix.precision import as_float64
 from separatrix.twin import twin
 
+Shape = tuple[int, ...]
 CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 TRANSPOSED = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
-NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+NORMALISATIONS = {nn.BatchNorm1d: (1, 2), nn.BatchNorm2d: (3,), nn.BatchNorm3d: (4,), nn.SyncBatchNorm: (1, 2, 3, 4)}
+"""Of how many axes an input may be, without its batch."""
 UNCHANGED = (nn.Identity, nn.Flatten, nn.Unflatten)
 SIZES = {1: "length", 2: "height, width", 3: "depth, height, width"}
+BATCHES = (2, 3)
+"""A layer that mixes the items of a batch does so in one of these, or fails."""
 
 
-@dataclass(frozen=True)
-class Diagonal:
-    """Channel by channel a factor.
+def layers_of(given: nn.Module | Sequence[Any]) -> list[nn.Module]:
+    """One after the other, out of lists and `nn.Sequential`s.
 
-    Args:
-        factors: shape (channels,).
-        places: numbers in a channel.
+    Raises:
+        UnsupportedModuleError: a container that does more than run its layers one after the other.
     """
-
-    factors: Tensor
-    places: int = 1
-    groups = 1
-
-    @property
-    def columns(self) -> int:
-        """Numbers that it reads."""
-        return len(self.factors) * self.places
-
-    @property
-    def rows(self) -> int:
-        """Numbers that it gives."""
-        return self.columns
-
-    def dense(self) -> Tensor:
-        """Its matrix."""
-        return torch.diag(self.factors.repeat_interleave(self.places))
-
-    def extremes(self) -> Extremes:
-        """The largest and the smallest factor."""
-        size = self.factors.abs()
-        largest = float(size.max())
-        return Extremes(largest, largest, float(size.min()), "diagonal").widened(8 * UNIT * largest)
+    if isinstance(given, nn.Sequential):
+        refuse_if_changed(given, nn.Sequential)
+    if isinstance(given, nn.Sequential) or not isinstance(given, nn.Module):
+        return [layer for part in _parts(given) for layer in layers_of(part)]
+    return [given]
 
 
-@dataclass(frozen=True)
-class Turned:
-    """The transposed matrix of a convolution, which is what PyTorch calls a transposed convolution."""
-
-    convolution: Convolution
-
-    @property
-    def groups(self) -> int:
-        """Blocks that do not see each other."""
-        return self.convolution.groups
-
-    @property
-    def columns(self) -> int:
-        """Numbers that a group reads."""
-        return self.convolution.rows
-
-    @property
-    def rows(self) -> int:
-        """Numbers that a group gives."""
-        return self.convolution.columns
-
-    def dense(self) -> Tensor:
-        """Its matrix, group by group."""
-        return self.convolution.dense().mT
+def _parts(given: Any) -> Sequence[Any]:
+    if isinstance(given, nn.Sequential | list | tuple):
+        return list(given)
+    raise UnsupportedModuleError(f"expected a layer or a list of layers, got a {type(given).__name__}.\nPass an nn.Module.")
 
 
-Piece = Convolution | Turned | Diagonal | Separable
-
-
-def read(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece | None, tuple[int, ...]]:
+def read(layer: nn.Module, shape: Shape) -> tuple[Piece | None, Shape]:
     """The layer's matrix (None for one that only renames) and the shape that it gives.
 
     Raises:
@@ -91,34 +54,24 @@ def read(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece | None, tuple[
         ShapeError: it does not take this shape.
         InputError: its weights are not finite numbers.
     """
-    if isinstance(layer, NORMALISATIONS):
-        return _normalisation(layer, shape), shape
     for kinds, reader in READERS:
         kind = next((kind for kind in kinds if isinstance(layer, kind)), None)
         if kind is not None:
-            _refuse_if_lazy(layer)
-            _refuse_if_changed(layer, kind)
+            _refuse_without_weights(layer)
+            refuse_if_changed(layer, kind)
             return reader(layer, shape)
     raise UnsupportedModuleError(
         f"{type(layer).__name__} is not a linear layer whose norm is known.\n"
-        "Linear, Conv1d … 3d, ConvTranspose1d … 3d, average pools, batch-norm in eval, Identity and Flatten are."
+        "Linear, Conv1d … 3d, ConvTranspose1d … 3d, average pools, batch-norm in eval, Identity, Flatten and Unflatten are."
     )
 
 
-def _refuse_if_lazy(layer: nn.Module) -> None:
-    if any(map(nn.parameter.is_lazy, layer.parameters())):
-        raise UnsupportedModuleError(f"this {type(layer).__name__} has no weight yet: it has not run.\nRun the network once.")
-
-
-def _refuse_if_changed(layer: nn.Module, kind: type[nn.Module]) -> None:
-    own = [name for name in ("forward", "_conv_forward") if getattr(type(layer), name, None) is not getattr(kind, name, None)]
-    hooks = [type(hook).__name__ for hook in (*layer._forward_pre_hooks.values(), *layer._forward_hooks.values())]
-    if own or hooks:
-        reason = f"runs {hooks[0]} around its forward" if hooks else f"has a {own[0]} of its own"
-        raise UnsupportedModuleError(
-            f"this {type(layer).__name__} {reason}, so that its weight alone does not say what it does.\n"
-            "Use torch.nn.utils.parametrizations, or remove the hook."
-        )
+def _refuse_without_weights(layer: nn.Module) -> None:
+    name, held = type(layer).__name__, [*layer.parameters(), *layer.buffers()]
+    if any(map(nn.parameter.is_lazy, held)):
+        raise UnsupportedModuleError(f"this {name} has no weight yet: it has not run.\nRun the network once.")
+    if any(tensor.is_meta for name, tensor in layer.named_parameters() if name != "bias"):
+        raise UnsupportedModuleError(f"the weights of this {name} are on the device meta, without numbers.\nLoad them first.")
 
 
 def weight_of(layer: nn.Module) -> Tensor:
@@ -127,6 +80,10 @@ def weight_of(layer: nn.Module) -> Tensor:
     if weight.is_complex():
         raise UnsupportedModuleError(
             f"the weight of {type(layer).__name__} is {weight.dtype}, but the norm is that of real weights."
+        )
+    if not weight.numel():
+        raise InputError(
+            f"the weight of {type(layer).__name__} has the shape {tuple(weight.shape)}: no numbers.\nPass another layer."
         )
     return _finite(as_float64(weight), f"the weight of {type(layer).__name__}")
 
@@ -138,23 +95,20 @@ def _finite(values: Tensor, name: str) -> Tensor:
     return values
 
 
-def _linear(layer: nn.Linear, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
-    _expect(layer, shape, len(shape) > 0 and shape[-1] == layer.in_features, f"(…, {layer.in_features})")
+def _linear(layer: nn.Linear, shape: Shape) -> tuple[Piece, Shape]:
     weight = weight_of(layer)
-    if len(shape) == 1:
-        return Convolution(weight[None]), (weight.shape[0],)
-    places = prod(shape[:-1])  # a copy at each place: channels are the last axis, which no other layer beside it shares
-    copies = Convolution(weight[None, :, :, None], (Axis(places, 1),))
-    return copies, (*shape[:-1], weight.shape[0])
+    _expect(layer, shape, shape[-1] == weight.shape[1], f"(…, {weight.shape[1]})")
+    matrix, places = Convolution(weight[None]), prod(shape[:-1])
+    return matrix if places == 1 else Copies(matrix, places), (*shape[:-1], weight.shape[0])
 
 
-def _convolution(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
-    d = len(layer.kernel_size)
-    _expect(layer, shape, len(shape) == d + 1 and shape[0] == layer.in_channels, f"({layer.in_channels}, {SIZES[d]})")
-    axes = tuple(_axis(layer, j, size) for j, size in enumerate(shape[1:]))
+def _convolution(layer: Any, shape: Shape) -> tuple[Piece, Shape]:
+    weight = weight_of(layer)
+    _expect_channels(layer, shape, weight.shape[1] * layer.groups, weight.ndim - 2)
+    axes = tuple(_axis(layer, j, size, weight.shape[2 + j]) for j, size in enumerate(shape[1:]))
     if not all(map(_fits, axes)):
         raise ShapeError(_too_small(layer, shape))
-    weight = weight_of(layer).unflatten(0, (layer.groups, -1))
+    weight = weight.unflatten(0, (layer.groups, -1))
     return Convolution(weight, axes), (weight.shape[0] * weight.shape[1], *(axis.out for axis in axes))
 
 
@@ -170,30 +124,36 @@ def _too_small(layer: nn.Module, shape: tuple[int, ...]) -> str:
     )
 
 
-def _axis(layer: nn.Module, j: int, size: int) -> Axis:
-    k, s, d = layer.kernel_size[j], layer.stride[j], layer.dilation[j]
+def _axis(layer: Any, j: int, size: int, k: int) -> Axis:
+    s, d = _each(layer.stride, j), _each(layer.dilation, j)
     if layer.padding == "same":
         before = d * (k - 1) // 2
         after = d * (k - 1) - before
     else:
-        before = after = 0 if layer.padding == "valid" else layer.padding[j]
+        before = after = 0 if layer.padding == "valid" else _each(layer.padding, j)
     return Axis(size, k, s, d, before, after, layer.padding_mode)
 
 
-def _transposed(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
-    d = len(layer.kernel_size)
-    _expect(layer, shape, len(shape) == d + 1 and shape[0] == layer.in_channels, f"({layer.in_channels}, {SIZES[d]})")
-    axes = tuple(_axis_of_outputs(layer, j, size) for j, size in enumerate(shape[1:]))
+def _each(value: int | Sequence[int], j: int) -> int:
+    """Of the axis j, where one number may stand for all axes."""
+    given = (value,) if isinstance(value, int) else tuple(value)
+    return int(given[j if len(given) > 1 else 0])
+
+
+def _transposed(layer: Any, shape: Shape) -> tuple[Piece, Shape]:
+    weight = weight_of(layer)
+    _expect_channels(layer, shape, weight.shape[0], weight.ndim - 2)
+    axes = tuple(_axis_of_outputs(layer, j, size, weight.shape[2 + j]) for j, size in enumerate(shape[1:]))
     if not all(axis.size >= 1 and axis.out >= size for axis, size in zip(axes, shape[1:], strict=True)):
         raise ShapeError(_too_small(layer, shape))
     axes = tuple(_cut(axis, size) for axis, size in zip(axes, shape[1:], strict=True))
-    weight = weight_of(layer).unflatten(0, (layer.groups, -1))
+    weight = weight.unflatten(0, (layer.groups, -1))
     return Turned(Convolution(weight, axes)), (weight.shape[0] * weight.shape[2], *(axis.size for axis in axes))
 
 
-def _axis_of_outputs(layer: nn.Module, j: int, size: int) -> Axis:
-    k, s, d, p = layer.kernel_size[j], layer.stride[j], layer.dilation[j], layer.padding[j]
-    return Axis((size - 1) * s - 2 * p + d * (k - 1) + layer.output_padding[j] + 1, k, s, d, p, p)
+def _axis_of_outputs(layer: Any, j: int, size: int, k: int) -> Axis:
+    s, d, p = (_each(value, j) for value in (layer.stride, layer.dilation, layer.padding))
+    return Axis((size - 1) * s - 2 * p + d * (k - 1) + _each(layer.output_padding, j) + 1, k, s, d, p, p)
 
 
 def _cut(axis: Axis, outputs: int) -> Axis:
@@ -201,7 +161,7 @@ def _cut(axis: Axis, outputs: int) -> Axis:
     return replace(axis, after=axis.after - axis.stride * (axis.out - outputs))
 
 
-def _normalisation(layer: nn.Module, shape: tuple[int, ...]) -> Diagonal:
+def _normalisation(layer: Any, shape: Shape) -> tuple[Piece, Shape]:
     name = type(layer).__name__
     if layer.training or layer.running_var is None:
         why = "in training mode" if layer.training else "without running statistics"
@@ -209,33 +169,42 @@ def _normalisation(layer: nn.Module, shape: tuple[int, ...]) -> Diagonal:
             f"{name} {why} divides by the statistics of the batch, and no bound holds for every batch.\n"
             "Call eval() first, with track_running_stats=True."
         )
-    _refuse_if_changed(layer, nn.modules.batchnorm._BatchNorm if name != "SyncBatchNorm" else nn.SyncBatchNorm)
-    _expect(layer, shape, len(shape) >= 1 and shape[0] == layer.num_features, f"({layer.num_features}, …)")
+    axes = next(axes for kind, axes in NORMALISATIONS.items() if isinstance(layer, kind))
+    channels = len(layer.running_var)
+    _expect(layer, shape, shape[0] == channels and len(shape) in axes, f"({channels}, …) of {' or '.join(map(str, axes))} axes")
     variance = _finite(as_float64(layer.running_var), f"the running variance of {name}")
     factors = (variance + layer.eps).rsqrt()
-    return Diagonal(_finite(factors * weight_of(layer) if layer.affine else factors, f"the scale of {name}"), prod(shape[1:]))
+    factors = factors if layer.weight is None else factors * weight_of(layer)
+    return Diagonal(_finite(factors, f"the scale of {name}"), prod(shape[1:])), shape
 
 
-def _average(layer: nn.Module, shape: tuple[int, ...]) -> tuple[Piece, tuple[int, ...]]:
+def _average(layer: nn.Module, shape: Shape) -> tuple[Piece, Shape]:
     d = next(d for kind, d in (AVERAGE | ADAPTIVE).items() if isinstance(layer, kind))
     _expect(layer, shape, len(shape) == d + 1, f"(channels, {SIZES[d]})")
+    if getattr(layer, "divisor_override", None) == 0:
+        raise InputError(f"{type(layer).__name__} divides by divisor_override = 0.\nPass another divisor, or None.")
     out = _shape_given(layer, shape)
     return (average if isinstance(layer, tuple(AVERAGE)) else adaptive)(layer, shape), out
 
 
-def _unchanged(layer: nn.Module, shape: tuple[int, ...]) -> tuple[None, tuple[int, ...]]:
+def _unchanged(layer: nn.Module, shape: Shape) -> tuple[None, Shape]:
     return None, _shape_given(layer, shape)
 
 
-def _shape_given(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """By running a layer without weights on a tensor without numbers."""
+def _shape_given(layer: nn.Module, shape: Shape) -> Shape:
+    """By running a layer without weights on tensors without numbers."""
     try:
-        batch, *out = layer(torch.empty(1, *shape, device="meta")).shape
+        outs = [tuple(layer(torch.empty(batch, *shape, device="meta")).shape) for batch in BATCHES]
     except (RuntimeError, IndexError, ValueError):
-        batch, out = 0, ()
-    if batch != 1:
+        outs = []
+    out = outs[0][1:] if outs else ()
+    if not out or 0 in out or outs != [(batch, *out) for batch in BATCHES]:
         raise ShapeError(f"{layer} does not take the shape {shape}.\nPass the shape of one input, without its batch.")
-    return tuple(out)
+    return out
+
+
+def _expect_channels(layer: Any, shape: Shape, channels: int, d: int) -> None:
+    _expect(layer, shape, len(shape) == d + 1 and shape[0] == channels, f"({channels}, {SIZES[d]})")
 
 
 def _expect(layer: nn.Module, shape: tuple[int, ...], fits: bool, wanted: str) -> None:
@@ -246,10 +215,11 @@ def _expect(layer: nn.Module, shape: tuple[int, ...], fits: bool, wanted: str) -
         )
 
 
-READERS = (
+READERS: tuple[tuple[tuple[type[nn.Module], ...], Callable[..., tuple[Piece | None, Shape]]], ...] = (
     ((nn.Linear,), _linear),
     (tuple(CONVOLUTIONS), _convolution),
     (tuple(TRANSPOSED), _transposed),
+    (tuple(NORMALISATIONS), _normalisation),
     ((*AVERAGE, *ADAPTIVE), _average),
     (UNCHANGED, _unchanged),
 )

@@ -10,6 +10,9 @@ SAFETY = 10.0
 """Times the constants of the textbook bounds: for libraries that multiply by a rounded reciprocal, or by the inverse of a
 diagonal block, where the textbook divides."""
 
+TINY = 1e-290
+"""More than what numbers that have lost digits, near the smallest of float64, can be wrong by."""
+
 
 @dataclass(frozen=True)
 class Extremes:

@@ -177,9 +177,9 @@ def _operator(torus: Torus, tau: float) -> Tensor:
 def _raised(torus: Torus, tau: float, above: int) -> Tensor | None:
     """The fields W, shape (above, channels, *places), with Wᵀ H W ≈ −I; None if it is not negative."""
     outside = ~torus.inside
-    inverse, modes = torch.linalg.inv(_operator(torus, tau)), list(_modes(torus, tau))
+    (inverse, info), modes = torch.linalg.inv_ex(_operator(torus, tau)), list(_modes(torus, tau))
     seen = [field for at, _, mode in modes for field in _fields_of(torus, at, mode)]
-    if len(seen) != above:
+    if len(seen) != above or bool(info.any()):
         return None
     kept = {at: inverse[at].clone() for at, _, _ in modes}
     for at, strength, mode in modes:  # P, in the same memory
