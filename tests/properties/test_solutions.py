@@ -82,7 +82,7 @@ GRADIENTS = ("checkpoint", "backpropagation")
 @fewer(8)
 @given(st.integers(1, 3), SEEDS, st.booleans(), st.sampled_from((*PAIRS, "rk4")), st.sampled_from(GRADIENTS))
 def test_gradients_are_differences(dim, seed, forced, method, gradient):
-    """Of a weighted sum of states by x0, a weight and the times, by central differences with h = 1e-5; steps at 1e-10 that change put 1e-5 on them."""
+    """Of a weighted sum by x0, a weight and the times: central differences, h = 1e-5; steps that change put 1e-5 on them."""
     w = torch.nn.Parameter(normal(seed, dim, dim))
 
     class Field(torch.nn.Module):
