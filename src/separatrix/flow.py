@@ -52,7 +52,10 @@ class Field(Parametric):
         """∂f/∂t at x, shape (*batch, dim); None where the field does not look at the time. By forward AD."""
         if not self.time_dependent:
             return None
-        when = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[:-1])[..., None]
+        when = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        if not when.ndim:
+            return by_time(lambda s: self(x, s[0]).flatten(), when[None]).reshape(x.shape)
+        when = when.expand(x.shape[:-1])[..., None]
         return by_time(lambda s: self(x, s[..., 0]), when)
 
 
