@@ -3,7 +3,7 @@
 import operator
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, nan
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from separatrix.nn.lipschitz.affine import affine_norm, as_layer, is_padding
 from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
 from separatrix.nn.lipschitz.factor import Factor
+from separatrix.nn.lipschitz.joint import Together
 from separatrix.nn.lipschitz.graph import OperatorGraph, layer_of
 from separatrix.nn.lipschitz.rounding import root_of_squares, times
-from separatrix.nn.lipschitz.rules import factor_of, joined
+from separatrix.nn.lipschitz.rules import bound_behind
 
 SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 OWN = "its own guarantee"
@@ -68,6 +69,7 @@ class Bounds:
         self.unknown: dict[str, str] = {}
         self.names: dict[str, int] = {}
         self.needed = set(graph.nodes)
+        self.together = Together(self.reach, lambda node, numbers: self._call(node).run(numbers))
 
     def layers(self) -> Iterator[LayerFactor]:
         """Each layer's factor, as soon as it is known."""
@@ -82,7 +84,8 @@ class Bounds:
     @property
     def bound(self) -> float:
         """Of all outputs together."""
-        return root_of_squares([self.reach[node] if node in self.needed else 0.0 for node in self.graph.outputs])
+        outputs = [node for node in self.graph.outputs if node in self.needed and node not in self.known]
+        return self.together.bound(outputs) if outputs else 0.0
 
     def _pass(self, node: torch.fx.Node) -> dict[str, Any] | None:
         if node.op == "placeholder":
@@ -122,18 +125,19 @@ class Bounds:
             zeros = torch.zeros(call.active[0].shape, dtype=dtype, device=call.device)
             self.reach[node], self.known[node] = 0.0, call.run(zeros)[0]
             return None
-        if not call.dtype.is_floating_point:
+        if not (call.dtype.is_floating_point or call.dtype.is_complex):
             raise NoBoundError(f"it gives {call.dtype}, no real numbers".replace("torch.", ""))
         if len(call.active) > 1:
-            self.reach[node], method = joined(call)
-            largest = max(part.bound for part in call.active)
-            ratio = self.reach[node] / largest if 0 < largest < inf else nan
-            return self._layer(*self._named(node), node, Factor(ratio, method))
-        factor = factor_of(call)
-        self.reach[node] = times(factor.value, call.active[0].bound)
+            call = replace(call, jointly=self.together.bound(self._active(node)))
+        self.reach[node], factor = bound_behind(call)
         if factor.value == 1 and factor.method in ("how often a number is used", "the same numbers", "a constant is added"):
             return None
         return self._layer(*self._named(node), node, factor)
+
+    def _active(self, node: torch.fx.Node) -> list[torch.fx.Node]:
+        """The arguments that depend on the input, in order and as often as they are given."""
+        given = [part for value in (*node.args, *node.kwargs.values()) for part in (value if isinstance(value, list | tuple) else [value])]
+        return [part for part in given if isinstance(part, torch.fx.Node) and part in self.needed and part not in self.known]
 
     def _run_of(self, node: torch.fx.Node) -> dict[str, Any] | None:
         """The affine operators from this one on, as one layer; none of them is used by anything but the next."""
@@ -194,7 +198,7 @@ class Bounds:
             if not isinstance(value.meta.get("val"), Tensor):
                 raise NoBoundError("a number is read off what depends on the input")
             bound = self.reach[value] if through is None else self.reach.get(value, inf)
-            return Active(tuple(value.meta["val"].shape), bound)
+            return Active(tuple(value.meta["val"].shape), bound, value.meta["val"].dtype)
         return self._constant(value)
 
     def _constant(self, node: torch.fx.Node) -> Any:
