@@ -19,6 +19,7 @@ from separatrix.nn.lipschitz.rounding import root_of_squares, times
 from separatrix.nn.lipschitz.rules import bound_behind
 
 SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
+NUMBER = "a number is read off what depends on the input"
 OWN = "its own guarantee"
 PARTS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
 
@@ -180,7 +181,8 @@ class Bounds:
     def _call(self, node: torch.fx.Node, through: torch.fx.Node | None = None) -> Call:
         """An operator with its arguments; `through` is one whose own bound is not asked for."""
         if not _is_operator(node):
-            raise NoBoundError(f"nothing is known of {node.target}")
+            is_arithmetic = getattr(node.target, "__module__", "") in ("_operator", "math")
+            raise NoBoundError(NUMBER if is_arithmetic else f"nothing is known of {node.target}")
         schema = node.target._schema.arguments
         given = {**{a.name: v for a, v in zip(schema, node.args, strict=False)}, **node.kwargs}
         values = {a.name: self._value(given.get(a.name, a.default_value), through) for a in schema}
@@ -196,7 +198,7 @@ class Bounds:
             return value
         if value in self.needed and value not in self.known:
             if not isinstance(value.meta.get("val"), Tensor):
-                raise NoBoundError("a number is read off what depends on the input")
+                raise NoBoundError(NUMBER)
             bound = self.reach[value] if through is None else self.reach.get(value, inf)
             return Active(tuple(value.meta["val"].shape), bound, value.meta["val"].dtype)
         return self._constant(value)
@@ -239,7 +241,8 @@ def _is_operator(node: torch.fx.Node) -> bool:
 
 
 def _is_computable(node: torch.fx.Node) -> bool:
-    return node.target is operator.getitem or _is_operator(node)
+    """Whether it can be run on constants: an operator of PyTorch's, or Python's arithmetic on numbers read off such."""
+    return _is_operator(node) or getattr(node.target, "__module__", "") in ("_operator", "math") or node.target is torch.sym_float
 
 
 def _together(names: tuple[str, ...]) -> str:

@@ -28,7 +28,6 @@ def bound_behind(call: Call) -> tuple[float, Factor]:
 
 
 NAMED_REASONS = {
-    "mul": "it multiplies by what depends on the input",
     "scaled_dot_product_attention": "dot-product attention is not Lipschitz on all inputs",
     "_native_multi_head_attention": "dot-product attention is not Lipschitz on all inputs",
     "_transformer_encoder_layer_fwd": "dot-product attention is not Lipschitz on all inputs",
@@ -37,6 +36,8 @@ NAMED_REASONS = {
     "exp": "the exponential function is not Lipschitz on all inputs",
     "log": "the logarithm is not Lipschitz on all inputs",
     "sqrt": "the root has an infinite slope at 0",
+    "div": "it divides by what depends on the input",
+    "where": "it switches by what depends on the input",
     "reciprocal": "it divides by what depends on the input",
     "glu": "it multiplies two things that both depend on the input",
     "lstm": "gates multiply what depends on the input",
