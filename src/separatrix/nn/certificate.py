@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -220,7 +220,7 @@ def _blamed(layers: list[LayerFactor], bound: float, lower: float, what: str) ->
     why = f"two inputs are carried apart by {plain(lower)}, more than the {plain(bound)} that follows from the factors"
     if not names:
         raise ContradictionError(
-            f"{what}: {why}.\nThis is an error of Separatrix, and neither number can be relied on: please report it with the network."
+            f"{what}: {why}.\nThis is an error of Separatrix, so rely on neither number: please report it with the network."
         )
     return dict.fromkeys(names, why)
 

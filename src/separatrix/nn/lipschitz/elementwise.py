@@ -11,6 +11,7 @@ from separatrix.nn.lipschitz.factor import Factor, attained
 from separatrix.nn.lipschitz.rounding import computed, root, times
 from separatrix.nn.lipschitz.slopes import GELU, JUMP
 
+
 def leaky(call: Call) -> Factor:
     """Slopes 1 and a."""
     return attained(max(1.0, abs(float(call["negative_slope"]))), "largest slope")
@@ -78,7 +79,6 @@ def log_softmax(call: Call) -> Factor:
     return Factor(root(float(call.shape[dim])), "√n: a projection along 1")
 
 
-
 def slope(value: float) -> Callable[[Call], Factor]:
     """The rule of an activation with nothing that can be set."""
     return lambda call: attained(value, "largest slope")
@@ -119,7 +119,7 @@ def vector_norm(call: Call) -> Factor:
     order = 2.0 if given is None else float(given)
     if not order >= 1:
         raise NoBoundError(f"there is no norm of order {order:g}")
-    count = math.prod(call.active[0].shape) / max(math.prod(call.shape), 1) * (2 if call.active[0].dtype.is_complex else 1)
+    count = math.prod(call.active[0].shape) / max(math.prod(call.shape), 1)
     return attained(computed(count ** max(1 / order - 1 / 2, 0.0)) if order < 2 else 1.0, "‖x‖ₚ ≤ n^(1/p − 1/2) ‖x‖₂")
 
 

@@ -38,7 +38,7 @@ class Rule:
 
     Args:
         factor: of a call of which one argument depends on the input.
-        active: the arguments that may: groups of names that may do so together, "input bias | weight bias"; "" is the first argument.
+        active: the arguments that may: groups of names that may do so together, "input bias | weight bias"; "" is the first.
         joined: how what several arguments contribute is put together: SUM; SQUARES where it moves different outputs, or where
             the slopes in them have squares that add up to 1 at most; ALONE where one at a time is all that is proven.
         is_complex: whether it holds of complex numbers, as pairs of real ones.

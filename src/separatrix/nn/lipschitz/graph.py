@@ -116,11 +116,10 @@ def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
     inputs, x = x.split(1), x[:1]
     leaves = {name: part for name, part in network.named_modules() if promised(part) is not None}
     whole, reads = _Whole(network), Reads(network)
-    with torch.no_grad(), quiet():
-        with _kept_whole(leaves, reads) as keep:
-            _watch(network, whole, reads, x)
-            keep()
-            program = _exported(whole, network, x)
+    with torch.no_grad(), quiet(), _kept_whole(leaves, reads) as keep:
+        _watch(network, whole, reads, x)
+        keep()
+        program = _exported(whole, network, x)
     signature = program.graph_signature
     held = {
         spec.arg.name: _tensor(program, spec.target)
@@ -256,7 +255,9 @@ def _check_replay(network: nn.Module, whole: nn.Module, replay: _Replay, inputs:
                     raise UntraceableError(*_where(network, error)) from error
             if len(wanted) != len(given) or not all(_same(a.detach(), b, tolerance) for a, b in zip(wanted, given, strict=True)):
                 name, where = type(network).__name__, " while gradients are recorded" if grad else ""
-                raise UntraceableError("", name, f"the operators that were written down give other numbers than the network itself{where}")
+                raise UntraceableError(
+                    "", name, f"the operators that were written down give other numbers than the network itself{where}"
+                )
 
 
 def _same(a: Tensor, b: Any, tolerance: float) -> bool:

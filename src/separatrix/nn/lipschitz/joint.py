@@ -1,9 +1,9 @@
 """How far several nodes together are carried apart, where the same numbers lie behind them.
 
 Note [Together]
-‖(u, v) − (u′, v′)‖ is √(L_u² + L_v²) ‖x − x′‖ at most, and often less. Cuts and copies of one tensor hold each of its numbers so many
-times: √ of the largest count. The larger and the smaller of two numbers are these two numbers, sorted; so are the largest and the
-smallest of several two of these, sorted. Sorting is 1-Lipschitz.
+‖(u, v) − (u′, v′)‖ is √(L_u² + L_v²) ‖x − x′‖ at most, and often less. Cuts and copies of one tensor hold each of its numbers a
+few times: √ of the largest count. The larger and the smaller of two numbers are these two numbers, sorted; so are the largest
+and the smallest of several two of these, sorted. Sorting is 1-Lipschitz.
 What is computed twice from the same is the same.
 """
 
@@ -21,7 +21,20 @@ from separatrix.nn.lipschitz.rounding import root, root_of_squares, times
 LARGEST = 1 << 22  # numbers of a tensor whose cuts are followed
 
 CUTS = {
-    *("alias", "clone", "chunk", "contiguous", "diagonal", "expand", "flatten", "flip", "index", "index_select", "movedim", "narrow"),
+    *(
+        "alias",
+        "clone",
+        "chunk",
+        "contiguous",
+        "diagonal",
+        "expand",
+        "flatten",
+        "flip",
+        "index",
+        "index_select",
+        "movedim",
+        "narrow",
+    ),
     *("permute", "reshape", "roll", "rot90", "select", "slice", "split", "split_with_sizes", "squeeze", "swapaxes", "t", "tile"),
     *("transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "_unsafe_view", "repeat", "channel_shuffle"),
     *("pixel_shuffle", "pixel_unshuffle"),
@@ -134,7 +147,9 @@ class Together:
             return self.first(value)
         if isinstance(value, list | tuple):
             return tuple(map(self._key, value))
-        return tuple((name, self._key(part)) for name, part in value.items()) if isinstance(value, dict) else (type(value), str(value))
+        return (
+            tuple((name, self._key(part)) for name, part in value.items()) if isinstance(value, dict) else (type(value), str(value))
+        )
 
 
 def _operator_of(node: Node) -> Node:

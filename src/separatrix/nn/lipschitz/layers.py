@@ -12,11 +12,12 @@ from torch import Tensor
 
 from separatrix.nn.lipschitz.affine import affine_norm, as_layer, is_padding
 from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
-from separatrix.nn.lipschitz.factor import Factor
-from separatrix.nn.lipschitz.joint import Together
+from separatrix.nn.lipschitz.factor import Factor, attained
 from separatrix.nn.lipschitz.graph import OperatorGraph, layer_of
-from separatrix.nn.lipschitz.rounding import root_of_squares, times
+from separatrix.nn.lipschitz.joint import Together
+from separatrix.nn.lipschitz.rounding import root, times
 from separatrix.nn.lipschitz.rules import bound_behind
+from separatrix.nn.lipschitz.shapes import LINEAR, gradient_step, is_monotone, is_root, square_of, within_root
 
 SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 NUMBER = "a number is read off what depends on the input"
@@ -100,7 +101,7 @@ class Bounds:
                 return self._take(node)
             if node.target is torch.ops.separatrix.guaranteed.default:
                 return self._keep_promise(node)
-            return self._run_of(node) or self._operator(node)
+            return self._root(node) or self._run_of(node) or self._operator(node)
         except NoBoundError as reason:
             self.unknown.setdefault(layer_of(node)[0] or self.whole, str(reason))
             self.reach[node] = inf
@@ -131,14 +132,79 @@ class Bounds:
         if len(call.active) > 1:
             call = replace(call, jointly=self.together.bound(self._active(node)))
         self.reach[node], factor = bound_behind(call)
+        if call.name in ("add", "sub") and len(call.active) == 2 and (found := self._step(node, call)) < self.reach[node]:
+            self.reach[node], factor = found, Factor(found / max(part.bound for part in call.active), "x − Vσ(Wx): V is WᵀT")
         if factor.value == 1 and factor.method in ("how often a number is used", "the same numbers", "a constant is added"):
             return None
         return self._layer(*self._named(node), node, factor)
 
     def _active(self, node: torch.fx.Node) -> list[torch.fx.Node]:
         """The arguments that depend on the input, in order and as often as they are given."""
-        given = [part for value in (*node.args, *node.kwargs.values()) for part in (value if isinstance(value, list | tuple) else [value])]
+        given = [
+            part
+            for value in (*node.args, *node.kwargs.values())
+            for part in (value if isinstance(value, list | tuple) else [value])
+        ]
         return [part for part in given if isinstance(part, torch.fx.Node) and part in self.needed and part not in self.known]
+
+    def _root(self, node: torch.fx.Node) -> dict[str, Any] | None:
+        """√(c + w Σ x²), from the square on. See Note [Together tighter]."""
+        parents = self._active(node)
+        if (
+            not _is_operator(node)
+            or len(set(parents)) != 1
+            or not square_of(self._call(node))
+            or len(parents) != 1 + (_name(node) == "mul")
+        ):
+            return None
+        passed, weight, at = [node], 1.0, self._only_user(node)
+        while at is not None and (call := self._next(at, passed[-1])) is not None:
+            if is_root(call):
+                self.reach.update(dict.fromkeys(passed, inf))
+                self.reach[at] = times(root(weight), self.reach[parents[0]])
+                return self._layer(*self._named(at), at, attained(root(weight), "√(c + w Σx²): a slope of √w"))
+            factor = within_root(call)
+            if factor is None:
+                return None
+            passed, weight, at = [*passed, at], times(weight, factor), self._only_user(at)
+        return None
+
+    def _step(self, node: torch.fx.Node, call: Call) -> float:
+        """The bound behind x ± Vσ(Wx + b), where an argument of a sum is such a branch of the other; ∞ where it is none."""
+        if len(call.active_names) != 2 or any(part.shape != call.shape for part in call.active):
+            return inf
+        a, b = self._active(node)
+        alpha = float(call["alpha"] if call["alpha"] is not None else 1.0)
+        signs = {a: 1.0, b: alpha if call.name == "add" else -alpha}
+        for trunk, branch in ((a, b), (b, a)):
+            if abs(signs[trunk]) == 1 and (found := self._branch(trunk, branch)) is not None:
+                before, slope, behind = found
+                bound = gradient_step(before, slope, behind, signs[branch] * signs[trunk])
+                return times(bound, self.reach[trunk])
+        return inf
+
+    def _branch(self, trunk: torch.fx.Node, branch: torch.fx.Node) -> tuple[list[Call], float, list[Call]] | None:
+        """Operators before an activation, its largest slope, and those behind it, on the one way from the trunk to the branch."""
+        before: list[Call] = []
+        behind: list[Call] = []
+        slope = 0.0
+        trunk, at = self.together.first(trunk), branch
+        while self.together.first(at) is not trunk:
+            parents = self._active(at)
+            if at.target is operator.getitem and not at.args[1] and _name(at.args[0]) not in PARTS:
+                at = at.args[0]
+                continue
+            if len(parents) != 1 or not _is_operator(at):
+                return None
+            call = self._call(at, through=parents[0])
+            if is_monotone(call) and not slope:
+                slope = bound_behind(call)[1].value
+            elif call.name in LINEAR:
+                (before if slope else behind).insert(0, call)
+            else:
+                return None
+            at = parents[0]
+        return (before, slope, behind) if before and behind and slope else None
 
     def _run_of(self, node: torch.fx.Node) -> dict[str, Any] | None:
         """The affine operators from this one on, as one layer; none of them is used by anything but the next."""

@@ -62,7 +62,7 @@ def _by_matrix(call: Call) -> Factor:
         return attained(0.0, "it is empty")
     at = _random(len(columns), call)
     made, zero = (_flat(call.run(_argument(x, call.active[0].shape, call.active[0].dtype))) for x in (at, torch.zeros_like(at)))
-    size = made.abs().max() + zero.abs().max()
+    size = (at.abs() @ columns.abs()).max() + zero.abs().max()
     if not bool((at @ columns + zero - made).abs().max() <= AGREEMENT * size):
         raise NoBoundError(f"{call.name} is not affine in it")
     if not torch.isfinite(columns).all():

@@ -12,7 +12,6 @@ from separatrix.nn.lipschitz.factor import Factor, attained, schur
 from separatrix.nn.lipschitz.rounding import root, times
 from separatrix.nn.norms.dense import by_singular_values
 
-
 PLANAR = {"upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"}
 """Interpolations that PyTorch has of images alone."""
 

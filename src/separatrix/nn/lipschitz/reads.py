@@ -3,8 +3,8 @@
 Note [Paths by numbers]
 `torch.export` runs the module on tensors without numbers, and a module may tell: it asks whether it is exported, or catches the
 error and goes another way. So the module itself is run, and every operator notes whether what it is given shares its memory with
-something that was computed from the input. A number that leaves such a tensor, by bool(), item(), tolist(), numpy() and the like, or
-by a shape that depends on numbers, may choose the path: then there is no bound, whichever path was taken.
+something that was computed from the input. A number that leaves such a tensor, by bool(), item(), tolist(), numpy() and the
+like, or by a shape that depends on numbers, may choose the path: then there is no bound, whichever path was taken.
 """
 
 import contextlib
@@ -104,12 +104,18 @@ class _Methods(TorchFunctionMode):
 
 
 class _Operators(TorchDispatchMode):
+    supports_higher_order_operators = True
+
     def __init__(self, reads: Reads) -> None:
         super().__init__()
         self.reads = reads
 
     def __torch_dispatch__(self, operator: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not isinstance(operator, torch._ops.OpOverload):  # torch.cond and its like
+            if any(map(self.reads.follows, tree_leaves((args, kwargs)))):
+                self.reads.note(f"the way of {operator.name()}")
+            return operator(*args, **kwargs)
         name = operator._schema.name.partition("::")[2]
         given = tree_leaves((args, kwargs))
         if any(tag in operator.tags for tag in READ):

@@ -77,7 +77,6 @@ COPIES = {
 """Linear operators, up to a constant, whose matrices have no negative entries: copies, cuts, sums."""
 
 
-
 SAME = {"alias", "clone", "contiguous", "conj", "_conj", "_conj_physical", "detach", "lift_fresh_copy", "resolve_conj"}
 """The same numbers, or their conjugates."""
 
@@ -146,7 +145,10 @@ RULES: dict[str, Rule] = {
     **{name: Rule(e.one("a part of it"), "tensors", SQUARES, is_complex=True) for name in SIDE_BY_SIDE},
     **{name: Rule(e.one("a part of it"), "self src", SQUARES, is_complex=True) for name in WRITTEN_INTO},
     **{name: Rule(e.median) for name in SORTED},
-    **{name: Rule(affine(keep), active, ALONE if name == "einsum" else SUM, is_complex=True) for name, (active, keep) in AFFINE.items()},
+    **{
+        name: Rule(affine(keep), active, ALONE if name == "einsum" else SUM, is_complex=True)
+        for name, (active, keep) in AFFINE.items()
+    },
     **{name: Rule(product, f"{a} {added} | {b} {added}", SUM, is_complex=True) for name, (a, b, added) in PRODUCTS.items()},
     **{name: Rule(convolved, "input bias | weight bias", SUM) for name in CONVOLUTIONS},
     **{name: Rule(by_argument(input=e.normalised, **IN_WEIGHTS), "input bias | weight bias", SUM) for name in NORMALISED},
