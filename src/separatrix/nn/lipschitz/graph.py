@@ -86,7 +86,7 @@ class _Whole(nn.Module):
         return tuple(tensors(self.network(x)))
 
 
-def tensors(output: Any) -> Iterator[Tensor]:
+def tensors(output: Any) -> Iterator[Any]:
     """The real tensors of what a network returns, those in dictionaries, lists and dataclasses included; complex ones as pairs."""
     if isinstance(output, Tensor):
         if output.is_complex():

@@ -83,8 +83,8 @@ class Together:
         return self.sources[node]
 
     def _cut(self, node: Node) -> Source | None:
-        cut = node.args[0] if node.target is operator.getitem else node
-        parent = cut.args[0] if isinstance(cut, Node) and cut.args else None
+        cut = _operator_of(node)
+        parent = cut.args[0] if cut.args else None
         if not isinstance(parent, Node) or _overload(cut).partition(".")[0] not in CUTS:
             return None
         value = parent.meta.get("val")
@@ -95,7 +95,8 @@ class Together:
         source, places = self._source(parent)
         numbers = torch.arange(value.numel()) if places is None else places
         made = self.run(cut, numbers.reshape(value.shape))
-        return source, made[node.args[1] if node is not cut else 0].reshape(-1)
+        place = node.args[1] if node is not cut else 0
+        return (source, made[place].reshape(-1)) if isinstance(place, int) else None
 
     def _before_sorting(self, nodes: list[Node]) -> list[Node]:
         """In the place of the larger and the smaller of two, these two."""
@@ -153,7 +154,7 @@ class Together:
 
 
 def _operator_of(node: Node) -> Node:
-    return node.args[0] if node.target is operator.getitem else node
+    return node.all_input_nodes[0] if node.target is operator.getitem else node
 
 
 def _overload(node: Node) -> str:

@@ -191,8 +191,8 @@ class Bounds:
         trunk, at = self.together.first(trunk), branch
         while self.together.first(at) is not trunk:
             parents = self._active(at)
-            if at.target is operator.getitem and not at.args[1] and _name(at.args[0]) not in PARTS:
-                at = at.args[0]
+            if at.target is operator.getitem and not at.args[1] and _name(at.all_input_nodes[0]) not in PARTS:
+                at = at.all_input_nodes[0]
                 continue
             if len(parents) != 1 or not _is_operator(at):
                 return None
