@@ -106,6 +106,9 @@ EXACT = {
     "pairs by amax": (lambda x: torch.stack([x.unflatten(1, (2, 2)).amax(2), x.unflatten(1, (2, 2)).amin(2)], 2), (4,)),
     "hypot": (lambda x: torch.hypot(*x.chunk(2, 1)), (4,)),
     "cut and put together": (lambda x: torch.cat([x[:, 1::2], x[:, ::2], x[:, :1]], 1), (4,)),
+    "one quantile twice": (lambda x: x.quantile(torch.tensor([0.5, 0.5]).double(), dim=1), (5,)),
+    "a complex number": (lambda x: (torch.complex(x, x) * (2 + 1j)).abs(), (4,)),
+    "conjugates": (lambda x: torch.view_as_real(torch.view_as_complex(x).conj().resolve_conj()), (4, 2)),
     "sum of halves": (lambda x: x[:, :2] - x[:, 2:], (4,)),
 }
 

@@ -333,7 +333,7 @@ def _replayed(begin: Tensor) -> Tensor:
     first, ones = begin[:1], torch.ones_like(begin[:1])
     one_hot = torch.zeros_like(ones).flatten(1).index_fill(1, torch.tensor([0], device=ones.device), 1.0).reshape(ones.shape)
     scaled = [scale * first for scale in EXTREMES]
-    return torch.cat([begin[:MOST_REPLAYED], 0 * ones, ones, -ones, one_hot, (10 * first).round(), *scaled])
+    return torch.cat([begin[:MOST_REPLAYED], 0 * ones, ones, one_hot, (10 * first).round(), *scaled])
 
 
 def _without_gradients(network: nn.Module) -> nn.Module:

@@ -144,10 +144,9 @@ def median(call: Call) -> Factor:
 
 
 def quantile(call: Call) -> Factor:
-    """Between two of the sorted numbers, with weights that add up to 1."""
-    if call["interpolation"] == "nearest":
-        return median(call)
-    return Factor(1.0, "sorting is 1-Lipschitz")
+    """Between two of the sorted numbers, with weights that add up to 1; of several quantiles each is."""
+    count = call["q"].numel() if isinstance(call["q"], Tensor) else 1
+    return Factor(root(float(count)), "each is 1-Lipschitz")
 
 
 def distances(call: Call) -> Factor:
@@ -168,7 +167,8 @@ def cast(call: Call) -> Factor:
 
 def magnitudes(value: object, call: Call, *, signed: bool = False) -> Tensor:
     """|c| of what is held, in float64; c itself where it is asked for, and real."""
-    numbers = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device=call.device)
+    dtype = None if isinstance(value, Tensor | complex) else torch.float64
+    numbers = torch.as_tensor(value, dtype=dtype, device=call.device).detach()
     numbers = numbers.to(torch.complex128 if numbers.is_complex() else torch.float64)
     return numbers if signed else numbers.abs()
 

@@ -33,6 +33,7 @@ NAMED_REASONS = {
     "_transformer_encoder_layer_fwd": "dot-product attention is not Lipschitz on all inputs",
     "embedding": "it looks whole numbers up, which have no Lipschitz factor",
     "pow": "powers are not Lipschitz on all inputs",
+    "square": "powers are not Lipschitz on all inputs",
     "exp": "the exponential function is not Lipschitz on all inputs",
     "log": "the logarithm is not Lipschitz on all inputs",
     "sqrt": "the root has an infinite slope at 0",
@@ -77,7 +78,8 @@ COPIES = {
 """Linear operators, up to a constant, whose matrices have no negative entries: copies, cuts, sums."""
 
 
-SAME = {"alias", "clone", "contiguous", "conj", "_conj", "_conj_physical", "detach", "lift_fresh_copy", "resolve_conj"}
+SAME = {"alias", "clone", "contiguous", "conj", "_conj", "_conj_physical", "detach", "lift_fresh_copy"}
+SAME |= {"_neg_view", "resolve_conj", "resolve_neg"}
 """The same numbers, or their conjugates."""
 
 REAL_PARTS = {"real", "imag", "view_as_real", "view_as_complex"}

@@ -45,6 +45,9 @@ MONOTONE = {
 }
 """Activations whose slopes are from 0 on, whatever is set."""
 
+UNLIKE = 0.5  # of V, relative, that may be left where WᵀT is taken off
+STRAIGHT = 0.03  # cosine of z and WᵀTWz, from where it is tried: √(rank/dim) for a projection
+
 SIGNED = {"leaky_relu": "negative_slope", "elu": "alpha", "prelu": "weight", "rrelu": "lower"}
 """Activations whose slopes are from 0 on where this is."""
 
@@ -75,6 +78,8 @@ def gradient_step(before: list[Call], slope: float, behind: list[Call], sign: fl
         behind: V.
         sign: of the branch, with what scales it.
     """
+    if not _goes_back(before, behind, sign):
+        return math.inf
     try:
         pair = _by_kernels(before, behind) or _by_matrices(before, behind)
     except (NoBoundError, SeparatrixError):
@@ -87,11 +92,26 @@ def gradient_step(before: list[Call], slope: float, behind: list[Call], sign: fl
     steps = (-(flat_w * flat_v).sum(1) / square.clamp(min=torch.finfo(square.dtype).tiny)).clamp(min=0.0)
     by_row = steps.reshape(-1, *[1] * (w.ndim - 1))
     rest = sign * v + by_row * w
-    squared = times(norm(by_row.sqrt() * w), norm(by_row.sqrt() * w))
-    size = norm(w)
+    if not bool(torch.linalg.vector_norm(rest) <= UNLIKE * torch.linalg.vector_norm(v)):
+        return math.inf
+    longest, size = norm(by_row.sqrt() * w), norm(w)
     left = plus(norm(rest), 1e-15 * math.sqrt(rest.numel()) * float(v.abs().max() + (by_row * w).abs().max()))
-    found = plus(max(1.0, computed(times(slope, squared)) - 1), times(slope, times(left, size)))
+    found = plus(max(1.0, computed(times(slope, times(longest, longest))) - 1), times(slope, times(left, size)))
     return found
+
+
+@torch.no_grad()
+def _goes_back(before: list[Call], behind: list[Call], sign: float) -> bool:
+    """Whether −sign · VWz makes a small angle with a random z, as WᵀTWz does: most branches are no such steps."""
+    calls = [call.in_double() for call in (*before, *behind)]
+    z = torch.randn(calls[0].active[0].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(calls[0].device)
+    ends = []
+    for x in (z, torch.zeros_like(z)):
+        for call in calls:
+            x = call.run(x.reshape(call.active[0].shape))[0]
+        ends.append(x)
+    moved = -sign * (ends[0] - ends[1]).reshape(z.shape)
+    return bool((moved * z).sum() >= STRAIGHT * torch.linalg.vector_norm(moved) * torch.linalg.vector_norm(z))
 
 
 def _by_matrices(before: list[Call], behind: list[Call]) -> tuple[tuple[Tensor, Callable[[Tensor], float]], Tensor] | None:
