@@ -142,12 +142,17 @@ def promised(module: nn.Module) -> Guarantee | None:
     """The guarantee of a module that is kept whole: its own, unless it only composes those of its parts."""
     if not all(_runs_as_written(part) and (part is module or not _has_hooks(part)) for part in module.modules()):
         return None
-    if any(type(module).forward is kind.forward for kind in WHOLE):
+    if is_activation(module):
         return Guarantee(lipschitz=1.0)
     if type(module) in (Sequential, Residual):
         return None
     own = getattr(module, "guarantee", None)
     return own if isinstance(own, Guarantee) and own.lipschitz < float("inf") else None
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether it is one of PyTorch's that are kept whole, by our proof and not by its word."""
+    return any(type(module).forward is kind.forward for kind in WHOLE)
 
 
 def _runs_as_written(module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from separatrix.nn.lipschitz.affine import affine_norm, as_layer, is_padding
 from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
 from separatrix.nn.lipschitz.factor import Factor, attained
-from separatrix.nn.lipschitz.graph import OperatorGraph, layer_of
+from separatrix.nn.lipschitz.graph import OperatorGraph, is_activation, layer_of
 from separatrix.nn.lipschitz.joint import Together
 from separatrix.nn.lipschitz.rounding import root, times
 from separatrix.nn.lipschitz.rules import bound_behind
@@ -116,7 +116,7 @@ class Bounds:
     def _keep_promise(self, node: torch.fx.Node) -> dict[str, Any]:
         parent, number = node.args[0], node.args[1]
         leaf = self.graph.leaves[number]
-        factor = Factor(self.graph.promises[number].lipschitz, OWN)
+        factor = attained(1.0, "largest slope") if is_activation(leaf) else Factor(self.graph.promises[number].lipschitz, OWN)
         self.reach[node] = times(factor.value, self.reach[parent])
         return self._layer(self._unique(layer_of(node)[0] or self.whole), type(leaf).__name__, node, factor)
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import SeparatrixError
+from separatrix.errors import ContradictionError, SeparatrixError
 from separatrix.nn.lipschitz.affine import CONVOLUTIONS, TRANSPOSED, as_layer
 from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
 from separatrix.nn.lipschitz.linear import AGREEMENT, ENTRIES, ROWS
@@ -82,6 +82,8 @@ def gradient_step(before: list[Call], slope: float, behind: list[Call], sign: fl
         return math.inf
     try:
         pair = _by_kernels(before, behind) or _by_matrices(before, behind)
+    except ContradictionError:
+        raise
     except (NoBoundError, SeparatrixError):
         return math.inf
     if pair is None:
