@@ -190,6 +190,15 @@ def test_an_argument_that_no_rule_is_proven_for_gives_no_bound_and_one_line(name
     assert found.bound == math.inf and reason in found.reasons[0] and "\n" not in found.summary()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_convolution_and_a_linear_layer_on_its_last_axis_are_bounded_by_the_norm_of_their_product(seed):
+    network = nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), nn.Linear(6, 6)).double()
+    for n, weight in enumerate(network.parameters()):
+        weight.data.copy_(random(*weight.shape, seed=10 * seed + n) / 3)
+    exact = dense_norm(network, (2, 6))
+    assert exact * (1 - ROUNDING) <= sx.nn.certificate(network, (2, 6), starts=3, steps=3).bound <= exact * 1.01
+
+
 # paths that export does not see
 
 
