@@ -61,7 +61,7 @@ UNKNOWN = {
     "a mask": (Of(lambda _, x: x * (x > 1)), 4, "Of", ""),
     "a number read off": (Of(lambda _, x: x * x.sum().item()), 4, "Of", ""),
     "weights from the input": (Of(lambda _, x: F.linear(x, x.mT @ x)), 4, "Of", "depend on the input"),
-    "fourier": (Of(lambda _, x: torch.fft.rfft(x).abs()), 4, "Of", ""),
+    "angle": (Of(lambda _, x: torch.fft.rfft(x).angle()), 4, "Of", "angle"),
     "control flow": (nn.Sequential(linear(4, 4), ROUTER), 4, "1", "depends on the numbers"),
     "no epsilon": (nn.LayerNorm(4, eps=0.0), 4, "LayerNorm", "divides by 0"),
 }

@@ -2,19 +2,20 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import InputError, ModelError, ShapeError, UnsupportedModuleError
+from separatrix.errors import ContradictionError, InputError, ModelError, SeparatrixError, ShapeError, UnsupportedModuleError
 from separatrix.evolve import check_seed, check_whole, watched
 from separatrix.inputs import as_inputs
-from separatrix.nn.lipschitz.graph import UntraceableError, operator_graph
+from separatrix.nn.lipschitz.graph import UntraceableError, operator_graph, quiet, tensors
 from separatrix.nn.lipschitz.layers import OWN, Bounds, LayerFactor
 from separatrix.nn.lipschitz.steepest import SCALES, Steepest, lower_bound
+from separatrix.nn.lipschitz.witness import dense_lower_bound
 from separatrix.randomness import torch_generator, undisturbed
 from separatrix.result import Result, Status
 from separatrix.tangent import plain_kernels
@@ -24,6 +25,7 @@ from separatrix.wrappers import bare
 
 MOST_INPUTS = 8  # of the user's own that the ascent starts from
 MOST_REPLAYED = 3  # starts at which the operators are held against the network
+EXTREMES = (1e-30, 1e-6, 1e3, 1e6, 1e30)  # by which a start is scaled
 PASSES = 3  # of every start, which must agree
 ROUNDING = 1e3  # round-offs by which they may differ: sums in another order
 MOST_NAMED = 3  # layers that the summary names
@@ -161,6 +163,7 @@ def certificate(
         ShapeError: the model does not take inputs of this shape.
         InputError: input_shape or inputs are no such thing.
         UnsupportedModuleError: no bound, and throw is True; or the model is no nn.Module.
+        ContradictionError: two inputs are carried apart by more than the bound, which rests on no module's word: a bug of ours.
     Limits: of products of norms: true, and often far above the constant itself, which `lower` shows. Exact arithmetic is meant:
         the rounding of a network that runs in float32 is not in the bound, nor is the jump of PyTorch's softplus where it goes over
         to x (2 · 10⁻⁹ at 20), which its `method` tells. No bound for products of two activations, attention,
@@ -182,12 +185,15 @@ def certificate(
     if not _runs(network, begin[:1], shape, kind):
         why = "its inputs are whole numbers, between which nothing is Lipschitz"
         return _ended(Certificate(**_facts([], {kind: why}, kind, shape), bound=math.inf, lower=0.0, settings=settings), throw)
-    layers, unknown, bound, unit = _proven(network, begin[:MOST_REPLAYED], kind, progress)
+    layers, unknown, bound, unit = _proven(network, _replayed(begin), kind, progress)
     lower = _measured(network, begin, unit, settings, progress)
+    if not math.isfinite(bound) and not unknown:
+        unknown = {kind: "no bound is known of what it returns"}
     if lower is None:
         bound, lower, unknown = math.inf, 0.0, unknown or {kind: NO_FUNCTION}
     if lower > bound * (1 + SLACK * unit):
-        bound, unknown = math.inf, {**unknown, **_blamed(layers, bound, lower)}
+        unknown = {**unknown, **_blamed(layers, bound, lower, f"{kind} on inputs of {' × '.join(map(str, shape))}")}
+        bound = math.inf
     facts = _facts(layers, unknown, kind, shape)
     return _ended(Certificate(**facts, bound=bound, lower=min(lower, bound), settings=settings), throw)
 
@@ -204,10 +210,18 @@ def _proven(network: nn.Module, x: Tensor, kind: str, progress: bool) -> tuple[l
     return layers, bounds.unknown, bounds.bound, graph.unit
 
 
-def _blamed(layers: list[LayerFactor], bound: float, lower: float) -> dict[str, str]:
-    """A bound that a measurement refutes is none: the guarantees that it rests on are named."""
-    names = [layer.name for layer in layers if layer.method == OWN] or [layer.name for layer in layers]
+def _blamed(layers: list[LayerFactor], bound: float, lower: float, what: str) -> dict[str, str]:
+    """A bound that a measurement refutes is none: the guarantees that it rests on are named; without any, the proof is wrong.
+
+    Raises:
+        ContradictionError: the bound rests on nobody's word.
+    """
+    names = [layer.name for layer in layers if layer.method == OWN]
     why = f"two inputs are carried apart by {plain(lower)}, more than the {plain(bound)} that follows from the factors"
+    if not names:
+        raise ContradictionError(
+            f"{what}: {why}.\nThis is an error of Separatrix, so rely on neither number: please report it with the network."
+        )
     return dict.fromkeys(names, why)
 
 
@@ -222,12 +236,17 @@ def _repeats(f: Callable[[Tensor], Tensor], z: Tensor, unit: float) -> bool:
 def _measured(network: nn.Module, begin: Tensor, unit: float, settings: dict[str, Any], progress: bool) -> float | None:
     """The steepest that was found from all starts; None of what is no function of its input."""
     f, steps = _by_rows(network, begin), settings["steps"]
-    if not _repeats(f, begin.flatten(1), unit):
-        return None
-    steepest = Steepest(f, begin.flatten(1), settings["seed"])
-    for _ in watched(steepest.climb(steps), steps, "ascent", progress):
-        pass
-    return lower_bound(f, steepest, unit)
+    try:
+        if not _repeats(f, begin.flatten(1), unit):
+            return None
+        steepest = Steepest(f, begin.flatten(1), settings["seed"])
+        for _ in watched(steepest.climb(steps), steps, "ascent", progress):
+            pass
+        return max(lower_bound(f, steepest, unit), dense_lower_bound(f, begin.flatten(1), unit))
+    except SeparatrixError:
+        raise
+    except Exception:  # the user's code, at one of these inputs: nothing is known to be carried apart
+        return 0.0
 
 
 def _by_rows(network: nn.Module, begin: Tensor) -> Callable[[Tensor], Tensor]:
@@ -244,7 +263,7 @@ def _by_rows(network: nn.Module, begin: Tensor) -> Callable[[Tensor], Tensor]:
         with torch.no_grad():
             together, alone = at_once(pair), one_by_one(pair)
         same = together.shape == alone.shape and torch.allclose(together, alone, rtol=SAME, atol=SAME, equal_nan=True)
-    except (RuntimeError, ValueError):  # it takes one input at a time
+    except Exception:  # the user's code, which may take one input at a time
         same = False
     return at_once if same else one_by_one
 
@@ -309,6 +328,14 @@ def _starts(shape: tuple[int, ...], inputs: Tensor | None, count: int, seed: int
     return torch.cat([begin, given[:MOST_INPUTS]])
 
 
+def _replayed(begin: Tensor) -> Tensor:
+    """Inputs of the operators and of the network alike: where numbers are tested, they are tested against 0, 1 and large ones."""
+    first, ones = begin[:1], torch.ones_like(begin[:1])
+    one_hot = torch.zeros_like(ones).flatten(1).index_fill(1, torch.tensor([0], device=ones.device), 1.0).reshape(ones.shape)
+    scaled = [scale * first for scale in EXTREMES]
+    return torch.cat([begin[:MOST_REPLAYED], 0 * ones, ones, one_hot, (10 * first).round(), *scaled])
+
+
 def _without_gradients(network: nn.Module) -> nn.Module:
     """A twin with weights and counters of its own: derivatives are taken of the input alone, and what it writes stays here."""
     for part in network.modules():
@@ -323,7 +350,7 @@ def _without_gradients(network: nn.Module) -> nn.Module:
 def _runs(network: nn.Module, x: Tensor, shape: tuple[int, ...], kind: str) -> bool:
     """Whether the network takes real numbers; False where it takes whole ones."""
     try:
-        with torch.no_grad(), plain_kernels():
+        with torch.no_grad(), plain_kernels(), quiet():
             _flat(network(x.clone()), 1)
         return True
     except InputError:
@@ -349,15 +376,10 @@ def _takes_whole_numbers(network: nn.Module, x: Tensor) -> bool:
 
 def _flat(output: Any, count: int) -> Tensor:
     """All real tensors that a network returns as one row an item."""
-    parts = [part.reshape(count, -1) for part in _tensors(output) if part.is_floating_point()]
+    parts = [part.reshape(count, -1) for part in tensors(output)]
     if not parts:
-        raise InputError(f"the model returned a {type(output).__name__} without a floating-point tensor.")
+        raise InputError(
+            f"the model returned a {type(output).__name__} without a floating-point tensor.\n"
+            "Let it return tensors, alone or in dictionaries, lists, tuples or dataclasses."
+        )
     return torch.cat([part.double() for part in parts], dim=-1)
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, dict | list | tuple):
-        for part in output.values() if isinstance(output, dict) else output:
-            yield from _tensors(part)

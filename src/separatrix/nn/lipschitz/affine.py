@@ -83,6 +83,8 @@ def as_layer(call: Call, before: Call | None = None) -> nn.Module | None:
     """
     if not isinstance(call.first, Active) or len(call.active) != 1:
         return None
+    if call.is_complex or any(tensor.is_complex() for tensor in call.held):
+        return None
     if call.name == "linear":
         return _linear(call)
     if call.name in CONVOLUTIONS:

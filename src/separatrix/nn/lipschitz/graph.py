@@ -1,6 +1,7 @@
 """A network as the graph of PyTorch's own operators that it runs on one input, whoever wrote it."""
 
 import contextlib
+import dataclasses
 import io
 import logging
 import warnings
@@ -14,6 +15,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from separatrix.nn.block import Residual, Sequential
 from separatrix.nn.guarantee import Guarantee
+from separatrix.nn.lipschitz.reads import Reads
 
 # Note [Operators, not modules]
 # What a module's class promises, its hooks, a subclass, or an in-place operator behind it can break. So the bound is taken of the
@@ -23,7 +25,9 @@ from separatrix.nn.guarantee import Guarantee
 
 Shapes = dict[tuple[int, ...], list[int]]
 
-REPLAYED = 1e-3  # by which what is traced may give other numbers than the network: half precision inside of it
+REPLAYED = 1e-3  # by which what is traced may give other numbers than the network, relative: half precision inside of it
+ROUNDING = 1e6  # the same in round-offs of the coarsest numbers inside of it
+INSIDE = "network"  # what the network is called in the module that is traced
 
 WHOLE = (nn.Softsign, nn.Tanhshrink, nn.Softshrink)
 """PyTorch's activations that are written as several operators: slopes 1/(1+|x|)², tanh² x, and 0 or 1, so 1-Lipschitz."""
@@ -65,9 +69,38 @@ class OperatorGraph:
     @property
     def unit(self) -> float:
         """Round-off of the coarsest numbers in it."""
-        values = [node.meta.get("val") for node in self.nodes]
-        found = [torch.finfo(value.dtype).eps for value in values if isinstance(value, Tensor) and value.is_floating_point()]
-        return max(found, default=torch.finfo(torch.float64).eps)
+        return _unit(self.nodes)
+
+
+class _Whole(nn.Module):
+    """A network with all of its real outputs as one tuple, whatever it returns them in.
+
+    Within it, no layer's name is that of an attribute of `torch.fx.GraphModule`, which "code" and "graph" are.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensors(self.network(x)))
+
+
+def tensors(output: Any) -> Iterator[Any]:
+    """The real tensors of what a network returns, those in dictionaries, lists and dataclasses included; complex ones as pairs."""
+    if isinstance(output, Tensor):
+        if output.is_complex():
+            yield torch.view_as_real(output.resolve_conj())
+        elif output.is_floating_point():
+            yield output
+    elif isinstance(output, torch.fx.Proxy):  # in a symbolic trace; it does not know its kind
+        yield output
+    elif isinstance(output, dict | list | tuple):
+        for part in output.values() if isinstance(output, dict) else output:
+            yield from tensors(part)
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        for field in dataclasses.fields(output):
+            yield from tensors(getattr(output, field.name))
 
 
 def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
@@ -82,8 +115,11 @@ def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
     """
     inputs, x = x.split(1), x[:1]
     leaves = {name: part for name, part in network.named_modules() if promised(part) is not None}
-    with torch.no_grad(), _kept_whole(network, leaves, x), _quiet():
-        program = _exported(network, x)
+    whole, reads = _Whole(network), Reads(network)
+    with torch.no_grad(), quiet(), _kept_whole(leaves, reads) as keep:
+        _watch(network, whole, reads, x)
+        keep()
+        program = _exported(whole, network, x)
     signature = program.graph_signature
     held = {
         spec.arg.name: _tensor(program, spec.target)
@@ -94,21 +130,29 @@ def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
     named = {node.name: node for node in program.graph.nodes}
     returned = [spec.arg for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
     wanted = [named[arg.name] for arg in returned if _is_real(named.get(getattr(arg, "name", "")))]
-    _check_replay(network, _Replay(program, held, list(leaves.values())), inputs)
+    nodes = _between(program.graph, given, wanted)
+    replay = _Replay(program, held, list(leaves.values()))
+    with quiet():
+        _check_replay(network, whole, replay, inputs, min(REPLAYED, ROUNDING * _unit(nodes)))
     promises = [promise for part in leaves.values() if (promise := promised(part)) is not None]
-    return OperatorGraph(_between(program.graph, given, wanted), wanted, held, list(leaves.values()), promises)
+    return OperatorGraph(nodes, wanted, held, list(leaves.values()), promises)
 
 
 def promised(module: nn.Module) -> Guarantee | None:
     """The guarantee of a module that is kept whole: its own, unless it only composes those of its parts."""
     if not all(_runs_as_written(part) and (part is module or not _has_hooks(part)) for part in module.modules()):
         return None
-    if any(type(module).forward is kind.forward for kind in WHOLE):
+    if is_activation(module):
         return Guarantee(lipschitz=1.0)
     if type(module) in (Sequential, Residual):
         return None
     own = getattr(module, "guarantee", None)
     return own if isinstance(own, Guarantee) and own.lipschitz < float("inf") else None
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether it is one of PyTorch's that are kept whole, by our proof and not by its word."""
+    return any(type(module).forward is kind.forward for kind in WHOLE)
 
 
 def _runs_as_written(module: nn.Module) -> bool:
@@ -126,31 +170,54 @@ def layer_of(node: torch.fx.Node) -> tuple[str, str]:
     """The innermost module that an operator belongs to: its name, "" for the network itself, and its class with its module."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     name, kind = stack[-1] if stack else ("", "")
-    return name, kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+    return name.removeprefix(INSIDE).removeprefix("."), kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """While it lasts, a trace that fails says so by its error alone: not by warnings, nor by its graph and a line in a log."""
-    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    logs = [log for name, log in logging.root.manager.loggerDict.items() if name.startswith("torch") and hasattr(log, "disabled")]
+    before = [log.disabled for log in logs]
     try:
+        for log in logs:
+            log.disabled = True
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, was in zip(logs, before, strict=True):
+            log.disabled = was
 
 
-def _exported(network: nn.Module, x: Tensor) -> Any:
+def _watch(network: nn.Module, whole: nn.Module, reads: Reads, x: Tensor) -> None:
+    """Run the network as it is, with and without gradients; refuse it where Python reads what depends on its input."""
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad), torch.random.fork_rng(devices=[]):
+            try:
+                reads.run(whole, _input(x, grad))
+            except Exception as error:  # whatever the user's code raises on a tensor that asks for gradients, or is watched
+                if not grad:
+                    raise UntraceableError(*_where(network, error)) from error
+    if reads.found:
+        name, what = next(iter(reads.found.items()))
+        part = network.get_submodule(name)
+        why = f"its path depends on the numbers: it reads {what} off what depends on the input"
+        raise UntraceableError(name, type(part).__name__, why)
+
+
+def _input(x: Tensor, grad: bool) -> Tensor:
+    """A copy that may be written to, and asks for gradients where they are recorded."""
+    return x.clone().requires_grad_(grad).clone()
+
+
+def _exported(whole: nn.Module, network: nn.Module, x: Tensor) -> Any:
     """Traced with fake tensors; where a path depends on weights, once more after a symbolic trace in which weights are numbers."""
     try:
-        return torch.export.export(network, (x,), strict=False).run_decompositions({})
+        return torch.export.export(whole, (x,), strict=False).run_decompositions({})
     except Exception as error:  # whatever the user's code raises on tensors without numbers
         failure = error
     with contextlib.suppress(Exception):
-        return torch.export.export(torch.fx.symbolic_trace(network), (x,), strict=False).run_decompositions({})
+        return torch.export.export(torch.fx.symbolic_trace(whole), (x,), strict=False).run_decompositions({})
     raise UntraceableError(*_where(network, failure)) from failure
 
 
@@ -175,28 +242,34 @@ class _Replay(torch.fx.Interpreter):
         return super().call_function(target, args, kwargs)
 
 
-@torch.no_grad()
-def _check_replay(network: nn.Module, replay: _Replay, inputs: Sequence[Tensor]) -> None:
+def _check_replay(network: nn.Module, whole: nn.Module, replay: _Replay, inputs: Sequence[Tensor], tolerance: float) -> None:
     """A trace may take another way than the network: through what tells a tensor from its stand-in, or a die that Python throws."""
-    for x in inputs:
+    for number, x in enumerate(inputs):
         try:
-            with torch.random.fork_rng(devices=[]):
-                given = replay.outputs(x)
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                given = [value for value in replay.outputs(x) if isinstance(value, Tensor) and value.is_floating_point()]
         except Exception as error:  # whatever the user's operators raise
             raise UntraceableError(*_where(network, error)) from error
-        with torch.random.fork_rng(devices=[]):
-            wanted = torch.utils._pytree.tree_leaves(network(x.clone()))
-        pairs = [(a, b) for a, b in zip(wanted, given, strict=False) if isinstance(a, Tensor) and a.is_floating_point()]
-        if len(wanted) != len(given) or not all(_same(a, b) for a, b in pairs):
-            name = type(network).__name__
-            raise UntraceableError("", name, "the operators that were written down give other numbers than the network itself")
+        for grad in (False, True) if number == 0 else (False,):
+            with torch.set_grad_enabled(grad), torch.random.fork_rng(devices=[]):
+                try:
+                    wanted = whole(_input(x, grad))
+                except Exception as error:  # the user's code, at another input than the first
+                    if grad:
+                        continue
+                    raise UntraceableError(*_where(network, error)) from error
+            if len(wanted) != len(given) or not all(_same(a.detach(), b, tolerance) for a, b in zip(wanted, given, strict=True)):
+                name, where = type(network).__name__, " while gradients are recorded" if grad else ""
+                raise UntraceableError(
+                    "", name, f"the operators that were written down give other numbers than the network itself{where}"
+                )
 
 
-def _same(a: Tensor, b: Any) -> bool:
+def _same(a: Tensor, b: Any, tolerance: float) -> bool:
     if not isinstance(b, Tensor) or a.shape != b.shape:
         return False
     size = float(a.nan_to_num(0.0, 0.0, 0.0).abs().max()) if a.numel() else 0.0
-    return torch.allclose(a.double(), b.double(), rtol=REPLAYED, atol=REPLAYED * size, equal_nan=True)
+    return torch.allclose(a.double(), b.double(), rtol=tolerance, atol=tolerance * size, equal_nan=True)
 
 
 def _where(network: nn.Module, error: BaseException) -> tuple[str, str, str]:
@@ -218,26 +291,30 @@ def _running(error: BaseException) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _kept_whole(network: nn.Module, leaves: dict[str, nn.Module], x: Tensor) -> Iterator[None]:
-    """While it lasts, each leaf that takes one tensor to one is one operator; their shapes are those of one real run."""
+def _kept_whole(leaves: dict[str, nn.Module], reads: Reads) -> Iterator[Callable[[], None]]:
+    """While it lasts, the shapes that leaves take and give are written down; and from a call on, each is one operator."""
     seen: list[Shapes] = [{} for _ in leaves]
-    try:
-        for leaf, shapes in zip(leaves.values(), seen, strict=True):
-            leaf.__dict__["forward"] = _watched(leaf.forward, shapes)
-        network(x.clone())
+
+    def keep() -> None:
         for number, (leaf, shapes) in enumerate(zip(leaves.values(), seen, strict=True)):
             leaf.__dict__["forward"] = _stand_in(leaf, number, shapes)
-        yield
+
+    try:
+        for leaf, shapes in zip(leaves.values(), seen, strict=True):
+            leaf.__dict__["forward"] = _watched(leaf.forward, shapes, reads)
+        yield keep
     finally:
         for leaf in leaves.values():
             leaf.__dict__.pop("forward", None)
 
 
-def _watched(forward: Callable[..., Any], shapes: Shapes) -> Callable[..., Any]:
-    """The forward pass, which writes down what shape it gives for what shape."""
+def _watched(forward: Callable[..., Any], shapes: Shapes, reads: Reads) -> Callable[..., Any]:
+    """The forward pass, which writes down what shape it gives for what shape; what is read within it is its own affair."""
 
     def run(*arguments: Any, **named: Any) -> Any:
-        x, y = arguments[0] if len(arguments) == 1 and not named else None, forward(*arguments, **named)
+        x = arguments[0] if len(arguments) == 1 and not named else None
+        with reads.paused():
+            y = forward(*arguments, **named)
         if isinstance(x, Tensor) and isinstance(y, Tensor):
             shapes[tuple(x.shape)] = list(y.shape)
         return y
@@ -272,6 +349,12 @@ def _between(graph: torch.fx.Graph, given: list[str], outputs: list[torch.fx.Nod
             needed.add(node)
             todo.extend(node.all_input_nodes)
     return [node for node in graph.nodes if node in active and node in needed]
+
+
+def _unit(nodes: Sequence[torch.fx.Node]) -> float:
+    values = [node.meta.get("val") for node in nodes]
+    found = [torch.finfo(value.dtype).eps for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+    return max(found, default=torch.finfo(torch.float64).eps)
 
 
 def _is_real(node: torch.fx.Node | None) -> bool:

@@ -3,7 +3,7 @@
 import operator
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, nan
 from typing import Any
 
@@ -12,12 +12,15 @@ from torch import Tensor
 
 from separatrix.nn.lipschitz.affine import affine_norm, as_layer, is_padding
 from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
-from separatrix.nn.lipschitz.factor import Factor
-from separatrix.nn.lipschitz.graph import OperatorGraph, layer_of
-from separatrix.nn.lipschitz.rounding import root_of_squares, times
-from separatrix.nn.lipschitz.rules import factor_of, joined
+from separatrix.nn.lipschitz.factor import Factor, attained
+from separatrix.nn.lipschitz.graph import OperatorGraph, is_activation, layer_of
+from separatrix.nn.lipschitz.joint import Together
+from separatrix.nn.lipschitz.rounding import root, times
+from separatrix.nn.lipschitz.rules import bound_behind
+from separatrix.nn.lipschitz.shapes import LINEAR, gradient_step, is_monotone, is_root, square_of, within_root
 
 SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
+NUMBER = "a number is read off what depends on the input"
 OWN = "its own guarantee"
 PARTS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
 
@@ -68,6 +71,7 @@ class Bounds:
         self.unknown: dict[str, str] = {}
         self.names: dict[str, int] = {}
         self.needed = set(graph.nodes)
+        self.together = Together(self.reach, lambda node, numbers: self._call(node).run(numbers))
 
     def layers(self) -> Iterator[LayerFactor]:
         """Each layer's factor, as soon as it is known."""
@@ -82,7 +86,8 @@ class Bounds:
     @property
     def bound(self) -> float:
         """Of all outputs together."""
-        return root_of_squares([self.reach[node] if node in self.needed else 0.0 for node in self.graph.outputs])
+        outputs = [node for node in self.graph.outputs if node in self.needed and node not in self.known]
+        return self.together.bound(outputs) if outputs else 0.0
 
     def _pass(self, node: torch.fx.Node) -> dict[str, Any] | None:
         if node.op == "placeholder":
@@ -96,7 +101,7 @@ class Bounds:
                 return self._take(node)
             if node.target is torch.ops.separatrix.guaranteed.default:
                 return self._keep_promise(node)
-            return self._run_of(node) or self._operator(node)
+            return self._root(node) or self._run_of(node) or self._operator(node)
         except NoBoundError as reason:
             self.unknown.setdefault(layer_of(node)[0] or self.whole, str(reason))
             self.reach[node] = inf
@@ -111,7 +116,7 @@ class Bounds:
     def _keep_promise(self, node: torch.fx.Node) -> dict[str, Any]:
         parent, number = node.args[0], node.args[1]
         leaf = self.graph.leaves[number]
-        factor = Factor(self.graph.promises[number].lipschitz, OWN)
+        factor = attained(1.0, "largest slope") if is_activation(leaf) else Factor(self.graph.promises[number].lipschitz, OWN)
         self.reach[node] = times(factor.value, self.reach[parent])
         return self._layer(self._unique(layer_of(node)[0] or self.whole), type(leaf).__name__, node, factor)
 
@@ -122,18 +127,84 @@ class Bounds:
             zeros = torch.zeros(call.active[0].shape, dtype=dtype, device=call.device)
             self.reach[node], self.known[node] = 0.0, call.run(zeros)[0]
             return None
-        if not call.dtype.is_floating_point:
+        if not (call.dtype.is_floating_point or call.dtype.is_complex):
             raise NoBoundError(f"it gives {call.dtype}, no real numbers".replace("torch.", ""))
         if len(call.active) > 1:
-            self.reach[node], method = joined(call)
-            largest = max(part.bound for part in call.active)
-            ratio = self.reach[node] / largest if 0 < largest < inf else nan
-            return self._layer(*self._named(node), node, Factor(ratio, method))
-        factor = factor_of(call)
-        self.reach[node] = times(factor.value, call.active[0].bound)
+            call = replace(call, jointly=self.together.bound(self._active(node)))
+        self.reach[node], factor = bound_behind(call)
+        if call.name in ("add", "sub") and len(call.active) == 2 and (found := self._step(node, call)) < self.reach[node]:
+            self.reach[node], factor = found, Factor(found / max(part.bound for part in call.active), "x − Vσ(Wx): V is WᵀT")
         if factor.value == 1 and factor.method in ("how often a number is used", "the same numbers", "a constant is added"):
             return None
         return self._layer(*self._named(node), node, factor)
+
+    def _active(self, node: torch.fx.Node) -> list[torch.fx.Node]:
+        """The arguments that depend on the input, in order and as often as they are given."""
+        given = [
+            part
+            for value in (*node.args, *node.kwargs.values())
+            for part in (value if isinstance(value, list | tuple) else [value])
+        ]
+        return [part for part in given if isinstance(part, torch.fx.Node) and part in self.needed and part not in self.known]
+
+    def _root(self, node: torch.fx.Node) -> dict[str, Any] | None:
+        """√(c + w Σ x²), from the square on. See Note [Together tighter]."""
+        parents = self._active(node)
+        if (
+            not _is_operator(node)
+            or len(set(parents)) != 1
+            or not square_of(self._call(node))
+            or len(parents) != 1 + (_name(node) == "mul")
+        ):
+            return None
+        passed, weight, at = [node], 1.0, self._only_user(node)
+        while at is not None and (call := self._next(at, passed[-1])) is not None:
+            if is_root(call):
+                self.reach.update(dict.fromkeys(passed, inf))
+                self.reach[at] = times(root(weight), self.reach[parents[0]])
+                return self._layer(*self._named(at), at, attained(root(weight), "√(c + w Σx²): a slope of √w"))
+            factor = within_root(call)
+            if factor is None:
+                return None
+            passed, weight, at = [*passed, at], times(weight, factor), self._only_user(at)
+        return None
+
+    def _step(self, node: torch.fx.Node, call: Call) -> float:
+        """The bound behind x ± Vσ(Wx + b), where an argument of a sum is such a branch of the other; ∞ where it is none."""
+        if len(call.active_names) != 2 or any(part.shape != call.shape for part in call.active):
+            return inf
+        a, b = self._active(node)
+        alpha = float(call["alpha"] if call["alpha"] is not None else 1.0)
+        signs = {a: 1.0, b: alpha if call.name == "add" else -alpha}
+        for trunk, branch in ((a, b), (b, a)):
+            if abs(signs[trunk]) == 1 and (found := self._branch(trunk, branch)) is not None:
+                before, slope, behind = found
+                bound = gradient_step(before, slope, behind, signs[branch] * signs[trunk])
+                return times(bound, self.reach[trunk])
+        return inf
+
+    def _branch(self, trunk: torch.fx.Node, branch: torch.fx.Node) -> tuple[list[Call], float, list[Call]] | None:
+        """Operators before an activation, its largest slope, and those behind it, on the one way from the trunk to the branch."""
+        before: list[Call] = []
+        behind: list[Call] = []
+        slope = 0.0
+        trunk, at = self.together.first(trunk), branch
+        while self.together.first(at) is not trunk:
+            parents = self._active(at)
+            if at.target is operator.getitem and not at.args[1] and _name(at.all_input_nodes[0]) not in PARTS:
+                at = at.all_input_nodes[0]
+                continue
+            if len(parents) != 1 or not _is_operator(at):
+                return None
+            call = self._call(at, through=parents[0])
+            if is_monotone(call) and not slope:
+                slope = bound_behind(call)[1].value
+            elif call.name in LINEAR:
+                (before if slope else behind).insert(0, call)
+            else:
+                return None
+            at = parents[0]
+        return (before, slope, behind) if before and behind and slope else None
 
     def _run_of(self, node: torch.fx.Node) -> dict[str, Any] | None:
         """The affine operators from this one on, as one layer; none of them is used by anything but the next."""
@@ -176,7 +247,8 @@ class Bounds:
     def _call(self, node: torch.fx.Node, through: torch.fx.Node | None = None) -> Call:
         """An operator with its arguments; `through` is one whose own bound is not asked for."""
         if not _is_operator(node):
-            raise NoBoundError(f"nothing is known of {node.target}")
+            is_arithmetic = getattr(node.target, "__module__", "") in ("_operator", "math")
+            raise NoBoundError(NUMBER if is_arithmetic else f"nothing is known of {node.target}")
         schema = node.target._schema.arguments
         given = {**{a.name: v for a, v in zip(schema, node.args, strict=False)}, **node.kwargs}
         values = {a.name: self._value(given.get(a.name, a.default_value), through) for a in schema}
@@ -192,9 +264,9 @@ class Bounds:
             return value
         if value in self.needed and value not in self.known:
             if not isinstance(value.meta.get("val"), Tensor):
-                raise NoBoundError("a number is read off what depends on the input")
+                raise NoBoundError(NUMBER)
             bound = self.reach[value] if through is None else self.reach.get(value, inf)
-            return Active(tuple(value.meta["val"].shape), bound)
+            return Active(tuple(value.meta["val"].shape), bound, value.meta["val"].dtype)
         return self._constant(value)
 
     def _constant(self, node: torch.fx.Node) -> Any:
@@ -235,7 +307,8 @@ def _is_operator(node: torch.fx.Node) -> bool:
 
 
 def _is_computable(node: torch.fx.Node) -> bool:
-    return node.target is operator.getitem or _is_operator(node)
+    """Whether it can be run on constants: an operator of PyTorch's, or Python's arithmetic on numbers read off such."""
+    return _is_operator(node) or getattr(node.target, "__module__", "") in ("_operator", "math") or node.target is torch.sym_float
 
 
 def _together(names: tuple[str, ...]) -> str:

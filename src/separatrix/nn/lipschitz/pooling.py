@@ -1,20 +1,23 @@
 """Pooling and interpolation: factors of operators that are products over the axes of an image."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from separatrix.nn.lipschitz.call import Call, NoBoundError
-from separatrix.nn.lipschitz.factor import Factor, attained, only_first, schur
+from separatrix.nn.lipschitz.factor import Factor, attained, schur
 from separatrix.nn.lipschitz.rounding import root, times
 from separatrix.nn.norms.dense import by_singular_values
+
+PLANAR = {"upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"}
+"""Interpolations that PyTorch has of images alone."""
 
 
 def max_pool(call: Call) -> Factor:
     """√ of the largest number of windows that a number lies in: each output moves by at most the largest change in its window."""
-    only_first(call)
     axes = int(call.name.split("pool")[1][0])
     inside, outside = call.active[0].shape[-axes:], call.shape[-axes:]
     if call.name.startswith("adaptive"):
@@ -28,9 +31,9 @@ def max_pool(call: Call) -> Factor:
 
 def mean_pool(call: Call) -> Factor:
     """A product over axes: the norm is that of the matrices of the axes, multiplied."""
-    only_first(call)
     if call["divisor_override"] is not None:
-        return Factor(schur(call, "").value, "√(‖A‖₁ ‖A‖∞)")
+        positive = replace(call, values={**call.values, "divisor_override": abs(int(call["divisor_override"]))})
+        return Factor(schur(positive, "").value, "√(‖A‖₁ ‖A‖∞)")
     axes = int(call.name.split("pool")[1][0])
     inside, outside = call.active[0].shape[-axes:], call.shape[-axes:]
     norm = 1.0
@@ -42,7 +45,6 @@ def mean_pool(call: Call) -> Factor:
 
 def interpolated(call: Call) -> Factor:
     """A product over axes, as above."""
-    only_first(call)
     if call.op._overloadname != "vec":
         raise NoBoundError(f"nothing is known of {call.name} in this form")
     axes = len(call.shape) - 2
@@ -50,9 +52,22 @@ def interpolated(call: Call) -> Factor:
     for axis, (n, m) in enumerate(zip(call.active[0].shape[2:], call.shape[2:], strict=True)):
         line = torch.eye(n, dtype=torch.float64, device=call.device)[:, None]
         given = ([m], None) if scales is None else (None, [scales[axis] if axes > 1 else scales[0]])
-        made = torch.ops.aten.upsample_linear1d.vec(line, given[0], bool(call["align_corners"]), given[1])
+        if call.name in PLANAR:
+            made = _on_one_axis(call.op, line, given, bool(call["align_corners"]))
+        else:
+            made = torch.ops.aten.upsample_linear1d.vec(line, given[0], bool(call["align_corners"]), given[1])
         norm = times(norm, _norm(made))
     return attained(norm, "singular values, axis by axis")
+
+
+def _on_one_axis(op: Any, line: Tensor, given: tuple[Any, Any], align_corners: bool) -> Tensor:
+    """Lines (n, 1, n) as images of one row, to (n, 1, m): the axes of an image are treated alike.
+
+    Rows, not columns: PyTorch's antialiased kernels give other numbers on images of one column.
+    """
+    sizes, scales = given
+    sizes, scales = None if sizes is None else [1, *sizes], None if scales is None else [1.0, float(scales[0])]
+    return op(line[:, :, None], sizes, align_corners, scales)[:, :, 0]
 
 
 def _sliding(inside: Any, outside: Any, kernel: Any, stride: Any, pad: Any, spread: Any) -> list[tuple[int, list[range]]]:

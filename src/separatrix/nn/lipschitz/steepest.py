@@ -148,11 +148,11 @@ def lower_bound(f: Function, steepest: Steepest, unit: float) -> float:
         pairs.append((at[i], along[i], float(sigma[i])))
     except (UnsupportedModuleError, RuntimeError, NotImplementedError):  # no derivative goes through: quotients alone
         pass
-    return max(_borne_out(f, *pair, unit) for pair in pairs)
+    return max(borne_out(f, *pair, unit) for pair in pairs)
 
 
 @torch.no_grad()
-def _borne_out(f: Function, x: Tensor, u: Tensor, sigma: float, unit: float) -> float:
+def borne_out(f: Function, x: Tensor, u: Tensor, sigma: float, unit: float) -> float:
     """σ or the quotient at a small distance, where they agree; else the quotient, less what rounding may have added."""
     distance = unit ** (1 / 3) * max(float(torch.linalg.vector_norm(x)), 1.0)
     a, b = x + distance / 2 * u, x - distance / 2 * u
