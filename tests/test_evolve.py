@@ -248,7 +248,7 @@ def other_width(x):
         (lambda: Map(other_width, 2), r"RuntimeError: .*3x3\)\.\nIt is given states of 2 numbers"),
         (lambda: Map(nn.BatchNorm1d(2, track_running_stats=False), 2), "ValueError: Expected more than 1 value per channel"),
         (lambda: Flow(lambda x, t: x, 2, 0.1), r"as f\(x\); as f\(x, t\) with time_dependent=True"),
-        (lambda: Flow(lambda s, x: x.mT, 2, 0.1, time_dependent=True), r"It is called as f\(x, t\), the state first"),
+        (lambda: Flow(lambda s, x: x[..., 0] * s, 2, 0.1, time_dependent=True), r"It is called as f\(x, t\), the state first"),
         (lambda: Noisy(Map(lambda x, n: x, 2), 0.1), r"as f\(x, n\) with time_dependent=True"),
     ],
     ids=["time", "order", "width", "norm", "time of a flow", "order of a flow", "within another"],
