@@ -33,7 +33,7 @@ class Field(Parametric):
 
     def __init__(self) -> None:
         super().__init__()
-        self._tangents = Tangents()
+        self._tangents = Tangents("field")
 
     @property
     def has_own_tangents(self) -> bool:
@@ -193,6 +193,10 @@ class Flow(System):
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
         """The field itself: its zeros are the flow's rest points, whatever the method."""
         return self.during(n)(x, n * self.dt)
+
+    def residual_pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The field and its derivative, its own where it has one."""
+        return self.during(n).pushforward(x, v, n * self.dt)
 
     def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
         """The same field with the very same parameters, in `factor` steps for each one; by another method if one is given."""

@@ -20,6 +20,7 @@ from separatrix.wrappers import bare
 
 Number = float | Tensor
 WITHOUT_END = 256  # steps of a system without end whose widths are looked at
+RESIDUAL = 1  # number of a continuous system's residual among the functions that are differentiated; 0 is its step
 FEW = 8  # components up to which a compiled system is computed component by component
 
 
@@ -224,6 +225,13 @@ class System(Parametric):
         """
         return self.step(x, n) - x
 
+    def residual_pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The residual and its derivative along the tangents v, rows; by the system's own `pushforward` where that says it."""
+        if self.continuous:
+            return self._tangents(lambda y: self.residual(y, n), x, v, which=RESIDUAL)
+        after, pushed = self.pushforward(x, v, n)
+        return after - x, pushed - v
+
     def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
         """What the step adds to a field's at random, shape (dim) or (*batch, dim); 0 where nothing is."""
         return 0.0
@@ -406,6 +414,12 @@ class Derived(System):
         """The inner system's field where it has one; else F(x, n) − x of this one."""
         return self.system.residual(x, n) if self.continuous else self.step(x, n) - x
 
+    def residual_pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The inner system's where this one has its residual."""
+        if self.continuous and type(self).residual is Derived.residual:
+            return self.system.residual_pushforward(x, v, n)
+        return super().residual_pushforward(x, v, n)
+
     def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
         """The inner system's."""
         return self.system.noise_of_step(x, n)
@@ -461,6 +475,10 @@ class Frozen(Derived):
         """The inner system's, at the fixed instant."""
         return self.system.residual(x, self.n)
 
+    def residual_pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The inner system's, at the fixed instant."""
+        return self.system.residual_pushforward(x, v, self.n)
+
     def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
         """The inner system's, at the fixed instant."""
         return self.system.noise_of_step(x, self.n)
@@ -499,6 +517,11 @@ class InUnit(Derived):
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
         """The inner system's, in this unit."""
         return self.system.residual(self.unit * x, n) / self.unit
+
+    def residual_pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The inner system's, likewise."""
+        value, pushed = self.system.residual_pushforward(self.unit * x, v, n)
+        return value / self.unit, pushed
 
     def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
         """The inner system's, in this unit."""

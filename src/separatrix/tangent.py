@@ -48,13 +48,14 @@ DIRECTIONS = 2  # in which a kink is looked for
 class Tangents:
     """How a system's functions are differentiated: automatically, and what was found out about it on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "step") -> None:
+        self._what = what
         self._rungs: dict[int, int] = {}
         self._tried: set[int] = set()
 
     def of_another_run(self) -> "Tangents":
         """The same with nothing held against the function yet, whose parameters may be others."""
-        other = Tangents()
+        other = Tangents(self._what)
         other._rungs.update(self._rungs)
         return other
 
@@ -66,7 +67,7 @@ class Tangents:
         """
         value, pushed, self._rungs[which] = climb(f, x, v, self._rungs.get(which, 0))
         if self.is_first(x, v, value, which=which):
-            check_derivative(f, x)
+            check_derivative(f, x, "field" if which else self._what)
         return value, pushed
 
     def is_first(self, *tensors: Tensor, which: int = 0) -> bool:
