@@ -105,6 +105,12 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
             f"the state has {x0.shape[-1] if x0.ndim else 1} numbers but this {type(system).__name__} has {system.dim}: "
             f"x0 has shape {tuple(x0.shape)}.\nPass x0 of shape (*batch, {system.dim}), or leave it out."
         )
+    if x0.is_complex():
+        raise InputError(
+            f"x0 is {str(x0.dtype).removeprefix('torch.')}, but states are real numbers.\n"
+            "Pass is_complex=True to sx.Map or sx.Flow and system.pack(x0) as the state; a System of your own takes "
+            "torch.view_as_real(x0).flatten(-2), the real and imaginary parts."
+        )
     if not x0.is_floating_point():
         raise InputError(f"x0 is {x0.dtype}, but states are real numbers.\nPass x0.double().")
     if x0.dtype not in (torch.float32, torch.float64):
@@ -277,6 +283,11 @@ def check_whole(name: str, value: Any) -> int:
 
 def as_numbers(name: str, values: Any) -> Tensor:
     """The values as a float64 tensor."""
+    if isinstance(values, Tensor) and values.is_complex():
+        raise InputError(
+            f"{name} is {str(values.dtype).removeprefix('torch.')}, but real numbers are asked for.\n"
+            f"Pass torch.view_as_real({name}).flatten(-2), the real and imaginary parts, if it is a state; else its real part."
+        )
     try:
         return torch.as_tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:

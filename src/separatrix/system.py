@@ -489,16 +489,21 @@ class Frozen(Derived):
 
 
 class InUnit(Derived):
-    """A system whose state is counted in another unit:  y = x / unit.  Its Jacobians, and so its exponents, are the inner system's.
+    """A system whose state is counted in another unit:  y = x / unit.  Its eigenvalues and exponents are the inner system's.
 
     Args:
         system: any system.
-        unit: in the inner system's own; a power of 2 changes no digit.
+        unit: in the inner system's own, of all numbers of the state or of each; a power of 2 changes no digit.
     """
 
-    def __init__(self, system: System, unit: float) -> None:
+    unit: float | Tensor
+
+    def __init__(self, system: System, unit: float | Tensor) -> None:
         super().__init__(system, horizon=system.horizon)
-        self.unit = unit
+        if isinstance(unit, Tensor):
+            self.register_buffer("unit", unit, persistent=False)
+        else:
+            self.unit = unit
 
     @property
     def into_ball(self) -> bool:
@@ -510,18 +515,18 @@ class InUnit(Derived):
         return self.system.step(self.unit * x, n) / self.unit
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The inner system's, in this unit; tangents are the same in any."""
-        after, pushed = self.system.pushforward(self.unit * x, v, n)
-        return after / self.unit, pushed
+        """The inner system's, in this unit."""
+        after, pushed = self.system.pushforward(self.unit * x, self.unit * v, n)
+        return after / self.unit, pushed / self.unit
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
         """The inner system's, in this unit."""
         return self.system.residual(self.unit * x, n) / self.unit
 
     def residual_pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The inner system's, likewise."""
-        value, pushed = self.system.residual_pushforward(self.unit * x, v, n)
-        return value / self.unit, pushed
+        """The inner system's, in this unit."""
+        value, pushed = self.system.residual_pushforward(self.unit * x, self.unit * v, n)
+        return value / self.unit, pushed / self.unit
 
     def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
         """The inner system's, in this unit."""

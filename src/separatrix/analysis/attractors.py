@@ -173,16 +173,16 @@ def piece(front: Front, steps: int, spacing: int) -> tuple[Piece, Front]:
     return Piece(torch.stack(states), spacing, (front.x - before).norm(dim=-1)), front
 
 
-def recurring(before: Piece, after: Piece, tol: float, flowing: bool) -> list[Candidate]:
-    """What each orbit came to. See Note [Recurrence]."""
+def recurring(before: Piece, after: Piece, tol: float, unit: float, flowing: bool) -> list[Candidate]:
+    """What each orbit came to, of states that are large against the unit, or else to be told apart in it. See Note [Recurrence]."""
     return [
-        _candidate(before.states[:, i], after.states[:, i], before.spacing, float(after.move[i]), tol, flowing)
+        _candidate(before.states[:, i], after.states[:, i], before.spacing, float(after.move[i]), tol, unit, flowing)
         for i in range(len(after.move))
     ]
 
 
-def _candidate(before: Tensor, after: Tensor, spacing: int, move: float, tol: float, flowing: bool) -> Candidate:
-    near = tol * max(1.0, float(after.abs().max()))
+def _candidate(before: Tensor, after: Tensor, spacing: int, move: float, tol: float, unit: float, flowing: bool) -> Candidate:
+    near = tol * max(unit, float(after.abs().max()))
     later = after[len(after) // 2 :]
     rests = move <= near and float((later - later[-1]).norm(dim=-1).max()) <= near
     reach = near if rests else _reach(before, after, near, flowing)
@@ -199,7 +199,7 @@ def _reach(before: Tensor, after: Tensor, near: float, flowing: bool) -> float:
     return max(float(reach), near) if lies_on_it else math.nan
 
 
-def attracting(front: Front, found: list[Attractor], steps: int, seed: int) -> list[float]:
+def attracting(front: Front, found: list[Attractor], steps: int, unit: float, seed: int) -> list[float]:
     """The reach of each that attracts within the given steps, NaN of the others.
 
     Either most states displaced by four times the reach come back to half of that; or, where a strange attractor is too thin for
@@ -211,7 +211,7 @@ def attracting(front: Front, found: list[Attractor], steps: int, seed: int) -> l
     reaches = [_returned(one, x) for one, x in zip(found, pushed, strict=True)]
     if all(math.isfinite(reach) or one.is_rest for reach, one in zip(reaches, found, strict=True)):
         return reaches
-    still, moved = _ends(front, found, [DISTANCE[front.x.dtype]] * len(found), steps, generator)
+    still, moved = _ends(front, found, [unit * DISTANCE[front.x.dtype]] * len(found), steps, generator)
     parted = [bool((x - y).norm(dim=-1).median() > one.reach) for one, x, y in zip(found, still, moved, strict=True)]
     stay = [
         _returned(one, x) if parts and not one.is_rest else math.nan for parts, one, x in zip(parted, found, moved, strict=True)

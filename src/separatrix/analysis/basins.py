@@ -19,6 +19,7 @@ from separatrix.analysis.borders import (
 )
 from separatrix.analysis.divergence import divergence_rate
 from separatrix.analysis.scouts import Plan, discover
+from separatrix.analysis.units import as_scale, in_units, mixed_sizes, overall
 from separatrix.errors import DivergedError, InputError, NotConvergedError, ShapeError
 from separatrix.evolve import Front, Tick, begin, check_seed, check_steps, check_system_type, check_whole, watched
 from separatrix.randomness import torch_generator
@@ -32,7 +33,7 @@ SCOUTS = 64  # orbits that look for attractors together
 SCOUT_NUMBERS = 10_000_000  # in memory of their pieces
 CHECKS = 20  # times per piece that runs are compared with the attractors
 FAR_APART = (1, 2, 3, 7, 50)  # steps at which a system must do as at step 0
-ROUNDINGS = 1e5  # that may lie between, relative to max(1, |x|)
+ROUNDINGS = 1e5  # that may lie between, relative to the largest |x|
 FEWEST = 8  # states of a piece
 SIGNIFICANT = 3  # standard errors above 0 of an exponent that is called positive
 
@@ -55,7 +56,8 @@ class Basins(Result):
         period: (attractor), of a cycle; 0 for a rest point, NaN where there is none.
         rate: (attractor), nats per unit time: λ₁ by two near trajectories where there is no period, NaN elsewhere.
         rate_stderr: its standard error.
-        reach: (attractor), the distance at which a state has arrived.
+        reach: (attractor), the distance at which a state has arrived; of states divided by `settings["scale"]` where that is one
+            size for each number.
         kind: (attractor), "rest point", "cycle", "chaotic" (λ₁ more than 3 standard errors above 0), else "quasi-periodic".
         is_grid: whether the states are a lattice, each batch axis one of its directions.
     """
@@ -195,6 +197,7 @@ def basins_of_attraction(
     settle: int = 0,
     tol: float = 1e-3,
     max_steps: int = 50_000,
+    scale: float | Tensor | None = None,
     seed: int = 0,
     progress: bool = False,
     throw: bool = False,
@@ -210,8 +213,11 @@ def basins_of_attraction(
         x0: initial states, shape (*batch, dim): a grid such as `sx.grid(…)`, or any others. Default: `system.initial_state()`.
         steps: states to remember of each attractor, and the length of the first pieces that are compared.
         settle: steps that scouts take first. More where long transients look like attractors.
-        tol: how near to a rest point a state has arrived, relative to max(1, |x|); nearer attractors are one.
+        tol: how near to a rest point a state has arrived, relative to the larger of |x| and `scale`; nearer attractors are one.
         max_steps: after which a state is undecided.
+        scale: the size of states, a number; or of each number of the state, shape (dim): distances are then between states divided
+            by it. Default: the size of the states that orbits come to, but not above that of x0, nor below a thousandth; each
+            component its own if those of x0 differ by more than a thousand.
         seed: of the initial state, the choice of scouts, and the displacements.
         progress: show a bar.
         throw: raise instead of marking states `diverged` or `not_converged`.
@@ -225,7 +231,7 @@ def basins_of_attraction(
         ShapeError: the system is a batch of systems.
         DivergedError, NotConvergedError: with `throw=True`.
 
-    Limits: distances are Euclidean over the numbers of the state, so these should be of one size. A transient that lasts longer
+    Limits: distances are Euclidean over the numbers of the state: see `scale`. A transient that lasts longer
         than its scouts are followed passes for an attractor. Attractors nearer to each other than their own remembered states
         are (many dimensions of chaos) are one. Where nothing attracts (no friction, a line of rest points), all is undecided.
     Source: recurrence and proximity as in Datseris & Wagemakers 2022, Chaos 32, 023104, without cells.
@@ -233,11 +239,13 @@ def basins_of_attraction(
     _check(system, steps=steps, settle=settle, tol=tol, max_steps=max_steps, seed=seed)
     front = begin(system, x0, seed=seed)
     _check_autonomous(front, max_steps)
-    plan = Plan(steps=steps, settle=settle, tol=tol, max_steps=max_steps, seed=seed)
+    sizes, unit = _sizes(front, scale, settle + steps)
+    front = front if sizes is None else in_units(front, sizes)
+    plan = Plan(steps=steps, settle=settle, tol=tol, max_steps=max_steps, seed=seed, unit=unit)
     search = _Search(front, plan)
     for _ in watched(search.run(), len(search.labels), "States decided", progress):
         pass
-    basins = _basins(search, front, asdict(plan))
+    basins = _basins(search, front, sizes, {**asdict(plan), "scale": unit if sizes is None else sizes.tolist()})
     if throw:
         _throw(basins)
     return basins
@@ -296,9 +304,23 @@ class _Search:
         self._keep(torch.ones_like(self.index, dtype=torch.bool).index_fill(0, rows[found.stuck], False))
 
 
-def _basins(search: _Search, front: Front, settings: dict[str, Any]) -> Basins:
+def _sizes(front: Front, scale: Any, steps: int) -> tuple[Tensor | None, float]:
+    """Sizes of the numbers of a state, where each is to have its own, and the size of all otherwise."""
+    given = as_scale(scale, front.x)
+    if given is not None:
+        one = bool((given == given[0]).all())
+        return (None, float(given[0])) if one else (given, 1.0)
+    x = front.x.reshape(-1, front.x.shape[-1])
+    some = x[:: -(-len(x) // SCOUTS)]
+    ends = Front(front.system, some, lived=torch.zeros(len(some), dtype=torch.int64, device=x.device)).advance(steps).x
+    sizes = mixed_sizes(x, ends)
+    return sizes, overall(x, ends) if sizes is None else 1.0
+
+
+def _basins(search: _Search, front: Front, sizes: Tensor | None, settings: dict[str, Any]) -> Basins:
     """The record, the largest basin first; of equal ones, that of the first state."""
-    batch, x0 = tuple(front.x.shape[:-1]), front.x.clone()
+    back = 1.0 if sizes is None else sizes
+    batch, x0 = tuple(front.x.shape[:-1]), (front.x * back).clone()
     counts = torch.bincount(search.labels[search.labels >= 0], minlength=len(search.known)).cpu()
     reached = [i for i in range(len(counts)) if counts[i]]
     order = sorted(reached, key=lambda i: (-int(counts[i]), int((search.labels == i).nonzero()[0])))
@@ -315,7 +337,7 @@ def _basins(search: _Search, front: Front, settings: dict[str, Any]) -> Basins:
         x0=x0,
         fractions=fractions,
         stderr=lattice_errors(labels, len(known)) if is_grid else binomial_errors(fractions, len(search.labels)),
-        orbits=_orbits(known, search.plan.steps, x0),
+        orbits=back * _orbits(known, search.plan.steps, x0),
         spacing=torch.tensor([0 if one.is_rest else one.spacing for one in known], dtype=torch.float64) * front.system.dt,
         period=periods * front.system.dt,
         rate=rate,
@@ -382,10 +404,12 @@ def _check_autonomous(front: Front, max_steps: int) -> None:
     """Refuse a system that does not do the same at every step, up to rounding."""
     system, x = front.system, front.x.reshape(-1, front.x.shape[-1])[:FEWEST]
     first = system.step(x, 0)
+    largest = first.abs().maximum(x.abs().amax(0)).maximum(first.abs().nan_to_num(0.0, 0.0).amax(0))
+    largest = largest.where(largest > 0, 1.0)
     for n in FAR_APART:
         if system.horizon is not None and n >= system.horizon:
             break
-        apart = ((system.step(x, n) - first).abs() / first.abs().clamp(min=1)).nan_to_num(0.0)
+        apart = ((system.step(x, n) - first).abs() / largest).nan_to_num(0.0)
         if apart.max() > ROUNDINGS * torch.finfo(x.dtype).eps:
             raise InputError(
                 f"the system depends on time: step {n} takes a state {float(apart.max()):.2g} away from where step 0 does, "

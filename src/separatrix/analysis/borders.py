@@ -57,9 +57,12 @@ def is_lattice(x: Tensor) -> bool:
     """Whether states (*batch, dim) are the points of a lattice, each batch axis a direction of equal steps."""
     axes = [axis for axis in range(x.ndim - 1) if x.shape[axis] > 1]
     steps = [x.diff(dim=axis) for axis in axes]
-    rounding = 1e3 * torch.finfo(x.dtype).eps * max(1.0, float(x.abs().max())) if x.numel() else 0.0
-    even = all(float((step - step.flatten(0, -2)[0]).abs().max()) <= rounding for step in steps)
-    return bool(axes) and even and all(float(step.flatten(0, -2)[0].abs().max()) > rounding for step in steps)
+    if not (axes and x.numel()):
+        return False
+    rounding = 1e3 * torch.finfo(x.dtype).eps * x.abs().flatten(0, -2).amax(0)
+    firsts = [step.flatten(0, -2)[0] for step in steps]
+    even = all(bool(((step - first).abs() <= rounding).all()) for step, first in zip(steps, firsts, strict=True))
+    return even and all(bool((first.abs() > rounding).any()) for first in firsts)
 
 
 def binomial_errors(fractions: Tensor, count: int) -> Tensor:

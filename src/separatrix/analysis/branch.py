@@ -8,7 +8,6 @@ from torch import Tensor
 from separatrix.result import Result
 from separatrix.wording import counted, plain
 
-
 TOTAL = "total"  # the parameter's name where a conserved total is turned
 ENDS = {
     "max_steps": " (stopped by max_steps)",
@@ -45,8 +44,8 @@ class Branch(Result):
     Args:
         parameter: name of the parameter.
         continuous: the eigenvalues are rates of a flow (stable: Re < 0), not multipliers of a map (stable: |μ| < 1).
-        end: where the branch was left: at the "stop" or the "start" of the range, after "max_steps", "lost", or "not isolated", where
-            it came to a line of rest points.
+        end: where the branch was left: at the "stop" or the "start" of the range, after "max_steps", "lost", or "not isolated",
+            where it came to a line of rest points.
         parameters: (point), in the order of the branch, which may turn.
         points: (point, dim).
         eigenvalues: (point, eigenvalue), complex; of the field's Jacobian, or of the Jacobian of F^period: dim of them, or one

@@ -14,7 +14,7 @@ from separatrix.tangent import pushforward
 
 NEWTON = 12  # corrections of a predicted point; one that needs more was predicted too far
 ROUNDINGS = 8  # of the terms of an equation: a residual below is zero, whatever the tolerance
-STANDING = 1e-8  # a step of Newton's method, in the branch's units, that may be rounding's if the residual no longer falls
+STANDING = 1e-8  # step of Newton's method, in the branch's units, and residual that are rounding's if the residual no longer falls
 
 # Note [Units of a branch]
 # A branch is a curve in (x, p), and its arc length needs a unit for each number. That of p is the range asked for. That of x_i is
@@ -120,13 +120,14 @@ class Equations:
             terms = terms + z[:-1].abs()
         off, weights, turned = self._totals(x, p)
         held = weights.abs() @ z[:-1].abs() + self.values.abs() + turned.abs()
-        g, slope = torch.cat([g, off]), torch.cat([slope, torch.cat([weights, -turned[:, None]], dim=1)])
-        size = float(_over(g.abs(), torch.cat([terms, held])).amax())
-        even = slope.abs().sum(-1)
+        size = float(_over(torch.cat([g, off]).abs(), torch.cat([terms, held])).amax())
         basis = torch.linalg.svd(weights)[2][len(weights) :] if len(weights) else torch.eye(len(x)).to(own)
         leaning = torch.linalg.pinv(weights) @ turned if len(weights) else torch.zeros_like(x)
         reduced = basis @ torch.cat([own @ basis.mT, (own @ leaning + by_q)[:, None]], dim=1)
-        lengths = reduced.abs().sum(-1)
+        if self.totals.function is not None:  # across its gradient G is 0 of itself, but its derivative only where G is 0
+            g, slope = basis @ g, basis @ slope
+        g, slope = torch.cat([g, off]), torch.cat([slope, torch.cat([weights, -turned[:, None]], dim=1)])
+        even, lengths = slope.abs().sum(-1), reduced.abs().sum(-1)
         return Local(_over(g, even), _over(slope, even[:, None]), size, own, basis, _over(reduced, lengths[:, None]), lengths)
 
     def _totals(self, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,7 +168,7 @@ class Equations:
             local = self.linear(z)
             if not (torch.isfinite(local.g).all() and torch.isfinite(local.slope).all()):
                 return None
-            stands = local.size >= last / 2 and bool(step.abs().amax() <= STANDING * z.abs().amax().clamp(min=1))
+            stands = last / 2 <= local.size <= STANDING and bool(step.abs().amax() <= STANDING * z.abs().amax().clamp(min=1))
             if local.size <= max(self.tol, ROUNDINGS * torch.finfo(z.dtype).eps) or stands:
                 return Found(z, local)
             if count < most:

@@ -10,6 +10,7 @@ from separatrix.analysis.branch import TOTAL, Bifurcation
 from separatrix.analysis.branch_equations import Equations
 from separatrix.analysis.conserved import Totals, conserved_sums, in_words, may_conserve, trial_residuals, with_asked
 from separatrix.analysis.knob import Knob, knob_of
+from separatrix.analysis.units import as_scale, filled
 from separatrix.errors import InputError
 from separatrix.evolve import as_numbers, begin, check_system_type
 from separatrix.flow import Field
@@ -63,9 +64,9 @@ def begun(
     if not own:
         check_derivative(held.residual, front.x, "field" if continuous else "step")
     whole = held if continuous else Iterate(held, period)
-    x, given = front.x, _scale(scale, front.x)
+    x, given = front.x, as_scale(scale, front.x)
     known = x.abs().maximum(x0.direction[:-1].to(x).abs()) if isinstance(x0, Bifurcation) else x.abs()
-    unit = _filled(known) if given is None else given
+    unit = filled(known) if given is None else given
     none = Totals(x.new_zeros(0, len(x)))
     equations = Equations(whole, continuous, knob, start, stop - start, unit, tol, none, x.new_zeros(0), own)
     totals = _totals(equations, x, parameter, total)
@@ -91,24 +92,6 @@ def _knob(system: System, parameter: str, direction: Any, total: Any) -> Knob | 
     if direction is not None:
         raise InputError("a total is a number, which has no direction.\nLeave direction out.")
     return None
-
-
-def _scale(scale: Any, x: Tensor) -> Tensor | None:
-    if scale is None:
-        return None
-    values = as_numbers("scale", scale).to(x)
-    if values.shape not in ((), x.shape) or not bool((torch.isfinite(values) & (values > 0)).all()):
-        raise InputError(
-            f"scale is {values.tolist()}; it is a positive number, or one for each of the {len(x)} numbers of the state.\n"
-            "Leave it out to have it taken from the branch."
-        )
-    return values.expand(x.shape).clone()
-
-
-def _filled(size: Tensor) -> Tensor:
-    """Sizes, with the largest in the place of those that are 0; 1 where all are."""
-    largest = size.amax()
-    return torch.where(size > 0, size, largest if largest > 0 else torch.ones_like(largest))
 
 
 def _totals(equations: Equations, x: Tensor, parameter: str, asked: Any) -> Totals:
@@ -153,7 +136,7 @@ def _onto_branch(equations: Equations, x: Tensor, given: Tensor | None) -> tuple
     if given is None and not x.any():  # the only size there is: that of a first step
         local = equations.linear(equations.at(x, 0.0))
         moved = (torch.linalg.pinv(local.slope[:, :-1]) @ local.g).abs() * equations.scale
-        equations = equations.in_scale(_filled(torch.where(torch.isfinite(moved), moved, 0.0)))
+        equations = equations.in_scale(filled(torch.where(torch.isfinite(moved), moved, 0.0)))
     for _ in range(ROUNDS):
         found = equations.correct(equations.at(x, 0.0), up, FIRST)
         if found is None:
@@ -162,11 +145,11 @@ def _onto_branch(equations: Equations, x: Tensor, given: Tensor | None) -> tuple
         if given is not None:
             break
         shrunk = x.abs() < VANISHING * before
-        equations = equations.in_scale(_filled(x.abs()))
+        equations = equations.in_scale(filled(x.abs()))
         if not bool((shrunk & (x != 0)).any()):
             break
     x = torch.where((x.abs() < VANISHING * before) & (given is None), 0.0, x)
-    return equations if given is not None else equations.in_scale(_filled(x.abs())), x
+    return equations if given is not None else equations.in_scale(filled(x.abs())), x
 
 
 def _no_start(equations: Equations, x: Tensor) -> InputError:
@@ -188,7 +171,7 @@ def _seen_scale(equations: Equations, x: Tensor) -> Tensor:
         found = equations.correct(equations.at(x, share), up)
         if found is not None:
             size = torch.maximum(size, torch.minimum(equations.state(found.z).abs(), most))
-    return _filled(size)
+    return filled(size)
 
 
 def _check_isolated(equations: Equations, x: Tensor) -> None:
@@ -211,8 +194,8 @@ def _check_isolated(equations: Equations, x: Tensor) -> None:
     if there.size <= max(ROUNDED_TERMS, 10 * local.size) and bool(torch.isfinite(beside).all()):
         what = TOTAL if equations.knob is None else equations.knob.parameter
         raise InputError(
-            f"the rest points at {what} = {equations.start:g} are not isolated: there is another at {BESIDE:g} of the state's size from "
-            "the one near x0, with the same parameters.\nIf a quantity is conserved that is no linear sum of the state, pass it as "
+            f"the rest points at {what} = {equations.start:g} are not isolated: there is another at {BESIDE:g} of the state's size "
+            "from the one near x0, with the same parameters.\nIf a quantity is conserved that is no linear sum of the state, pass it as "
             "total=function; otherwise choose a start where rest points are isolated."
         )
 
@@ -261,4 +244,4 @@ def onto_other_branch(equations: Equations, event: Bifurcation, step: float) -> 
     off, z = found
     size = equations.state(z).abs()
     moved = (off * equations.scale * away[:-1]).abs() / (OFF * step)
-    return z, away, _filled(torch.maximum(size, moved))
+    return z, away, filled(torch.maximum(size, moved))

@@ -226,8 +226,8 @@ def _gradients(asked: Callable[[Tensor], Tensor], states: Tensor, residuals: Ten
     change, terms = (slopes * residuals).sum(-1).abs(), (slopes * residuals).abs().sum(-1)
     if bool((change > 1e-9 * terms).any()):
         raise InputError(
-            f"total is not conserved: at a state near x0 it changes by {float(change.amax()):.3g} per unit time or step, in terms of "
-            f"{float(terms.amax()):.3g}.\nPass a function whose gradient is across the field everywhere."
+            f"total is not conserved: at a state near x0 it changes by {float(change.amax()):.3g} per unit time or step, in "
+            f"terms of {float(terms.amax()):.3g}.\nPass a function whose gradient is across the field everywhere."
         )
     return slopes
 

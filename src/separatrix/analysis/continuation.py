@@ -83,8 +83,8 @@ def continuation(
         progress: show a progress bar.
 
     Returns:
-        Branch: `parameters` (point), `points` (point, dim), `eigenvalues` (point, eigenvalue), `stable` (point), `bifurcations`, and
-        what is `conserved`.
+        Branch: `parameters` (point), `points` (point, dim), `eigenvalues` (point, eigenvalue), `stable` (point), `bifurcations`,
+        and what is `conserved`.
 
     Raises:
         InputError: there is no such parameter, no range, or Newton's method finds no rest point near x0; no other branch of rest

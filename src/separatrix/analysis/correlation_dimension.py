@@ -164,6 +164,10 @@ def correlation_dimension_of(points: Any, *, theiler: int | None = 1, tol: float
         points = torch.as_tensor(points)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"points cannot be read as numbers: {str(error).splitlines()[0]}") from None
+    if points.is_complex():
+        raise InputError(
+            f"points are {points.dtype}, but a distance needs real numbers.\nPass torch.view_as_real(points).flatten(-2)."
+        )
     if not points.is_floating_point():
         raise InputError(f"points are {points.dtype}, but a distance needs real numbers.\nPass points.double().")
     if points.ndim < 2 or len(points) < 2 * BLOCKS or not points.numel():

@@ -16,16 +16,18 @@ from separatrix.analysis.homotopy import follow
 from separatrix.analysis.krylov import find_zeros_by_products, gmres, leading_eigenvalues
 from separatrix.analysis.newton import ROUNDINGS, Zeros, find_zeros
 from separatrix.analysis.stability import BORDER, kind_of
+from separatrix.analysis.units import as_scale
 from separatrix.errors import HorizonError, InputError, ShapeError
 from separatrix.evolve import begin, check_seed, check_system_type, check_whole, watched_count
 from separatrix.result import Result, Status
 from separatrix.system import Driven, Frozen, InUnit, Iterate, System
-from separatrix.tangent import check_derivative, jacobian, on_a_kink, pushforward
+from separatrix.tangent import jacobian, on_a_kink
 from separatrix.twin import twin
 from separatrix.wording import counted, plain
 
 MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; above, only its products with vectors are
 SMALLEST = 1e-3  # of most guesses, down from which, and up from its inverse, states are counted in a unit of their own
+PACERS = 64  # guesses at which rates are looked at
 KINK = "on a kink"  # where there is no derivative
 LEADING = 6  # eigenvalues of such a state
 AT_ONCE = 1_000_000  # numbers of all Jacobians of one batch of guesses: more would leave the processor's cache
@@ -46,7 +48,7 @@ class FixedPoints(Result):
         points: (point, dim); of a cycle, one of its states.
         residuals: (point), ‖F^p(x) − x‖∞, or the largest component of a flow's field.
         errors: (point), how far rounding may have moved the point, ‖ |DF^p − 1|⁻¹ ε (|x| + |DF^p − 1| |x|) ‖∞ to first order; inf
-            where the matrix is singular, as on a line of rest points.
+            where the matrix is singular, as on a line of rest points. With a scale for each number: over it, times the largest.
         multipliers: (point, eigenvalue), complex, |μ| descending: eigenvalues of DF^p; of a flow, exp(λ dt) with λ those of its
             field. All of them; of states of more than 2,000 numbers the leading 6.
         rates: (point, eigenvalue), nats per unit time: ln|μ| / T, T the time that F^p takes there; of a flow, Re λ.
@@ -118,7 +120,8 @@ class FixedPoints(Result):
     @property
     def isolated(self) -> Tensor:
         """Whether a point's place is known to better than `distinct`, (point): not on a line of rest points, nor in a flat."""
-        return _is_isolated(self.errors, self.points, self.settings["distinct"], self.settings.get("unit", 1.0))
+        unit = torch.as_tensor(self.settings.get("unit", 1.0)).to(self.points)
+        return _is_isolated(self.errors / unit.max(), self.points / unit, self.settings["distinct"])
 
     @property
     def points_missing(self) -> bool | None:
@@ -170,6 +173,7 @@ def fixed_points(
     path_steps: int = 500,
     distinct: float = 1e-6,
     count: int = 256,
+    scale: float | Tensor | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> FixedPoints:
@@ -184,13 +188,15 @@ def fixed_points(
         n: the step whose drive, or time, is kept for ever.
         period: p, at least 1. Cycles whose period divides p are found too, and say so.
         tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more. Where most guesses and their images are
-            below 1e-3, or above 1e3, this and `distinct` are in units of their median.
+            below 1e-3, or above 1e3, this and `distinct` are in units of their median. A flow's time is counted likewise.
         max_steps: Newton steps at most.
         path_steps: for each guess that Newton's method strands, most steps along a path (see Source) that leads to a zero from
             almost every guess if states far out are brought inwards, as by a network of bounded states or a dissipative flow.
             Every other path is followed to its second zero, since det(1 − DF) > 0 at all first ones. 0: no paths.
         distinct: points nearer than this to each other, relative to max(1, ‖x‖∞), are one.
         count: how many guesses to make where none are given.
+        scale: the size of states, a number, or one for each number of the state, shape (dim): all is then done with states divided
+            by it, and 1 in `tol` and `distinct` is that. Default: see `tol`.
         seed: of the guesses.
         progress: show a progress bar.
 
@@ -217,12 +223,11 @@ def fixed_points(
         raise InputError(f"there are no guesses: their shape is {tuple(given.shape)}.\nPass at least one state, or leave them out.")
     usable = torch.isfinite(given).all(-1)
     begun = begin(system, given.where(usable[..., None], 0.0), seed=seed)
-    unit = _unit(begun.x[usable.expand(begun.x.shape[:-1])], begun.system.step(begun.x, n))
-    front = begun if unit == 1 else replace(begun, system=InUnit(begun.system, unit), x=begun.x / unit)
-    problem = Problem.of(front.system, n, period)
+    asked = as_scale(scale, begun.x)
+    unit = _unit(begun.x[usable.expand(begun.x.shape[:-1])], begun.system.step(begun.x, n)) if asked is None else asked
+    front = replace(begun, system=InUnit(begun.system, unit), x=begun.x / unit) if asked is not None or unit != 1 else begun
     starts = front.x.reshape(-1, system.dim)
-    if problem.is_flow:
-        check_derivative(problem.residual, starts, "field")
+    problem = Problem.of(front.system, n, period).at_pace_of(starts)
     search = _Search(problem, front.system, n, _Asked(tol, max_steps, path_steps, distinct, count, seed), guesses is None)
     ends = _solved(problem, starts, tol, max_steps, path_steps, progress)
     usable = usable.to(front.x.device).expand(front.x.shape[:-1])
@@ -231,7 +236,7 @@ def fixed_points(
     codes = torch.where(zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
     found, further = search.all_points(starts, ends.only(zero))
     chosen, found_by, cycles = _orbits(problem, found, distinct)
-    points, sizes = found.x[chosen], found.size[chosen]
+    points = found.x[chosen]
     stability = _stability(problem, points).without(_kinked(problem, points, float(starts.abs().mean()) or 1.0))
     minimal = _minimal_period(cycles, distinct)
     order = stability.rates[:, 0].argsort(stable=True)
@@ -240,8 +245,8 @@ def fixed_points(
     return FixedPoints(
         codes=codes.reshape(front.x.shape[:-1]),
         points=unit * points[order],
-        residuals=unit * sizes[order],
-        errors=unit * stability.errors[order],
+        residuals=_largest(unit, problem.residual(points[order])) / problem.pace,
+        errors=stability.errors[order] * (unit if asked is None else asked.max()),
         multipliers=stability.multipliers[order],
         rates=stability.rates[order],
         frequencies=stability.frequencies[order],
@@ -251,7 +256,7 @@ def fixed_points(
         periods=None if problem.is_flow else (problem.time(points) * minimal.to(points.device) / period)[order],
         found_by=found_by[order],
         slow=unit * ends.x[slow],
-        slow_residuals=unit * ends.size[slow],
+        slow_residuals=_largest(unit, problem.residual(ends.x[slow])) / problem.pace,
         sensitivity=_sensitivity(problem, begun.system, points[order], unit, n),
         reached=unit * ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
         index_sum=_index_sum(problem, points, stability, minimal, distinct),
@@ -266,7 +271,7 @@ def fixed_points(
             "count": count if guesses is None else None,
             "further_starts": further,
             "seed": seed,
-            "unit": unit,
+            "unit": unit if asked is None else asked.tolist(),
             "border": BORDER[front.x.dtype],
             "clock": system.clock,
         },
@@ -274,12 +279,16 @@ def fixed_points(
 
 
 class Problem(NamedTuple):
-    """A system whose rest is sought, frozen in time, and whether its residual is a field or F^p(x) − x."""
+    """A system whose rest is sought, frozen in time, and whether its residual is a field or F^p(x) − x.
+
+    A field is multiplied by `pace`, a time: what is small is so against states alone.
+    """
 
     step: System
     system: System
     period: int
     is_flow: bool
+    pace: float = 1.0
 
     @classmethod
     def of(cls, system: System, n: int, period: int) -> "Problem":
@@ -292,22 +301,30 @@ class Problem(NamedTuple):
             return cls(frozen, frozen, 1, True)
         return cls(frozen, Iterate(frozen, period), period, False)
 
+    def at_pace_of(self, states: Tensor) -> "Problem":
+        """The same with a flow's time in a unit of its own where rates are all small, or huge, against 1."""
+        if not self.is_flow:
+            return self
+        some = states[torch.isfinite(states).all(-1)][:PACERS]
+        along = torch.randn(some.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(some)
+        rates = self.pushed(some, along).norm(dim=-1) / along.norm(dim=-1)
+        rates = rates[torch.isfinite(rates) & (rates > 0)]
+        rate = float(rates.median()) if len(rates) else 1.0
+        return self if SMALLEST <= rate <= 1 / SMALLEST else self._replace(pace=2.0 ** -round(math.log2(rate)))
+
     def residual(self, x: Tensor) -> Tensor:
-        return self.system.residual(x)
+        value = self.system.residual(x)
+        return value if self.pace == 1 else self.pace * value
 
     def linearised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The residual and its Jacobian, (items, dim) and (items, dim, dim)."""
-        if self.is_flow:
-            return self.residual(x), jacobian(self.residual, x)
         identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        after, rows = self.system.pushforward(x, identity.expand(len(x), -1, -1))
-        return after - x, rows.mT - identity
+        value, rows = self.system.residual_pushforward(x, identity.expand(len(x), -1, -1))
+        return (value, rows.mT) if self.pace == 1 else (self.pace * value, self.pace * rows.mT)
 
     def pushed(self, x: Tensor, v: Tensor) -> Tensor:
         """The residual's Jacobian along one tangent each, (items, dim)."""
-        if self.is_flow:
-            return pushforward(self.residual, x, v[:, None])[1][:, 0]
-        return self.system.pushforward(x, v[:, None])[1][:, 0] - v
+        return self.pace * self.system.residual_pushforward(x, v[:, None])[1][:, 0]
 
     def leading(self, points: Tensor) -> Tensor:
         """The leading eigenvalues at each point: of a flow's field those of largest real part, else the largest multipliers."""
@@ -435,9 +452,14 @@ class _Search:
         return total is not None and total != expected
 
 
-def _is_isolated(errors: Tensor, points: Tensor, distinct: float, unit: float = 1.0) -> Tensor:
+def _is_isolated(errors: Tensor, points: Tensor, distinct: float) -> Tensor:
     """Whether each point's place is known to better than `distinct`."""
-    return errors <= distinct * points.abs().amax(-1).clamp(min=unit)
+    return errors <= distinct * points.abs().amax(-1).clamp(min=1)
+
+
+def _largest(unit: float | Tensor, residuals: Tensor) -> Tensor:
+    """‖residual‖∞ in the system's own unit."""
+    return (unit * residuals).abs().amax(-1)
 
 
 def _none(like: Tensor) -> Zeros:
@@ -554,6 +576,7 @@ def _stability(problem: Problem, points: Tensor) -> Stability:
         one = torch.eye(dim, dtype=matrix.dtype, device=matrix.device)
         values, errors = torch.linalg.eigvals(matrix if problem.is_flow else matrix + one), _errors(matrix, points)
     if problem.is_flow:
+        values = values / problem.pace
         values = values.gather(-1, values.real.argsort(dim=-1, descending=True, stable=True))
         size = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
         kind = [kind_of(one.real, one.imag, border, dim) for one in values / size]
@@ -597,7 +620,7 @@ def _unit(guesses: Tensor, after: Tensor) -> float:
     return 2.0 ** round(math.log2(size))
 
 
-def _sensitivity(problem: Problem, system: System, points: Tensor, unit: float, n: int) -> Tensor | None:
+def _sensitivity(problem: Problem, system: System, points: Tensor, unit: float | Tensor, n: int) -> Tensor | None:
     """∂x*/∂u at each point, by the implicit function theorem on F(x, u) = x."""
     if not isinstance(system, Driven) or problem.is_flow or problem.is_wide or problem.period > 1 or not len(points):
         return None
@@ -605,7 +628,9 @@ def _sensitivity(problem: Problem, system: System, points: Tensor, unit: float, 
     if u.ndim != 1 or u.numel() == 0:
         return None
     along_input = jacobian(lambda w: system.advance(unit * points, w), u.expand(len(points), -1))
+    along_input = along_input if isinstance(unit, float) else along_input / unit[:, None]
     solution, failed = torch.linalg.solve_ex(-problem.linearised(points)[1], along_input)
+    solution = solution if isinstance(unit, float) else solution * unit[:, None]
     return solution.masked_fill((failed != 0)[:, None, None], torch.nan)
 
 

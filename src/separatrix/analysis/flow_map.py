@@ -214,6 +214,8 @@ def _read(x: Any, name: str) -> Tensor:
         raise InputError(f"{name} cannot be read as numbers: {str(error).splitlines()[0]}") from None
     if value.numel() == 0:
         raise InputError(f"{name} is empty: its shape is {tuple(value.shape)}.\nPass at least one input, such as sx.grid(…).")
+    if value.is_complex():
+        raise InputError(f"{name} is {value.dtype}, but a sheet is of real numbers.\nPass torch.view_as_real({name}).flatten(-2).")
     if not value.is_floating_point():
         raise InputError(f"{name} is {value.dtype}, but a sheet is of real numbers.\nPass {name}.double().")
     if not bool(torch.isfinite(value).all()):

@@ -71,7 +71,7 @@ def orbit_diagram(
     r"""The orbits of  x_{n+1} = F(x_n; p)  after settling, for all values of the parameter p in one run.
 
     A cycle has the least length q ≤ 64, steps / 2 with  |x_{n+q} − x_n| ≤ tol · max(s, |x|)  for every component and all
-    kept n; s is the size of x0, at most 1, and 1 of a start at the origin.
+    kept n; s is a thousandth of the size of x0.
 
     Args:
         system: any System. A flow is seen every dt, so that its cycles do not show as periods.

@@ -317,6 +317,7 @@ def _range(orbits: Tensor, points: Tensor) -> tuple[float, float]:
     if len(near):
         bottom, top = min(bottom, float(near.min())), max(top, float(near.max()))
     span = top - bottom
-    if span <= NO_SPAN * max(1.0, abs(top)):
-        return bottom - 1, top + 1
+    if span <= NO_SPAN * abs(top):
+        half = abs(top) or 1.0
+        return bottom - half, top + half
     return bottom - MARGIN * span, top + MARGIN * span

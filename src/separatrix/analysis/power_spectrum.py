@@ -183,7 +183,7 @@ def power_spectrum(
     """
     plan = plan_sampling(system, samples=SAMPLES, apart=APART, steps=steps, settle=settle, every=every, seed=seed)
     front = begin(system, x0, seed=seed)
-    least = least_size(front.x)
+    least, least_seen = least_size(front.x), least_size(_observed(front.x[None], observable)[0])
     front = settled(front, plan.settle, "Settling", progress)
     pair, gap = _paired(front, least, seed)
     states, pair = sampled(pair, plan, "Power spectrum", progress)
@@ -191,13 +191,14 @@ def power_spectrum(
     seen = _observed(states[:, 0], observable)
     if len(seen) < FEWEST:
         raise InputError(f"{len(seen)} states were kept, of which no spectrum has lines.\nAsk for at least {FEWEST} · every steps.")
-    return _result(system, seen, states, gap, least if observable is None else torch.ones_like(least), failed, plan, seed)
+    return _result(system, seen, states, gap, least_seen, failed, plan, seed)
 
 
 def _paired(front: Front, least: Tensor, seed: int) -> tuple[Front, Tensor]:
     """The front and a second one near it, as the two items of a new first axis; and their distances, (*batch)."""
     x = front.x
     size = torch.maximum(x.abs().amax(-1), least)
+    size = size.where(size > 0, 1.0)
     away = torch.randn(x.shape[-1], dtype=torch.float64, generator=torch_generator(seed, "twin trajectory")).to(x)
     nudge = max(NUDGE, 16 * torch.finfo(x.dtype).eps)
     other = x + nudge * size[..., None] * away / away.abs().amax()

@@ -12,13 +12,14 @@ from separatrix.evolve import Front
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked of `basins_of_attraction`."""
+    """What was asked of `basins_of_attraction`, and the unit below which sizes of states do not matter."""
 
     steps: int
     settle: int
     tol: float
     max_steps: int
     seed: int
+    unit: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _settled(front: Front, known: list[Attractor], plan: Plan) -> tuple[dict[int
         after, front = piece(front, 2 * plan.steps, before.spacing)
         open_ = (front.failed_at < 0) & ~_arrived(front.x, known)
         after, before, front, scouts = after.of(open_), before.of(open_), kept(front, open_), scouts[open_]
-        candidates = recurring(before, after, plan.tol, flowing)
+        candidates = recurring(before, after, plan.tol, plan.unit, flowing)
         done = torch.tensor([math.isfinite(one.reach) for one in candidates], dtype=torch.bool, device=scouts.device)
         found |= {scout: one for scout, one in zip(scouts.tolist(), candidates, strict=True) if math.isfinite(one.reach)}
         before, front, scouts = after.of(~done).thinned(), kept(front, ~done), scouts[~done]
@@ -87,9 +88,9 @@ def _confirmed(
         return [], []
     ends = torch.stack([one.after[-1] for one in leaders])
     start = replace(front, x=ends, lived=torch.full(ends.shape[:1], front.n, device=ends.device))
-    finest = _measured(start, plan.steps, plan.tol, most=3 * max(lasted, plan.steps))
+    finest = _measured(start, plan, most=3 * max(lasted, plan.steps))
     sets = [one.attractor for one in finest]
-    reaches = attracting(front, sets, lasted, plan.seed)
+    reaches = attracting(front, sets, lasted, plan.unit, plan.seed)
     new: list[Attractor] = []
     for one, reach in zip(finest, reaches, strict=True):
         if math.isfinite(reach) and one.is_on([*known, *new]) < 0:
@@ -97,16 +98,16 @@ def _confirmed(
     return new, [math.isfinite(reach) for reach in reaches]
 
 
-def _measured(front: Front, steps: int, tol: float, most: int) -> list[Candidate]:
+def _measured(front: Front, plan: Plan, most: int) -> list[Candidate]:
     """The settled orbits of a front once more, each with the shortest spacing at which a longer piece shows no finer set."""
-    flowing, end = front.system.continuous, front.n + most
+    flowing, end, steps = front.system.continuous, front.n + most, plan.steps
     before, front = piece(front, steps, 1)
     after, front = piece(front, 2 * steps, 1)
-    best = recurring(before, after, tol, flowing)
+    best = recurring(before, after, plan.tol, plan.unit, flowing)
     while front.n + 4 * before.spacing * steps <= end and not all(one.rests for one in best):
         before = after.thinned()
         after, front = piece(front, 2 * steps, before.spacing)
-        found = recurring(before, after, tol, flowing)
+        found = recurring(before, after, plan.tol, plan.unit, flowing)
         finer = [new.is_finer_than(old) for old, new in zip(best, found, strict=True)]
         best = [new if better else old for old, new, better in zip(best, found, finer, strict=True)]
         if not any(finer) and all(math.isfinite(one.reach) for one in best):

@@ -7,15 +7,16 @@ from torch import Tensor
 FEWEST = 8  # blocks under which no error bar is given
 GROUPS = 20  # batches that a long run is cut into: few and long, so that what neighbouring blocks share lies inside them
 
+FALLEN = 1e-3  # of where an orbit begins: where it comes to is at zero if that is less by as much as a tolerance
+
 
 def least_size(x: Tensor) -> Tensor:
-    """The size below which an orbit that begins at x is at zero, (*batch): ‖x‖∞, but at most 1, and 1 of a start at the origin.
+    """The size below which an orbit that begins at x is at zero, (*batch): a thousandth of ‖x‖∞; 0 of a start at the origin.
 
-    Tolerances are relative to the size of a state, and at the origin there must be one; in units in which all states are small, 1
-    would be too much.
+    Tolerances are relative to the size of a state, and one that falls to zero has none of its own. That of its start is in the
+    same unit, but may be much larger than what the orbit comes to. An orbit that begins at the origin has its own size only.
     """
-    size = x.abs().amax(-1).nan_to_num(1.0, 1.0)
-    return size.clamp(max=1).where(size > 0, 1.0)
+    return FALLEN * x.abs().amax(-1).nan_to_num(1.0, 1.0)
 
 
 def standard_error(series: Tensor, weight: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ def step_convergence(
     errors = (torch.stack(ends) - limit).norm(dim=-1)
     doubt = (rougher - limit).norm(dim=-1)
     dt = flow.dt / torch.tensor(factors, dtype=torch.float64)
-    rounding = ROUNDINGS * torch.finfo(x0.dtype).eps * limit.norm(dim=-1).clamp(min=1.0)
+    rounding = ROUNDINGS * torch.finfo(x0.dtype).eps * torch.maximum(limit.norm(dim=-1), x0.norm(dim=-1))
     fitted = _finest(errors > torch.maximum(CLEAR * doubt, rounding))
     order, stderr = _slope(dt.log().to(errors), errors.log(), fitted)
     nominal = SOLVERS[flow.method].order

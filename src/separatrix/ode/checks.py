@@ -33,6 +33,13 @@ def as_state(x0: Any, field: Field) -> Tensor:
         raise InputError(f"x0 cannot be read as numbers: {str(error).splitlines()[0]}") from None
     if x0.ndim == 0:
         raise ShapeError("x0 is one number without an axis; states have shape (*batch, dim).\nPass x0[None], or x0[:, None].")
+    if x0.is_complex():
+        raise InputError(
+            f"x0 is {str(x0.dtype).removeprefix('torch.')}, but states are float32 or float64.\n"
+            "Pass torch.view_as_real(x0).flatten(-2), the real and imaginary parts, and the field "
+            "lambda x: torch.view_as_real(f(torch.view_as_complex(x.unflatten(-1, (-1, 2))))).flatten(-2); "
+            "or sx.Flow(f, dim, dt, is_complex=True)."
+        )
     if x0.dtype not in (torch.float32, torch.float64):
         kind = str(x0.dtype).removeprefix("torch.")
         raise InputError(f"x0 is {kind}, but states are float32 or float64.\nPass x0.double() or x0.float().")
