@@ -83,7 +83,10 @@ def test_the_total_is_a_parameter():
 def folds_by_hand(curve, low: float, high: float) -> list[float]:
     """Extrema of a parameter as a function of b, in the order of b."""
     b = np.geomspace(low, high, 4_000)
-    slope = lambda at: curve(at * (1 + 1e-6)) - curve(at * (1 - 1e-6))
+
+    def slope(at: float) -> float:
+        return curve(at * (1 + 1e-6)) - curve(at * (1 - 1e-6))
+
     signs = np.sign([slope(one) for one in b])
     return [curve(brentq(slope, b[i], b[i + 1], xtol=1e-15)) for i in np.flatnonzero(signs[1:] != signs[:-1])]
 

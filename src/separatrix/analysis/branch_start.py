@@ -27,6 +27,7 @@ OFF = 0.25  # of the largest step: how far from a bifurcation the other branch's
 LEAST_OFF = 1e-4  # of that, by which the parameter is to have moved there
 FACTOR, TRIALS = 8.0, 40  # by which that distance is changed, and how often
 BESIDE = 0.01  # of its unit: how far beside a point another is looked for
+ROUNDED_TERMS = 1e-14  # of the terms of an equation: a residual below is zero to rounding
 ALONE = 1e-10  # least singular value of a point that has surely none beside it
 
 
@@ -180,7 +181,7 @@ def _check_isolated(equations: Equations, x: Tensor) -> None:
     local = equations.linear(z)
     square = local.reduced[:, :-1]
     size = square.abs().sum(-1)
-    left, values, right = torch.linalg.svd(square / torch.where(size > 0, size, 1.0)[:, None])
+    _, values, right = torch.linalg.svd(square / torch.where(size > 0, size, 1.0)[:, None])
     if not len(values) or float(values[-1]) > ALONE:
         return
     beside = z + BESIDE * torch.cat([right[-1] @ local.basis, z.new_zeros(1)])
@@ -194,13 +195,10 @@ def _check_isolated(equations: Equations, x: Tensor) -> None:
     if there.size <= max(ROUNDED_TERMS, 10 * local.size) and bool(torch.isfinite(beside).all()):
         what = TOTAL if equations.knob is None else equations.knob.parameter
         raise InputError(
-            f"the rest points at {what} = {equations.start:g} are not isolated: there is another at {BESIDE:g} of the state's size "
-            "from the one near x0, with the same parameters.\nIf a quantity is conserved that is no linear sum of the state, pass it as "
-            "total=function; otherwise choose a start where rest points are isolated."
+            f"the rest points at {what} = {equations.start:g} are not isolated: the one near x0 has another {BESIDE:g} of the "
+            "state's size away.\nIf a quantity is conserved that is no linear sum of the state, pass it as total=function; "
+            "otherwise begin where rest points are isolated."
         )
-
-
-ROUNDED_TERMS = 1e-14  # of the terms of an equation: a residual below is zero to rounding
 
 
 def _check_other_branch(event: Bifurcation, parameter: str, start: float, stop: float) -> None:
