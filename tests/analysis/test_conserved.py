@@ -91,7 +91,7 @@ def folds_by_hand(curve, low: float, high: float) -> list[float]:
     return [curve(brentq(slope, b[i], b[i + 1], xtol=1e-15)) for i in np.flatnonzero(signs[1:] != signs[:-1])]
 
 
-@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e6])
+@pytest.mark.parametrize("unit", [1e-9, 1e6])
 def test_the_folds_of_a_closed_switch_are_those_of_the_equation_left_after_elimination(unit):
     """A = T − b leaves one equation, solved for k, or for T, as a function of b."""
 
@@ -99,13 +99,13 @@ def test_the_folds_of_a_closed_switch_are_those_of_the_equation_left_after_elimi
         return tuple(unit * one for one in switch(tuple(one / unit for one in x), p))
 
     by_k = folds_by_hand(lambda b: (b / (3.0 - b) - 0.02) * (1 + b**2) / b**2, 1e-3, 2.9)
-    branch = sx.continuation(flow(2, scaled, k=1.0), "k", 0.2, 4.0, unit * state(2.9, 0.1), step=0.02)
+    branch = sx.continuation(flow(2, scaled, k=1.0), "k", 0.2, 4.0, unit * state(2.9, 0.1), step=0.08)
     assert branch.kinds == ("fold", "fold")
     assert branch.bifurcation_parameters.tolist() == pytest.approx(by_k, rel=1e-9)
     torch.testing.assert_close(branch.points.sum(-1), torch.full_like(branch.parameters, 3.0 * unit), rtol=1e-12, atol=0)
 
     by_total = folds_by_hand(lambda b: b + b / (0.02 + 2.0 * b**2 / (1 + b**2)), 1e-3, 9.0)
-    turned = sx.continuation(flow(2, scaled, k=2.0), "total", unit, 6 * unit, unit * state(0.9, 0.1), step=0.02)
+    turned = sx.continuation(flow(2, scaled, k=2.0), "total", unit, 6 * unit, unit * state(0.9, 0.1), step=0.08)
     assert turned.kinds == ("fold", "fold")
     assert (turned.bifurcation_parameters / unit).tolist() == pytest.approx(by_total, rel=1e-9)
 
@@ -119,7 +119,7 @@ def test_an_enzyme_keeps_two_totals_and_either_is_turned():
             s, e = substrate - es - p, enzymes - es
             return [2 * s * e - es - k * es, k * es - 0.3 * p]
 
-        es, p = fsolve(left, [0.05 * enzymes, 0.3], xtol=1e-14)
+        es, p = fsolve(left, [0.05 * enzymes, 0.3], xtol=1e-13)
         return np.array([substrate - es - p, enzymes - es, es, p])
 
     branch = sx.continuation(system, "k", 0.5, 3.0, state(1.0, 0.2, 0.0, 0.0), step=0.1)
@@ -175,9 +175,9 @@ def test_a_conserved_product_is_refused_by_name_and_kept_where_it_is_passed():
     torch.testing.assert_close(branch.points.prod(-1), torch.full_like(k, 0.5), rtol=1e-10, atol=0)
     torch.testing.assert_close(a + 0.125 / a**2, k, rtol=1e-10, atol=0)
     assert branch.kinds == () and branch.end == "stop"
-    turned = sx.continuation(system, "total", 0.5, 1.5, state(1.9, 0.26), total=lambda x: x[0] * x[1], step=0.02)
+    turned = sx.continuation(system, "total", 0.5, 1.6, state(1.9, 0.26), total=lambda x: x[0] * x[1], step=0.02)
     fold = turned.bifurcations[0]
-    assert fold.kind == "fold"  # x y is largest where b² = k − a = (2/3)… : a = 4/3, b = √(4/3)
+    assert fold.kind == "fold"  # x y = 2 b − b³/2 is largest at b² = 4/3, where a = 4/3
     assert fold.parameter == pytest.approx(4 / 3 * math.sqrt(4 / 3), rel=1e-9)
 
 

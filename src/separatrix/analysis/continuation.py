@@ -18,6 +18,7 @@ from separatrix.system import System
 
 SMALLEST = 1e-7  # of the largest step: below, the branch is lost
 BEND = 0.95  # least cosine between the tangents of neighbouring points
+ASIDE = 0.01  # of the largest step: how far from a branch point its neighbours are well placed
 BISECTIONS = 36  # of a step that a bifurcation lies in
 SAME = 0.05  # a fold and a branch point as near as this, in steps, are one branch point on the arm that turns there
 FLAT = 1e-6  # second derivative along the null vector, relative to what else there is, that counts as zero
@@ -286,7 +287,8 @@ class _Walk:
             (at, low, _), (_, _, high) = sorted((found.pop("fold"), found["branch point"]), key=lambda item: item[0])
             found["branch point"] = at, low, high  # G is nearly singular in every direction there: the two bracket it
         ordered = sorted(found.items(), key=lambda item: item[1][0])
-        return [event for kind, (_, low, high) in ordered if (event := self.record(kind, low, high)) is not None]
+        events = (self.record(kind, here, at, low, high) for kind, (at, low, high) in ordered)
+        return [event for event in events if event is not None]
 
     def locate(self, kind: str, here: _Mark, there: _Mark, reach: float) -> tuple[float, _Mark, _Mark]:
         """Bisection along the branch: the distance from here, and the two ends of the bracket."""
@@ -301,13 +303,13 @@ class _Walk:
                 low, near = (low + high) / 2, middle
         return (low + high) / 2, near, far
 
-    def record(self, kind: str, low: _Mark, high: _Mark) -> Bifurcation | None:
+    def record(self, kind: str, here: _Mark, at: float, low: _Mark, high: _Mark) -> Bifurcation | None:
         """The event in a bracket; None for a neutral saddle, whose real eigenvalues only look like a pair."""
         if kind in ("Hopf", "Neimark–Sacker") and not _critical_is_complex(low.eigenvalues, self.continuous):
             return None
         away = self.way_out(kind, low)
         if kind == "branch point":
-            kind = self.name_of_branch_point(low.z)
+            kind = self.name_of_branch_point(self.beside(here, at, low))
         error = max(float((high.p - low.p).abs()), self.equations.tol * abs(self.equations.span))
         period = self.period * (2 if kind == "flip" else 1)
         point = (low.x + high.x) / 2
@@ -328,6 +330,12 @@ class _Walk:
         largest = away[away.abs().argmax()]
         away = away * largest.sign() / torch.linalg.vector_norm(away).clamp(min=torch.finfo(away.dtype).tiny)
         return torch.cat([self.equations.scale * away[:-1], self.equations.span * away[-1:]])
+
+    def beside(self, here: _Mark, at: float, low: _Mark) -> Tensor:
+        """The middle of two points around one at which Newton's method cannot tell where along the null vector it is."""
+        around = [self.advance(here, at + side * ASIDE * self.step) for side in (-1, 1)]
+        found = [one.z for one in around if one is not None]
+        return (found[0] + found[1]) / 2 if len(found) == 2 else low.z
 
     def name_of_branch_point(self, z: Tensor) -> str:
         """Pitchfork where the second derivative along the null vector vanishes, else transcritical."""
