@@ -64,7 +64,7 @@ def test_rest_points_are_the_same_in_any_units(dim, seed, size, time, rotates):
         torch.testing.assert_close(rates.real, one.eigenvalues[same].real, rtol=1e-6, atol=1e-6)
 
 
-@fewer(8)
+@fewer(12)
 @given(st.integers(1, 3), SEEDS, UNITS, UNITS, UNITS, st.booleans())
 def test_branches_are_the_same_in_any_units(dim, seed, size, time, turn, rotates):
     plain = Units(dim, seed, 1.0, 1.0, 1.0, rotates=False)
@@ -140,6 +140,7 @@ def test_the_dimension_of_points_is_the_same_in_any_units(seed, size, rotates):
         torch.testing.assert_close(other.dimension, one.dimension, rtol=1e-6, atol=0)
 
 
+@fewer(4)
 @given(st.integers(1, 4), SEEDS, UNITS, UNITS, st.sampled_from(("rk4", "heun", "implicit_midpoint")))
 def test_trajectories_are_the_same_in_any_units(dim, seed, size, time, method):
     plain, units = (Units(dim, seed, *c, rotates=r) for c, r in (((1.0, 1.0, 1.0), False), ((size, time, 1.0), True)))
@@ -147,5 +148,5 @@ def test_trajectories_are_the_same_in_any_units(dim, seed, size, time, method):
     runs = []
     for each in (plain, units):
         flow = sx.Flow(network(dim, seed, each).field, dim, 0.1 * each.time, method=method)
-        runs.append(each.meant(sx.trajectory(flow, each.seen(x0), 30)))
+        runs.append(each.meant(sx.trajectory(flow, each.seen(x0), 10)))
     torch.testing.assert_close(runs[1], runs[0], rtol=1e-9, atol=1e-9)
