@@ -92,7 +92,7 @@ def test_a_derivative_of_the_function_itself_is_taken(name):
 
 def test_the_field_of_a_flow_and_a_cell_and_every_block_are_held_to_it():
     changed, honest = CHANGED["half detached"], HONEST["smooth"][0]
-    with pytest.raises(UnsupportedModuleError, match="is not that of the step"):
+    with pytest.raises(UnsupportedModuleError, match="is not that of the field"):
         sx.lyapunov_spectrum(sx.Flow(changed, 4, 0.01), STATES, steps=10)
     with pytest.raises(UnsupportedModuleError, match="is not that of the field"):
         sx.fixed_points(sx.Flow(changed, 4, 0.01), STATES)

@@ -245,7 +245,7 @@ def fixed_points(
     return FixedPoints(
         codes=codes.reshape(front.x.shape[:-1]),
         points=unit * points[order],
-        residuals=_largest(unit, problem.residual(points[order])) / problem.pace,
+        residuals=_largest_residuals(problem, points[order], unit),
         errors=stability.errors[order] * (unit if asked is None else asked.max()),
         multipliers=stability.multipliers[order],
         rates=stability.rates[order],
@@ -256,7 +256,7 @@ def fixed_points(
         periods=None if problem.is_flow else (problem.time(points) * minimal.to(points.device) / period)[order],
         found_by=found_by[order],
         slow=unit * ends.x[slow],
-        slow_residuals=_largest(unit, problem.residual(ends.x[slow])) / problem.pace,
+        slow_residuals=_largest_residuals(problem, ends.x[slow], unit),
         sensitivity=_sensitivity(problem, begun.system, points[order], unit, n),
         reached=unit * ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
         index_sum=_index_sum(problem, points, stability, minimal, distinct),
@@ -457,9 +457,9 @@ def _is_isolated(errors: Tensor, points: Tensor, distinct: float) -> Tensor:
     return errors <= distinct * points.abs().amax(-1).clamp(min=1)
 
 
-def _largest(unit: float | Tensor, residuals: Tensor) -> Tensor:
-    """‖residual‖∞ in the system's own unit."""
-    return (unit * residuals).abs().amax(-1)
+def _largest_residuals(problem: Problem, x: Tensor, unit: float | Tensor) -> Tensor:
+    """‖residual‖∞ at each state, in the system's own units."""
+    return (unit * problem.residual(x)).abs().amax(-1) / problem.pace if len(x) else x[:, 0]
 
 
 def _none(like: Tensor) -> Zeros:

@@ -108,7 +108,7 @@ class Stroboscopic(Derived):
         with torch.no_grad():
             for phase in PHASES:
                 now, later = field(x.detach(), phase * period), field(x.detach(), (phase + 1) * period)
-                apart = float(((later - now).abs() / (1 + now.abs())).nan_to_num(0.0).amax())
+                apart = _apart(now, later)
                 if apart > PERIODIC[x.dtype]:
                     raise InputError(
                         f"the field changes by {apart:.2g} of its size over the period of {shown(period)}, at t = "
@@ -116,3 +116,13 @@ class Stroboscopic(Derived):
                         "Give 2π over the force's angular frequency, or its name: sx.Stroboscopic(flow, frequency=…)."
                     )
         return period
+
+
+def _apart(now: Tensor, later: Tensor) -> float:
+    """The largest difference of velocities, relative to the largest of its component."""
+    size = torch.maximum(now.abs(), later.abs()).nan_to_num(0.0).reshape(-1, now.shape[-1])
+    apart = (later - now).abs().nan_to_num(0.0).reshape(-1, now.shape[-1])
+    if not len(size):
+        return 0.0
+    largest = size.amax(0)
+    return float((apart.amax(0) / largest.where(largest > 0, 1.0)).amax())
