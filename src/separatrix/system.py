@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from separatrix.errors import InputError, ShapeError
 from separatrix.randomness import torch_generator
 from separatrix.structure import as_pairs, from_pairs
-from separatrix.tangent import Tangents, batch_innermost, leave_uncompiled, stack_batch_last
+from separatrix.tangent import FIELD, Tangents, batch_innermost, leave_uncompiled, stack_batch_last
 from separatrix.twin import own_leaves, parameters_as_buffers, twin
 from separatrix.wrappers import bare
 
 Number = float | Tensor
 WITHOUT_END = 256  # steps of a system without end whose widths are looked at
-RESIDUAL = 1  # number of a continuous system's residual among the functions that are differentiated; 0 is its step
 FEW = 8  # components up to which a compiled system is computed component by component
 
 
@@ -228,7 +227,7 @@ class System(Parametric):
     def residual_pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The residual and its derivative along the tangents v, rows; by the system's own `pushforward` where that says it."""
         if self.continuous:
-            return self._tangents(lambda y: self.residual(y, n), x, v, which=RESIDUAL)
+            return self._tangents(lambda y: self.residual(y, n), x, v, which=FIELD)
         after, pushed = self.pushforward(x, v, n)
         return after - x, pushed - v
 

@@ -23,6 +23,7 @@ LONGER = 4.0  # from one of the trial steps to the next
 LENGTHS = 3  # trial steps of other lengths
 DIFFERENT = 1e-3  # of its own size, by which a derivative differs at least from every difference of the function
 SAME = 0.1  # of their size, and a quarter of what they have to tell, by which the differences differ at most
+FIELD = -1  # number of a continuous system's residual among the functions that are differentiated; its steps are 0, 1, …
 TRIALS, ENOUGH = 6, 2  # states and directions that are tried, and those that must tell
 ASIDE = 0.01  # of the state's size, by which each of them is further from it: far from a kink that it sits on, near all else
 DIRECTIONS = 2  # in which a kink is looked for
@@ -67,7 +68,7 @@ class Tangents:
         """
         value, pushed, self._rungs[which] = climb(f, x, v, self._rungs.get(which, 0))
         if self.is_first(x, v, value, which=which):
-            check_derivative(f, x, "field" if which else self._what)
+            check_derivative(f, x, "field" if which == FIELD else self._what)
         return value, pushed
 
     def is_first(self, *tensors: Tensor, which: int = 0) -> bool:
