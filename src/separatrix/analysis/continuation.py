@@ -120,7 +120,7 @@ def _branch(walk: "_Walk", parameter: str, marks: "list[_Mark]", events: list[Bi
         parameters=torch.stack([m.p for m in marks]),
         points=states,
         eigenvalues=eigenvalues,
-        stable=((eigenvalues.real < 0) if equations.continuous else (eigenvalues.abs() < 1)).all(-1),
+        stable=_inwards(eigenvalues, equations.continuous),
         kinds=tuple(e.kind for e in events),
         bifurcation_parameters=torch.tensor([e.parameter for e in events], dtype=torch.float64),
         bifurcation_points=torch.stack([e.point for e in events]) if events else states.new_zeros(0, dim),
@@ -132,6 +132,14 @@ def _branch(walk: "_Walk", parameter: str, marks: "list[_Mark]", events: list[Bi
         totals=equations.totals.of(states[0]),
         settings=asked,
     )
+
+
+def _inwards(eigenvalues: Tensor, continuous: bool) -> Tensor:
+    """Whether all point inwards, beyond rounding: those of a centre do not, (point)."""
+    if not continuous:
+        return (eigenvalues.abs() < 1 - ROUNDED).all(-1)
+    size = eigenvalues.abs().amax(-1, keepdim=True) if eigenvalues.shape[-1] else eigenvalues.real
+    return (eigenvalues.real < -ROUNDED * size).all(-1)
 
 
 def _check_asked(parameter: str, start: float, stop: float, period: int, step: float, max_steps: int, tol: float, seed: int) -> int:
