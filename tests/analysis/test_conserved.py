@@ -119,7 +119,7 @@ def test_an_enzyme_keeps_two_totals_and_either_is_turned():
             s, e = substrate - es - p, enzymes - es
             return [2 * s * e - es - k * es, k * es - 0.3 * p]
 
-        es, p = fsolve(left, [0.05 * enzymes, 0.3], xtol=1e-13)
+        es, p = fsolve(left, [0.05 * enzymes, 0.3], xtol=1e-12)
         return np.array([substrate - es - p, enzymes - es, es, p])
 
     branch = sx.continuation(system, "k", 0.5, 3.0, state(1.0, 0.2, 0.0, 0.0), step=0.1)

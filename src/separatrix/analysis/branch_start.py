@@ -196,8 +196,8 @@ def _check_isolated(equations: Equations, x: Tensor) -> None:
         what = TOTAL if equations.knob is None else equations.knob.parameter
         raise InputError(
             f"the rest points at {what} = {equations.start:g} are not isolated: the one near x0 has another {BESIDE:g} of the "
-            "state's size away.\nIf a quantity is conserved that is no linear sum of the state, the same at every value of the parameter, pass it as "
-            "total=function; otherwise begin where rest points are isolated."
+            "state's size away.\nIf a quantity is conserved that is no linear sum of the state, the same at every value of the "
+            "parameter, pass it as total=function; otherwise begin where rest points are isolated."
         )
 
 
