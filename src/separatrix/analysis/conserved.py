@@ -103,7 +103,9 @@ def conserved_sums(residuals: Sequence[Callable[[Tensor], Tensor]], x: Tensor, s
         return x.new_zeros(0, x.shape[-1])
     _, values, right = torch.linalg.svd(scaled, full_matrices=False)
     null = right[values <= ROUNDED * values[0].clamp(min=torch.finfo(values.dtype).tiny)]
-    basis = _plain_basis(null) / torch.where(column > 0, column, 1.0)
+    basis = _plain_basis(null)  # of numbers in units of their own rates, so that a weight near 0 is rounding
+    basis = torch.where(basis.abs() <= NEAR * basis.abs().amax(1, keepdim=True), 0.0, basis) if len(basis) else basis
+    basis = basis / torch.where(column > 0, column, 1.0)
     basis = torch.stack([_plain_numbers(row) for row in basis]) if len(basis) else basis
     return basis[[is_conserved(row, trials) for row in basis]] if len(basis) else basis
 
@@ -172,7 +174,6 @@ def _echelon(rows: Tensor) -> Tensor:
 
 def _plain_numbers(weights: Tensor) -> Tensor:
     """The least weight 1, and simple fractions where rounding allows them."""
-    weights = torch.where(weights.abs() <= NEAR * weights.abs().amax(), 0.0, weights)
     weights = weights / weights[weights != 0].abs().amin() * (1 if weights.sum() >= 0 else -1)
     for denominator in range(1, DENOMINATORS + 1):
         whole = (denominator * weights).round()
