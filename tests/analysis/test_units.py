@@ -106,7 +106,6 @@ def test_a_system_s_own_tangents_are_used_where_automatic_ones_are_not_its_own()
     "ask",
     [
         lambda z: sx.trajectory(sx.Map(lambda x: x, 2), z, steps=1),
-        lambda z: sx.solve(lambda x: -x, z, torch.tensor([0.0, 1.0])),
         lambda z: sx.continuation(sx.classic.logistic(), "r", 2.6, 3.0, z),
         lambda z: sx.correlation_dimension_of(z.expand(100, 2)),
     ],

@@ -143,7 +143,7 @@ def test_the_dimension_of_points_is_the_same_in_any_units(seed, size, rotates):
 
 
 @fewer(4)
-@given(st.integers(1, 4), SEEDS, UNITS, UNITS, st.sampled_from(("rk4", "heun", "implicit_midpoint")))
+@given(st.integers(1, 4), SEEDS, UNITS, UNITS, st.sampled_from(("rk4", "heun", "midpoint", "dopri5")))
 def test_trajectories_are_the_same_in_any_units(dim, seed, size, time, method):
     plain, units = (Units(dim, seed, *c, rotates=r) for c, r in (((1.0, 1.0, 1.0), False), ((size, time, 1.0), True)))
     x0 = uniform(seed + 5, dim)

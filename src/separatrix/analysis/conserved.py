@@ -16,7 +16,7 @@ ROUNDED = 1e-11  # share of a sum's terms below which it is rounding
 SPREAD = 0.5  # of the logarithm of states at which a sum is tried, and of their size
 COMBINATIONS = 20_000  # sets of components that are tried for weights without a sign
 DENOMINATORS = 12  # weights are taken for fractions as simple as this where they are within rounding of one
-NEAR = 1e-7
+NEAR, LARGEST = 1e-7, 1_000
 
 # Note [Totals]
 # If w·f(x) = 0 for all x, as for the atoms of a closed reaction network, w·x stays as it is, every Jacobian has w as a left null
@@ -177,7 +177,9 @@ def _plain_numbers(weights: Tensor) -> Tensor:
     weights = weights / weights[weights != 0].abs().amin() * (1 if weights.sum() >= 0 else -1)
     for denominator in range(1, DENOMINATORS + 1):
         whole = (denominator * weights).round()
-        if bool(((denominator * weights - whole).abs() <= NEAR * denominator * weights.abs()).all()):
+        if bool(
+            (whole.abs() <= LARGEST).all() and ((denominator * weights - whole).abs() <= NEAR * denominator * weights.abs()).all()
+        ):
             return whole / denominator
     return weights
 
