@@ -177,9 +177,8 @@ def _plain_numbers(weights: Tensor) -> Tensor:
     weights = weights / weights[weights != 0].abs().amin() * (1 if weights.sum() >= 0 else -1)
     for denominator in range(1, DENOMINATORS + 1):
         whole = (denominator * weights).round()
-        if bool(
-            (whole.abs() <= LARGEST).all() and ((denominator * weights - whole).abs() <= NEAR * denominator * weights.abs()).all()
-        ):
+        is_near = (denominator * weights - whole).abs() <= NEAR * denominator * weights.abs()
+        if bool((is_near & (whole.abs() <= LARGEST)).all()):
             return whole / denominator
     return weights
 
