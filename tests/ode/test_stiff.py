@@ -85,6 +85,11 @@ def test_gradients_through_a_stiff_reaction_are_differences_of_tight_solutions(g
         assert float(by[i]) == pytest.approx((ahead - behind) / (2 * h), rel=1e-5)
 
 
+def test_the_adjoint_of_a_stiff_method_is_refused_by_name():
+    with pytest.raises(sx.InputError, match="checkpoint"):
+        sx.solve(van_der_pol, torch.ones(2, **DOUBLE, requires_grad=True), [0, 1.0], method="rodas5p", gradient="adjoint")
+
+
 def test_an_event_of_a_stiff_field_is_found():
     """The first jump of the oscillator, by SciPy."""
 

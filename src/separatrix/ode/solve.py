@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from separatrix.errors import InputError
 from separatrix.flow import Field, Flow
 from separatrix.ode.adaptive import adaptive_steps
 from separatrix.ode.adjoint import ByAdjoint
@@ -28,7 +29,7 @@ from separatrix.ode.solution import Solution, StructuredSolution
 from separatrix.ode.states import Form, Structured
 from separatrix.ode.tensors import Tensors, hidden
 from separatrix.ode.tolerance import Tolerance
-from separatrix.solvers import PAIRS, SOLVERS
+from separatrix.solvers import PAIRS, SOLVERS, Rosenbrock
 from separatrix.structure import Nested
 
 MAX_STEPS = 10_000
@@ -141,6 +142,11 @@ def _way(given: Callable[..., Any], problem: Problem, steps: Steps, gradient: st
     """How the solution is differentiated, where the field's own gradient allows it."""
     hides = bool(hidden(steps.first, lambda: problem.first_velocity(by_tolerance=steps.by_tolerance)))
     chosen = way(gradient, problem.field, problem.begins(), steps.first, hidden=hides, by_tolerance=steps.by_tolerance)
+    if chosen == "adjoint" and isinstance(SOLVERS[steps.method], Rosenbrock):
+        raise InputError(
+            f'gradient="adjoint" solves a second equation backwards, which {steps.method} would have to differentiate by time.\n'
+            'Pass gradient="checkpoint", which is exact.'
+        )
     if chosen is not None and not transformed():
         velocity = problem.velocity_at_first(by_tolerance=steps.by_tolerance)
         check_gradient(given, velocity, problem.x0, by_the_graph=gradient == "backpropagation")

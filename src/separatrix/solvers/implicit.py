@@ -13,6 +13,7 @@ from separatrix.precision import without_autocast
 from separatrix.solvers.solver import Slope, Solver, TangentSlope, Time, along_rows, moved, with_tangents
 
 ROUNDINGS = 64  # units of rounding by which the equation may be off
+STUCK = 2.0**-20  # damping at which Newton's method is at the rounding of the field, or lost
 NEAR = 0.6  # the power of the tolerance at which Newton stops: its error squares, so the steps that follow end far below
 UNROLLED = 8  # Newton steps in a compiled or exported graph, which cannot ask whether it has arrived
 
@@ -36,7 +37,8 @@ class ImplicitMidpoint(Solver):
 
     Args:
         name, order: as in `Solver`.
-        tol: by which |G| may be off, relative to 1 + |x| + |h f(x)/2|. Default: 64 roundings of the state's dtype.
+        tol: by which |G| may be off, relative to |x| + |h f(x)/2|; where the field's own rounding is more, to 1 + that. Default: 64
+            roundings of the state's dtype.
         max_steps: of Newton, before an item is given up; 8 in a compiled graph.
     Source: Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, II.1, IV.2.1, VI.4.
     """
@@ -77,9 +79,10 @@ class ImplicitMidpoint(Solver):
         m, damping, unrolled = x, torch.ones_like(x[..., 0]), torch.compiler.is_compiling() or x.is_meta
         gap, matrix = _equation(field, x, m, t, half)
         off = _size(gap)
-        scale = 1 + _size(x) + off
+        own = _size(x) + off
+        scale = 1 + own
         for _ in range(UNROLLED if unrolled else self.max_steps):
-            going = off > near * scale  # not so of an item that was never finite
+            going = (off > near * own) & (damping > STUCK)  # not so of an item that was never finite
             if not unrolled and not bool(going.any()):
                 break
             trial = m - damping[..., None] * _row_times(gap, torch.linalg.inv_ex(matrix).inverse)
