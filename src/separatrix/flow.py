@@ -20,7 +20,9 @@ from separatrix.twin import twin
 from separatrix.wrappers import bare
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-TIMES = ("t", "time", "_t")  # as people call it
+TIMES = ("t", "time", "_t", "t_", "ts", "tt", "t0", "tau")  # as people call it
+UNSAID = ("s", "_", "__")  # that too, where a state follows
+STATES = ("x", "y", "z", "u", "q", "h", "state", "states", "x0", "y0", "z0")
 
 
 class Field(Parametric):
@@ -96,7 +98,8 @@ def check_state_first(function: Callable[..., Any], time_dependent: bool) -> Non
     except (TypeError, ValueError):  # it does not say
         return
     needed = [one for one in taken if one.kind in POSITIONAL and (time_dependent or one.default is one.empty)]
-    if len(needed) > 1 and needed[0].name.lower() in TIMES:
+    first, second = ([one.name.lower() for one in needed] + ["", ""])[:2]
+    if second and (first in TIMES or (first in UNSAID and second in STATES)):
         names = ", ".join(one.name for one in needed[:2])
         raise InputError(
             f"the function takes ({names}), the time first; Separatrix calls f(x, t), the state first.\n"

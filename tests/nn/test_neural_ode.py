@@ -219,8 +219,8 @@ def test_a_field_of_time_and_state_in_the_other_order_is_told_how_it_is_called(s
             return super().forward(x.reshape(-1, 2)).expand(t.shape)
 
     class Unnamed(TimeFirst):
-        def forward(self, s, y):
-            return super().forward(s, y)
+        def forward(self, a, b):
+            return super().forward(a, b)
 
     with pytest.raises(sx.InputError, match=r"takes \(t, x\), the time first"):
         sx.nn.NeuralODE(TimeFirst(2, 2), time_dependent=time_dependent, **settings)

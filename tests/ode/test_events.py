@@ -73,6 +73,12 @@ def test_the_time_of_an_event_has_the_method_s_order(method, order):
     assert order - 0.3 < float(slope) < order + 1.2  # a symmetric orbit may cancel the leading term
 
 
+@pytest.mark.parametrize("event", [lambda x: x[0] - 0.5, lambda x: x[..., 0] - x[..., 0].mean()])
+def test_an_event_that_mixes_items_is_refused(event):
+    with pytest.raises(sx.InputError, match="of others"):
+        sx.solve_until(lambda x: -x, torch.tensor([[1.0, 0.0], [0.0, 1.0]], **DOUBLE), event, max_time=1.0)
+
+
 def test_events_of_a_nonlinear_field_are_scipy_s():
     x0 = torch.tensor([[2.0, 0.0], [0.5, -1.0], [0.1, 0.1]], **DOUBLE)
 

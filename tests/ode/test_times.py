@@ -115,6 +115,33 @@ def test_items_that_have_ended_stay_so_and_the_others_go_on():
         assert (by[:, 0] - torch.tensor([1 / math.e, 0.0, 1 / math.e], **DOUBLE)).abs().max() < 1e-8
 
 
+def test_a_loop_over_events_goes_on_when_items_have_none_left():
+    """Times of the event before are NaN where there was none; all of them may be."""
+    x0 = torch.tensor([[1.0, 0.0], [0.0, 1.0]], **DOUBLE)
+    turn = lambda x: torch.stack([x[..., 1], -x[..., 0]], -1)  # noqa: E731
+    hit = sx.solve_until(turn, x0, lambda x: x[..., 1] + 0.5, max_time=1.0)  # −sin t = −1/2 at π/6, and cos t = −1/2 not yet
+    after = sx.solve(lambda x: -x, hit.states, [hit.times, 3.0])
+    assert list(after.status) == ["ok", "diverged"] and after.times.isnan().any(0).tolist() == [False, True]
+    exact = torch.tensor([math.cos(math.pi / 6), -0.5], **DOUBLE) * math.exp(math.pi / 6 - 3)
+    assert (after.last[0] - exact).abs().max() < 1e-5
+    none = sx.solve_until(turn, x0, lambda x: x[..., 0] - 7, max_time=0.5)
+    ended = sx.solve(lambda x: -x, none.states, [none.times, 3.0])
+    assert list(ended.status) == ["diverged"] * 2 and ended.states.isnan().all()
+
+
+def test_times_in_a_list_are_float64_whatever_the_state():
+    assert sx.solve(lambda x: -x, torch.ones(1, **DOUBLE), [0.0, 0.1, 1 / 3]).times.tolist() == [0.0, 0.1, 1 / 3]
+
+
+def test_forward_mode_gives_the_derivative_by_times():
+    one, times = torch.ones(1, **DOUBLE), torch.tensor([0.0, 1.0], **DOUBLE)
+    by = torch.func.jacfwd(lambda t: sx.solve(lambda x: -x, one, t, rtol=1e-9).last)(times)
+    assert (by - torch.tensor([[1.0, -1.0]], **DOUBLE) / math.e).abs().max() < 1e-7
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(sx.InputError, match="forward_ad"):
+        x0 = torch.autograd.forward_ad.make_dual(torch.ones(1, **DOUBLE), torch.ones(1, **DOUBLE))
+        sx.solve_until(lambda x: -x, x0, lambda x: x[..., 0] - 0.5, max_time=2.0)
+
+
 class TimeFirst(nn.Module):
     """A field as torchdiffeq takes it."""
 
@@ -122,7 +149,7 @@ class TimeFirst(nn.Module):
         return -y
 
 
-@pytest.mark.parametrize("field", [lambda t, y: -y, lambda time, x: -x, TimeFirst()])
+@pytest.mark.parametrize("field", [lambda t, y: -y, lambda time, x: -x, lambda ts, y: -y, lambda s, y: -y, TimeFirst()])
 @pytest.mark.parametrize("time_dependent", [True, False])
 def test_a_function_of_time_and_state_is_refused_by_the_name_of_its_first_argument(field, time_dependent):
     for call in (sx.solve, lambda *args, **more: sx.Flow(field, 1, 0.1, **more)):
@@ -140,7 +167,7 @@ def test_float32_times_that_are_too_coarse_end_with_the_reason():
 
 
 @pytest.mark.parametrize("method", ["dopri5", "tsit5", "rodas5p"])
-@pytest.mark.parametrize(("size", "pace"), [(1e-9, 1.0), (1e9, 1e-6), (1e-30, 1e12)])
+@pytest.mark.parametrize(("size", "pace"), [(1e-9, 1.0), (1e9, 1e-6), (1e-160, 1e12)])
 def test_neither_the_unit_of_the_state_nor_that_of_the_time_matters(method, size, pace):
     """X → c x, t → t/p: the same steps, the same numbers to rounding."""
 

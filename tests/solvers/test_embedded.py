@@ -35,7 +35,7 @@ def test_between_the_ends_a_step_is_of_fourth_order():
     x0, start, share = torch.ones(1, 1, **DOUBLE), torch.zeros(1, 1, **DOUBLE), torch.tensor([[0.37]], **DOUBLE)
     for pair in PAIRS.values():
         steps = (0.1, 0.05, 0.025)
-        found = [pair.between(swung, x0, start, torch.tensor([[h]], **DOUBLE), share) for h in steps]
+        found = [pair.piece(swung, x0, start, torch.tensor([[h]], **DOUBLE)).at(share) for h in steps]
         errors = [abs(float(x) - math.exp(math.sin(0.37 * h))) for x, h in zip(found, steps, strict=True)]
         assert min(slopes(errors)) > 4.8  # the local error of order 4 falls like h⁵
 

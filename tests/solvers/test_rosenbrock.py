@@ -32,13 +32,14 @@ def test_its_error_falls_with_the_fifth_power_on_a_nonlinear_forced_field():
     assert min(slopes(errors)) > 4.7
 
 
-def test_between_the_ends_it_is_of_fourth_order_and_meets_them():
+def test_its_polynomial_is_of_fourth_order_and_meets_the_ends():
     x, t, share = torch.ones(1, 1, **DOUBLE), torch.zeros(1, 1, **DOUBLE), torch.tensor([[0.37]], **DOUBLE)
     errors = []
     for h in (0.2, 0.1, 0.05):
         length = torch.full((1, 1), h, **DOUBLE)
-        errors.append(abs(float(rodas5p.between(forced, x, t, length, share)) - 1 / (1 + math.sin(0.37 * h))))
-        assert torch.allclose(rodas5p.between(forced, x, t, length, t + 1), rodas5p.step(forced, x, t, length), rtol=1e-14)
+        piece = rodas5p.piece(forced, x, t, length)
+        errors.append(abs(float(piece.at(share)) - 1 / (1 + math.sin(0.37 * h))))
+        assert torch.allclose(piece.at(t + 1), rodas5p.step(forced, x, t, length), rtol=1e-14)
     assert min(slopes(errors)) > 4.8
 
 

@@ -162,12 +162,12 @@ def first_lengths(field: Slope, x: Tensor, slope: Tensor, log: Log, tolerance: T
     state moves by its own size.
     """
     size, span = x.abs(), log.ends - log.begins
-    allowed = tolerance.least(size.amax(-1, keepdim=True).expand_as(size)).add(size, alpha=tolerance.rtol)
-    own, speed = rms(x / allowed).to(span), rms(slope / allowed).to(span)
+    allowed = tolerance.least(size.amax(-1, keepdim=True).expand_as(size)).add(size, alpha=tolerance.rtol).to(span)
+    own, speed = rms(x / allowed), rms(slope / allowed)  # in float64: float32 would overflow
     unit = torch.where((own > 0) & (speed > 0), own / speed, 1e-4 * span).minimum(span)
     short = 0.01 * unit
     after = field(torch.addcmul(x, short[:, None].to(x), slope), (log.begins + short)[:, None].to(x))
-    bend = 100 * rms((after - slope) / allowed).to(span).nan_to_num(torch.inf)
+    bend = 100 * rms((after - slope) / allowed).nan_to_num(torch.inf)
     fastest = unit * torch.maximum(speed, bend)
     wanted = torch.where(fastest > 0, unit * (0.01 / fastest) ** (1 / (order + 1)), span)
     return torch.maximum(wanted.minimum(unit), 1e-3 * short).minimum(span)

@@ -56,8 +56,8 @@ def as_state(x0: Any, field: Field) -> Tensor:
 
 
 def check_finite(x0: Tensor) -> None:
-    """Refuse states none of which is finite; one of many that is not has ended before, and the others are followed."""
-    if not torch.isfinite(x0).all(-1).any():
+    """Refuse a state that is not finite; one of a batch has ended before, and the others are followed."""
+    if x0.ndim == 1 and not torch.isfinite(x0).all():
         raise InputError(f"x0 has {int((~torch.isfinite(x0)).sum())} numbers that are not finite, out of {x0.numel()}.")
 
 
@@ -66,6 +66,7 @@ def as_times(times: Any, device: torch.device) -> Tensor:
     try:
         if isinstance(times, list | tuple) and any(isinstance(time, Tensor) for time in times):
             times = torch.stack(torch.broadcast_tensors(*(torch.as_tensor(time, dtype=torch.float64) for time in times)))
+        times = times if isinstance(times, Tensor | np.ndarray) else torch.as_tensor(times, dtype=torch.float64)
         times = torch.as_tensor(times)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"times cannot be read as numbers: {str(error).splitlines()[0]}") from None
@@ -124,6 +125,9 @@ def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: boo
             f"the field takes states of shape {tuple(x0.shape)} to velocities of shape {shape}.\n"
             f"It must return one velocity for each of the {x0.shape[-1]} numbers of a state."
         )
+    if value.dtype == torch.bool or value.is_complex():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise InputError(f"the field's velocities are {kind}, but the state is of real numbers.\nReturn real velocities.")
     if not torch.equal(trial, x0):
         raise InputError(
             "the field changes its argument in place: it wrote to the state.\nReturn a new tensor: x * 2, not x.mul_(2)."

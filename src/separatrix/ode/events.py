@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from separatrix.errors import InputError, ShapeError
 from separatrix.evolve import NOT_THE_FUNCTIONS, as_numbers, check_whole
@@ -22,14 +23,14 @@ from separatrix.ode.checks import (
     first_velocity,
     raise_failure,
 )
-from separatrix.ode.items import Items, Together
+from separatrix.ode.items import Items, Together, mixed, near, within
 from separatrix.ode.mapped import lanes_refused
 from separatrix.ode.mesh import Mesh, Run
-from separatrix.ode.piece import Piece
+from separatrix.ode.piece import Piece, Substeps
 from separatrix.ode.solve import MAX_STEPS
 from separatrix.ode.tolerance import Tolerance
 from separatrix.result import Status
-from separatrix.solvers import PAIRS, SOLVERS
+from separatrix.solvers import PAIRS, SOLVERS, Rosenbrock
 from separatrix.solvers.solver import Solver, Time
 from separatrix.tangent import pushforward
 from separatrix.twin import twin
@@ -37,6 +38,7 @@ from separatrix.twin import twin
 PARTS = 8  # of a step, at whose ends g is looked at
 ROUNDINGS = 4  # of the time: what is located as well as can be
 ON = 16  # roundings of the state within which an item is on the surface
+NEWTON = 4  # steps from the zero of a polynomial to that of the solution
 SEARCH = 100  # trials; bisection alone takes 50
 AT_ONCE = 1_000_000  # numbers in the states that are looked at together
 
@@ -104,6 +106,10 @@ def solve_until(
         field = field.field
     method = method or "dopri5"
     _check(direction, tol, method, dt, max_steps)
+    if any(isinstance(part, Tensor) and forward_ad.unpack_dual(part).tangent is not None for part in (x0, start)):
+        raise InputError(
+            "torch.autograd.forward_ad does not pass through solve_until.\nTake torch.func.jvp or jacfwd; or gradients backwards."
+        )
     x0 = as_state(x0, field if isinstance(field, Field) else Field())
     batch = x0.shape[:-1]
     if dt is None:
@@ -280,6 +286,13 @@ class Surface(NamedTuple):
             raise InputError(
                 "the event changes its argument in place: it wrote to the state.\nReturn a new tensor: x - 2, not x.sub_(2)."
             )
+        places, moments = near(x), within(torch.stack([problem.begin, problem.end]).detach().to(x))
+        values = tuple(self.value(*at)[:, None] for at in zip(places, moments, strict=True))
+        if mixed(lambda x, t: self.value(x, t)[:, None], places, moments, values):
+            raise InputError(
+                "the event of one item depends on the states or times of others.\n"
+                "Index the last axis, x[..., 0]; a time has shape (*batch)."
+            )
 
 
 class _Watch:
@@ -402,7 +415,9 @@ def _located(
     piece = Piece.of(method, field, x, (t + shift).to(x), h.to(x))
     share = _root(surface, piece.detach(), t.to(x), h.to(x), bracket, tol)
     slope = torch.ones_like(share)
-    for _ in range(2):
+    stiff = isinstance(method, Rosenbrock)
+    piece = Substeps(method, field, x, (t + shift).to(x), h.to(x)) if stiff else piece
+    for _ in range(NEWTON if stiff else 2):
         value, slope = surface.along(piece.at(share), (t + shift).to(x) + share * h.to(x), piece.slope(share), h.to(x))
         move = value / slope.where(slope != 0, torch.inf)
         share = share - move.clamp(-1 / PARTS, 1 / PARTS)[:, None]

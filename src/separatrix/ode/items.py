@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from separatrix.flow import Field
-from separatrix.solvers.solver import Time
+from separatrix.solvers.solver import Slope, Time
 
 MOST = 4096  # states in one call: a hidden layer of 64 float64 numbers then fills two megabytes, which a cache holds
 
@@ -136,7 +136,7 @@ class Together:
     @torch.no_grad()
     def probe(cls, field: Field, batch: tuple[int, ...], x: Tensor, times: Tensor) -> "Together":
         """Ask a field near the states x, (items, dim), within the times, (times, items)."""
-        whole, places, moments = Items(field, batch), _near(x), _within(times.to(x))
+        whole, places, moments = Items(field, batch), near(x), within(times.to(x))
         try:
             here, there = (whole(place, t) for place, t in zip(places, moments, strict=True))
         except Exception:  # whatever it raises: it takes no columns of times, or no other states
@@ -145,10 +145,7 @@ class Together:
         few = _out_of_order(len(here), x.device)
         if not field.batch_shape and _takes(Items(field, None), x[few], t[few], both[few]):
             return cls(field, batch, True, True, False)
-        mixes = False
-        for some in _halves(len(here), x.device):
-            found = whole(*(torch.where(some, *pair) for pair in (places, moments)))
-            mixes = mixes or not _same(found, here.where(some, there))
+        mixes = mixed(whole, places, moments, (here, there))
         stacks = not mixes and _takes(whole, x, t, both)
         return cls(field, batch, False, stacks, mixes)
 
@@ -189,6 +186,15 @@ def _stretches(counts: list[int], most: int, most_rows: int | None) -> Iterator[
         end = first
 
 
+def mixed(function: Slope, places: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor], values: tuple[Tensor, Tensor]) -> bool:
+    """Whether a value of one item depends on the states or times of others: some of them are moved."""
+    for some in _halves(len(places[0]), places[0].device):
+        found = function(*(torch.where(some, *pair) for pair in (places, moments)))
+        if not _same(found, values[0].where(some, values[1])):
+            return True
+    return False
+
+
 def _takes(field: Items, x: Tensor, t: Tensor, wanted: Tensor) -> bool:
     """Whether a field gives those states those velocities."""
     try:
@@ -204,7 +210,7 @@ def _same(found: Tensor, wanted: Tensor) -> bool:
     return bool(((found - wanted).abs() <= ROUNDING[wanted.dtype] * scale).logical_or(~both).all())
 
 
-def _near(x: Tensor) -> tuple[Tensor, Tensor]:
+def near(x: Tensor) -> tuple[Tensor, Tensor]:
     """Two places near the states x, other ones for every number of every item."""
     count = torch.arange(x.numel(), dtype=x.dtype, device=x.device).reshape(x.shape)
     size = x.abs().amax()
@@ -218,7 +224,7 @@ def _out_of_order(items: int, device: torch.device) -> Tensor:
     return torch.tensor(few, device=device)
 
 
-def _within(times: Tensor) -> tuple[Tensor, Tensor]:
+def within(times: Tensor) -> tuple[Tensor, Tensor]:
     """Two times of every item, (items, 1) each, in the middle of those asked; no two are the same."""
     share = torch.arange(times.shape[1], dtype=times.dtype, device=times.device) * GOLDEN % 1.0
     first, last = times[0], times[-1]

@@ -204,12 +204,16 @@ class Mapped:
         times, count = self.asked, len(self.lanes.levels)
         return times if times.ndim < 2 else times[(slice(None), *[None] * count)].expand(-1, *self.lanes.shape, *times.shape[1:])
 
-    def solution(self, found: Solution, run: Run, method: Solver) -> Solution:
+    def solution(self, found: Solution, run: Run | None, method: Solver) -> Solution:
         """The solution under vmap, from that with all axes open and its steps. See Note [Lanes are items]."""
         whole = (*self.lanes.shape, *self.lanes.batch)
-        asked = found.times.flatten(1)
+        asked = self.sense * found.times.flatten(1)
         with lanes_refused(f'the field, or method="{method.name}",'):
-            states = self._states(run, method, asked, whole) if torch.is_grad_enabled() else self.lanes.hidden(found.states, 1)
+            states = (
+                self._states(run, method, asked, whole)
+                if run is not None and torch.is_grad_enabled()
+                else self.lanes.hidden(found.states, 1)
+            )
         states = states.where(~self.lanes.hidden(found.states.isnan(), 1), torch.nan)
         parts = {part.name: getattr(found, part.name) for part in fields(found)}
         parts |= {"times": self.sense * found.times, "reached": self.sense * found.reached}

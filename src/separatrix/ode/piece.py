@@ -42,6 +42,28 @@ class Piece(NamedTuple):
         return Piece(tuple(c.detach() for c in self.coefficients))
 
 
+class Substeps(NamedTuple):
+    """The state on a step of a method whose polynomial is less accurate than its steps: each a step of its own.
+
+    Args:
+        method, field, x, t, h: as of `Piece.of`.
+    """
+
+    method: Pair
+    field: Slope
+    x: Tensor
+    t: Tensor
+    h: Tensor
+
+    def at(self, share: Tensor) -> Tensor:
+        """The state at the share θ, shape (*batch, 1)."""
+        return self.method.between(self.field, self.x, self.t, self.h, share)
+
+    def slope(self, share: Tensor) -> Tensor:
+        """Its derivative by θ, which is h ẋ."""
+        return self.h * self.field(self.at(share), self.t + share * self.h)
+
+
 def _horner(coefficients: tuple[Tensor, ...], share: Tensor) -> Tensor:
     value = coefficients[-1]
     for c in reversed(coefficients[:-1]):

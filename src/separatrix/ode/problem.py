@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch as functorch
+from torch.autograd import forward_ad
 
 from separatrix.flow import Field
 from separatrix.ode.checks import (
@@ -39,6 +41,7 @@ class Problem:
         times: shape (times) or (times, *batch), with the graph that they came with.
         begun: which items begin, shape (*batch).
         sense: −1 if the times fall.
+        given: the times as they were given.
     """
 
     field: Field
@@ -46,24 +49,32 @@ class Problem:
     times: Tensor
     begun: Tensor
     sense: int
+    given: Tensor
 
     @classmethod
     def of(cls, field: Callable[..., Tensor], x0: Any, times: Any, time_dependent: bool) -> "Problem":
         """Of what users give."""
         x0 = as_state(x0, field if isinstance(field, Field) else Field())
         check_finite(x0)
-        times = as_times(times, x0.device)
+        given, begun = as_times(times, x0.device), torch.isfinite(x0).all(-1)
+        begun = begun & ~given.isnan().any(0) if given.ndim > 1 and given.shape[1:] == begun.shape else begun
+        times = given.where(begun, _of_another(given.detach(), begun)) if given.ndim > 1 and not bool(begun.all()) else given
         sense = check_times(times.detach(), tuple(x0.shape[:-1]), may_fall=True)
         ready = as_field(field, x0, time_dependent)
-        begun = torch.isfinite(x0).all(-1)
         if not bool(begun.all()):
             x0 = x0.where(begun[..., None], x0[begun][0].detach() if bool(begun.any()) else 0.0)
-        return cls(ready if sense > 0 else Reversed(ready), x0, sense * times, begun, sense)
+        return cls(ready if sense > 0 else Reversed(ready), x0, sense * times, begun, sense, given.detach())
 
     @property
     def batch(self) -> tuple[int, ...]:
         """The batch axes."""
         return tuple(self.begun.shape)
+
+    @property
+    def given_times(self) -> Tensor:
+        """The times as they were given, (times, *batch)."""
+        own = self.given if self.given.ndim > 1 else self.given.reshape(-1, *[1] * self.begun.ndim)
+        return own.expand(-1, *self.batch).contiguous()
 
     @property
     def asked(self) -> Tensor:
@@ -84,14 +95,20 @@ class Problem:
 
     def carried(self, states: Tensor) -> Tensor:
         """States at the asked times, (times, items, dim), with the derivatives by the times. See Note [Derivative by a time]."""
-        return self._moved(states, self._late(), self.asked) if self.times.requires_grad else states
+        return self._moved(states, self._late(), self.asked) if self._moves else states
 
     def begins(self) -> Tensor:
         """The states at the start, (items, dim), likewise: those of a later start, carried back."""
         items = self.x0.reshape(-1, self.x0.shape[-1])
-        if not self.times.requires_grad:
+        if not self._moves:
             return items
         return self._moved(items[None], -self._late()[:1], self._of_items(self.times)[:1])[0]
+
+    @property
+    def _moves(self) -> bool:
+        """Whether a derivative by the times may be asked, backwards or forwards."""
+        forwards = functorch.is_functorch_wrapped_tensor(self.times) or forward_ad.unpack_dual(self.times).tangent is not None
+        return forwards or self.times.requires_grad
 
     def _late(self) -> Tensor:
         """0, with the derivative of each asked time."""
@@ -103,6 +120,12 @@ class Problem:
         return torch.stack(
             [heun.step(flat, *parts) for parts in zip(states, times.to(states)[..., None], late.to(states)[..., None], strict=True)]
         )
+
+
+def _of_another(times: Tensor, begun: Tensor) -> Tensor:
+    """Times of an item that begins, (times, 1, …); of none, any that increase."""
+    own = times[:, begun][:, 0] if bool(begun.any()) else torch.arange(len(times)).to(times)
+    return own.reshape(-1, *[1] * begun.ndim)
 
 
 @dataclass(frozen=True)

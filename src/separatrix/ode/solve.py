@@ -29,6 +29,7 @@ from separatrix.ode.solution import Solution, StructuredSolution
 from separatrix.ode.states import Form, Structured
 from separatrix.ode.tensors import Tensors, hidden
 from separatrix.ode.tolerance import Tolerance
+from separatrix.result import Status
 from separatrix.solvers import PAIRS, SOLVERS, Rosenbrock
 from separatrix.structure import Nested
 
@@ -132,10 +133,27 @@ def _followed(
 
 def _solved(
     given: Callable[..., Any], problem: Problem, *, gradient: str | None, progress: bool, **how: Any
-) -> tuple[Solution, Run]:
-    """The solution and its steps; `given` is the field as the user has it."""
+) -> tuple[Solution, Run | None]:
+    """The solution and its steps, if any were taken; `given` is the field as the user has it."""
+    if not bool(problem.begun.any()):
+        return _ended(problem, how), None
     steps = Steps.of(problem, **how)
     return _solution(problem, steps, _way(given, problem, steps, gradient), progress)
+
+
+def _ended(problem: Problem, how: dict[str, Any]) -> Solution:
+    """Of items all of which had ended before."""
+    times, none = problem.given_times, torch.zeros_like(problem.begun, dtype=torch.int64)
+    return Solution(
+        times=times,
+        states=problem.x0.new_full((len(times), *problem.x0.shape), torch.nan),
+        accepted=none,
+        rejected=none,
+        reached=torch.full_like(none, torch.nan, dtype=times.dtype),
+        codes=torch.full_like(none, int(Status.DIVERGED), dtype=torch.int8),
+        why=("No item is followed: none begins at finite numbers.",),
+        settings={name: how[name] for name in ("method", "dt")},
+    )
 
 
 def _way(given: Callable[..., Any], problem: Problem, steps: Steps, gradient: str | None) -> str | None:
@@ -179,7 +197,7 @@ def _solution(problem: Problem, steps: Steps, chosen: str | None, progress: bool
     states = problem.carried(_differentiable(discrete, chosen, items, field, asked, steps.dt, steps.tolerance))
     states = states.where(run.alive(asked)[..., None], torch.nan)
     found = Solution(
-        times=problem.sense * asked.reshape(-1, *batch),
+        times=problem.given_times,
         states=states.reshape(-1, *problem.x0.shape),
         accepted=run.accepted.reshape(batch),
         rejected=run.rejected.reshape(batch),

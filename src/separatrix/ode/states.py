@@ -1,6 +1,6 @@
 """States as people write them, tuples, dictionaries, images, complex numbers: packed into vectors, and back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,12 @@ class Form:
             if not x0.is_complex() and (batch_axes is None or batch_axes == x0.ndim - 1):
                 return None
             batch_axes = x0.ndim - 1 if batch_axes is None else batch_axes
+        elif isinstance(x0, Mapping) and not leaves(x0):
+            raise InputError("x0 is a dictionary that holds no tensor.\nPass its numbers as tensors.")
         elif children(x0) is None or not leaves(x0):
             return None  # no state: what reads it says so
+        if isinstance(batch_axes, bool) or not isinstance(batch_axes, int | None) or (batch_axes or 0) < 0:
+            raise InputError(f"batch_axes is {batch_axes!r}; it is how many leading axes are the batch, a whole number from 0 on.")
         form = cls(x0, 0 if batch_axes is None else batch_axes)
         form._check()
         return form
@@ -65,6 +69,10 @@ class Form:
         parts = []
         for part, like in zip(leaves(state), leaves(self.like), strict=True):
             own = like.ndim - self.batch_axes
+            if part.ndim < own or part.shape[part.ndim - own :] != like.shape[self.batch_axes :]:
+                wanted, found = tuple(like.shape[self.batch_axes :]), tuple(part.shape)
+                raise ShapeError(f"a part of the state has shape {found}, which does not end on {wanted}, the shape of one state.")
+            part = part.to(like.dtype) if like.is_complex() else part
             flat = part.reshape((*part.shape[: part.ndim - own], -1))
             parts.append(as_pairs(flat) if like.is_complex() else flat)
         return torch.cat(parts, dim=-1)

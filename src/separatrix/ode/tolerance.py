@@ -35,7 +35,7 @@ class Tolerance:
 
     def least(self, largest: Tensor) -> Tensor:
         """What a number may be off by if it is 0, given how large it has been, (items, dim)."""
-        tiny = torch.finfo(largest.dtype).tiny ** 0.5  # nothing beside any number, so that one that stays 0 has no error
+        tiny = torch.finfo(largest.dtype).tiny  # nothing beside any number, so that one that stays 0 has no error
         if self.atol is not None:
             return torch.full_like(largest, max(self.atol, tiny))
         rounding = ROUNDINGS * torch.finfo(largest.dtype).eps * largest.amax(-1, keepdim=True)

@@ -23,8 +23,8 @@ class Rosenbrock(Pair):
         (I − hγJ) u_i = γ [ h f(x + Σ_j a_ij u_j, t + α_i h) + Σ_j c_ij u_j + h² γ_i f' ],      x' = x + Σ_j a_sj u_j + u_s
 
     The matrix is the same for all stages: it is factored once. The last stage is the estimate of the error; the method is L-stable
-    and stiffly accurate. Between the ends the solution is  (1 − θ) x + θ (x' + (1 − θ)(y_1 + θ (y_2 + θ y_3))),
-    y_i = Σ_j d_ij u_j.
+    and stiffly accurate. Its polynomial,  (1 − θ) x + θ (x' + (1 − θ)(y_1 + θ (y_2 + θ y_3))),  y_i = Σ_j d_ij u_j,  is for
+    looking where events may be; a state between the ends is that after a step of this length.
 
     J is dense, of each item: for states of some hundred numbers at most. Linear quantities that f keeps, wᵀf = 0, are kept, but for
     rounding of h J u. f is differentiated by t: one that turns its time into a Python number (math.sin) must not depend on it.
@@ -61,6 +61,10 @@ class Rosenbrock(Pair):
         after = self._after(x, stages)
         rise, (one, two, three) = after - x, (_sum(row, stages) for row in self.dense)
         return Hermite(x, after, rise + one, rise - one - two - three, -three)
+
+    def between(self, field: Slope, x: Tensor, t: Time, h: Time, share: Tensor) -> Tensor:
+        """The state at t + share · h, by a step of that length: the polynomial is of low order where the field is very stiff."""
+        return self.step(field, x, t, h * share)
 
     def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
         """The state and the tangents, shape (*batch, k, dim), after one step: through J too, which is by forward AD itself."""
