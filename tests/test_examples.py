@@ -2,13 +2,16 @@
 
 import importlib.util
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 import separatrix as sx
 
@@ -498,3 +501,73 @@ def test_the_closed_reservoir_has_the_exponents_of_the_flow(found):
     for value, bar, flow in zip(spectrum.exponents[:2].tolist(), spectrum.stderr[:2].tolist(), (0.906, 0.0), strict=True):
         assert value == pytest.approx(flow, abs=4 * bar)
     assert float(spectrum.exponents[2]) == pytest.approx(-14.57, rel=0.05)
+
+
+def test_a_learned_law_swings_the_pendulum_up_in_scipy_s_hands_and_the_regulator_leaves_it_hanging(found):
+    """Equations and law once more, in NumPy, from just beside hanging."""
+    part, script = found("controller_design")[0]["pendulum"], example("controller_design")
+    first, second, third = (weight.detach().numpy() for weight in part["machines"][0].law.weights)
+    gain = script.regulated(script.Pendulum).law.gain.numpy()
+
+    def learned(angle: float, rate: float) -> float:
+        odd = np.array([np.sin(angle), rate / 5])
+        return 4 * float(np.tanh(np.tanh(np.tanh(np.concatenate([odd, np.cos(angle) * odd]) @ first) @ second) @ third)[0])
+
+    def regulator(angle: float, rate: float) -> float:
+        wrapped = (angle + np.pi) % (2 * np.pi) - np.pi
+        return float(np.clip(-(gain[0] * wrapped + gain[1] * rate), -4, 4))
+
+    def end(law: Callable[[float, float], float]) -> np.ndarray:
+        def velocity(_: float, x: np.ndarray) -> list[float]:
+            return [x[1], 9.81 * np.sin(x[0]) - 0.1 * x[1] + law(x[0], x[1])]
+
+        return solve_ivp(velocity, (0, 20), [np.pi - 0.05, 0.0], rtol=1e-8, atol=1e-10, max_step=0.05).y[:, -1]
+
+    angle, rate = end(learned)
+    assert np.cos(angle) == pytest.approx(1, abs=1e-8) and rate == pytest.approx(0, abs=1e-4)
+    assert np.cos(end(regulator)[0]) < 0
+    assert part["judged"][0]["share"] == 1 > part["regulator"]["share"] + 4 * part["regulator"]["stderr"]
+
+
+def test_every_equilibrium_of_the_learned_pendulum_is_found_and_their_indices_add_up_to_zero(found):
+    """Zeros of  m g l sin θ + k(θ, 0)  by its changes of sign; Σ (−1)^(unstable directions) = χ = 0 on a cylinder."""
+    part = found("controller_design")[0]["pendulum"]
+    angles = -math.pi + 2 * math.pi * (torch.arange(20_000, dtype=torch.float64) + 0.37) / 20_000
+    torque = 9.81 * angles.sin() + part["machines"][0].action(torch.stack([angles, 0 * angles], dim=-1)).detach()
+    changes = int((torque.sign() != torque.roll(1).sign()).sum())
+    kinds = part["judged"][0]["kinds"]
+    assert sum(kinds.values()) == changes
+    assert sum(count * (-1) ** ("with 1" in kind) for kind, count in kinds.items()) == 0
+
+
+def test_the_rates_at_the_top_are_those_of_the_law_s_slopes(found):
+    """λ² + (b − k_ω) λ − (g + k_θ) = 0 at m = l = 1, slopes by central differences."""
+    part = found("controller_design")[0]["pendulum"]
+    step = 1e-5 * torch.eye(2, dtype=torch.float64)
+    action = part["machines"][0].action
+    slope = ((action(step) - action(-step)) / 2e-5).detach()
+    expected = np.sort(np.roots([1, 0.1 - float(slope[1]), -(9.81 + float(slope[0]))]).real)[::-1]
+    assert part["judged"][0]["rates"].tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+    assert (found("controller_design")[0]["cart–pole"]["judged"][0]["rates"] < 0).all()
+
+
+def test_the_cart_s_energy_changes_by_what_the_force_does_and_friction_takes():
+    """Ė = u v − b v² − c m l² ω²."""
+    script = example("controller_design")
+    cart = script.CartPole(torch.nn.Identity())
+    x, u = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(), 3.0
+
+    _, v, angle, rate = x.unbind(-1)
+    across, up = v + rate * angle.cos(), -rate * angle.sin()
+    energy = v**2 / 2 + 0.25 * (across**2 + up**2) / 2 + 0.25 * 9.81 * angle.cos()
+    change = (torch.autograd.grad(energy.sum(), x)[0] * cart.motion(x, u)).sum(-1)
+    torch.testing.assert_close(change, u * v - 0.1 * v**2 - 0.05 * 0.25 * rate**2, rtol=0, atol=1e-12)
+
+
+def test_the_regulator_puts_the_rates_of_the_cart_where_the_hamiltonian_matrix_has_them(found):
+    """The stable eigenvalues of [[A, −B R⁻¹ Bᵀ], [−Q, −Aᵀ]], with A and B written out."""
+    a = np.array([[0, 1, 0, 0], [0, -0.1, -0.25 * 9.81, 0.0125], [0, 0, 0, 1], [0, 0.1, 1.25 * 9.81, -0.0625]])
+    b, q = np.array([[0], [1], [0], [-1.0]]), np.diag([1, 0.1, 1, 0.1])
+    both = np.linalg.eigvals(np.block([[a, -100 * b @ b.T], [-q, -a.T]]))
+    expected = np.sort(both.real[both.real < 0])[::-1]
+    assert found("controller_design")[0]["cart–pole"]["regulator"]["rates"].tolist() == pytest.approx(expected.tolist(), rel=1e-6)
