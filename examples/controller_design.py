@@ -31,7 +31,7 @@ CLIP = 1.0  # the longest gradient
 EVERY = 10  # rounds between two validations
 WORSE = 1.3  # times the least validation cost, above which training goes back to the law that had it
 LONG = 8.0  # seconds of a validation
-CHECKED, PROVEN = 10, 60.0  # states that SciPy follows too, and for how many seconds
+CHECKED = 60.0  # seconds for which SciPy follows some of the states
 UPRIGHT = 0.01  # rad, m and their rates: an attractor this near to the top is the top
 FEWER = 300  # states that are followed with another mass
 
@@ -222,7 +222,7 @@ class Plan(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """How much is done: plans, seeds, states that are judged and the steps after which one is undecided, other masses, horizons."""
+    """How much is done: plans, seeds, states and steps to judge with, other masses, horizons of tangents, states for SciPy."""
 
     plans: tuple[Plan, ...]
     seeds: int
@@ -230,10 +230,11 @@ class Extent(NamedTuple):
     patience: int
     changes: tuple[float, ...]
     spans: tuple[float, ...]
+    checked: int
 
 
-FULL = Extent((Plan(Pendulum, 60, 1e-2, 4.0), Plan(CartPole, 300, 1e-2, 4.0)), 5, 1000, 1200, (0.8, 1.2), (1.0, 2.0, 4.0, 8.0))
-QUICK = Extent((Plan(Pendulum, 40, 1e-2, 2.5), Plan(CartPole, 60, 1e-2, 1.5)), 1, 60, 600, (), (1.0, 2.0))
+FULL = Extent((Plan(Pendulum, 60, 1e-2, 4.0), Plan(CartPole, 300, 1e-2, 4.0)), 5, 1000, 1200, (0.8, 1.2), (1.0, 2.0, 4.0, 8.0), 10)
+QUICK = Extent((Plan(Pendulum, 40, 1e-2, 2.5), Plan(CartPole, 60, 1e-2, 1.5)), 1, 60, 600, (), (0.2, 0.5), 1)
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -346,7 +347,7 @@ def judge(machine: Machine, extent: Extent) -> dict[str, Any]:
         "share": share,
         "stderr": math.sqrt(share * (1 - share) / len(up)),
         "changed": {times: float(up.double().mean()) for times, up in other.items()},
-        "agrees": agrees(machine, start[:CHECKED], up[:CHECKED]),
+        "agrees": agrees(machine, start[: extent.checked], up[: extent.checked]),
     }
 
 
@@ -372,12 +373,12 @@ def reaches(machine: Machine, start: Tensor, patience: int) -> tuple[Tensor, sx.
 
 @torch.no_grad()
 def agrees(machine: Machine, start: Tensor, up: Tensor) -> int:
-    """Of how many states SciPy's DOP853 at a tolerance of 1e-8, followed for `PROVEN` seconds, says the same."""
+    """Of how many states SciPy's DOP853 at a tolerance of 1e-8, followed for `CHECKED` seconds, says the same."""
 
     def velocity(_: float, x: Any) -> Any:
         return machine(torch.as_tensor(x)[None], 0.0)[0].numpy()
 
-    ends = [solve_ivp(velocity, (0, PROVEN), x.numpy(), method="DOP853", rtol=1e-8, atol=1e-8).y[:, -1] for x in start]
+    ends = [solve_ivp(velocity, (0, CHECKED), x.numpy(), method="DOP853", rtol=1e-8, atol=1e-8).y[:, -1] for x in start]
     theirs = within_a_turn(torch.stack([torch.as_tensor(end) for end in ends]), machine.angle).norm(dim=-1) < UPRIGHT
     return int((theirs == up).sum())
 
@@ -399,7 +400,7 @@ def tell(name: str, part: dict[str, Any], extent: Extent, first: int, spent: tup
         print(f"  {who}: share {measured(told['share'], told['stderr'])} ({changed}); rates at the top {rates} 1/s")
         basins = told["basins"]
         lost = f"diverged {basins.diverged:.3f}, undecided {basins.undecided:.3f}"
-        print(f"    {lost}; SciPy says the same of {told['agrees']} in {CHECKED} states")
+        print(f"    {lost}; SciPy says the same of {told['agrees']} in {extent.checked} states")
         print("    reached: " + "; ".join(f"{basins.share(i)} {basins.describe(i)}" for i in range(len(basins.kind))))
         print(f"    equilibria on one turn: {', '.join(f'{count} {kind}' for kind, count in told['kinds'].items())}")
     for what, values in across(part["judged"]).items():
