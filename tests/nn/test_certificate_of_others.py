@@ -303,11 +303,17 @@ def test_a_contraction_step_of_minus_1_9_that_runs_as_an_expansion_is_shown_to_e
 
 # bad input
 
+NARROW = nn.Linear(4, 4)
+
 
 @pytest.mark.parametrize(
     ("arguments", "kind", "told"),
     [
         ((nn.Linear(4, 4), 5), sx.ShapeError, "Linear fails on an input of shape \\(5,\\)"),
+        ((Of(lambda _, x: NARROW(x)), 4), sx.ModelError, r"in float64, in which it is evaluated, though it runs in float32: mat1"),
+        ((Of(lambda _, x: NARROW.bfloat16()(x)), 4), sx.ModelError, r"though it runs in bfloat16|about the shape"),
+        ((Of(lambda _, x: x * (1 / 0)), 4), sx.ModelError, r"ZeroDivisionError: division by zero\.\nThis is not about the shape"),
+        ((nn.BatchNorm1d(4, eps=-0.5), 4), sx.ShapeError, r"eps must be non-negative.*\n.*if it is that, mend what fails"),
         ((nn.Linear(4, 4), "4"), sx.InputError, "input_shape is '4'"),
         ((nn.Linear(4, 4), (0,)), sx.InputError, "input_shape is"),
         ((torch.relu, 4), sx.UnsupportedModuleError, "no plain nn.Module"),

@@ -110,6 +110,13 @@ EXACT = {
     "a complex number": (lambda x: (torch.complex(x, x) * (2 + 1j)).abs(), (4,)),
     "conjugates": (lambda x: torch.view_as_real(torch.view_as_complex(x).conj().resolve_conj()), (4, 2)),
     "sum of halves": (lambda x: x[:, :2] - x[:, 2:], (4,)),
+    "repeats that differ": (lambda x: x.repeat_interleave(torch.tensor([1, 0, 4, 2]), 1), (4,)),
+    "repeats that differ, and what follows": (lambda x: 2 * x.repeat_interleave(torch.tensor([1, 0, 4, 2]), 1).flatten(), (4, 2)),
+    "places that are found in constants": (lambda x: x[:, random(4).sign().nonzero()[1:, 0]], (4,)),
+    "sparse matrix": (lambda x: torch.sparse.mm(random(5, 4).to_sparse(), x[0]), (4, 3)),
+    "sparse matrix, rows": (lambda x: random(5, 4).to_sparse_csr() @ x[0], (4, 3)),
+    "one number alone": (lambda x: F.layer_norm(x, (1,)), (3, 1)),
+    "one number in a group": (lambda x: F.group_norm(x[0], 4), (2, 4)),
 }
 
 
@@ -178,6 +185,14 @@ REFUSED = {
     "grid": (lambda x: F.grid_sample(random(1, 1, 4, 4), x, align_corners=False), (3, 3, 2), "grid"),
     "where": (lambda x: torch.where(x > 0, x, 3 * x), (4,), ""),
     "cos of complex numbers": (lambda x: torch.fft.fft(x).tanh().abs(), (4,), "complex"),
+    "bits": (lambda x: (x.view(torch.int64) & -2).view(x.dtype), (4,), "int64"),
+    "bits of other numbers": (lambda x: x.view(torch.float32), (4,), "bits of float64 as float32"),
+    "noise of its shape": (lambda x: x + torch.randn_like(x), (4,), "draws at random"),
+    "Gumbel's noise": (lambda x: F.gumbel_softmax(x), (4,), "draws at random"),
+    "noise about it": (lambda x: torch.normal(x, 1.0), (4,), "draws at random"),
+    "an order drawn": (lambda x: x[:, torch.randperm(4)], (4,), "draws at random"),
+    "negative ε": (lambda x: F.layer_norm(x, (4,), eps=-1.0), (4,), "negative"),
+    "negative ε of a mean square": (lambda x: F.rms_norm(x, (4,), eps=-1.0), (4,), "negative"),
     "fourth root": (lambda x: (1 + x**4).sqrt(), (4,), "powers"),
     "root less than a square": (lambda x: (x**2 - 1).abs().sqrt(), (4,), ""),
 }
@@ -188,6 +203,41 @@ def test_an_argument_that_no_rule_is_proven_for_gives_no_bound_and_one_line(name
     function, shape, reason = REFUSED[name]
     found = sx.nn.certificate(Of(function), shape, starts=3, steps=3)
     assert found.bound == math.inf and reason in found.reasons[0] and "\n" not in found.summary()
+
+
+def test_the_epsilon_that_pytorch_puts_into_a_mean_square_is_float64s():
+    """x/√(mean x² + ε) has the slope 1/√ε at 0, ε = 2⁻⁵²."""
+    found = sx.nn.certificate(nn.RMSNorm(4), 4, starts=3, steps=3)
+    small = torch.full((1, 4), 1e-12, dtype=torch.float64)
+    assert found.bound == pytest.approx(2.0**26, rel=1e-9) == pytest.approx(float(F.rms_norm(small, (4,))[0, 0] / 1e-12), rel=1e-6)
+    assert found.bound >= dense_norm(nn.RMSNorm(4).double(), (4,)) and "steep at 0" in found.methods[0]
+
+
+@pytest.mark.parametrize("rule", ["relu", "matmul"])
+def test_what_fails_within_a_rule_is_no_bound_and_names_the_operator(monkeypatch, rule):
+    from separatrix.nn.lipschitz import factor, rules
+
+    def fails(call):
+        raise RuntimeError("Could not run 'aten::ne.Scalar' on FakeTensor")
+
+    monkeypatch.setitem(rules.RULES, rule, factor.Rule(fails))
+    found = sx.nn.certificate(Of(lambda x: torch.relu(x @ random(4, 4))[:, PLACES]), 4, starts=3, steps=3)
+    assert found.bound == math.inf and found.lower > 0
+    assert found.reasons == (f"no bound is known of {rule} in this form",)
+
+
+MEASURED = {
+    "written over another": (lambda x: torch.mul(x, 50, out=torch.empty(x.shape, dtype=x.dtype)), 50.0, 50.0),
+    "a condition": (lambda x: torch.cond(x.sum() > 0, lambda x: 50 * x, lambda x: 20 * x, (x,)), math.inf, 50.0),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_has_no_gradients_is_measured_by_pairs(name):
+    function, bound, slope = MEASURED[name]
+    found = sx.nn.certificate(Of(function), 4, starts=3, steps=3)
+    assert found.bound == pytest.approx(bound, rel=1e-9) and slope * (1 - 1e-6) <= found.lower
+    function(random(1, 4))  # runs as it did before
 
 
 @pytest.mark.parametrize("seed", range(5))

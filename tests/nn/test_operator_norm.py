@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import separatrix as sx
+from separatrix.nn.norms.lanczos import from_below
 from separatrix.nn.norms import chain, pieces, proof, torus
 
 door = importlib.import_module("separatrix.nn.operator_norm")  # the name in `sx.nn` is the function's
@@ -650,3 +651,14 @@ def test_what_has_no_norm_is_refused_in_a_clear_line(name):
     make, shape, error, message = BAD[name]
     with pytest.raises(error, match=message):
         sx.nn.operator_norm(make(), shape)
+
+
+def test_a_small_budget_costs_no_second_estimate(monkeypatch):
+    """Where no proof may be tried, more of Lanczos' iteration helps none; what it gives is the circular bound of the same norm."""
+    from separatrix.nn.norms import proof
+
+    calls = []
+    monkeypatch.setattr(proof, "from_below", lambda *args, **named: calls.append(named) or from_below(*args, **named))
+    layer = nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")
+    found, exact = sx.nn.operator_norm(layer, (2, 24, 24), budget=1.0), sx.nn.operator_norm(layer, (2, 24, 24))
+    assert found.lower <= exact.bound <= found.bound and found.method == "circular bound" and len(calls) == 2

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from separatrix.errors import ContradictionError, InputError, ModelError, SeparatrixError, ShapeError, UnsupportedModuleError
 from separatrix.evolve import check_seed, check_whole, watched
 from separatrix.inputs import as_inputs
-from separatrix.nn.lipschitz.graph import UntraceableError, operator_graph, quiet, tensors
+from separatrix.nn.lipschitz.graph import UntraceableError, operator_graph, quiet, tensors, told
 from separatrix.nn.lipschitz.layers import OWN, Bounds, LayerFactor
 from separatrix.nn.lipschitz.steepest import SCALES, Steepest, lower_bound
-from separatrix.nn.lipschitz.witness import dense_lower_bound
+from separatrix.nn.lipschitz.witness import dense_lower_bound, quotients
 from separatrix.randomness import torch_generator, undisturbed
 from separatrix.result import Result, Status
 from separatrix.tangent import plain_kernels
@@ -31,6 +31,7 @@ ROUNDING = 1e3  # round-offs by which they may differ: sums in another order
 MOST_NAMED = 3  # layers that the summary names
 SAME = 1e-10  # by which an input alone may differ from the same beside another, relative: float64's sums
 NO_FUNCTION = "two passes of one input differ: it draws at random, or keeps what it was given"
+PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)  # that a network which fails in float64 may run in
 SLACK = 1e6  # round-offs; by which a measurement may exceed a bound that it attains
 
 
@@ -161,6 +162,7 @@ def certificate(
 
     Raises:
         ShapeError: the model does not take inputs of this shape.
+        ModelError: it does not run in float64, or fails whatever the shape.
         InputError: input_shape or inputs are no such thing.
         UnsupportedModuleError: no bound, and throw is True; or the model is no nn.Module.
         ContradictionError: two inputs are carried apart by more than the bound, which rests on no module's word: a bug of ours.
@@ -182,7 +184,7 @@ def certificate(
     network = _without_gradients(twin(model, dtype=torch.float64, device=device))
     begin, settings = begin.to(device), {"starts": starts, "steps": steps, "seed": seed, "inputs": len(begin) - starts}
     kind = type(model).__name__
-    if not _runs(network, begin[:1], shape, kind):
+    if not _runs(network, begin[:1], shape, model):
         why = "its inputs are whole numbers, between which nothing is Lipschitz"
         return _ended(Certificate(**_facts([], {kind: why}, kind, shape), bound=math.inf, lower=0.0, settings=settings), throw)
     layers, unknown, bound, unit = _proven(network, _replayed(begin), kind, progress)
@@ -207,7 +209,8 @@ def _proven(network: nn.Module, x: Tensor, kind: str, progress: bool) -> tuple[l
         return [], {name or kind: reason}, math.inf, torch.finfo(x.dtype).eps
     bounds = Bounds(graph, kind)
     layers = list(watched(bounds.layers(), len(graph.nodes), "layers", progress))
-    return layers, bounds.unknown, bounds.bound, graph.unit
+    bound = bounds.bound
+    return layers, {} if math.isfinite(bound) else bounds.unknown, bound, graph.unit
 
 
 def _blamed(layers: list[LayerFactor], bound: float, lower: float, what: str) -> dict[str, str]:
@@ -245,8 +248,8 @@ def _measured(network: nn.Module, begin: Tensor, unit: float, settings: dict[str
         return max(lower_bound(f, steepest, unit), dense_lower_bound(f, begin.flatten(1), unit))
     except SeparatrixError:
         raise
-    except Exception:  # the user's code, at one of these inputs: nothing is known to be carried apart
-        return 0.0
+    except Exception:  # the user's code, at one of these inputs, or where gradients are recorded
+        return quotients(f, begin.flatten(1), unit)
 
 
 def _by_rows(network: nn.Module, begin: Tensor) -> Callable[[Tensor], Tensor]:
@@ -347,8 +350,9 @@ def _without_gradients(network: nn.Module) -> nn.Module:
     return network
 
 
-def _runs(network: nn.Module, x: Tensor, shape: tuple[int, ...], kind: str) -> bool:
+def _runs(network: nn.Module, x: Tensor, shape: tuple[int, ...], model: nn.Module) -> bool:
     """Whether the network takes real numbers; False where it takes whole ones."""
+    kind = type(model).__name__
     try:
         with torch.no_grad(), plain_kernels(), quiet():
             _flat(network(x.clone()), 1)
@@ -358,11 +362,35 @@ def _runs(network: nn.Module, x: Tensor, shape: tuple[int, ...], kind: str) -> b
     except Exception as error:  # the user's code: whatever it raises is the message
         if _takes_whole_numbers(network, x):
             return False
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ShapeError(
-            f"{kind} fails on an input of shape {shape}, with a batch axis of 1 before it: {reason}.\n"
-            "Give the shape of one input without its batch axis, as the model takes it."
-        ) from error
+        raise _refusal(model, x, error, f"{kind} fails on an input of shape {shape}, with a batch axis of 1 before it") from error
+
+
+def _refusal(model: nn.Module, x: Tensor, error: Exception, what: str) -> SeparatrixError:
+    """What is wrong: the shape, the precision that the network can run in, or the network itself."""
+    reason = told(error, 200)
+    narrow = next((dtype for dtype in PRECISIONS if _takes(model, x, dtype)), None)
+    if narrow is not None:
+        name = str(narrow).removeprefix("torch.")
+        return ModelError(
+            f"{what}, in float64, in which it is evaluated, though it runs in {name}: {reason}.\n"
+            f"Make what stays in {name} part of the module, so that .double() reaches it, or take the model before it was quantised."
+        )
+    if not isinstance(error, RuntimeError | ValueError | IndexError | AssertionError) or "dtype" in str(error):
+        return ModelError(f"{what}: {reason}.\nThis is not about the shape: mend what fails in forward.")
+    return ShapeError(
+        f"{what}: {reason}.\n"
+        "Give the shape of one input without its batch axis, as the model takes it; if it is that, mend what fails in forward."
+    )
+
+
+def _takes(model: nn.Module, x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the model as it is, in evaluation mode, runs in a precision."""
+    try:
+        with torch.no_grad(), plain_kernels(), quiet():
+            _flat(twin(model, dtype=dtype, device=x.device)(x.to(dtype)), 1)
+        return True
+    except Exception:  # whatever the user's code raises: not in this precision
+        return False
 
 
 def _takes_whole_numbers(network: nn.Module, x: Tensor) -> bool:

@@ -104,13 +104,34 @@ def batch_norm(call: Call) -> Factor:
 
 def normalised(call: Call) -> Factor:
     r"""(γ/s)(P − x̂x̂ᵀ/n) with s ≥ √ε, P a projection and x̂ in its range with ‖x̂‖² ≤ n: the bracket lies between 0 and 1."""
-    eps = call["eps"]
     if call["use_input_stats"] is False:
         return batch_norm(call)
-    if eps is None or eps <= 0:
-        raise NoBoundError("without an ε it divides by 0 where its inputs are equal")
+    eps = _epsilon(call)
+    if eps <= 0:
+        without = "without an ε" if eps == 0 else f"with ε = {eps:g}, which is negative,"
+        where = "are 0" if call.name == "rms_norm" else "are equal"
+        raise NoBoundError(f"{without} it divides by 0 where its inputs {where if eps == 0 else 'are small or nearly equal'}")
+    if call.name != "rms_norm" and _together(call) == 1:
+        return attained(0.0, "one number less its own mean is 0")
     gamma = float(_per_channel(call["weight"], call).abs().max())
-    return Factor(computed(gamma / math.sqrt(eps)), "largest |γ|/√ε")
+    told = f", ε = {eps:.1g} as none is given: it is steep at 0" if call["eps"] is None else ""
+    return Factor(computed(gamma / math.sqrt(eps)), f"largest |γ|/√ε{told}")
+
+
+def _epsilon(call: Call) -> float:
+    """The ε of a normalisation; PyTorch's own, the round-off of the numbers that it computes with, where none is given."""
+    if call["eps"] is not None:
+        return float(call["eps"])
+    is_double = call.active[0].dtype == torch.float64
+    return torch.finfo(torch.float64 if is_double else torch.float32).eps if call.name == "rms_norm" else 0.0
+
+
+def _together(call: Call) -> int:
+    """How many numbers are normalised together."""
+    shape = call.active[0].shape
+    if call.name == "layer_norm":
+        return math.prod(call["normalized_shape"])
+    return math.prod(shape[1:]) // int(call["num_groups"]) if call.name == "group_norm" else math.prod(shape[2:])
 
 
 def vector_norm(call: Call) -> Factor:

@@ -33,6 +33,24 @@ WHOLE = (nn.Softsign, nn.Tanhshrink, nn.Softshrink)
 """PyTorch's activations that are written as several operators: slopes 1/(1+|x|)², tanh² x, and 0 or 1, so 1-Lipschitz."""
 
 
+INTERNAL = {
+    "aten",
+    "dispatch",
+    "dynamo",
+    "fake",
+    "functionaliz",
+    "guard",
+    "meta",
+    "proxy",
+    "symint",
+    "symbol",
+    "symbool",
+    "torch.ops",
+}
+INTERNAL |= {"symfloat", "unbacked", "vmap", "storage", "torch._", "data-dependent", "higher order", "export"}
+"""Words of PyTorch's own errors while it traces, which say nothing about the network."""
+
+
 @torch.library.custom_op("separatrix::guaranteed", mutates_args=())
 def guaranteed(x: Tensor, leaf: int, shape: list[int]) -> Tensor:
     """The place of a module that is kept whole, in a graph; never run."""
@@ -235,6 +253,15 @@ class _Replay(torch.fx.Interpreter):
         pairs = zip(self.signature.output_specs, made, strict=True)
         return [value for spec, value in pairs if spec.kind is OutputKind.USER_OUTPUT]
 
+    def run_node(self, node: torch.fx.Node) -> Any:
+        """One node; a shape that the trace left open, as it depends on numbers that are held, is written down."""
+        made, told = super().run_node(node), node.meta.get("val")
+        if isinstance(told, Tensor) and not all(isinstance(size, int) for size in told.shape):
+            node.meta["val"] = torch.empty((), dtype=made.dtype, device=made.device).expand(made.shape)
+        elif isinstance(told, Tensor) and told.shape != made.shape:
+            raise ValueError("shapes that depend on the numbers")
+        return made
+
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """One operator."""
         if target is torch.ops.separatrix.guaranteed.default:
@@ -278,8 +305,17 @@ def _where(network: nn.Module, error: BaseException) -> tuple[str, str, str]:
     found = network
     for part in _running(error):
         found = part if id(part) in names else found
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    return names[id(found)], type(found).__name__, f"its path depends on the numbers, or leaves PyTorch ({reason})"
+    reason = told(error, 160)
+    why = f" ({reason})" if reason and not any(word in str(error).lower() for word in INTERNAL) else ""
+    return names[id(found)], type(found).__name__, f"its path depends on the numbers, or leaves PyTorch{why}"
+
+
+def told(error: BaseException, length: int) -> str:
+    """The first line of an error, and its kind where that says more than the line does."""
+    line = (str(error).strip().splitlines() or [""])[0][:length]
+    if isinstance(error, RuntimeError | ValueError) and line:
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _running(error: BaseException) -> Iterator[Any]:

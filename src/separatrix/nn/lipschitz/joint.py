@@ -94,7 +94,10 @@ class Together:
             return None
         source, places = self._source(parent)
         numbers = torch.arange(value.numel()) if places is None else places
-        made = self.run(cut, numbers.reshape(value.shape))
+        try:
+            made = self.run(cut, numbers.reshape(value.shape))
+        except Exception:  # it cuts at places drawn at random, or by rules of its own: nothing is known of its places
+            return None
         place = node.args[1] if node is not cut else 0
         return (source, made[place].reshape(-1)) if isinstance(place, int) else None
 

@@ -10,16 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from separatrix.errors import ContradictionError
 from separatrix.nn.lipschitz.affine import affine_norm, as_layer, is_padding
 from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
 from separatrix.nn.lipschitz.factor import Factor, attained
 from separatrix.nn.lipschitz.graph import OperatorGraph, is_activation, layer_of
 from separatrix.nn.lipschitz.joint import Together
 from separatrix.nn.lipschitz.rounding import root, times
-from separatrix.nn.lipschitz.rules import bound_behind
+from separatrix.nn.lipschitz.rules import DRAWS, bound_behind
 from separatrix.nn.lipschitz.shapes import LINEAR, gradient_step, is_monotone, is_root, square_of, within_root
 
 SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
+UNSET = {"empty_like", "new_empty", "new_empty_strided", "empty_permuted"}
+SIZES = {torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default}
 NUMBER = "a number is read off what depends on the input"
 OWN = "its own guarantee"
 PARTS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
@@ -97,15 +100,23 @@ class Bounds:
             if all(parent in self.known for parent in node.all_input_nodes if parent in self.needed) and _is_computable(node):
                 self.reach[node], self.known[node] = 0.0, self._constant(node)
                 return None
+            if node.target in SIZES:  # of a shape that no number of the input has a say in
+                self.reach[node], self.known[node] = 0.0, _size_of(node)
+                return None
             if node.target is operator.getitem:
                 return self._take(node)
             if node.target is torch.ops.separatrix.guaranteed.default:
                 return self._keep_promise(node)
             return self._root(node) or self._run_of(node) or self._operator(node)
-        except NoBoundError as reason:
-            self.unknown.setdefault(layer_of(node)[0] or self.whole, str(reason))
-            self.reach[node] = inf
-            return self._layer(*self._named(node), node, Factor(inf, str(reason)))
+        except ContradictionError:
+            raise
+        except NoBoundError as error:
+            reason = str(error)
+        except Exception:  # PyTorch's, in what a rule computes: whatever it is, nothing is proven
+            reason = f"no bound is known of {_name(node)} in this form"
+        self.unknown.setdefault(layer_of(node)[0] or self.whole, reason)
+        self.reach[node] = inf
+        return self._layer(*self._named(node), node, Factor(inf, reason))
 
     def _take(self, node: torch.fx.Node) -> None:
         parent, number = node.args
@@ -127,6 +138,9 @@ class Bounds:
             zeros = torch.zeros(call.active[0].shape, dtype=dtype, device=call.device)
             self.reach[node], self.known[node] = 0.0, call.run(zeros)[0]
             return None
+        if call.name in UNSET:
+            draws = any(torch.Tag.nondeterministic_seeded in getattr(user.target, "tags", ()) for user in node.users)
+            raise NoBoundError(DRAWS if draws else "it takes what lies in memory, which nobody has set")
         if not (call.dtype.is_floating_point or call.dtype.is_complex):
             raise NoBoundError(f"it gives {call.dtype}, no real numbers".replace("torch.", ""))
         if len(call.active) > 1:
@@ -267,7 +281,7 @@ class Bounds:
                 raise NoBoundError(NUMBER)
             bound = self.reach[value] if through is None else self.reach.get(value, inf)
             return Active(tuple(value.meta["val"].shape), bound, value.meta["val"].dtype)
-        return self._constant(value)
+        return _dense(self._constant(value))
 
     def _constant(self, node: torch.fx.Node) -> Any:
         """What does not depend on the input, computed."""
@@ -277,10 +291,10 @@ class Bounds:
             elif node.target is operator.getitem:
                 self.known[node] = self._constant(node.args[0])[node.args[1]]
             elif torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-                raise NoBoundError("it draws at random, even in evaluation mode")
+                raise NoBoundError(DRAWS)
             else:
-                values = self._value(list(node.args), None), {name: self._value(v, None) for name, v in node.kwargs.items()}
-                self.known[node] = node.target(*values[0], **values[1])
+                args, named = torch.fx.node.map_arg((node.args, node.kwargs), self._constant)
+                self.known[node] = node.target(*args, **named)
         return self.known[node]
 
     def _named(self, node: torch.fx.Node) -> tuple[str, str]:
@@ -299,6 +313,20 @@ class Bounds:
         shape = () if out is None else tuple(out.shape[1:])
         told = {"name": name, "kind": kind, "shape": shape, "reach": self.reach[node]}
         return {**told, "factor": factor.value, "lower": factor.lower, "method": factor.method}
+
+
+def _size_of(node: torch.fx.Node) -> int:
+    """A length of a tensor, or how many numbers it has."""
+    shape = node.args[0].meta["val"].shape
+    found = shape[node.args[1]] if len(node.args) > 1 else shape.numel()
+    if not isinstance(found, int):
+        raise NoBoundError(NUMBER)
+    return found
+
+
+def _dense(value: Any) -> Any:
+    """The same numbers, the zeros between them included."""
+    return value.to_dense() if isinstance(value, Tensor) and value.layout != torch.strided else value
 
 
 def _is_operator(node: torch.fx.Node) -> bool:

@@ -22,6 +22,7 @@ PRODUCTS = {
     "mv": ("self", "vec", ""),
     "bmm": ("self", "mat2", ""),
     "addmm": ("mat1", "mat2", "self"),
+    "_sparse_mm": ("sparse", "dense", ""),
 }
 """The two things that each operator multiplies, and what it adds."""
 

@@ -44,14 +44,18 @@ class Reads:
     def __init__(self, network: nn.Module) -> None:
         self.names = {id(part): name for name, part in network.named_modules()}
         self.found: dict[str, str] = {}
-        self.pauses = 0
+        self.pauses, self.compiled = 0, False
         self.followed: dict[int, Any] = {}  # storages by address, kept alive so that no other takes it
 
     def run(self, network: nn.Module, x: Tensor) -> Any:
         """The network's output at x."""
         self._follow(x)
-        with _Methods(self), _Operators(self):
-            return network(x)
+        try:
+            with _Methods(self), _Operators(self):
+                return network(x)
+        finally:
+            if self.compiled:  # torch.cond keeps what it compiled while it was watched, which fails later on
+                torch._dynamo.reset()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -113,6 +117,7 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, operator: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not isinstance(operator, torch._ops.OpOverload):  # torch.cond and its like
+            self.reads.compiled = True
             if any(map(self.reads.follows, tree_leaves((args, kwargs)))):
                 self.reads.note(f"the way of {operator.name()}")
             return operator(*args, **kwargs)

@@ -1,5 +1,7 @@
 """How far each of PyTorch's operators can carry two inputs apart: a proven factor, or the reason why there is none."""
 
+import torch
+
 from separatrix.nn.lipschitz import combine as c
 from separatrix.nn.lipschitz import elementwise as e
 from separatrix.nn.lipschitz.call import Call, NoBoundError
@@ -20,12 +22,20 @@ def bound_behind(call: Call) -> tuple[float, Factor]:
     """
     rule = RULES.get(call.name)
     if rule is None:
-        raise NoBoundError(NAMED_REASONS.get(call.name, f"nothing is known of the operator {call.name}"))
+        draws = torch.Tag.nondeterministic_seeded in call.op.tags
+        raise NoBoundError(NAMED_REASONS.get(call.name, DRAWS if draws else f"nothing is known of the operator {call.name}"))
     rule.check(call, NAMED_REASONS.get(call.name))
+    strange = next((part.dtype for part in call.active if not (part.dtype.is_floating_point or part.dtype.is_complex)), None)
+    if strange is not None:
+        raise NoBoundError(f"it takes {strange}, no real numbers".replace("torch.", ""))
+    if call.name == "view" and call["dtype"] is not None and call.dtype.to_real() != call.active[0].dtype.to_real():
+        raise NoBoundError(f"it reads the bits of {call.active[0].dtype} as {call.dtype}".replace("torch.", ""))
     if any(part.is_floating_point() and bool(part.isnan().any()) for part in call.held):
         raise NoBoundError("its weights are not finite")
     return rule.behind(call)
 
+
+DRAWS = "it draws at random, even in evaluation mode"
 
 NAMED_REASONS = {
     "scaled_dot_product_attention": "dot-product attention is not Lipschitz on all inputs",
@@ -50,7 +60,7 @@ NAMED_REASONS = {
     "round": "it jumps",
     "floor": "it jumps",
     "_native_batch_norm_legit": "it normalises by the statistics of the batch, even in evaluation mode",
-    "native_dropout": "it draws at random, even in evaluation mode",
+    "native_dropout": DRAWS,
 }
 
 COPIES = {

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
+from separatrix.errors import SeparatrixError
 from separatrix.nn.lipschitz.steepest import Function, borne_out
 from separatrix.randomness import torch_generator
 from separatrix.tangent import plain_kernels
 
 SIZES = (1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3)  # root mean squares of the places
 ROWS, ENTRIES = 64, 1 << 20  # of all Jacobians: passes backwards, and numbers kept
+NEAR = 1e-3  # distance of two near points, relative
 KEPT = 4  # places whose leading singular vectors are tried
 
 
@@ -21,9 +23,22 @@ def dense_lower_bound(f: Function, x: Tensor, unit: float) -> float:
         unit: round-off of the coarsest numbers that f computes with.
     """
     places = _places(x[:1])
-    pairs = [(a, b) for a, b in zip(places, places.roll(1, 0), strict=True) if bool((a != b).any())]
-    far = max((_quotient(f, a, b, unit) for a, b in pairs), default=0.0)
+    far = _largest(f, [places], [places.roll(1, 0)], unit)
     return max([far, *(borne_out(f, place, u, sigma, unit) for place, u, sigma in _leading(f, places))])
+
+
+def quotients(f: Function, x: Tensor, unit: float) -> float:
+    """The largest quotient of two of many points, far apart and near, without any derivative; 0 where f fails at all of them."""
+    random = torch_generator(0, "pairs of points")
+    places = torch.cat([_places(x[:1]), x])
+    along = torch.randn(places.shape, dtype=x.dtype, generator=random).to(x.device)
+    steps = [NEAR * places.abs().amax(-1, keepdim=True).clamp(min=1.0) * one for one in (along, places.sign())]
+    return _largest(f, [places] * 3, [places.roll(1, 0), *(places + step for step in steps)], unit)
+
+
+def _largest(f: Function, ones: list[Tensor], others: list[Tensor], unit: float) -> float:
+    pairs = zip(torch.cat(ones), torch.cat(others), strict=True)
+    return max((_quotient(f, a, b, unit) for a, b in pairs if bool((a != b).any())), default=0.0)
 
 
 def _places(x: Tensor) -> Tensor:
@@ -58,8 +73,13 @@ def _leading(f: Function, places: Tensor) -> list[tuple[Tensor, Tensor, float]]:
 
 @torch.no_grad()
 def _quotient(f: Function, a: Tensor, b: Tensor, unit: float) -> float:
-    """‖f(a) − f(b)‖ / ‖a − b‖, less what rounding may have added."""
-    first, second = f(a[None])[0], f(b[None])[0]
+    """‖f(a) − f(b)‖ / ‖a − b‖, less what rounding may have added; 0 where f fails."""
+    try:
+        first, second = f(a[None])[0], f(b[None])[0]
+    except SeparatrixError:
+        raise
+    except Exception:  # the user's code, at one of these inputs
+        return 0.0
     between = float(torch.linalg.vector_norm(a - b))
     rounding = 10 * unit * float(torch.linalg.vector_norm(first) + torch.linalg.vector_norm(second))
     found = (float(torch.linalg.vector_norm(first - second)) - rounding) / between

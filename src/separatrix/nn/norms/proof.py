@@ -76,10 +76,12 @@ def _between(
     excess, attempt = EXCESS, 0
     while (trial := lower * (1 + excess)) < ceiling:
         ways = [way for way in _ways(blocks, toruses, trial) if way[2] <= budget]
-        if ways:
-            method, bound, _ = ways[min(attempt // TRIES, len(ways) - 1)]
-            if (found := bound()) is not None:
-                return Extremes(found, lower, None, method)
+        if not ways:  # higher up it may cost less; a better estimate is of no use here
+            excess *= MORE
+            continue
+        method, bound, _ = ways[min(attempt // TRIES, len(ways) - 1)]
+        if (found := bound()) is not None:
+            return Extremes(found, lower, None, method)
         attempt += 1
         lower, excess = _again(convolution, attempt, lower, excess)
     return Extremes(ceiling, lower, None, otherwise)
