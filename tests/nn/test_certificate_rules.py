@@ -428,6 +428,57 @@ def test_a_step_that_is_too_long_or_has_the_wrong_sign_is_counted(step, exact):
     assert found.bound == pytest.approx(exact, rel=1e-9)
 
 
+DIPPING = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "hardswish": F.hardswish,
+    "mish": F.mish,
+    "leaky": lambda x: F.leaky_relu(x, -0.3),
+    "prelu": lambda x: F.prelu(x, torch.tensor([-0.4, 0.2, 0.1, 3.0, 0.0]).double()),
+}
+
+
+@pytest.mark.parametrize("step", [0.5, -0.5, 2.5])
+@pytest.mark.parametrize("name", DIPPING)
+def test_a_step_with_an_activation_that_falls_is_bounded_by_its_slopes(name, step):
+    """X − h Qᵀ σ(Qx), Q orthogonal, by the slopes d on a fine grid: the largest |1 − hd|."""
+    sigma, q = DIPPING[name], torch.linalg.qr(random(5, 5))[0]
+    grid = torch.linspace(-8, 8, 160_001, dtype=torch.float64)[:, None].expand(-1, 5).clone().requires_grad_()
+    (slopes,) = torch.autograd.grad(sigma(grid).sum(), grid)
+    exact = max(1.0, float((1 - step * slopes).abs().max()))  # far out units are off
+    found = sx.nn.certificate(Of(lambda x: x - step * sigma(x @ q.mT) @ q), 5, starts=3, steps=3)
+    assert exact * (1 - 1e-4) <= found.bound <= exact * (1 + 2e-4)  # the corner of hardswish lies between two of the grid
+    w, v = random(4, 5, seed=1) / 2, random(4, 5, seed=1).mT / 2 + 0.02 * random(5, 4, seed=2)
+    other = lambda x: x - step * sigma(F.pad(x @ w.mT, (0, 1)))[..., :4] @ v.mT  # noqa: E731
+    assert dense_norm(other, (5,)) <= sx.nn.certificate(Of(other), 5, starts=3, steps=3).bound
+
+
+STEPS = {
+    "a copy": lambda x, branch: x.clone() - 0.1 * branch(x),
+    "into a copy": lambda x, branch: x.clone().add_(branch(x), alpha=-0.1),
+    "off a copy": lambda x, branch: x.clone().sub_(branch(x).mul_(0.1)),
+    "of a copy": lambda x, branch: x - 0.1 * branch(x.clone().contiguous()),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_from_a_copy_is_a_step(name):
+    w = random(6, 4)
+    assert torch.linalg.matrix_norm(w, 2) ** 2 < 20
+    found = sx.nn.certificate(Of(lambda x: STEPS[name](x, lambda x: torch.relu(x @ w.mT) @ w)), 4, starts=3, steps=3)
+    assert found.bound == pytest.approx(1.0, rel=1e-9)
+    twice = sx.nn.certificate(Of(lambda x: STEPS[name](x, lambda x: -(x @ w.mT).sigmoid() @ w)), 4, starts=3, steps=3)
+    assert twice.bound == pytest.approx(1 + 0.1 * float(torch.linalg.matrix_norm(w, 2)) ** 2 / 4, rel=1e-9)
+
+
+def test_a_step_with_an_activation_that_is_kept_whole_is_a_step():
+    w, sigma = random(6, 4), nn.Tanhshrink()
+    network = Of(lambda x: x - 0.1 * network.part(x @ w.mT) @ w)
+    network.part = sigma
+    assert sx.nn.certificate(network, 4, starts=3, steps=3).bound == pytest.approx(1.0, rel=1e-9)
+
+
 def test_a_step_back_by_other_weights_pays_for_the_difference():
     """X − Vσ(Wx): the dense Jacobian at points where no, some and all units are on stays below the bound."""
     w, v = random(6, 6) / 4, random(6, 6).mT / 4 + 0.02 * random(6, 6, seed=1)

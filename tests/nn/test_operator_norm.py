@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import separatrix as sx
-from separatrix.nn.norms.lanczos import from_below
 from separatrix.nn.norms import chain, pieces, proof, torus
+from separatrix.nn.norms.lanczos import from_below
 
 door = importlib.import_module("separatrix.nn.operator_norm")  # the name in `sx.nn` is the function's
 ROUNDING = 1e-13

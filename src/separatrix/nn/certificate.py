@@ -373,7 +373,7 @@ def _refusal(model: nn.Module, x: Tensor, error: Exception, what: str) -> Separa
         name = str(narrow).removeprefix("torch.")
         return ModelError(
             f"{what}, in float64, in which it is evaluated, though it runs in {name}: {reason}.\n"
-            f"Make what stays in {name} part of the module, so that .double() reaches it, or take the model before it was quantised."
+            f"Make what stays in {name} part of the module, so that .double() reaches it; or take the model before quantisation."
         )
     if not isinstance(error, RuntimeError | ValueError | IndexError | AssertionError) or "dtype" in str(error):
         return ModelError(f"{what}: {reason}.\nThis is not about the shape: mend what fails in forward.")

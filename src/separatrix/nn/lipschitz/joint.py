@@ -44,6 +44,9 @@ CUTS = {
 SORTERS = {"max.other": "min.other", "maximum.default": "minimum.default", "amax.default": "amin.default", "max.dim": "min.dim"}
 """The larger of two and the smaller, the largest of several and the smallest."""
 
+REPEATED = {"alias.default", "clone.default", "contiguous.default", "detach.default", "lift_fresh_copy.default"}
+"""Operators that give their first argument itself."""
+
 Source = tuple[Node, Tensor | None]
 
 
@@ -140,9 +143,11 @@ class Together:
         return one is other and torch.equal(places, others)
 
     def first(self, node: Node) -> Node:
-        """The first node that computes the same, by the same operator from the same."""
+        """The first node that computes the same, by the same operator from the same; of a copy, that of what it copies."""
         if node.op != "call_function":
             return node
+        if getattr(node.target, "namespace", "") == "aten" and _overload(node) in REPEATED and isinstance(node.args[0], Node):
+            return self.first(node.args[0])
         key = (node.target, self._key(node.args), self._key(node.kwargs))
         return self.firsts.setdefault(key, node)
 

@@ -18,9 +18,10 @@ from separatrix.nn.lipschitz.graph import OperatorGraph, is_activation, layer_of
 from separatrix.nn.lipschitz.joint import Together
 from separatrix.nn.lipschitz.rounding import root, times
 from separatrix.nn.lipschitz.rules import DRAWS, bound_behind
-from separatrix.nn.lipschitz.shapes import LINEAR, gradient_step, is_monotone, is_root, square_of, within_root
+from separatrix.nn.lipschitz.shapes import LINEAR, gradient_step, is_root, square_of, steepest_fall, within_root
 
 SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
+Slopes = tuple[float, float]
 UNSET = {"empty_like", "new_empty", "new_empty_strided", "empty_permuted"}
 SIZES = {torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default}
 NUMBER = "a number is read off what depends on the input"
@@ -192,33 +193,42 @@ class Bounds:
         signs = {a: 1.0, b: alpha if call.name == "add" else -alpha}
         for trunk, branch in ((a, b), (b, a)):
             if abs(signs[trunk]) == 1 and (found := self._branch(trunk, branch)) is not None:
-                before, slope, behind = found
-                bound = gradient_step(before, slope, behind, signs[branch] * signs[trunk])
+                before, slopes, behind = found
+                bound = gradient_step(before, slopes, behind, signs[branch] * signs[trunk])
                 return times(bound, self.reach[trunk])
         return inf
 
-    def _branch(self, trunk: torch.fx.Node, branch: torch.fx.Node) -> tuple[list[Call], float, list[Call]] | None:
-        """Operators before an activation, its largest slope, and those behind it, on the one way from the trunk to the branch."""
+    def _branch(self, trunk: torch.fx.Node, branch: torch.fx.Node) -> tuple[list[Call], Slopes, list[Call]] | None:
+        """Operators before an activation, its slopes, and those behind it, on the one way from the trunk to the branch."""
         before: list[Call] = []
         behind: list[Call] = []
-        slope = 0.0
+        slopes: Slopes | None = None
         trunk, at = self.together.first(trunk), branch
         while self.together.first(at) is not trunk:
             parents = self._active(at)
             if at.target is operator.getitem and not at.args[1] and _name(at.all_input_nodes[0]) not in PARTS:
                 at = at.all_input_nodes[0]
                 continue
-            if len(parents) != 1 or not _is_operator(at):
+            if len(parents) != 1:
                 return None
-            call = self._call(at, through=parents[0])
-            if is_monotone(call) and not slope:
-                slope = bound_behind(call)[1].value
-            elif call.name in LINEAR:
-                (before if slope else behind).insert(0, call)
+            if (found := self._slopes(at, parents[0])) is not None and slopes is None:
+                slopes = found
+            elif _is_operator(at) and (call := self._call(at, through=parents[0])).name in LINEAR:
+                (before if slopes else behind).insert(0, call)
             else:
                 return None
             at = parents[0]
-        return (before, slope, behind) if before and behind and slope else None
+        return (before, slopes, behind) if before and behind and slopes else None
+
+    def _slopes(self, node: torch.fx.Node, parent: torch.fx.Node) -> Slopes | None:
+        """How steeply an activation falls and rises; None of what is none, or has no bound."""
+        if node.target is torch.ops.separatrix.guaranteed.default:
+            return (0.0, 1.0) if is_activation(self.graph.leaves[node.args[1]]) else None
+        if not _is_operator(node):
+            return None
+        call = self._call(node, through=parent)
+        fall = steepest_fall(call)
+        return None if fall is None else (fall, bound_behind(call)[1].value)
 
     def _run_of(self, node: torch.fx.Node) -> dict[str, Any] | None:
         """The affine operators from this one on, as one layer; none of them is used by anything but the next."""

@@ -3,10 +3,10 @@
 Note [Together tighter]
 √(c + w Σ x²) with c ≥ 0 has a gradient of length √w at most, though the square has no bound and the root has none.
 
-x − Vσ(Wx + b) with slopes of σ between 0 and s has the difference quotients  I − VDW,  0 ≤ D ≤ s. For any diagonal T ≥ 0
-they are  I − WᵀTDW + (WᵀT − V)DW,  and the eigenvalues of the symmetric WᵀTDW are between 0 and s‖T^½W‖². So
-max(1, s‖T^½W‖² − 1) + s‖WᵀT − V‖‖W‖ is a bound. T is taken from V and W; where V = WᵀT, as in layers that are steps down a
-convex function, nothing is left of the second term.
+x − Vσ(Wx + b) with slopes of σ between −r ≤ 0 and s has the difference quotients  I − VDW,  −r ≤ D ≤ s. For any diagonal T ≥ 0
+they are  I − WᵀTDW + (WᵀT − V)DW,  and the eigenvalues of the symmetric WᵀTDW are between −r‖T^½W‖² and s‖T^½W‖². So
+max(1 + r‖T^½W‖², s‖T^½W‖² − 1) + max(r, s)‖WᵀT − V‖‖W‖ is a bound. T is taken from V and W; where V = WᵀT, as in layers that
+are steps down a convex function, r = 0 and nothing is left of the second term.
 
 Source: Meunier et al. 2022, arXiv:2110.12690, theorem 1, there for V = 2Wᵀ/‖W‖².
 """
@@ -23,6 +23,7 @@ from separatrix.nn.lipschitz.affine import CONVOLUTIONS, TRANSPOSED, as_layer
 from separatrix.nn.lipschitz.call import Active, Call, NoBoundError
 from separatrix.nn.lipschitz.linear import AGREEMENT, ENTRIES, ROWS
 from separatrix.nn.lipschitz.rounding import computed, plus, times
+from separatrix.nn.lipschitz.slopes import GELU, SLOPES
 from separatrix.nn.norms.dense import by_singular_values
 from separatrix.nn.operator_norm import operator_norm
 
@@ -48,6 +49,9 @@ MONOTONE = {
 UNLIKE = 0.5  # of V, relative, that may be left where WᵀT is taken off
 STRAIGHT = 0.03  # cosine of z and WᵀTWz, from where it is tried: √(rank/dim) for a projection
 
+DIPS = {"hardswish": 0.5, "mish": 0.1125262, "silu": computed(SLOPES["silu"] - 1)}
+"""How steeply activations fall, at most. SiLU and GELU, xF(x) with F(x) + F(−x) = 1, have slopes at x and −x that add up to 1."""
+
 SIGNED = {"leaky_relu": "negative_slope", "elu": "alpha", "prelu": "weight", "rrelu": "lower"}
 """Activations whose slopes are from 0 on where this is."""
 
@@ -59,22 +63,32 @@ LINEAR = {
 """Operators that may stand before and behind the activation of a gradient step, of one argument each."""
 
 
-def is_monotone(call: Call) -> bool:
-    """Whether it is an activation with slopes from 0 on."""
+def steepest_fall(call: Call) -> float | None:
+    """How steeply an activation falls: −r, where its slopes are from r on; 0 where it never does. None of any other operator."""
+    if call.active_names != [next(iter(call.values))]:
+        return None
     if call.name in MONOTONE:
-        return call.active_names == [next(iter(call.values))]
+        return 0.0
+    if call.name in DIPS:
+        return DIPS[call.name]
+    if call.name == "gelu":
+        return computed(GELU[call["approximate"] or "none"] - 1)
     setting = call[SIGNED.get(call.name, "")]
-    if call.name == "elu" and (float(call["scale"]) < 0 or float(call["input_scale"]) < 0):
-        return False
-    return setting is not None and call.active_names == ["self"] and bool((torch.as_tensor(setting) >= 0).all())
+    if setting is None:
+        return None
+    least = float(torch.as_tensor(setting, dtype=torch.float64).min())
+    if call.name in ("leaky_relu", "prelu"):
+        return max(0.0, -least)
+    is_turned = call.name == "elu" and (float(call["scale"]) < 0 or float(call["input_scale"]) < 0)
+    return 0.0 if least >= 0 and not is_turned else None
 
 
-def gradient_step(before: list[Call], slope: float, behind: list[Call], sign: float) -> float:
+def gradient_step(before: list[Call], slopes: tuple[float, float], behind: list[Call], sign: float) -> float:
     """The bound of  x + sign · V σ(W x + b),  W and V the linear parts of calls; ∞ where they are too large, or not each other's.
 
     Args:
         before: W, one operator after the other.
-        slope: the largest of σ.
+        slopes: of σ: how steeply it falls and rises.
         behind: V.
         sign: of the branch, with what scales it.
     """
@@ -98,8 +112,8 @@ def gradient_step(before: list[Call], slope: float, behind: list[Call], sign: fl
         return math.inf
     longest, size = norm(by_row.sqrt() * w), norm(w)
     left = plus(norm(rest), 1e-15 * math.sqrt(rest.numel()) * float(v.abs().max() + (by_row * w).abs().max()))
-    found = plus(max(1.0, computed(times(slope, times(longest, longest))) - 1), times(slope, times(left, size)))
-    return found
+    falls, rises = (computed(times(slope, times(longest, longest))) for slope in slopes)
+    return plus(max(plus(1.0, falls), rises - 1), times(max(slopes), times(left, size)))
 
 
 @torch.no_grad()
