@@ -57,7 +57,7 @@ UNKNOWN = {
     "softplus that jumps": (nn.Sequential(nn.Softplus(1.0, threshold=1.0)), 4, "0", "jumps"),
     "rounding": (Of(lambda _, x: x.round()), 4, "Of", "jumps"),
     "places": (Of(lambda _, x: x.max(1).indices.double()), 4, "Of", "whole numbers"),
-    "a switch": (Of(lambda _, x: torch.where(x > 0, x, 0.5 * x)), 4, "Of", ""),
+    "a switch": (Of(lambda _, x: torch.where(x > 1, x, 0.5 * x)), 4, "Of", "switches"),
     "a mask": (Of(lambda _, x: x * (x > 1)), 4, "Of", ""),
     "a number read off": (Of(lambda _, x: x * x.sum().item()), 4, "Of", ""),
     "weights from the input": (Of(lambda _, x: F.linear(x, x.mT @ x)), 4, "Of", "depend on the input"),

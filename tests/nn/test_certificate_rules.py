@@ -115,6 +115,24 @@ EXACT = {
     "places that are found in constants": (lambda x: x[:, random(4).sign().nonzero()[1:, 0]], (4,)),
     "sparse matrix": (lambda x: torch.sparse.mm(random(5, 4).to_sparse(), x[0]), (4, 3)),
     "sparse matrix, rows": (lambda x: random(5, 4).to_sparse_csr() @ x[0], (4, 3)),
+    "the greater half": (lambda x: torch.where(x > 0, x, 0.2 * x), (4,)),
+    "filled with zeros": (lambda x: x.masked_fill(x <= 0, 0.0), (4,)),
+    "kept where positive": (lambda x: 3 * ((x > 0) * x), (4,)),
+    "zeros where negative": (lambda x: torch.where(x < 0, torch.zeros_like(x), x), (4,)),
+    "brought to one shape": (
+        lambda x: torch.cat(torch.broadcast_tensors(x, torch.zeros(3, 1, 1).double())) * 2,
+        (2, 4),
+    ),
+    "distance by numbers": (lambda x: F.l1_loss(x, random(1, 4), reduction="sum"), (4,)),
+    "smooth distance": (lambda x: F.smooth_l1_loss(x, random(1, 4)), (4,)),
+    "Huber's distance": (lambda x: F.huber_loss(random(3, 4), x, reduction="sum", delta=2.5), (4,)),
+    "smallest": (lambda x: torch.aminmax(x, dim=1).max, (4,)),
+    "grid of both": (lambda x: torch.meshgrid(x[0], x[0], indexing="xy")[1], (4,)),
+    "trapezoids": (lambda x: torch.trapezoid(x, dx=0.5, dim=1), (4,)),
+    "trapezoids on places": (lambda x: torch.cumulative_trapezoid(x, random(1, 4), dim=1), (4,)),
+    "central differences": (lambda x: torch.gradient(x, dim=1)[0], (4,)),
+    "triangular": (lambda x: torch.linalg.solve_triangular(random(4, 4).tril() + 3 * torch.eye(4), x.mT, upper=False), (4,)),
+    "pool with places": (lambda x: F.max_pool1d(x, 3, 1, return_indices=True)[0], (1, 3)),
     "one number alone": (lambda x: F.layer_norm(x, (1,)), (3, 1)),
     "one number in a group": (lambda x: F.group_norm(x[0], 4), (2, 4)),
 }
@@ -130,7 +148,14 @@ def test_a_linear_operator_or_one_of_known_slope_is_bounded_by_its_dense_norm(na
     assert found.lower <= found.bound * (1 + ROUNDING)
 
 
+LAYER = random(4, 4)
 SLOPES = {
+    "the greater half of a layer": (
+        lambda x: torch.where(x @ LAYER <= 0, x @ LAYER * -3, x @ LAYER),
+        (4,),
+        3 * float(torch.linalg.matrix_norm(LAYER, 2)),
+    ),
+    "a leaky ReLU of two halves": (lambda x: x.masked_fill(x < 0, 0) + torch.where(x > 0, 0.0, -0.2 * x), (4,), 1.2),
     "logaddexp": (lambda x: torch.logaddexp(*x.chunk(2, 1)), (4,), 1.0),
     "root of one and a square": (lambda x: torch.sqrt(1 + x**2), (3,), 1.0),
     "root, written otherwise": (lambda x: ((x * x + 1e-6) ** 0.5 - 1) * 3, (3,), 3.0),
@@ -183,7 +208,15 @@ REFUSED = {
     "divisor": (lambda x: 1 / (2 + x.sigmoid()), (4,), "divides"),
     "variance": (lambda x: F.batch_norm(random(1, 4), random(4), x[0].sigmoid() + 1), (4,), "running var"),
     "grid": (lambda x: F.grid_sample(random(1, 1, 4, 4), x, align_corners=False), (3, 3, 2), "grid"),
-    "where": (lambda x: torch.where(x > 0, x, 3 * x), (4,), ""),
+    "where": (lambda x: torch.where(x > 1, x, 3 * x), (4,), "switches"),
+    "where another is positive": (lambda x: torch.where(x.flip(1) > 0, x, 3 * x), (4,), "switches"),
+    "where it is positive, of another": (lambda x: torch.where(x > 0, x.flip(1), 0.0), (4,), "switches"),
+    "where it is positive, by one number": (lambda x: torch.where(x[:, :1] > 0, x, 3 * x), (4,), "switches"),
+    "branches that do not meet": (lambda x: torch.where(x > 0, x, 3 * x - 1), (4,), "switches"),
+    "a step": (lambda x: torch.where(x > 0, torch.ones_like(x), torch.zeros_like(x)), (4,), "switches"),
+    "a mask of one sign": (lambda x: (x > 0).double(), (4,), "bool"),
+    "filled with ones": (lambda x: x.masked_fill(x < 0, 1.0), (4,), "mask"),
+    "a mask of another": (lambda x: x * (x.flip(1) > 0), (4,), "multiplies"),
     "cos of complex numbers": (lambda x: torch.fft.fft(x).tanh().abs(), (4,), "complex"),
     "bits": (lambda x: (x.view(torch.int64) & -2).view(x.dtype), (4,), "int64"),
     "bits of other numbers": (lambda x: x.view(torch.float32), (4,), "bits of float64 as float32"),

@@ -1,5 +1,7 @@
 """Sums, products, maxima and choices of two things: the factor in each of them while the other is held."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -104,6 +106,21 @@ def scattered(call: Call) -> Factor:
     if kind in ("amax", "amin"):
         return Factor(1.0, "the largest is 1-Lipschitz")
     raise NoBoundError("it multiplies two things that both depend on the input")
+
+
+def loss(call: Call) -> Factor:
+    """|x − y| and Huber's, number by number: slopes up to δ, or up to 1; summed over n numbers √n times, as a mean 1/√n times."""
+    if any(call[name].shape != call.active[0].shape for name in ("self", "target")):
+        raise NoBoundError(f"no bound is known of {call.name} of two shapes")
+    width = 1.0 if call.name == "l1_loss" else float(call["delta" if call.name == "huber_loss" else "beta"])
+    if width < 0 or (width == 0 and call.name == "huber_loss"):
+        raise NoBoundError(f"its width is {width:g}")
+    slope = width if call.name == "huber_loss" else 1.0
+    n = float(math.prod(call.active[0].shape))
+    if not n:
+        return attained(0.0, "it is empty")
+    of_all = {0: 1.0, 1: computed(1 / root(n)), 2: root(n)}[int(call["reduction"])]
+    return attained(computed(slope * of_all), "largest slope")
 
 
 def attention(call: Call) -> Factor:

@@ -19,6 +19,7 @@ from separatrix.nn.lipschitz.joint import Together
 from separatrix.nn.lipschitz.rounding import root, times
 from separatrix.nn.lipschitz.rules import DRAWS, bound_behind
 from separatrix.nn.lipschitz.shapes import LINEAR, gradient_step, is_root, square_of, steepest_fall, within_root
+from separatrix.nn.lipschitz.sides import compares, steepest_side
 
 SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 Slopes = tuple[float, float]
@@ -26,7 +27,8 @@ UNSET = {"empty_like", "new_empty", "new_empty_strided", "empty_permuted"}
 SIZES = {torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default}
 NUMBER = "a number is read off what depends on the input"
 OWN = "its own guarantee"
-PARTS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
+PARTS = {"aminmax", "chunk", "gradient", "split", "split_with_sizes", "tensor_split", "unbind"}
+COPYING = {"broadcast_tensors", "meshgrid"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,10 @@ class Bounds:
                 return self._take(node)
             if node.target is torch.ops.separatrix.guaranteed.default:
                 return self._keep_promise(node)
-            return self._root(node) or self._run_of(node) or self._operator(node)
+            if compares(node) or _name(node) in COPYING:  # it is met again where it is used
+                self.reach[node] = inf
+                return None
+            return self._side(node) or self._root(node) or self._run_of(node) or self._operator(node)
         except ContradictionError:
             raise
         except NoBoundError as error:
@@ -120,10 +125,36 @@ class Bounds:
         return self._layer(*self._named(node), node, Factor(inf, reason))
 
     def _take(self, node: torch.fx.Node) -> None:
-        parent, number = node.args
+        parent, number = node.all_input_nodes[0], node.args[1]
+        if _name(parent) in COPYING:
+            several: Any = parent.args[0]
+            return self._copy(node, several[number])
         if number and _name(parent) not in PARTS and self.reach[parent] < inf:
             raise NoBoundError("it gives places, which are whole numbers")
         self.reach[node] = self.reach[parent]
+
+    def _copy(self, node: torch.fx.Node, source: torch.fx.Node) -> None:
+        """One of several tensors that were brought to one shape, of which each is copied by itself."""
+        (numbers, copies) = (of.meta["val"].numel() for of in (source, node))
+        if source in self.needed and source not in self.known:
+            self.reach[node] = times(root(float(copies // max(numbers, 1))), self.reach[source])
+        elif _name(node.all_input_nodes[0]) == "broadcast_tensors":
+            self.reach[node], self.known[node] = 0.0, _dense(self._constant(source)).expand(node.meta["val"].shape)
+        else:
+            raise NoBoundError("a constant beside what depends on the input is copied")
+
+    def _side(self, node: torch.fx.Node) -> dict[str, Any] | None:
+        """An activation that chooses by the sign. See Note [Sides]."""
+        found = steepest_side(node, self.together.first, self._call, self._held)
+        if found is None:
+            return None
+        x, factor = found
+        self.reach[node] = times(factor, self.reach[x])
+        return self._layer(*self._named(node), node, Factor(factor, "largest slope: both sides are 0 at 0"))
+
+    def _held(self, node: torch.fx.Node) -> Any | None:
+        """What a node is, where it does not depend on the input."""
+        return None if node in self.needed and node not in self.known else _dense(self._constant(node))
 
     def _keep_promise(self, node: torch.fx.Node) -> dict[str, Any]:
         parent, number = node.args[0], node.args[1]
@@ -327,7 +358,7 @@ class Bounds:
 
 def _size_of(node: torch.fx.Node) -> int:
     """A length of a tensor, or how many numbers it has."""
-    shape = node.args[0].meta["val"].shape
+    shape = node.all_input_nodes[0].meta["val"].shape
     found = shape[node.args[1]] if len(node.args) > 1 else shape.numel()
     if not isinstance(found, int):
         raise NoBoundError(NUMBER)

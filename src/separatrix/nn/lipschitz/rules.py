@@ -113,6 +113,7 @@ AFFINE: dict[str, tuple[str, str | None]] = {
     "baddbmm": ("self batch1 | self batch2", ""),
     "bilinear": ("input1 bias | input2 bias | weight bias", ""),
     "cross": ("self | other", None),
+    "cumulative_trapezoid": ("y", None),
     "diag": ("self", ""),
     "diag_embed": ("self", ""),
     "dot": ("self | tensor", ""),
@@ -120,6 +121,7 @@ AFFINE: dict[str, tuple[str, str | None]] = {
     "embedding_bag": ("weight", None),
     "fft_fftshift": ("self", ""),
     "fft_ifftshift": ("self", ""),
+    "gradient": ("self", None),
     "index_add": ("self source", ""),
     "index_copy": ("self source", ""),
     "index_fill": ("self value", ""),
@@ -128,6 +130,7 @@ AFFINE: dict[str, tuple[str, str | None]] = {
     "kron": ("self | other", ""),
     "linalg_cross": ("self | other", None),
     "linalg_solve": ("B", None),
+    "linalg_solve_triangular": ("B", None),
     "masked_scatter": ("self source", ""),
     "outer": ("self | vec2", ""),
     "put": ("self source", ""),
@@ -137,6 +140,7 @@ AFFINE: dict[str, tuple[str, str | None]] = {
     "istft": ("self", None),
     "take_along_dim": ("self", ""),
     "tensordot": ("self | other", ""),
+    "trapezoid": ("y", None),
     "trace": ("self", ""),
     "vdot": ("self | other", ""),
 }
@@ -145,7 +149,8 @@ sign in the majorant, None where there is none. See Note [Affine in an argument]
 
 
 IN_WEIGHTS = {"weight": affine(), "bias": affine()}
-MAX_POOLS = {*(f"{kind}max_pool{axes}d" for kind in ("", "adaptive_") for axes in (1, 2, 3)), "max_pool2d_with_indices"}
+MAX_POOLS = {*(f"{kind}max_pool{axes}d" for kind in ("", "adaptive_") for axes in (1, 2, 3))}
+MAX_POOLS |= {f"max_pool{axes}d_with_indices" for axes in (1, 2, 3)}
 MEAN_POOLS = {f"{kind}avg_pool{axes}d" for kind in ("", "adaptive_") for axes in (1, 2, 3)}
 INTERPOLATIONS = {"upsample_bilinear2d", "upsample_linear1d", "upsample_trilinear3d", *PLANAR}
 
@@ -178,6 +183,7 @@ RULES: dict[str, Rule] = {
     "add": Rule(c.shifted, "self other", SUM, is_complex=True),
     "alpha_dropout": Rule(e.dropout),
     "amax": Rule(e.one("the largest is 1-Lipschitz")),
+    "aminmax": Rule(e.one("the largest is 1-Lipschitz")),
     "amin": Rule(e.one("the smallest is 1-Lipschitz")),
     "cdist": Rule(e.distances, "x1 | x2"),
     "celu": Rule(e.celu),
@@ -194,10 +200,12 @@ RULES: dict[str, Rule] = {
     "feature_dropout": Rule(e.dropout),
     "gather": Rule(lambda call: schur(call, "how often a number is used"), "self", is_complex=True),
     "gelu": Rule(e.gelu),
+    "huber_loss": Rule(c.loss, "self target", SUM),
     "hardtanh": Rule(e.one("largest slope")),
     "hypot": Rule(c.convex, "self other", SQUARES),
     "index": Rule(lambda call: schur(call, "how often a number is used"), "self", is_complex=True),
     "leaky_relu": Rule(e.leaky),
+    "l1_loss": Rule(c.loss, "self target", SUM),
     "lerp": Rule(c.weighed, "self end | weight", SUM),
     "linalg_vector_norm": Rule(e.vector_norm, is_complex=True),
     "log_softmax": Rule(e.log_softmax),
@@ -217,6 +225,7 @@ RULES: dict[str, Rule] = {
     "scaled_dot_product_attention": Rule(c.attention, "value"),
     "scatter_reduce": Rule(c.scattered, "self src", SUM),
     "selu": Rule(e.slope(computed(SELU))),
+    "smooth_l1_loss": Rule(c.loss, "self target", SUM),
     "softmax": Rule(e.softmax),
     "softplus": Rule(e.softplus),
     "std": Rule(e.deviation),
