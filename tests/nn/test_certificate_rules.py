@@ -226,6 +226,7 @@ REFUSED = {
     "an order drawn": (lambda x: x[:, torch.randperm(4)], (4,), "draws at random"),
     "negative ε": (lambda x: F.layer_norm(x, (4,), eps=-1.0), (4,), "negative"),
     "negative ε of a mean square": (lambda x: F.rms_norm(x, (4,), eps=-1.0), (4,), "negative"),
+    "what PyTorch cannot trace": (lambda x: random(5, 4).to_sparse_csc() @ x[0], (4,), "leaves PyTorch"),
     "fourth root": (lambda x: (1 + x**4).sqrt(), (4,), "powers"),
     "root less than a square": (lambda x: (x**2 - 1).abs().sqrt(), (4,), ""),
 }
@@ -236,6 +237,7 @@ def test_an_argument_that_no_rule_is_proven_for_gives_no_bound_and_one_line(name
     function, shape, reason = REFUSED[name]
     found = sx.nn.certificate(Of(function), shape, starts=3, steps=3)
     assert found.bound == math.inf and reason in found.reasons[0] and "\n" not in found.summary()
+    assert "aten" not in found.reasons[0] and "fake" not in found.reasons[0].lower()  # fake tensors are PyTorch's own affair
 
 
 def test_the_epsilon_that_pytorch_puts_into_a_mean_square_is_float64s():
