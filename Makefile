@@ -29,10 +29,12 @@ test: .venv/.dev
 test-long: .venv/.dev
 	HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/properties --hypothesis-show-statistics
 
-# Networks, solvers and quick analyses again, as a processor without AVX rounds, on any x86: no test may rest on the rounding of one.
+# The numerical core again, as a processor without AVX rounds, on any x86: no test may rest on the rounding of one.
 test-portable: .venv/.dev
 	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not long" \
-		tests/nn tests/ode tests/solvers tests/test_orthonormal.py tests/test_tangent.py \
+		tests/ode tests/solvers tests/test_orthonormal.py tests/test_tangent.py \
+		$(addprefix tests/nn/test_, blocks.py cells.py energy.py hamiltonian.py mass.py neural_ode.py operator_norm.py orthogonal.py \
+		presnov.py reversible.py sphere.py torus.py volume.py) \
 		$(addprefix tests/analysis/test_, homotopy.py kaplan_yorke.py krylov.py propagation.py stability_region.py statistics.py transient.py)
 
 check: .venv/.dev

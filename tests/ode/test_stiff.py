@@ -61,10 +61,9 @@ def test_items_of_a_batch_take_their_own_steps_and_are_those_alone():
         assert int(alone.accepted) == int(together.accepted[i])
 
 
-@pytest.mark.parametrize("gradient", ["checkpoint", "backpropagation"])
-def test_gradients_through_a_stiff_reaction_are_differences_of_tight_solutions(gradient):
+def test_gradients_through_a_stiff_reaction_are_differences_of_tight_solutions():
     field, x0 = Robertson(), torch.tensor([1.0, 0, 0], **DOUBLE)
-    settings = {"method": "rodas5p", "rtol": 1e-9, "gradient": gradient}
+    settings = {"method": "rodas5p", "rtol": 1e-8}
     (by,) = torch.autograd.grad(sx.solve(field, x0, [0, 40.0], **settings).last[2], field.rates)
 
     def last(rates: list[float]) -> float:

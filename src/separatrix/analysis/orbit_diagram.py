@@ -152,8 +152,8 @@ def _as_values(parameter: str, values: Tensor | Sequence[float]) -> Tensor:
 def _periods(states: Tensor, tol: float, least: Tensor) -> tuple[Tensor, Tensor]:
     """The least lag at which every state comes back, 0 where there is none, and whether that is not yet known.
 
-    A slow passage comes back to within any tolerance; only that it comes nearer tells a cycle from it. Where it comes nearer at a
-    shorter lag too, one that divides this, the cycle may be of that length in the end.
+    A slow passage comes back to within any tolerance, or goes one way; only that it comes nearer tells a cycle from it. Where it
+    comes nearer at a shorter lag too, one that divides this, the cycle may be of that length in the end.
     """
     size = torch.maximum(states.abs().amax((0, -1)), least)
     near, rounding = tol * size, ROUNDINGS * torch.finfo(states.dtype).eps * size
@@ -169,4 +169,11 @@ def _periods(states: Tensor, tol: float, least: Tensor) -> tuple[Tensor, Tensor]
             open_ = open_ | nears[shorter]
         new = (periods == 0) & (missed.amax(0) <= near)
         periods, moving = torch.where(new, lag, periods), open_.where(new, moving)
-    return periods, moving
+    return periods, moving | (periods == 0) & _creeps(states)
+
+
+def _creeps(states: Tensor) -> Tensor:
+    """Whether every component only rises or only falls, as none does on what orbits settle on, shape (*batch)."""
+    steps = states.diff(dim=0)
+    one_way = (steps >= 0).all(0) | (steps <= 0).all(0)
+    return one_way.all(-1) & (steps != 0).any(0).any(-1)

@@ -12,7 +12,7 @@ from separatrix.structure import Nested
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class _Followed(Result):
+class Followed(Result):
     """How the items of an initial value problem fared; the fields are those of `Solution`."""
 
     times: Tensor
@@ -39,7 +39,7 @@ class _Followed(Result):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Solution(_Followed):
+class Solution(Followed):
     """The solution of an initial value problem at the asked times.
 
     Args:
@@ -53,7 +53,7 @@ class Solution(_Followed):
 
     states: Tensor
 
-    layout: ClassVar[dict[str, str]] = {**_Followed.layout, "states": "time batch state"}
+    layout: ClassVar[dict[str, str]] = {**Followed.layout, "states": "time batch state"}
 
     @property
     def last(self) -> Tensor:
@@ -66,7 +66,7 @@ class Solution(_Followed):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class StructuredSolution(_Followed):
+class StructuredSolution(Followed):
     """A `Solution` whose states are tuples, dictionaries, images or complex numbers, as x0 was.
 
     Args:
@@ -77,7 +77,7 @@ class StructuredSolution(_Followed):
     vectors: Tensor
     form: Form | None = None
 
-    layout: ClassVar[dict[str, str]] = {**_Followed.layout, "vectors": "time batch state"}
+    layout: ClassVar[dict[str, str]] = {**Followed.layout, "vectors": "time batch state"}
 
     @classmethod
     def of(cls, found: Solution, form: Form) -> Self:

@@ -3,17 +3,18 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.ode.solution import Solution
+from separatrix.ode.solution import Solution, StructuredSolution
 from separatrix.plot.runs import array
 from separatrix.plot.style import MOST_LINES, canvas, nothing_to_show, series, styled
 
 MOST_NUMBERS = 5  # of a state, drawn
 
 
-def draw_solution(axes: Axes, found: Solution) -> None:
+def draw_solution(axes: Axes, found: Solution | StructuredSolution) -> None:
     """The first numbers of the state of the first items over time, each up to where its item failed."""
     times = array(found.times).reshape(len(found.times), -1)[:, :MOST_LINES]
-    states = array(found.states).reshape(*found.states.shape[:1], -1, found.states.shape[-1])[:, :MOST_LINES]
+    vectors = found.vectors if isinstance(found, StructuredSolution) else found.states
+    states = array(vectors).reshape(len(vectors), -1, vectors.shape[-1])[:, :MOST_LINES]
     if len(times) < 2 or times.size == 0:
         nothing_to_show(axes, "there is no time to show")
         return
@@ -26,7 +27,7 @@ def draw_solution(axes: Axes, found: Solution) -> None:
 
 
 @styled
-def solution_figure(found: Solution) -> Figure:
+def solution_figure(found: Solution | StructuredSolution) -> Figure:
     """The states over time."""
     figure, ((axes,),) = canvas(width=6.4)
     draw_solution(axes, found)

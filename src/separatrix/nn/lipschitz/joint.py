@@ -62,6 +62,7 @@ class Together:
         self.reach, self.run = reach, run
         self.sources: dict[Node, Source] = {}
         self.firsts: dict[Any, Node] = {}
+        self.known: dict[Node, Node] = {}
 
     def bound(self, nodes: Sequence[Node]) -> float:
         """√(Σ over what they are cut from of how often a number of it is held × its bound²), or less."""
@@ -144,6 +145,11 @@ class Together:
 
     def first(self, node: Node) -> Node:
         """The first node that computes the same, by the same operator from the same; of a copy, that of what it copies."""
+        if node not in self.known:  # each once: what is used twice at every depth would be asked 2^depth times
+            self.known[node] = self._first(node)
+        return self.known[node]
+
+    def _first(self, node: Node) -> Node:
         if node.op != "call_function":
             return node
         if getattr(node.target, "namespace", "") == "aten" and _overload(node) in REPEATED and isinstance(node.args[0], Node):
