@@ -19,7 +19,7 @@ from separatrix import plot
 from separatrix.analyze import Portrait, analyze
 from separatrix.analyze.verdict import SURE
 from separatrix.errors import InputError
-from separatrix.ode.solution import Followed
+from separatrix.ode.solution import Followed, StructuredSolution
 from separatrix.plot.style import BAR, SERIES
 from separatrix.result import Result, Status
 from separatrix.wording import measured, plain, power_of_ten
@@ -101,7 +101,7 @@ def result_classes() -> set[type[Result]]:
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             members = vars(importlib.import_module(module.name)).values()
             found |= {kind for kind in members if isinstance(kind, type) and issubclass(kind, Result)}
-    return found - {Result, Portrait, Followed}
+    return found - {Result, Portrait, Followed, StructuredSolution}  # which draws itself
 
 
 def test_every_result_has_a_picture_and_the_table_has_no_other():

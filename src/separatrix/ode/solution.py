@@ -1,7 +1,8 @@
 """What following an equation gives: states at the asked times, and how each item fared."""
 
+import importlib
 from dataclasses import dataclass, fields
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -94,6 +95,10 @@ class StructuredSolution(Followed):
     def last(self) -> Nested:
         """The states at the last asked time, as x0."""
         return self._form().unpack(self.vectors[-1])
+
+    def plot(self) -> Any:
+        """The vectors over time."""
+        return importlib.import_module("separatrix.plot.solution").solution_figure(self)
 
     def numbers_in_a_state(self) -> int:
         """The length of the packed vector."""

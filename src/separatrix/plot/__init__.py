@@ -40,7 +40,7 @@ from separatrix.nn.fit_observations import ObservationFit
 from separatrix.nn.log_density import LogDensity
 from separatrix.nn.robustness import Robustness
 from separatrix.ode.arrival import Arrival
-from separatrix.ode.solution import Solution, StructuredSolution
+from separatrix.ode.solution import Solution
 from separatrix.plot.adversarial import adversarial_figure
 from separatrix.plot.along import along_figure, separate_figure, tracks_figure
 from separatrix.plot.arrival import arrival_figure
@@ -112,7 +112,6 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     Propagation: propagation_figure,
     Tracks: tracks_figure,
     Solution: solution_figure,
-    StructuredSolution: solution_figure,
     StabilityRegion: stability_region_figure,
     SparseTerms: sparse_terms_figure,
     Stationarity: stationarity_figure,
