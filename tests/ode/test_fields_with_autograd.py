@@ -194,4 +194,5 @@ def test_a_field_with_kinks_jumps_and_branches_does_not_lose_it():
         warnings.simplefilter("error")
         for field in fields:
             for x0 in (starts().float(), starts(), torch.zeros(2, 2)):
-                sx.solve(field, x0.requires_grad_(), [0.0, 0.2], method="rk4", dt=0.1)
+                found = sx.solve(field, x0.requires_grad_(), [0.0, 0.2], method="rk4", dt=0.1)
+                assert bool((found.codes == sx.Status.OK).all()) and found.last.requires_grad
