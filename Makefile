@@ -23,7 +23,7 @@ demo: .venv/.core
 
 # One thread a worker: two processes that each start two threads fight for the same two cores.
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Many examples of each property, other ones each time; the failing one is printed as a line that reproduces it.
 test-long: .venv/.dev

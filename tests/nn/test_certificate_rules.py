@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import separatrix as sx
+from of_function import Of
 
 ROUNDING = 1e-9  # by which a decomposition of these small matrices may differ
 
@@ -18,17 +19,6 @@ ROUNDING = 1e-9  # by which a decomposition of these small matrices may differ
 @functools.cache
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-class Of(nn.Module):
-    """A module that computes a function of its input."""
-
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def dense_norm(function, shape: tuple[int, ...]) -> float:

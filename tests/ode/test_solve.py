@@ -167,3 +167,44 @@ def test_a_number_that_stays_zero_needs_no_absolute_tolerance():
 def test_a_splitting_method_refuses_a_field_that_is_not_separable():
     with pytest.raises(sx.InputError, match="separable"):
         sx.solve(lambda x: x * x.flip(-1), torch.ones(2, 2, **DOUBLE), [0.0, 1.0], method="leapfrog", dt=0.1)
+
+
+def test_a_pulse_that_steps_would_leap_over_is_seen_with_a_longest_step():
+    """ẋ = exp(−((t − 70)/0.05)²) from 0: its integral is 0.05 √π."""
+
+    def field(x, t):
+        return torch.exp(-(((t - 70.0) / 0.05) ** 2))[..., None] + 0 * x
+
+    def end(**asked) -> float:
+        return float(sx.solve(field, torch.zeros(1, **DOUBLE), [0.0, 100.0], time_dependent=True, rtol=1e-8, **asked).last)
+
+    area = 0.05 * math.pi**0.5
+    assert end() == 0.0
+    assert end(max_step=0.05) == pytest.approx(area, rel=1e-7)
+    layer = sx.nn.NeuralODE(field, 1, time=100.0, method="dopri5", rtol=1e-8, max_step=0.05, time_dependent=True)
+    assert float(layer(torch.zeros(1, **DOUBLE))) == pytest.approx(area, rel=1e-7)
+    found = sx.solve_until(
+        field, torch.zeros(1, **DOUBLE), lambda x, t: x[..., 0] - area / 2, max_time=100.0, max_step=0.05, time_dependent=True
+    )
+    assert float(found.times) == pytest.approx(70.0, abs=1e-5)
+
+
+def test_steps_by_tolerance_are_not_longer_than_the_longest():
+    """The method's amplification is e^z + z⁶/3600 + …, which makes 5e-8 of 40 steps of z = −1/8."""
+    found = sx.solve(lambda x: -x, torch.ones(1, **DOUBLE), [0.0, 5.0], max_step=0.125)
+    assert int(found.accepted) >= 40
+    assert float(found.last) == pytest.approx(math.exp(-5), rel=6e-8)
+
+
+@pytest.mark.parametrize("asked", [{"max_step": 0.0}, {"max_step": -1.0}, {"max_step": "long"}, {"max_step": 0.1, "dt": 0.1}])
+def test_a_longest_step_is_a_positive_time_and_stands_alone(asked):
+    with pytest.raises(sx.errors.InputError, match="max_step"):
+        sx.solve(lambda x: -x, torch.ones(1, **DOUBLE), [0.0, 1.0], **asked)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("Radau", "rodas5p"), ("BDF", "rodas5p"), ("Kvaerno5", "rodas5p"), ("RK45", "dopri5"), ("RK4", "rk4")]
+)
+def test_methods_of_other_libraries_are_refused_with_the_one_that_takes_their_place(theirs, ours):
+    with pytest.raises(sx.errors.InputError, match=f'method="{ours}"'):
+        sx.solve(lambda x: -x, torch.ones(1, **DOUBLE), [0.0, 1.0], method=theirs)

@@ -11,22 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import separatrix as sx
+from of_function import Of
 from properties import strategies
 from properties.strategies import SEEDS, fewer
 
 SIZES = (0.0, 1e-3, 0.3, 1.0, 30.0)  # of the points at which the whole Jacobian is computed
 ROUNDING = 1e-9  # of a quotient of two points at a distance of 1e-4 of their size, and of a decomposition
-
-
-class Of(nn.Module):
-    """A module that computes a function of its input."""
-
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 class Residual(nn.Sequential):

@@ -92,7 +92,7 @@ def along(
         model: a network of the right shape. `build` then gets a copy of it that holds the checkpoint's weights:
             `build=lambda net: sx.Recurrent(net.rnn)`.  It is not changed itself.
         gate: how far a rest point may move from where it is expected and still be the same, as root mean square over the
-            components, relative to max(1, that of the point).
+            components, relative to that of the largest point of all checkpoints, or of the guesses if that is more.
         progress: show a bar.
         throw: raise what a checkpoint was refused for, instead of going on.
 

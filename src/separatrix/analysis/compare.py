@@ -335,7 +335,7 @@ def _sorted(states: Tensor, dt: float, truth: Tensor | None) -> _Sample:
     if not known.numel():
         return _Sample(states[:, finite], dt, states.shape[1], states.shape[1], 0)
     extent = known.amax((0, 1)) - known.amin((0, 1))
-    reach = extent.amax().clamp(min=STILL * max(1.0, float(known.abs().amax())))
+    reach = extent.amax().clamp(min=STILL * float(known.abs().amax()))
     stays = finite & ((states - known.mean((0, 1))).abs().amax((0, 2)) <= FAR * reach)
     tail = states[-max(2, len(states) // 10) :, stays]
     still = (tail.amax(0) - tail.amin(0)).amax(-1) <= STILL * reach

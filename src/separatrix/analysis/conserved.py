@@ -55,14 +55,10 @@ class Totals:
 
     def rows(self, x: Tensor) -> Tensor:
         """Their gradients at a state, (total, dim)."""
-        if self.function is None:
+        function = self.function
+        if function is None:
             return self.weights
-        return torch.cat([torch.func.grad(lambda y: _number(self.function, y))(x)[None], self.weights])
-
-
-def _number(function: Callable[[Tensor], Tensor] | None, x: Tensor) -> Tensor:
-    assert function is not None
-    return function(x).reshape(())
+        return torch.cat([torch.func.grad(lambda y: function(y).reshape(()))(x)[None], self.weights])
 
 
 def in_words(weights: Tensor) -> str:
@@ -219,7 +215,7 @@ def _independent(first: list[Tensor], more: Sequence[Tensor] | Tensor) -> Tensor
 def _gradients(asked: Callable[[Tensor], Tensor], states: Tensor, residuals: Tensor) -> Tensor:
     """Of the function at each state, (trial, dim); refuses one that the field does not conserve."""
     try:
-        slopes = torch.stack([torch.func.grad(lambda y: _number(asked, y))(x) for x in states])
+        slopes = torch.stack([torch.func.grad(lambda y: asked(y).reshape(()))(x) for x in states])
     except (RuntimeError, TypeError, AttributeError, SeparatrixError) as error:
         raise InputError(
             f"total cannot be differentiated: {str(error).strip().splitlines()[0]}.\n"

@@ -65,6 +65,7 @@ class FixedPoints(Result):
         sensitivity: (point, dim, input), ∂x*/∂u, how a rest point moves with the frozen input: (1 − DF)⁻¹ ∂F/∂u. None where
             the system has no input, or p > 1; NaN where DF has the eigenvalue 1.
         reached: (*batch, dim), where each guess came to; NaN for those that came to no point.
+        size: root mean square of the guesses in units of `settings["unit"]`.
         index_sum: Σ sign det(1 − DF^p) over all points of period p, those of shorter cycles included; of a flow, Σ sign det(−Df).
             None where a point is not isolated, so that it has no sign, or where there are too many numbers for a determinant.
         index_expected: what it is if no point is missing (Lefschetz): 1 for a system that says it maps a ball into itself
@@ -84,6 +85,7 @@ class FixedPoints(Result):
     slow: Tensor
     slow_residuals: Tensor
     reached: Tensor
+    size: float
     index_sum: int | None = None
     index_expected: int | None = None
     periods: Tensor | None = None
@@ -259,6 +261,7 @@ def fixed_points(
         slow_residuals=_largest_residuals(problem, ends.x[slow], unit),
         sensitivity=_sensitivity(problem, begun.system, points[order], unit, n),
         reached=unit * ends.x.where(zero[:, None], torch.nan).reshape(front.x.shape),
+        size=float(front.x.square().mean().sqrt()),
         index_sum=_index_sum(problem, points, stability, minimal, distinct),
         index_expected=_index_expected(problem),
         settings={

@@ -58,19 +58,23 @@ class Responses:
 
 
 @torch.no_grad()
-def common_drive_responses(system: System, states: int, rate: float, seed: int) -> Responses:
-    """Follow many initial states, uniform in ±1, under the same inputs, for as long as λ₁ says that forgetting takes.
+def common_drive_responses(system: System, states: int, rate: float, seed: int, *, visited: Tensor) -> Responses:
+    """Follow many initial states under the same inputs, for as long as λ₁ says that forgetting takes.
+
+    They are uniform in ±1, where tanh networks live; in ± the largest number of the states visited where that is larger.
 
     Args:
         system: any System, its inputs the same for all.
         states: how many.
         rate: λ₁, nats per step; states are given 25/|λ₁| steps, from 200 to 20,000 and within the horizon.
         seed: of the initial states.
+        visited: states that the network comes to.
     """
     rate = abs(rate) if math.isfinite(rate) else 1.0
     steps = int(min(max(25 / max(rate, 1e-3), 200), MOST_STEPS))
     steps = steps if system.horizon is None else min(steps, system.horizon)
-    x0 = scattered(torch.zeros(system.dim, dtype=torch.float64), states, 1.0, seed)
+    spread = max(1.0, _largest(visited))
+    x0 = scattered(torch.zeros(system.dim, dtype=torch.float64), states, spread, seed)
     found = separation(_positions(system, x0, (0, steps // 2, steps)), steps)
     settled = int(found.groups.max()) < 1 or (rate * steps > ENOUGH_E_FOLDS and not bool(found.closing_in))
     return Responses(found.groups, steps, settled)
@@ -137,22 +141,28 @@ def _groups(linked: Tensor, x: Tensor) -> Tensor:
 def attractors(system: System, x0: Tensor, settle: int, steps: int) -> Tensor:
     """Which attractor each initial state reaches, shape (states): told apart by the mean and the second moments of the state.
 
-    Two runs are on one attractor when these agree within 6 of their combined standard errors (plus 1e-6 of their size). Those that
-    diverged are on none: −1.
+    Two runs are on one attractor when these agree within 6 of their combined standard errors (plus 1e-6 of their size, and of the
+    initial states'). Those that diverged are on none: −1.
     """
     front = begin(system, x0).advance(settle)
+    unit = max(_largest(x0), _largest(front.x)) or 1.0  # in which both moments have one size
     blocks = []
     for _ in range(32):
         total = 0.0
         for _ in range(max(steps // 32, 1)):
             front = front.advance(1)
-            total = total + torch.cat([front.x, front.x.square()], dim=-1)
+            x = front.x / unit
+            total = total + torch.cat([x, x.square()], dim=-1)
         blocks.append(total / max(steps // 32, 1))
     series = torch.stack(blocks)
     mean, error = series.mean(0), standard_error(series, torch.ones_like(series))
-    size = mean.abs().nan_to_num(posinf=0.0).max()
-    tolerance = 6 * (error[:, None].square() + error[None].square()).sqrt() + 1e-6 * (1 + size)
+    tolerance = 6 * (error[:, None].square() + error[None].square()).sqrt() + SAME * (1 + _largest(mean))
     return grouped(((mean[:, None] - mean[None]).abs() <= tolerance).all(-1), mean)
+
+
+def _largest(x: Tensor) -> float:
+    """The largest size of the finite numbers."""
+    return float(x.abs().nan_to_num(nan=0.0, posinf=0.0).max())
 
 
 def _distances(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Rest points from one checkpoint to the next: which is which, which are born, which are lost, which change their stability."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
@@ -134,7 +134,7 @@ def follow(labels: Tensor, systems: Sequence[System | None], results: Sequence[R
     for order in (there, there[::-1]):
         for beside, i in pairwise(order):
             found[i] = _sought_from(systems[i], found[i], found[beside].points)
-    rows = _rows(labels, {i: found[i] for i in there}, gate)
+    rows = _rows(labels, {i: found[i] for i in there}, gate, _unit([found[i] for i in there]))
     count = 1 + max((track for row in rows.values() for track in row), default=-1)
     tracks = _table(labels, found, rows, count)
     first = systems[there[0]]
@@ -160,17 +160,26 @@ def _sought_from(system: System, found: FixedPoints, guesses: Tensor) -> FixedPo
     if not len(guesses):
         return found
     asked = {name: found.settings[name] for name in ("n", "period", "tol", "max_steps", "distinct")}
-    return fixed_points(system, torch.cat([found.points, guesses.to(found.points)]), **asked)
+    guesses = torch.cat([found.points, guesses.to(found.points)])
+    return replace(fixed_points(system, guesses, scale=found.settings["unit"], **asked), size=found.size)
 
 
-def _rows(labels: Tensor, found: dict[int, FixedPoints], gate: float) -> dict[int, list[int]]:
+def _unit(found: list[FixedPoints]) -> Tensor:
+    """Root mean square of the largest point of all, or of where they were sought if that is more."""
+    units = [torch.as_tensor(result.settings["unit"]).to(result.points) for result in found]
+    unit = torch.stack([each.expand(found[0].points.shape[-1]) for each in units]).amax(0)
+    sizes = [float((result.points / unit).square().mean(-1).max()) ** 0.5 for result in found if len(result.points)]
+    return unit * (max([*sizes, *(result.size for result in found)]) or 1.0)
+
+
+def _rows(labels: Tensor, found: dict[int, FixedPoints], gate: float, unit: Tensor) -> dict[int, list[int]]:
     """For each checkpoint the track of each of its points."""
     paths: list[_Path] = []
     rows: dict[int, list[int]] = {}
     alive: list[int] = []
     for i, result in found.items():
         label, index = float(labels[i]), _index(result.multipliers).tolist()
-        matched = _matched([paths[track] for track in alive], label, result.points, index, gate)
+        matched = _matched([paths[track] for track in alive], label, result.points, index, gate, unit)
         row = [-1] * len(result.points)
         for place, point in matched.items():
             row[point] = alive[place]
@@ -211,13 +220,12 @@ class _Path(NamedTuple):
         return y + (y - x) * (label - b) / (b - a)
 
 
-def _matched(paths: list[_Path], label: float, points: Tensor, index: list[int], gate: float) -> dict[int, int]:
+def _matched(paths: list[_Path], label: float, points: Tensor, index: list[int], gate: float, unit: Tensor) -> dict[int, int]:
     """Number of a path → number of the point that it comes to, by least total distance, none beyond the gate."""
     if not paths or not len(points):
         return {}
     places = torch.stack([path.expected(label) for path in paths])
-    apart = (places[:, None] - points[None]).square().mean(-1).sqrt()
-    apart = apart / points.square().mean(-1).sqrt().clamp(min=1)
+    apart = ((places[:, None] - points[None]) / unit).square().mean(-1).sqrt()
     was = torch.tensor([path.indices[-1] for path in paths])
     cost = apart.cpu().where(was[:, None] == torch.tensor(index), FLIPPED * apart.cpu())
     pairs = zip(*linear_sum_assignment(cost.clamp(max=gate).numpy()), strict=True)

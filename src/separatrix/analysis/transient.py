@@ -219,7 +219,8 @@ def _facts(matrix: Tensor, flows: bool, dt: float) -> dict[str, Tensor]:
     norm = torch.linalg.matrix_norm(j, ord=2)
     begins = torch.linalg.eigvalsh((j + j.mT) / 2)[..., -1] if flows else norm.log() / dt
     ends = values.real.amax(-1) if flows else values.abs().amax(-1).log() / dt
-    bound = _kreiss(j, values, norm, flows).log().masked_fill(ends > ROUNDED * norm.clamp(min=1), math.inf)
+    rounding = ROUNDED * (norm if flows else norm.clamp(min=1) / dt)
+    bound = _kreiss(j, values, norm, flows).log().masked_fill(ends > rounding, math.inf)
     facts = {
         "numerical_abscissa": begins,
         "spectral_abscissa": ends,

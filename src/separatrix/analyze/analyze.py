@@ -154,11 +154,11 @@ def _recurrent_portrait(
     counted = _counted(spectrum, groups)
     pooled = _headline(spectrum, counted)
     rate, error = float(pooled.exponents[0]), float(pooled.stderr[0])
-    responses = None if groups is not None else common_drive_responses(regime.common, copies, rate, seed)
     propagation = _propagation(regime, settled, seed)
     finite, length = _finite_time(core, regime)
     growth = None if finite is None else float(finite.mean()) * length
     states = _settled_states(regime.system, x0, settled, seed)
+    responses = None if groups is not None else common_drive_responses(regime.common, copies, rate, seed, visited=states)
     plane, explained = _principal_plane(states[:, :SHOWN_RUNS])
     subjects = {drive: Subject(getattr(regime, drive), states, seed, progress) for drive in ("frozen", "common")}
     findings, unanswered = answer(questions, subjects)

@@ -38,7 +38,7 @@ class ContinuousNormalizingFlow(NeuralODE):
         trace: "exact" or "hutchinson".
         probes: k, of Hutchinson's estimate.
         noise: "rademacher" (signs, of least variance) or "gaussian" probes.
-        dt, method, rtol, atol, max_steps: of the steps; see `sx.nn.NeuralODE`. By tolerance, each point has its own steps.
+        dt, method, rtol, atol, max_steps, max_step: of the steps; see `sx.nn.NeuralODE`. By tolerance each point has its own.
         gradient: "backpropagation", "checkpoint" or "adjoint"; see `sx.solve`, whose default it has.
         time_dependent: call `field(x, t)`.
 
@@ -69,10 +69,11 @@ class ContinuousNormalizingFlow(NeuralODE):
         rtol: float = 1e-5,
         atol: float | None = None,
         max_steps: int = MAX_STEPS,
+        max_step: float | None = None,
         gradient: str | None = None,
         time_dependent: bool = False,
     ) -> None:
-        settings: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "gradient": gradient}
+        settings: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "max_step": max_step, "gradient": gradient}
         super().__init__(field, dim, time=time, dt=dt, method=method, time_dependent=time_dependent, **settings)
         _check_one_of("trace", trace, TRACES)
         _check_one_of("noise", noise, NOISES)

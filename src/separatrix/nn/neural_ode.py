@@ -52,7 +52,7 @@ class NeuralODE(TimedFlow):
         time: T.
         dt: length of equal steps. Default: with a pair such as "dopri5", steps by tolerance; else T / 20.
         method: a name in `SOLVERS`.
-        rtol, atol, max_steps: of steps by tolerance; see `sx.solve`.
+        rtol, atol, max_steps, max_step: of steps by tolerance; see `sx.solve`.
         gradient: "backpropagation", "checkpoint" or "adjoint"; see `sx.solve`, whose default it has.
         time_dependent: call `field(x, t)`.
         shape: that of a state without its batch, where it is no vector: (3, 32, 32) for images; a tuple or a dictionary of shapes
@@ -81,6 +81,7 @@ class NeuralODE(TimedFlow):
         rtol: float = 1e-5,
         atol: float | None = None,
         max_steps: int = MAX_STEPS,
+        max_step: float | None = None,
         gradient: str | None = None,
         time_dependent: bool = False,
         shape: Any = None,
@@ -95,7 +96,7 @@ class NeuralODE(TimedFlow):
         super().__init__(own, _width(field) if dim is None else dim, step, method=method, time_dependent=time_dependent)
         self.form = form
         self.time = time
-        self.settings = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "gradient": gradient}
+        self.settings = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "max_step": max_step, "gradient": gradient}
         self.by_tolerance = dt is None and method in PAIRS
 
     def pack(self, state: Nested) -> Tensor:

@@ -131,6 +131,7 @@ def adaptive_steps(
     at, under_way = Place(x0, times[0], x0.abs(), torch.ones_like(x0[:, 0]), slope), log.under_way(times[0])
     going.leave_out(~under_way)
     h = first_lengths(going, x0, slope, log, tolerance, pair.order).detach()  # forward AD's tangents too: steps are held fixed
+    h = h.clamp(max=tolerance.longest)
     with bar("time", progress) as shown:
         while not log.trials or bool(under_way.any()):
             left, smallest = log.ends - at.t, log.smallest(at.t)
@@ -142,7 +143,7 @@ def adaptive_steps(
             log.note(at.t, length, trial.after, accept, under_way)
             if until is not None:
                 log.arrived = log.arrived | until(accept, ahead, trial.after)
-            h = length * controller.factor(ratio, at.ratio).to(h)
+            h = (length * controller.factor(ratio, at.ratio).to(h)).clamp(max=tolerance.longest)
             further = under_way & ~(accept & last) & ~log.arrived
             if bool((lost := further & (h < smallest)).any()):  # accepted or not: time would stand still
                 log.fail(lost, _why_lost(going, at, x0, smallest))

@@ -1,6 +1,7 @@
 """What an initial value problem must be, said in one clear line where it is not."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from numbers import Real
 from typing import Any
 
@@ -10,11 +11,15 @@ from torch import Tensor
 
 from separatrix.errors import DivergedError, InputError, NotConvergedError, SeparatrixError, ShapeError
 from separatrix.evolve import NOT_THE_FUNCTIONS, check_whole, first_call_failed, how_called
-from separatrix.flow import Field, FunctionField, check_step
+from separatrix.flow import Field, FunctionField, check_positive, check_step
 from separatrix.ode.items import Together
+from separatrix.ode.tolerance import Tolerance
 from separatrix.result import Result, Status
 from separatrix.solvers import PAIRS, SOLVERS
 from separatrix.twin import twin
+
+STIFF = ("radau", "bdf", "lsoda", "kvaerno", "rodas", "kencarp", "trbdf", "qndf", "fbdf", "cvode", "implicit_adams")  # elsewhere
+SMOOTH = ("rk45", "rk23", "dop853", "dopri", "bosh3", "adaptive_heun", "fehlberg", "vern", "heun12", "scipy")
 
 
 def as_field(field: Callable[..., Tensor], x0: Tensor, time_dependent: bool) -> Field:
@@ -76,7 +81,7 @@ def as_times(times: Any, device: torch.device) -> Tensor:
 def check_method(method: str, dt: float | None) -> None:
     """Refuse a method that there is not, or that cannot choose its steps."""
     if method not in SOLVERS:
-        raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
+        raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.{_meant(str(method).lower())}")
     if dt is None and method not in PAIRS:
         pairs = " or ".join(f'"{name}"' for name in PAIRS)
         raise InputError(
@@ -86,8 +91,15 @@ def check_method(method: str, dt: float | None) -> None:
         check_step(dt)
 
 
-def check_tolerances(x0: Tensor, rtol: float, atol: float | None, max_steps: int) -> None:
+def _meant(name: str) -> str:
+    """Which of the methods is what another library has by this name."""
+    own = name if name in SOLVERS else "rodas5p" if name.startswith(STIFF) else "dopri5" if name.startswith(SMOOTH) else None
+    return f'\nPass method="{own}".' if own else ""
+
+
+def check_tolerance(x0: Tensor, tolerance: Tolerance) -> None:
     """Refuse tolerances that no step can meet, or any."""
+    rtol, atol, max_steps, max_step = (getattr(tolerance, each.name) for each in fields(tolerance))
     least = 10 * torch.finfo(x0.dtype).eps
     for name, value in (("rtol", rtol), ("atol", 0.0 if atol is None else atol)):
         if not isinstance(value, Real):
@@ -98,6 +110,16 @@ def check_tolerances(x0: Tensor, rtol: float, atol: float | None, max_steps: int
         raise InputError(f"atol is {atol:g}; it is a finite number of at least 0, in the state's own unit.")
     if check_whole("max_steps", max_steps) < 1:
         raise InputError(f"max_steps is {max_steps}; it is at least 1.")
+    if max_step is not None:
+        check_positive(max_step, "max_step is the longest step, a positive time, not")
+
+
+def check_no_longest(max_step: float | None, dt: float | None) -> None:
+    """Refuse a longest step beside equal steps."""
+    if max_step is not None and dt is not None:
+        raise InputError(
+            f"max_step = {max_step:g} bounds steps by tolerance, but dt = {dt:g} makes them equal.\nPass one of the two."
+        )
 
 
 def first_time(x0: Tensor, times: Tensor, *, by_tolerance: bool) -> float | Tensor:

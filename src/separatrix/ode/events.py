@@ -18,7 +18,8 @@ from separatrix.ode.checks import (
     as_state,
     check_apart,
     check_method,
-    check_tolerances,
+    check_no_longest,
+    check_tolerance,
     failed_call,
     first_velocity,
     raise_failure,
@@ -63,6 +64,7 @@ def solve_until(
     rtol: float = 1e-5,
     atol: float | None = None,
     max_steps: int = MAX_STEPS,
+    max_step: float | None = None,
     time_dependent: bool = False,
     throw: bool = False,
 ) -> Arrival:
@@ -81,8 +83,8 @@ def solve_until(
         start: the time of x0; a number, or shape (*batch), which may carry a graph, as the time of the event before.
         direction: +1 for g rising through 0, −1 for falling, 0 for both.
         tol: by which t* may be off, on the polynomial. Default: to rounding.
-        method, dt, rtol, atol, max_steps: of the steps; see `sx.solve`. With `dt` any method of `SOLVERS`, on the cubic through the
-            ends of a step; each step is dt long but the last before max_time.
+        method, dt, rtol, atol, max_steps, max_step: of the steps; see `sx.solve`. With `dt` any method of `SOLVERS`, on the cubic
+            through the ends of a step; each step is dt long but the last before max_time.
         time_dependent: call `field(x, t)` and `event(x, t)`.
         throw: raise where an item fails.
 
@@ -96,8 +98,8 @@ def solve_until(
         DivergedError, NotConvergedError: with `throw`.
 
     Limits: g is looked at at the ends of eighths of a step: two zeros nearer to each other may be missed together, take a smaller
-        dt or tolerance. Where the orbit only touches the surface (`speeds` near 0) the time is good to the square root of the
-        error, is found or not by chance, and has no derivative.
+        dt, max_step or tolerance. Where the orbit only touches the surface (`speeds` near 0) the time is good to the square root
+        of the error, is found or not by chance, and has no derivative.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.6; Chen, Amos & Nickel 2021, ICLR,
         arXiv:2011.03902; the search as Chandrupatla 1997, Adv. Eng. Softw. 28, 145.
     """
@@ -106,6 +108,8 @@ def solve_until(
         field = field.field
     method = method or "dopri5"
     _check(direction, tol, method, dt, max_steps)
+    check_no_longest(max_step, dt)
+    tolerance = Tolerance(rtol, atol, max_steps, max_step)
     if any(isinstance(part, Tensor) and forward_ad.unpack_dual(part).tangent is not None for part in (x0, start)):
         raise InputError(
             "torch.autograd.forward_ad does not pass through solve_until.\nTake torch.func.jvp or jacfwd; or gradients backwards."
@@ -113,7 +117,7 @@ def solve_until(
     x0 = as_state(x0, field if isinstance(field, Field) else Field())
     batch = x0.shape[:-1]
     if dt is None:
-        check_tolerances(x0, rtol, atol, max_steps)
+        check_tolerance(x0, tolerance)
     own = as_field(field, x0, time_dependent)
     ready = _Unfolded(own, batch)
     problem = _Problem.of(x0, start, max_time)
@@ -123,12 +127,12 @@ def solve_until(
     side = surface.side(ready, problem, tol)
     watch = _Watch(surface, side, direction)
     if dt is None:
-        run = _by_tolerance(ready, problem, watch, method, rtol, atol, max_steps)
+        run = _by_tolerance(ready, problem, watch, method, tolerance)
     else:
         run = _in_equal_steps(ready, problem, watch, SOLVERS[method], dt, max_steps)
     bracket = _first_bracket(ready, surface, SOLVERS[method], run, side, direction)
     located = _located(ready, surface, SOLVERS[method], run, problem, bracket, tol)
-    settings = {"method": method, "dt": dt, "rtol": rtol, "atol": atol, "max_steps": max_steps, "direction": direction, "tol": tol}
+    settings = {"method": method, "dt": dt, **vars(tolerance), "direction": direction, "tol": tol}
     found = problem.arrival(run, bracket, located, batch, settings)
     if throw:
         raise_failure(found)
@@ -321,14 +325,12 @@ def _crosses(side: Tensor, now: Tensor, direction: int) -> Tensor:
     return changed & (side == -direction) if direction else changed
 
 
-def _by_tolerance(
-    field: _Unfolded, problem: _Problem, watch: _Watch, method: str, rtol: float, atol: float | None, max_steps: int
-) -> Run:
+def _by_tolerance(field: _Unfolded, problem: _Problem, watch: _Watch, method: str, tolerance: Tolerance) -> Run:
     times, x0 = torch.stack([problem.begin, problem.end]).detach(), problem.x0.detach()
     together = Together.probe(field.field, tuple(field.batch), x0, times)
     check_apart(together)
     alone = Items(field.field, None) if together.packs else None
-    return adaptive_steps(PAIRS[method], field, x0, times, Tolerance(rtol, atol, max_steps), alone=alone, until=watch)
+    return adaptive_steps(PAIRS[method], field, x0, times, tolerance, alone=alone, until=watch)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from separatrix.ode.checks import (
     as_state,
     as_times,
     check_finite,
-    check_tolerances,
+    check_tolerance,
     first_time,
     first_velocity,
 )
@@ -145,7 +145,7 @@ class Steps:
     first: Tensor
 
     @classmethod
-    def of(cls, problem: Problem, *, method: str, dt: float | None, rtol: float, atol: float | None, max_steps: int) -> "Steps":
+    def of(cls, problem: Problem, *, method: str, dt: float | None, tolerance: Tolerance) -> "Steps":
         """Checked, on the problem itself."""
         x0, times, solver = problem.x0, problem.times.detach(), SOLVERS[method]
         solver.check_dim(x0.shape[-1])
@@ -154,8 +154,8 @@ class Steps:
             with torch.no_grad():
                 solver.check_field(twin(problem.field, detach=True), x0, float(times[0]) + dt / 2)
         if dt is None:
-            check_tolerances(x0, rtol, atol, max_steps)
-        return cls(method, dt, Tolerance(rtol, atol, max_steps) if dt is None else None, first)
+            check_tolerance(x0, tolerance)
+        return cls(method, dt, tolerance if dt is None else None, first)
 
     @property
     def by_tolerance(self) -> bool:

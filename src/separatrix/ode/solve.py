@@ -14,6 +14,7 @@ from separatrix.ode.checkpoint import by_checkpoints
 from separatrix.ode.checks import (
     check_apart,
     check_method,
+    check_no_longest,
     raise_failure,
 )
 from separatrix.ode.compiling import BREAK, check_traceable, uncompiled
@@ -46,6 +47,7 @@ def solve(
     rtol: float = 1e-5,
     atol: float | None = None,
     max_steps: int = MAX_STEPS,
+    max_step: float | None = None,
     gradient: str | None = None,
     time_dependent: bool = False,
     batch_axes: int | None = None,
@@ -73,6 +75,7 @@ def solve(
         rtol, atol: tolerances, relative and absolute, of one step. Default of atol: relative too; a number of the state may be off
             by rtol / 1000 of the largest that it has been, so that no unit matters.
         max_steps: trials of a step before an item is given up.
+        max_step: the longest step by tolerance: not longer than a pulse that the field gives, which steps could leap over.
         gradient: "backpropagation" (exact for the discrete solution, keeps what every step computes, can be differentiated again;
             of a field that cuts its graph what is left, with a warning), "checkpoint" (the same numbers, keeps the
             states of the steps only) or "adjoint" (that of the equation itself, by a second one solved backwards; right to the
@@ -95,17 +98,19 @@ def solve(
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4; Hairer & Wanner 1996, II, IV.7; Lienen &
         Günnemann 2022, arXiv:2210.12375 (steps of each item).
     """
-    settings = {"method": method, "dt": dt, "rtol": rtol, "atol": atol, "max_steps": max_steps, "gradient": gradient}
-    settings |= {"time_dependent": time_dependent, "progress": progress}
+    settings = {"method": method, "dt": dt, "gradient": gradient, "time_dependent": time_dependent, "progress": progress}
+    limits = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "max_step": max_step}
     if torch.compiler.is_dynamo_compiling():
         torch._dynamo.graph_break(msg=BREAK)
-        return uncompiled(solve)(field, x0, times, batch_axes=batch_axes, throw=throw, **settings)
+        return uncompiled(solve)(field, x0, times, batch_axes=batch_axes, throw=throw, **settings, **limits)
     check_traceable()
     if isinstance(field, Flow):
         settings |= {"method": method or field.method, "dt": field.dt if method is None and dt is None else dt}
         field = field.field
     settings["method"] = method = settings["method"] or "dopri5"
     check_method(method, settings["dt"])
+    check_no_longest(max_step, settings["dt"])
+    settings["tolerance"] = Tolerance(**limits)
     form = Form.of(x0, batch_axes)
     if form is not None:
         x0 = form.pack(x0)

@@ -1,5 +1,6 @@
 """What steps are chosen by: how far off one may be, and how long the next is."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +22,18 @@ class Tolerance:
     Args:
         rtol, atol: relative and absolute, of one step; None: see Note [Whose unit].
         max_steps: trials before an item is given up.
+        max_step: the longest step, in units of time; None for any.
     """
 
     rtol: float
     atol: float | None
     max_steps: int
+    max_step: float | None = None
+
+    @property
+    def longest(self) -> float:
+        """The longest step."""
+        return math.inf if self.max_step is None else self.max_step
 
     def ratio(self, error: Tensor, before: Tensor, after: Tensor, largest: Tensor) -> Tensor:
         """rms_i(e_i / (atol + rtol |x_i|)) of each item, shape (items); `largest` is the size that each number has been."""

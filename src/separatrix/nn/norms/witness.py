@@ -20,7 +20,7 @@ SCALES = (1e-6, 1.0, 1e3, 1e6)
 """Of the inputs at which layers are run: what changes with the size of its input is not linear."""
 SMALL = 1 << 14
 """Entries up to which the whole matrix is measured, by running the layers on unit vectors."""
-WORK, FEWEST, MOST = 3e8, 3, 40
+WORK, FEWEST, MOST = 1.5e8, 3, 16
 """Multiplications that a search in a larger one takes, about, and its steps."""
 
 Run = Callable[[Tensor], Tensor]
