@@ -32,10 +32,11 @@ test-long: .venv/.dev
 # The numerical core again, as a processor without AVX rounds, on any x86: no test may rest on the rounding of one.
 test-portable: .venv/.dev
 	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not long" \
-		tests/ode tests/solvers tests/test_orthonormal.py tests/test_tangent.py \
-		$(addprefix tests/nn/test_, blocks.py cells.py energy.py hamiltonian.py mass.py neural_ode.py operator_norm.py orthogonal.py \
-		presnov.py reversible.py sphere.py torus.py volume.py) \
-		$(addprefix tests/analysis/test_, homotopy.py kaplan_yorke.py krylov.py propagation.py stability_region.py statistics.py transient.py)
+		tests/flows tests/core/test_orthonormal.py tests/core/test_tangent.py \
+		tests/nn/test_blocks.py tests/nn/test_energy.py tests/nn/cells tests/nn/conserving tests/nn/reversible tests/nn/symplectic \
+		tests/nn/flows/test_neural_ode.py tests/nn/nonexpansive/test_orthogonal.py tests/bounds/operator_norm \
+		tests/analysis/fixed/test_homotopy.py tests/analysis/fixed/test_krylov.py tests/analysis/lyapunov/test_kaplan_yorke.py \
+		tests/analysis/gradients tests/analysis/run/test_statistics.py tests/analysis/stepping/test_stability_region.py
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 import separatrix as sx
-from separatrix.analysis.tangent_run import random_frame
+from separatrix.analysis.run.tangent_run import random_frame
 from timing import Row, Work, interleaved
 
 INPUTS = 8

@@ -14,11 +14,9 @@ def rows() -> list[Row]:
     """The whole network against the goal; then one layer of each kind, with its method and how loose its bound can be at most."""
     torch.manual_seed(0)
     layers = network()
-    sx.nn.operator_norm(*layers[0])  # the first call pays for loading
-    found: list[sx.nn.OperatorNorm] = []
-    seconds = [
-        stopwatch(lambda layer=layer, shape=shape: found.append(sx.nn.operator_norm(layer, shape))) for layer, shape in layers
-    ]
+    sx.operator_norm(*layers[0])  # the first call pays for loading
+    found: list[sx.bounds.OperatorNorm] = []
+    seconds = [stopwatch(lambda layer=layer, shape=shape: found.append(sx.operator_norm(layer, shape))) for layer, shape in layers]
     loose = sum(one.slack for one in found)
     if loose > TIGHT:
         raise AssertionError(f"the product of the bounds is proven to {loose:.2g} of the product of the norms, not to {TIGHT:g}.")
@@ -42,7 +40,7 @@ def network() -> list[tuple[nn.Module, tuple[int, ...]]]:
     return [*layers, (nn.Linear(channels * side**2, 10), (channels * side**2,))]
 
 
-def row_of(layer: nn.Module, shape: tuple[int, ...], found: sx.nn.OperatorNorm, seconds: float) -> Row:
+def row_of(layer: nn.Module, shape: tuple[int, ...], found: sx.bounds.OperatorNorm, seconds: float) -> Row:
     """A layer in words."""
     work = f"norm of {type(layer).__name__} {shape[0]} → {layer.weight.shape[0]}"
     work += f", 3 × 3 at {shape[1]} × {shape[2]}" if len(shape) == 3 else ""

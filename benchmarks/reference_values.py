@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.wording import measured
+from separatrix.core.wording import measured
 
 ROOT = Path(__file__).parents[1]
 PLACES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")

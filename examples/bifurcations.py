@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import separatrix as sx
+from separatrix.core.system import along_tangents
 from separatrix.plot.bifurcations import draw_branch, draw_orbits
 from separatrix.plot.style import FAINT, TICKS, series, styled
-from separatrix.system import along_tangents
 
 
 class Neuron(sx.System):

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import separatrix as sx
+from separatrix.core.wording import measured
 from separatrix.plot.style import BAR, INK, NOTE, QUIET, SERIES, TICKS, styled
-from separatrix.wording import measured
 
 GRAVITY, RESTITUTION = 9.81, 0.8  # what is to be found, in m/s² and as a part of the speed
 GUESS = (6.0, 0.5)

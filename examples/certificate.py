@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import separatrix as sx
+from separatrix.core.wording import plain
 from separatrix.plot.certificate import draw_certificate
 from separatrix.plot.style import INK, styled
-from separatrix.wording import plain
 
 WIDTH, BLOCKS, EPOCHS, RATE = 64, 3, 60, 3e-3
 LEAST, MOST = -1.9, 0.05  # what training clamps a step to
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     model = trained(images[learned], labels[learned], EPOCHS // 10 if asked.quick else EPOCHS)
     with torch.no_grad():
         accuracy = float((model(images[kept]).argmax(-1) == labels[kept]).float().mean())
-    found = sx.nn.certificate(model, 64, inputs=images[kept])
+    found = sx.certificate(model, 64, inputs=images[kept])
     scales, steps = ([float(getattr(block, name).detach()) for block in model.blocks] for name in "cu")
     print(found)
     print(f"right on {accuracy:.1%} of the digits it has not seen; learned scales c {scales}, steps u {steps}")
@@ -116,7 +116,7 @@ def trained(images: Tensor, labels: Tensor, epochs: int) -> Constrained:
 
 
 @styled
-def figure(found: sx.nn.Certificate, scales: list[float], steps: list[float]) -> Figure:
+def figure(found: sx.bounds.Certificate, scales: list[float], steps: list[float]) -> Figure:
     """The factor of each layer, the bound so far and what was measured; the claim, 1, is the black line."""
     picture = Figure(figsize=(7.4, 6.2), layout="constrained")
     axes = picture.subplots()

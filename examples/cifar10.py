@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.evolve import watched_count
+from separatrix.core.evolve import watched_count
 from separatrix.loading.cifar10 import CLASSES, NAMES, RECORD, SHAPE, TEST, TRAIN, cifar10
 from separatrix.plot.adversarial import draw_adversarial
 from separatrix.plot.robustness import draw_robustness, finish
@@ -101,7 +101,7 @@ def network(kind: str, widths: tuple[int, ...], seed: int = 0) -> nn.Module:
         return sx.nn.LipschitzConvNet(SHAPE[0], CLASSES, kind=kind, **options)
 
 
-def studied(kind: str, margin: float, data: Path, runs: Path, plan: Plan, device: str) -> tuple[nn.Module, sx.nn.Robustness]:
+def studied(kind: str, margin: float, data: Path, runs: Path, plan: Plan, device: str) -> tuple[nn.Module, sx.bounds.Robustness]:
     """A trained network and its robustness, from the folder of runs where they are."""
     name = f"{kind}-{margin:g}"
     model = trained(network(kind, plan.widths).to(device), data, runs / f"{name}.safetensors", margin, plan, name)
@@ -109,8 +109,8 @@ def studied(kind: str, margin: float, data: Path, runs: Path, plan: Plan, device
     if not kept.exists():
         images, labels = cifar10(data, train=False)
         shown = images[: plan.images].to(device) / 255
-        sx.nn.robustness(model, shown, labels[: plan.images].to(device), progress=True, **plan.options).save(kept)
-    result = sx.nn.Robustness.load(kept)
+        sx.bounds.robustness(model, shown, labels[: plan.images].to(device), progress=True, **plan.options).save(kept)
+    result = sx.bounds.Robustness.load(kept)
     print(f"{name}: {result}", flush=True)
     return model, result
 
@@ -202,19 +202,19 @@ def resumed(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> t
 
 def deceived(
     found: dict[tuple[str, float], Any], margin: float, data: Path, device: str, ladder: tuple[float, ...]
-) -> sx.nn.AdversarialImages:
+) -> sx.bounds.AdversarialImages:
     """The first test image that all networks of one margin read right, and what deceives each; else the first of all."""
     images, labels = cifar10(data, train=False)
     models = {kind.replace("_", "-"): model for (kind, m), (model, _) in found.items() if m == margin}
     right = torch.stack([result.read == result.labels for (_, m), (_, result) in found.items() if m == margin]).all(0)
     i = int(right.long().argmax())
     shown, label = images[i : i + 1].to(device) / 255, labels[i : i + 1].to(device)
-    return sx.nn.adversarial_images(models, shown, label, radii=ladder, steps=10, restarts=2)
+    return sx.bounds.adversarial_images(models, shown, label, radii=ladder, steps=10, restarts=2)
 
 
 @styled
 def figure(
-    found: dict[tuple[str, float], Any], margins: tuple[float, ...] | list[float], picture: sx.nn.AdversarialImages
+    found: dict[tuple[str, float], Any], margins: tuple[float, ...] | list[float], picture: sx.bounds.AdversarialImages
 ) -> Figure:
     """The curves of each margin; beside them the first test image against each network of the first."""
     whole = Figure(figsize=(5 * len(margins) + 7.6, 1.2 + 2.2 * len(picture.names)), layout="constrained")

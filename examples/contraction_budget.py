@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import separatrix as sx
-from separatrix.nn.budget import BUDGETS
+from separatrix.core.tangent import jacobian
+from separatrix.nn.nonexpansive.budget import BUDGETS
 from separatrix.plot.style import INK, NOTE, QUIET, canvas, series, styled
-from separatrix.tangent import jacobian
 
 SLOPE, WIDTH, BLOCKS = 0.5, 16, 4
 POINTS, TEMPERATURE, RATE = 400, 0.1, 0.01

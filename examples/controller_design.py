@@ -19,8 +19,8 @@ from scipy.linalg import solve_continuous_are
 from torch import Tensor, nn
 
 import separatrix as sx
+from separatrix.core.wording import measured
 from separatrix.plot.style import BAR, FAINT, INK, NOTE, QUIET, SERIES, TICKS, canvas, styled
-from separatrix.wording import measured
 
 G, LENGTH = 9.81, 1.0  # m/s², m
 HIDDEN = 32

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 import separatrix as sx
 from separatrix.demos.handwriting import BATCH, Digits
-from separatrix.nn.damped import START
+from separatrix.nn.flows.damped import START
 from separatrix.plot.style import BAR, INK, NOTE, TICKS, series, styled
 
 WIDTH, BLOCKS, SEEDS, EPOCHS = 16, 8, 5, 16

@@ -19,8 +19,8 @@ from sklearn.neighbors import KernelDensity
 from torch import Tensor
 
 import separatrix as sx
+from separatrix.core.wording import measured
 from separatrix.plot.style import BAR, INK, NOTE, SERIES, TICKS, styled
-from separatrix.wording import measured
 
 NOISE = 0.1  # standard deviation about the two half circles
 TRAIN, TEST, BATCH = 1000, 2000, 256

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.evolve import watched_count
-from separatrix.nn.recognition import Gates
-from separatrix.nn.stacked import perceptron
+from separatrix.core.evolve import watched_count
+from separatrix.nn.latent.recognition import Gates
+from separatrix.nn.latent.stacked import perceptron
 from separatrix.plot.style import BAR, FAINT, INK, QUIET, SERIES, Series, styled
 
 TRAIN, TEST = 200, 100  # series

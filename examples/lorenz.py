@@ -10,8 +10,8 @@ import torch
 from matplotlib.figure import Figure
 
 import separatrix as sx
+from separatrix.core.wording import measured
 from separatrix.plot.style import BAR, series, styled
-from separatrix.wording import measured
 
 EXACT_SUM = -(10 + 1 + 8 / 3)  # the field's divergence, which is constant
 

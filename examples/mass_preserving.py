@@ -17,8 +17,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 import separatrix as sx
+from separatrix.core.wording import counted
 from separatrix.plot.style import INK, NOTE, QUIET, SERIES, Series, styled
-from separatrix.wording import counted
 
 WIDTHS, BLOCKS, HIDDEN = (3, 10, 10, 15), 3, 50  # of both networks that learn the epidemic
 TRAIN, TEST = 900, 100

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import separatrix as sx
+from separatrix.flows.methods import SOLVERS, cayley_midpoint, lie, strang
 from separatrix.plot.style import BAR, FAINT, INK, QUIET, canvas, series, styled
-from separatrix.solvers import SOLVERS, cayley_midpoint, lie, strang
 
 ROOM, HIDDEN, PLANES = 4, 4, 4  # numbers in the network's state, and the size of its blocks
 STEPS = 2.0 ** -np.arange(4, 10)

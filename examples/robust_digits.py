@@ -35,7 +35,7 @@ class Pair:
     models: dict[str, nn.Module]
     images: Tensor
     labels: Tensor
-    robust: dict[str, sx.nn.Robustness]
+    robust: dict[str, sx.bounds.Robustness]
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         + "\n".join(f"{what} {mean:.1%} ({low:.1%} … {high:.1%})" for what, (mean, low, high) in told["share"].items())
     )
     effort = {"steps": 5, "restarts": 2} if asked.quick else {}
-    picture = sx.nn.adversarial_images(pairs[0].models, pairs[0].images[:shown], pairs[0].labels[:shown], **effort)
+    picture = sx.bounds.adversarial_images(pairs[0].models, pairs[0].images[:shown], pairs[0].labels[:shown], **effort)
     print(picture)
     figure(pairs, picture, told["radius"]).savefig(asked.out / "robust_digits.png", dpi=120)
     return {"pairs": pairs, "picture": picture, **told}
@@ -70,7 +70,7 @@ def made(seed: int, radii: tuple[float, ...]) -> Pair:
             torch.manual_seed(seed)
             models[name] = trained(untrained(name), data, RATES[name])
     images, labels = data.images[data.test].flatten(1), data.labels[data.test]
-    robust = {name: sx.nn.robustness(model, images, labels, radii=radii) for name, model in models.items()}
+    robust = {name: sx.bounds.robustness(model, images, labels, radii=radii) for name, model in models.items()}
     return Pair(models, images, labels, robust)
 
 
@@ -115,14 +115,14 @@ def compared(pairs: list[Pair]) -> dict[str, Any]:
     return {"radius": float(constrained[0].radii[at]), "share": share}
 
 
-def usual(pair: Pair, radius: float) -> sx.nn.Robustness:
+def usual(pair: Pair, radius: float) -> sx.bounds.Robustness:
     """The constrained network under the attack with which such networks are often reported: PGD-10, one start, cross-entropy."""
     options = {"radii": [radius], "attack": "cross entropy", "steps": 10, "restarts": 1}
-    return sx.nn.robustness(pair.models["constrained"], pair.images, pair.labels, **options)
+    return sx.bounds.robustness(pair.models["constrained"], pair.images, pair.labels, **options)
 
 
 @styled
-def figure(pairs: list[Pair], picture: sx.nn.AdversarialImages, radius: float) -> Figure:
+def figure(pairs: list[Pair], picture: sx.bounds.AdversarialImages, radius: float) -> Figure:
     """The first seed's curves with their errors, the others' without; beside them what it takes to deceive each network."""
     whole = Figure(figsize=(12.4, 5.6), layout="constrained")
     left, right = whole.subfigures(1, 2, width_ratios=(1, 1.12))
@@ -142,7 +142,7 @@ def figure(pairs: list[Pair], picture: sx.nn.AdversarialImages, radius: float) -
     return whole
 
 
-def typical(picture: sx.nn.AdversarialImages) -> int:
+def typical(picture: sx.bounds.AdversarialImages) -> int:
     """The digit whose distances are nearest to the median ones."""
     middle = picture.distances.median(1, keepdim=True).values
     return int((picture.distances / middle).log().square().sum(0).argmin())

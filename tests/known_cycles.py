@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from separatrix.flow import Field
-from separatrix.system import along_tangents, components
+from separatrix.core.system import along_tangents, components
+from separatrix.flows.flow import Field
 
 
 class Hopf(Field):

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 from typing import TYPE_CHECKING, Any
 
-from separatrix import nn, testing
+from separatrix import bounds, nn, testing
 from separatrix.analysis import (
     ANALYSES,
     PROFILES,
@@ -42,7 +42,6 @@ from separatrix.analysis import (
     Propagation,
     ReturnMap,
     Separate,
-    SparseTerms,
     StabilityRegion,
     Stationarity,
     StepConvergence,
@@ -70,14 +69,14 @@ from separatrix.analysis import (
     phase_portrait,
     power_spectrum,
     return_map,
-    sparse_terms,
     stability_region,
     stationarity,
     step_convergence,
     transient_growth,
 )
-from separatrix.analyze import DepthPortrait, Portrait, RecurrentPortrait, analyze
-from separatrix.errors import (
+from separatrix.bounds import certificate, operator_norm
+from separatrix.core import errors
+from separatrix.core.errors import (
     ContradictionError,
     DivergedError,
     HorizonError,
@@ -89,17 +88,19 @@ from separatrix.errors import (
     ShapeError,
     UnsupportedModuleError,
 )
-from separatrix.evolve import trajectory
-from separatrix.flow import Field, Flow
-from separatrix.ode import Arrival, Solution, StructuredSolution, sensitivities, solve, solve_until
-from separatrix.result import Result, Status, load
-from separatrix.system import Compiled, Driven, Iterate, Map, System
+from separatrix.core.evolve import trajectory
+from separatrix.core.result import Result, Status, load
+from separatrix.core.system import Compiled, Driven, Iterate, Map, System
+from separatrix.flows import Arrival, Solution, StructuredSolution, sensitivities, solve, solve_until
+from separatrix.flows.flow import Field, Flow
+from separatrix.nn.fit.sparse_terms import SparseTerms, sparse_terms
+from separatrix.portrait import DepthPortrait, Portrait, RecurrentPortrait, analyze
 from separatrix.systems import SYSTEMS, classic
-from separatrix.systems.closed_loop import ClosedLoop
 from separatrix.systems.drives import Stream
 from separatrix.systems.layers import Layers
 from separatrix.systems.noisy import Noisy
-from separatrix.systems.recurrent import Recurrent
+from separatrix.systems.recurrent.closed_loop import ClosedLoop
+from separatrix.systems.recurrent.recurrent import Recurrent
 from separatrix.systems.section import Section
 from separatrix.systems.seeded import Seeded
 from separatrix.systems.stroboscopic import Stroboscopic
@@ -180,6 +181,8 @@ __all__ = [
     "along",
     "analyze",
     "basins_of_attraction",
+    "bounds",
+    "certificate",
     "classic",
     "compare_dynamics",
     "continuation",
@@ -189,6 +192,7 @@ __all__ = [
     "depth_profile",
     "divergence_rate",
     "echo_state",
+    "errors",
     "finite_time_lyapunov",
     "fixed_points",
     "flow_map",
@@ -198,6 +202,7 @@ __all__ = [
     "lyapunov_spectrum",
     "memory_capacity",
     "nn",
+    "operator_norm",
     "orbit_diagram",
     "phase_portrait",
     "power_spectrum",

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.analysis.guesses import default_guesses
-from separatrix.analysis.responses import attractors
-from separatrix.system import along_tangents
+from separatrix.analysis.driven.responses import attractors
+from separatrix.analysis.fixed.guesses import default_guesses
+from separatrix.core.system import along_tangents
 
 FOLDS = (5.050510311476148, 1.897211164524679)  # extrema of p(x) = (x − 0.05)(1 + x²)/x²
 

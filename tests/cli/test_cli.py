@@ -20,7 +20,7 @@ import torch
 import separatrix as sx
 from separatrix.cli import main
 from separatrix.cli.flags import described_arguments
-from separatrix.solvers import SOLVERS
+from separatrix.flows.methods import SOLVERS
 
 QUICK = ("--steps", "200", "--settle", "50", "--copies", "3", "--also", "none")
 

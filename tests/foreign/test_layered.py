@@ -102,7 +102,7 @@ def test_a_language_model_is_profiled_from_its_embedding_on():
 def test_a_certificate_holds_for_measured_quotients(case):
     """The bound is no smaller than a Jacobian's norm or a quotient anywhere; or there is none, and why is said."""
     model, shape = built(case.make), tuple(case.inputs.shape[1:])
-    found = asked(case, "certificate", model, lambda: sx.nn.certificate(model, shape, starts=2, steps=3))
+    found = asked(case, "certificate", model, lambda: sx.certificate(model, shape, starts=2, steps=3))
     if found is None:
         return
     assert found.lower <= found.bound * (1 + 1e-9)

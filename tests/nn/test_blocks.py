@@ -108,7 +108,7 @@ def test_the_depth_of_a_network_of_blocks_is_measured_block_by_block():
 def test_its_certificate_is_no_lower_than_its_dense_jacobians(name):
     """Or it gives no bound; in either case without a crash."""
     block = built(name)
-    found = sx.nn.certificate(block, SIZE, starts=2, steps=3)
+    found = sx.certificate(block, SIZE, starts=2, steps=3)
     x = torch.randn(4, SIZE, dtype=torch.float64)
     norms = [torch.linalg.matrix_norm(torch.autograd.functional.jacobian(block.double(), one), 2) for one in x]
     assert found.status in ("ok", "no_bound")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.nn.conformance import scrambled
+from separatrix.testing.blocks import scrambled
 
 DIM = 5
 

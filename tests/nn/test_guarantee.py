@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import separatrix as sx
+from separatrix.core.tangent import jacobian
 from separatrix.nn.guarantee import IDENTITY, NOTHING, guarantee_of, product
-from separatrix.tangent import jacobian
 
 
 class Matrix(sx.nn.Block):

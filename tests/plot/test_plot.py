@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 import separatrix as sx
 from separatrix import plot
-from separatrix.analyze import Portrait, analyze
-from separatrix.analyze.verdict import SURE
-from separatrix.errors import InputError
-from separatrix.ode.solution import Followed, StructuredSolution
+from separatrix.core.errors import InputError
+from separatrix.core.result import Result, Status
+from separatrix.core.wording import measured, plain, power_of_ten
+from separatrix.flows.solution import Followed, StructuredSolution
 from separatrix.plot.style import BAR, SERIES
-from separatrix.result import Result, Status
-from separatrix.wording import measured, plain, power_of_ten
+from separatrix.portrait import Portrait, analyze
+from separatrix.portrait.verdict import SURE
 
 QUICK = {"copies": 3, "steps": 200, "also": "none"}
 
@@ -95,10 +95,11 @@ def bars(axes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def result_classes() -> set[type[Result]]:
-    """Every Result class that the modules of analysis, analyze, nn and ode define, but for those that others only build on."""
+    """Every Result class that the rooms with results define, but for those that others only build on."""
     found = set()
-    for package in map(importlib.import_module, ("separatrix.analysis", "separatrix.analyze", "separatrix.nn", "separatrix.ode")):
-        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+    for room in ("analysis", "portrait", "nn", "bounds", "flows"):
+        package = importlib.import_module(f"separatrix.{room}")
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             members = vars(importlib.import_module(module.name)).values()
             found |= {kind for kind in members if isinstance(kind, type) and issubclass(kind, Result)}
     return found - {Result, Portrait, Followed, StructuredSolution}  # which draws itself

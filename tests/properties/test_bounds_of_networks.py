@@ -174,7 +174,7 @@ def jacobian_norm(network: nn.Module, x: Tensor) -> float:
 @given(networks(), SEEDS)
 def test_no_jacobian_and_no_two_inputs_show_more_than_the_bound(made, seed):
     network, shape = made
-    found = sx.nn.certificate(network, shape, starts=2, steps=2)
+    found = sx.certificate(network, shape, starts=2, steps=2)
     assert found.is_bounded, found.summary()
     assert found.lower <= found.bound * (1 + ROUNDING)
     for n, size in enumerate(SIZES):
@@ -190,6 +190,6 @@ def test_no_jacobian_and_no_two_inputs_show_more_than_the_bound(made, seed):
 @pytest.mark.parametrize("name", sorted(ANY))
 def test_each_piece_by_itself_is_bounded(name):
     network = ANY[name](4, 1)
-    found = sx.nn.certificate(network, 4, starts=2, steps=2)
+    found = sx.certificate(network, 4, starts=2, steps=2)
     largest = max(jacobian_norm(network, size * normal(n, 1, 4)) for n, size in enumerate(SIZES))
     assert largest <= found.bound * (1 + ROUNDING) and found.is_bounded

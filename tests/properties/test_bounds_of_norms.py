@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import separatrix as sx
 from properties.strategies import SEEDS, more, set_weights, uniform
-from separatrix.nn.norms import chain, proof, torus
+from separatrix.bounds.operator_norm import chain, proof, torus
 
 ROUNDING = 1e-12
 MOST = 150  # numbers in an input or an output: the dense matrix takes a millisecond
@@ -138,13 +138,13 @@ def arranged(draw, layers: list[nn.Module]) -> Any:
 WAYS = st.sampled_from(((1024, 3e9, 2048), (0, -1e30, 2048), (0, 1e30, 2048), (0, 3e9, 1)))
 
 
-def norm_by(way: tuple[int, float, int], given_layers: Any, shape: tuple[int, ...]) -> sx.nn.OperatorNorm:
+def norm_by(way: tuple[int, float, int], given_layers: Any, shape: tuple[int, ...]) -> sx.bounds.OperatorNorm:
     """With one way to prove made the cheapest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof, "SMALL", way[0])
         patch.setattr(torus, "OVERHEAD", way[1])
         patch.setattr(chain, "SMALL", way[2])
-        return sx.nn.operator_norm(given_layers, shape)
+        return sx.operator_norm(given_layers, shape)
 
 
 @torch.no_grad()
@@ -156,7 +156,7 @@ def dense(module: nn.Module, shape: tuple[int, ...], scale: float = 1.0) -> Tens
     return (images[1:] - images[:1]).T / scale
 
 
-def assert_encloses(found: sx.nn.OperatorNorm, matrix: Tensor) -> None:
+def assert_encloses(found: sx.bounds.OperatorNorm, matrix: Tensor) -> None:
     values = torch.linalg.svdvals(matrix)
     largest = float(values[0])
     least = float(values[-1]) if matrix.shape[0] >= matrix.shape[1] else 0.0
@@ -238,7 +238,7 @@ def test_what_containers_hooks_and_instances_change_is_in_the_bound_or_refused(s
         module = change(module, k)
     module = nn.Sequential(nn.Identity(), module).eval() if nested else module.eval()
     try:
-        found = sx.nn.operator_norm(module, shape)
+        found = sx.operator_norm(module, shape)
     except sx.UnsupportedModuleError as error:
         assert container is not nn.Sequential or change not in (None, with_weights)
         assert "does" in str(error) or "run as they read" in str(error)

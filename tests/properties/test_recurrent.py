@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import separatrix as sx
 from properties.strategies import OWN, SEEDS, inputs_for, normal, own_cells, recurrent_modules, set_weights
-from separatrix.analysis.tangent_run import random_frame
+from separatrix.analysis.run.tangent_run import random_frame
 
 
 def flat(state: Any) -> Tensor:

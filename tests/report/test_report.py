@@ -13,18 +13,18 @@ import torch
 from torch import nn
 
 import separatrix as sx
-from separatrix.analysis.depth import DepthProfile
-from separatrix.analyze import Portrait, analyze
-from separatrix.analyze.findings import QUESTIONS, Question
-from separatrix.analyze.verdict import why_not_converged
-from separatrix.errors import InputError
+from separatrix.analysis.depth.profile import DepthProfile
+from separatrix.core.errors import InputError
+from separatrix.core.result import Status
+from separatrix.core.wording import measured
 from separatrix.plot.style import shows_something
+from separatrix.portrait import Portrait, analyze
+from separatrix.portrait.findings import QUESTIONS, Question
+from separatrix.portrait.verdict import why_not_converged
 from separatrix.report import refuse_existing, write_report
 from separatrix.report import write as writing
 from separatrix.report.table import headline_rows
 from separatrix.report.views import VIEWS, view_of
-from separatrix.result import Status
-from separatrix.wording import measured
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 ALSO = ("fixed_points", "covariant_lyapunov_vectors")

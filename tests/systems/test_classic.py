@@ -8,9 +8,9 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.special import ellipj, ellipk
 
-from separatrix.evolve import begin, trajectory
+from separatrix.core.evolve import begin, trajectory
+from separatrix.core.tangent import jacobian, pushforward
 from separatrix.systems import classic
-from separatrix.tangent import jacobian, pushforward
 
 
 def lorenz63_rhs(t, s, sigma=10.0, rho=28.0, beta=8 / 3):

@@ -10,8 +10,8 @@ from scipy.optimize import brentq
 from scipy.special import ellipj, lambertw
 
 import separatrix as sx
+from separatrix.core.tangent import jacobian, pushforward
 from separatrix.systems import classic
-from separatrix.tangent import jacobian, pushforward
 
 NEW = ["coupled_logistic", "coupled_doubling", "duffing", "double_gyre", "magnetic_pendulum", "fitzhugh_nagumo", "mackey_glass"]
 

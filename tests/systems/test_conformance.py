@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from separatrix.evolve import trajectory
-from separatrix.system import System
+from separatrix.core.evolve import trajectory
+from separatrix.core.system import System
 from separatrix.systems import SYSTEMS
 from separatrix.testing import check_system
 

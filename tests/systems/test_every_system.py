@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import separatrix as sx
-from separatrix.analyze.core import find_core
-from separatrix.evolve import begin
-from separatrix.system import Compiled, Derived, Frozen, InUnit, Padded, System
+from separatrix.core.evolve import begin
+from separatrix.core.system import Compiled, Derived, Frozen, InUnit, Padded, System
+from separatrix.portrait.core import find_core
 from separatrix.systems import SYSTEMS
 from separatrix.testing import check_system
 

@@ -8,8 +8,8 @@ from scipy.integrate import quad
 from scipy.special import ellipk
 
 import separatrix as sx
+from separatrix.core.tangent import jacobian, pushforward
 from separatrix.systems import classic
-from separatrix.tangent import jacobian, pushforward
 
 PAIRS = [(100.0, 0.5), (12.0, 0.3), (8.0, 0.0), (30.0, 0.8)]
 

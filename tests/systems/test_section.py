@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import separatrix as sx
 from known_cycles import Hopf, Twisted
-from separatrix.crossing import next_crossing
-from separatrix.system import Derived, components
+from separatrix.core.system import Derived, components
+from separatrix.flows.events.crossing import next_crossing
 
 OMEGA = 1.7
 ORDERS = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4, "leapfrog": 2, "yoshida4": 4, "implicit_midpoint": 2}

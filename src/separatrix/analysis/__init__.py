@@ -1,31 +1,34 @@
 """Questions asked of any system: functions from a System to a Result."""
 
-from separatrix.analysis.along import Along, Separate, along
-from separatrix.analysis.basins import Basins, basins_of_attraction
-from separatrix.analysis.borders import BasinEntropy, UncertaintyExponent
-from separatrix.analysis.compare import DynamicsComparison, compare_dynamics
-from separatrix.analysis.continuation import Bifurcation, Branch, continuation
-from separatrix.analysis.correlation_dimension import CorrelationDimension, correlation_dimension, correlation_dimension_of
-from separatrix.analysis.covariant import CovariantVectors, covariant_lyapunov_vectors
-from separatrix.analysis.depth import DepthProfile, depth_profile
-from separatrix.analysis.divergence import DivergenceRate, divergence_rate
-from separatrix.analysis.echo_state import EchoState, echo_state
-from separatrix.analysis.finite_time import FiniteTimeField, finite_time_lyapunov, grid
-from separatrix.analysis.fixed_points import FixedPoints, fixed_points
-from separatrix.analysis.flow_map import FlowMap, flow_map
-from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
-from separatrix.analysis.memory import MemoryCapacity, memory_capacity
-from separatrix.analysis.orbit_diagram import OrbitDiagram, orbit_diagram
-from separatrix.analysis.phase_portrait import PhasePortrait, phase_portrait
-from separatrix.analysis.power_spectrum import PowerSpectrum, power_spectrum
-from separatrix.analysis.propagation import Propagation, gradient_propagation
-from separatrix.analysis.return_map import ReturnMap, return_map
-from separatrix.analysis.sparse_terms import SparseTerms, sparse_terms
-from separatrix.analysis.stability_region import StabilityRegion, stability_region
-from separatrix.analysis.stationarity import Stationarity, stationarity
-from separatrix.analysis.step_convergence import StepConvergence, step_convergence
-from separatrix.analysis.tracks import Event, Tracks
-from separatrix.analysis.transient import TransientGrowth, transient_growth
+from separatrix.analysis.along.along import Along, Separate, along
+from separatrix.analysis.along.tracks import Event, Tracks
+from separatrix.analysis.attractor.correlation_dimension import (
+    CorrelationDimension,
+    correlation_dimension,
+    correlation_dimension_of,
+)
+from separatrix.analysis.attractor.power_spectrum import PowerSpectrum, power_spectrum
+from separatrix.analysis.attractor.return_map import ReturnMap, return_map
+from separatrix.analysis.basins.basins import Basins, basins_of_attraction
+from separatrix.analysis.basins.borders import BasinEntropy, UncertaintyExponent
+from separatrix.analysis.branches.continuation import Bifurcation, Branch, continuation
+from separatrix.analysis.branches.orbit_diagram import OrbitDiagram, orbit_diagram
+from separatrix.analysis.compare.dynamics import DynamicsComparison, compare_dynamics
+from separatrix.analysis.depth.profile import DepthProfile, depth_profile
+from separatrix.analysis.driven.echo_state import EchoState, echo_state
+from separatrix.analysis.driven.memory import MemoryCapacity, memory_capacity
+from separatrix.analysis.driven.stationarity import Stationarity, stationarity
+from separatrix.analysis.fixed.fixed_points import FixedPoints, fixed_points
+from separatrix.analysis.gradients.propagation import Propagation, gradient_propagation
+from separatrix.analysis.gradients.transient import TransientGrowth, transient_growth
+from separatrix.analysis.lyapunov.covariant import CovariantVectors, covariant_lyapunov_vectors
+from separatrix.analysis.lyapunov.divergence import DivergenceRate, divergence_rate
+from separatrix.analysis.lyapunov.finite_time import FiniteTimeField, finite_time_lyapunov, grid
+from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.pictures.flow_map import FlowMap, flow_map
+from separatrix.analysis.pictures.phase_portrait import PhasePortrait, phase_portrait
+from separatrix.analysis.stepping.stability_region import StabilityRegion, stability_region
+from separatrix.analysis.stepping.step_convergence import StepConvergence, step_convergence
 
 ANALYSES = {
     "lyapunov_spectrum": lyapunov_spectrum,
@@ -88,7 +91,6 @@ __all__ = [
     "Propagation",
     "ReturnMap",
     "Separate",
-    "SparseTerms",
     "StabilityRegion",
     "Stationarity",
     "StepConvergence",
@@ -116,7 +118,6 @@ __all__ = [
     "phase_portrait",
     "power_spectrum",
     "return_map",
-    "sparse_terms",
     "stability_region",
     "stationarity",
     "step_convergence",

@@ -12,7 +12,7 @@ from separatrix.cli.bifurcation import bifurcation
 from separatrix.cli.certify import certify
 from separatrix.cli.fixed_points import fixed_points
 from separatrix.cli.list import list_
-from separatrix.errors import SeparatrixError
+from separatrix.core.errors import SeparatrixError
 
 app = typer.Typer(
     name="separatrix",

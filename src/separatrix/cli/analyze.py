@@ -12,15 +12,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from separatrix.analyze import Portrait
-from separatrix.analyze import analyze as portray
-from separatrix.analyze.findings import QUESTIONS
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
+from separatrix.core.errors import InputError, ModelError
+from separatrix.core.evolve import check_seed
 from separatrix.demos import DEMOS, Demo
-from separatrix.errors import InputError, ModelError
-from separatrix.evolve import check_seed
 from separatrix.loading import load_arguments, load_inputs, load_model
+from separatrix.portrait import Portrait
+from separatrix.portrait import analyze as portray
+from separatrix.portrait.findings import QUESTIONS
 from separatrix.report import refuse_existing, write_report
 from separatrix.report.summary import jsonable
 from separatrix.report.table import headline_rows

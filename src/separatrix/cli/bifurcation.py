@@ -15,10 +15,10 @@ from torch import Tensor
 from separatrix.analysis import Branch, continuation
 from separatrix.cli.flags import described_arguments, flags_of
 from separatrix.cli.picture import check_picture
-from separatrix.errors import InputError, ModelError
+from separatrix.core.errors import InputError, ModelError
+from separatrix.core.system import System
 from separatrix.loading import load_model
 from separatrix.report.summary import jsonable
-from separatrix.system import System
 from separatrix.systems import SYSTEMS
 
 WORDS = described_arguments(continuation)

@@ -11,14 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from separatrix.bounds.certificate.certificate import Certificate, certificate
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
 from separatrix.cli.picture import check_picture
-from separatrix.errors import InputError
+from separatrix.core.errors import InputError
+from separatrix.core.wording import counted, plain
 from separatrix.loading import load_inputs, load_model
-from separatrix.nn.certificate import Certificate, certificate
 from separatrix.report.summary import jsonable
-from separatrix.wording import counted, plain
 
 
 @flags_of(certificate, "starts", "steps", "seed")

@@ -11,18 +11,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from separatrix.analysis.fixed_points import FixedPoints
-from separatrix.analysis.fixed_points import fixed_points as find
-from separatrix.analyze.core import find_core
+from separatrix.analysis.fixed.fixed_points import FixedPoints
+from separatrix.analysis.fixed.fixed_points import fixed_points as find
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
 from separatrix.cli.picture import check_picture
-from separatrix.errors import InputError, UnsupportedModuleError
+from separatrix.core.errors import InputError, UnsupportedModuleError
+from separatrix.core.system import System, check_dt
+from separatrix.core.wording import plain
 from separatrix.loading import load_arguments, load_model
+from separatrix.portrait.core import find_core
 from separatrix.report.summary import jsonable
-from separatrix.system import System, check_dt
-from separatrix.systems.recurrent import Recurrent
-from separatrix.wording import plain
+from separatrix.systems.recurrent.recurrent import Recurrent
 
 MOST_ROWS = 40
 

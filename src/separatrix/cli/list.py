@@ -27,7 +27,7 @@ def list_() -> None:
 
 def methods() -> Table:
     """The one-step methods of flows."""
-    from separatrix.solvers import PAIRS, SOLVERS
+    from separatrix.flows.methods import PAIRS, SOLVERS
 
     table = Table(title="methods", title_justify="left", box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from separatrix.errors import InputError
+from separatrix.core.errors import InputError
 
 ENDINGS = (".png", ".svg", ".pdf")
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError
+from separatrix.core.errors import InputError
 
 SHAPE, CLASSES = (3, 32, 32), 10
 RECORD = 1 + 3 * 32 * 32  # bytes: a label, then red, green and blue, each row by row

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError
+from separatrix.core.errors import InputError
 
 RULE = "After an optional header, every line holds the same count of numbers, separated by commas."
 EXACT = 2**53  # float64 holds every integer below

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from separatrix.errors import ModelError
+from separatrix.core.errors import ModelError
 from separatrix.loading.finding import instead_of, listed
 from separatrix.loading.user_code import blaming
 

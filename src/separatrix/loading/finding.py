@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-from separatrix.errors import SeparatrixError
+from separatrix.core.errors import SeparatrixError
 
 ALIKE = 0.75  # how alike the name of a file must be to be suggested: a common suffix alone makes half of a short one
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError
-from separatrix.inputs import as_inputs
+from separatrix.core.errors import InputError
+from separatrix.core.inputs import as_inputs
+from separatrix.core.structure import children, leaves
 from separatrix.loading.csv_file import read_csv
 from separatrix.loading.finding import existing_file, instead_of, listed, reading
 from separatrix.loading.torch_file import read_torch_file
-from separatrix.structure import children, leaves
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".csv")
 AS_NUMBERS = "Save an array of numbers: numpy.save(file, array.astype(float))."

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from torch import nn
 
-from separatrix.errors import ModelError
+from separatrix.core.errors import ModelError
 from separatrix.loading.factory import network_of
 from separatrix.loading.finding import instead_of
 from separatrix.loading.spec import file_of, folder_error, split_spec

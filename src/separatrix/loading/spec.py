@@ -4,7 +4,7 @@ import ast
 import os
 from pathlib import Path
 
-from separatrix.errors import ModelError
+from separatrix.core.errors import ModelError
 from separatrix.loading.finding import contents, existing_file, listed
 
 FORMS = "path/to/file.py:factory, package.module:factory or torchvision:resnet18"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from separatrix.errors import SeparatrixError
+from separatrix.core.errors import SeparatrixError
 from separatrix.loading.finding import reading
 
 

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from types import ModuleType
 
-from separatrix.errors import ModelError
+from separatrix.core.errors import ModelError
 
 _PACKAGE = str(Path(__file__).parents[1])
 _LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")} | {site.getusersitepackages()})

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from separatrix.errors import MissingExtraError, ModelError
+from separatrix.core.errors import MissingExtraError, ModelError
 from separatrix.loading.finding import instead_of
 from separatrix.loading.user_code import blaming
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from separatrix.errors import ModelError
+from separatrix.core.errors import ModelError
+from separatrix.core.wrappers import plain_name
 from separatrix.loading.finding import existing_file, listed, reading
 from separatrix.loading.torch_file import read_torch_file
-from separatrix.systems.standard_network import check_finite
-from separatrix.wrappers import plain_name
+from separatrix.systems.recurrent.standard_network import check_finite
 
 USUAL_KEYS = ("state_dict", "model_state_dict", "model")
 

@@ -1,8 +1,6 @@
 """Networks with a guarantee: layers that are discretised flows, each saying what it keeps; one guarantee a file."""
 
-from separatrix.nn.adversarial import AdversarialImages, adversarial_images
 from separatrix.nn.block import Block, Residual, Sequential
-from separatrix.nn.budget import exact_factor, published_factor
 from separatrix.nn.cells import (
     CELLS,
     LEM,
@@ -14,37 +12,49 @@ from separatrix.nn.cells import (
     LipschitzCell,
     LipschitzRNN,
 )
-from separatrix.nn.certificate import Certificate, certificate
-from separatrix.nn.continuous_depth import ContinuousDepth
-from separatrix.nn.continuous_normalizing_flow import ContinuousNormalizingFlow
-from separatrix.nn.damped import Damped, damped
-from separatrix.nn.dense_field import DenseField
+from separatrix.nn.conserving.gradient_field import Gradient
+from separatrix.nn.conserving.mass import (
+    MassPreserving,
+    MassPreservingLift,
+    MassPreservingProjection,
+    Weighted,
+    mass_preserving_network,
+)
+from separatrix.nn.conserving.presnov import Presnov, PresnovNetwork, presnov
+from separatrix.nn.conserving.sphere import SpherePreserving
 from separatrix.nn.energy import Energy, KineticEnergy
-from separatrix.nn.fit_flow import FlowFit, fit_flow
-from separatrix.nn.fit_observations import ObservationFit, fit_observations
-from separatrix.nn.gradient import Gradient
-from separatrix.nn.gradient_steps import Alternating, Expansive, NonExpansive
-from separatrix.nn.gradient_steps_2d import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
+from separatrix.nn.fit.fit_flow import FlowFit, fit_flow
+from separatrix.nn.fit.fit_observations import ObservationFit, fit_observations
+from separatrix.nn.fit.normalized import Normalized
+from separatrix.nn.fit.sparse_terms import SparseTerms, sparse_terms
+from separatrix.nn.fit.universal import Universal, zero_output_
+from separatrix.nn.flows.continuous_depth import ContinuousDepth
+from separatrix.nn.flows.damped import Damped, damped
+from separatrix.nn.flows.dense_field import DenseField
+from separatrix.nn.flows.density import ContinuousNormalizingFlow
+from separatrix.nn.flows.log_density import LogDensity
+from separatrix.nn.flows.neural_ode import NeuralODE
 from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
-from separatrix.nn.hamiltonian import Hamiltonian, SeparableHamiltonian
-from separatrix.nn.isometry import Coisometry, Isometry, IsometryConv2d
-from separatrix.nn.latent_ode import LatentODE
-from separatrix.nn.lipschitz_network import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
-from separatrix.nn.log_density import LogDensity
-from separatrix.nn.margin import MarginLoss, certified_radii
-from separatrix.nn.mass import MassPreserving, MassPreservingLift, MassPreservingProjection, Weighted, mass_preserving_network
-from separatrix.nn.neural_ode import NeuralODE
-from separatrix.nn.normalized import Normalized
-from separatrix.nn.operator_norm import OperatorNorm, operator_norm
-from separatrix.nn.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
-from separatrix.nn.presnov import Presnov, PresnovNetwork, presnov
-from separatrix.nn.reversible import Momentum, Reversible
-from separatrix.nn.reversible_net import MomentumNet, ReversibleNet
-from separatrix.nn.robustness import Robustness, robustness
-from separatrix.nn.sphere import SpherePreserving
-from separatrix.nn.symplectic import HenonLayer, SymplecticActivation, SymplecticGradient, SymplecticLinear, henonnet, sympnet
-from separatrix.nn.universal import Universal, zero_output_
-from separatrix.nn.volume import DivergenceFree, VolumePreserving
+from separatrix.nn.latent.latent_ode import LatentODE
+from separatrix.nn.nonexpansive.budget import exact_factor, published_factor
+from separatrix.nn.nonexpansive.images import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
+from separatrix.nn.nonexpansive.isometry import Coisometry, Isometry, IsometryConv2d
+from separatrix.nn.nonexpansive.margin import MarginLoss, certified_radii
+from separatrix.nn.nonexpansive.networks import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
+from separatrix.nn.nonexpansive.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
+from separatrix.nn.nonexpansive.vectors import Alternating, Expansive, NonExpansive
+from separatrix.nn.reversible.reversible import Momentum, Reversible
+from separatrix.nn.reversible.reversible_net import MomentumNet, ReversibleNet
+from separatrix.nn.symplectic.hamiltonian import Hamiltonian, SeparableHamiltonian
+from separatrix.nn.symplectic.symplectic import (
+    HenonLayer,
+    SymplecticActivation,
+    SymplecticGradient,
+    SymplecticLinear,
+    henonnet,
+    sympnet,
+)
+from separatrix.nn.symplectic.volume import DivergenceFree, VolumePreserving
 
 BLOCKS: dict[str, type[Block]] = {
     "alternating": Alternating,
@@ -73,13 +83,11 @@ __all__ = [
     "BLOCKS",
     "CELLS",
     "LEM",
-    "AdversarialImages",
     "Alternating",
     "AlternatingConv2d",
     "AntisymmetricCell",
     "AntisymmetricRNN",
     "Block",
-    "Certificate",
     "CoRNN",
     "CoRNNCell",
     "Coisometry",
@@ -117,7 +125,6 @@ __all__ = [
     "NonExpansiveConv2d",
     "Normalized",
     "ObservationFit",
-    "OperatorNorm",
     "OrthogonalKernel",
     "OrthogonalMatrix",
     "Pool2d",
@@ -128,10 +135,10 @@ __all__ = [
     "ResidualNet",
     "Reversible",
     "ReversibleNet",
-    "Robustness",
     "ScaledKernel",
     "SeparableHamiltonian",
     "Sequential",
+    "SparseTerms",
     "SpherePreserving",
     "SymplecticActivation",
     "SymplecticGradient",
@@ -140,8 +147,6 @@ __all__ = [
     "VolumePreserving",
     "Weighted",
     "WeightedSum",
-    "adversarial_images",
-    "certificate",
     "certified_radii",
     "damped",
     "exact_factor",
@@ -151,10 +156,9 @@ __all__ = [
     "guarantee_of",
     "henonnet",
     "mass_preserving_network",
-    "operator_norm",
     "presnov",
     "published_factor",
-    "robustness",
+    "sparse_terms",
     "sympnet",
     "zero_output_",
 ]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp
 
-from separatrix.errors import InputError
+from separatrix.core.errors import InputError
 
 Activation = Callable[[Tensor], Tensor]
 

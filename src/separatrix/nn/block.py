@@ -6,12 +6,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.flow import check_step
+from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.core.randomness import torch_generator
+from separatrix.core.system import System
+from separatrix.core.tangent import pushforward
+from separatrix.flows.flow import check_step
 from separatrix.nn.guarantee import NOTHING, Guarantee, composed, guarantee_of
-from separatrix.randomness import torch_generator
-from separatrix.system import System
-from separatrix.tangent import pushforward
 
 
 class Block(System):

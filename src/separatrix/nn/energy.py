@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from separatrix.errors import InputError
+from separatrix.core.errors import InputError
+from separatrix.core.precision import as_float64, without_autocast
 from separatrix.nn.activation import Activation, with_slope
-from separatrix.precision import as_float64, without_autocast
 
 UNLIMITED = math.inf
 

@@ -90,7 +90,7 @@ def product(*factors: float) -> float:
 def guarantee_of(module: nn.Module | Any) -> Guarantee:
     """A module's own `guarantee`; of PyTorch's identity, flattening and sequences too; else nothing.
 
-    Bounds for PyTorch's other layers need the shape of their input: `sx.nn.certificate` gives them.
+    Bounds for PyTorch's other layers need the shape of their input: `sx.certificate` gives them.
     """
     own = getattr(module, "guarantee", None)
     if isinstance(own, Guarantee):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call
 
-from separatrix.errors import UnsupportedModuleError
+from separatrix.core.errors import UnsupportedModuleError
 
 # Note [Gradients by other ways]
 # A layer is called again by itself, so gradients reach its input and its own weights. If its value also depends on a tensor that

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
-from separatrix.errors import InputError, ShapeError
+from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.tangent import pushforward
 from separatrix.nn.activation import Activation, check_elementwise, with_slope
 from separatrix.nn.energy import Ridges
-from separatrix.tangent import pushforward
 
 
 class Shift(nn.Module):

@@ -5,42 +5,41 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from separatrix.analysis.along import Along, Separate
-from separatrix.analysis.basins import Basins
-from separatrix.analysis.compare import DynamicsComparison
-from separatrix.analysis.continuation import Branch
-from separatrix.analysis.correlation_dimension import CorrelationDimension
-from separatrix.analysis.covariant import CovariantVectors
-from separatrix.analysis.depth import DepthProfile
-from separatrix.analysis.divergence import DivergenceRate
-from separatrix.analysis.echo_state import EchoState
-from separatrix.analysis.finite_time import FiniteTimeField
-from separatrix.analysis.fixed_points import FixedPoints
-from separatrix.analysis.flow_map import FlowMap
-from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
-from separatrix.analysis.memory import MemoryCapacity
-from separatrix.analysis.orbit_diagram import OrbitDiagram
-from separatrix.analysis.phase_portrait import PhasePortrait
-from separatrix.analysis.power_spectrum import PowerSpectrum
-from separatrix.analysis.propagation import Propagation
-from separatrix.analysis.return_map import ReturnMap
-from separatrix.analysis.sparse_terms import SparseTerms
-from separatrix.analysis.stability_region import StabilityRegion
-from separatrix.analysis.stationarity import Stationarity
-from separatrix.analysis.step_convergence import StepConvergence
-from separatrix.analysis.tracks import Tracks
-from separatrix.analysis.transient import TransientGrowth
-from separatrix.analyze.depth import DepthPortrait
-from separatrix.analyze.portrait import RecurrentPortrait
-from separatrix.errors import NoPictureError
-from separatrix.nn.adversarial import AdversarialImages
-from separatrix.nn.certificate import Certificate
-from separatrix.nn.fit_flow import FlowFit
-from separatrix.nn.fit_observations import ObservationFit
-from separatrix.nn.log_density import LogDensity
-from separatrix.nn.robustness import Robustness
-from separatrix.ode.arrival import Arrival
-from separatrix.ode.solution import Solution
+from separatrix.analysis.along.along import Along, Separate
+from separatrix.analysis.along.tracks import Tracks
+from separatrix.analysis.attractor.correlation_dimension import CorrelationDimension
+from separatrix.analysis.attractor.power_spectrum import PowerSpectrum
+from separatrix.analysis.attractor.return_map import ReturnMap
+from separatrix.analysis.basins.basins import Basins
+from separatrix.analysis.branches.continuation import Branch
+from separatrix.analysis.branches.orbit_diagram import OrbitDiagram
+from separatrix.analysis.compare.dynamics import DynamicsComparison
+from separatrix.analysis.depth.profile import DepthProfile
+from separatrix.analysis.driven.echo_state import EchoState
+from separatrix.analysis.driven.memory import MemoryCapacity
+from separatrix.analysis.driven.stationarity import Stationarity
+from separatrix.analysis.fixed.fixed_points import FixedPoints
+from separatrix.analysis.gradients.propagation import Propagation
+from separatrix.analysis.gradients.transient import TransientGrowth
+from separatrix.analysis.lyapunov.covariant import CovariantVectors
+from separatrix.analysis.lyapunov.divergence import DivergenceRate
+from separatrix.analysis.lyapunov.finite_time import FiniteTimeField
+from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.pictures.flow_map import FlowMap
+from separatrix.analysis.pictures.phase_portrait import PhasePortrait
+from separatrix.analysis.stepping.stability_region import StabilityRegion
+from separatrix.analysis.stepping.step_convergence import StepConvergence
+from separatrix.bounds.certificate.certificate import Certificate
+from separatrix.bounds.robustness.adversarial import AdversarialImages
+from separatrix.bounds.robustness.robustness import Robustness
+from separatrix.core.errors import NoPictureError
+from separatrix.core.result import Result
+from separatrix.flows.events.arrival import Arrival
+from separatrix.flows.solution import Solution
+from separatrix.nn.fit.fit_flow import FlowFit
+from separatrix.nn.fit.fit_observations import ObservationFit
+from separatrix.nn.fit.sparse_terms import SparseTerms
+from separatrix.nn.flows.log_density import LogDensity
 from separatrix.plot.adversarial import adversarial_figure
 from separatrix.plot.along import along_figure, separate_figure, tracks_figure
 from separatrix.plot.arrival import arrival_figure
@@ -79,7 +78,8 @@ from separatrix.plot.stationarity import stationarity_figure
 from separatrix.plot.step_convergence import compare_step_convergence, step_convergence_figure
 from separatrix.plot.transient import transient_figure
 from separatrix.plot.vector import svg
-from separatrix.result import Result
+from separatrix.portrait.depth import DepthPortrait
+from separatrix.portrait.portrait import RecurrentPortrait
 
 PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
     AdversarialImages: adversarial_figure,

@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from separatrix.errors import InputError
-from separatrix.nn.adversarial import AdversarialImages
+from separatrix.bounds.robustness.adversarial import AdversarialImages
+from separatrix.core.errors import InputError
+from separatrix.core.wording import plain
 from separatrix.plot.runs import array
 from separatrix.plot.style import INK, nothing_to_show, styled
-from separatrix.wording import plain
 
 SIDE = 2.0  # inches, of one image
 TEXT = 0.62  # inches, of the lines below and above it

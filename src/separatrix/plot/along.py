@@ -5,8 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from separatrix.analysis.along import Along, Separate
-from separatrix.analysis.tracks import Tracks
+from separatrix.analysis.along.along import Along, Separate
+from separatrix.analysis.along.tracks import Tracks
 from separatrix.plot.fixed_points import principal_plane
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, INK, canvas, mark_zero, nothing_to_show, series, styled

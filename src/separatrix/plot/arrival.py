@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.ode.arrival import Arrival
+from separatrix.flows.events.arrival import Arrival
 from separatrix.plot.runs import array
 from separatrix.plot.solution import MOST_NUMBERS
 from separatrix.plot.style import canvas, nothing_to_show, series, styled

@@ -8,11 +8,11 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from separatrix.analysis.basins import Basins
+from separatrix.analysis.basins.basins import Basins
+from separatrix.core.wording import counted
 from separatrix.plot.fixed_points import principal_plane
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, INK, QUIET, canvas, styled
-from separatrix.wording import counted
 
 # Each colour differs from the others in lightness, so that a basin is known in grey too.
 COLORS = ("#1d3557", "#f2c14e", "#c8553d", "#8fd0c4", "#6d3f7f", "#f7e9d0", "#4d8f5b", "#7d8fb3")

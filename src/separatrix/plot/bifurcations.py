@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.continuation import Branch
-from separatrix.analysis.orbit_diagram import OrbitDiagram
+from separatrix.analysis.branches.continuation import Branch
+from separatrix.analysis.branches.orbit_diagram import OrbitDiagram
 from separatrix.plot.runs import array
 from separatrix.plot.style import INK, SERIES, canvas, nothing_to_show, styled
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from separatrix.core.wording import measured
 from separatrix.plot.style import BAR, INK, QUIET, canvas, series, styled
-from separatrix.wording import measured
 
 
 @styled

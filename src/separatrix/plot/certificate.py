@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.nn.certificate import Certificate
+from separatrix.bounds.certificate.certificate import Certificate
+from separatrix.core.wording import plain
 from separatrix.plot.style import INK, NOTE, QUIET, SERIES, canvas, nothing_to_show, styled
-from separatrix.wording import plain
 
 MOST_BARS = 36  # beyond, only the largest factors are drawn
 LONGEST = 26  # letters of a layer's name

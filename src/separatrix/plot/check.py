@@ -5,11 +5,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from separatrix.analysis.divergence import DivergenceRate
-from separatrix.analysis.lyapunov import LyapunovSpectrum
+from separatrix.analysis.lyapunov.divergence import DivergenceRate
+from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum
+from separatrix.core.wording import counted, measured, plain
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import BAR, FAINT, INK, NOTE, SERIES, canvas, mark_zero, nothing_to_show, styled
-from separatrix.wording import counted, measured, plain
 
 
 def differences(spectrum: LyapunovSpectrum) -> np.ndarray:

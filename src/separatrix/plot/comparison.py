@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.compare import DynamicsComparison
-from separatrix.analysis.return_map import ReturnMap
+from separatrix.analysis.attractor.return_map import ReturnMap
+from separatrix.analysis.compare.dynamics import DynamicsComparison
 from separatrix.plot.runs import array
 from separatrix.plot.style import FAINT, INK, QUIET, SERIES, canvas, nothing_to_show, styled
 

@@ -5,10 +5,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum
+from separatrix.core.wording import measured, plain
 from separatrix.plot.runs import headline, of_runs
 from separatrix.plot.style import BAR, FAINT, INK, MOST_LINES, canvas, nothing_to_show, series, styled
-from separatrix.wording import measured, plain
 
 LEADING = 3  # exponents whose running estimates are drawn
 HEADROOM = 0.2  # of the height, for the legend

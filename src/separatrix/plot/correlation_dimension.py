@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.correlation_dimension import CorrelationDimension
+from separatrix.analysis.attractor.correlation_dimension import CorrelationDimension
 from separatrix.plot.runs import alive, of_runs
 from separatrix.plot.style import BAR, INK, MOST_LINES, NOTE, canvas, nothing_to_show, series, styled
 

@@ -5,10 +5,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from separatrix.analysis.covariant import CovariantVectors
+from separatrix.analysis.lyapunov.covariant import CovariantVectors
+from separatrix.core.wording import counted, plain
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import INK, QUIET, canvas, nothing_to_show, series, styled
-from separatrix.wording import counted, plain
 
 MOST_ARROWS = 120  # states whose vectors are drawn
 LONG = 0.05  # of the picture's width: half a vector

@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.depth import FACTOR, DepthProfile
+from separatrix.analysis.depth.profile import FACTOR, DepthProfile
+from separatrix.core.wording import counted
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import BAR, FAINT, INK, NOTE, QUIET, SERIES, canvas, nothing_to_show, series, styled
-from separatrix.wording import counted
 
 MOST_MARKS = 16  # on one of several curves
 MOST_NAMES = 36  # layers named below the axis; beyond, every second one, and so on

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from separatrix.analysis.depth import DepthProfile
-from separatrix.analyze.depth import DepthPortrait
+from separatrix.analysis.depth.profile import DepthProfile
 from separatrix.plot.depth import depth_figure, draw_gains
 from separatrix.plot.style import canvas, styled
+from separatrix.portrait.depth import DepthPortrait
 
 
 @styled

@@ -5,10 +5,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from separatrix.analysis.echo_state import EchoState
+from separatrix.analysis.driven.echo_state import EchoState
+from separatrix.core.wording import counted, measured, plain
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import FAINT, MOST_LINES, NOTE, canvas, nothing_to_show, series, styled
-from separatrix.wording import counted, measured, plain
 
 LOWEST = 1e-17  # relative distance that is drawn in place of 0
 

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from separatrix.core.wording import counted, measured, plain
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, INK, SERIES, canvas, nothing_to_show, styled
-from separatrix.wording import counted, measured, plain
 
 TOP = 0.76  # of the height; above it stands the legend
 

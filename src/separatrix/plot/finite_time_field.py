@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.finite_time import FiniteTimeField
+from separatrix.analysis.lyapunov.finite_time import FiniteTimeField
+from separatrix.core.wording import counted, plain
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import SERIES, TICKS, canvas, nothing_to_show, styled
-from separatrix.wording import counted, plain
 
 MAP = "cividis"  # perceptually uniform, and the same order of lightness in grey and to the colour-blind
 RANGE = (0.5, 99.9)  # percentiles that span the colours; what lies beyond is told by the bar's pointed ends

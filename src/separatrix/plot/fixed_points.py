@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from separatrix.analysis.fixed_points import FixedPoints
+from separatrix.analysis.fixed.fixed_points import FixedPoints
+from separatrix.core.wording import counted
 from separatrix.plot.runs import array
 from separatrix.plot.style import FAINT, INK, QUIET, Series, canvas, nothing_to_show, series, styled
-from separatrix.wording import counted
 
 SIZE = 7
 MOST_KINDS = 12  # beyond which a legend would hide the picture

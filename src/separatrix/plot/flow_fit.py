@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.nn.fit_flow import FlowFit
+from separatrix.nn.fit.fit_flow import FlowFit
 from separatrix.plot.runs import array
 from separatrix.plot.style import NOTE, QUIET, SERIES, canvas, styled
 

@@ -8,10 +8,10 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from separatrix.analysis.flow_map import FlowMap
+from separatrix.analysis.pictures.flow_map import FlowMap
+from separatrix.core.wording import counted
 from separatrix.plot.runs import array
 from separatrix.plot.style import INK, NOTE, SERIES, canvas, nothing_to_show, styled
-from separatrix.wording import counted
 
 FRONT, BACK = "#7fa8cf", "#f0a860"  # of the sheet, each with the same opacity: what lies twice is darker
 OPACITY = 0.34

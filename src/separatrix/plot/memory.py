@@ -5,10 +5,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from separatrix.analysis.memory import MemoryCapacity
+from separatrix.analysis.driven.memory import MemoryCapacity
+from separatrix.core.wording import counted, measured
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import BAR, MOST_LINES, canvas, nothing_to_show, series, styled
-from separatrix.wording import counted, measured
 
 
 def draw_memory(axes: Axes, memory: MemoryCapacity, *, first: int = 0, name: str = "") -> None:

@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.nn.fit_observations import ObservationFit
+from separatrix.nn.fit.fit_observations import ObservationFit
 from separatrix.plot.runs import array
 from separatrix.plot.style import SERIES, canvas, mark_zero, nothing_to_show, styled
 

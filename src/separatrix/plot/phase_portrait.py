@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.transforms import ScaledTranslation
 
-from separatrix.analysis.phase_portrait import PhasePortrait
+from separatrix.analysis.pictures.phase_portrait import PhasePortrait
 from separatrix.plot.fixed_points import SIZE, kinds, looks
 from separatrix.plot.runs import array
 from separatrix.plot.style import INK, SERIES, TICKS, canvas, styled

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from torch import Tensor
 
+from separatrix.core.wording import counted
 from separatrix.plot.runs import array
 from separatrix.plot.style import INK, NOTE, canvas, nothing_to_show, series, styled
-from separatrix.wording import counted
 
 FOLLOWED = 25  # last steps of the one run that is followed from ○ to ●
 MOST_NAMED = 10  # attractors, beyond which a legend would hide the picture

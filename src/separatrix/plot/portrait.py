@@ -6,7 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from separatrix.analyze.portrait import RecurrentPortrait
 from separatrix.plot.check import check_figure
 from separatrix.plot.convergence import convergence_figure, draw_convergence
 from separatrix.plot.finite_time import finite_time_figure
@@ -15,6 +14,7 @@ from separatrix.plot.propagation import draw_propagation, propagation_figure
 from separatrix.plot.runs import of_runs
 from separatrix.plot.spectrum import draw_spectrum, finish, told
 from separatrix.plot.style import canvas, nothing_to_show, styled
+from separatrix.portrait.portrait import RecurrentPortrait
 
 UNIT = "nats per step"
 

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.power_spectrum import PowerSpectrum
+from separatrix.analysis.attractor.power_spectrum import PowerSpectrum
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import INK, NOTE, canvas, nothing_to_show, series, styled
 

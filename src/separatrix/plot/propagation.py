@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from separatrix.analysis.propagation import Propagation
+from separatrix.analysis.gradients.propagation import Propagation
+from separatrix.core.wording import plain, power_of_ten
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import INK, NOTE, SERIES, TICKS, Series, canvas, mark_zero, nothing_to_show, styled
-from separatrix.wording import plain, power_of_ten
 
 FURTHER = 4  # singular values drawn, the largest included
 SUBSCRIPTS = "₁₂₃₄"

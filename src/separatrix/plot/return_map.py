@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.return_map import ReturnMap
+from separatrix.analysis.attractor.return_map import ReturnMap
 from separatrix.plot.runs import array
 from separatrix.plot.style import QUIET, SERIES, canvas, nothing_to_show, styled
 

@@ -7,11 +7,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.errors import InputError
-from separatrix.nn.robustness import Robustness
+from separatrix.bounds.robustness.robustness import Robustness
+from separatrix.core.errors import InputError
+from separatrix.core.wording import counted, plain
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, INK, canvas, series, styled
-from separatrix.wording import counted, plain
 
 FINE = 401  # points of a certified curve
 

@@ -3,8 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
-from separatrix.result import Result, Status
+from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum
+from separatrix.core.result import Result, Status
 
 
 def array(value: Tensor) -> np.ndarray:

@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.ode.solution import Solution, StructuredSolution
+from separatrix.flows.solution import Solution, StructuredSolution
 from separatrix.plot.runs import array
 from separatrix.plot.style import MOST_LINES, canvas, nothing_to_show, series, styled
 

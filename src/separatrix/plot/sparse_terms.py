@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.sparse_terms import SUBSCRIPTS, SparseTerms
+from separatrix.nn.fit.sparse_terms import SUBSCRIPTS, SparseTerms
 from separatrix.plot.runs import alive, of_runs
 from separatrix.plot.style import canvas, mark_zero, nothing_to_show, series, styled
 

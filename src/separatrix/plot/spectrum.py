@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from separatrix.analysis.lyapunov import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum
+from separatrix.core.wording import counted, measured
 from separatrix.plot.convergence import draw_convergence
 from separatrix.plot.runs import array, headline, of_runs
 from separatrix.plot.style import BAR, FAINT, MOST_LINES, NOTE, Series, canvas, mark_zero, nothing_to_show, series, styled
-from separatrix.wording import counted, measured
 
 UNIT = "nats per unit time"
 LEAST = 1e-9  # height of a view in which there is anything but zeros

@@ -8,11 +8,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
-from separatrix.analysis.stability_region import StabilityRegion
-from separatrix.errors import InputError
+from separatrix.analysis.stepping.stability_region import StabilityRegion
+from separatrix.core.errors import InputError
+from separatrix.core.result import Status
+from separatrix.flows.methods import SOLVERS
 from separatrix.plot.style import FAINT, INK, NOTE, QUIET, TICKS, canvas, nothing_to_show, styled
-from separatrix.result import Status
-from separatrix.solvers import SOLVERS
 
 POINTS = 301  # of the grid, along each side
 MOST_DOTS = 6_000

@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.stationarity import Stationarity
+from separatrix.analysis.driven.stationarity import Stationarity
+from separatrix.core.wording import plain
 from separatrix.plot.runs import array
 from separatrix.plot.style import canvas, series, styled
-from separatrix.wording import plain
 
 MOST = 5  # inputs that are drawn, those that change most
 

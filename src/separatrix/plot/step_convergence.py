@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from separatrix.analysis.step_convergence import StepConvergence
-from separatrix.errors import InputError
+from separatrix.analysis.stepping.step_convergence import StepConvergence
+from separatrix.core.errors import InputError
+from separatrix.core.wording import measured
 from separatrix.plot.runs import array, of_runs
 from separatrix.plot.style import FAINT, MOST_LINES, canvas, nothing_to_show, series, styled
-from separatrix.wording import measured
 
 
 def draw_step_convergence(axes: Axes, found: StepConvergence, *, name: str = "", number: int = 0) -> None:

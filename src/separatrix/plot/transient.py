@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.transient import TransientGrowth
+from separatrix.analysis.gradients.transient import TransientGrowth
+from separatrix.core.wording import counted, plain
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import INK, MOST_LINES, canvas, mark_zero, nothing_to_show, series, styled
-from separatrix.wording import counted, plain
 
 ROOM = 0.15  # of the height that lines may leave the picture by
 

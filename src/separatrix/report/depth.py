@@ -6,13 +6,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from separatrix import plot
-from separatrix.analysis.depth import FACTOR
-from separatrix.analyze.depth import DepthPortrait
-from separatrix.analyze.growth import about, median
+from separatrix.analysis.depth.profile import FACTOR
+from separatrix.core.result import Status
+from separatrix.core.wording import counted
+from separatrix.portrait.depth import DepthPortrait
+from separatrix.portrait.growth import about, median
 from separatrix.report.drawing import drawn
 from separatrix.report.view import WIDE, Cell, Drawing, Mark, Quantity, Section, View
-from separatrix.result import Status
-from separatrix.wording import counted
 
 MARKS = {
     "vanishing": Mark("▼", "down"),

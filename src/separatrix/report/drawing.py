@@ -6,9 +6,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from separatrix import plot
-from separatrix.analyze.findings import QUESTIONS, Question
-from separatrix.analyze.portrait import Portrait
 from separatrix.plot.style import shows_something
+from separatrix.portrait.findings import QUESTIONS, Question
+from separatrix.portrait.portrait import Portrait
 from separatrix.report.view import Drawing, Section
 
 NARROW = 6.0  # inches, of a figure that leaves room for another beside it

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from separatrix.errors import InputError
+from separatrix.core.errors import InputError
 
 PAGE, RESULTS, SUMMARY = "report.html", "results.zarr", "summary.json"
 

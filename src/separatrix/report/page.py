@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from separatrix.analyze.portrait import Portrait
+from separatrix.core.result import versions
+from separatrix.portrait.portrait import Portrait
 from separatrix.report.drawing import drawn, findings
 from separatrix.report.folder import RESULTS
 from separatrix.report.table import headline_rows
 from separatrix.report.view import Mark, Section
 from separatrix.report.views import by_view, view_of
-from separatrix.result import versions
 
 THINGS = {"model": "your {}", "inputs": "what it reads", "targets": "what it should answer", "loss": "your loss"}
 

@@ -6,15 +6,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from separatrix import plot
-from separatrix.analyze.portrait import RecurrentPortrait
-from separatrix.analyze.verdict import why_not_converged
+from separatrix.core.result import Status
+from separatrix.core.wording import counted, measured, plain
 from separatrix.plot.check import differences
 from separatrix.plot.plane import FOLLOWED
 from separatrix.plot.portrait import attractors_shown
+from separatrix.portrait.portrait import RecurrentPortrait
+from separatrix.portrait.verdict import why_not_converged
 from separatrix.report.drawing import drawn
 from separatrix.report.view import WIDE, Cell, Drawing, Mark, Quantity, Section, View
-from separatrix.result import Status
-from separatrix.wording import counted, measured, plain
 
 STEP = "nats per step"
 MARKS = {

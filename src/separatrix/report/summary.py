@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from separatrix.analyze.portrait import Portrait
-from separatrix.result import versions
+from separatrix.core.result import versions
+from separatrix.portrait.portrait import Portrait
 
 
 def summary_json(portraits: Mapping[str, Portrait], title: str, extra: Mapping[str, Mapping[str, Any]]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from separatrix.analyze.portrait import Portrait
+from separatrix.portrait.portrait import Portrait
 from separatrix.report.view import Cell, Quantity
 from separatrix.report.views import by_view, view_of
 

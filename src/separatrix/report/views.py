@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from separatrix.analyze.depth import DepthPortrait
-from separatrix.analyze.portrait import Portrait, RecurrentPortrait
+from separatrix.portrait.depth import DepthPortrait
+from separatrix.portrait.portrait import Portrait, RecurrentPortrait
 from separatrix.report.depth import DEPTH
 from separatrix.report.recurrent import RECURRENT
 from separatrix.report.view import View

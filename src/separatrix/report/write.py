@@ -6,8 +6,8 @@ from typing import Any
 
 import zarr
 
-from separatrix.analyze.portrait import Portrait
-from separatrix.errors import InputError
+from separatrix.core.errors import InputError
+from separatrix.portrait.portrait import Portrait
 from separatrix.report.folder import PAGE, RESULTS, SUMMARY, new_folder
 from separatrix.report.page import render
 from separatrix.report.summary import summary_json

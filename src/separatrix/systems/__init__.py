@@ -6,11 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from separatrix.system import System
+from separatrix.core.system import System
 from separatrix.systems import classic
 from separatrix.systems.drives import Stream
 from separatrix.systems.layers import Layers
-from separatrix.systems.recurrent import Recurrent
+from separatrix.systems.recurrent.recurrent import Recurrent
 from separatrix.systems.section import Section
 from separatrix.systems.stroboscopic import Stroboscopic
 

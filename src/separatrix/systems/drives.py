@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 
-from separatrix.errors import HorizonError, InputError, ShapeError
-from separatrix.inputs import as_inputs
-from separatrix.randomness import Draws
-from separatrix.system import Parametric
+from separatrix.core.errors import HorizonError, InputError, ShapeError
+from separatrix.core.inputs import as_inputs
+from separatrix.core.randomness import Draws
+from separatrix.core.system import Parametric
 
 END = 2**63 - 1  # a step beyond all
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
-from separatrix.randomness import torch_generator
-from separatrix.system import System
-from separatrix.twin import twin
+from separatrix.core.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
+from separatrix.core.randomness import torch_generator
+from separatrix.core.system import System
+from separatrix.core.twin import twin
 
 Block = Callable[[Tensor], Tensor]
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError, ShapeError
-from separatrix.evolve import check_seed, check_system_type
-from separatrix.randomness import normal_at
-from separatrix.system import Derived, Number, System, along_tangents
-from separatrix.tangent import pushforward
+from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.evolve import check_seed, check_system_type
+from separatrix.core.randomness import normal_at
+from separatrix.core.system import Derived, Number, System, along_tangents
+from separatrix.core.tangent import pushforward
 
 
 class Noisy(Derived):

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from separatrix.crossing import Crossing, Plane, check_autonomous, check_flow, next_crossing, shown
-from separatrix.errors import InputError, ShapeError
-from separatrix.evolve import as_numbers, check_whole
-from separatrix.flow import Flow
-from separatrix.system import Derived, Number, Parametric, System, along_tangents
-from separatrix.twin import twin
+from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.evolve import as_numbers, check_whole
+from separatrix.core.system import Derived, Number, Parametric, System, along_tangents
+from separatrix.core.twin import twin
+from separatrix.flows.events.crossing import Crossing, Plane, check_autonomous, check_flow, next_crossing, shown
+from separatrix.flows.flow import Flow
 
 DIRECTIONS = {1: "upwards", -1: "downwards", 0: "either way"}
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from separatrix.evolve import check_seed, check_system_type
-from separatrix.randomness import drawing
-from separatrix.system import Derived, Parametric, System
+from separatrix.core.evolve import check_seed, check_system_type
+from separatrix.core.randomness import drawing
+from separatrix.core.system import Derived, Parametric, System
+from separatrix.core.twin import twin
 from separatrix.systems.drives import Drive
-from separatrix.twin import twin
 
 Measure = Callable[[System, Tensor], Tensor]
 

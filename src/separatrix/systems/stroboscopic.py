@@ -6,11 +6,11 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from separatrix.crossing import check_flow, shown
-from separatrix.errors import InputError
-from separatrix.flow import Flow
-from separatrix.solvers import SOLVERS, Solver
-from separatrix.system import Derived, Number, System, along_tangents
+from separatrix.core.errors import InputError
+from separatrix.core.system import Derived, Number, System, along_tangents
+from separatrix.flows.events.crossing import check_flow, shown
+from separatrix.flows.flow import Flow
+from separatrix.flows.methods import SOLVERS, Solver
 
 PHASES = (0.1, 0.37, 0.83)  # of a period, at which a field is compared with itself one period later
 PERIODIC = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative difference beyond which it is not periodic

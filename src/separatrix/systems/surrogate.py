@@ -5,10 +5,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError, ShapeError
-from separatrix.evolve import check_seed
-from separatrix.inputs import as_inputs
-from separatrix.randomness import torch_generator
+from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.evolve import check_seed
+from separatrix.core.inputs import as_inputs
+from separatrix.core.randomness import torch_generator
 
 KINDS = ("shuffled", "phase")
 

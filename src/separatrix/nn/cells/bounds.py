@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from separatrix.solvers import ExplicitRungeKutta
+from separatrix.flows.methods import ExplicitRungeKutta
 
 
 def between(least: float, largest: float) -> tuple[float, float]:

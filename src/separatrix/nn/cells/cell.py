@@ -5,10 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import InputError, ShapeError
-from separatrix.evolve import check_whole
-from separatrix.flow import check_step
-from separatrix.solvers import SOLVERS, ExplicitRungeKutta
+from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.evolve import check_whole
+from separatrix.flows.flow import check_step
+from separatrix.flows.methods import SOLVERS, ExplicitRungeKutta
 
 State = Tensor | tuple[Tensor, ...]
 Parts = tuple[Tensor, ...]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from separatrix.errors import InputError, ShapeError
+from separatrix.core.errors import InputError, ShapeError
 from separatrix.nn.cells.cell import OdeCell, Parts, State, as_parts, check_dtype, check_size, joined
 
 

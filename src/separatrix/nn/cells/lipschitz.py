@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from separatrix.errors import InputError
+from separatrix.core.errors import InputError
 from separatrix.nn.cells.bounds import around_one, between, change_of_step, norm, singular_range
 from separatrix.nn.cells.cell import ExplicitCell, Parts, added, check_not_negative, rows, tanh_and_slope
 from separatrix.nn.cells.layer import OdeLayer, layers_of

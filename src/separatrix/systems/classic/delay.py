@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError
-from separatrix.system import Number, System, along_tangents
+from separatrix.core.errors import InputError
+from separatrix.core.system import Number, System, along_tangents
 
 
 class MackeyGlass(System):

@@ -7,8 +7,8 @@ import math
 
 from torch import Tensor
 
-from separatrix.flow import Field, Flow
-from separatrix.system import Number, along_tangents, components
+from separatrix.core.system import Number, along_tangents, components
+from separatrix.flows.flow import Field, Flow
 
 
 class Duffing(Field):

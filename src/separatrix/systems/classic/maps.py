@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from separatrix.system import Number, System, along_tangents, components
+from separatrix.core.system import Number, System, along_tangents, components
 
 
 class Logistic(System):

@@ -7,9 +7,9 @@ import math
 
 from torch import Tensor
 
-from separatrix.errors import InputError
-from separatrix.flow import Field, Flow
-from separatrix.system import Number, along_tangents, components
+from separatrix.core.errors import InputError
+from separatrix.core.system import Number, along_tangents, components
+from separatrix.flows.flow import Field, Flow
 
 
 class Pendulum(Field):

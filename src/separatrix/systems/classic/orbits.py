@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from separatrix.errors import InputError
-from separatrix.flow import Field, Flow
-from separatrix.system import Number, along_tangents, components
+from separatrix.core.errors import InputError
+from separatrix.core.system import Number, along_tangents, components
+from separatrix.flows.flow import Field, Flow
 
 SAMPLES = 4  # that a second derivative at an end takes
 

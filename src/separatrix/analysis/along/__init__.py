@@ -1,0 +1,1 @@
+"""Along checkpoints of a training."""

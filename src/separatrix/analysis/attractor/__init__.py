@@ -1,0 +1,1 @@
+"""What an attractor looks like: its dimension, spectrum and return map."""

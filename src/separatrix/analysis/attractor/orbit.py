@@ -1,0 +1,72 @@
+"""The states of a run at equal distances: what the analyses of an attractor's shape and rhythm look at."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from separatrix.core.errors import InputError
+from separatrix.core.evolve import Front, Tick, check_seed, check_steps, check_system_type, check_whole, watched
+from separatrix.core.system import System
+
+PIECES = 100  # a run is taken in, for the progress bar
+
+
+class Sampling(NamedTuple):
+    """Steps to settle, steps to look at, and how many of them lie between two states that are kept."""
+
+    settle: int
+    steps: int
+    every: int
+
+
+def plan_sampling(
+    system: System, *, samples: int, apart: float, steps: int | None, settle: int | None, every: int | None, seed: int
+) -> Sampling:
+    """Fill in what was not asked for, within the steps that the system can take.
+
+    Args:
+        system: any System.
+        samples: how many states are wanted, where `steps` is not given.
+        apart: the time between them, where `every` is not given; of a map, at least a step.
+        steps, settle, every: what was asked. Default of `settle`: a fifth of `steps`.
+        seed: checked.
+    """
+    check_system_type(system)
+    check_seed(seed)
+    every = max(1, round(apart / system.dt)) if every is None else check_whole("every", every)
+    if every < 1:
+        raise InputError(f"every is {every}; it keeps one state in so many, so it is at least 1.")
+    room = system.horizon
+    wanted = samples * every if steps is None else check_whole("steps", steps)
+    if steps is not None and wanted < every:
+        raise InputError(f"steps is {wanted} but one state in {every} is kept: none would be.\nAsk for at least {every} steps.")
+    if settle is None:
+        settle = wanted // 5 if room is None else min(wanted // 5, room // 10 if steps is None else max(room - wanted, 0))
+    check_whole("settle", settle)
+    if steps is None and room is not None:
+        wanted = max(min(wanted, room - settle), every)
+    check_steps(system, settle=settle, steps=wanted)
+    return Sampling(settle, wanted // every * every, every)
+
+
+def sampled(front: Front, plan: Sampling, label: str, progress: bool) -> tuple[Tensor, Front]:
+    """The states from `front` on, one in every so many steps, (time, *batch, dim), and the front after the last."""
+    states = []
+    for tick in watched(_pieces(plan.steps // plan.every), plan.steps // plan.every, label, progress):
+        for _ in range(tick.steps):
+            states.append(front.x)
+            front = front.advance(plan.every)
+    return torch.stack(states), front
+
+
+def _pieces(count: int) -> list[Tick]:
+    size = max(1, count // PIECES)
+    return [Tick(i, min(size, count - i)) for i in range(0, count, size)]
+
+
+def settled(front: Front, settle: int, label: str, progress: bool) -> Front:
+    """The front after the settling."""
+    for tick in watched(_pieces(settle), settle, label, progress):
+        front = front.advance(tick.steps)
+    return front

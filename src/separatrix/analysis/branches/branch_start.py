@@ -1,0 +1,245 @@
+"""Where a branch begins: its equations, its units, and its first point."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from separatrix.analysis.branches.branch import TOTAL, Bifurcation
+from separatrix.analysis.branches.branch_equations import Equations
+from separatrix.analysis.branches.conserved import Totals, conserved_sums, in_words, may_conserve, trial_residuals, with_asked
+from separatrix.analysis.branches.knob import Knob, knob_of
+from separatrix.analysis.run.units import as_scale, filled
+from separatrix.core.errors import InputError
+from separatrix.core.evolve import as_numbers, begin, check_system_type
+from separatrix.core.system import Frozen, Iterate, System
+from separatrix.core.tangent import check_derivative
+from separatrix.core.wording import plain
+from separatrix.flows.flow import Field
+
+FIRST = 100  # corrections of the point to start from
+ROUNDS = 6  # of the same in ever better units
+PROBES = (0.02, 0.25, 1.0)  # shares of the range at which other points are looked for, to see how large states are
+FARTHEST = 1e3  # times as large as the first point that these may be
+VANISHING = 1e-3  # from one round to the next: a number that shrinks so is 0
+OFF = 0.25  # of the largest step: how far from a bifurcation the other branch's first point lies
+LEAST_OFF = 1e-4  # of that, by which the parameter is to have moved there
+FACTOR, TRIALS = 8.0, 40  # by which that distance is changed, and how often
+BESIDE = 0.01  # of its unit: how far beside a point another is looked for
+ROUNDED_TERMS = 1e-14  # of the terms of an equation: a residual below is zero to rounding
+ALONE = 1e-10  # least singular value of a point that has surely none beside it
+
+
+def begun(
+    system: System,
+    parameter: str,
+    direction: Tensor | None,
+    start: float,
+    stop: float,
+    x0: Tensor | Bifurcation | None,
+    total: Any,
+    scale: Any,
+    period: int,
+    tol: float,
+    seed: int,
+) -> tuple[Equations, Tensor]:
+    """The equations, and the branch's point at the start; where x0 is a bifurcation, that."""
+    knob = _knob(system, parameter, direction, total)
+    continuous = system.continuous
+    if continuous and period > 1:
+        raise InputError(
+            f"period is {period}, but a flow has no cycles of so many steps.\n"
+            "Leave it out: a flow's rest points are followed. Its cycles are those of an sx.Section."
+        )
+    if isinstance(x0, Bifurcation):
+        _check_other_branch(x0, parameter, start, stop)
+        at, state = x0.parameter, x0.point
+    else:
+        at, state = start, system.initial_state((), seed) if x0 is None else as_numbers("x0", x0)
+    front = begin(system if knob is None else knob.set(system, at), state, seed=seed)
+    if front.x.ndim != 1:
+        raise InputError(f"a branch begins at 1 state, not at a batch of shape {tuple(front.x.shape[:-1])}.\nCall it for each.")
+    held: System = Frozen(front.system, 0)
+    own = _has_tangents(held)
+    if not own:
+        check_derivative(held.residual, front.x, "field" if continuous else "step")
+    whole = held if continuous else Iterate(held, period)
+    x, given = front.x, as_scale(scale, front.x)
+    known = x.abs().maximum(x0.direction[:-1].to(x).abs()) if isinstance(x0, Bifurcation) else x.abs()
+    unit = filled(known) if given is None else given
+    none = Totals(x.new_zeros(0, len(x)))
+    equations = Equations(whole, continuous, knob, start, stop - start, unit, tol, none, x.new_zeros(0), own)
+    totals = _totals(equations, x, parameter, total)
+    equations = Equations(whole, continuous, knob, start, stop - start, unit, tol, totals, totals.of(x), own)
+    if isinstance(x0, Bifurcation):
+        return equations, x
+    equations, x = _onto_branch(equations, x, given)
+    _check_isolated(equations, x)
+    return (equations if given is not None else equations.in_scale(_seen_scale(equations, x))), x
+
+
+def _has_tangents(system: System) -> bool:
+    """Whether any part of it has a pushforward that is not forward AD, or made of those of its parts."""
+    parts = [part for part in system.modules() if isinstance(part, System | Field)]
+    return any(type(part).pushforward.__module__ not in (System.__module__, Field.__module__) for part in parts)
+
+
+def _knob(system: System, parameter: str, direction: Any, total: Any) -> Knob | None:
+    """What the parameter sets; None where it is a total."""
+    check_system_type(system)
+    if parameter != TOTAL or (total is None and TOTAL in system.parameter_names):
+        return knob_of(system, parameter, direction)
+    if direction is not None:
+        raise InputError("a total is a number, which has no direction.\nLeave direction out.")
+    return None
+
+
+def _totals(equations: Equations, x: Tensor, parameter: str, asked: Any) -> Totals:
+    """What the system conserves, that which is turned first; refuses what cannot be turned."""
+    none = equations.totals
+    turns = equations.knob is None
+    if asked is None and not turns and not may_conserve(equations.linear(equations.at(x, 0.0)).own):
+        return none
+    points = [torch.tensor(equations.start + share * equations.span, dtype=x.dtype, device=x.device) for share in (0.0, 0.37, 1.0)]
+    residuals = [_quiet(equations.system_at(p)) for p in points[: 1 if turns else 3]]
+    found = conserved_sums(residuals, x, equations.scale)
+    if asked is not None:
+        asked = asked if callable(asked) and not isinstance(asked, Tensor) else as_numbers("total", asked)
+        if isinstance(asked, Tensor) and (asked.ndim not in (1, 2) or asked.shape[-1] != len(x) or not bool(asked.any(-1).all())):
+            raise InputError(
+                f"total has shape {tuple(asked.shape)}, but the state has {len(x)} numbers.\nGive one weight for each: [1, 1, 0]."
+            )
+        return with_asked(found, asked, *trial_residuals(residuals, x, equations.scale))
+    if turns and len(found) != 1:
+        known = ", ".join(in_words(row) for row in found)
+        what = f"{len(found)} conserved sums, {known}" if len(found) else "no conserved sum"
+        more = "Pass total=, the weights of the one to turn." if len(found) else "Pass total=, a function of the state, if one is."
+        raise InputError(f"the parameter is {parameter!r}, but this system has {what}.\n{more}")
+    return Totals(found)
+
+
+def _quiet(system: System) -> Callable[[Tensor], Tensor]:
+    """The residual, NaN for states that it refuses."""
+
+    def residual(states: Tensor) -> Tensor:
+        try:
+            return system.residual(states)
+        except Exception:  # the user's code: it does not take these states
+            return torch.full_like(states, torch.nan)
+
+    return residual
+
+
+def _onto_branch(equations: Equations, x: Tensor, given: Tensor | None) -> tuple[Equations, Tensor]:
+    """The rest point near x at the start of the range, found again in units of its own until these stay."""
+    up = torch.cat([torch.zeros_like(x), x.new_ones(1)])
+    if given is None and not x.any():  # the only size there is: that of a first step
+        local = equations.linear(equations.at(x, 0.0))
+        moved = (torch.linalg.pinv(local.slope[:, :-1]) @ local.g).abs() * equations.scale
+        equations = equations.in_scale(filled(torch.where(torch.isfinite(moved), moved, 0.0)))
+    for _ in range(ROUNDS):
+        found = equations.correct(equations.at(x, 0.0), up, FIRST)
+        if found is None:
+            raise _no_start(equations, x)
+        before, x = equations.scale, equations.state(found.z)
+        if given is not None:
+            break
+        shrunk = x.abs() < VANISHING * before
+        equations = equations.in_scale(filled(x.abs()))
+        if not bool((shrunk & (x != 0)).any()):
+            break
+    x = torch.where((x.abs() < VANISHING * before) & (given is None), 0.0, x)
+    return equations if given is not None else equations.in_scale(filled(x.abs())), x
+
+
+def _no_start(equations: Equations, x: Tensor) -> InputError:
+    size = float(equations.system_at(x.new_tensor(equations.start)).residual(x).abs().amax())
+    what = TOTAL if equations.knob is None else equations.knob.parameter
+    return InputError(
+        f"no rest point or cycle was found near x0 at {what} = {equations.start:g}: Newton's method did not bring the residual, "
+        f"{plain(size)} at x0, to {equations.tol:g} of its terms.\n"
+        "Pass an x0 nearer to one, the end of a trajectory for a stable one."
+    )
+
+
+def _seen_scale(equations: Equations, x: Tensor) -> Tensor:
+    """The largest size of each number at the first point and others over the range. See Note [Units of a branch]."""
+    up = torch.cat([torch.zeros_like(x), x.new_ones(1)])
+    size = x.abs()
+    most = torch.where(size > 0, FARTHEST * size, torch.inf)
+    for share in PROBES:
+        found = equations.correct(equations.at(x, share), up)
+        if found is not None:
+            size = torch.maximum(size, torch.minimum(equations.state(found.z).abs(), most))
+    return filled(size)
+
+
+def _check_isolated(equations: Equations, x: Tensor) -> None:
+    """Refuse a point on a line of rest points, where nothing says which of them belongs to the next parameter."""
+    z = equations.at(x, 0.0)
+    local = equations.linear(z)
+    square = local.reduced[:, :-1]
+    size = square.abs().sum(-1)
+    _, values, right = torch.linalg.svd(square / torch.where(size > 0, size, 1.0)[:, None])
+    if not len(values) or float(values[-1]) > ALONE:
+        return
+    beside = z + BESIDE * torch.cat([right[-1] @ local.basis, z.new_zeros(1)])
+    plane = torch.stack([torch.cat([right[-1] @ local.basis, z.new_zeros(1)]), torch.zeros_like(z)])
+    plane[1, -1] = 1
+    for _ in range(3):
+        there = equations.linear(beside)
+        step = torch.linalg.pinv(torch.cat([there.slope, plane])) @ torch.cat([-there.g, z.new_zeros(2)])
+        beside = beside + step
+    there = equations.linear(beside)
+    if there.size <= max(ROUNDED_TERMS, 10 * local.size) and bool(torch.isfinite(beside).all()):
+        what = TOTAL if equations.knob is None else equations.knob.parameter
+        raise InputError(
+            f"the rest points at {what} = {equations.start:g} are not isolated: the one near x0 has another {BESIDE:g} of the "
+            "state's size away.\nIf a quantity is conserved that is no linear sum of the state, the same at every value of the "
+            "parameter, pass it as total=function; otherwise begin where rest points are isolated."
+        )
+
+
+def _check_other_branch(event: Bifurcation, parameter: str, start: float, stop: float) -> None:
+    if not bool(event.direction.any()):
+        raise InputError(
+            f"no other branch of rest points, or of cycles of steps, goes through a {event.kind}.\n"
+            "One goes through a flip, a pitchfork and a transcritical bifurcation. The cycles of a flow are those of an sx.Section."
+        )
+    if not min(start, stop) <= event.parameter <= max(start, stop):
+        raise InputError(f"the {event.kind} at {parameter} = {event.parameter:.6g} lies outside the range {start:g} … {stop:g}.")
+
+
+def onto_other_branch(equations: Equations, event: Bifurcation, step: float) -> tuple[Tensor, Tensor, Tensor]:
+    """A point on the other branch through a bifurcation, the way that leads there, and the units in which it is not far.
+
+    How far to go is told by how far the parameter then moves: on an arm of a pitchfork as the square of that.
+    """
+    here = equations.at(event.point, (event.parameter - equations.start) / equations.span)
+    away = torch.cat([event.direction[:-1] / equations.scale, event.direction[-1:] / equations.span])
+    away = away / torch.linalg.vector_norm(away)
+    off, found, tried = OFF * step, None, set()
+    for _ in range(TRIALS):
+        point = equations.correct(here + off * away, away)
+        z = None if point is None else point.z
+        moved = 0.0 if z is None else float((z[-1] - here[-1]).abs())
+        if z is not None and found is None:
+            found = off, z
+        if z is not None and moved >= LEAST_OFF * OFF * step and moved <= 4 * step:
+            found = off, z
+            break
+        tried.add(off)
+        off = off * FACTOR if z is not None and moved <= 4 * step else off / FACTOR
+        if any(abs(off / one - 1) < 1e-6 for one in tried):
+            break
+    if found is None:
+        name = TOTAL if equations.knob is None else equations.knob.parameter
+        raise InputError(
+            f"the other branch through the {event.kind} at {name} = {event.parameter:.6g} was not found: "
+            f"Newton's method did not converge {step * OFF:g} from it.\nTake a smaller step than {step:g}."
+        )
+    off, z = found
+    size = equations.state(z).abs()
+    moved = (off * equations.scale * away[:-1]).abs() / (OFF * step)
+    return z, away, filled(torch.maximum(size, moved))

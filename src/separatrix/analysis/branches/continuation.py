@@ -1,0 +1,385 @@
+"""A branch of rest points or cycles followed through a parameter, and the bifurcations on it."""
+
+from collections.abc import Callable, Iterator
+from numbers import Real
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from separatrix.analysis.branches.branch import Bifurcation, Branch
+from separatrix.analysis.branches.branch_equations import Equations, Found, in_other_units, solve
+from separatrix.analysis.branches.branch_start import begun, onto_other_branch
+from separatrix.analysis.branches.knob import check_range
+from separatrix.core.errors import InputError, SeparatrixError
+from separatrix.core.evolve import check_seed, check_whole, watched
+from separatrix.core.result import Status
+from separatrix.core.system import System
+
+SMALLEST = 1e-7  # of the largest step: below, the branch is lost
+BEND = 0.95  # least cosine between the tangents of neighbouring points
+ASIDE = 0.01  # of the largest step: how far from a branch point its neighbours are well placed
+BISECTIONS = 36  # of a step that a bifurcation lies in
+SAME = 0.05  # a fold and a branch point as near as this, in steps, are one branch point on the arm that turns there
+FLAT = 1e-6  # second derivative along the null vector, relative to what else there is, that counts as zero
+ROUNDED = 1e-10  # of the largest eigenvalue: a sum of two below is zero, whatever its sign
+SINGULAR = 1e-14  # least singular value, per number of the state, of a point whose determinants are rounding's
+ZERO = 1e-13  # of its unit: a number of a bifurcation's state below is 0
+LINE = 3  # such points in a row are on a line of rest points
+GROWN = 2.0  # a number's size, in its unit, from which on its unit grows with it
+
+
+@torch.no_grad()
+def continuation(
+    system: System,
+    parameter: str,
+    start: float,
+    stop: float,
+    x0: Tensor | Bifurcation | None = None,
+    *,
+    direction: Tensor | None = None,
+    total: Tensor | Callable[[Tensor], Tensor] | None = None,
+    scale: float | Tensor | None = None,
+    period: int = 1,
+    step: float = 0.01,
+    max_steps: int = 2_000,
+    tol: float = 1e-12,
+    seed: int = 0,
+    progress: bool = False,
+) -> Branch:
+    r"""The branch of solutions of  G(x, p) = 0  through (x0, start), by pseudo-arclength: it goes around folds.
+
+    G is the field of a flow, whatever the method that follows it, and F^period(x) − x of a map. Each step goes along the tangent
+    of the branch and corrects by Newton's method on G together with the hyperplane across the tangent. A bifurcation lies where
+
+        fold                     the tangent's component along p changes sign
+        pitchfork, transcritical the determinant of DG bordered by the tangent does
+        flip (maps)              det(DF + 1) does
+        Hopf, Neimark–Sacker     Π (λ_i + λ_j), or Π (μ_i μ_j − 1), over i < j does, and the pair is complex
+
+    and is located by bisection along the branch. Sums of the state that are conserved, such as the atoms of a closed reaction
+    network, are found and stay what they are at x0; one of them may be the parameter.
+
+    Args:
+        system: any System of fixed width. A driven one is held at its first input; `system.frozen(n)` holds it at another.
+        parameter: one of `system.parameter_names` that is a number; or a number of an array, such as "constant[0]", the first
+            component of a network's constant input; or an array that is moved along `direction`; or "total", a conserved sum.
+        start: value of the parameter to begin at; the branch is first followed towards `stop`.
+        stop: the other end. The branch is left where the parameter leaves the range, at either end.
+        x0: state near the rest point or cycle at `start`, shape (dim), whose totals are kept; or one of the `bifurcations` of a
+            branch, of which the other branch is then followed from there on, one way (the other way: with its `direction`
+            negated). Default: `system.initial_state()`.
+        direction: d, of the array's shape: what is varied is the p of  array + p d. Of a network at rest under no input,
+            direction=u makes p the gain of the input u.
+        total: the conserved sum that "total" turns, as weights of shape (dim): [1, 1, 0] for x[0] + x[1]. It may be left out where
+            there is one alone. With several rows the first is turned, and all others are kept. Of a conserved quantity that is no
+            linear sum: a function of one state; it is kept where another parameter is turned.
+        scale: the unit of the state in which steps are measured, a number or shape (dim). Default: of each component, the largest
+            size at x0's point and at those Newton's method finds from it over the range, and on the branch so far.
+        period: steps of a map's cycle; 1 for a flow, of which rest points are followed. A bifurcation brings its own.
+        step: largest step along the branch, in units of |stop − start| for p and of `scale` for x.
+        max_steps: most points to take.
+        tol: largest residual of a point, of each equation relative to the sum of its terms |∂G_i/∂x_j| |x_j|.
+        seed: of the initial state.
+        progress: show a progress bar.
+
+    Returns:
+        Branch: `parameters` (point), `points` (point, dim), `eigenvalues` (point, eigenvalue), `stable` (point), `bifurcations`,
+        and what is `conserved`.
+
+    Raises:
+        InputError: there is no such parameter, no range, or Newton's method finds no rest point near x0; no other branch of rest
+            points or cycles goes through the bifurcation; a total is not conserved, or rest points near x0's are not isolated.
+
+    Limits: two events of one kind within one step cancel; take a smaller `step`. The determinant needs d² numbers, and the
+    Hopf test d² products. The work is in float64, whatever x0 is.
+    Source: Keller 1977, in Applications of Bifurcation Theory, 359; test functions as Kuznetsov 2004, Elements of Applied
+        Bifurcation Theory, ch. 10.2.
+    """
+    seed = _check_asked(parameter, start, stop, period, step, max_steps, tol, seed)
+    period = _period(x0, period)
+    equations, x = begun(system, parameter, direction, float(start), float(stop), x0, total, scale, period, tol, seed)
+    walk = _Walk(equations, step, period, scale is None)
+    marks, events = [walk.first(x, x0)], []
+    for pair in watched(walk.follow(marks[0], max_steps - 1), max_steps, f"Branch through {parameter}", progress):
+        events += walk.events(pair.here, pair.there)
+        marks.append(pair.there)
+    asked = {"start": start, "stop": stop, "period": period, "step": step, "max_steps": max_steps, "tol": tol, "seed": seed}
+    knob = equations.knob
+    return _branch(walk, parameter, marks, events, {**({} if knob is None else knob.settings), **asked, "turned": knob is None})
+
+
+def _branch(walk: "_Walk", parameter: str, marks: "list[_Mark]", events: list[Bifurcation], asked: dict[str, Any]) -> Branch:
+    states, eigenvalues = torch.stack([m.x for m in marks]), torch.stack([m.eigenvalues for m in marks])
+    dim, equations, ok = states.shape[-1], walk.equations, walk.end in ("stop", "start")
+    return Branch(
+        codes=torch.tensor(Status.OK if ok else Status.NOT_CONVERGED, dtype=torch.int8),
+        parameter=parameter,
+        continuous=equations.continuous,
+        end=walk.end,
+        parameters=torch.stack([m.p for m in marks]),
+        points=states,
+        eigenvalues=eigenvalues,
+        stable=_inwards(eigenvalues, equations.continuous),
+        kinds=tuple(e.kind for e in events),
+        bifurcation_parameters=torch.tensor([e.parameter for e in events], dtype=torch.float64),
+        bifurcation_points=torch.stack([e.point for e in events]) if events else states.new_zeros(0, dim),
+        bifurcation_errors=torch.tensor([e.error for e in events], dtype=torch.float64),
+        bifurcation_directions=torch.stack([e.direction for e in events]) if events else states.new_zeros(0, dim + 1),
+        bifurcation_periods=torch.tensor([e.period for e in events], dtype=torch.int64),
+        scale=equations.scale,
+        conserved=equations.totals.names,
+        totals=equations.totals.of(states[0]),
+        settings=asked,
+    )
+
+
+def _inwards(eigenvalues: Tensor, continuous: bool) -> Tensor:
+    """Whether all point inwards, beyond rounding: those of a centre do not, (point)."""
+    if not continuous:
+        return (eigenvalues.abs() < 1 - ROUNDED).all(-1)
+    size = eigenvalues.abs().amax(-1, keepdim=True) if eigenvalues.shape[-1] else eigenvalues.real
+    return (eigenvalues.real < -ROUNDED * size).all(-1)
+
+
+def _check_asked(parameter: str, start: float, stop: float, period: int, step: float, max_steps: int, tol: float, seed: int) -> int:
+    """Refuse what cannot be followed; the seed as Python's own number."""
+    check_range(parameter, start, stop)
+    for name, count in (("period", period), ("max_steps", max_steps)):
+        check_whole(name, count)
+        if count < 1:
+            raise InputError(f"{name} is {count}; it is at least 1.")
+    for name, size in (("step", step), ("tol", tol)):
+        if not (isinstance(size, Real) and 0 < size < 1):
+            raise InputError(f"{name} is {size}; it lies between 0 and 1.")
+    return check_seed(seed)
+
+
+def _period(x0: Tensor | Bifurcation | None, period: int) -> int:
+    """That of the branch to follow."""
+    if not isinstance(x0, Bifurcation) or period == x0.period:
+        return period
+    if period != 1:
+        raise InputError(f"period is {period}, but the branch through this {x0.kind} has period {x0.period}.\nLeave period out.")
+    return x0.period
+
+
+class _Mark(NamedTuple):
+    """A point of the branch: in its units and in the system's, its tangent, its eigenvalues, the signs of the test functions.
+
+    `nearly` has the signs of the same where a value that may be rounding's has one too: they tell where, the others whether.
+    `is_sound` says whether determinants are more than rounding there.
+    """
+
+    z: Tensor
+    x: Tensor
+    p: Tensor
+    tangent: Tensor
+    eigenvalues: Tensor
+    signs: dict[str, bool]
+    nearly: dict[str, bool]
+    is_sound: bool
+
+
+class _Pair(NamedTuple):
+    """Neighbouring points in the same units; 1 step of the walk."""
+
+    here: _Mark
+    there: _Mark
+    steps: int = 1
+
+
+class _Walk:
+    """Steps along the branch, and looks for events within them."""
+
+    def __init__(self, equations: Equations, step: float, period: int, grows: bool) -> None:
+        self.equations, self.continuous, self.step, self.period, self.grows = equations, equations.continuous, step, period, grows
+        self.end = "max_steps"
+
+    def first(self, x: Tensor, x0: Tensor | Bifurcation | None) -> _Mark:
+        """The point to begin at: near the state x, or on the other branch through a bifurcation."""
+        if not isinstance(x0, Bifurcation):
+            z = self.equations.at(x, 0.0)
+            return self.mark(Found(z, self.equations.linear(z)), None)
+        z, away, scale = onto_other_branch(self.equations, x0, self.step)
+        self.equations, z, away = self.equations.in_scale(scale), *in_other_units(z, away, self.equations.scale, scale)
+        return self.mark(Found(z, self.equations.linear(z)), away)
+
+    def follow(self, here: _Mark, most: int) -> Iterator[_Pair]:
+        """The points after this one, until the range ends, the branch is lost or there are enough; `end` says which."""
+        size, unsound = self.step / 4, 0
+        for _ in range(most):
+            there, size = self.next(here, size)
+            if there is None:
+                self.end = "lost"
+                return
+            q = float(there.z[-1])
+            if not 0 <= q <= 1:
+                self.end = "stop" if q > 1 else "start"
+                yield _Pair(here, self.onto_end(here, there, float(q > 1)))
+                return
+            yield _Pair(here, there)
+            unsound = 0 if there.is_sound else unsound + 1
+            if unsound == LINE:
+                self.end = "not isolated"
+                return
+            here, size = self.in_grown_units(there), min(1.5 * size, self.step)
+
+    def next(self, here: _Mark, size: float) -> tuple[_Mark | None, float]:
+        """A point so far on, or nearer where the branch bends, and how far; None where it is lost."""
+        while size >= SMALLEST * self.step:
+            there = self.advance(here, size)
+            if there is not None and float(there.tangent @ here.tangent) >= BEND:
+                return there, size
+            size /= 2
+        return None, size
+
+    def in_grown_units(self, here: _Mark) -> _Mark:
+        """The point in units that the branch has not outgrown."""
+        old = self.equations.scale
+        grown = here.z[:-1].abs() > GROWN
+        if not (self.grows and grown.any()):
+            return here
+        new = torch.where(grown, here.x.abs(), old)
+        self.equations = self.equations.in_scale(new)
+        z, tangent = in_other_units(here.z, here.tangent, old, new)
+        return here._replace(z=z, tangent=tangent)
+
+    def mark(self, found: Found, along: Tensor | None) -> _Mark:
+        """What is known of a point; its tangent goes the way of `along`, or towards the stop of the range."""
+        z, local = found
+        if along is None:
+            tangent = torch.linalg.svd(local.slope)[2][-1]
+            tangent = tangent * (-1 if tangent[-1] < 0 else 1)
+        else:
+            one = torch.zeros(len(local.slope) + 1).to(z)
+            one[-1] = 1
+            tangent = solve(torch.cat([local.slope, along[None]]), one)
+            tangent = tangent / torch.linalg.vector_norm(tangent)
+        square = local.square
+        eye = torch.eye(len(square), dtype=z.dtype, device=z.device)
+        values = torch.linalg.eigvals(square if self.continuous else square + eye)
+        bordered = torch.cat([local.reduced, local.within(tangent)[None]])
+        signs = {
+            "fold": bool(tangent[-1] >= 0),
+            "branch point": bool(torch.linalg.slogdet(bordered)[0] >= 0),
+        }
+        if not self.continuous:
+            signs["flip"] = bool(torch.linalg.slogdet(square + 2 * eye)[0] >= 0)
+        turn = "Hopf" if self.continuous else "Neimark–Sacker"
+        nearly = {**signs, turn: _pairs(values, self.continuous, 0.0)}
+        signs[turn] = _pairs(values, self.continuous, ROUNDED)
+        is_sound = float(torch.linalg.svdvals(bordered)[-1]) > SINGULAR * len(bordered)
+        return _Mark(z, self.equations.state(z), self.equations.value(z), tangent, values, signs, nearly, is_sound)
+
+    def advance(self, here: _Mark, size: float) -> _Mark | None:
+        """The point a step further; None where Newton's method did not find it."""
+        found = self.equations.correct(here.z + size * here.tangent, here.tangent)
+        return None if found is None else self.mark(found, here.tangent)
+
+    def onto_end(self, here: _Mark, there: _Mark, q: float) -> _Mark:
+        """The point between the two at which the range ends."""
+        share = (q - here.z[-1]) / (there.z[-1] - here.z[-1])
+        guess, up = here.z + share * (there.z - here.z), torch.zeros_like(here.z)
+        guess[-1], up[-1] = q, 1
+        found = self.equations.correct(guess, up)
+        return there if found is None else self.mark(found, here.tangent)
+
+    def events(self, here: _Mark, there: _Mark) -> list[Bifurcation]:
+        """The bifurcations between two neighbouring points, in the order of the branch."""
+        if not (here.is_sound and there.is_sound):
+            return []
+        reach = float((there.z - here.z) @ here.tangent)
+        found = {k: self.locate(k, here, there, reach) for k, sign in here.signs.items() if sign != there.signs[k]}
+        if {"fold", "branch point"} <= found.keys() and abs(found["fold"][0] - found["branch point"][0]) < SAME * self.step:
+            (at, low, _), (_, _, high) = sorted((found.pop("fold"), found["branch point"]), key=lambda item: item[0])
+            found["branch point"] = at, low, high  # G is nearly singular in every direction there: the two bracket it
+        ordered = sorted(found.items(), key=lambda item: item[1][0])
+        events = (self.record(kind, here, at, low, high) for kind, (at, low, high) in ordered)
+        return [event for event in events if event is not None]
+
+    def locate(self, kind: str, here: _Mark, there: _Mark, reach: float) -> tuple[float, _Mark, _Mark]:
+        """Bisection along the branch: the distance from here, and the two ends of the bracket."""
+        low, high, near, far = 0.0, reach, here, there
+        for _ in range(BISECTIONS):
+            middle = self.advance(here, (low + high) / 2)
+            if middle is None:
+                break
+            if middle.nearly[kind] == there.nearly[kind]:
+                high, far = (low + high) / 2, middle
+            else:
+                low, near = (low + high) / 2, middle
+        return (low + high) / 2, near, far
+
+    def record(self, kind: str, here: _Mark, at: float, low: _Mark, high: _Mark) -> Bifurcation | None:
+        """The event in a bracket; None for a neutral saddle, whose real eigenvalues only look like a pair."""
+        if kind in ("Hopf", "Neimark–Sacker") and not _critical_is_complex(low.eigenvalues, self.continuous):
+            return None
+        away = self.way_out(kind, low)
+        if kind == "branch point":
+            kind = self.name_of_branch_point(self.beside(here, at, low))
+        error = max(float((high.p - low.p).abs()), self.equations.tol * abs(self.equations.span))
+        period = self.period * (2 if kind == "flip" else 1)
+        point = (low.x + high.x) / 2
+        point = torch.where(point.abs() <= ZERO * self.equations.scale, 0.0, point)
+        return Bifurcation(kind, float((low.p + high.p) / 2), point, error, away, period)
+
+    def way_out(self, kind: str, at: _Mark) -> Tensor:
+        """The direction of the other branch through a flip or a branch point, in the units of state and parameter."""
+        local = self.equations.linear(at.z)
+        away = torch.zeros_like(at.z)
+        if kind == "flip":
+            eye = torch.eye(len(local.basis), dtype=away.dtype, device=away.device)
+            away[:-1] = torch.linalg.svd(local.square + 2 * eye)[2][-1] @ local.basis
+        elif kind == "branch point":
+            plane = torch.linalg.svd(local.slope)[2][-2:]  # of the tangents of both branches
+            one, other = (plane @ at.tangent).tolist()
+            away = one * plane[1] - other * plane[0]
+        largest = away[away.abs().argmax()]
+        away = away * largest.sign() / torch.linalg.vector_norm(away).clamp(min=torch.finfo(away.dtype).tiny)
+        return torch.cat([self.equations.scale * away[:-1], self.equations.span * away[-1:]])
+
+    def beside(self, here: _Mark, at: float, low: _Mark) -> Tensor:
+        """The middle of two points around one at which Newton's method cannot tell where along the null vector it is."""
+        around = [self.advance(here, at + side * ASIDE * self.step) for side in (-1, 1)]
+        found = [one.z for one in around if one is not None]
+        return (found[0] + found[1]) / 2 if len(found) == 2 else low.z
+
+    def name_of_branch_point(self, z: Tensor) -> str:
+        """Pitchfork where the second derivative along the null vector vanishes, else transcritical."""
+        local = self.equations.linear(z)
+        left, _, right = torch.linalg.svd(local.reduced[:, :-1])
+        null, across = right[-1] @ local.basis, left[:, -1]
+        try:
+            second, third, opening = (local.across(bent) for bent in self.equations.bends(z, null, local))
+        except (RuntimeError, NotImplementedError, SeparatrixError):
+            return "branch point"
+        others = torch.linalg.vector_norm(second) + ((across @ third) * (across @ opening)).abs().sqrt()
+        return "pitchfork" if float((across @ second).abs()) <= FLAT * float(others) else "transcritical"
+
+
+def _factors(values: Tensor, continuous: bool) -> Tensor:
+    """λ_i + λ_j, or μ_i μ_j − 1, over i < j."""
+    i, j = torch.triu_indices(len(values), len(values), 1)
+    return values[i] + values[j] if continuous else values[i] * values[j] - 1
+
+
+def _size(values: Tensor, continuous: bool) -> float:
+    """What a factor is small against: of rates the largest, which have a unit; of multipliers 1 too, which have none."""
+    return max(float(values.abs().amax()) if len(values) else 0.0, 0.0 if continuous else 1.0)
+
+
+def _pairs(values: Tensor, continuous: bool, rounding: float) -> bool:
+    """The sign of the product of all factors, which is real: complex factors come in conjugate pairs.
+
+    A factor of 0 but for rounding, as every pair of a Hamiltonian system has, is not negative.
+    """
+    factors, size = _factors(values, continuous), _size(values, continuous)
+    real = factors.imag.abs() <= 1e-9 * (size + factors.abs())  # μ μ* is real but for rounding
+    return int((real & (factors.real < -rounding * size)).sum()) % 2 == 0
+
+
+def _critical_is_complex(values: Tensor, continuous: bool) -> bool:
+    i, j = torch.triu_indices(len(values), len(values), 1)
+    worst, least = int(_factors(values, continuous).abs().argmin()), 1e-6 * _size(values, continuous)
+    return bool(values[i[worst]].imag.abs() > least and values[j[worst]].imag.abs() > least)

@@ -1,0 +1,110 @@
+"""Where the items of a batch lie in each of a model's arguments."""
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.arguments import Arguments, arguments_of, side_by_side
+from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.evolve import check_whole
+from separatrix.core.structure import leaves
+from separatrix.core.tangent import plain_kernels
+
+MOST_TRIED = 64  # ways in which the items may lie
+
+# Note [Where items lie]
+# Of one argument the items lie along the axis that the caller says. Of several, each may have them there, along another axis (an
+# initial state of a recurrent layer, whose first axis is that of the layers), or not at all (a mask, a scale). Which it is shows
+# in the output: the first and the last item alone must give what they give together.
+
+
+def one_call(model: nn.Module, inputs: Any, dtype: torch.dtype) -> Arguments:
+    """The arguments of the one call that inputs stand for.
+
+    Raises:
+        InputError: they are sequences of unequal length, packed, or complex.
+    """
+    if isinstance(inputs, Arguments):
+        return inputs
+    calls = arguments_of(model, inputs, dtype=dtype)
+    if len(calls) > 1:
+        raise InputError(
+            f"the inputs are {len(calls)} sequences of unequal length, which are not one batch.\n"
+            "Pass sequences of one length, or one of them."
+        )
+    if any(tensor.is_complex() for tensor in calls[0].tensors()):
+        raise InputError("inputs are complex numbers; profiles are of real ones.\nPass their real and imaginary parts.")
+    return calls[0]
+
+
+class ItemAxes:
+    """The axis of the items in each tensor of a model's arguments; None of a tensor that all items share.
+
+    Args:
+        model: any module, or its twin.
+        given: its arguments.
+        axis: along which the items of the first tensor lie; None where the arguments are one item.
+    """
+
+    def __init__(self, model: nn.Module, given: Arguments, axis: int | None) -> None:
+        if axis is not None and check_whole("batch_axis", axis) < 0:
+            raise InputError(f"batch_axis is {axis}; it counts axes from 0 on, or is None where the inputs are one item.")
+        self.given = given
+        tensors = given.tensors()
+        self.axes: list[int | None] = [None] * len(tensors)
+        self.count = 1
+        if axis is None:
+            return
+        first = next((i for i, tensor in enumerate(tensors) if tensor.is_floating_point()), 0)
+        self.count = tensors[first].shape[axis] if tensors[first].ndim > axis else 0
+        if self.count == 0 or _is_packed(given):
+            raise self._no_items(tensors, axis)
+        choices = [[axis] if i == first else _candidates(tensor, axis, self.count) for i, tensor in enumerate(tensors)]
+        ways = list(itertools.islice(itertools.product(*choices), MOST_TRIED))
+        found = next((way for way in ways if self._are_items(model, list(way))), None) if len(tensors) > 1 else ways[0]
+        if found is None and any(t.ndim > axis and t.shape[axis] != self.count for t in tensors):
+            raise self._no_items(tensors, axis)
+        self.axes = list(found or ways[0])
+
+    def take(self, items: slice | Tensor) -> list[Tensor]:
+        """Copies of the tensors with some of the items."""
+        pairs = zip(self.given.tensors(), self.axes, strict=True)
+        return [t.clone() if axis is None else t.movedim(axis, 0)[items].movedim(0, axis).clone() for t, axis in pairs]
+
+    def _are_items(self, model: nn.Module, axes: list[int | None]) -> bool:
+        """See Note [Where items lie]."""
+        self.axes = axes
+        last = self.count - 1
+        if last == 0:
+            return self._answer(model, slice(0, 1)) is not None
+        answers = [self._answer(model, part) for part in (slice(0, 1), slice(last, last + 1), slice(0, last + 1, last))]
+        if any(answer is None for answer in answers):
+            return False
+        return all(side_by_side(*parts) for parts in zip(*answers, strict=False) if parts[0].ndim)
+
+    def _answer(self, model: nn.Module, items: slice) -> list[Tensor] | None:
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad(), plain_kernels():
+                return leaves(self.given.with_tensors(self.take(items)).call(model))
+        except Exception:  # the user's code: whatever it raises, items do not lie so
+            return None
+
+    def _no_items(self, tensors: list[Tensor], axis: int) -> ShapeError:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        kind = "packed " if _is_packed(self.given) else ""
+        return ShapeError(
+            f"{kind}inputs of shape {shapes} have no common number of items along axis {axis}.\n"
+            "Say where items lie with batch_axis, or batch_axis=None where the inputs are one item."
+        )
+
+
+def _is_packed(given: Arguments) -> bool:
+    return "packed sequences" in given.shapes
+
+
+def _candidates(tensor: Tensor, axis: int, count: int) -> list[int | None]:
+    """Axes along which items may lie, the caller's first; None: all items share the tensor."""
+    fits = [place for place in range(tensor.ndim) if tensor.shape[place] == count]
+    return [*sorted(fits, key=lambda place: place != axis), None]

@@ -1,0 +1,133 @@
+"""The loss whose gradient a profile follows back through a network, of one item at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.randomness import torch_generator
+from separatrix.core.wording import counted
+
+IGNORED = -100  # the class that F.cross_entropy leaves out
+Loss = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss of one item, and what it is in words."""
+
+    of_item: Callable[[Tensor, int], Tensor]
+    words: str
+
+
+def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, axis: int | None) -> Objective:
+    """The loss of one item from what the user gave.
+
+    Args:
+        targets: classes or values, one an item, or None.
+        loss: (output, targets), or (output) without targets, to a number; None for the default of each kind of target.
+        source: the network's inputs, (items, dim), whose dtype and device are used.
+        seed: of the random component that is the loss where nothing was given.
+        axis: of the output along which items lie; None where the inputs are one item, and targets have no axis of items.
+    """
+    if targets is None and loss is None:
+        return Objective(_Component(seed), "the output's component along a random unit vector")
+    if loss is not None and targets is None:
+        return Objective(lambda output, i: _number(loss(output[None])), f"the loss {_name(loss)}")
+    try:
+        values = torch.as_tensor(targets).to(source.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"targets cannot be read as numbers: {str(error).splitlines()[0]}") from None
+    values = values[None] if axis is None else values
+    if values.ndim == 0 or len(values) != len(source):
+        raise ShapeError(
+            f"targets of shape {tuple(values.shape)} are not one for each of the {counted(len(source), 'input')}.\n"
+            "Pass one target an input, along the first axis; with batch_axis=None, that of the one input."
+        )
+    values = values.to(source.dtype) if values.is_floating_point() else values
+    if values.is_floating_point() and not torch.isfinite(values).all():
+        raise InputError(f"targets have {int((~torch.isfinite(values)).sum())} numbers that are not finite.")
+    if loss is not None:
+        return Objective(lambda output, i: _number(loss(output[None], values[i : i + 1])), f"the loss {_name(loss)}")
+    if values.is_floating_point():
+        return Objective(lambda output, i: _mean_squared_error(output, values[i]), "the mean squared error")
+    return Objective(lambda output, i: _cross_entropy(output, values[i].long(), i, axis), "the cross-entropy")
+
+
+def _mean_squared_error(output: Tensor, values: Tensor) -> Tensor:
+    if output.shape != values.shape:
+        raise ShapeError(
+            f"an item's output has shape {tuple(output.shape)} but its target {tuple(values.shape)}.\n"
+            "Pass targets of the output's shape, whole numbers for classes, or a loss of your own."
+        )
+    return (output - values).square().mean()
+
+
+def _cross_entropy(output: Tensor, classes: Tensor, item: int, axis: int | None) -> Tensor:
+    """`F.cross_entropy` of one item, its scores in PyTorch's own order of axes, or in another only where that is impossible."""
+    found = _in_torch_order(output, classes, axis)
+    if found is None:
+        raise ShapeError(
+            f"an item's output of shape {tuple(output.shape)} does not hold the scores of its target, of shape "
+            f"{tuple(classes.shape)}.\n"
+            "Pass one class per item, or per position with scores (batch, classes, positions); floating-point targets for a "
+            "squared error; or a loss of your own."
+        )
+    scores, classes = found
+    used, count = classes != IGNORED, scores.shape[1]
+    wrong = classes[used & ((classes < 0) | (classes >= count))]
+    if wrong.numel():
+        raise ShapeError(
+            f"a target is class {int(wrong[0])}, but an item's output of shape {tuple(output.shape)} scores {count} classes.\n"
+            f"Count classes from 0 on ({IGNORED}: ignored), or pass a loss of your own: loss=function(output, targets)."
+        )
+    if not used.any():
+        raise InputError(
+            f"every target of input {item} is {IGNORED}, which the cross-entropy ignores: its loss is 0/0.\nLeave that input out."
+        )
+    return nn.functional.cross_entropy(scores, classes)
+
+
+def _in_torch_order(output: Tensor, classes: Tensor, axis: int | None) -> tuple[Tensor, Tensor] | None:
+    """Scores (items, classes, *positions) and targets (items, *positions), as `F.cross_entropy` takes them; None: impossible."""
+    if output.ndim == 0:
+        return None
+    first, last = output.shape[1:] == classes.shape, output.shape[:-1] == classes.shape
+    if axis is None and output.ndim > 1:  # one item, so that the whole output is what F.cross_entropy would be given
+        if (output.shape[0], *output.shape[2:]) == tuple(classes.shape):
+            return output, classes
+    elif first and last and output.ndim > 1 and axis:
+        raise ShapeError(
+            f"an item's output has shape {tuple(output.shape)} and its target {tuple(classes.shape)}: either axis may be the "
+            "classes.\n"
+            "Pass a loss of your own: loss=function(output, targets)."
+        )
+    if first:
+        return output[None], classes[None]
+    return (output.movedim(-1, 0)[None], classes[None]) if last else None
+
+
+class _Component:
+    """⟨output, w⟩ with a random unit vector w of the item's own."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(self, output: Tensor, i: int) -> Tensor:
+        generator = torch_generator(self.seed, "cotangent of a loss")
+        w = torch.randn(output.numel(), dtype=torch.float64, generator=generator)
+        return (output.reshape(-1) * (w / w.norm()).to(output)).sum()
+
+
+def _number(value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise InputError(f"the loss of one item is {what}; it must be one number that depends on the output.")
+    return value.reshape(())
+
+
+def _name(loss: Any) -> str:
+    return getattr(loss, "__name__", type(loss).__name__)

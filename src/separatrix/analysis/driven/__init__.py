@@ -1,0 +1,1 @@
+"""Driven systems: responses, memory, drives."""

@@ -1,0 +1,1 @@
+"""How perturbations and gradients grow in time."""

@@ -1,0 +1,206 @@
+"""How far a perturbation, or a gradient, reaches: the Jacobian over lags, in logarithms."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from separatrix.analysis.run.product import Product, Scaled
+from separatrix.analysis.run.statistics import drifts, standard_error
+from separatrix.analysis.run.tangent_run import check_k
+from separatrix.core.errors import InputError
+from separatrix.core.evolve import begin, check_seed, check_steps, check_system_type, check_whole, in_one_width, watched_count
+from separatrix.core.result import Result, Status
+from separatrix.core.system import System
+from separatrix.core.wording import counted, measured
+
+LEADING = 4  # singular values of a default run
+SURE = 2  # standard errors beyond which a rate has a sign
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Propagation(Result):
+    r"""The size of ∂x_{n+l}/∂x_n over lags l, in natural logarithms, so that no lag underflows.
+
+    Args:
+        lags: (lag), steps.
+        log_singular_values: (lag, *batch, k), ln σ_i, descending; −∞ for a direction that is lost.
+        log_gain: (lag, *batch), ln(‖J‖_F/√dim): the growth of a typical perturbation.
+        time: (lag), elapsed time.
+        rates, rates_stderr: (*batch, k), slope of ln σ_i from a fifth of the longest lag to its end (or from the last lag before
+            that, or lag 0), and its standard error from the scatter of the slopes between lags (NaN with fewer than 8); nats per
+            unit time. They tend to the exponents λ_i.
+    """
+
+    lags: Tensor
+    log_singular_values: Tensor
+    log_gain: Tensor
+    time: Tensor
+    rates: Tensor
+    rates_stderr: Tensor
+
+    layout: ClassVar[dict[str, str]] = {
+        "lags": "lag",
+        "time": "lag",
+        "log_singular_values": "lag batch k",
+        "log_gain": "lag batch",
+        "rates": "batch k",
+        "rates_stderr": "batch k",
+    }
+    units: ClassVar[dict[str, str]] = {
+        "lags": "steps",
+        "time": "units of time",
+        "log_singular_values": "nats",
+        "log_gain": "nats",
+        "rates": "nats per unit time",
+        "rates_stderr": "nats per unit time",
+    }
+
+    @property
+    def log_norm(self) -> Tensor:
+        """Ln σ₁, (lag, *batch): the largest growth of any perturbation, or of any gradient sent back."""
+        return self.log_singular_values[..., 0]
+
+    @property
+    def time_constants(self) -> Tensor:
+        """τ_i = 1/|rate|, (*batch, k), units of time: gradients vanish e-fold in it where the rate is negative, else they explode.
+
+        It says how fast a perturbation fades or grows, not for how long an input is remembered: `memory_capacity` measures that.
+        """
+        return 1 / self.rates.abs()
+
+    @property
+    def time_constants_stderr(self) -> Tensor:
+        """Standard error of τ_i, to first order: that of the rate over its square."""
+        return self.rates_stderr / self.rates.square()
+
+    def summary(self) -> str:
+        """The growth over the longest lag and the leading time constant, in words."""
+        known = self.codes != Status.DIVERGED
+        if not bool(known.any()):
+            return "gradient propagation: diverged"
+        largest, typical = (float(values[-1][known].mean()) for values in (self.log_norm, self.log_gain))
+        told = f"over {int(self.lags[-1])} steps the largest gradient changes by e^{largest:.3g}, a typical one by e^{typical:.3g}"
+        if not self.batch:
+            return f"{told}; {self._time_constant()}" if int(self.lags[-1]) else told
+        lost = int((~known).sum())
+        return f"{told}, in the mean of {counted(int(known.sum()), 'run')}{f'; {lost} diverged' if lost else ''}"
+
+    def _time_constant(self) -> str:
+        rate, error = float(self.rates[0]), float(self.rates_stderr[0])
+        slope = f"σ₁ goes at {measured(rate, error)} nats per {self.clock}"
+        if not abs(rate) > SURE * error or rate in (0.0, -torch.inf):
+            return slope
+        tau = measured(float(self.time_constants[0]), float(self.time_constants_stderr[0]))
+        return f"{slope}: it {'explodes' if rate > 0 else 'vanishes'} e-fold in {tau} (a rate of fading, no memory)"
+
+
+@torch.no_grad()
+def gradient_propagation(
+    system: System,
+    x0: Tensor | None = None,
+    *,
+    lags: Iterable[int] | None = None,
+    k: int | None = None,
+    settle: int = 0,
+    seed: int = 0,
+    progress: bool = False,
+) -> Propagation:
+    r"""How changes and gradients grow or fade over lags along an orbit: the singular values of  J = ∂x_{n+l}/∂x_n.
+
+    Given are  ln σ_i(J)  and  ln(‖J‖_F/√dim),  `dim` being the width after the lag, and the rates that they tend to. A gradient
+    sent back over l steps is multiplied by Jᵀ, which has the same singular values.
+
+    Args:
+        system: any System.
+        x0: initial states, shape (*batch, dim). Default: `system.initial_state()`.
+        lags: increasing numbers of steps. Default: 0, 1, 2, 3, 5, … about 1.3 times more each but at most 10 steps
+            more, to 200 or the horizon.
+        k: number of leading singular values, 1 … dim. Default: 4, or dim. One alone is faster: it needs no factorisation.
+        settle: steps before the first.
+        seed: of the initial state, and of a frame on which the result depends only by rounding.
+        progress: show a progress bar.
+
+    Returns:
+        Propagation: `log_singular_values` (lag, *batch, k) and `log_gain` (lag, *batch), nats; `rates` and `time_constants`.
+        An item of which a rate differs between the halves of the lags by more than chance is `not_converged`.
+
+    Raises:
+        InputError: lags do not increase, or k is not within 1 … dim.
+        HorizonError: `settle` and the last lag exceed the steps the system can take.
+    Limits: needs the whole Jacobian, (*batch, dim, dim) numbers. A time constant is a rate of fading, not a memory.
+    Source: Bengio, Simard & Frasconi 1994, IEEE Trans. Neural Netw. 5, 157 (vanishing); singular values of long products by QR as
+        Geist, Parlitz & Lauterborn 1990, Prog. Theor. Phys. 83, 875.
+    """
+    check_system_type(system)
+    check_seed(seed)
+    check_whole("settle", settle)
+    lags = default_lags(system, settle) if lags is None else _checked_lags(lags)
+    check_steps(system, settle=settle, lag=lags[-1])
+    most = min(system.width(n) for n in range(settle, settle + lags[-1] + 1))
+    k = min(LEADING, most) if k is None else check_k(k, most)
+    front = in_one_width(begin(system, x0, seed=seed, one_width=False)).advance(settle)
+    product = Scaled.of(front.x) if k == 1 else Product.of(front.x, seed)
+    values, gains, times = [], [], []
+    begun, reached = front.time, set(lags)
+    for tick in watched_count(lags[-1] + 1, "Gradient propagation", progress):
+        if tick.index > 0:
+            front = front.with_tangents(product.frame).advance(1)
+            product = product.times(front.v)
+        if tick.index in reached:
+            values.append(product.log_singular_values(k))
+            rows = front.x.shape[-1] if tick.index == 0 else system.width(front.n)
+            gains.append(product.log_frobenius() - 0.5 * math.log(rows))
+            times.append(torch.as_tensor(front.time - begun, dtype=torch.float64).mean())
+    logs, time = torch.stack(values), torch.stack(times)
+    rates, error, drift = _rates(logs, time.to(logs))
+    codes = torch.where(drift.any(-1), Status.NOT_CONVERGED, Status.OK).masked_fill(front.failed_at >= 0, Status.DIVERGED)
+    return Propagation(
+        codes=codes.to(torch.int8),
+        lags=torch.tensor(lags),
+        log_singular_values=logs,
+        log_gain=torch.stack(gains),
+        time=time,
+        rates=rates,
+        rates_stderr=error,
+        settings={"k": k, "settle": settle, "seed": seed, "clock": system.clock},
+    )
+
+
+def _checked_lags(lags: Any) -> tuple[int, ...]:
+    if not isinstance(lags, Iterable):
+        raise InputError(f"lags is {lags!r}.\nPass increasing numbers of steps, ({lags!r},) for one.")
+    whole = tuple(check_whole("lag", lag.item() if isinstance(lag, Tensor) and lag.ndim == 0 else lag) for lag in lags)
+    if not whole or whole[0] < 0 or any(b <= a for a, b in pairwise(whole)):
+        raise InputError(f"lags are increasing numbers of steps from 0 on, not {whole}.")
+    return whole
+
+
+def _rates(logs: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Slopes of the logarithms over the last four fifths of the lags, their errors, and whether they drift; (*batch, k)."""
+    if time[0] > 0:  # at lag 0 the Jacobian is 1
+        logs, time = torch.cat([torch.zeros_like(logs[:1]), logs]), torch.cat([torch.zeros_like(time[:1]), time])
+    if len(time) < 2:
+        unknown = torch.full_like(logs[0], torch.nan)
+        return unknown, unknown, torch.zeros_like(unknown, dtype=torch.bool)
+    first = min(int((time < time[-1] / 5).sum()), len(time) - 2)
+    logs, time = logs[first:], time[first:]
+    span = time.diff().reshape(-1, *[1] * (logs.ndim - 1))
+    lost = logs[-1] == -torch.inf
+    steps = logs.diff(dim=0).masked_fill(lost, 0.0)
+    rates = (steps.sum(0) / span.sum()).masked_fill(lost, -torch.inf)
+    return rates, standard_error(steps / span, span), drifts(steps / span, span, logs.shape[-1])
+
+
+def default_lags(system: System, settle: int = 0) -> tuple[int, ...]:
+    """0, 1, 2, 3, 5, …, each about 1.3 times the one before but at most 10 more, up to 200 steps or the horizon."""
+    last = 200 if system.horizon is None else min(200, system.horizon - settle)
+    lags, lag = [0], 1
+    while lag < last:
+        lags.append(lag)
+        lag = max(lag + 1, min(round(1.3 * lag), lag + 10))
+    return (*lags, last) if last > 0 else (0,)

@@ -1,0 +1,1 @@
+"""Phase portraits and flow maps."""

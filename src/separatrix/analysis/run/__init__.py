@@ -1,0 +1,1 @@
+"""How long a run is, and how sure its answer."""

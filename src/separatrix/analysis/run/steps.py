@@ -1,0 +1,66 @@
+"""How long a run is: the defaults, and the horizon they respect."""
+
+from dataclasses import dataclass
+
+from separatrix.core.errors import InputError
+from separatrix.core.evolve import check_steps, check_system_type, check_whole
+from separatrix.core.system import System
+
+ENOUGH_TIME = 200  # units of time that a default run averages over
+A_WHILE = 10  # units of time of a default run that measures no limit
+FEWEST, MOST = 2_000, 10_000  # steps of a default run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps to settle, steps to average over, and the most steps that a tolerance may ask for."""
+
+    settle: int
+    steps: int
+    most: int
+
+
+def plan_steps(
+    system: System,
+    *,
+    steps: int | None = None,
+    settle: int | None = None,
+    tol: float | None = None,
+    max_steps: int | None = None,
+) -> Plan:
+    """Fill in what was not asked for, within the steps that the system can take.
+
+    Raises:
+        InputError: a count is negative or zero, or the tolerance is not positive.
+        HorizonError: more steps than the system can take.
+        UnsupportedModuleError: what was given is no System.
+    """
+    check_system_type(system)
+    for name, count in (("steps", steps), ("settle", settle), ("max_steps", max_steps)):
+        if count is not None:
+            check_whole(name, count)
+    if steps is not None and steps < 1:
+        raise InputError(f"steps is {steps}; an average needs at least 1.")
+    if max_steps is not None and max_steps < 1:
+        raise InputError(f"max_steps is {max_steps}; an average needs at least 1.")
+    if tol is not None and not (isinstance(tol, int | float) and tol > 0):
+        raise InputError(f"tol is {tol!r}; an error bar can only lie below a positive number.")
+    room = system.horizon
+    wanted = steps if steps is not None else min(max(round(ENOUGH_TIME / system.dt), FEWEST), MOST)
+    if settle is None:
+        settle = wanted // 5 if room is None else min(wanted // 5, room // 10 if steps is None else max(room - wanted, 0))
+    if steps is None and room is not None:
+        wanted = max(min(wanted, room - settle), 1)
+    check_steps(system, settle=settle, steps=wanted)
+    most = max_steps if max_steps is not None else 100 * wanted
+    if most < wanted and max_steps is not None and steps is not None:
+        raise InputError(f"max_steps is {most} but steps is {wanted}: the limit is below what is asked for first.")
+    if room is not None:
+        most = min(most, room - settle)
+    return Plan(int(settle), int(min(wanted, most)), int(most if tol is not None else min(wanted, most)))
+
+
+def default_steps(system: System, settle: int = 0) -> int:
+    """Of a run that measures no limit: all that the system can take, or 10 units of time."""
+    wanted = max(round(A_WHILE / system.dt), 1)
+    return wanted if system.horizon is None else max(system.horizon - settle, 1)

@@ -1,0 +1,41 @@
+"""The blocks of a run, kept in bounded memory: when there are too many, neighbours are joined."""
+
+from statistics import median_low
+
+import torch
+from torch import Tensor
+
+from separatrix.analysis.run.tangent_run import Block
+
+MOST = 256
+
+
+class Tally:
+    """At most 256 blocks of like length, however long the run; a new one is at least `least` steps long."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self.least = 1
+        self.steps = 0
+        self._open: Block | None = None
+
+    def add(self, block: Block) -> None:
+        """Take in one more stretch of the run."""
+        self.steps += block.steps
+        self._open = block if self._open is None else self._open + block
+        if self._open.steps >= self.least:
+            self.blocks.append(self._open)
+            self._open = None
+        if len(self.blocks) == MOST:
+            self.blocks = [a + b for a, b in zip(self.blocks[::2], self.blocks[1::2], strict=True)]
+            self.least = median_low(block.steps for block in self.blocks)
+
+    def series(self) -> tuple[Tensor, Tensor]:
+        """Rates, shape (block, *batch, k), and durations, shape (block, *batch, 1); every step of the run is in one of them."""
+        blocks = self.blocks if self._open is None else [*self.blocks, self._open]
+        if not blocks:
+            raise RuntimeError("no block was added")
+        logs = torch.stack([block.logs for block in blocks])
+        times = [torch.as_tensor(block.time, dtype=logs.dtype, device=logs.device) for block in blocks]
+        duration = torch.stack([time.expand(logs.shape[1:-1]) for time in times])[..., None]
+        return logs / duration, duration

@@ -1,0 +1,45 @@
+r"""Discrete Fourier transforms: F is √N times a unitary matrix.
+
+Where N is the product of the lengths along the axes that are transformed, and norm= says what is divided by. What is cut off or
+filled up with zeros beforehand makes nothing longer. Of the half spectrum that irfft takes, each number but the first, and the last
+of an even length, stands for two: its norm is √2 times as large.
+"""
+
+import math
+
+from separatrix.bounds.certificate.call import Call, NoBoundError
+from separatrix.bounds.certificate.factor import Factor
+from separatrix.bounds.certificate.rounding import computed
+
+TRANSFORMS = {f"fft_{kind}{axes}" for kind in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft") for axes in ("", "2", "n")}
+INVERSE, HALVED = {"ifft", "irfft", "ihfft"}, {"irfft", "hfft"}
+POWERS = {None: (0.0, 1.0), "backward": (0.0, 1.0), "ortho": (0.5, 0.5), "forward": (1.0, 0.0)}  # of 1/N: forwards, back
+
+
+def fourier(call: Call) -> Factor:
+    """√N, over what norm= divides by."""
+    kind = call.name.removeprefix("fft_").rstrip("2n")
+    axes = _axes(call)
+    lengths = [call.shape[axis] for axis in axes]
+    if kind in ("rfft", "ihfft"):  # the last of which gives half as many as it takes
+        lengths[-1] = _given_length(call) or call.active[0].shape[axes[-1]]
+    power = POWERS[call["norm"]][kind in INVERSE]
+    twice = 2.0 if kind in HALVED and lengths[-1] > 2 else 1.0
+    return Factor(computed(math.sqrt(twice) * math.prod(lengths) ** (0.5 - power)), "√N × a unitary matrix")
+
+
+def _axes(call: Call) -> list[int]:
+    given = call["dim"]
+    if given is None:
+        count = len(call.shape) if call["s"] is None else len(call["s"])
+        return list(range(-count, 0))
+    axes = [given] if isinstance(given, int) else list(given)
+    if not axes:
+        raise NoBoundError(f"{call.name} is given no axis")
+    return axes
+
+
+def _given_length(call: Call) -> int | None:
+    sizes = call["s"]
+    size = call["n"] if sizes is None else sizes[-1]
+    return None if size is None or size < 0 else int(size)

@@ -1,0 +1,129 @@
+"""Operators that are affine in what depends on the input, whatever they are: bounded by their own matrix.
+
+Note [Affine in an argument]
+With all else held, many operators are affine in one of their arguments: index_add in what is added, a convolution in its kernel,
+attention in its values. What they compute of a basis is their matrix, and its largest singular value their factor. Where it is
+too large to be written down, the operator itself, run on the absolute values of what it holds, has a matrix without negative
+entries that none of its own exceeds; √(‖A‖₁ ‖A‖∞) of that is a bound. Both are held against the operator at a random argument.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from separatrix.bounds.certificate.call import Active, Call, NoBoundError
+from separatrix.bounds.certificate.factor import Factor, attained
+from separatrix.bounds.certificate.rounding import computed, root, times
+from separatrix.bounds.operator_norm.dense import by_singular_values
+
+CUBIC = 2  # as grid_sampler numbers its modes
+ENTRIES, ROWS = 1 << 21, 1024  # of a matrix that is decomposed: all, and of its shorter side
+AGREEMENT = 1e-9  # by which an operator may differ from its matrix, relative to the largest number: float64's sums
+
+
+def affine(keep: str | None = None) -> Callable[[Call], Factor]:
+    """The norm of an operator's matrix.
+
+    Args:
+        keep: names of tensors that choose places, or signs, and so keep theirs in the majorant; None where there is no majorant.
+    """
+
+    def factor(call: Call) -> Factor:
+        call = call.in_double()
+        if any(not torch.isfinite(part).all() for part in call.held if part.is_floating_point() and part.numel()):
+            raise NoBoundError("its weights are not finite")
+        n, m = _size(call.active[0].shape, call.active[0].dtype), _size(call.shape, call.dtype)
+        if n * m <= ENTRIES and min(n, m) <= ROWS:
+            return _by_matrix(call)
+        if keep is None:
+            raise NoBoundError(f"its matrix of {m} × {n} is too large to be decomposed")
+        return _by_majorant(call, set(keep.split()))
+
+    return factor
+
+
+@torch.no_grad()
+def matrix(call: Call) -> Tensor:
+    """(inputs, outputs): what an affine operator makes of each unit vector, less what it makes of 0; complex numbers as pairs."""
+    shape, dtype = call.active[0].shape, call.active[0].dtype
+    n = _size(shape, dtype)
+    eye = torch.eye(n, dtype=torch.float64, device=call.device)
+    zero = _flat(call.run(_argument(torch.zeros_like(eye[0]), shape, dtype)))
+    return torch.stack([_flat(call.run(_argument(row, shape, dtype))) - zero for row in eye]) if n else zero[None][:0]
+
+
+def _by_matrix(call: Call) -> Factor:
+    columns = matrix(call)
+    if not columns.numel():
+        return attained(0.0, "it is empty")
+    at = _random(len(columns), call)
+    made, zero = (_flat(call.run(_argument(x, call.active[0].shape, call.active[0].dtype))) for x in (at, torch.zeros_like(at)))
+    size = (at.abs() @ columns.abs()).max() + zero.abs().max()
+    if not bool((at @ columns + zero - made).abs().max() <= AGREEMENT * size):
+        raise NoBoundError(f"{call.name} is not affine in it")
+    if not torch.isfinite(columns).all():
+        raise NoBoundError("its weights are not finite")
+    return attained(by_singular_values(columns, "SVD").upper, "singular values")
+
+
+def _by_majorant(call: Call, keep: set[str]) -> Factor:
+    if call.is_complex:
+        raise NoBoundError("its matrix is too large to be decomposed")
+    majorant = replace(call, values={name: value if name in keep else _size_of(name, value) for name, value in call.values.items()})
+    ones = torch.ones(call.active[0].shape, dtype=torch.float64, device=call.device, requires_grad=True)
+    with torch.enable_grad():
+        made = majorant.run(ones)[0]
+        (columns,) = torch.autograd.grad(made.sum(), ones)
+    zero = majorant.run(torch.zeros_like(ones))[0]
+    at = _random(ones.numel(), call).reshape(ones.shape)
+    change, most = call.run(at)[0] - call.run(0 * at)[0], majorant.run(at.abs())[0] - zero
+    if bool((change.abs() > most * (1 + AGREEMENT) + AGREEMENT * most.abs().max()).any()):
+        raise NoBoundError(f"no bound is known of {call.name} in this form")
+    value = root(times(float((made.detach() - zero).max()), float(columns.max())))
+    return Factor(computed(value), "√(‖A‖₁ ‖A‖∞)")
+
+
+def _size_of(name: str, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_size_of(name, part) for part in value]
+    if isinstance(value, Tensor):
+        return value.abs() if value.is_floating_point() else value
+    return abs(value) if name in ("alpha", "beta", "value") and isinstance(value, int | float) else value
+
+
+def _random(n: int, call: Call) -> Tensor:
+    return torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(call.device)
+
+
+def _size(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    return math.prod(shape) * (2 if dtype.is_complex else 1)
+
+
+def _argument(row: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.view_as_complex(row.reshape(*shape, 2)) if dtype.is_complex else row.reshape(shape)
+
+
+def _flat(outputs: list[Tensor]) -> Tensor:
+    parts = [torch.view_as_real(part.resolve_conj()) if part.is_complex() else part for part in outputs]
+    return torch.cat([part.reshape(-1) for part in parts if part.is_floating_point()])
+
+
+def differences(call: Call) -> Factor:
+    """Along one axis, which alone makes up the matrix."""
+    n = call.active[0].shape[call["dim"]]
+    if n > ROWS:
+        return Factor(2.0 ** int(call["n"]), "2 for each difference")
+    rim = [None if part is None else torch.zeros(n, part.shape[call["dim"]]).double() for part in (call["prepend"], call["append"])]
+    line = torch.diff(torch.eye(n, dtype=torch.float64), int(call["n"]), 1, *rim)
+    return attained(by_singular_values(line, "SVD").upper if line.numel() else 0.0, "singular values")
+
+
+def sampled(call: Call) -> Factor:
+    """Every channel alike, at places that do not depend on the input; cubic weights are of both signs, the others of one."""
+    batch, _, *axes = call.active[0].shape
+    of_one = replace(call, shape=(batch, 1, *call.shape[2:]), values={**call.values, "input": Active((batch, 1, *axes), 1.0)})
+    return affine("grid" if call["interpolation_mode"] != CUBIC else None)(of_one)

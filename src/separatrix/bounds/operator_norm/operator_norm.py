@@ -1,0 +1,170 @@
+"""Proven bounds of the norms of linear layers, at the size, stride, padding and groups they run with."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import frexp, inf, ldexp, nextafter, prod
+from operator import index
+from sys import float_info
+
+import torch
+from torch import nn
+
+from separatrix.bounds.operator_norm.chain import are_small, at_one_place, folded, of_one_matrix
+from separatrix.bounds.operator_norm.pieces import Diagonal, Piece, kernel_of
+from separatrix.bounds.operator_norm.pooling import Separable
+from separatrix.bounds.operator_norm.proof import extremes_of
+from separatrix.bounds.operator_norm.reading import layers_of, read
+from separatrix.bounds.operator_norm.rounding import UNIT, Extremes
+from separatrix.bounds.operator_norm.witness import Measured, measured, refuse_unless_as_read, running
+from separatrix.core.errors import ContradictionError, ShapeError
+
+BUDGET = 2e12
+"""Floating-point operations that an attempt at a proof may cost, some fifteen seconds on two cores."""
+READING = 32
+"""Unit round-offs in a weight, after batch-norms are multiplied in."""
+
+
+@dataclass(frozen=True)
+class OperatorNorm:
+    """The ℓ2 norm of a linear map, enclosed:  lower ≤ max ‖Ax‖ / ‖x‖ ≤ bound.
+
+    Args:
+        bound: proven from above, rounding included.
+        lower: proven from below, or measured on the running layers less rounding; `slack` is what lies between.
+        method: how the bound was proven.
+        smallest: a proven lower bound of  min ‖Ax‖ / ‖x‖;  None where the method proves none.
+    """
+
+    bound: float
+    lower: float
+    method: str
+    smallest: float | None = None
+
+    @property
+    def slack(self) -> float:
+        """Bound / lower − 1: how loose the bound can be at most."""
+        if self.bound == 0:
+            return 0.0
+        return self.bound / self.lower - 1 if self.lower > 0 else inf
+
+
+@torch.no_grad()
+def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[int], *, budget: float = BUDGET) -> OperatorNorm:
+    r"""The ℓ2 norm of a linear layer, or of linear layers one after the other, at the shape they run with: a proven bound.
+
+        ‖A‖ = max ‖Ax‖₂ / ‖x‖₂,   A the layer without its bias
+
+    Args:
+        layer: Linear, Conv1d … 3d, ConvTranspose1d … 3d, AvgPool, AdaptiveAvgPool, batch-norm in eval, Identity, Flatten and
+            Unflatten; or a list or `nn.Sequential` of them: a batch-norm is multiplied into the convolution beside it, and small
+            chains are one matrix.
+        shape: of one input without its batch, such as (channels, height, width).
+        budget: floating-point operations that a proof may cost; a dearer one gives way to the circular bound, as `method` says.
+
+    Returns:
+        OperatorNorm: `bound` is at least the norm, rounding included; `lower` at most.
+
+    Raises:
+        UnsupportedModuleError: a layer that is not known to be linear, a batch-norm in training mode, hooks, forwards of a subclass
+            or of an instance; layers that do not do, when they run, what their weights say.
+        ShapeError: the layer does not take this shape.
+        InputError: weights that are not finite.
+        ContradictionError: a quotient measured on the running layers exceeds the bound: a fault of Separatrix.
+
+    Limits: of the layer in exact arithmetic, with the weights that it has in eval; a forward pass in less than float64 rounds. With
+        zeros, reflections or copies around an image, to some 3 · 10⁻⁶ while the budget lasts; a chain of large layers has the
+        product of their norms.
+    Source: see the files of `separatrix.bounds.operator_norm`, one for each way: dense (SVD), torus (circular padding, and zeros by
+        counting), banded (Cholesky), pooling.
+    """
+    shape = _sizes(shape)
+    layers, readings, size = layers_of(layer), [], shape
+    for one in layers:
+        piece, size = read(one, size)
+        readings.append(piece)
+    pieces = folded([piece for piece in readings if piece is not None])
+    runs = running(layer, layers, readings, shape)
+    refuse_unless_as_read(runs, pieces)
+    return _confirmed(_of_pieces(at_one_place(pieces), budget), measured(runs, pieces)) if pieces else NOTHING_CHANGED
+
+
+NOTHING_CHANGED = OperatorNorm(1.0, 1.0, "identity", 1.0)
+
+
+def _sizes(shape: int | Sequence[int]) -> tuple[int, ...]:
+    given = shape if isinstance(shape, Iterable) else (shape,)
+    try:
+        sizes = tuple(index(size) for size in given)
+    except TypeError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise ShapeError(f"expected the shape of one input, such as (3, 32, 32), got {shape!r}.\nPass sizes of at least 1.")
+    return sizes
+
+
+def _of_pieces(pieces: list[Piece], budget: float) -> OperatorNorm:
+    if len(pieces) == 1:
+        return _norm_of(pieces[0], budget)
+    if are_small(pieces):
+        first, last = pieces[0], pieces[-1]
+        return _seen_from_inputs(*of_one_matrix(pieces), shrinks=last.rows * last.groups < first.columns * first.groups)
+    return _product([_norm_of(piece, budget) for piece in pieces])
+
+
+def _confirmed(proven: OperatorNorm, measured: Measured | None) -> OperatorNorm:
+    """With the measured quotient as a lower bound where it is the better one.
+
+    Raises:
+        ContradictionError: the measurement contradicts the proof.
+    """
+    if measured is None:
+        return proven
+    least, most = measured.smallest + measured.rounding, measured.largest - measured.rounding
+    if most > proven.bound or least < (proven.smallest or 0.0):
+        kind, value, quotient = ("bound", proven.bound, most) if most > proven.bound else ("smallest", proven.smallest, least)
+        raise ContradictionError(
+            f"{kind} = {value:.6g} by {proven.method}, but the layers as they run have a quotient ‖Ax‖ / ‖x‖ of {quotient:.6g}.\n"
+            "This is a fault of Separatrix: please report it with the layers, their weights and the shape."
+        )
+    return replace(proven, lower=max(proven.lower, most))
+
+
+def _norm_of(piece: Piece, budget: float) -> OperatorNorm:
+    if isinstance(piece, Separable):
+        return _seen_from_inputs(piece.extremes(), 0, shrinks=piece.rows < piece.columns)
+    if isinstance(piece, Diagonal):
+        return _seen_from_inputs(piece.extremes(), 0, shrinks=False)
+    scaled, power = kernel_of(piece).scaled()
+    if not bool(scaled.weight.any()):
+        return OperatorNorm(0.0, 0.0, "zero", 0.0)
+    found = extremes_of(scaled, budget).widened(READING * UNIT * scaled.absolute_norm())
+    return _seen_from_inputs(found, power, shrinks=piece.rows < piece.columns)
+
+
+def _seen_from_inputs(found: Extremes, power: int, *, shrinks: bool) -> OperatorNorm:
+    """In the layer's own scale; a layer with fewer outputs than inputs takes some input to nothing."""
+    smallest = 0.0 if shrinks else found.smallest
+    return OperatorNorm(
+        bound=_times(found.upper, power, toward=inf),
+        lower=_times(found.lower, power, toward=0.0),
+        method=found.method,
+        smallest=None if smallest is None else _times(smallest, power, toward=0.0),
+    )
+
+
+def _times(value: float, power: int, *, toward: float) -> float:
+    """Value · 2^power, rounded one way where it leaves the numbers that have all their digits."""
+    if value == 0.0:
+        return 0.0
+    if frexp(value)[1] + power > float_info.max_exp:
+        return inf if toward == inf else float_info.max
+    result = ldexp(value, power)
+    return result if result >= float_info.min else nextafter(result, toward)
+
+
+def _product(each: list[OperatorNorm]) -> OperatorNorm:
+    bounds = [one.bound for one in each]
+    bound = 0.0 if 0.0 in bounds else max(prod(bounds) * (1 + 4 * len(each) * UNIT), float_info.min)
+    known = [one.smallest for one in each if one.smallest is not None]
+    smallest = prod(known) * (1 - 4 * len(each) * UNIT) if len(known) == len(each) else None
+    return OperatorNorm(bound, 0.0, "product", smallest)

@@ -1,0 +1,317 @@
+"""How much of a classifier's accuracy small perturbations leave: what is proven, beside what an attack could not break."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.bounds.robustness.attack import ATTACKS, Attack, drawing_from
+from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.core.evolve import as_numbers, check_seed, check_whole, watched_count
+from separatrix.core.inputs import as_inputs
+from separatrix.core.result import Result, Status
+from separatrix.core.twin import twin
+from separatrix.core.wording import counted, plain
+from separatrix.core.wrappers import bare
+from separatrix.nn.guarantee import guarantee_of
+from separatrix.nn.nonexpansive.margin import certified_radii, check_labels
+from separatrix.nn.nonexpansive.orthogonal import frozen
+
+RADII = (8 / 255, 16 / 255, 36 / 255, 0.3, 0.5, 0.6, 0.8, 1.0)  # at which CIFAR-10 results are published
+ROUNDING = 100  # units in the last place of the scores, by which arithmetic may move a margin
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Robustness(Result):
+    r"""Accuracy of a classifier under perturbations of ℓ₂ length ≤ ε: certified ≤ true ≤ empirical.
+
+    Two distances of each image say it all, with certified ≤ broken: accuracy at ε is the share of images beyond ε.
+
+    Args:
+        certified: (images), the distance within which the image is proven to be read right; 0 where it is read wrong, NaN where
+            no Lipschitz bound is known.
+        broken: (images), the distance at which the attack found it read wrong; 0 where it is read wrong itself, inf where no
+            attack succeeded within the largest radius.
+        labels, read: (images), what they are and what the network says; −1 where its scores are not finite.
+        radii: (radii), the ε at which the attack tried, ascending.
+        lipschitz: the factor that certified; inf where none is known.
+    """
+
+    certified: Tensor
+    broken: Tensor
+    labels: Tensor
+    read: Tensor
+    radii: Tensor
+    lipschitz: float
+
+    layout: ClassVar[dict[str, str]] = {
+        "certified": "batch",
+        "broken": "batch",
+        "labels": "batch",
+        "read": "batch",
+        "radii": "radius",
+    }
+    units: ClassVar[dict[str, str]] = {
+        "certified": "the inputs' unit, ℓ₂",
+        "broken": "the inputs' unit, ℓ₂",
+        "radii": "the inputs' unit, ℓ₂",
+    }
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether a Lipschitz bound is known."""
+        return math.isfinite(self.lipschitz)
+
+    @property
+    def clean(self) -> float:
+        """Accuracy without a perturbation."""
+        return float((self.read == self.labels).double().mean())
+
+    @property
+    def certified_accuracy(self) -> Tensor:
+        """At each of the radii; NaN where no Lipschitz bound is known, shape (radii)."""
+        return self.certified_at(self.radii)
+
+    @property
+    def empirical_accuracy(self) -> Tensor:
+        """What the attack leaves at each of the radii, shape (radii)."""
+        return share_beyond(self.broken, self.radii)
+
+    def certified_at(self, radii: Tensor) -> Tensor:
+        """Certified accuracy at any radii, shape of `radii`."""
+        return share_beyond(self.certified, radii) if self.has_certificate else torch.full_like(radii, math.nan)
+
+    def stderr(self, accuracy: Tensor | float) -> Tensor:
+        """The binomial standard error  √(p (1 − p)/n)  of a share p of n images that are a random sample."""
+        share = torch.as_tensor(accuracy, dtype=torch.float64)
+        return (share * (1 - share) / self.count).sqrt()
+
+    def summary(self) -> str:
+        """Clean, certified and empirical accuracy, with standard errors."""
+        lines = [f"of {counted(self.count, 'image')}, {self._percent(self.clean)} are read right"]
+        if not self.has_certificate:
+            lines.append("no certified accuracy: no Lipschitz bound of this network is known")
+        for radius, proven, left in zip(self.radii, self.certified_accuracy, self.empirical_accuracy, strict=True):
+            proof = f"certified {self._percent(proven)}, " if self.has_certificate else ""
+            lines.append(f"within ε = {plain(float(radius))}: {proof}under attack {self._percent(left)}")
+        failed = int((self.codes != Status.OK).sum())
+        if failed:
+            lines.append(f"{counted(failed, 'image')} with scores that are not finite count as read wrong")
+        return "\n".join(lines)
+
+    def _percent(self, share: Tensor | float) -> str:
+        return f"{100 * float(share):.1f} ± {100 * float(self.stderr(share)):.1f} %"
+
+
+def share_beyond(distances: Tensor, radii: Tensor) -> Tensor:
+    """The share of distances that exceed each radius, shape of `radii`."""
+    return (distances > radii.to(distances.device)[..., None]).double().mean(-1)
+
+
+def robustness(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    radii: Sequence[float] | Tensor = RADII,
+    lipschitz: float | None = None,
+    head: Tensor | None = None,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    attack: str = "all",
+    steps: int = 20,
+    restarts: int = 5,
+    at_once: int = 500,
+    seed: int = 0,
+    progress: bool = False,
+) -> Robustness:
+    r"""Certified and empirical accuracy of a classifier under ℓ₂ perturbations, side by side.
+
+    Certified: the distance of `certified_radii`, from the margin and a Lipschitz bound. Empirical: projected gradient descent (PGD)
+    of the Adversarial Robustness Toolbox within each radius, smallest first, on the images that are still read right. What breaks
+    an image within ε breaks it within any larger ε, so both curves fall. An attack that breaks what is certified disproves the
+    Lipschitz bound, and is an error: certified ≤ empirical always.
+
+    Args:
+        model: takes (images, …), gives scores of shape (images, classes). It is not changed; it runs in evaluation mode, in the
+            dtype of the inputs (the attack's steps in float32).
+        inputs: images of any shape behind the first axis, (images, …).
+        labels: (images), whole numbers.
+        radii: ε > 0 at which to attack.
+        lipschitz: a proven Lipschitz bound of the model, in the ℓ₂ norms of inputs and scores. Default: that of its `guarantee`.
+        head: weights (classes, features) of the last linear layer; `lipschitz` is then the bound of all before it.
+        bounds: of each pixel, within which attacks stay; None for none. Certificates hold either way.
+        attack: "all": of each image's restarts the first maximises the lead of the nearest wrong class and the second the
+            cross-entropy, both from the image itself; the others the lead of one wrong class after the other, from random points
+            of the ball. "margin" or "cross entropy": all maximise that, the first from the image, the others from random points.
+        steps: of each restart, 5 ε/steps long.
+        restarts: on each image at each radius, until one succeeds.
+        at_once: images in one batch.
+        seed: of the random starts.
+        progress: show a progress bar.
+
+    Returns:
+        Robustness: for each image the distance `certified` and the distance `broken`; accuracies with binomial standard errors.
+
+    Raises:
+        InputError: an attack broke what `lipschitz` certifies; images that are not finite or out of bounds; labels that are no
+            class; a radius that is not positive.
+        ShapeError: there are not as many labels as images, or the model's scores are not (images, classes).
+        MissingExtraError: the attack library is not installed.
+    Limits: empirical accuracy is an upper bound of the truth, and a stronger attack lowers it: it must not be compared with
+        certified accuracy, nor with that of a weaker attack. Rounding of the network's own arithmetic is not part of the proof.
+    Source: Tsuzuku, Sato & Sugiyama 2018, NeurIPS 31 (certificate); Madry et al. 2018, ICLR (PGD); the library is Nicolae et al.
+        2018, arXiv 1807.01069.
+    """
+    if head is not None and lipschitz is None:
+        raise InputError(
+            "head was given without lipschitz, which is then the bound of everything before the last layer.\nPass both."
+        )
+    scored = Classified(model, inputs, labels, bounds, at_once)
+    radii = ascending(radii).to(scored.x.device)
+    bound = guarantee_of(scored.ready).lipschitz if lipschitz is None else float(lipschitz)
+    certified = certified_radii(scored.scores, scored.labels, bound, head=head)
+    change = nearest_found(scored, radii, attack=attack, steps=steps, restarts=restarts, seed=seed, progress=progress)
+    broken = change.flatten(1).norm(dim=1)
+    certified = _consistent(certified, broken, bound, scored.scores)
+    settings = {"attack": attack, "steps": steps, "restarts": restarts, "at_once": at_once, "seed": seed}
+    return Robustness(
+        codes=torch.where(scored.finite, Status.OK, Status.DIVERGED).to(torch.int8),
+        certified=certified.where(scored.right | certified.isnan(), 0.0),
+        broken=broken.nan_to_num(nan=math.inf),
+        labels=scored.labels,
+        read=scored.read,
+        radii=radii,
+        lipschitz=bound,
+        settings={**settings, "bounds": None if bounds is None else tuple(bounds), "head": head is not None},
+    )
+
+
+class Classified:
+    """A classifier, images and labels that fit it, and what it says of them."""
+
+    def __init__(self, model: nn.Module, inputs: Any, labels: Any, bounds: tuple[float, float] | None, at_once: int) -> None:
+        model = bare(model)
+        if not isinstance(model, nn.Module):
+            raise UnsupportedModuleError(f"the classifier is a {type(model).__name__}, no nn.Module.")
+        self.model, self.bounds, self.at_once = model, bounds, _at_least_1("at_once", at_once)
+        self.x = as_inputs(inputs, "the images").detach()
+        if self.x.ndim < 2 or len(self.x) == 0:
+            raise ShapeError(f"the images have shape {tuple(self.x.shape)}; it is (images, …), with at least one image.")
+        if self.x.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"images are float32 or float64, not {str(self.x.dtype).removeprefix('torch.')}.\nPass images.float()."
+            )
+        _check_bounds(self.x, bounds)
+        self.labels = _as_labels(labels).to(self.x.device)
+        self.ready = frozen(twin(model, dtype=self.x.dtype, device=self.x.device, detach=True))
+        self.scores = self.say(self.x)
+        check_labels(self.scores, self.labels)
+        self.labels = self.labels.long()
+        self.finite = self.scores.isfinite().all(-1)
+        self.read = self.scores.argmax(-1).where(self.finite, -1)
+        self.right = self.read == self.labels
+
+    @torch.no_grad()
+    def say(self, x: Tensor) -> Tensor:
+        """Scores of images, (images, classes)."""
+        parts = [self.ready(part) for part in x.split(self.at_once)]
+        if not isinstance(parts[0], Tensor):
+            raise UnsupportedModuleError(
+                f"the classifier gives a {type(parts[0]).__name__}, no tensor.\nWrap it in a module that returns the scores."
+            )
+        return torch.cat(parts)
+
+    def attack(self, kind: str, steps: int) -> Attack:
+        """The library's attack on it."""
+        if kind not in ATTACKS:
+            raise InputError(f"there is no attack {kind!r}; there are {', '.join(map(repr, ATTACKS))}.")
+        device = self.x.device if self.x.device.type == "cuda" else torch.device("cpu")
+        model = frozen(twin(self.model, dtype=torch.float32, device=device, detach=True))
+        return Attack(model, kind, self.bounds, _at_least_1("steps", steps), self.at_once, device)
+
+
+def nearest_found(
+    scored: Classified, radii: Tensor, *, attack: str, steps: int, restarts: int, seed: int, progress: bool
+) -> Tensor:
+    """The perturbation of each image that the attack found at the smallest radius; 0 where read wrong, NaN where none was found."""
+    run, each = scored.attack(attack, steps), _at_least_1("restarts", restarts)
+    change = torch.zeros_like(scored.x)
+    change[scored.right] = math.nan
+    with drawing_from(check_seed(seed)):
+        for radius, restart in _turns(radii, each, progress):
+            standing = change.flatten(1).isnan().any(1).nonzero()[:, 0]
+            if not len(standing):
+                break
+            x, labels = scored.x[standing], scored.labels[standing]
+            found = run(x, scored.scores[standing], labels, radius, restart)
+            wrong = _wrong(scored.say(found), labels)
+            change[standing[wrong]] = (found - x)[wrong]
+    return change
+
+
+def _turns(radii: Tensor, restarts: int, progress: bool) -> Iterator[tuple[float, int]]:
+    """Every restart at the smallest radius, then at the next."""
+    for tick in watched_count(len(radii) * restarts, "Attacks", progress):
+        yield float(radii[tick.index // restarts]), tick.index % restarts
+
+
+def _wrong(scores: Tensor, labels: Tensor) -> Tensor:
+    return (scores.argmax(-1) != labels) | ~scores.isfinite().all(-1)
+
+
+def _consistent(certified: Tensor, broken: Tensor, lipschitz: float, scores: Tensor) -> Tensor:
+    """Certified distances, once no attack came closer than rounding explains."""
+    if not math.isfinite(lipschitz):
+        return certified
+    slack = ROUNDING * torch.finfo(scores.dtype).eps * scores.abs().amax(-1) / max(lipschitz, 1e-30)
+    excess = certified - broken - slack
+    if (excess > 0).any():
+        i = int(excess.nan_to_num(nan=-math.inf).argmax())
+        raise InputError(
+            f"{lipschitz:.6g} is no Lipschitz bound of this network: image {i} is certified within {float(certified[i]):.6g}, "
+            f"but is read wrong at a distance of {float(broken[i]):.6g}.\n"
+            "Pass a proven bound, such as that of sx.certificate; a power iteration's is not."
+        )
+    return torch.minimum(certified, broken.nan_to_num(nan=math.inf))
+
+
+def ascending(radii: Any) -> Tensor:
+    """Radii as they are tried, the smallest first; refuses what is not positive."""
+    values = as_numbers("radii", radii).flatten()
+    if not len(values) or not (values.isfinite() & (values > 0)).all():
+        raise InputError(f"radii are {values.tolist()}; they are positive numbers, at least one.")
+    return values.unique(sorted=True)
+
+
+def _as_labels(labels: Any) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"labels cannot be read as numbers: {str(error).splitlines()[0]}") from None
+
+
+def _check_bounds(x: Tensor, bounds: tuple[float, float] | None) -> None:
+    if bounds is None:
+        return
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise InputError(f"bounds are {bounds}; they are two numbers, the first below the second.")
+    low, high = bounds
+    if x.min() < low or x.max() > high:
+        raise InputError(
+            f"the images' numbers go from {float(x.min()):.4g} to {float(x.max()):.4g}, outside of the bounds {low} to {high}.\n"
+            "Pass pixels as they are and normalise within the model, or other bounds, or bounds=None."
+        )
+
+
+def _at_least_1(name: str, value: Any) -> int:
+    if check_whole(name, value) < 1:
+        raise InputError(f"{name} is {value}; it is at least 1.")
+    return int(value)

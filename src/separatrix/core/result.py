@@ -1,0 +1,310 @@
+"""The third noun: a Result is a frozen record of what was measured, with units, error bars, a status for each item, and how."""
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.metadata
+import json
+import platform
+import sys
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from separatrix.core.errors import InputError, NoPictureError
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+
+SHORT = 64  # numbers in a field that `Result.numbers` repeats
+
+
+class Status(IntEnum):
+    """How one item of a batch ended."""
+
+    OK = 0
+    NOT_CONVERGED = 1
+    DIVERGED = 2
+
+    @property
+    def words(self) -> str:
+        """Its name as a person says it."""
+        return self.name.lower().replace("_", " ")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a number depends on."""
+    return {
+        "separatrix": importlib.metadata.version("separatrix"),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Result:
+    """Base of every result.
+
+    A subclass declares its tensors as fields and in `layout` the names of their axes, with "batch" standing for the batch axes
+    of the run: {"exponents": "batch k"}. `units` names the unit of each. A field may hold a Result, or a dictionary of them.
+    One that has a picture of its own defines `plot`; the others are shown in words. A class of your own is loaded wherever it has
+    been imported or defined before; a file never says what code to run.
+
+    Args:
+        codes: `Status` of each batch item, shape (*batch), int8.
+        settings: what was asked, defaults filled in.
+        versions: of the libraries that computed it.
+    """
+
+    codes: Tensor
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=versions)
+
+    layout: ClassVar[dict[str, str]] = {}
+    units: ClassVar[dict[str, str]] = {}
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The batch axes of the run."""
+        return tuple(self.codes.shape)
+
+    @property
+    def status(self) -> Any:
+        """Each item's status in words: a string, or an array of strings of shape (*batch)."""
+        words = np.array([status.name.lower() for status in Status])[self.codes.cpu().numpy()]
+        return str(words) if words.ndim == 0 else words
+
+    def ended(self) -> str:
+        """How the items ended, in words: "ok", or of a batch "3 ok, 1 not converged"."""
+        if not self.batch:
+            return Status(int(self.codes)).words
+        counts = {status.words: int((self.codes == status).sum()) for status in Status}
+        return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+    def summary(self) -> str:
+        """The answer in words."""
+        return f"{type(self).__name__} of {self.codes.numel()} runs"
+
+    def numbers(self) -> dict[str, Any]:
+        """What is short enough to be read, for machines: the answer in words, the status of each item, and small fields."""
+        small = {name: value for name in self.layout if _is_short(value := getattr(self, name))}
+        told = {**self._plain(), **{name: value.tolist() for name, value in small.items()}}
+        return {"summary": self.summary(), "status": np.asarray(self.status).tolist(), **told}
+
+    def __repr__(self) -> str:
+        """The answer in words."""
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        """The answer in words and its picture, if it has one, for notebooks."""
+        try:
+            drawn = self.plot()
+        except NoPictureError:
+            drawn = None
+        figure = getattr(drawn, "figure", drawn)  # of axes, the figure that they are part of
+        shown = importlib.import_module("separatrix.plot").svg(figure) if hasattr(figure, "savefig") else ""
+        return f"<p style='white-space:pre-line'>{_escape(self.summary())}</p>{shown}"
+
+    def plot(self) -> "Figure":
+        """A Matplotlib figure of the result. A class of your own that has a picture overrides this.
+
+        Raises:
+            NoPictureError: there is no picture of its class.
+        """
+        return importlib.import_module("separatrix.plot").figure(self)
+
+    def to_dataset(self) -> "xarray.Dataset":
+        """The result as an xarray Dataset: named axes, units, settings as attributes.
+
+        Raises:
+            InputError: a field is a tensor of which `layout` does not name the axes.
+        """
+        import xarray
+
+        for name, value in self._plain().items():
+            if isinstance(value, Tensor):
+                axes = " ".join(["batch", *(f"axis_{i}" for i in range(value.ndim - len(self.batch)))])
+                raise InputError(
+                    f"the field {name!r} of this {type(self).__name__} is a tensor of shape {tuple(value.shape)}, but its layout "
+                    f"names {', '.join(self.layout) or 'no field'}.\nName its axes in the class: layout = {{{name!r}: {axes!r}}}."
+                )
+        variables = {}
+        for name, axes in {"codes": "batch", **self.layout}.items():
+            value = getattr(self, name)
+            if value is not None:
+                unit = {"units": self.units[name].replace("unit time", self.clock)} if name in self.units else {}
+                variables[name] = (self._axes(axes), value.detach().cpu().numpy(), unit)
+        return xarray.Dataset(variables, attrs={"result": _address(type(self)), "record": json.dumps(self._plain(), default=str)})
+
+    @property
+    def clock(self) -> str:
+        """What time was counted in, in words: "step", of a map without a dt of its own; else "unit time"."""
+        return str(self.settings.get("clock", "unit time"))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result as a Zarr folder, which must not exist; results inside it become its groups."""
+        path = Path(path)
+        if path.exists():
+            raise InputError(f"{path} exists already.\nChoose another name, or remove it first.")
+        self._write(path, "")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a result that `save` wrote.
+
+        Raises:
+            InputError: as `sx.load`; or what was saved is of another class.
+        """
+        loaded = _read(_existing(path), "", cls)
+        if not isinstance(loaded, cls):
+            raise InputError(f"{path} holds a {type(loaded).__name__}, not a {cls.__name__}.")
+        return loaded
+
+    def _write(self, path: Path, group: str) -> None:
+        self.to_dataset().to_zarr(path, group=group or None, mode="a", consolidated=False)
+        for name, child in self._children().items():
+            child._write(path, f"{group}/{name}".strip("/"))
+
+    def _children(self) -> "dict[str, Result]":
+        """The results inside this one, by the group each is written to: `field`, or `field/key` of a dictionary."""
+        found = {}
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Result):
+                found[name] = value
+            elif _holds_results(value):
+                found.update({f"{name}/{key}": child for key, child in value.items()})
+        return found
+
+    def _plain(self) -> dict[str, Any]:
+        """The fields that are neither tensors nor results; of a dictionary of results, its keys in their order."""
+        skip = {"codes", *self.layout, *self._children()}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
+        return {name: list(value) if _holds_results(value) else value for name, value in values.items()}
+
+    def _axes(self, axes: str) -> tuple[str, ...]:
+        names = [f"batch_{i}" for i in range(len(self.batch))] if len(self.batch) > 1 else ["batch"] * len(self.batch)
+        return tuple(part for axis in axes.split() for part in (names if axis == "batch" else [axis]))
+
+
+def load(path: str | Path) -> Result:
+    """Read a result that `Result.save` wrote, as the class that it was of; one of your own must have been imported or defined.
+
+    Raises:
+        InputError: there is no such folder, it was not written by `Result.save`, or its class is not there.
+    """
+    return _read(_existing(path), "", Result)
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"there is no result at {path}.")
+    return path
+
+
+def _read(path: Path, group: str, asked: type[Result]) -> Result:
+    """The result in a group of a folder; `asked` is the class that the caller expects of it."""
+    import xarray
+    import zarr
+
+    try:
+        node = zarr.open_group(path / group, mode="r")
+    except FileNotFoundError:
+        raise InputError(f"{path} was not written by Result.save: it is no Zarr folder.") from None
+    kind = _resolve(node.attrs.get("result"), path, asked)
+    data = xarray.open_zarr(path, group=group or None, consolidated=False)
+    tensors = {name: torch.as_tensor(np.array(data[name].values)) for name in data.data_vars}
+    children = {name: _read_field(path, f"{group}/{name}".strip("/")) for name in node.group_keys()}
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(data.attrs["record"]).items()}
+    for name, held in children.items():
+        if isinstance(held, dict):
+            children[name] = {key: held[key] for key in plain[name]}
+    absent = dict.fromkeys(kind.layout)  # what was None was not written
+    known = {f.name for f in dataclasses.fields(kind)}
+    given = {**absent, **plain, **tensors, **children}
+    missing = [f.name for f in dataclasses.fields(kind) if f.init and f.name not in given and _is_required(f)]
+    if missing:
+        raise InputError(
+            f"{path} holds a {kind.__name__} without {', '.join(missing)}: it was saved when the class had other fields.\n"
+            "Give the fields that came later a default."
+        )
+    return kind(**{name: value for name, value in given.items() if name in known})
+
+
+def _is_required(of: dataclasses.Field[Any]) -> bool:
+    return of.default is dataclasses.MISSING and of.default_factory is dataclasses.MISSING
+
+
+def _read_field(path: Path, group: str) -> "Result | dict[str, Result]":
+    """A result inside another; of a group that says of no class, a dictionary of them."""
+    import zarr
+
+    node = zarr.open_group(path / group, mode="r")
+    if "result" in node.attrs:
+        return _read(path, group, Result)
+    return {name: _read(path, f"{group}/{name}", Result) for name in node.group_keys()}
+
+
+def _holds_results(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(item, Result) for item in value.values())
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a field is a list of numbers that a person would read."""
+    return isinstance(value, Tensor) and value.ndim <= 1 and value.numel() <= SHORT and not value.is_complex()
+
+
+def _address(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _resolve(address: Any, path: Path, asked: type[Result]) -> type[Result]:
+    """The class a file names, among those that exist: nothing is imported for a file but the modules of this package.
+
+    A class that was defined elsewhere when it was saved (in a script that is imported now, in a function) is known by its name to
+    its own `load`.
+    """
+    module, _, name = str(address).partition(":")
+    own = module.split(".")[0] == "separatrix"
+    if own and not module.endswith("__main__"):
+        with contextlib.suppress(ImportError):  # no module of this package, or of this version
+            importlib.import_module(module)
+    known = _known(address)
+    if _address(asked) == address or (not known and asked is not Result and _last(name) == asked.__name__):
+        return asked
+    if known:
+        return known[-1]  # of a class that was defined again, as a notebook's cell does, the newest
+    if not name or own or (module in sys.modules and module != "__main__" and "<locals>" not in name):
+        raise InputError(f"{path} was not written by Result.save: it names {address!r}, which is no Result.")
+    what = f"{path} holds a {_last(name)} of the module {module}"
+    if module in sys.modules:
+        raise InputError(f"{what}, where no such class has been defined.\nDefine it first; then {_last(name)}.load reads it.")
+    raise InputError(f"{what}, which has not been imported.\nImport it first: import {module}; then load again.")
+
+
+def _known(address: Any) -> list[type[Result]]:
+    """The classes of that address that exist, in the order in which they were defined."""
+    return [kind for kind in _subclasses(Result) if _address(kind) == address]
+
+
+def _subclasses(kind: type[Result]) -> list[type[Result]]:
+    below = [sub for child in kind.__subclasses__() for sub in (child, *_subclasses(child))]
+    return list(dict.fromkeys(below))
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,297 @@
+"""Where a flow crosses a surface: the next time for every item of a batch, located within the solver's own step.
+
+The solver's step of any length h is its step of length 1 for the field h f, so that each item may have an h of its own.
+"""
+
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import InputError, UnsupportedModuleError
+from separatrix.core.system import Number, Parametric
+from separatrix.core.twin import twin
+from separatrix.flows.flow import Field, Flow
+from separatrix.flows.methods import SOLVERS
+
+M = TypeVar("M", bound=nn.Module)
+
+SEARCH = 60  # Newton steps within a bracket; where each has to bisect, enough for the last digit
+ROUNDINGS = 16  # of the state: a surface function below is zero
+LATER = (0.6180339887, 2.7182818285, 31.4159265359)  # times at which a field that depends on time differs from that at 0
+
+
+class Event(Parametric):
+    """A smooth function g of the state, whose zeros are a surface; it may use the field."""
+
+    def value(self, field: Field, x: Tensor) -> Tensor:
+        """G(x), shape (*batch)."""
+        return self.along(field, x, x.new_zeros(*x.shape[:-1], 0, x.shape[-1]))[0]
+
+    def along(self, field: Field, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """G(x) and Dg(x) along the tangents v, shapes (*batch) and (*batch, k)."""
+        raise NotImplementedError(f"{type(self).__name__} defines no along(field, x, v).")
+
+
+class Plane(Event):
+    """The plane  n·x = c:  g(x) = (n·x − c) / |n|.
+
+    Args:
+        normal: n, shape (dim).
+        offset: c; a number, or a tensor that broadcasts against the batch.
+    """
+
+    normal: Tensor
+
+    def __init__(self, normal: Tensor, offset: Number) -> None:
+        super().__init__()
+        self.length = float(torch.linalg.vector_norm(normal))
+        self.register_buffer("normal", normal / self.length, persistent=False)
+        self.hold(offset=offset)
+
+    @property
+    def distance(self) -> Number:
+        """Of the plane from the origin, along n."""
+        return self.offset / self.length
+
+    def value(self, field: Field, x: Tensor) -> Tensor:
+        """(n·x − c) / |n|."""
+        return x @ self.normal - self.distance
+
+    def along(self, field: Field, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """(n·x − c) / |n| and n·v / |n|."""
+        return self.value(field, x), v @ self.normal
+
+
+class Extremum(Event):
+    """Where a component of the state stands still: g(x) = ẋ_i.
+
+    Args:
+        component: i.
+    """
+
+    def __init__(self, component: int) -> None:
+        super().__init__()
+        self.component = component
+
+    def value(self, field: Field, x: Tensor) -> Tensor:
+        """ẋ_i."""
+        return field(x, 0.0)[..., self.component]
+
+    def along(self, field: Field, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """ẋ_i and its derivative."""
+        velocity, pushed = field.pushforward(x, v, 0.0)
+        return velocity[..., self.component], pushed[..., self.component]
+
+
+class Crossing(NamedTuple):
+    """The state at the crossing, its tangents, and the time to it; NaN where there is none."""
+
+    x: Tensor
+    v: Tensor
+    time: Tensor
+
+
+def next_crossing(
+    flow: Flow, event: Event, x: Tensor, v: Tensor | None = None, *, direction: int, max_steps: int, leaving: bool
+) -> Crossing:
+    r"""The flow's next crossing of a surface from each state, all followed together and each only until it is there.
+
+    A crossing lies in the first step over which g changes its sign the asked way; within that step, Φ_h the solver's step of
+    length h, it is the root of  g(Φ_h(y)) = 0,  by Newton's method kept in its bracket. With u = ∂Φ_h/∂h (the velocity there, but
+    for the solver's error), the tangents are  v − u (∇g·v) / (∇g·u):  the exact derivative of all this.
+
+    Args:
+        flow: an autonomous flow.
+        event: the surface.
+        x: states, shape (*batch, dim).
+        v: tangents, shape (*batch, k, dim).
+        direction: +1 for g rising, −1 for falling, 0 for both.
+        max_steps: steps of the flow after which an item has no crossing.
+        leaving: the states are on the surface, and that does not count.
+    """
+    batch, dim = torch.broadcast_shapes(x.shape[:-1], flow.batch_shape, event.batch_shape), x.shape[-1]
+    x, v = x.expand(*batch, dim), x.new_zeros(0, dim) if v is None else v
+    v = v.expand(*batch, *v.shape[-2:]).reshape(-1, *v.shape[-2:]) if v.numel() else x.new_zeros(batch.numel(), *v.shape[-2:])
+    walk = _Walk.begin(flow, event, batch, x.reshape(-1, dim), v, leaving)
+    legs = []
+    for steps in range(max_steps):
+        if not len(walk.x):
+            break
+        after = walk.stepped()
+        there, lost = walk.crossed(after, direction), ~torch.isfinite(after.x.detach().sum(-1))
+        if bool((there | lost).any()):
+            legs.append(walk.last_leg(there | lost, after.side.where(~lost, torch.nan), steps))
+            after = after.chosen(~(there | lost))
+        walk = after
+    legs.append(walk.last_leg(walk.index >= 0, torch.full_like(walk.side, torch.nan), max_steps))
+    leg = _Leg(*(torch.cat(part) for part in zip(*legs, strict=True)))
+    found = leg.of(torch.isfinite(leg.beyond)).located(flow, event, batch)
+    nowhere = leg.of(~torch.isfinite(leg.beyond)).nowhere()
+    order = torch.cat([found[0], nowhere[0]]).argsort()
+    parts = (torch.cat(pair)[order] for pair in zip(found[1], nowhere[1], strict=True))
+    return Crossing(*(part.reshape((*batch, *part.shape[1:])) for part in parts))
+
+
+class _Walk(NamedTuple):
+    """The items that have not arrived: their places in the batch, flow and surface with their parameters, states, tangents, and g.
+
+    Of g only the value counts, for its sign; it is 0 where an item leaves the surface, which no crossing begins from.
+    """
+
+    index: Tensor
+    flow: Flow
+    event: Event
+    x: Tensor
+    v: Tensor
+    side: Tensor
+
+    @classmethod
+    def begin(cls, flow: Flow, event: Event, batch: torch.Size, x: Tensor, v: Tensor, leaving: bool) -> "_Walk":
+        """All items, as one batch axis."""
+        index = torch.arange(len(x), device=x.device)
+        flow, event = of_items(flow, batch, index), of_items(event, batch, index)
+        side = event.value(flow.field, x).detach()
+        return cls(index, flow, event, x, v, torch.zeros_like(side) if leaving else side)
+
+    def stepped(self) -> "_Walk":
+        """A whole step later."""
+        x, v = (self.flow.step(self.x), self.v) if not self.v.shape[-2] else self.flow.pushforward(self.x, self.v)
+        return self._replace(x=x, v=v, side=self.event.value(self.flow.field, x).detach())
+
+    def crossed(self, after: "_Walk", direction: int) -> Tensor:
+        """Which items change the side the asked way."""
+        rising, falling = (self.side < 0) & (after.side >= 0), (self.side > 0) & (after.side <= 0)
+        return rising if direction > 0 else falling if direction < 0 else rising | falling
+
+    def chosen(self, which: Tensor) -> "_Walk":
+        """Some of the items."""
+        flow, event = (of_items(part, which.shape, which) for part in (self.flow, self.event))
+        return _Walk(self.index[which], flow, event, self.x[which], self.v[which], self.side[which])
+
+    def last_leg(self, which: Tensor, beyond: Tensor, steps: int) -> "_Leg":
+        """Where some of the items are before their last step, and what g is after it."""
+        taken = torch.full_like(self.side[which], steps)
+        return _Leg(self.index[which], self.x[which], self.v[which], self.side[which], beyond[which], taken)
+
+
+class _Leg(NamedTuple):
+    """The steps in which items arrive: place in the batch, state and tangents before, g before and after, whole steps before."""
+
+    index: Tensor
+    x: Tensor
+    v: Tensor
+    side: Tensor
+    beyond: Tensor
+    steps: Tensor
+
+    def of(self, which: Tensor) -> "_Leg":
+        """Some of the items."""
+        return _Leg(*(part[which] for part in self))
+
+    def nowhere(self) -> tuple[Tensor, Crossing]:
+        """NaN for all items."""
+        return self.index, Crossing(self.x * torch.nan, self.v * torch.nan, self.side * torch.nan)
+
+    def located(self, flow: Flow, event: Event, batch: tuple[int, ...]) -> tuple[Tensor, Crossing]:
+        """The crossings, found for all items together."""
+        if not len(self.index):
+            return self.nowhere()
+        flow, event = of_items(flow, batch, self.index), of_items(event, batch, self.index)
+        h = self._root(flow, event)
+        for _ in range(2):  # with a graph: the first makes first derivatives of the root right, the second the second ones
+            h = h - self._probed(flow, event, h)[1]
+        x, v, u = substep(flow, self.x, self.v, h)
+        _, slopes = event.along(flow.field, x, torch.cat([v, u[:, None]], dim=-2))
+        v = v - (slopes[:, :-1] / slopes[:, -1:])[..., None] * u[:, None]
+        return self.index, Crossing(x, v, self.steps * flow.dt + h)
+
+    @torch.no_grad()
+    def _root(self, flow: Flow, event: Event) -> Tensor:
+        """The part of a step after which g is zero, shape (items), between 0 and dt."""
+        self = self._replace(x=self.x.detach())
+        low, high = torch.zeros_like(self.side), torch.full_like(self.side, flow.dt)
+        h = high * self.side / (self.side - self.beyond)
+        for _ in range(SEARCH):
+            g, move, is_zero = self._probed(flow, event, h)
+            if bool(is_zero.all()):
+                break
+            before = g.sign() == self.side.sign()
+            low, high = torch.where(before, h, low), torch.where(before, high, h)
+            trial = h - move
+            trial = torch.where((trial > low) & (trial < high), trial, (low + high) / 2)
+            h = torch.where(is_zero, h, trial)
+        return h.detach()
+
+    def _probed(self, flow: Flow, event: Event, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """G after the part h of a step, Newton's move there (0 where the orbit is tangent), and whether g is zero to rounding."""
+        x, _, u = substep(flow, self.x, self.v[:, :0], h)
+        g, slope = event.along(flow.field, x, u[:, None])
+        size = ROUNDINGS * torch.finfo(x.dtype).eps * torch.maximum(x.abs().amax(-1), u.abs().amax(-1))
+        slope = slope[:, 0]
+        return g, g / slope.where(slope != 0, torch.inf), g.abs() <= size
+
+
+def substep(flow: Flow, x: Tensor, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The solver's step of length h, for each item its own: the state, the tangents, and the derivative of the state by h.
+
+    Args:
+        flow: an autonomous flow.
+        x: states, shape (items, dim).
+        v: tangents, shape (items, k, dim).
+        h: lengths, shape (items).
+    """
+    k, no = v.shape[-2], v.new_zeros(v.shape[0], 1)
+    y = torch.cat([x, h[:, None]], dim=-1)  # h is one more number of the state, which stays as it is
+
+    def scaled(y: Tensor, w: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        h, dh = y[:, -1:], w[..., -1:]
+        velocity, pushed = flow.field.pushforward(y[:, :-1], w[..., :-1], 0.0)
+        return torch.cat([h * velocity, no], -1), torch.cat([h[..., None] * pushed + dh * velocity[:, None], 0 * dh], -1)
+
+    w = nn.functional.pad(v, (0, 1, 0, 1))  # one more tangent: that of h itself
+    w[:, k, -1] = 1.0
+    y, w = SOLVERS[flow.method].pushforward(scaled, y, w, 0.0, 1.0)
+    return y[:, :-1], w[:, :k, :-1], w[:, k, :-1]
+
+
+def of_items(module: M, batch: tuple[int, ...], index: Tensor) -> M:
+    """The module as some items of the batch see it: its parameters with the batch made one axis, and of that the given places."""
+    if not isinstance(module, Parametric) or not module.batch_shape:
+        return module
+    copy = twin(module)
+    for part in copy.modules():
+        for name, rank in part._ranks.items() if isinstance(part, Parametric) else ():
+            value = getattr(part, name)
+            if isinstance(value, Tensor) and value.ndim > rank:
+                own = value.shape[value.ndim - rank :]
+                part.hold(rank=rank, **{name: value.expand(*batch, *own).reshape(-1, *own)[index]})
+    return copy
+
+
+def check_autonomous(flow: Flow, x: Tensor, what: str) -> None:
+    """Refuse a field that depends on time: where it goes from a state is then no function of the state."""
+    now = flow.field(x, 0.0)
+    for t in LATER:
+        apart = (flow.field(x, t) - now).abs().amax()
+        if float(apart) > 0:
+            raise InputError(
+                f"the field depends on time: between t = 0 and t = {t:.3g} it changes by {float(apart):.3g}, and {what}.\n"
+                "Strobe it: sx.Stroboscopic(flow, period)."
+            )
+
+
+def check_flow(system: object, what: str) -> None:
+    """Refuse what has no field to follow for a part of a step."""
+    if not isinstance(system, Flow):
+        raise UnsupportedModuleError(
+            f"{what} is made of a Flow, and this is a {type(system).__name__}: only a flow has states between its steps.\n"
+            "Pass the flow itself, or wrap its field: sx.Flow(field, dim, dt)."
+        )
+
+
+def shown(value: Number) -> str:
+    """A parameter in words."""
+    if isinstance(value, Tensor):
+        return f"{float(value.min()):g} … {float(value.max()):g}" if value.numel() > 1 else f"{float(value):g}"
+    return f"{value:g}"

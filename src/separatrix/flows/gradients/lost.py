@@ -1,0 +1,94 @@
+"""Whether the gradient that autograd gives of a field is the field's own: its author may have cut the graph."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from separatrix.core.errors import UnsupportedModuleError
+from separatrix.core.randomness import Draws
+from separatrix.core.tangent import changed_derivative
+from separatrix.core.twin import ATOMS, parts_of
+
+Velocities = Callable[[Tensor], Tensor]
+
+MOST_KEPT = 64  # closures of one function that are known at a time
+
+# Note [Lost gradients]
+# detach, torch.no_grad and torch.autograd.grad without create_graph, inside a field, take its derivative out of the graph. What
+# is left has a gradient all the same, that of x0 through the steps' own sums, and nobody would know that it is wrong. So the
+# first time that a field is solved with a gradient, the derivative of a random mixture of its velocities is held against
+# differences.
+
+
+def check_gradient(given: Any, field: Velocities, x: Tensor, *, by_the_graph: bool) -> None:
+    """Refuse a field whose gradient by the state is not its own; asked once of every field. See Note [Lost gradients].
+
+    Args:
+        given: the user's field, by which it is remembered.
+        field: states ↦ velocities, both (items, dim).
+        x: states near which it is asked.
+        by_the_graph: the user asked for whatever gradient the graph has: only warn.
+    """
+    if torch.is_autocast_enabled(x.device.type) or _is_known(given):
+        return
+    mix = Draws(0, "a mixture of velocities").normal(*x.shape).to(x)
+
+    def mixed(x: Tensor) -> Tensor:
+        return (mix * field(x)).sum()[None]
+
+    def pushed(x: Tensor, v: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            value = mixed(x)
+        if not value.requires_grad:
+            return torch.zeros_like(value)[None]
+        return (torch.autograd.grad(value, x, materialize_grads=True)[0] * v[..., 0, :]).sum()[None, None]
+
+    changed = changed_derivative(mixed, x, pushed)
+    if changed is None:
+        return _remember(given)
+    broken = (
+        f"the gradient that autograd gives is not that of the field: along one direction it is {changed[0]:.6g}, while the field "
+        f"itself changes by {changed[1]:.6g}."
+    )
+    if by_the_graph:
+        return warnings.warn(broken, stacklevel=3)
+    raise UnsupportedModuleError(
+        f"{broken}\n"
+        "Let the field keep its graph: no detach, no torch.no_grad, and create_graph=True in torch.autograd.grad, always, since it "
+        'is run in evaluation mode; or pass gradient="backpropagation" to train with that gradient all the same.'
+    )
+
+
+_KNOWN: WeakKeyDictionary[Any, set[tuple[int, ...]]] = WeakKeyDictionary()
+
+
+def _is_known(given: Any) -> bool:
+    key, closed = _key(given)
+    try:
+        return closed in _KNOWN.get(key, ())
+    except TypeError:  # an object of the user's that cannot be remembered
+        return False
+
+
+def _remember(given: Any) -> None:
+    key, closed = _key(given)
+    try:
+        known = _KNOWN.setdefault(key, set())
+    except TypeError:
+        return
+    if len(known) == MOST_KEPT:
+        known.clear()
+    known.add(closed)
+
+
+def _key(given: Any) -> tuple[Any, tuple[int, ...]]:
+    """A module itself; of a function, which may be made anew at each call, its code and what it closes over."""
+    code = getattr(getattr(given, "__func__", given), "__code__", None)
+    if code is None:
+        return given, ()
+    return code, tuple(id(part) for part in parts_of(given) if type(part) not in ATOMS)

@@ -1,0 +1,1 @@
+"""The steps of a solution: how long, for which items, and what lies between them."""

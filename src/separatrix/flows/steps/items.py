@@ -1,0 +1,247 @@
+"""Many states of a batch at once: which ones a field can be asked for together, and how they are laid out for it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from separatrix.flows.flow import Field
+from separatrix.flows.methods.solver import Slope, Time
+
+MOST = 4096  # states in one call: a hidden layer of 64 float64 numbers then fills two megabytes, which a cache holds
+
+# Note [States together]
+# The states of all steps are known once they have been taken, so what must be computed of each again is computed of many at once.
+# A field that looks at nothing but a state and a time takes any of them, in any number: they are packed, and items that took few
+# steps cost little. One with parameters of its own for each item, which broadcast, takes whole rows: several states of every item,
+# on an axis in front. One that holds data of each item in any other way is asked for one row at a time. Which of these a field
+# is, it is asked, near the start where items differ: by a few states out of their order, then by two rows that are not the same,
+# whose means differ too. One whose velocities depend on the other items' states (a mean field, attention among items) passes that
+# as well; it is found by moving some of the items, and is asked for one row at a time. Its steps by tolerance would mix states of
+# different times.
+
+
+class Items(Field):
+    """A field on one batch axis, whatever the axes of the run.
+
+    Args:
+        field: any field.
+        batch: the run's axes, to which rows of items are unfolded; None leaves the states as they come.
+    """
+
+    def __init__(self, field: Field, batch: tuple[int, ...] | None) -> None:
+        super().__init__()
+        self.field = field
+        self.batch = batch
+
+    @property
+    def time_dependent(self) -> bool:
+        """Whether the field may look at the time."""
+        return self.field.time_dependent
+
+    @property
+    def has_own_tangents(self) -> bool:
+        """Whether the field's tangents are of its own making."""
+        return self.field.has_own_tangents
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        """The velocity, (items, dim), in the dtype of the state."""
+        return self.field(self._unfolded(x), self._time(t)).reshape(x.shape).to(x.dtype)
+
+    def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """The field's own."""
+        lead = self._unfolded(x).shape[:-1]
+        value, pushed = self.field.pushforward(self._unfolded(x), v.reshape(*lead, *v.shape[-2:]), self._time(t))
+        return value.reshape(x.shape).to(x.dtype), pushed.reshape(v.shape).to(v.dtype)
+
+    def drift(self, x: Tensor, t: Time) -> Tensor | None:
+        """The field's own."""
+        found = self.field.drift(self._unfolded(x), self._time(t))
+        return None if found is None else found.reshape(x.shape).to(x.dtype)
+
+    def _time(self, t: Time) -> Time:
+        """Times of the items, (items, 1), as a field gets them: (*batch)."""
+        return self._unfolded(t)[..., 0] if isinstance(t, Tensor) and t.ndim else t
+
+    def _unfolded(self, x: Time) -> Time:
+        if self.batch is None or not isinstance(x, Tensor) or x.shape[:-1] == self.batch:
+            return x
+        rows = -1 if self.batch else len(x)
+        lead = self.batch if len(x) == _count(self.batch) else (rows, *self.batch)
+        return x.reshape(*lead, x.shape[-1])
+
+
+@dataclass(frozen=True)
+class Group:
+    """States that are computed together.
+
+    Args:
+        field: what takes them.
+        rows: the first of the rows and the one after the last.
+        items: how many there are in a row.
+        row, item: of each state, shape (states).
+        kept: which of them were asked for; None for all.
+    """
+
+    field: Field
+    rows: tuple[int, int]
+    items: int
+    row: Tensor
+    item: Tensor
+    kept: Tensor | None
+
+    def of(self, along: Tensor) -> Tensor:
+        """Entries of `along`, (rows, items, …)."""
+        return along[self.row, self.item]
+
+    def column(self, along: Tensor, like: Tensor) -> Tensor:
+        """Entries of `along`, (rows, items), as a column in the dtype of `like`; 0 for what only fills."""
+        found = self.of(along).to(like)
+        return (found if self.kept is None else found.where(self.kept, 0.0))[:, None]
+
+    def only(self, values: Tensor, otherwise: Tensor | float) -> Tensor:
+        """The values, shape (states, dim), with something else for those that only fill."""
+        return values if self.kept is None else values.where(self.kept[:, None], otherwise)
+
+    def scattered(self, jacobians: Tensor) -> Tensor:
+        """Matrices of the states, (states, dim, dim), as (rows, items, dim, dim); the identity where there is none."""
+        first, end = self.rows
+        identity = torch.eye(jacobians.shape[-1], dtype=jacobians.dtype, device=jacobians.device)
+        if self.kept is not None:
+            return jacobians.where(self.kept[:, None, None], identity).unflatten(0, (end - first, -1))
+        found = identity.repeat(end - first, self.items, 1, 1)
+        return found.index_put_((self.row - first, self.item), jacobians)
+
+
+@dataclass(frozen=True)
+class Together:
+    """How many states a field takes at once. See Note [States together].
+
+    Args:
+        field: the field.
+        batch: the run's axes.
+        packs: it takes any states in any number.
+        stacks: it takes several rows of the batch.
+        mixes: an item's velocity depends on the states of others.
+    """
+
+    field: Field
+    batch: tuple[int, ...]
+    packs: bool
+    stacks: bool
+    mixes: bool
+
+    @classmethod
+    @torch.no_grad()
+    def probe(cls, field: Field, batch: tuple[int, ...], x: Tensor, times: Tensor) -> "Together":
+        """Ask a field near the states x, (items, dim), within the times, (times, items)."""
+        whole, places, moments = Items(field, batch), near(x), within(times.to(x))
+        try:
+            here, there = (whole(place, t) for place, t in zip(places, moments, strict=True))
+        except Exception:  # whatever it raises: it takes no columns of times, or no other states
+            return cls.alone(field, batch)
+        x, t, both = (torch.cat(parts) for parts in (places, moments, (here, there)))
+        few = _out_of_order(len(here), x.device)
+        if not field.batch_shape and _takes(Items(field, None), x[few], t[few], both[few]):
+            return cls(field, batch, True, True, False)
+        mixes = mixed(whole, places, moments, (here, there))
+        stacks = not mixes and _takes(whole, x, t, both)
+        return cls(field, batch, False, stacks, mixes)
+
+    @classmethod
+    def alone(cls, field: Field, batch: tuple[int, ...]) -> "Together":
+        """Of a field that is only asked for its batch as it is."""
+        return cls(field, batch, False, False, False)
+
+    def over(self, field: Field) -> "Together":
+        """The same of a field that only has other numbers in it."""
+        return replace(self, field=field)
+
+    def groups(self, wanted: Tensor, *, most_rows: int | None = None) -> Iterator[Group]:
+        """The wanted states, a mask of shape (rows, items), in groups of whole rows, the last ones first."""
+        field = Items(self.field, None if self.packs else self.batch)
+        items = wanted.shape[1]
+        counts = (wanted.sum(1) if self.packs else wanted.any(1) * items).tolist()
+        for first, end in _stretches(counts, MOST, most_rows if self.stacks else 1):
+            if self.packs:
+                row, item = wanted[first:end].nonzero(as_tuple=True)
+                yield Group(field, (first, end), items, row + first, item, None)
+            else:
+                row = torch.arange(first, end, device=wanted.device).repeat_interleave(items)
+                item = torch.arange(items, device=wanted.device).repeat(end - first)
+                yield Group(field, (first, end), items, row, item, wanted[first:end].flatten())
+
+
+def _stretches(counts: list[int], most: int, most_rows: int | None) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, from the last to the first, of at most so many states and rows, or of one row; those of none left out."""
+    end = len(counts)
+    while end:
+        first, total = end - 1, counts[end - 1]
+        while first and total + counts[first - 1] <= most and (most_rows is None or end - first < most_rows):
+            first -= 1
+            total += counts[first]
+        if total:
+            yield first, end
+        end = first
+
+
+def mixed(function: Slope, places: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor], values: tuple[Tensor, Tensor]) -> bool:
+    """Whether a value of one item depends on the states or times of others: some of them are moved."""
+    for some in _halves(len(places[0]), places[0].device):
+        found = function(*(torch.where(some, *pair) for pair in (places, moments)))
+        if not _same(found, values[0].where(some, values[1])):
+            return True
+    return False
+
+
+def _takes(field: Items, x: Tensor, t: Tensor, wanted: Tensor) -> bool:
+    """Whether a field gives those states those velocities."""
+    try:
+        return _same(field(x, t), wanted)
+    except Exception:  # it holds data of other shapes: that is an answer
+        return False
+
+
+def _same(found: Tensor, wanted: Tensor) -> bool:
+    """Whether velocities are the same but for the order of summation; one that is not finite is no answer."""
+    both = torch.isfinite(found) & torch.isfinite(wanted)
+    scale = wanted.where(both, 0.0).abs().amax()
+    return bool(((found - wanted).abs() <= ROUNDING[wanted.dtype] * scale).logical_or(~both).all())
+
+
+def near(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Two places near the states x, other ones for every number of every item."""
+    count = torch.arange(x.numel(), dtype=x.dtype, device=x.device).reshape(x.shape)
+    size = x.abs().amax()
+    size = NEAR * size.where(size > 0, 1.0)
+    return x + size * (1.7 * count + 1.0).cos(), x + size * (2.3 * count + 0.5).sin()
+
+
+def _out_of_order(items: int, device: torch.device) -> Tensor:
+    """Some of twice as many states, of both places, in another order and of another number than the items."""
+    few = [items, *range(2 * items - 1, items, -1), 0][: 2 if items == 3 else 3]
+    return torch.tensor(few, device=device)
+
+
+def within(times: Tensor) -> tuple[Tensor, Tensor]:
+    """Two times of every item, (items, 1) each, in the middle of those asked; no two are the same."""
+    share = torch.arange(times.shape[1], dtype=times.dtype, device=times.device) * GOLDEN % 1.0
+    first, last = times[0], times[-1]
+    early, late = (torch.lerp(first, last, low + 0.2 * share)[:, None] for low in (0.2, 0.4))
+    return early, late
+
+
+def _halves(items: int, device: torch.device) -> list[Tensor]:
+    """Ways to choose about half of the items, each shape (items, 1): so that nearly any two are parted by one."""
+    share = torch.arange(items, device=device)[:, None] * GOLDEN % 1.0
+    return [(share * 2**bit).long() % 2 == 0 for bit in (1, 2, 3)] if items > 1 else []
+
+
+ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-10}  # what another order of summation may do, relative to the largest velocity
+NEAR = 0.1  # of the largest number of all states: how far from them a field is asked
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def _count(batch: tuple[int, ...]) -> int:
+    return torch.Size(batch).numel()

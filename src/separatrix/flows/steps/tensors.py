@@ -1,0 +1,102 @@
+"""The tensors of a field by which a gradient is asked: found, replaced, and none overlooked."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import InputError
+from separatrix.core.twin import twin
+from separatrix.flows.flow import Field
+
+# Note [Hidden tensors]
+# A field may reach tensors that it does not own: a function that closes over a parameter. A gradient that is computed apart from
+# the graph would lose them without a word. So the field is asked once with all that it owns detached: what then still has a graph
+# may be hidden. A field with autograd inside, such as that of a Hamiltonian network, leaves a graph too, but to the state that it
+# was handed and to leaves of its own making, which are others at each call: what two calls have in common was there before, and
+# is hidden. Then the graph is kept. One that shows up later, in another branch of the field, is found where its step is taken
+# again.
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The tensors of a twin that require gradients, each once.
+
+    Args:
+        values: the tensors.
+    """
+
+    values: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, field: Field) -> "Tensors":
+        """Those of a field, which is a twin."""
+        found = {id(tensor): tensor for tensor in (*field.parameters(), *field.buffers()) if tensor.requires_grad}
+        return cls(tuple(found.values()))
+
+    def replaced(self, field: Field, leaves: Sequence[Tensor]) -> Field:
+        """The field with other tensors in their places."""
+        fresh = {id(value): leaf for value, leaf in zip(self.values, leaves, strict=True)}
+        copy = twin(field)
+        for module in copy.modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                _replace(module, fresh)
+        return copy
+
+
+def hidden(value: Tensor, again: Callable[[], Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
+    """The leaves of a value's graph that are not known and were there before it was computed. See Note [Hidden tensors].
+
+    Args:
+        value: may have a graph.
+        again: computes it once more, from tensors made anew but for those known.
+        known: leaves to pass over.
+    """
+    found = _leaves(value, known)
+    return [leaf for key, leaf in _leaves(again(), known).items() if key in found] if found else []
+
+
+def check_nothing_hidden(value: Tensor, again: Callable[[], Tensor], known: Sequence[Tensor]) -> None:
+    """Refuse a graph with other leaves than those known, and than those that its computation makes."""
+    for leaf in hidden(value, again, known):
+        raise InputError(
+            f"the field reaches a tensor of shape {tuple(leaf.shape)} that requires a gradient but is no parameter of it.\n"
+            'Make the field an nn.Module that owns it; or pass gradient="backpropagation".'
+        )
+
+
+def _leaves(value: Tensor, known: Sequence[Tensor]) -> dict[int, Tensor]:
+    """The leaves of a value's graph by their identity, but for those known."""
+    allowed, seen, stack, found = {id(tensor) for tensor in known}, set(), [value.grad_fn], {}
+    if value.requires_grad and value.grad_fn is None and id(value) not in allowed:
+        found[id(value)] = value
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable") and id(node.variable) not in allowed:
+            found[id(node.variable)] = node.variable
+        stack += [parent for parent, _ in node.next_functions]
+    return found
+
+
+def as_at_first(x: Tensor) -> Callable[[], AbstractContextManager]:
+    """The autocast of now, to be entered again when the steps are."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(kind)
+    return lambda: torch.autocast(kind, dtype)
+
+
+def _replace(module: nn.Module, fresh: dict[int, Tensor]) -> None:
+    for held in (module._parameters, module._buffers):
+        for name, tensor in held.items():
+            if id(tensor) in fresh:
+                held[name] = fresh[id(tensor)]
+    if "_flat_weights_names" in module.__dict__:  # recurrent layers keep a second list of their weights
+        names = module.__dict__["_flat_weights_names"]
+        module.__dict__["_flat_weights"] = [getattr(module, name, None) for name in names]

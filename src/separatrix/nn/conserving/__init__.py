@@ -1,0 +1,1 @@
+"""Layers that keep a sum, a norm or a potential."""

@@ -1,0 +1,113 @@
+"""Gradient networks: steps up the slope of a potential."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import InputError
+from separatrix.flows.methods import SOLVERS, ExplicitRungeKutta
+from separatrix.nn.block import Block
+from separatrix.nn.energy import Ridges
+from separatrix.nn.guarantee import Guarantee
+
+METHODS = {name: method for name, method in SOLVERS.items() if isinstance(method, ExplicitRungeKutta)}
+
+
+class Gradient(Block):
+    r"""A gradient layer: a step of  ẋ = ∇U(x) = Aᵀ D tanh(A x + b),  the slope of  U(x) = Σᵢ dᵢ ln cosh(aᵢᵀx + bᵢ).
+
+    The Jacobian of the field is the Hessian of U, AᵀD diag(1 − tanh²)A, and symmetric. Since 0 ≤ 1 − tanh² ≤ 1 it lies between
+    −N = −Aᵀ|D₋|A and P = AᵀD₊A, with the positive and the negative part of D. So the step x' = x + h ∇U(x) is Lipschitz with
+
+        L = max(1 + h ‖P‖₂, h ‖N‖₂ − 1),
+
+    and does not expand when D ≤ 0 and h ‖N‖₂ ≤ 2. By another method L is larger: each stage's bound with ‖∇²U‖ ≤ max(‖P‖₂, ‖N‖₂).
+
+    Args:
+        dim: numbers in the state; shape (*batch, dim) → (*batch, dim).
+        hidden: rows of A. Default: 2 · dim.
+        dt: the step h.
+        method: "euler" is the layer of the formula; "midpoint" and "heun" are of second order, "rk4" of fourth.
+
+    Raises:
+        InputError: fewer hidden units than 1, an unknown method, or dt is not a positive number.
+
+    Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45(6), arXiv:2210.02373.
+    """
+
+    def __init__(self, dim: int, *, hidden: int | None = None, dt: float = 1.0, method: str = "euler") -> None:
+        hidden = 2 * dim if hidden is None else hidden
+        if hidden < 1:
+            raise InputError(f"a gradient layer has at least 1 hidden unit, not {hidden}.")
+        if method not in METHODS:
+            raise InputError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}.")
+        super().__init__(dim, dt=dt)
+        self.method = method
+        self.inner = nn.Linear(dim, hidden)
+        self.scale = nn.Parameter(torch.empty(hidden))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """A and b as in PyTorch's linear layers, D uniform on ±1."""
+        self.inner.reset_parameters()
+        nn.init.uniform_(self.scale, -1, 1)
+
+    def form(self) -> Ridges:
+        """U at the weights as they are."""
+        return Ridges(self.inner.weight, self.inner.bias, self.scale)
+
+    def potential(self, x: Tensor) -> Tensor:
+        """U(x), shape (*batch)."""
+        return self.form().value(x)
+
+    def field(self, x: Tensor, t: float = 0.0) -> Tensor:
+        """The velocity ∇U(x), shape (*batch, dim)."""
+        return self.form().gradient(x)
+
+    def field_pushforward(self, x: Tensor, v: Tensor, t: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The velocity and its change along tangents, shape (*batch, k, dim)."""
+        return self.form().pushforward(x, v)
+
+    def flow(self, x: Tensor, h: float | Tensor) -> Tensor:
+        """The state a time h later, in time h t, so that h may be a tensor; shape (*batch, dim)."""
+        return self._solver.step(lambda y, t: h * self.field(y), x, 0.0, 1.0)
+
+    def flow_pushforward(self, x: Tensor, v: Tensor, h: float | Tensor) -> tuple[Tensor, Tensor]:
+        """The state and its tangents, shape (*batch, k, dim), a time h later."""
+
+        def slope(y: Tensor, u: Tensor, t: float) -> tuple[Tensor, Tensor]:
+            velocity, bend = self.field_pushforward(y, u)
+            return h * velocity, h * bend
+
+        return self._solver.pushforward(slope, x, v, 0.0, 1.0)
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The state a time dt later."""
+        return self.flow(x, self.dt)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The state and its tangents a time dt later, in closed form."""
+        return self.flow_pushforward(x, v, self.dt)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """The Lipschitz factor, by the exact norms of P and N."""
+        with torch.no_grad():
+            bounds = self.form().double().curvatures().nan_to_num(math.inf, math.inf)  # of weights that are not finite
+        up, down = (self.dt * bounds).tolist()
+        if self.method == "euler":
+            return Guarantee(lipschitz=max(1 + up, down - 1))
+        return Guarantee(lipschitz=_expansion(self._solver, max(up, down)))
+
+    @property
+    def _solver(self) -> ExplicitRungeKutta:
+        return METHODS[self.method]
+
+
+def _expansion(method: ExplicitRungeKutta, rate: float) -> float:
+    """The Lipschitz factor of a unit step of a field with that of `rate`: every stage's, one after the other."""
+    stages: list[float] = []
+    for row in method.a:
+        stages.append(rate * (1 + sum(abs(a) * stage for a, stage in zip(row, stages, strict=True))))
+    return 1 + sum(abs(b) * stage for b, stage in zip(method.b, stages, strict=True))

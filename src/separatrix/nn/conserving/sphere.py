@@ -1,0 +1,105 @@
+"""Sphere-preserving networks: steps along spheres about the origin, which keep the norm of the state."""
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.precision import without_autocast
+from separatrix.flows.methods.cayley import Planes, Step, cayley, cayley_midpoint, longest_step, predicted, turned
+from separatrix.nn.block import Block
+from separatrix.nn.guarantee import NORM, Guarantee
+
+
+class SpherePreserving(Block):
+    r"""A sphere-preserving layer: a second-order step of  ẋ = S(x) x  with S(x) skew, which keeps ‖x‖.
+
+        S(x) = A(x) − A(x)ᵀ,   A(x) = Lᵀ diag(tanh(W x + w)) R
+        m = x + h/2 S(x) x,    x' = (I − h/2 S(m))⁻¹ (I + h/2 S(m)) x
+
+    The Cayley transform of a skew matrix is orthogonal, so ‖x'‖ = ‖x‖ for all weights and states, up to rounding. The state
+    turns in `planes` planes, each spanned by a row of L and one of R, at a rate that depends on the state. Every smooth field
+    tangent to the spheres is S(x) x with a smooth skew S, and every continuous S is approximated on bounded sets as planes are
+    added. With 2 · planes < dim the step solves a system of size 2 · planes instead of dim.
+
+    Args:
+        dim: numbers in the state, at least 2; shape (*batch, dim) → (*batch, dim).
+        planes: rows of L and R, and hidden units of W.
+        dt: the step h.
+
+    Raises:
+        ShapeError: dim is 1.
+        InputError: fewer planes than 1, or dt is not a positive number.
+
+    Limits: the step has no exact inverse, and no Lipschitz factor is proven: S depends on the state, so far from the origin
+        neighbours are turned at rates far apart. Under autocast it computes in the weights' own dtype, to keep the norm.
+    Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45(6), arXiv:2210.02373, for the field; the
+        Cayley transform as Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, IV.8.
+    """
+
+    def __init__(self, dim: int, *, planes: int = 16, dt: float = 1.0) -> None:
+        if dim == 1:
+            raise ShapeError(
+                "a sphere-preserving layer needs at least 2 numbers, not 1: a single number keeps its size by standing still."
+            )
+        if planes < 1:
+            raise InputError(f"a sphere-preserving layer turns in at least 1 plane, not {planes}.")
+        super().__init__(dim, dt=dt)
+        self.rates = nn.Linear(dim, planes)
+        self.left, self.right = (nn.Parameter(torch.empty(planes, dim)) for _ in range(2))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Every weight uniform on ±dim^(−1/2), as in PyTorch's linear layers."""
+        self.rates.reset_parameters()
+        bound = self.dim**-0.5
+        for plane in (self.left, self.right):
+            nn.init.uniform_(plane, -bound, bound)
+
+    def skew(self, x: Tensor) -> Planes:
+        """S(x), of states of shape (*batch, dim)."""
+        return Planes(self.left, self.right, torch.tanh(self.rates(x)))
+
+    def field(self, x: Tensor, t: float = 0.0) -> Tensor:
+        """The velocity S(x) x, shape (*batch, dim), which is orthogonal to x."""
+        return self.skew(x).times(x[..., None, :])[..., 0, :]
+
+    def flow(self, x: Tensor, h: Step) -> Tensor:
+        """The state a time h later, shape (*batch, dim)."""
+        with without_autocast(x.device):
+            return cayley_midpoint(self.skew, self._wide(x), h)
+
+    def flow_pushforward(self, x: Tensor, v: Tensor, h: Step) -> tuple[Tensor, Tensor]:
+        """The state and its tangents, shape (*batch, k, dim), a time h later.
+
+        Of  y − x = h/2 S(m) (x + y):  (I − h/2 S) (δy − δx) = h S δx + h/2 δS (x + y).
+        """
+        with without_autocast(x.device):
+            x, v = self._wide(x), self._wide(v)
+            bent = self._bent(x, v, x)
+            first = self.skew(x)
+            m, dm = predicted(first, x, h), v + h / 2 * (first.times(v) + bent)
+            skew = self.skew(m)
+            y, h = cayley(skew, x, h), longest_step(skew, h)
+            return y, v + skew.solve(h * skew.times(v) + h / 2 * self._bent(m, dm, x + y), h / 2)
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The state a time dt later."""
+        return self.flow(x, self.dt)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The state and its tangents a time dt later, in closed form."""
+        return self.flow_pushforward(x, v, self.dt)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """The norm is kept."""
+        return Guarantee(conserves=frozenset({NORM}))
+
+    def _bent(self, x: Tensor, v: Tensor, u: Tensor) -> Tensor:
+        """DS(x)[v] u, of tangents v, (*batch, k, dim), and one vector u, (*batch, dim)."""
+        slope = 1 - torch.tanh(self.rates(x)).square()
+        return turned(self.left, self.right, slope[..., None, :] * (v @ self.rates.weight.mT), u[..., None, :])
+
+    def _wide(self, x: Tensor) -> Tensor:
+        """Of what autocast has made shorter than the weights."""
+        return x.to(torch.promote_types(x.dtype, self.left.dtype))

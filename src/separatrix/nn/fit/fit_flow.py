@@ -1,0 +1,374 @@
+"""Flows learned from trajectories: a field whose orbits follow the data over short segments."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.core.evolve import check_seed, check_whole, watched_count
+from separatrix.core.randomness import torch_generator
+from separatrix.core.result import Result, Status
+from separatrix.core.twin import twin
+from separatrix.core.wording import counted, plain
+from separatrix.flows.flow import Field, Flow, field_of
+from separatrix.flows.methods import SOLVERS
+from separatrix.flows.steps.checks import check_apart, first_velocity
+from separatrix.flows.steps.items import Items, Together
+from separatrix.flows.steps.mesh import Mesh, equal_steps
+from separatrix.nn.fit.trajectories import Trajectories
+from separatrix.nn.flows.neural_ode import ModuleField
+
+CHECKS = 50  # times that the held-out segments are looked at
+LOOKED_AT = 2_000  # segments at each of them
+LAST = 0.01  # of the learning rate, at the end
+LARGEST = 1.0  # norm of a gradient, in which one segment that leaves its data cannot undo the others
+MEMORY = 50  # pairs that L-BFGS remembers
+POLISHED = 4_000  # segments that it sees
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FlowFit(Result):
+    r"""How the learning of a flow went. The learned field itself is the module that was passed.
+
+    Args:
+        training: (check), the loss on segments that were learned from.
+        held_out: (check), on those that were not; `best` is its least.
+        steps: (check), steps of training before each check.
+        error: (sample), root mean square error of the best weights on the held-out segments, a sample, two samples, … after
+            their start, in deviations of the data.
+        lead: (sample), the mean time from the start.
+        best: the step whose weights were kept.
+        end: why it ended: "all steps taken", "interrupted" or "diverged".
+    """
+
+    training: Tensor
+    held_out: Tensor
+    steps: Tensor
+    error: Tensor
+    lead: Tensor
+    best: int
+    end: str
+
+    layout: ClassVar[dict[str, str]] = {
+        "training": "check",
+        "held_out": "check",
+        "steps": "check",
+        "error": "sample",
+        "lead": "sample",
+    }
+    units: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("training", "held_out"), "variances of the data"),
+        "error": "deviations of the data",
+        "lead": "units of time",
+        "steps": "steps of training",
+    }
+
+    def summary(self) -> str:
+        """The error held out, and when it was reached."""
+        told = f"flow learned from {counted(self.settings['items'], 'trajectory').replace('trajectorys', 'trajectories')}: "
+        if math.isnan(float(self.error[-1])):
+            return told + f"no weights with a finite error were found; {self.end}"
+        after = f"{counted(len(self.error), 'sample')} ({plain(float(self.lead[-1]))} units of time)"
+        return told + (
+            f"error {plain(float(self.error[-1]))} deviations after {after}, held out; "
+            f"best at step {self.best:,} of {int(self.steps[-1]):,}; {self.end}"
+        )
+
+
+def fit_flow(
+    field: nn.Module | Flow,
+    states: Tensor,
+    times: Tensor | float,
+    *,
+    horizon: int = 4,
+    method: str | None = None,
+    dt: float | None = None,
+    time_dependent: bool = False,
+    steps: int = 2_000,
+    batch: int = 512,
+    lr: float = 5e-3,
+    polish: int = 0,
+    held_out: float = 0.1,
+    seed: int = 0,
+    progress: bool = False,
+) -> FlowFit:
+    r"""Train a field, in place, so that its flow follows sampled trajectories over segments of a few samples.
+
+        L(θ) = ⟨ |(φ_{t_k − t_0}(x_0; θ) − x_k) / d|² ⟩,     k = 1 … horizon,
+
+    over segments x_0 … x_horizon that begin at each sample of the data; d is the deviation of each number of the state. Adam on
+    random segments, with a learning rate that falls to a hundredth along a cosine; then, if asked, L-BFGS on up to 4,000 of them.
+    The weights with the least loss on held-out segments are kept, also after Ctrl-C.
+
+    Args:
+        field: what is trained: a module x ↦ ẋ on states of shape (*batch, dim), a `Field` with parameters such as
+            `sx.nn.Normalized`, or the `sx.Flow` or `sx.nn.NeuralODE` of one. It computes in its own dtype, on its own device and in
+            its own mode.
+        states: trajectories, shape (time, *batch, dim); they need not lie on an attractor.
+        times: the time between two samples; or increasing times, shape (time) or (time, *batch).
+        horizon: samples that a segment is followed. In chaos gradients grow like e^{λ₁ t}: keep it below 1/λ₁.
+        method, dt: of the steps, a name in `SOLVERS` and their greatest length. Default: those of the flow; else "rk4", and
+            one step for each sample.
+        time_dependent: call `field(x, t)`, of a bare module.
+        steps: of Adam, on `batch` segments each.
+        lr: its learning rate.
+        polish: iterations of L-BFGS after them. For data without noise, and small networks in float64: a hundred take a field
+            much closer than thousands of steps of Adam.
+        held_out: share of the data that is not learned from: whole trajectories if there are ten or more, else the end of each.
+        seed: of the segments that are drawn and held out. The weights begin as they are.
+        progress: show a bar.
+
+    Returns:
+        FlowFit: the losses, and the error by the time that a held-out state is followed; status `not_converged` if interrupted,
+        `diverged` if the loss ceased to be finite.
+
+    Raises:
+        InputError: an option out of range, states that are not finite, times that do not increase, a field without parameters.
+        ShapeError: states or times of another shape, too few samples for the horizon, a field of another width.
+
+    Limits: a small error over short times is not yet the right dynamics: ask `sx.compare_dynamics`. The noise of a segment's first
+        sample is followed too, so that the field is biased by noise that is not small.
+    Source: short segments as in multiple shooting: Voss, Timmer & Kurths 2004, Int. J. Bifurcation Chaos 14, 1905.
+    """
+    network, method, dt = _trained(field, method, dt, time_dependent)
+    random = torch_generator(check_seed(seed), "batches of a fit")
+    _check_counts(horizon=horizon, batch=batch, steps=steps, polish=polish)
+    _check_rates(lr, held_out)
+    data = Trajectories.of(states, times)
+    learned, rest = (
+        _Shooting.of(network, part, data.scales()[1], horizon, method, dt) for part in data.split(held_out, horizon + 1, random)
+    )
+    learned.check_width()
+    record = _Record(network, rest, rest.drawn(LOOKED_AT, random))
+    finite = record.look(0, float(learned.loss(learned.drawn(LOOKED_AT, random)).detach()))
+    end = "all steps taken"
+    try:
+        finite = finite and _adam(learned, record, steps, batch, lr, random, progress)
+        if not (finite and _lbfgs(learned, record, polish, steps, random, progress)):
+            end = "diverged"
+    except KeyboardInterrupt:
+        end = "interrupted"
+    code = {"diverged": Status.DIVERGED, "interrupted": Status.NOT_CONVERGED}.get(end, Status.OK)
+    return FlowFit(
+        codes=torch.tensor(int(code), dtype=torch.int8),
+        **record.kept(),
+        end=end,
+        settings={
+            "horizon": horizon,
+            "method": method,
+            "dt": dt,
+            "steps": steps,
+            "batch": batch,
+            "lr": lr,
+            "polish": polish,
+            "held_out": held_out,
+            "items": data.states.shape[1],
+            "samples": len(data.states),
+            "seed": seed,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Shooting:
+    """Segments of trajectories, and how far a field's orbits are from them.
+
+    Args:
+        field: the field.
+        data: trajectories in its dtype and on its device.
+        deviation: d, shape (dim).
+        horizon: samples of a segment after its first.
+        method, dt: of the steps.
+        mesh: the steps of a segment, where they are the same for all.
+    """
+
+    field: Field
+    data: Trajectories
+    deviation: Tensor
+    horizon: int
+    method: str
+    dt: float
+    mesh: Mesh | None
+
+    @classmethod
+    def of(cls, field: Field, data: Trajectories, deviation: Tensor, horizon: int, method: str, dt: float | None) -> "_Shooting":
+        if len(data.states) <= horizon or not data.states.shape[1]:
+            raise ShapeError(
+                f"a segment has {horizon + 1} samples but a part of the data has {len(data.states)}.\n"
+                "Pass longer trajectories, a smaller horizon, or hold out another share."
+            )
+        like = next(iter(field.parameters()))
+        longest = float(data.times.diff(dim=0).amax()) if dt is None else dt
+        gap = None if getattr(field, "time_dependent", True) else data.gap
+        mesh = None if gap is None else equal_steps(gap * torch.arange(horizon + 1, dtype=torch.float64), longest)
+        cast = Trajectories(data.states.to(like), data.times.to(like.device))
+        return cls(field, cast, deviation.to(like), horizon, method, longest, mesh)
+
+    def drawn(self, count: int, random: torch.Generator) -> Tensor:
+        """So many random segments, or all if there are no more, shape (segments); a segment is its place among all."""
+        if count >= self.count:
+            return torch.arange(self.count, device=self.deviation.device)
+        return torch.randint(self.count, (count,), generator=random).to(self.deviation.device)
+
+    @property
+    def count(self) -> int:
+        """Segments that there are."""
+        return (len(self.data.states) - self.horizon) * self.data.states.shape[1]
+
+    def errors(self, segments: Tensor) -> Tensor:
+        """(φ(x_0) − x_k) / d, shape (horizon, segments, dim)."""
+        n, item = segments // self.data.states.shape[1], segments % self.data.states.shape[1]
+        n = n + torch.arange(self.horizon + 1, device=n.device)[:, None]
+        x = self.data.states[n, item]
+        mesh = self.mesh or self._own_mesh(n, item, x)
+        nodes = torch.stack(mesh.follow(SOLVERS[self.method], Items(self.field, None), x[0]))
+        return (nodes[mesh.node][1:] - x[1:]) / self.deviation
+
+    def _own_mesh(self, n: Tensor, item: Tensor, like: Tensor) -> Mesh:
+        """Steps of each segment at its own times, which are differences of float64."""
+        mesh = equal_steps(self.data.times[n, item], self.dt)
+        return replace(mesh, steps=[(torch.as_tensor(t).to(like), torch.as_tensor(h).to(like)) for t, h in mesh.steps])
+
+    def loss(self, segments: Tensor) -> Tensor:
+        """L."""
+        return self.errors(segments).square().mean()
+
+    def lead(self) -> Tensor:
+        """Mean time from a segment's start to each of its samples, shape (horizon)."""
+        h = range(1, self.horizon + 1)
+        return torch.stack([(self.data.times[k:] - self.data.times[:-k]).mean() for k in h]).cpu()
+
+    def check_width(self) -> None:
+        """Refuse a field that changes the width, and a method that cannot follow it."""
+        SOLVERS[self.method].check_dim(self.data.states.shape[-1])
+        states, times = self.data.states, self.data.times.expand(-1, self.data.states.shape[1])
+        first_velocity(self.field, states[0], times.flatten()[:1] if self.mesh else times[:1], by_tolerance=self.mesh is None)
+        if self.mesh is None and getattr(self.field, "time_dependent", True):
+            check_apart(Together.probe(twin(self.field, detach=True), tuple(states.shape[1:-1]), states[0], times[[0, -1]]))
+
+
+class _Record:
+    """The losses so far, and the best weights.
+
+    Args:
+        field: whose weights are kept.
+        rest: what was held out.
+        segments: of it, that are looked at.
+    """
+
+    def __init__(self, field: Field, rest: _Shooting, segments: Tensor) -> None:
+        self.field, self.rest, self.segments = field, rest, segments
+        self.rows: list[tuple[int, float, float]] = []
+        self.best, self.least, self.weights = 0, math.inf, self._copied()
+
+    @torch.no_grad()
+    def look(self, step: int, training: float) -> bool:
+        """Note the losses at a step, and keep its weights if they are the best; whether the loss is finite."""
+        held_out = float(self.rest.loss(self.segments))
+        self.rows.append((step, training, held_out))
+        if held_out < self.least:
+            self.best, self.least, self.weights = step, held_out, self._copied()
+        return math.isfinite(training)
+
+    @torch.no_grad()
+    def kept(self) -> dict[str, Any]:
+        """The best weights are put back; the fields of a `FlowFit`."""
+        self.field.load_state_dict(self.weights)
+        steps, training, held_out = zip(*self.rows, strict=True)
+        error = self.rest.errors(self.segments).double().square().mean((1, 2)).sqrt().cpu()
+        numbers = {
+            "training": torch.tensor(training, dtype=torch.float64),
+            "held_out": torch.tensor(held_out, dtype=torch.float64),
+            "steps": torch.tensor(steps),
+        }
+        return {**numbers, "error": error, "lead": self.rest.lead(), "best": self.best}
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.field.state_dict().items()}
+
+
+def _adam(learned: _Shooting, record: _Record, steps: int, batch: int, lr: float, random: torch.Generator, progress: bool) -> bool:
+    """Steps of Adam on random segments; whether the loss stayed finite."""
+    weights = _weights(learned.field)
+    optimizer = torch.optim.Adam(weights, lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1), LAST * lr)
+    every, losses = max(1, steps // CHECKS), []
+    for tick in watched_count(steps, "Learning", progress):
+        loss = learned.loss(learned.drawn(batch, random))
+        if not loss.requires_grad:  # every segment left the finite numbers at once
+            record.look(tick.index, math.nan)
+            return False
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, LARGEST)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.detach())
+        done = tick.index + 1
+        if done % every == 0 or done == steps:
+            if not record.look(done, float(torch.stack(losses).mean())):
+                return False
+            losses = []
+    return True
+
+
+def _lbfgs(learned: _Shooting, record: _Record, polish: int, before: int, random: torch.Generator, progress: bool) -> bool:
+    """Iterations of L-BFGS on fixed segments; whether the loss stayed finite."""
+    segments = learned.drawn(POLISHED, random)
+    every = max(1, polish // CHECKS)
+    options = {"max_iter": every, "history_size": MEMORY, "tolerance_grad": 0.0, "tolerance_change": 0.0}
+    optimizer = torch.optim.LBFGS(_weights(learned.field), line_search_fn="strong_wolfe", **options)
+
+    with torch.no_grad():
+        unit = float(learned.loss(segments)) or 1.0  # L-BFGS drops pairs with yᵀs < 1e-10, as if 1 were the loss's natural unit
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = learned.loss(segments) / unit
+        if loss.requires_grad:  # else every segment left the finite numbers at once
+            loss.backward()
+        return loss.detach()
+
+    for tick in watched_count(polish // every, "Polishing", progress):
+        loss = unit * float(optimizer.step(closure))
+        if not record.look(before + (tick.index + 1) * every, loss):
+            return False
+    return True
+
+
+def _weights(field: Field) -> list[nn.Parameter]:
+    return [weight for weight in field.parameters() if weight.requires_grad]
+
+
+def _trained(field: Any, method: str | None, dt: float | None, time_dependent: bool) -> tuple[Field, str, float | None]:
+    """What is trained as a `Field`, and the steps by which it is followed."""
+    name = type(field).__name__
+    if isinstance(field, Flow):
+        method, dt = method or field.method, field.dt if dt is None else dt
+    field = field_of(field)
+    if not isinstance(field, nn.Module):
+        raise UnsupportedModuleError(f"what is trained is an nn.Module, an sx.Flow or an sx.nn.NeuralODE, not a {name}.")
+    own = field if isinstance(field, Field) else ModuleField(field, time_dependent=time_dependent)
+    if not _weights(own):
+        raise InputError(f"this {name} has no parameters to train.\nPass the module itself, before it is made an sx.Flow.")
+    method = method or "rk4"
+    if method not in SOLVERS:
+        raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
+    return own, method, dt
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        least = 0 if name in ("polish", "steps") else 1
+        if check_whole(name, count) < least:
+            raise InputError(f"{name} is {count}; it is at least {least}.")
+
+
+def _check_rates(lr: float, held_out: float) -> None:
+    if not 0 < lr < float("inf"):
+        raise InputError(f"lr is {lr}; a learning rate is a positive number.")
+    if not 0 < held_out < 1:
+        raise InputError(f"held_out is {held_out}; it is a share of the data between 0 and 1.")

@@ -1,0 +1,296 @@
+"""Residual networks as integrators: layers that are steps in depth of one equation, whatever their number and their method."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
+from separatrix.core.evolve import NOT_THE_FUNCTIONS
+from separatrix.core.randomness import torch_generator
+from separatrix.core.twin import twin
+from separatrix.flows.flow import Field, Velocity, check_positive
+from separatrix.flows.methods import SOLVERS
+from separatrix.flows.methods.solver import Time
+from separatrix.nn.flows.flow_layer import TimedFlow
+
+STEPS = 10  # of one field that all layers share, by default
+BETWEEN = ("constant", "linear")
+ROUNDING = 1e-9  # of a layer's time, by which a time may miss the layer's end
+
+
+class ShapedField(Field):
+    """A module on states of any shape as a vector field on flat ones.
+
+    Args:
+        module: takes a batch (items, *shape) to a batch of the same shape.
+        shape: of one state.
+    """
+
+    def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.module, self.shape = module, shape
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        """The module's value, shape (*batch, dim) → (*batch, dim)."""
+        return self.module(x.reshape(-1, *self.shape)).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a network follows for the time of one layer:  (1 − s) f(x) + s g(x),  s rising from 0 to 1; or f all along.
+
+    Args:
+        here: f.
+        after: g; None for f all along.
+        begin, time: when the layer begins, and how long it lasts.
+    """
+
+    here: Field
+    after: Field | None
+    begin: float
+    time: float
+
+    def __call__(self, x: Tensor, t: Time) -> Tensor:
+        """The velocity at x, shape (*batch, dim)."""
+        value, share = self.here(x, t), self._share(t)
+        return value if self.after is None or share == 0 else value + share * (self.after(x, t) - value)
+
+    def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """The velocity and its derivative along the tangents v, rows of shape (*batch, k, dim)."""
+        (value, bend), share = self.here.pushforward(x, v, t), self._share(t)
+        if self.after is None or share == 0:
+            return value, bend
+        other, other_bend = self.after.pushforward(x, v, t)
+        return value + share * (other - value), bend + share * (other_bend - bend)
+
+    def _share(self, t: Time) -> float:
+        return 0.0 if self.after is None else (float(t) - self.begin) / self.time
+
+
+class DepthField(Field):
+    """The vector field of a network in depth: K fields, one for each K-th of the time.
+
+    Args:
+        fields: one for each layer, or one for all.
+        time: T, of all layers together.
+        between: "constant", f(x, t) = f_k(x) in layer k; or "linear", which goes over from f_k where layer k begins to f_{k+1}
+            where it ends, and stays at the last one.
+    """
+
+    def __init__(self, fields: Iterable[Field], *, time: float, between: str = "constant") -> None:
+        super().__init__()
+        self.fields = nn.ModuleList(fields)
+        self.time, self.between = time, between
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        """The velocity at time t, one number for all items; where a layer begins, that layer's."""
+        return self.at(t)(x, t)
+
+    def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """The velocity and its derivative along the tangents v, rows of shape (*batch, k, dim)."""
+        return self.at(t).pushforward(x, v, t)
+
+    def at(self, t: Time) -> Piece:
+        """The layer in which the time t lies."""
+        if len(self.fields) == 1:
+            return self.piece(0)
+        if isinstance(t, Tensor):
+            raise InputError(
+                f"{len(self.fields)} layers have one time for all items, but each was given its own: shape {tuple(t.shape)}.\n"
+                "Follow them in equal steps; or share one field among all layers."
+            )
+        return self.piece(int(t / self.time * len(self.fields) + ROUNDING))
+
+    def piece(self, k: int) -> Piece:
+        """Layer k; the last one goes on for ever."""
+        last, span = len(self.fields) - 1, self.time / len(self.fields)
+        k = min(max(k, 0), last)
+        after = self.fields[k + 1] if self.between == "linear" and k < last else None
+        return Piece(self.fields[k], after, k * span, span)
+
+
+class ContinuousDepth(TimedFlow):
+    r"""A residual network as an integrator: L layers are L steps of  ẋ = f(x, t)  from t = 0 to T, by any one-step method.
+
+        x_{n+1} = x_n + (T/L) f(x_n, t_n)        with method="euler", the residual network itself
+
+    The layers are modules f_1 … f_K, each for a K-th of the time, or one that all share. The same weights can be followed in other
+    steps or by another method, `refined(2)`: a network that has learned its equation, and not its steps, then gives the same.
+
+    Args:
+        fields: one module, or a sequence of K; each takes a batch (items, *shape) to a batch of the same shape. Also `Field`s,
+            which act on flat states and may depend on time.
+        shape: of one state: a number, or (channels, height, width). Default: what the first linear layer takes.
+        time: T.
+        steps: L, a whole multiple of K. Default: K; or 10 of one field.
+        method: a name in `SOLVERS`; for "leapfrog" and "yoshida4" the fields are separable, the state (q, p) being flat.
+        between: "constant": f = f_k in layer k. "linear": f goes over from f_k where layer k begins to f_{k+1} where that one
+            begins, and stays at f_K in the last. Euler's method with one step a layer is the same network either way.
+
+    Called, it is the whole network, on states of their own shape; so it is within a network such as `sx.nn.Sequential`, and
+    `as_layer()` is that map as a system of one step. As a system it is a `Flow` of L steps, whose step n is layer n:
+    `sx.finite_time_lyapunov` and `sx.gradient_propagation` measure it in depth, `sx.depth_profile` layer by layer (the state behind
+    each is an output of `state`), `sx.step_convergence` against its limit, `sx.stability_region` against its method. One field,
+    followed for ever or by tolerance, is `sx.nn.NeuralODE`.
+
+    Raises:
+        InputError: no field, or no way to tell the shape; steps that are no multiple of K; an unknown method or interpolation.
+        ShapeError: a field changes the shape of the state, or the method needs an even number.
+        HorizonError: a step beyond the last layer.
+    Limits: within a step f is smooth in t, as K divides L, so a method keeps its order if the f_k are smooth in x; ReLU is not.
+    Source: E 2017, Commun. Math. Stat. 5, 1; Haber & Ruthotto 2017, Inverse Problems 34, 014004; Lu et al. 2018, ICML,
+        arXiv:1710.10121 (other methods); Queiruga et al. 2020, arXiv:2008.02389 (weights in continuous depth).
+    """
+
+    layered = True
+
+    def __init__(
+        self,
+        fields: nn.Module | Iterable[nn.Module],
+        shape: int | tuple[int, ...] | None = None,
+        *,
+        time: float = 1.0,
+        steps: int | None = None,
+        method: str = "euler",
+        between: str = "constant",
+    ) -> None:
+        given = _as_fields(fields)
+        steps = (len(given) if len(given) > 1 else STEPS) if steps is None else steps
+        _check_options(len(given), time, steps, between)
+        sizes = _shape_of(given[0]) if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
+        own = [field if isinstance(field, Field) else ShapedField(field, sizes) for field in given]
+        super().__init__(DepthField(own, time=time, between=between), torch.Size(sizes).numel(), time / steps, method=method)
+        self.shape, self.time, self.horizon = sizes, time, steps
+        self.state = nn.Identity()  # its outputs are the states behind the layers, for hooks and `sx.depth_profile`
+        self._check_fields()
+
+    @property
+    def steps(self) -> int:
+        """L, how many layers the state goes through."""
+        return self.horizon
+
+    def forward(self, x: Tensor, n: int = 0) -> Tensor:
+        """What all layers from n on make of x, shape (*batch, *shape) → (*batch, *shape)."""
+        state = self.pack(x)
+        for i in range(n, self.horizon):
+            state = self.state(self.step(state, i))
+        return self.unpack(state)
+
+    def pushed(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Flat states behind all layers, and the tangents v, (*batch, k, dim), through all of them."""
+        for i in range(self.horizon):
+            x, v = self.pushforward(x, v, i)
+        return x, v
+
+    def during(self, n: int) -> Velocity:
+        """What layer n follows."""
+        if not 0 <= n < self.horizon:
+            raise HorizonError(f"layer {n} was asked of {self.horizon}, which are 0 … {self.horizon - 1}.")
+        return self.field.piece(n * len(self.field.fields) // self.horizon)
+
+    def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
+        """The very same weights in `factor` layers for each one, each for a shorter time; by another method if one is given."""
+        other = super().refined(factor, method=method)
+        other.horizon = factor * self.horizon
+        other.dt = self.time / other.horizon
+        if other.method != self.method:
+            other._check_fields()
+        return other
+
+    def check_start(self, x: Tensor) -> None:
+        """Refuse fields that the method cannot follow."""
+        for k in range(len(self.field.fields)):
+            piece = self.field.piece(k)
+            SOLVERS[self.method].check_field(piece, x, piece.begin + self.dt / 2)
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """Standard normal numbers, shape (*batch, dim)."""
+        return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
+
+    def pack(self, state: Tensor) -> Tensor:
+        """The flat state, (*batch, *shape) → (*batch, dim)."""
+        batch = state.shape[: max(state.ndim - len(self.shape), 0)]
+        if tuple(state.shape[len(batch) :]) != self.shape:
+            raise ShapeError(f"the network takes states of shape (*batch, {_listed(self.shape)}), not {tuple(state.shape)}.")
+        return state.reshape(*batch, self.dim)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """The state in its own shape, (*batch, dim) → (*batch, *shape)."""
+        return x.reshape(*x.shape[:-1], *self.shape)
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        return f"shape=({_listed(self.shape)}), time={self.time:g}, steps={self.steps}, method={self.method}"
+
+    @torch.no_grad()
+    def _check_fields(self) -> None:
+        """Refuse fields that change the state's shape, and those that the method cannot follow, tried on two states."""
+        random = torch.Generator().manual_seed(0)
+        like = next(iter(self.parameters()), torch.zeros(()))
+        wide = torch.promote_types(like.dtype, torch.float32)
+        x = torch.randn(2, self.dim, generator=random, dtype=torch.float64).to(like.device, wide)
+        ready = twin(self, dtype=wide)
+        for k, field in enumerate(ready.field.fields):
+            function, given = (
+                (field.module, ready.unpack(x)) if isinstance(field, ShapedField) else (lambda y, f=field: f(y, 0.0), x)
+            )
+            try:
+                got = tuple(function(given).shape)
+            except NOT_THE_FUNCTIONS:
+                raise
+            except Exception as error:  # most often a shape that the module does not take
+                reason = (str(error).strip().splitlines() or ["no message"])[0]
+                raise ShapeError(
+                    f"field {k} failed on a batch of shape {tuple(given.shape)}: {reason}\n"
+                    "Say with shape= what a state's shape is; a field is called as f(x)."
+                ) from error
+            if got != tuple(given.shape):
+                raise ShapeError(
+                    f"field {k} takes a batch of shape {tuple(given.shape)} to one of shape {got}.\n"
+                    "It must give one velocity for each number of the state; put what changes the shape before or behind."
+                )
+        ready.check_start(x)
+
+
+def _as_fields(fields: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
+    if isinstance(fields, nn.Module) and not isinstance(fields, nn.ModuleList):
+        return [fields]
+    if not isinstance(fields, Iterable):
+        raise UnsupportedModuleError(
+            f"a field is a {type(fields).__name__}, no nn.Module.\nPass a module x ↦ ẋ, or a list of them."
+        )
+    given = list(fields)
+    if not given:
+        raise InputError("there is no field: a network has at least one.")
+    for k, field in enumerate(given):
+        if not isinstance(field, nn.Module):
+            raise UnsupportedModuleError(f"field {k} is a {type(field).__name__}, no nn.Module.\nPass modules x ↦ ẋ.")
+    return given
+
+
+def _check_options(fields: int, time: float, steps: int, between: str) -> None:
+    check_positive(time, "a network in continuous depth is followed for a positive time, not")
+    if not isinstance(steps, int) or steps < 1 or steps % fields:
+        raise InputError(
+            f"steps is {steps!r}; it is a whole multiple of the number of fields, {fields}: "
+            f"{fields}, {2 * fields}, …\nA step that spans two fields would follow neither."
+        )
+    if between not in BETWEEN:
+        raise InputError(f"there is no interpolation {between!r}; choose one of {', '.join(BETWEEN)}.")
+
+
+def _shape_of(field: nn.Module) -> tuple[int, ...]:
+    """What the first layer of a module takes, where that is a linear one."""
+    for layer in field.modules():
+        if isinstance(layer, nn.Linear):
+            return (layer.in_features,)
+        if any(True for _ in layer.parameters(recurse=False)):
+            break
+    raise InputError(f"the shape of the state cannot be told from a {type(field).__name__}.\nPass it, such as shape=(16, 8, 8).")
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

@@ -1,0 +1,161 @@
+"""Neural ODEs: a network as a vector field, followed for a time; a flow like any other."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import InputError
+from separatrix.core.structure import Nested
+from separatrix.core.system import in_one_batch
+from separatrix.core.tangent import pushforward
+from separatrix.flows import Solution, StructuredSolution, solve
+from separatrix.flows.flow import Field, as_time, as_velocity, check_positive, check_state_first
+from separatrix.flows.gradients.mapped import laid_open
+from separatrix.flows.methods import PAIRS, SOLVERS
+from separatrix.flows.methods.solver import Time
+from separatrix.flows.solve.solve import MAX_STEPS
+from separatrix.flows.states import Form, Structured
+from separatrix.flows.steps.checks import as_field
+from separatrix.flows.steps.mesh import whole_steps
+from separatrix.nn.flows.flow_layer import TimedFlow
+
+STEPS = 20  # by default, in the time of the layer
+
+
+class ModuleField(Field):
+    """A vector field that is a module, whose parameters are its own.
+
+    Args:
+        module: x ↦ ẋ, or (x, t) ↦ ẋ, given one batch axis.
+        time_dependent: call `module(x, t)`, t being a tensor without axes or of shape (items).
+    """
+
+    def __init__(self, module: nn.Module, *, time_dependent: bool = False) -> None:
+        super().__init__()
+        check_state_first(module, time_dependent)
+        self.module = module
+        self.time_dependent = time_dependent
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        """The module's value."""
+        return as_velocity(in_one_batch(self.module, x, *((as_time(t, x),) if self.time_dependent else ())))
+
+
+class NeuralODE(TimedFlow):
+    r"""The layer  x(0) ↦ x(T)  of  ẋ = f(x, t)  with a network f; and the flow of f, for every analysis of systems.
+
+    Args:
+        field: f, a module (*batch, dim) → (*batch, dim), or a `Field`.
+        dim: numbers in the state. Default: what f's last linear layer gives.
+        time: T.
+        dt: length of equal steps. Default: with a pair such as "dopri5", steps by tolerance; else T / 20.
+        method: a name in `SOLVERS`.
+        rtol, atol, max_steps, max_step: of steps by tolerance; see `sx.solve`.
+        gradient: "backpropagation", "checkpoint" or "adjoint"; see `sx.solve`, whose default it has.
+        time_dependent: call `field(x, t)`.
+        shape: that of a state without its batch, where it is no vector: (3, 32, 32) for images; a tuple or a dictionary of shapes
+            for states that are such. The layer, `solve`, `pack` and `unpack` take and give those; the system's states are vectors.
+
+    Twenty steps of RK4 are the default: they need nothing but PyTorch, cost the same for every input, and can be compiled, exported
+    and differentiated twice; another dt tells whether they are short enough. As a `Flow` it takes one step of its method for each
+    step of the system, of length dt or T / 20: its spectra, rest points and portraits are those of the field. Called, and within
+    a network such as `sx.nn.Sequential`, it is the layer; `as_layer()` is the layer as a system of its own, one step of which
+    takes the time T, with the derivative of the very steps that the layer takes.
+
+    Limits: states are float32 or float64, under autocast too; the field's own layers may have fewer digits. Compiled or exported
+    it takes equal steps only, and in them an item that overflows is not kept from the gradients of others. The field is evaluated
+    as in evaluation mode: dropout is no function of state and time, and no step could follow it.
+    Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366.
+    """
+
+    def __init__(
+        self,
+        field: nn.Module | Callable[..., Tensor],
+        dim: int | None = None,
+        *,
+        time: float = 1.0,
+        dt: float | None = None,
+        method: str = "rk4",
+        rtol: float = 1e-5,
+        atol: float | None = None,
+        max_steps: int = MAX_STEPS,
+        max_step: float | None = None,
+        gradient: str | None = None,
+        time_dependent: bool = False,
+        shape: Any = None,
+    ) -> None:
+        check_positive(time, "a neural ODE is followed for a positive time, not")
+        form = None if shape is None else Form.of_shapes(shape)
+        bare = isinstance(field, nn.Module) and not isinstance(field, Field)
+        own = ModuleField(field, time_dependent=time_dependent) if bare and form is None else field
+        if form is not None:
+            dim, own = form.dim, Structured(own, form, time_dependent=time_dependent, in_one_batch=True)
+        step = time / STEPS if dt is None else dt
+        super().__init__(own, _width(field) if dim is None else dim, step, method=method, time_dependent=time_dependent)
+        self.form = form
+        self.time = time
+        self.settings = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "max_step": max_step, "gradient": gradient}
+        self.by_tolerance = dt is None and method in PAIRS
+
+    def pack(self, state: Nested) -> Tensor:
+        """The vectors of states, (*batch, dim)."""
+        return state if self.form is None else self.form.pack(state)
+
+    def unpack(self, x: Tensor) -> Nested:
+        """The states of vectors, (*batch, dim)."""
+        return x if self.form is None else self.form.unpack(x)
+
+    def forward(self, x: Nested, n: int = 0) -> Nested:
+        """The state a time T later, of the same shape."""
+        return self.unpack(self._later(self.pack(x)))
+
+    def _later(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return self._followed(x, self.settings)
+        steps = whole_steps(self.time, self.dt)
+        h = self.time / steps
+        for i in range(steps):
+            x = SOLVERS[self.method].step(self.field, x, i * h, h)
+        return x
+
+    def pushed(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The state a time T later, and the tangents v, (*batch, k, dim), through the steps that `forward` takes."""
+        if self.by_tolerance:
+            settings = self.settings | {"gradient": "backpropagation"}  # which alone keeps a graph that has a derivative
+            return pushforward(lambda y: self._followed(y, settings), x, v)
+        field, steps = as_field(self.field, x, False), whole_steps(self.time, self.dt)
+        h = self.time / steps
+        for i in range(steps):
+            x, v = SOLVERS[self.method].pushforward(field.pushforward, x, v, i * h, h)
+        return x, v
+
+    def solve(self, x0: Nested, times: Any) -> Solution | StructuredSolution:
+        """The states at the asked times, the first of which is that of x0; see `sx.solve`."""
+        dt = None if self.by_tolerance else self.dt
+        found = solve(self.field, self.pack(x0), times, method=self.method, dt=dt, **self.settings)
+        return found if self.form is None else StructuredSolution.of(found, self.form)
+
+    def _followed(self, x: Tensor, settings: dict[str, Any]) -> Tensor:
+        """The states a time T later; an item that is not finite stays NaN and disturbs no other, as in every layer."""
+        ends, dt = (0.0, self.time), None if self.by_tolerance else self.dt
+        fine = torch.isfinite(x).all(-1, keepdim=True)
+        if laid_open(fine)[0].all():
+            return solve(self.field, x, ends, method=self.method, dt=dt, **settings).last
+        rest = solve(self.field, x.where(fine, 0.0), ends, method=self.method, dt=dt, **settings).last
+        return rest.where(fine, torch.nan)
+
+    def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
+        """The same field in equal steps, `factor` for each one; by another method if one is given."""
+        other = super().refined(factor, method=method)
+        other.by_tolerance = False
+        return other
+
+
+def _width(field: Any) -> int:
+    """What the last linear layer of a module gives."""
+    layers = [layer for layer in field.modules() if isinstance(layer, nn.Linear)] if isinstance(field, nn.Module) else []
+    if not layers:
+        raise InputError(f"the width of the state cannot be told from a {type(field).__name__}.\nPass dim.")
+    return layers[-1].out_features

@@ -1,0 +1,1 @@
+"""Series at uneven times."""

@@ -1,0 +1,73 @@
+"""Recognition networks: what a series of observations at uneven times says of the state at the first of them."""
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import InputError
+from separatrix.nn.latent.irregular import Irregular
+from separatrix.nn.latent.stacked import StackedLinear, perceptron
+
+ENCODERS = ("ode-rnn", "gru")
+LOG_STD = -2.0  # about where ln σ begins: at 0, samples of z₀ would hide µ, and training would begin without a signal
+
+
+class Gates(nn.Module):
+    r"""A gated recurrent unit,  r = σ(·), u = σ(·), n = tanh(W u + b + r (V h + c)),  h' = n + u (h − n),  as `nn.GRUCell`.
+
+    Args:
+        inputs, hidden: widths.
+        models: see `StackedLinear`.
+    Source: Cho et al. 2014, arXiv:1406.1078.
+    """
+
+    def __init__(self, inputs: int, hidden: int, models: int | None = None) -> None:
+        super().__init__()
+        self.of_input, self.of_state = StackedLinear(inputs, 3 * hidden, models), StackedLinear(hidden, 3 * hidden, models)
+        for layer in (self.of_input, self.of_state):
+            nn.init.uniform_(layer.weight, -(hidden**-0.5), hidden**-0.5)
+            nn.init.uniform_(layer.bias, -(hidden**-0.5), hidden**-0.5)
+
+    def forward(self, entered: Tensor, h: Tensor) -> Tensor:
+        """The next state; `entered` is `of_input` of the input."""
+        width = h.shape[-1]
+        recalled = self.of_state(h)
+        r, u = torch.sigmoid(entered[..., : 2 * width] + recalled[..., : 2 * width]).chunk(2, -1)
+        n = torch.tanh(torch.addcmul(entered[..., 2 * width :], r, recalled[..., 2 * width :]))
+        return torch.lerp(n, h, u)
+
+
+class Recognition(nn.Module):
+    r"""q(z₀) = N(µ, σ²) of a series, read from its last observation back to its first.
+
+    "ode-rnn":  h ← h + Δt g(h)  over each gap Δt with a network g, one Euler step, then a gated unit that takes the value;
+    "gru":  a gated unit that takes the value and the gap. Either way  (µ, ln σ) = V tanh(U h + u) + v.
+
+    Args:
+        observed, latent, hidden: widths of the observations, of z₀ and of h.
+        encoder: which of the two.
+        models: see `StackedLinear`.
+    Source: Rubanova, Chen & Duvenaud 2019, NeurIPS, arXiv:1907.03907, algorithm 1.
+    """
+
+    def __init__(self, observed: int, latent: int, hidden: int, *, encoder: str, models: int | None = None) -> None:
+        super().__init__()
+        if encoder not in ENCODERS:
+            raise InputError(f"there is no encoder {encoder!r}; choose one of {', '.join(ENCODERS)}.")
+        self.drift = perceptron([hidden, hidden, hidden], models) if encoder == "ode-rnn" else None
+        self.cell = Gates(observed + (self.drift is None), hidden, models)
+        self.head = perceptron([hidden, hidden, 2 * latent], models)
+        with torch.no_grad():
+            self.head[-1].bias[..., latent:] += LOG_STD
+        self.hidden = hidden
+
+    def forward(self, series: Irregular) -> tuple[Tensor, Tensor]:
+        """µ and σ, each of shape (*batch, latent)."""
+        gaps = series.gaps[..., None]
+        entered = self.cell.of_input(series.values if self.drift else torch.cat([series.values, gaps], dim=-1))
+        h = entered.new_zeros(*entered.shape[1:-1], self.hidden)
+        for i in reversed(range(len(gaps))):
+            if self.drift is not None:
+                h = torch.addcmul(h, gaps[i], self.drift(h))
+            h = self.cell(entered[i], h).where(series.seen[i][..., None], h)
+        mean, log_std = self.head(h).chunk(2, -1)
+        return mean, log_std.exp()

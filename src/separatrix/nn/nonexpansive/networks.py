@@ -1,0 +1,285 @@
+"""Whole networks whose Lipschitz factor is at most 1 by construction, and unconstrained ones of equal shape beside them."""
+
+from collections.abc import Callable
+from itertools import chain
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.evolve import check_whole
+from separatrix.nn.block import Block, Sequential
+from separatrix.nn.guarantee import Guarantee, guarantee_of
+from separatrix.nn.nonexpansive.images import AlternatingConv2d, NonExpansiveConv2d
+from separatrix.nn.nonexpansive.isometry import Coisometry, Isometry, IsometryConv2d
+from separatrix.nn.nonexpansive.vectors import Alternating, NonExpansive
+
+KINDS = ("alternating", "non_expansive")
+POOLS = ("max", "sum")
+Layers = list[nn.Module]
+
+
+class LipschitzNet(Sequential):
+    r"""A network on vectors with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights: a lift, blocks, a last layer.
+
+    The lift and the last layer have orthonormal columns or rows. A block is `Alternating`, or `NonExpansive` with ReLU. Inputs are
+    taken as they are: what normalises them in front counts with its own factor.
+
+    Args:
+        dim, out: numbers that it takes and gives. Default: as many.
+        width: of the state between the lift and the last layer. Default: dim.
+        blocks: how many.
+        kind: "alternating" or "non_expansive".
+        slope, budget, substeps, gradient: of alternating blocks, see `Alternating`.
+
+    Raises:
+        InputError: another kind; options of a block that leave no room to expand.
+    Source: Celledoni et al. 2023, arXiv:2210.02373.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out: int | None = None,
+        *,
+        width: int | None = None,
+        blocks: int = 2,
+        kind: str = "alternating",
+        slope: float = 0.5,
+        budget: str = "exact",
+        substeps: int = 1,
+        gradient: bool = False,
+    ) -> None:
+        check_kind(kind)
+        width, out = dim if width is None else width, dim if out is None else out
+
+        def block() -> Block:
+            if kind == "non_expansive":
+                return NonExpansive(width)
+            return Alternating(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)
+
+        lift = Isometry(dim, width) if width >= dim else Coisometry(dim, width, bias=False)
+        super().__init__(lift, *(block() for _ in range(check_blocks(blocks))), of_norm_one(width, out))
+
+
+class ResidualNet(Sequential):
+    r"""The unconstrained network of equal shape: a linear lift, layers  x ↦ x + B ReLU(Ax + b) + c,  a linear last layer.
+
+    Nothing is guaranteed of it.
+
+    Args:
+        dim, out: numbers that it takes and gives. Default: as many.
+        width: of the state between the lift and the last layer. Default: dim.
+        blocks: how many.
+    """
+
+    def __init__(self, dim: int, out: int | None = None, *, width: int | None = None, blocks: int = 2) -> None:
+        width, out = dim if width is None else width, dim if out is None else out
+        super().__init__(Plain(dim, width, bias=False), *(Residue(width) for _ in range(check_blocks(blocks))), Plain(width, out))
+
+
+class InStages(nn.Module):
+    """A classifier of images: stages of layers, each of which ends with half as many rows and columns, and a last layer.
+
+    Args:
+        channels, size: of the images.
+        widths: channels of each stage.
+        stage: the layers of a stage, of the channels before it and of its own.
+        head: the last layer, of the numbers that are left of an image.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        widths: tuple[int, ...],
+        stage: Callable[[int, int], Layers],
+        head: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        side = pooled(size, len(widths))
+        self.shape = (channels, size, size)
+        self.features = nn.Sequential(*chain.from_iterable(map(stage, (channels, *widths), widths)))
+        self.head = head(widths[-1] * side**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The scores, (*batch, channels, size, size) → (*batch, classes)."""
+        if tuple(x.shape[-3:]) != self.shape:
+            raise ShapeError(f"the network takes images of shape {self.shape}, not {tuple(x.shape[-3:])}.")
+        scores = self.head(self.features(x.reshape(-1, *self.shape)).flatten(1))
+        return scores.reshape(*x.shape[:-3], scores.shape[-1])
+
+
+class LipschitzConvNet(InStages):
+    r"""A classifier of images with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights.
+
+    It takes (*batch, channels, H, W) and gives scores (*batch, classes). In each stage: a 3 × 3 convolution that lifts to the
+    stage's width and is an isometry; blocks as in `LipschitzNet`; and pooling in windows of 2 × 2 that do not overlap, to
+    the largest number or half the sum. Then a last layer with orthonormal rows. All convolutions are padded circularly. Pixels are
+    taken as they are: what normalises them in front counts with its own factor.
+
+    Args:
+        channels: of the images.
+        classes: scores that it gives.
+        size: H = W of the images, at least 2 to the number of stages.
+        widths: channels of each stage, none fewer than those before it.
+        blocks: in each stage.
+        kind: "alternating" or "non_expansive".
+        pool: "max" or "sum".
+        slope, budget, substeps, gradient: of alternating blocks, see `AlternatingConv2d`.
+
+    Raises:
+        InputError: another kind or pool; options of a block that leave no room to expand.
+        ShapeError: an image too small for so many stages; a stage with fewer channels than the one before.
+    Source: Celledoni et al. 2023, arXiv:2210.02373.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        *,
+        size: int = 32,
+        widths: tuple[int, ...] = (32, 64, 128),
+        blocks: int = 2,
+        kind: str = "alternating",
+        pool: str = "max",
+        slope: float = 0.5,
+        budget: str = "exact",
+        substeps: int = 1,
+        gradient: bool = False,
+    ) -> None:
+        check_kind(kind)
+
+        def block(width: int) -> nn.Module:
+            if kind == "non_expansive":
+                return NonExpansiveConv2d(width)
+            return AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)
+
+        def stage(before: int, width: int) -> Layers:
+            return [IsometryConv2d(before, width, bias=True), *(block(width) for _ in range(check_blocks(blocks))), Pool2d(pool)]
+
+        super().__init__(channels, size, widths, stage, lambda features: of_norm_one(features, classes))
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """The product of all layers' factors, at most 1."""
+        return guarantee_of(self.features).then(guarantee_of(self.head))
+
+
+class ResidualConvNet(InStages):
+    r"""The unconstrained classifier of equal shape: layers  x ↦ x + B ReLU(Ax + b) + c  with zero padding, max pooling.
+
+    Nothing is guaranteed of it.
+
+    Args:
+        channels, classes, size, widths, blocks: as of `LipschitzConvNet`; each block has two convolutions, A and B.
+    """
+
+    def __init__(
+        self, channels: int, classes: int, *, size: int = 32, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 2
+    ) -> None:
+        def stage(before: int, width: int) -> Layers:
+            lift = nn.Conv2d(before, width, 3, padding=1)
+            return [lift, *(ResidueConv2d(width) for _ in range(check_blocks(blocks))), Pool2d("max")]
+
+        super().__init__(channels, size, widths, stage, lambda features: nn.Linear(features, classes))
+
+
+class Pool2d(nn.Module):
+    r"""Pooling of images in windows of 2 × 2 with factor 1: the largest number of each ("max"), or half their sum ("sum").
+
+    |max a − max b| ≤ max |a − b| ≤ ‖a − b‖, and half the sum of four numbers is their product with a unit vector. An odd last row
+    or column is left out.
+
+    Args:
+        kind: "max" or "sum".
+
+    Raises:
+        InputError: another kind.
+    """
+
+    def __init__(self, kind: str = "max") -> None:
+        super().__init__()
+        if kind not in POOLS:
+            raise InputError(f"pool is {kind!r}; it is {' or '.join(repr(known) for known in POOLS)}.")
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A quarter of the pixels, (*batch, channels, H, W) → (*batch, channels, H // 2, W // 2)."""
+        images = x.reshape(-1, *x.shape[-3:])
+        small = functional.max_pool2d(images, 2) if self.kind == "max" else 2 * functional.avg_pool2d(images, 2)
+        return small.reshape(*x.shape[:-3], *small.shape[1:])
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """Factor 1."""
+        return Guarantee(lipschitz=1.0)
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        return repr(self.kind)
+
+
+class Plain(Block):
+    """A linear layer,  x ↦ Ax + b."""
+
+    def __init__(self, dim: int, out: int, *, bias: bool = True) -> None:
+        super().__init__(dim, out)
+        self.linear = nn.Linear(dim, out, bias=bias)
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The layer's value."""
+        return self.linear(x)
+
+
+class Residue(Block):
+    """A residual layer,  x ↦ x + B ReLU(Ax + b) + c."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.first, self.second = nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The sum."""
+        return x + self.second(functional.relu(self.first(x)))
+
+
+class ResidueConv2d(nn.Module):
+    """The same of images."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum."""
+        return x + self.second(functional.relu(self.first(x)))
+
+
+def of_norm_one(dim: int, out: int) -> Block:
+    """A linear last layer with orthonormal rows, or columns where it has more rows."""
+    return Coisometry(dim, out) if out <= dim else Isometry(dim, out, bias=True)
+
+
+def pooled(size: int, times: int) -> int:
+    """The side of an image that was halved so often."""
+    if times < 1 or size < 2**times:
+        raise ShapeError(
+            f"{times} stages halve an image {times} times, which {size} × {size} pixels cannot take.\n"
+            f"Pass at least one width, and images of at least {2**times} × {2**times} pixels."
+        )
+    return size // 2**times
+
+
+def check_blocks(blocks: int) -> int:
+    """How many blocks, refusing fewer than none."""
+    if check_whole("blocks", blocks) < 0:
+        raise InputError(f"blocks is {blocks}; a network has 0 or more.")
+    return blocks
+
+
+def check_kind(kind: str) -> None:
+    """Refuse an unknown kind."""
+    if kind not in KINDS:
+        raise InputError(f"kind is {kind!r}; it is {' or '.join(repr(known) for known in KINDS)}.")

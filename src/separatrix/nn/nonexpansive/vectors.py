@@ -1,0 +1,218 @@
+"""Euler steps of gradient flows on vectors: contractions, expansions, and pairs of the two that expand nothing."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from separatrix.core.errors import InputError
+from separatrix.nn.block import Block
+from separatrix.nn.guarantee import Guarantee
+from separatrix.nn.nonexpansive.budget import ContractionStep, ExpansionStep, Number, PairSteps, exact_factor
+from separatrix.nn.nonexpansive.isometry import zeros
+from separatrix.nn.nonexpansive.operators import Matrix, Operator
+from separatrix.nn.nonexpansive.orthogonal import OrthogonalMatrix, check_some
+
+
+class NonExpansive(Block):
+    r"""A contraction, the Euler step of a convex potential's gradient flow,  x ↦ x − h AᵀΣ(Ax + b).
+
+    A is an isometry (with fewer rows than columns, Aᵀ is), Σ = LeakyReLU of slope a (0: ReLU). The Jacobian is the symmetric matrix
+    I − h AᵀDA with D between a and 1, so the Lipschitz factor is  max(|1 − h a s_min²|, |1 − h|)  with s_min = 1 for an isometry
+    and 0 for fewer rows: at most 1 for every step 0 … 2. With ReLU, h = 2 and a square A the Jacobian is orthogonal.
+
+    Args:
+        dim: numbers in the state.
+        width: rows of A. Default: dim.
+        slope: a, from 0 to 1.
+        step: h, kept. Default: learned inside 0 … 2.
+
+    Raises:
+        InputError: a step outside of 0 … 2, or a slope outside of 0 … 1.
+    Source: Celledoni et al. 2023, arXiv:2210.02373; Meunier et al. 2022, arXiv:2110.12690.
+    """
+
+    def __init__(self, dim: int, width: int | None = None, *, slope: float = 0.0, step: float | None = None) -> None:
+        super().__init__(dim)
+        check_slope(slope)
+        width = dim if width is None else width
+        check_some(width)
+        self.weight = OrthogonalMatrix(max(width, dim), min(width, dim))
+        self.bias = zeros(width)
+        self.step_size = ContractionStep(given=step)
+        self.slope, self.isometry = slope, width >= dim
+
+    def operator(self) -> Matrix:
+        """A."""
+        weight = self.weight()
+        return Matrix(weight if self.isometry else weight.mT)
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The contraction."""
+        return gradient_step(x, self.operator(), self.bias, self.step_size(), self.slope)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The contraction, and v − h AᵀDAv."""
+        return gradient_tangents(x, v, self.operator(), self.bias, self.step_size(), self.slope)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """The exact factor."""
+        return contraction(self.step_size, self.slope, self.isometry)
+
+
+class Expansive(Block):
+    r"""An expansion of known factor,  x ↦ x + h Σ(Wx + v)  with an orthogonal W, or  x + h WᵀΣ(Wx + v).
+
+    Σ = LeakyReLU. The Lipschitz factor is 1 + h.
+
+    Args:
+        dim: numbers in the state.
+        slope: of Σ, from 0 to 1.
+        gradient: the second form, the gradient of a convex potential.
+        step: h, kept. Default: learned, above 0.
+
+    Raises:
+        InputError: a negative step, or a slope outside of 0 … 1.
+    Source: Celledoni et al. 2023, arXiv:2210.02373.
+    """
+
+    def __init__(self, dim: int, *, slope: float = 0.0, gradient: bool = False, step: float | None = None) -> None:
+        super().__init__(dim)
+        check_slope(slope)
+        self.weight = OrthogonalMatrix(dim, dim)
+        self.bias = zeros(dim)
+        self.step_size = ExpansionStep(given=step)
+        self.slope, self.gradient = slope, gradient
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The expansion."""
+        return expanded(x, Matrix(self.weight()), self.bias, self.step_size(), self.slope, self.gradient)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The expansion, and v + h DWv or v + h WᵀDWv."""
+        return expanded_tangents(x, v, Matrix(self.weight()), self.bias, self.step_size(), self.slope, self.gradient)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """1 + h."""
+        return expansion(self.step_size)
+
+
+class Alternating(Block):
+    r"""An expansion, then S contractions that take it back:  x ↦ x + h_E Σ(Wx + v),  then S times  x ↦ x − h AᵀΣ(Ax + b).
+
+    Σ = LeakyReLU of slope a. The steps are learned inside the set where  factor(h)^S (1 + h_E) ≤ 1:  they are a smooth map of two
+    free numbers into it (but for a kink where the factor has one). Two budgets: "exact", factor = max(|1 − h a|, |1 − h|), and
+    "published", factor = √(1 − 2ah + h²), which leaves less.
+
+    Args:
+        dim: numbers in the state.
+        width: rows of A, at least dim. Default: dim.
+        substeps: S, which share A and b.
+        slope: a, above 0 and below 1.
+        budget: "exact" or "published".
+        gradient: expand by x + h_E WᵀΣ(Wx + v) instead.
+        steps: (h, h_E), kept. Default: learned.
+
+    Raises:
+        InputError: steps outside of the feasible set; a slope that leaves none.
+        ShapeError: fewer rows than columns, where the contraction would contract only some directions.
+    Source: Celledoni et al. 2023, arXiv:2210.02373; the exact factor: `sx.nn.exact_factor`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        width: int | None = None,
+        *,
+        substeps: int = 1,
+        slope: float = 0.5,
+        budget: str = "exact",
+        gradient: bool = False,
+        steps: tuple[float, float] | None = None,
+    ) -> None:
+        super().__init__(dim)
+        width = dim if width is None else width
+        self.steps = PairSteps(slope=slope, substeps=substeps, budget=budget, given=steps)
+        self.outward = OrthogonalMatrix(dim, dim)
+        self.outward_bias = zeros(dim)
+        self.inward = OrthogonalMatrix(width, dim)
+        self.inward_bias = zeros(width)
+        self.slope, self.gradient = slope, gradient
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The expansion and the contractions."""
+        h, expansion = self.steps()
+        x = expanded(x, Matrix(self.outward()), self.outward_bias, expansion, self.slope, self.gradient)
+        return gradient_step(x, Matrix(self.inward()), self.inward_bias, h, self.slope, self.steps.substeps)
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The same of tangents, one after the other."""
+        h, expansion = self.steps()
+        x, v = expanded_tangents(x, v, Matrix(self.outward()), self.outward_bias, expansion, self.slope, self.gradient)
+        return gradient_tangents(x, v, Matrix(self.inward()), self.inward_bias, h, self.slope, self.steps.substeps)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """factor(h)^S (1 + h_E), at most 1."""
+        return Guarantee(lipschitz=self.steps.factor())
+
+
+def gradient_step(x: Tensor, a: Operator, bias: Tensor, h: Number, slope: float, substeps: int = 1) -> Tensor:
+    """Substeps of  x ↦ x − h AᵀΣ(Ax + b),  with h multiplied into the smaller Aᵀ."""
+    back = a.adjoint().times(h)
+    for _ in range(substeps):
+        x = x - back(functional.leaky_relu(a(x, bias), slope))
+    return x
+
+
+def gradient_tangents(
+    x: Tensor, v: Tensor, a: Matrix, bias: Tensor, h: Number, slope: float, substeps: int = 1
+) -> tuple[Tensor, Tensor]:
+    """The same with tangents v as rows:  v ↦ v − h AᵀDAv."""
+    back = a.adjoint().times(h)
+    for _ in range(substeps):
+        z = a(x, bias)
+        x, v = x - back(functional.leaky_relu(z, slope)), v - back(slopes(z, slope) * a(v))
+    return x, v
+
+
+def expanded(x: Tensor, w: Operator, bias: Tensor, h: Number, slope: float, gradient: bool) -> Tensor:
+    """The map x + h Σ(Wx + v),  where Σ(h ·) = h Σ(·) for h ≥ 0;  or x + h WᵀΣ(Wx + v)."""
+    if gradient:
+        return gradient_step(x, w, bias, -h, slope)
+    return x + functional.leaky_relu(w.times(h)(x, h * bias), slope)
+
+
+def expanded_tangents(
+    x: Tensor, v: Tensor, w: Matrix, bias: Tensor, h: Number, slope: float, gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """The same with tangents v as rows:  v + h DWv  or  v + h WᵀDWv."""
+    if gradient:
+        return gradient_tangents(x, v, w, bias, -h, slope)
+    stretched = w.times(h)
+    z = stretched(x, h * bias)
+    return x + functional.leaky_relu(z, slope), v + slopes(z, slope) * stretched(v)
+
+
+def slopes(z: Tensor, slope: float) -> Tensor:
+    """Σ′ at z, shape (*batch, width), with an axis for tangents: (*batch, 1, width)."""
+    return (z > 0).to(z.dtype).mul(1 - slope).add(slope).unsqueeze(-2)
+
+
+@torch.no_grad()
+def contraction(step: ContractionStep, slope: float, isometry: bool) -> Guarantee:
+    """The exact factor of a step, with s_min = 1 of an isometry and s_min = 0 of what is only known to expand nothing."""
+    return Guarantee(lipschitz=float(exact_factor(float(step()), slope, s_min=float(isometry))))
+
+
+@torch.no_grad()
+def expansion(step: ExpansionStep) -> Guarantee:
+    """The factor 1 + h."""
+    return Guarantee(lipschitz=1.0 + float(step()))
+
+
+def check_slope(slope: float) -> None:
+    """Refuse what is no convex potential's slope of at most 1."""
+    if not 0 <= slope <= 1:
+        raise InputError(f"slope = {slope:g} is outside of 0 … 1, the slopes of activations that expand nothing and do not fall.")

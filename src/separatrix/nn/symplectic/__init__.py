@@ -1,0 +1,1 @@
+"""Layers that keep a volume, a symplectic form or an energy."""

@@ -1,0 +1,320 @@
+"""`sx.analyze`: find the core, drive it as its data does, measure, and say what it means; or measure in depth."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.analysis.driven.responses import Responses, attractors, common_drive_responses
+from separatrix.analysis.gradients.propagation import Propagation, gradient_propagation
+from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.core.errors import HorizonError, InputError
+from separatrix.core.evolve import check_seed, trajectory
+from separatrix.core.randomness import undisturbed
+from separatrix.core.result import Status
+from separatrix.core.system import System
+from separatrix.core.wording import counted as in_words
+from separatrix.core.wording import measured, plain
+from separatrix.core.wrappers import bare
+from separatrix.portrait.core import Core, find_core
+from separatrix.portrait.depth import depth_portrait
+from separatrix.portrait.findings import Subject, answer, chosen
+from separatrix.portrait.portrait import Portrait, RecurrentPortrait
+from separatrix.portrait.regime import Regime, along, regime_of
+from separatrix.portrait.verdict import advice, verdict, why_not_converged
+
+ALL_EXPONENTS = 256  # up to this many numbers of state, the whole spectrum; beyond, as many leading exponents
+SHOWN_STEPS, SHOWN_RUNS = 400, 16  # of the phase portrait
+MOST_SEQUENCES = 256  # whose finite-time exponents are taken
+ATTRACTOR_STEPS = 2_000  # over which attractors are told apart
+MANY = 0.25  # share of the runs in which a check that disagrees is said first
+HUGE = 1e100  # states beyond are on their way to overflow, and their squares have
+MOST_NUMBERS = 20_000_000  # in the Jacobians of one batch: 160 MB
+
+
+@undisturbed()
+def analyze(
+    model: nn.Module,
+    inputs: Any = None,
+    *,
+    module: str | None = None,
+    k: int | None = None,
+    copies: int = 16,
+    steps: int | None = None,
+    settle: int | None = None,
+    tol: float | None = None,
+    also: str | Sequence[str] = "auto",
+    layers: Sequence[str] | None = None,
+    targets: Any = None,
+    loss: Callable[..., Tensor] | None = None,
+    noise: Literal["refuse", "fixed"] = "refuse",
+    seed: int = 0,
+    progress: bool = False,
+) -> Portrait:
+    """On which side of the border a network is: order or chaos where it is recurrent; vanishing or exploding in depth where not.
+
+    What a model is, is found out by trying it and by one recorded forward pass: a recurrent part is known by its class, or by how
+    it is called; a part that the model feeds with its own output is measured in that loop.
+    Many short sequences: the spectrum under an endless random stream of them, the state carried over; beside it the
+    finite-time exponents over the sequences' own length. One long sequence (1,000 steps or more): the spectrum along it. No
+    inputs: the autonomous network, from several initial states, told apart if they reach different attractors.
+    A model without a recurrent part: the growth of changes and gradients from layer to layer, see `depth_profile`.
+
+    Args:
+        model: any module with one recurrent part, or `module` names it; or with none. It is not changed.
+        inputs: what the model takes, batch and all: a tensor or array; a tuple of several arguments; a dictionary of them by name;
+            packed sequences; a list of sequences of unequal length.
+        module: the recurrent part's name in the model, where there are several.
+        k: number of leading exponents, 1 … size of the state. Default: all, up to 256. In depth: of singular values. Default: 8.
+        copies: number of runs to measure: independent streams of the sequences; without inputs, initial states; in depth, inputs.
+        steps: steps over which the exponents are averaged. Default: 2,000; along given sequences, all that are not settling.
+        settle: steps taken first and not averaged, in which the state reaches its attractor. Default: a fifth of the steps; along
+            given sequences, at most a tenth of their length.
+        tol: go on after the steps until every error bar lies below this, in nats per step, for at most 100 times as many.
+        also: further questions about the recurrent part: "fixed_points", "phase_portrait", "basins_of_attraction",
+            "power_spectrum", "echo_state", "transient_growth", "memory_capacity", "covariant_lyapunov_vectors",
+            "correlation_dimension"; "auto" stands for those that take seconds, "none" for none.
+        layers: in depth: names of the modules to measure. Default: all that change the signal.
+        targets: in depth: what the model should answer, one an input, for the gradients of the cross-entropy (whole numbers) or
+            the squared error. Default: gradients of a random component of the output.
+        loss: in depth: (output, targets), or (output) without targets, to a number, instead of these.
+        noise: where the network's step draws at random in evaluation mode too: "refuse" it, or hold the draws "fixed", the same for
+            all runs (`sx.Seeded`). Take the noise out of the step and add it with `sx.Noisy` to choose its size.
+        seed: of the stream, the initial states, the frame and the noise, 0 … 2⁶³ − 1.
+        progress: show a progress bar.
+
+    Returns:
+        RecurrentPortrait: `.verdict` in words, `.spectrum`, `.pooled`, `.propagation`, `.findings`, …; or DepthPortrait:
+        `.verdict`, `.profile`. It shows itself in a notebook.
+
+    Raises:
+        UnsupportedModuleError: several recurrent parts, or a bidirectional one; none, and no inputs; or a loop over time, written
+            by hand, whose step cannot be called.
+        InputError, ShapeError: inputs that the model cannot take, or that are not finite; arguments of the other kind of network.
+    """
+    seed = check_seed(seed)
+    model = bare(model)
+    if noise not in ("refuse", "fixed"):
+        raise InputError(f"noise is {noise!r}; choose one of refuse, fixed.")
+    if copies < 1:
+        raise InputError(f"copies is {copies}; at least 1 run is measured.")
+    core = find_core(model, inputs, module)
+    if core is None:
+        named = {also} if isinstance(also, str) else {*also}
+        _refuse(
+            f"{type(model).__name__} has no recurrent part",
+            steps=steps,
+            settle=settle,
+            tol=tol,
+            also=(named - {"auto", "none"}) or None,
+            noise=None if noise == "refuse" else noise,
+        )
+        asked = {"layers": layers, "targets": targets, "loss": loss}
+        return depth_portrait(model, inputs, k=k, copies=copies, **asked, seed=seed, progress=progress)
+    _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss)
+    asked = {"steps": steps, "settle": settle, "tol": tol, "also": also, "noise": noise}
+    return _recurrent_portrait(model, core, k=k, copies=copies, **asked, seed=seed, progress=progress)
+
+
+def _refuse(because: str, **arguments: Any) -> None:
+    """Refuse arguments that belong to the other kind of network."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise InputError(f"{' and '.join(given)} cannot be used: {because}.\nLeave out: {', '.join(given)}.")
+
+
+def _recurrent_portrait(
+    model: nn.Module,
+    core: Core,
+    *,
+    k: int | None,
+    copies: int,
+    steps: int | None,
+    settle: int | None,
+    tol: float | None,
+    also: str | Sequence[str],
+    noise: str,
+    seed: int,
+    progress: bool,
+) -> RecurrentPortrait:
+    regime = regime_of(core, copies, seed)
+    regime = regime.held(seed) if noise == "fixed" else regime
+    questions = chosen(also, regime.common)
+    k = min(regime.system.dim, ALL_EXPONENTS) if k is None else k
+    x0 = regime.initial_states(copies, seed)
+    steps = _whole_sequence(regime, steps, settle, tol)
+    _check_length(regime, steps, settle)
+    spectrum = lyapunov_spectrum(
+        regime.system, x0, k=k, steps=steps, settle=settle, tol=tol, seed=seed, check=True, progress=progress
+    )
+    settled = spectrum.settle
+    groups = attractors(regime.system, x0, settled, ATTRACTOR_STEPS) if regime.is_autonomous else None
+    counted = _counted(spectrum, groups)
+    pooled = _headline(spectrum, counted)
+    rate, error = float(pooled.exponents[0]), float(pooled.stderr[0])
+    propagation = _propagation(regime, settled, seed)
+    finite, length = _finite_time(core, regime)
+    growth = None if finite is None else float(finite.mean()) * length
+    states = _settled_states(regime.system, x0, settled, seed)
+    responses = None if groups is not None else common_drive_responses(regime.common, copies, rate, seed, visited=states)
+    plane, explained = _principal_plane(states[:, :SHOWN_RUNS])
+    subjects = {drive: Subject(getattr(regime, drive), states, seed, progress) for drive in ("frozen", "common")}
+    findings, unanswered = answer(questions, subjects)
+    return RecurrentPortrait(
+        codes=pooled.codes,
+        spectrum=spectrum,
+        pooled=pooled,
+        counted=counted.reshape(-1),
+        propagation=propagation,
+        finite_time=finite,
+        finite_time_steps=length or 0,
+        groups=responses.groups if responses else groups,
+        settled=responses.settled if responses else True,
+        response_steps=responses.steps if responses else settled + ATTRACTOR_STEPS,
+        plane=plane,
+        explained=explained,
+        verdict=verdict(rate, error, spectrum.steps, responses, groups, of=regime.of, disagreement=_doubt(spectrum, counted)),
+        advice=advice(rate, error, spectrum.steps, length, growth, responses),
+        did=_did(regime, spectrum, responses, groups),
+        regime=regime.kind,
+        model=type(model).__name__,
+        core=core.label,
+        findings=findings,
+        unanswered=unanswered,
+        settings={**spectrum.settings, "copies": copies, "module": core.name, "also": also if also == "auto" else [*questions]},
+    )
+
+
+def _whole_sequence(regime: Regime, steps: int | None, settle: int | None, tol: float | None) -> int | None:
+    """Along given sequences, all of their steps that are not settling."""
+    horizon = regime.system.horizon
+    if steps is not None or horizon is None or tol is not None:
+        return steps
+    return horizon - (horizon // 10 if settle is None else settle)
+
+
+def _check_length(regime: Regime, steps: int | None, settle: int | None) -> None:
+    """Refuse more steps than a given sequence has; many sequences are streamed, without end."""
+    horizon, total = regime.system.horizon, (steps or 0) + (settle or 0)
+    if horizon is not None and total > horizon:
+        raise HorizonError(
+            f"settle {settle or 0} + steps {steps} = {total} steps were asked but the sequence has {in_words(horizon, 'step')}.\n"
+            "Ask for fewer steps, or give several sequences, of which an endless stream is made."
+        )
+
+
+def _counted(spectrum: LyapunovSpectrum, groups: Tensor | None) -> Tensor:
+    """Which runs make the headline: all that did not diverge; of an autonomous network, on the attractor most of them reach."""
+    alive = spectrum.codes != Status.DIVERGED
+    if groups is None:
+        return alive
+    alive = alive & (groups >= 0)
+    return alive & (groups == groups[alive].mode().values) if bool(alive.any()) else alive
+
+
+def _headline(spectrum: LyapunovSpectrum, counted: Tensor) -> PooledSpectrum:
+    if bool(counted.any()):
+        return spectrum.pooled(counted)
+    nan = torch.full(spectrum.exponents.shape[-1:], math.nan, dtype=torch.float64)
+    code = torch.tensor(int(Status.DIVERGED), dtype=torch.int8)
+    runs = spectrum.codes.numel()
+    return PooledSpectrum(codes=code, exponents=nan, stderr=nan, within=nan, between=nan, runs=0, diverged=runs)
+
+
+def _doubt(spectrum: LyapunovSpectrum, counted: Tensor) -> str:
+    """That the two-trajectory check contradicts λ₁ in more runs than chance would; empty where it does not."""
+    apart = spectrum.disagreement[counted]
+    if not bool(apart.any()) or float(apart.double().mean()) < MANY or spectrum.check is None:
+        return ""
+    rates = spectrum.check.rate[counted][apart]
+    where = f" in {int(apart.sum())} of {in_words(len(apart), 'run')}" if len(apart) > 1 else ""
+    return f"two near trajectories part at {plain(float(rates.mean()))} nats per step{where}, which contradicts λ₁"
+
+
+def _propagation(regime: Regime, settle: int, seed: int) -> Propagation:
+    """Growth over lags from the settled state; from one copy only where the Jacobians of all would not fit."""
+    copies = math.prod(regime.system.batch_shape)
+    system = regime.system if copies * regime.system.dim**2 <= MOST_NUMBERS else regime.common
+    x0 = system.initial_state((8,), seed) if regime.is_autonomous else regime.start if system is regime.system else None
+    return gradient_propagation(system, x0, k=1, settle=settle, seed=seed)
+
+
+def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]:
+    """(1/T) ln σ₁(∂h_T/∂h_0) over each sequence's own length T; None where nothing drives the network."""
+    if regime.kind == "driven loop":
+        length = regime.system.horizon
+        return gradient_propagation(regime.system, lags=(length,), k=1).log_norm[0].reshape(-1) / length, length
+    if regime.sequences is None:
+        return None, None
+    length, count, _ = regime.sequences.shape
+    count = max(1, min(count, MOST_SEQUENCES, MOST_NUMBERS // regime.system.dim**2))
+    lengths = torch.full((count,), length) if core.lengths is None else core.lengths[:count]
+    rates = torch.empty(count, dtype=torch.float64)
+    for one in lengths.unique().tolist():
+        chosen = (lengths == one).nonzero()[:, 0]
+        system = regime.same_noise(along(core, regime.sequences[:one, chosen]))
+        x0 = None if core.start is None else core.start[chosen].double()
+        rates[chosen] = gradient_propagation(system, x0, lags=(one,), k=1).log_norm[0].reshape(-1).double() / one
+    return rates, round(float(lengths.double().mean()))
+
+
+def _settled_states(system: System, x0: Tensor | None, settle: int, seed: int) -> Tensor:
+    """Where the runs go after settling, (step, run, dim); NaN where they are on their way to overflow."""
+    steps = SHOWN_STEPS if system.horizon is None else min(SHOWN_STEPS, system.horizon - settle)
+    with torch.no_grad():
+        states = trajectory(system, x0, steps, settle=settle, seed=seed)
+    states = states.reshape(len(states), -1, system.dim)
+    return states.where(states.abs() < HUGE, torch.nan)
+
+
+def _principal_plane(states: Tensor) -> tuple[Tensor, Tensor]:
+    """States in the plane of their two leading principal components, (step, run, 2), and the variance along each."""
+    cloud = states.flatten(0, 1)
+    cloud = cloud[cloud.isfinite().all(-1)]
+    if len(cloud) < 2:
+        return torch.zeros(*states.shape[:2], 2, dtype=states.dtype), torch.zeros(2, dtype=states.dtype)
+    center = cloud.mean(0)
+    variance, axes = torch.linalg.eigh((cloud - center).mT @ (cloud - center) / len(cloud))
+    axes, variance = axes.flip(-1)[:, :2], variance.flip(-1).clamp(min=0)
+    plane = (states - center) @ axes
+    share = variance[:2] / variance.sum().clamp(min=torch.finfo(variance.dtype).tiny)
+    pad = 2 - plane.shape[-1]
+    return nn.functional.pad(plane, (0, pad)), nn.functional.pad(share, (0, pad))
+
+
+def _did(regime: Regime, spectrum: LyapunovSpectrum, responses: Responses | None, groups: Tensor | None) -> tuple[str, ...]:
+    """What was done, sentence by sentence."""
+    k = spectrum.exponents.shape[-1]
+    which = f"all {k}" if k == spectrum.dim else f"the leading {k} of {spectrum.dim}"
+    told = [
+        regime.words + ".",
+        f"{which.capitalize()} exponents over {spectrum.steps:,} steps after {spectrum.settle:,} of settling.",
+    ]
+    if responses is not None:
+        told.append(
+            f"{in_words(len(responses.groups), 'initial state')} followed under one common input for {responses.steps:,} steps."
+        )
+    elif groups is not None and int(groups.max()) > 0:
+        told.extend(_each_attractor(spectrum, groups))
+    runs = in_words(spectrum.codes.numel(), "run")
+    ended = {
+        why_not_converged(spectrum): int((spectrum.codes == Status.NOT_CONVERGED).sum()),
+        "diverged": int((spectrum.codes == Status.DIVERGED).sum()),
+    }
+    told.extend(f"{n} of {runs} {how}." for how, n in ended.items() if n)
+    return (*told, *spectrum.notes)
+
+
+def _each_attractor(spectrum: LyapunovSpectrum, groups: Tensor) -> list[str]:
+    told = []
+    for group in range(int(groups.max()) + 1):
+        members = groups == group
+        who = f"Attractor {group + 1} ({in_words(int(members.sum()), 'initial state')})"
+        if bool((spectrum.codes[members] == Status.DIVERGED).all()):
+            told.append(f"{who}: diverged.")
+            continue
+        pooled = spectrum.pooled(members)
+        told.append(f"{who}: λ₁ = {measured(float(pooled.exponents[0]), float(pooled.stderr[0]))} nats per step.")
+    return told

@@ -1,0 +1,146 @@
+"""The portrait of a network without a recurrent part: depth is its time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.analysis.depth.item_axes import ItemAxes, one_call
+from separatrix.analysis.depth.profile import DepthProfile, depth_profile
+from separatrix.core.arguments import Arguments
+from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.randomness import torch_generator
+from separatrix.core.result import Status
+from separatrix.core.twin import twin
+from separatrix.core.wording import counted, plain
+from separatrix.portrait.growth import Growth, advice, median, verdict
+from separatrix.portrait.portrait import Portrait
+
+GIVEN = "given"  # in the settings, of what is too large to repeat there
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class DepthPortrait(Portrait):
+    """The portrait of a feed-forward network: whether changes and gradients come through its depth, and how that is known.
+
+    Args:
+        profile: the growth of changes and gradients, layer by layer and input by input.
+    """
+
+    profile: DepthProfile
+
+    @property
+    def side(self) -> str:
+        """The profile's word: "vanishing", "contracting", "near-isometric", "expanding", "exploding", "uneven" or "unknown"."""
+        return self.profile.verdict
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What `analyze` was given."""
+        return ("model", "inputs", *(name for name in ("targets", "loss") if self.settings.get(name) == GIVEN))
+
+    @property
+    def growth(self) -> Growth:
+        """What the profile says of the whole depth."""
+        return Growth(self.profile)
+
+    def headline(self) -> dict[str, Any]:
+        """The growth over the whole depth, its rate, and that of every layer: medians over the inputs."""
+        profile, growth = self.profile, self.growth
+        return {
+            "gain_factor": median(growth.gain),
+            "rate_nats_per_layer": median(growth.rate),
+            "most_sensitive_factor": median(growth.largest),
+            "gradient_at_first_over_last": median(growth.returned),
+            "beyond_a_factor_of_10_from": growth.beyond,
+            "depth": growth.depth,
+            "inputs": {status.name.lower(): int((profile.codes == status).sum()) for status in Status},
+            "layers": list(profile.layers),
+            "carries_the_whole_signal": profile.cut.tolist(),
+            "layer_gain_factor": [median(row) for row in profile.gain],
+            "layer_largest_singular_value": [median(row[..., 0]) for row in profile.singular_values],
+            "layer_gradient": [median(row) for row in profile.gradient],
+        }
+
+
+def depth_portrait(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    k: int | None,
+    copies: int,
+    layers: Sequence[str] | None,
+    targets: Any,
+    loss: Callable[..., Tensor] | None,
+    seed: int,
+    progress: bool,
+) -> DepthPortrait:
+    """Profile a network in depth on some of its inputs, and say what that means."""
+    given = one_call(model, inputs, torch.float64)
+    count = _count(given)
+    lie = ItemAxes(twin(model, dtype=torch.float64), given, 0)
+    chosen = torch.randperm(count, generator=torch_generator(seed, "items of a profile"))[:copies].sort().values
+    some = given.with_tensors(lie.take(chosen))
+    answers = None if targets is None else _one_each(targets, count)[chosen]
+    profile = depth_profile(model, some, k=k, layers=layers, targets=answers, loss=loss, seed=seed, progress=progress)
+    growth = Growth(profile)
+    asked = {
+        "copies": copies,
+        "layers": None if layers is None else list(layers),
+        "targets": None if targets is None else GIVEN,
+        "loss": profile.loss if loss is None else GIVEN,
+    }
+    return DepthPortrait(
+        codes=profile.codes.amax(),
+        profile=profile,
+        verdict=f"unsure: {profile.changed}; {verdict(growth)}" if profile.changed else verdict(growth),
+        advice=advice(growth),
+        did=_did(profile, growth, count),
+        model=profile.model,
+        core=f"{counted(growth.depth, 'layer')} deep, {counted(profile.dim, 'number')} in, {profile.widths[-1]:,} out",
+        settings={**profile.settings, **asked},
+    )
+
+
+def _count(given: Arguments) -> int:
+    """How many inputs there are: the length of the first axis of the first floating-point argument."""
+    tensors = given.tensors()
+    first = next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0])
+    if first.ndim == 0:
+        raise ShapeError(f"the inputs have shape {tuple(first.shape)}: there is no first axis with inputs along it.")
+    return len(first)
+
+
+def _one_each(targets: Any, count: int) -> Tensor:
+    try:
+        tensor = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"targets cannot be read as numbers: {str(error).splitlines()[0]}") from None
+    if tensor.ndim == 0 or len(tensor) != count:
+        raise ShapeError(
+            f"targets of shape {tuple(tensor.shape)} are not one for each of the {counted(count, 'input')}.\n"
+            "Pass one target an input, along the first axis."
+        )
+    return tensor
+
+
+def _did(profile: DepthProfile, growth: Growth, count: int) -> tuple[str, ...]:
+    """What was done, sentence by sentence."""
+    measured, k = profile.codes.numel(), profile.singular_values.shape[-1]
+    of = f"{measured:,} of {counted(count, 'input')}, drawn at random" if measured < count else counted(count, "input")
+    how = "of the whole Jacobian"
+    if profile.settings["method"] != "whole Jacobian":
+        worst = float(profile.residual.nan_to_num(0.0).max())
+        how = f"by iterating J and Jᵀ, residuals up to {plain(worst)} of the largest"
+    told = [
+        f"{profile.model}, {counted(len(profile.layers), 'layer')} in the order of the forward pass; the whole signal passes "
+        f"through {len(growth.whole) if bool(profile.cut.any()) else 0} of them.",
+        f"{of.capitalize()}, {counted(profile.dim, 'number')} each.",
+        f"The {k} leading singular values of J = ∂(layer)/∂(input) at each layer, {how}.",
+        f"Gradients of {profile.loss}.",
+    ]
+    ended = {"not converged": Status.NOT_CONVERGED, "diverged": Status.DIVERGED}
+    lost = {how: int((profile.codes == status).sum()) for how, status in ended.items()}
+    return (*told, *(f"{n} of {counted(measured, 'input')} {how}." for how, n in lost.items() if n))

@@ -1,0 +1,191 @@
+"""What `analyze` found: one record of everything, which prints, plots, saves and reports itself."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from separatrix.analysis.gradients.propagation import Propagation
+from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum
+from separatrix.core.result import Result, Status
+from separatrix.portrait.findings import QUESTIONS
+from separatrix.portrait.verdict import side
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Portrait(Result):
+    """What was found about a network; `RecurrentPortrait` and `DepthPortrait` say what belongs to their kind.
+
+    Args:
+        verdict: the answer in one sentence, "word: what it means".
+        advice: what to change.
+        did: what was done, sentence by sentence.
+        model, core: what was measured, in words.
+        findings: the answers to further questions, by their names in `QUESTIONS`.
+        unanswered: the questions that failed, by name, and why.
+    """
+
+    verdict: str
+    advice: tuple[str, ...]
+    did: tuple[str, ...]
+    model: str
+    core: str
+    findings: dict[str, Result] = field(default_factory=dict)
+    unanswered: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def side(self) -> str:
+        """Which of the few answers it is, in a word or two."""
+        raise NotImplementedError
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What `analyze` was given, by the names of its arguments."""
+        return ("model", "inputs")
+
+    def summary(self) -> str:
+        """The verdict, what was done, and what else was found."""
+        return "\n".join([f"{self.model}: {self.verdict}", *self.did, *self.found()])
+
+    def found(self) -> tuple[str, ...]:
+        """What the further questions came to, a sentence each."""
+        answered = [_under(QUESTIONS[name].heading, result.summary()) for name, result in self.findings.items()]
+        return (*answered, *(f"{QUESTIONS[name].heading}: unanswered. {why}" for name, why in self.unanswered.items()))
+
+    def headline(self) -> dict[str, Any]:
+        """The numbers of its kind: names with their units, plain numbers and lists."""
+        raise NotImplementedError
+
+    def numbers(self) -> dict[str, Any]:
+        """The headline numbers and what the findings say, for machines."""
+        named = {"verdict": self.verdict, "side": self.side, "model": self.model, "core": self.core}
+        findings = {name: _without_versions(result.numbers()) for name, result in self.findings.items()}
+        told = {"status": self.status, "advice": list(self.advice), "did": list(self.did)}
+        asked = {"settings": self.settings, "versions": self.versions}
+        return {**named, **self.headline(), **told, "findings": findings, "unanswered": self.unanswered, **asked}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RecurrentPortrait(Portrait):
+    r"""The portrait of a recurrent network: on which side of the border between order and chaos it is, and how that is known.
+
+    Args:
+        spectrum: of each copy, sequence or initial state.
+        pooled: the headline, one spectrum for the network.
+        counted: (*run), which runs it is the mean of: those that did not diverge; of an autonomous network, on its main attractor.
+        propagation: the growth of gradients over lags.
+        finite_time: (sequence), the leading exponent (1/T) ln σ₁(∂h_T/∂h_0) over each sequence's own length, nats per step; None
+            when nothing drives the network.
+        finite_time_steps: that length T.
+        groups: (state), which response (driven) or attractor (autonomous) each of the initial states reached; −1: it diverged.
+        settled: whether they were followed long enough to tell.
+        response_steps: for how many steps the initial states were followed.
+        plane: (step, run, 2), states in the plane of their two leading principal components.
+        explained: (2), the share of the variance along each.
+        regime: "stream", "sequence", "sequences", "autonomous", "closed loop" or "driven loop".
+    """
+
+    spectrum: LyapunovSpectrum
+    pooled: PooledSpectrum
+    counted: Tensor
+    propagation: Propagation
+    finite_time: Tensor | None
+    finite_time_steps: int
+    groups: Tensor
+    settled: bool
+    response_steps: int
+    plane: Tensor
+    explained: Tensor
+    regime: str
+
+    layout: ClassVar[dict[str, str]] = {
+        "counted": "run",
+        "finite_time": "sequence",
+        "groups": "state",
+        "plane": "point run axis",
+        "explained": "axis",
+    }
+    units: ClassVar[dict[str, str]] = {"finite_time": "nats per step", "plane": "the state's unit"}
+
+    @property
+    def lambda_1(self) -> tuple[float, float]:
+        """The leading exponent and its standard error, nats per step."""
+        return float(self.pooled.exponents[0]), float(self.pooled.stderr[0])
+
+    @property
+    def side(self) -> str:
+        """On which side of the border: "chaotic", "ordered", "at the edge" or "diverged"; see `verdict`."""
+        return side(*self.lambda_1, self.spectrum.steps)
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What `analyze` was given."""
+        return ("model",) if self.regime == "autonomous" else ("model", "inputs")
+
+    @property
+    def check(self) -> tuple[float, float]:
+        """The rate at which two near trajectories part, and its standard error, nats per step; NaN where it was not asked for."""
+        near = self.spectrum.check
+        return (math.nan, math.nan) if near is None else self._mean(near.rate, near.stderr)
+
+    @property
+    def dimension(self) -> tuple[float, float]:
+        """The Kaplan–Yorke dimension, mean over the runs that the headline counts, and its standard error."""
+        return self._mean(self.spectrum.kaplan_yorke_dimension, self.spectrum.kaplan_yorke_stderr)
+
+    @property
+    def entropy(self) -> tuple[float, float]:
+        """Σ of the positive exponents, mean over the runs that the headline counts, and its standard error, nats per step."""
+        return self._mean(self.spectrum.entropy, self.spectrum.entropy_stderr)
+
+    def _mean(self, values: Tensor, errors: Tensor) -> tuple[float, float]:
+        kept = self.counted.reshape(-1) & ~values.reshape(-1).isnan()
+        values, errors = values.reshape(-1)[kept], errors.reshape(-1)[kept]
+        if len(values) == 0:
+            return math.nan, math.nan
+        mean = float(values.mean())
+        error = float(values.std() / len(values) ** 0.5) if len(values) > 1 and math.isfinite(mean) else float(errors[0])
+        return mean, error
+
+    def headline(self) -> dict[str, Any]:
+        """The exponents and what follows from them, what the checks say, and how the runs ended."""
+        rate, error = self.lambda_1
+        near, near_error = self.check
+        dimension, dimension_error = self.dimension
+        entropy, entropy_error = self.entropy
+        return {
+            "regime": self.regime,
+            "lambda_1_nats_per_step": _plain(rate),
+            "lambda_1_stderr": _plain(error),
+            "exponents_nats_per_step": [_plain(v) for v in self.pooled.exponents.tolist()],
+            "exponents_stderr": [_plain(v) for v in self.pooled.stderr.tolist()],
+            "kaplan_yorke_dimension": _plain(dimension),
+            "kaplan_yorke_stderr": _plain(dimension_error),
+            "entropy_nats_per_step": _plain(entropy),
+            "entropy_stderr": _plain(entropy_error),
+            "two_trajectory_rate_nats_per_step": _plain(near),
+            "two_trajectory_stderr": _plain(near_error),
+            "finite_time_steps": self.finite_time_steps,
+            "finite_time_mean_nats_per_step": None if self.finite_time is None else _plain(float(self.finite_time.mean())),
+            "finite_time_spread": None if self.finite_time is None else _plain(float(self.finite_time.std(correction=0))),
+            "different_responses": int(self.groups.max()) + 1 if self.settled else None,
+            "initial_states": len(self.groups),
+            "runs": {word: int((self.spectrum.codes == code).sum()) for word, code in ((s.name.lower(), s) for s in Status)},
+        }
+
+
+def _under(heading: str, summary: str) -> str:
+    """A summary of several lines as one sentence that begins with its heading."""
+    told = "; ".join(summary.splitlines()) + "."
+    is_said = told.lower().startswith(heading.lower())
+    return heading + told[len(heading) :] if is_said else f"{heading}: {told}"
+
+
+def _without_versions(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in numbers.items() if name != "versions"}
+
+
+def _plain(value: float) -> float | str:
+    """JSON has no infinities."""
+    return value if math.isfinite(value) else str(value)

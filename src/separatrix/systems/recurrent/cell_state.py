@@ -1,0 +1,199 @@
+"""The state of a recurrent cell of one's own: its form, complex numbers in it, and where it is in what the cell returns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.core.structure import Nested, children, leaves, mapped
+
+Structure = Nested
+
+NAMES = ("state", "hidden", "h", "hx", "h_n", "hn", "new_state", "next_state", "new_h", "h_new", "carry")
+OUTPUTS = ("out", "output", "outputs", "y", "readout", "logits", "prediction", "pred")
+RETURNS = {"state": None, "out, state": 1, "state, out": 0}
+
+# Note [Which part is the state]
+# A cell returns its state, or its state beside an output, in either order. Where only one part has the form and shapes of a state,
+# it is the state. Where several have: they may be the same numbers (then either is); they may be named; else the autograd graph
+# tells. A readout is a function of the new state alone: every path from it back to the old state leads through the new one. The
+# other way round this does not hold, since a state that is made with the help of an output (a spike, a gate's candidate) also
+# reaches the old state past that output. Where neither leads through the other, nothing tells, and the user must.
+
+
+class Form:
+    """The containers of a state, its tensors forgotten. Lists and tuples are alike, named or not; mappings are in any order.
+
+    Args:
+        state: a tensor, or containers of tensors.
+    """
+
+    def __init__(self, state: Structure) -> None:
+        self.template = mapped(lambda _: _LEAF, state)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Form) and _outline(self.template) == _outline(other.template)
+
+    def __hash__(self) -> int:
+        return hash(repr(_outline(self.template)))
+
+
+_LEAF = type("Leaf", (), {"__repr__": lambda _: "tensor"})()
+
+
+def _outline(template: Any) -> Any:
+    parts = children(template)
+    if parts is None:
+        return (type(template).__name__, template) if template is not _LEAF else None
+    is_ordered = isinstance(template, tuple | list)
+    return tuple(_outline(part) if is_ordered else (name, _outline(part)) for name, part in parts)
+
+
+def flatten(state: Structure) -> list[Tensor]:
+    """The tensors of a nested state, in order."""
+    if isinstance(state, Tensor):
+        return [state]
+    if children(state) is None:
+        kind = type(state).__name__
+        raise UnsupportedModuleError(f"a cell's state is a tensor, or tuples, dicts or dataclasses of tensors, not {kind}.")
+    return leaves(state)
+
+
+def skeleton(state: Structure) -> Form:
+    """The nesting of a state, its tensors forgotten."""
+    return Form(state)
+
+
+def fill(structure: Form, tensors: Any) -> Structure:
+    """The inverse of `flatten`, with the classes of the state that the form is of."""
+    if structure.template is _LEAF:
+        return next(tensors)
+    return mapped(lambda tensor: tensor, structure.template, lambda leaf: next(tensors) if leaf is _LEAF else leaf)
+
+
+def shapes_of(state: Structure) -> list[tuple[tuple[int, ...], bool]]:
+    """The shape of each tensor of a state, and whether its numbers are complex."""
+    return [(tuple(tensor.shape), tensor.is_complex()) for tensor in flatten(state)]
+
+
+def place_in(returned: Any, returns: str) -> int | None:
+    """Which part of what a cell returns is its state, as the user says; None: all of it."""
+    if returns not in RETURNS:
+        raise InputError(f"returns is {returns!r}; it is one of {', '.join(map(repr, RETURNS))}.")
+    place = RETURNS[returns]
+    count = len(parts) if (parts := children(returned)) is not None else 0
+    if place is not None and count < 2:
+        raise InputError(f"returns is {returns!r}, but the cell returns a {type(returned).__name__}, not a pair.")
+    return place
+
+
+def places(returned: Any, state: Structure) -> list[int | None]:
+    """Which parts of what a cell returns have the form and shapes of its state; None: all of it."""
+    if _fits(returned, state):
+        return [None]
+    parts = children(returned) if not isinstance(returned, Tensor) else None
+    return [i for i, (_, part) in enumerate(parts or []) if _fits(part, state)]
+
+
+def part_of(returned: Any, place: int | None) -> Structure:
+    """That part."""
+    if place is None:
+        return returned
+    parts = children(returned)
+    assert parts is not None
+    return parts[place][1]
+
+
+def chosen(cell: nn.Module, u: Tensor, state: Structure, label: str) -> int:
+    """Which of several parts that look like a state is the state. See Note [Which part is the state].
+
+    Args:
+        cell: (u, state) → several parts.
+        u: one input, shape (1, inputs).
+        state: one state, at random.
+        label: of the cell, for the error.
+    """
+    with torch.enable_grad():
+        old = mapped(lambda tensor: tensor.detach().clone().requires_grad_(), state)
+        returned = cell(u, old)
+    found = [place for place in places(returned, state) if place is not None]
+    parts = {place: part_of(returned, place) for place in found}
+    first = parts[found[0]]
+    if all(_same(part, first) for part in parts.values()):
+        return found[0]
+    named = _named(returned, found)
+    if named is not None:
+        return named
+    starts = {get_gradient_edge(tensor).node for tensor in leaves(old)}
+    led = [place for place in found if all(_leads_through(parts[other], starts, parts[place]) for other in found if other != place)]
+    if len(led) == 1:
+        return led[0]
+    raise UnsupportedModuleError(
+        f"{label}(u, state) returns {len(found)} parts of the shape of its state, and nothing tells which of them is the state.\n"
+        'Say so: returns="out, state" or returns="state, out".'
+    )
+
+
+def _fits(part: Any, state: Structure) -> bool:
+    if not isinstance(part, Tensor) and children(part) is None:
+        return False
+    return skeleton(part) == skeleton(state) and [s for s, _ in shapes_of(part)] == [s for s, _ in shapes_of(state)]
+
+
+def _same(one: Structure, two: Structure) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(leaves(one), leaves(two), strict=True))
+
+
+def _named(returned: Any, found: list[int]) -> int | None:
+    """The part with a state's name, where exactly one has it, or where all others have an output's."""
+    if not (isinstance(returned, Mapping) or hasattr(returned, "_fields") or hasattr(returned, "__dataclass_fields__")):
+        return None
+    names = {place: (children(returned) or [])[place][0].lower() for place in found}
+    states = [place for place, name in names.items() if name in NAMES]
+    others = [place for place, name in names.items() if name not in OUTPUTS]
+    return states[0] if len(states) == 1 else others[0] if len(others) == 1 else None
+
+
+def _leads_through(part: Structure, starts: set[Any], through: Structure) -> bool:
+    """Whether every path in the graph from a part back to the old state leads through another part."""
+    closed = {_key(get_gradient_edge(tensor)) for tensor in leaves(through) if tensor.requires_grad}
+    todo = [_key(get_gradient_edge(tensor)) for tensor in leaves(part) if tensor.requires_grad]
+    seen: set[Any] = set()
+    while todo:
+        node, number = todo.pop()
+        if node is None or (node, number) in closed or (node, number) in seen:
+            continue
+        if node in starts:
+            return False
+        seen.add((node, number))
+        todo.extend(node.next_functions)
+    return True
+
+
+def _key(edge: GradientEdge) -> tuple[Any, int]:
+    return edge.node, edge.output_nr
+
+
+def misfit(label: str, given: Structure, returned: Any) -> ShapeError:
+    """The error where no part of what a cell returns is a state."""
+    wanted = [shape for shape, _ in shapes_of(given)]
+    if isinstance(returned, Tensor) or children(returned) is not None:
+        got = [tuple(tensor.shape) for tensor in leaves(returned)]
+        kept = _changed(given, returned)
+        more = f" {kept}" if kept else ""
+        return ShapeError(f"{label} was given a state of shapes {wanted} and returned shapes {got}: no state to step with.{more}")
+    kind = type(returned).__name__
+    return ShapeError(f"{label} was given a state of shapes {wanted} and returned a {kind}: no state to step with.")
+
+
+def _changed(given: Structure, returned: Any) -> str:
+    """That a number beside the tensors changed, which a state vector does not hold."""
+    before, after = children(given) or [], dict(children(returned) or [])
+    for name, value in before:
+        if isinstance(value, bool | int | float | str) and name in after and after[name] != value:
+            told = f"It changed {name} from {value!r} to {after[name]!r}, which is no tensor."
+            return f"{told}\nMake it one, or leave it out of the state."
+    return ""

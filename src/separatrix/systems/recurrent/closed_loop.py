@@ -1,0 +1,142 @@
+"""Recurrent networks that feed on their own output: free-running generators, closed reservoirs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.core.inputs import as_inputs
+from separatrix.core.randomness import torch_generator
+from separatrix.core.system import System, check_dt, in_one_batch
+from separatrix.core.tangent import pushforward
+from separatrix.core.twin import twin
+from separatrix.core.wrappers import bare
+from separatrix.systems.drives import Drive, Sequential
+from separatrix.systems.recurrent.custom_cell import flatten
+from separatrix.systems.recurrent.recurrent import Recurrent
+from separatrix.systems.recurrent.standard_network import StandardNetwork
+
+
+class ClosedLoop(System):
+    r"""A recurrent network whose next input is made from its own output:  x_{n+1} = F(x_n, g(y_n)),  y_n = y(x_n).
+
+    What `sx.Recurrent` measures under a given sequence of inputs is the core; trained to predict its next input and then left to
+    run on its predictions, the same network is this loop, and its exponents are others: with inputs given, a perturbation of the
+    state does not reach them; in the loop it does.
+
+    The output y is the hidden state of the top layer, shape (*batch, hidden); for a cell of your own it is its state, as the
+    cell returns it.
+
+    Args:
+        core: a recurrent module, as `sx.Recurrent` takes it; or a `sx.Recurrent`, whose inputs are left out.
+        readout: g, a module or function from the output to the next input, (*batch, hidden) → (*batch, inputs).
+        inputs: what else drives the loop, as `sx.Recurrent` takes its inputs: g is then called as g(y_n, u_n).
+        dt: time that one step takes. Default: the core's, where that is a `sx.Recurrent`, else 1.
+        state: as for `sx.Recurrent`.
+
+    Raises:
+        ShapeError: the readout does not give what the core takes.
+        UnsupportedModuleError: the core is no recurrent module, or an ensemble.
+
+    Source: Jaeger & Haas 2004, Science 304, 78 (an echo-state network with its output fed back).
+    """
+
+    def __init__(
+        self,
+        core: nn.Module,
+        readout: Callable[..., Any],
+        inputs: Any = None,
+        *,
+        dt: float | None = None,
+        state: Any = None,
+    ) -> None:
+        if not callable(readout):
+            raise InputError(f"the readout is a {type(readout).__name__}; it is a module or function from output to next input.")
+        recurrent = core if isinstance(core, Recurrent) else Recurrent(core, state=state)
+        network = recurrent.network
+        if network.is_ensemble:
+            raise UnsupportedModuleError("an ensemble has no one readout.\nClose the loop of each network by itself.")
+        drive = None if inputs is None else _drive_of(inputs)
+        super().__init__(
+            network.dim, dt=recurrent.dt if dt is None else check_dt(dt), horizon=None if drive is None else drive.horizon
+        )
+        self.network = network
+        readout = bare(readout)
+        self.readout = twin(readout) if isinstance(readout, nn.Module) else readout
+        self.source = drive
+        self._check_readout()
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The state after reading what the readout makes of it."""
+        return self.network.step(x, self.feedback(x, n))
+
+    def feedback(self, x: Tensor, n: int = 0) -> Tensor:
+        """The next input, g(y(x)), shape (*batch, inputs)."""
+        return self._fed(self.output(x), n)
+
+    def output(self, x: Tensor) -> Any:
+        """The network's output in state x: the hidden state of its top layer; of a cell of your own, its state."""
+        if not isinstance(self.network, StandardNetwork):
+            return self.network.unpack(x)
+        return x.split(self.network.widths, dim=-1)[self.network.layers - 1]
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The next state and its tangents: through the readout, then in closed form through the standard cells."""
+        if not isinstance(self.network, StandardNetwork):
+            return self._tangents(lambda y: self.step(y, n), x, v)
+        y, dy = self.output(x), self.output(v)
+        u, du = pushforward(lambda y: self._fed(y, n), y, dy)
+        return self.network.pushforward(x, v, u, du)
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """Uniform in ±1, since zero may be a fixed point."""
+        return 2 * torch.rand(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state")) - 1
+
+    def pack(self, *state: Tensor) -> Tensor:
+        """The state vector, (*batch, dim), of the core's own state."""
+        parts = state[0] if len(state) == 1 and isinstance(state[0], tuple | list) else state
+        return self.network.pack(*parts)
+
+    def unpack(self, x: Tensor) -> Any:
+        """The core's own state of a state vector."""
+        return self.network.unpack(x)
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        return f"{super().extra_repr()}, {self.network.label} fed with its own output"
+
+    def _fed(self, y: Any, n: int) -> Tensor:
+        extra = () if self.source is None else (self.source(n),)
+        if not isinstance(y, Tensor):
+            return self.readout(y, *extra)
+        extra = tuple(u.to(y).expand(*y.shape[:-1], u.shape[-1]) for u in extra)
+        return in_one_batch(self.readout, y, *extra) if not extra else self.readout(y, *extra)
+
+    @torch.no_grad()
+    def _check_readout(self) -> None:
+        like = next((t for t in (*self.network.buffers(), *self.network.parameters()) if t.is_floating_point()), torch.zeros(()))
+        batch = self.batch_shape or (2,)
+        x = like.new_zeros(*batch, self.dim)
+        try:
+            u = self.feedback(x)
+        except Exception as error:  # the user's code: whatever it raises is the message
+            told = (str(error).strip().splitlines() or ["no message"])[0]
+            shapes = ", ".join(str(tuple(part.shape)) for part in flatten(self.output(x)))
+            raise ShapeError(
+                f"the readout failed on the core's output, shape {shapes}: {type(error).__name__}: {told}\n"
+                f"It takes the output of the {self.network.label} and gives its next input, of {self.network.inputs} numbers."
+            ) from error
+        wanted = self.network.inputs
+        if not isinstance(u, Tensor) or u.shape[:-1] != batch or (wanted is not None and u.shape[-1] != wanted):
+            got = tuple(u.shape) if isinstance(u, Tensor) else type(u).__name__
+            raise ShapeError(
+                f"the readout gives {got}, but this {self.network.label} takes inputs of shape {(*batch, wanted)}.\n"
+                "Give a readout from the core's output to its next input."
+            )
+
+
+def _drive_of(inputs: Any) -> Any:
+    """What drives a loop beside its own output: a drive, or a sequence with time first."""
+    return inputs if isinstance(inputs, Drive) else Sequential(as_inputs(inputs))

@@ -1,0 +1,257 @@
+"""What a recurrent module of one's own is, found out by trying it: a cell, or a layer that loops over time by hand."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from separatrix.core.errors import SeparatrixError, UnsupportedModuleError
+from separatrix.core.twin import twin
+from separatrix.systems.recurrent.cell_state import Structure, fill, flatten, skeleton
+from separatrix.systems.recurrent.custom_cell import CustomCell, is_layer
+
+STEPS, ITEMS = 5, 3  # of a trial: two lengths, 2 and 5, and three items that differ
+A_CELL = (
+    "A cell takes u of shape (batch, inputs) and treats each item alone. Does it loop over time? Then give it as_cell(), "
+    "its single step, or pass that step's module."
+)
+CLOSE = 1e-9  # of the numbers' size, within which two orders of summation agree in float64
+
+Part = Callable[[Any], Any]
+
+# Note [Recognised by trying]
+# An attribute such as hidden_size does not tell a cell, (u, state) → state, from a layer that loops over a sequence by hand: both
+# may be called with a matrix and a state, and both answer. What tells them apart is what they do. A cell treats the items of a
+# batch alone: three different items together are the three one by one; a layer that takes the batch for time fails this. A layer
+# carries its state: reading five steps is reading two and then, from the state they leave, three, and from another state it goes
+# elsewhere, which no feed-forward network with an optional second argument does; and its items are alone too.
+# A layer's step is then the layer itself on a sequence of one step.
+
+
+class HandLayer(nn.Module):
+    """A layer with a loop over time in its own forward, together with its step: the layer on a sequence of one step.
+
+    Args:
+        layer: (sequence, state) → what it returns.
+        width: numbers in an input.
+        batch_first: whether sequences are (batch, time, inputs).
+        part: the new state in what the layer returns.
+        example: its state for a batch of one item, with the batch axis.
+        layer_axis: whether the state's tensors have an axis before the batch's.
+    """
+
+    def __init__(self, layer: nn.Module, width: int, batch_first: bool, part: Part, example: Structure, layer_axis: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.batch_first = batch_first
+        self.part = part
+        self.example = example
+        self.layer_axis = layer_axis
+        self.input_size = width
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """The layer's own."""
+        return self.layer(*given, **named)
+
+    def as_cell(self) -> "LayerStep":
+        """One step of the layer."""
+        return LayerStep(self)
+
+
+class LayerStep(nn.Module):
+    """One step of a layer that loops by hand: a sequence of one step.
+
+    Args:
+        hand: the layer, and how it is called.
+    """
+
+    def __init__(self, hand: HandLayer) -> None:
+        super().__init__()
+        self.layer = hand.layer
+        self.axis = 1 if hand.batch_first else 0
+        self.part = hand.part
+        self.input_size = hand.input_size
+        self.shapes = [tuple(t.select(1 if hand.layer_axis else 0, 0).shape) for t in flatten(hand.example)]
+        self.structure = skeleton(hand.example)
+
+    def forward(self, u: Tensor, state: Structure) -> Structure:
+        """The state after reading u, shape (batch, inputs)."""
+        return self.part(self.layer(u.unsqueeze(self.axis), state))
+
+    def example_state(self) -> Structure:
+        """A state without its batch axis."""
+        return fill(self.structure, iter([torch.zeros(shape) for shape in self.shapes]))
+
+
+def own_network(
+    modules: list[nn.Module], is_ensemble: bool, example: Structure, width: int | None, returns: str | None = None
+) -> CustomCell:
+    """A cell or hand-written layer of one's own as a function of a state vector. See Note [Recognised by trying].
+
+    Args:
+        modules: one module, or the equal ones of an ensemble.
+        is_ensemble: whether it is one.
+        example: a state without batch axes, where the module does not tell.
+        width: numbers in an input, where they are known.
+        returns: which part of what a cell returns is its state, where that is said.
+
+    Raises:
+        UnsupportedModuleError, ShapeError: it is neither.
+    """
+    refusal: SeparatrixError
+    try:
+        network = CustomCell(modules, is_ensemble, example, width, returns)
+        if is_ensemble or network.is_layer or treats_items_alone(network, width):
+            return network
+        refusal = UnsupportedModuleError(
+            f"{network.label}(u, state) is no cell: what it makes of one item depends on the others in the batch.\n{A_CELL}"
+        )
+    except SeparatrixError as error:
+        if is_layer(modules[0]):  # it tells its step, so its own words count
+            raise
+        refusal = error
+    width = width if width is not None else getattr(modules[0], "input_size", None)
+    layers = [layer_of(module, width) for module in modules] if isinstance(width, int) else []
+    if layers and all(layer is not None for layer in layers):
+        return CustomCell([layer for layer in layers if layer is not None], is_ensemble)
+    raise refusal
+
+
+@torch.no_grad()
+def treats_items_alone(network: CustomCell, width: int | None = None) -> bool:
+    """Whether a cell's step of two and of three different items is that of the items one by one.
+
+    Raises:
+        UnsupportedModuleError: it fails on them.
+    """
+    network, width = twin(network, apart=True), network.inputs or width or 1
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(ITEMS, network.dim, dtype=torch.float64, generator=draw)
+    u = torch.randn(ITEMS, width, dtype=torch.float64, generator=draw)
+    with without_draws():
+        try:
+            singly = torch.cat([network.step(x[i : i + 1], u[i : i + 1]) for i in range(ITEMS)])
+            return all(_close(network.step(x[:count], u[:count]), singly[:count]) for count in (2, ITEMS))
+        except Exception as error:  # the user's code: whatever it raises, it is no cell for these
+            if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
+                why, way = "is compiled by TorchScript and does not run in float64.", "Pass the module that it was made of."
+            else:
+                reason = (str(error).strip().splitlines() or ["no message"])[0]
+                why, way = f"failed on {ITEMS} random items in float64: {type(error).__name__}: {reason}", A_CELL
+            raise UnsupportedModuleError(f"{network.label}(u, state) {why}\n{way}") from error
+
+
+@torch.no_grad()
+def carries_a_state(network: CustomCell) -> bool:
+    """Whether a cell's step depends on its state at all."""
+    network, draw = twin(network, apart=True), torch.Generator().manual_seed(0)
+    x = torch.randn(2, network.dim, dtype=torch.float64, generator=draw)
+    u = torch.randn(1, network.inputs or 1, dtype=torch.float64, generator=draw)
+    with without_draws():
+        return not torch.equal(network.step(x[:1], u), network.step(x[1:], u))
+
+
+@torch.no_grad()
+def layer_of(module: nn.Module, width: int) -> HandLayer | None:
+    """The module as a layer that carries its state along a sequence, if it shows that it is one."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
+    view = twin(module, dtype=torch.float64, detach=True, apart=True)
+    u = torch.randn(STEPS, ITEMS, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    first = bool(getattr(module, "batch_first", False))
+    with without_draws():
+        for batch_first in (first, not first):
+            time = 1 if batch_first else 0
+            for part in (_second, _first, _last(time)):
+                trial = _Trial(view, u.transpose(0, 1) if batch_first else u, time, part)
+                axis = trial.batch_axis()
+                if axis is not None:
+                    return HandLayer(module, width, batch_first, part, trial.of_one_item(), axis == 1)
+    return None
+
+
+class _Trial:
+    """A layer tried on a sequence: what state it leaves, whole, in two pieces, and item by item."""
+
+    def __init__(self, layer: nn.Module, u: Tensor, time: int, part: Part) -> None:
+        self.layer, self.u, self.time, self.part = layer, u, time, part
+
+    def batch_axis(self) -> int | None:
+        """Where the batch axis of the state is, 0 or 1, if the layer carries its state and treats items alone; else None."""
+        try:
+            whole = self._after(self.u)
+            pieces = self._after(self._steps(2, STEPS), self._after(self._steps(0, 2)))
+            if not flatten(whole) or not _same(whole, pieces):
+                return None
+            single = self._after(self._steps(1, STEPS), self._after(self._steps(0, 1)))
+            if _same(self._after(self._steps(2, 3), whole), self._after(self._steps(2, 3), self._after(self._steps(0, 1)))):
+                return None  # from two states it goes to one: it carries nothing, and its second argument is no state
+            alone = [self._after(self.u.narrow(1 - self.time, i, 1)) for i in range(ITEMS)]
+            return next((axis for axis in (0, 1) if _same(whole, single) and _joined(alone, axis, whole)), None)
+        except Exception:  # the user's code: whatever it raises, this is not how it is called
+            return None
+
+    def of_one_item(self) -> Structure:
+        """The state of one item, with its batch axis."""
+        return self._after(self.u.narrow(1 - self.time, 0, 1))
+
+    def _steps(self, start: int, end: int) -> Tensor:
+        return self.u.narrow(self.time, start, end - start)
+
+    def _after(self, u: Tensor, state: Structure = None) -> Structure:
+        if state is not None:
+            return self.part(self.layer(u, state))
+        try:
+            return self.part(self.layer(u))
+        except TypeError:
+            return self.part(self.layer(u, None))
+
+
+def _second(returned: Any) -> Any:
+    return returned[1]
+
+
+def _first(returned: Any) -> Any:
+    return returned[0]
+
+
+def _last(time: int) -> Part:
+    """The last of the outputs, where a layer returns nothing else."""
+    return lambda returned: returned.select(time, -1)
+
+
+def _same(one: Structure, two: Structure) -> bool:
+    a, b = flatten(one), flatten(two)
+    return skeleton(one) == skeleton(two) and all(x.shape == y.shape and _close(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _joined(items: list[Structure], axis: int, whole: Structure) -> bool:
+    """Whether the states of single items, side by side along an axis, are the state of all."""
+    parts = zip(*(flatten(item) for item in items), strict=True)
+    joined = [torch.cat(part, dim=axis) for part in parts if part[0].ndim > axis]
+    wanted = flatten(whole)
+    return len(joined) == len(wanted) and all(a.shape == b.shape and _close(a, b) for a, b in zip(joined, wanted, strict=True))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=CLOSE, atol=CLOSE * float(b.abs().nan_to_num(posinf=0.0).max()), equal_nan=True)
+
+
+class _Silence(TorchDispatchMode):
+    """Noise switched off, so that a layer with noise in its step can be tried: draws are constants."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        value = func(*args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded in func.tags and isinstance(value, Tensor):
+            value.fill_(0 if "normal" in func.name() or "randn" in func.name() else 1)
+        return value
+
+
+@contextmanager
+def without_draws() -> Iterator[None]:
+    """A context in which nothing is drawn at random, and the global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]), _Silence():
+        yield

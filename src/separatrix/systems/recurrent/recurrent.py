@@ -1,0 +1,191 @@
+"""Recurrent networks driven by data, as systems: the state is every layer's h (and c)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.nn.utils.rnn import PackedSequence
+
+from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
+from separatrix.core.inputs import as_inputs
+from separatrix.core.randomness import torch_generator
+from separatrix.core.system import Driven, check_dt
+from separatrix.core.wrappers import bare
+from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream, is_listed, sequence_list
+from separatrix.systems.recurrent.custom_cell import CustomCell
+from separatrix.systems.recurrent.hand_layer import own_network
+from separatrix.systems.recurrent.standard_network import StandardNetwork, describe, is_standard, kind_of, refuse_changed_layer
+
+
+class Recurrent(Driven):
+    r"""A recurrent network as a dynamical system  x_{n+1} = F(x_n, u_n),  with closed-form tangents for the standard cells.
+
+    The state is (h_1 … h_L) of all layers, then (c_1 … c_L) for an LSTM; `pack` and `unpack` translate from and to what the
+    module itself takes. The module is not changed: its weights are cast to the state's dtype, dropout is off. Gradients reach
+    its parameters.
+
+    Args:
+        module: `nn.RNN`, `nn.GRU` or `nn.LSTM` (stacked, biased or not, projected), an `nn.RNNCell`, `nn.GRUCell` or
+            `nn.LSTMCell`, or any cell of signature (u, state) → state or (out, state), with its own `pushforward` if it has one;
+            or a layer of one's own that has its step, `as_cell()`, as `sx.nn.LEM`. A list of equal modules is an ensemble: its
+            axis is the last of the batch, and each of them reads the same inputs. Its weights are stacked when it is built.
+            So are weights that torch makes of others (pruned, normed, parametrised): build it anew after an optimiser's step. A
+            module with a `forward` or hooks of its own is never taken for PyTorch's: a cell is called, a layer is refused.
+        inputs: what the module takes: (time, inputs), or batched, (time, batch, inputs) or (batch, time, inputs) when the
+            module is `batch_first`. A cell takes time first. A list of sequences, each (time, inputs), or a `PackedSequence`, if
+            they are of one length. Or a `Drive`, such as `sx.Stream`, which takes sequences of any lengths.
+        constant: one input, (*batch, inputs), for every step, instead of `inputs`. Neither: zeros. It is a parameter of the system:
+            `at(constant=…)`, and one of its numbers is "constant[0]", which sweeps and `continuation` can vary.
+        dt: time that one step takes, in a unit of yours, such as the Δt of a discretised rate equation or the sampling time of the
+            inputs: rates and exponents are per that unit. 1 counts steps.
+        state: for a cell of your own, an example of its state without batch axes, where `hidden_size` does not tell: a tensor, or
+            a tuple, named tuple, dict or dataclass of them. Complex numbers are pairs of real ones in the state vector.
+        returns: what a cell of your own returns, "state", "out, state" or "state, out", where trying it does not tell.
+
+    Raises:
+        UnsupportedModuleError: the module is bidirectional, has no step (state, input) → state, or has no weights yet (meta, lazy).
+        ShapeError: the inputs' rank or width is not the module's.
+        InputError: inputs or weights are not finite, sequences are of unequal length, both `inputs` and `constant` are given, or dt
+            is not a positive number.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module | Sequence[nn.Module],
+        inputs: Any = None,
+        *,
+        constant: Any = None,
+        dt: float = 1.0,
+        state: Any = None,
+        returns: str | None = None,
+    ) -> None:
+        network = _network(module, state, _width(inputs, constant), returns)
+        drive = _drive(network, inputs, constant)
+        super().__init__(network.dim, dt=check_dt(dt), horizon=drive.horizon)
+        self.network = network
+        self.source = drive
+        self.is_driven = inputs is not None
+
+    @property
+    def into_ball(self) -> bool:
+        """Whether some ball of states is mapped into itself, as by PyTorch's own cells with tanh."""
+        return bool(getattr(self.network, "into_ball", False))
+
+    def drive(self, n: int) -> Tensor:
+        """The input of step n, shape (*batch, inputs)."""
+        return self.source(n)
+
+    def advance(self, x: Tensor, u: Tensor) -> Tensor:
+        """The state after reading the input u."""
+        return self.network.step(x, u.to(x))
+
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The state after step n and its tangents: closed form for the standard cells and where a cell has one, else forward AD."""
+        return self.network.pushforward(x, v, self.drive(n).to(x))
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """Zeros, as the module's own, when inputs drive it; without inputs (where zero may be a rest point), uniform in ±1."""
+        if self.is_driven:
+            return torch.zeros(*batch, self.dim, dtype=torch.float64)
+        uniform = torch.rand(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
+        return 2 * uniform - 1
+
+    def pack(self, *state: Tensor) -> Tensor:
+        """The state vector, (*batch, dim), of the module's own state: h_n, or (h_n, c_n), shape (layers, *batch, hidden)."""
+        parts = state[0] if len(state) == 1 and isinstance(state[0], tuple | list) else state
+        return self.network.pack(*parts)
+
+    def unpack(self, x: Tensor) -> Any:
+        """The module's own state of a state vector: h_n, or (h_n, c_n)."""
+        return self.network.unpack(x)
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the parentheses."""
+        length = "endless" if self.horizon is None else f"{self.horizon} steps"
+        dt = f"dt={self.dt:g}, " if self.dt != 1 else ""
+        return f"dim={self.dim}, {dt}{self.network.label}, inputs {length}"
+
+
+def _width(*given: Any) -> int | None:
+    """Numbers in one input, of the first that is given as a sequence or drive."""
+    for values in given:
+        if isinstance(values, Drive):
+            return int(values(0).shape[-1])
+        if isinstance(values, PackedSequence):
+            return int(values.data.shape[-1])
+        first = values[0] if isinstance(values, list | tuple) and values else values
+        if shape := getattr(first, "shape", ()):
+            return int(shape[-1])
+    return None
+
+
+def _network(
+    module: nn.Module | Sequence[nn.Module], state: Any, width: int | None, returns: str | None
+) -> StandardNetwork | CustomCell:
+    modules = [bare(one) for one in (module if isinstance(module, Sequence | nn.ModuleList) else [module])]
+    is_ensemble = not isinstance(module, nn.Module) or isinstance(module, nn.ModuleList)
+    if not modules:
+        raise InputError("an ensemble has at least 1 network; the list is empty.")
+    for one in modules:
+        if not isinstance(one, nn.Module):
+            raise UnsupportedModuleError(f"{type(one).__name__} is no nn.Module.\nWrap a function of the state: sx.Map(f, dim).")
+    if len({type_before_parametrizations(module) for module in modules}) > 1:
+        kinds = ", ".join(sorted({kind_of(module) for module in modules}))
+        raise UnsupportedModuleError(f"an ensemble's networks are of one kind, but these are {kinds}.\nMeasure them one by one.")
+    first = modules[0]
+    if getattr(first, "bidirectional", False):
+        raise UnsupportedModuleError(
+            f"this {describe(first)} is bidirectional: its backward half reads the future, so no state steps forward.\n"
+            "Measure one direction: build the same module with bidirectional=False and load the weights without '_reverse'."
+        )
+    for one in modules:
+        refuse_changed_layer(one)
+    if all(is_standard(one) for one in modules):
+        return StandardNetwork(modules, is_ensemble)
+    return own_network(modules, is_ensemble, state, width, returns)
+
+
+def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) -> Drive:
+    if inputs is not None and constant is not None:
+        raise InputError("inputs and constant were both given.\nPass a sequence as inputs, or one input as constant.")
+    if isinstance(inputs, Drive):
+        drive = inputs
+    elif inputs is not None:
+        drive = Sequential(_read(network, inputs))
+    elif constant is not None:
+        drive = Constant(as_inputs(constant, "the constant input"))
+    else:
+        drive = Constant(torch.zeros(network.inputs or 0, dtype=torch.float64))
+    if network.is_ensemble and (isinstance(drive, Stream) or drive is not inputs):
+        drive = Shared(drive)
+    width = drive(0).shape[-1]
+    if network.inputs is not None and width != network.inputs:
+        raise ShapeError(
+            f"the inputs have {width} numbers per step but this {network.label} takes {network.inputs}.\nPass {network.input_form}."
+        )
+    return drive
+
+
+def _read(network: StandardNetwork | CustomCell, inputs: Any) -> Tensor:
+    """The inputs with time first: of one sequence or a batch of them, or of a list or packed batch of equal ones."""
+    if not isinstance(inputs, PackedSequence) and not is_listed(inputs):
+        return _time_first(network, as_inputs(inputs))
+    sequences = sequence_list(inputs)
+    lengths = sorted({len(sequence) for sequence in sequences})
+    if len(lengths) > 1:
+        raise InputError(
+            f"{len(sequences)} sequences of {lengths[0]} to {lengths[-1]} steps end at different steps, so a batch of them has no "
+            "common horizon.\n"
+            "Pass an sx.Stream of them, sx.Stream(sequences), in which each copy reads one after the other; or one at a time."
+        )
+    return torch.stack(sequences, dim=1)
+
+
+def _time_first(network: StandardNetwork | CustomCell, values: Tensor) -> Tensor:
+    if values.ndim not in (2, 3):
+        raise ShapeError(f"the inputs have shape {tuple(values.shape)}, {values.ndim} axes.\nPass {network.input_form}.")
+    if 0 in values.shape:
+        raise ShapeError(f"the inputs are empty: shape {tuple(values.shape)}.\nPass {network.input_form}.")
+    return values.transpose(0, 1) if values.ndim == 3 and network.batch_first else values
