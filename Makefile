@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test test-long test-portable check bench docs format clean
+.PHONY: demo test test-long test-portable check wheel bench docs format clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -46,6 +46,14 @@ check: .venv/.dev
 	$(BIN)/python docs/tables.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# What is built and installed, without the sources beside it, does the main job.
+wheel: .venv/.dev
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip install --quiet --no-deps --target dist/installed dist/*.whl
+	PYTHONPATH=dist/installed $(BIN)/python tests/smoke.py dist/installed
+	PYTHONPATH=dist/installed $(BIN)/python dist/installed/bin/separatrix list > dist/list.txt
+
 docs: .venv/.dev
 	$(BIN)/python docs/tables.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -59,4 +67,4 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv site separatrix-report
+	rm -rf .venv dist site separatrix-report
