@@ -31,7 +31,6 @@ CLIP = 1.0  # the longest gradient
 EVERY = 10  # rounds between two validations
 WORSE = 1.3  # times the least validation cost, above which training goes back to the law that had it
 LONG = 8.0  # seconds of a validation
-CHECKED = 60.0  # seconds for which SciPy follows some of the states
 UPRIGHT = 0.01  # rad, m and their rates: an attractor this near to the top is the top
 FEWER = 300  # states that are followed with another mass
 
@@ -222,7 +221,7 @@ class Plan(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """How much is done: plans, seeds, states and steps to judge with, other masses, horizons of tangents, states for SciPy."""
+    """How much is done: plans, seeds, states and steps to judge with, other masses, spans of tangents, SciPy's states and time."""
 
     plans: tuple[Plan, ...]
     seeds: int
@@ -231,10 +230,13 @@ class Extent(NamedTuple):
     changes: tuple[float, ...]
     spans: tuple[float, ...]
     checked: int
+    followed: float
 
 
-FULL = Extent((Plan(Pendulum, 60, 1e-2, 4.0), Plan(CartPole, 300, 1e-2, 4.0)), 5, 1000, 1200, (0.8, 1.2), (1.0, 2.0, 4.0, 8.0), 10)
-QUICK = Extent((Plan(Pendulum, 40, 1e-2, 2.5), Plan(CartPole, 60, 1e-2, 1.5)), 1, 60, 600, (), (0.2, 0.5), 1)
+FULL = Extent(
+    (Plan(Pendulum, 60, 1e-2, 4.0), Plan(CartPole, 300, 1e-2, 4.0)), 5, 1000, 1200, (0.8, 1.2), (1.0, 2.0, 4.0, 8.0), 10, 60.0
+)
+QUICK = Extent((Plan(Pendulum, 40, 1e-2, 2.5), Plan(CartPole, 60, 1e-2, 1.5)), 1, 60, 600, (), (0.2, 0.5), 1, 20.0)
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -261,7 +263,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             "growth": {"drawn": growth(kind(trained.drawn.of(0)), extent.spans), "kept": growth(machines[0], extent.spans)},
         }
         tell(kind.name, found[kind.name], extent, asked.first, spent)
-    figure(found, extent.spans, count=15 if asked.quick else 81).savefig(asked.out / "controller_design.png", dpi=120)
+    figure(found, extent.spans, count=11 if asked.quick else 81, patience=min(extent.patience, 600)).savefig(
+        asked.out / "controller_design.png", dpi=120
+    )
     return found
 
 
@@ -347,7 +351,7 @@ def judge(machine: Machine, extent: Extent) -> dict[str, Any]:
         "share": share,
         "stderr": math.sqrt(share * (1 - share) / len(up)),
         "changed": {times: float(up.double().mean()) for times, up in other.items()},
-        "agrees": agrees(machine, start[: extent.checked], up[: extent.checked]),
+        "agrees": agrees(machine, start[: extent.checked], up[: extent.checked], extent.followed),
     }
 
 
@@ -365,20 +369,20 @@ def reaches(machine: Machine, start: Tensor, patience: int) -> tuple[Tensor, sx.
     """Which states end at the top: basins of the step on a cylinder, where a turn leads back and whirling is an attractor."""
     flow = machine.flow()
     turning = sx.Map(lambda x: within_a_turn(flow.step(x), machine.angle), flow.dim)
-    basins = sx.basins_of_attraction(turning, start, steps=200, max_steps=patience)
+    basins = sx.basins_of_attraction(turning, start, steps=min(200, patience // 3), max_steps=patience)
     ends = zip(basins.kind, basins.attractors.norm(dim=-1).tolist(), strict=True)
     top = [kind == "rest point" and away < UPRIGHT for kind, away in ends]
     return torch.tensor([*top, False])[basins.labels], basins  # the label −1 is the last
 
 
 @torch.no_grad()
-def agrees(machine: Machine, start: Tensor, up: Tensor) -> int:
-    """Of how many states SciPy's DOP853 at a tolerance of 1e-8, followed for `CHECKED` seconds, says the same."""
+def agrees(machine: Machine, start: Tensor, up: Tensor, seconds: float) -> int:
+    """Of how many states SciPy's DOP853 at a tolerance of 1e-8, followed for so many seconds, says the same."""
 
     def velocity(_: float, x: Any) -> Any:
         return machine(torch.as_tensor(x)[None], 0.0)[0].numpy()
 
-    ends = [solve_ivp(velocity, (0, CHECKED), x.numpy(), method="DOP853", rtol=1e-8, atol=1e-8).y[:, -1] for x in start]
+    ends = [solve_ivp(velocity, (0, seconds), x.numpy(), method="DOP853", rtol=1e-8, atol=1e-8).y[:, -1] for x in start]
     theirs = within_a_turn(torch.stack([torch.as_tensor(end) for end in ends]), machine.angle).norm(dim=-1) < UPRIGHT
     return int((theirs == up).sum())
 
@@ -428,12 +432,12 @@ def across(judged: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
 
 
 @styled
-def figure(found: dict[str, Any], spans: Sequence[float], *, count: int) -> Figure:
+def figure(found: dict[str, Any], spans: Sequence[float], *, count: int, patience: int) -> Figure:
     """The pendulum's plane under both laws, the training, the cart's swing-up, the shares, and how tangents grow."""
     picture, panels = canvas(2, 3, width=4.2, height=3.5)
     pendulum, cart = found["pendulum"], found["cart–pole"]
-    draw_plane(panels[0, 0], pendulum["machines"][0], count, "Pendulum, learned law")
-    draw_plane(panels[0, 1], regulated(Pendulum), count, "Pendulum, saturated LQR")
+    draw_plane(panels[0, 0], pendulum["machines"][0], count, patience, "Pendulum, learned law")
+    draw_plane(panels[0, 1], regulated(Pendulum), count, patience, "Pendulum, saturated LQR")
     draw_training(panels[0, 2], found)
     draw_swing(panels[1, 0], cart["machines"][0])
     draw_shares(panels[1, 1], found)
@@ -444,11 +448,11 @@ def figure(found: dict[str, Any], spans: Sequence[float], *, count: int) -> Figu
 
 
 @torch.no_grad()
-def draw_plane(axes: Axes, machine: Machine, count: int, title: str) -> None:
+def draw_plane(axes: Axes, machine: Machine, count: int, patience: int, title: str) -> None:
     """States that do not reach the top in grey, orbits, and the equilibria by kind."""
     turn, fast = machine.wide
     places = sx.grid((-turn, -fast), (turn, fast), (count, count))
-    up, _ = reaches(machine, places, QUICK.patience)
+    up, _ = reaches(machine, places, patience)
     axes.contourf(places[:, 0, 0], places[0, :, 1], (~up).double().mT, levels=[0.5, 1.5], colors=[FAINT], alpha=0.6)
     starts = torch.tensor([(math.pi - 0.05, 0.0), (-2.0, 0.0), (1.2, 1.0), (-3.0, 7.0), (0.6, -6.0)], dtype=torch.float64)
     orbits = sx.trajectory(machine.flow().refined(2), starts, 480)

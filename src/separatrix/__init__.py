@@ -75,7 +75,7 @@ from separatrix.analysis import (
     transient_growth,
 )
 from separatrix.bounds import certificate, operator_norm
-from separatrix.core import errors
+from separatrix.core import errors as errors
 from separatrix.core.errors import (
     ContradictionError,
     DivergedError,
@@ -192,7 +192,6 @@ __all__ = [
     "depth_profile",
     "divergence_rate",
     "echo_state",
-    "errors",
     "finite_time_lyapunov",
     "fixed_points",
     "flow_map",
