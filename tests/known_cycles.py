@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from separatrix.core.system import along_tangents, components
+from separatrix.core.components import along_tangents, components
 from separatrix.flows.flow import Field
 
 

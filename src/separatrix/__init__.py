@@ -76,6 +76,9 @@ from separatrix.analysis import (
 )
 from separatrix.bounds import certificate, operator_norm
 from separatrix.core import errors as errors
+from separatrix.core.compiled import Compiled
+from separatrix.core.derived import Iterate
+from separatrix.core.driven import Driven
 from separatrix.core.errors import (
     ContradictionError,
     DivergedError,
@@ -90,7 +93,7 @@ from separatrix.core.errors import (
 )
 from separatrix.core.evolve import trajectory
 from separatrix.core.result import Result, Status, load
-from separatrix.core.system import Compiled, Driven, Iterate, Map, System
+from separatrix.core.system import Map, System
 from separatrix.flows import Arrival, Solution, StructuredSolution, sensitivities, solve, solve_until
 from separatrix.flows.flow import Field, Flow
 from separatrix.nn.fit.sparse_terms import SparseTerms, sparse_terms

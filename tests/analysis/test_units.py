@@ -10,7 +10,7 @@ from torch import Tensor
 import separatrix as sx
 from separatrix.analysis.driven.responses import attractors
 from separatrix.analysis.fixed.guesses import default_guesses
-from separatrix.core.system import along_tangents
+from separatrix.core.components import along_tangents
 
 FOLDS = (5.050510311476148, 1.897211164524679)  # extrema of p(x) = (x − 0.05)(1 + x²)/x²
 

@@ -5,8 +5,8 @@ from torch._inductor.decomposition import decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import separatrix as sx
+from separatrix.core.components import components
 from separatrix.core.fusion import SinkSelections
-from separatrix.core.system import components
 
 
 def traced(f, *inputs: Tensor) -> torch.fx.GraphModule:

@@ -10,9 +10,13 @@ from torch import Tensor, nn
 import separatrix as sx
 from separatrix.analysis.lyapunov.divergence import divergence_rate
 from separatrix.analysis.lyapunov.spectrum import lyapunov_spectrum
+from separatrix.core.compiled import Compiled
+from separatrix.core.components import along_tangents, components
+from separatrix.core.derived import Frozen, Iterate
+from separatrix.core.driven import Driven
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.evolve import begin, trajectory
-from separatrix.core.system import Compiled, Driven, Frozen, Iterate, Map, System, along_tangents, components
+from separatrix.core.system import Map, System
 from separatrix.flows.flow import Field, Flow
 from separatrix.testing import check_module_untouched
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.components import stack_batch_last
 from separatrix.core.errors import UnsupportedModuleError
 from separatrix.core.system import Map
-from separatrix.core.tangent import LADDER, climb, jacobian, plain_kernels, pullback, pushforward, stack_batch_last
+from separatrix.core.tangent import LADDER, climb, jacobian, plain_kernels, pullback, pushforward
 from separatrix.testing import check_module_untouched
 
 ALL_AT_ONCE, PLAIN_KERNELS, ONE_BY_ONE, TWICE_REVERSE = range(4)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.components import components
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import begin, trajectory
-from separatrix.core.system import components
 from separatrix.core.tangent import pushforward
 from separatrix.flows.flow import Field, Flow, FunctionField
 from separatrix.flows.methods import SOLVERS

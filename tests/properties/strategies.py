@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.core.system import Frozen, Padded
+from separatrix.core.derived import Frozen, Padded
 
 SEEDS = st.integers(0, 2**16)
 METHODS = ("euler", "heun", "midpoint", "rk4", "dopri5", "implicit_midpoint")

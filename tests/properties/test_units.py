@@ -7,7 +7,7 @@ from torch import Tensor
 
 import separatrix as sx
 from properties.strategies import SEEDS, fewer, normal, uniform
-from separatrix.core.system import along_tangents
+from separatrix.core.components import along_tangents
 
 UNITS = st.sampled_from((1e-9, 3e-7, 1e-4, 0.02, 1.0, 70.0, 1e3, 2e6, 1e9))
 

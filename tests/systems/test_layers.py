@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import separatrix as sx
+from separatrix.core.derived import Padded
 from separatrix.core.evolve import begin
-from separatrix.core.system import Padded
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

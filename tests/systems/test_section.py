@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import separatrix as sx
 from known_cycles import Hopf, Twisted
-from separatrix.core.system import Derived, components
+from separatrix.core.components import components
+from separatrix.core.derived import Derived
 from separatrix.flows.events.crossing import next_crossing
 
 OMEGA = 1.7

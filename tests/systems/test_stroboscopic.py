@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.core.system import Number, components
+from separatrix.core.components import components
+from separatrix.core.parametric import Number
 from separatrix.flows.flow import Field
 
 DELTA, STIFF, GAMMA = 0.3, 2.0, 0.7

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import separatrix as sx
+from separatrix.core.components import along_tangents, components
 from separatrix.core.errors import SeparatrixError
 from separatrix.core.evolve import begin
 from separatrix.core.result import Result, Status
-from separatrix.core.system import Map, System, along_tangents, components
+from separatrix.core.system import Map, System
 from separatrix.flows.flow import Flow
 from separatrix.flows.methods import SOLVERS
 from separatrix.testing import check_analysis, check_module_untouched, check_system

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from separatrix.core.derived import Padded, widths
 from separatrix.core.errors import HorizonError, InputError, SeparatrixError, ShapeError, UnsupportedModuleError
+from separatrix.core.parametric import Parametric
 from separatrix.core.purity import Purity
 from separatrix.core.randomness import undisturbed
-from separatrix.core.system import Map, Padded, Parametric, System, widths
+from separatrix.core.system import Map, System
 from separatrix.core.tangent import Tangents
 from separatrix.core.twin import twin
 

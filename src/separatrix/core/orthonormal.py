@@ -6,7 +6,7 @@ The method is picked by where and how large the frame is; all give Q with R_ii >
 import torch
 from torch import Tensor
 
-from separatrix.core.tangent import stack_batch_last
+from separatrix.core.components import stack_batch_last
 
 SMALL, MANY = 4, 16  # frames of at most SMALL tangents, at least MANY of them, are orthonormalised in closed form
 

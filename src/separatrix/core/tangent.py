@@ -3,7 +3,7 @@
 Tangents are rows: `v` has shape (*batch, k, dim), one state's k tangents under each other.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from traceback import walk_tb
 
@@ -273,25 +273,6 @@ def pullback(f: Function, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     value, back = torch.func.vjp(f, x)[:2]
     rows = [back(row)[0] for row in w.unbind(-2)]
     return value, torch.stack(rows, dim=-2)
-
-
-def stack_batch_last(parts: Sequence[Tensor], dim: int) -> Tensor:
-    """`torch.stack` at a negative `dim`, with the batch axes innermost in memory.
-
-    A batch of small states is then a structure of arrays: each component's slice is contiguous, and elementwise work on it runs
-    at the speed of the vector unit.
-    """
-    turned = torch.broadcast_tensors(*parts)
-    if turned[0].ndim > 1:
-        turned = [part.permute(tuple(reversed(range(part.ndim)))) for part in turned]
-    stacked = torch.stack(turned, dim=-1 - dim)
-    return stacked.permute(tuple(reversed(range(stacked.ndim))))
-
-
-def batch_innermost(x: Tensor) -> Tensor:
-    """The same numbers with the batch axes innermost in memory; no copy where they already are."""
-    turned = tuple(reversed(range(x.ndim)))
-    return x.permute(turned).contiguous().permute(turned)
 
 
 def _all_at_once(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError, UnsupportedModuleError
+from separatrix.core.parametric import Parametric
 from separatrix.core.structure import as_pairs, from_pairs
-from separatrix.core.system import Parametric, System, in_one_batch, in_pairs
+from separatrix.core.system import System, in_one_batch, in_pairs
 from separatrix.core.tangent import Tangents
 from separatrix.core.twin import twin
 from separatrix.core.wrappers import bare

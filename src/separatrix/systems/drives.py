@@ -10,8 +10,8 @@ from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 
 from separatrix.core.errors import HorizonError, InputError, ShapeError
 from separatrix.core.inputs import as_inputs
+from separatrix.core.parametric import Parametric
 from separatrix.core.randomness import Draws
-from separatrix.core.system import Parametric
 
 END = 2**63 - 1  # a step beyond all
 

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from separatrix.core.components import along_tangents
+from separatrix.core.derived import Derived
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.evolve import as_numbers, check_whole
-from separatrix.core.system import Derived, Number, Parametric, System, along_tangents
+from separatrix.core.parametric import Number, Parametric
+from separatrix.core.system import System
 from separatrix.core.twin import twin
 from separatrix.flows.events.crossing import Crossing, Plane, check_autonomous, check_flow, next_crossing, shown
 from separatrix.flows.flow import Flow

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from separatrix.core.derived import Derived
 from separatrix.core.evolve import check_seed, check_system_type
+from separatrix.core.parametric import Parametric
 from separatrix.core.randomness import drawing
-from separatrix.core.system import Derived, Parametric, System
+from separatrix.core.system import System
 from separatrix.core.twin import twin
 from separatrix.systems.drives import Drive
 

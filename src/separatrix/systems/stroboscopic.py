@@ -6,8 +6,11 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from separatrix.core.components import along_tangents
+from separatrix.core.derived import Derived
 from separatrix.core.errors import InputError
-from separatrix.core.system import Derived, Number, System, along_tangents
+from separatrix.core.parametric import Number
+from separatrix.core.system import System
 from separatrix.flows.events.crossing import check_flow, shown
 from separatrix.flows.flow import Flow
 from separatrix.flows.methods import SOLVERS, Solver

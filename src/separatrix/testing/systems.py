@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from separatrix.core.errors import InputError, UnsupportedModuleError
 from separatrix.core.evolve import begin
+from separatrix.core.parametric import Parametric
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Result, Status
-from separatrix.core.system import Parametric, System
+from separatrix.core.system import System
 from separatrix.core.tangent import pushforward
 from separatrix.systems.classic import henon
 from separatrix.testing.blocks import check_block as check_block

@@ -7,7 +7,7 @@ import torch
 from scipy.special import ellipk
 
 import separatrix as sx
-from separatrix.core.system import components
+from separatrix.core.components import components
 
 
 def damped(dt: float = 0.02) -> sx.Flow:

@@ -9,7 +9,7 @@ from scipy.optimize import brentq, fsolve
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.core.system import components
+from separatrix.core.components import components
 
 
 def flow(dim: int, rates, **parameters: float) -> sx.Flow:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.core.system import Derived, along_tangents
+from separatrix.core.components import along_tangents
+from separatrix.core.derived import Derived
 
 R3 = 3.544090359551  # period 4 → 8, a root of a polynomial of degree 12: Bailey & Broadhurst 2001, Math. Comp. 70, 1719
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.core.system import along_tangents
+from separatrix.core.components import along_tangents
 
 
 class Parabola(sx.System):

@@ -11,7 +11,8 @@ from scipy.optimize import root
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.core.system import Frozen, System
+from separatrix.core.derived import Frozen
+from separatrix.core.system import System
 
 F64 = torch.float64
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import as_numbers, check_system_type
-from separatrix.core.system import Number, Parametric, System, place_of
+from separatrix.core.parametric import Number, Parametric, place_of
+from separatrix.core.system import System
 
 
 @dataclass(frozen=True)

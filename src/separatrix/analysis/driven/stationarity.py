@@ -8,11 +8,12 @@ import torch
 from scipy.special import fdtrc
 from torch import Tensor, nn
 
+from separatrix.core.driven import Driven
 from separatrix.core.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.evolve import check_whole
 from separatrix.core.inputs import as_inputs
 from separatrix.core.result import Result, Status
-from separatrix.core.system import Driven, System
+from separatrix.core.system import System
 from separatrix.core.wording import counted, plain
 
 TESTS = ("mean", "variance", "slow part", "middle part", "fast part")

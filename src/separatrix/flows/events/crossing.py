@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError, UnsupportedModuleError
-from separatrix.core.system import Number, Parametric
+from separatrix.core.parametric import Number, Parametric
 from separatrix.core.twin import twin
 from separatrix.flows.flow import Field, Flow
 from separatrix.flows.methods import SOLVERS

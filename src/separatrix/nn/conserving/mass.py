@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.evolve import as_numbers, check_system_type, check_whole
-from separatrix.core.system import Number, System
+from separatrix.core.parametric import Number
+from separatrix.core.system import System
 from separatrix.flows.flow import Field, Flow
 from separatrix.flows.methods import SOLVERS, ExplicitRungeKutta
 from separatrix.nn.activation import Activation, check_elementwise, with_slope

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.system import Number
+from separatrix.core.parametric import Number
 from separatrix.nn.block import Residual
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.replay import called

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from separatrix.core.components import along_tangents
 from separatrix.core.errors import InputError
-from separatrix.core.system import Number, System, along_tangents
+from separatrix.core.parametric import Number
+from separatrix.core.system import System
 
 
 class MackeyGlass(System):

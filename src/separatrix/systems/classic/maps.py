@@ -8,7 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from separatrix.core.system import Number, System, along_tangents, components
+from separatrix.core.components import along_tangents, components
+from separatrix.core.parametric import Number
+from separatrix.core.system import System
 
 
 class Logistic(System):

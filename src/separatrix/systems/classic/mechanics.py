@@ -7,8 +7,9 @@ import math
 
 from torch import Tensor
 
+from separatrix.core.components import along_tangents, components
 from separatrix.core.errors import InputError
-from separatrix.core.system import Number, along_tangents, components
+from separatrix.core.parametric import Number
 from separatrix.flows.flow import Field, Flow
 
 

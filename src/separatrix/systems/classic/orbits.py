@@ -8,8 +8,9 @@ import math
 import torch
 from torch import Tensor
 
+from separatrix.core.components import along_tangents, components
 from separatrix.core.errors import InputError
-from separatrix.core.system import Number, along_tangents, components
+from separatrix.core.parametric import Number
 from separatrix.flows.flow import Field, Flow
 
 SAMPLES = 4  # that a second derivative at an end takes

@@ -11,7 +11,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.system import Parametric
+from separatrix.core.parametric import Parametric
 from separatrix.core.twin import twin
 from separatrix.systems.recurrent.cells import CELLS, LayerWeights
 

@@ -1,0 +1,25 @@
+"""Systems driven by an input."""
+
+from torch import Tensor
+
+from separatrix.core.derived import Frozen
+from separatrix.core.system import System
+
+
+class Driven(System):
+    """A system driven by an input:  step(x, n) = advance(x, drive(n)).  A subclass defines `drive` and `advance`."""
+
+    def drive(self, n: int) -> Tensor:
+        """The input of step n, shape (*batch, inputs)."""
+        raise NotImplementedError(f"{type(self).__name__} defines no drive(n).")
+
+    def advance(self, x: Tensor, u: Tensor) -> Tensor:
+        """The next state under the input u."""
+        raise NotImplementedError(f"{type(self).__name__} defines no advance(x, u).")
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        return self.advance(x, self.drive(n))
+
+    def frozen(self, n: int) -> "Frozen":
+        """The autonomous system with the input of step n held constant."""
+        return Frozen(self, n)
