@@ -16,7 +16,7 @@ from separatrix.core.result import Result, Status
 from separatrix.core.system import Map, System
 from separatrix.flows.flow import Flow
 from separatrix.flows.methods import SOLVERS
-from separatrix.testing import check_analysis, check_module_untouched, check_system
+from separatrix.testing import check_analysis, check_module_untouched, check_system, systems
 
 MIX = torch.tensor([[0.6, -0.7, 0.1], [0.2, 0.5, 0.4], [-0.3, 0.1, 0.8]], dtype=torch.float64)
 
@@ -576,8 +576,8 @@ def test_a_kink_beside_the_state_is_no_wrong_derivative_and_hides_none():
             return self.step(x, n), 0.9 * self.slope * v.gather(-1, order[..., None, :].expand_as(v))
 
     system = Sorted(2)
-    probe = sx.testing._Probe(system, system, x0.expand(3, 2).clone(), 0, 0)
-    sx.testing._tangents_are_the_derivative(probe)
+    probe = systems._Probe(system, system, x0.expand(3, 2).clone(), 0, 0)
+    systems._tangents_are_the_derivative(probe)
     system.slope = 1 + 1e-5
     with pytest.raises(AssertionError, match="not the central difference"):
-        sx.testing._tangents_are_the_derivative(probe)
+        systems._tangents_are_the_derivative(probe)

@@ -10,6 +10,7 @@ from separatrix.core.randomness import torch_generator
 from separatrix.core.tangent import jacobian
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import NORM, NOTHING, SUM, Guarantee, WeightedSum, guarantee_of
+from separatrix.testing.statements import require
 
 STATES = 8  # random states at each size
 SIZES = (0.1, 1.0, 10.0)  # of the states
@@ -67,7 +68,7 @@ def _hold(block: nn.Module, size: float, tol: float, seed: int) -> None:
     if promised == NOTHING and not undone:
         return
     finite = bool(y.isfinite().all() and jac.isfinite().all())
-    _require(finite, f"the block or its Jacobian is not finite at states of size {size}.")
+    require(finite, f"the block or its Jacobian is not finite at states of size {size}.")
     for check in (_lipschitz, _sum, _weighted_sums, _norm, _log_det, _symplectic):
         check(promised, x, y, jac, tol)
     if undone:
@@ -84,11 +85,11 @@ def _regular(block: nn.Module, tol: float, seed: int) -> None:
         return
     jacs = torch.cat([jacobian(block, _states(block, size, seed)) for size in SIZES])
     rows, columns = jacs.shape[-2:]
-    _require(rows == columns, f"a Jacobian of {rows} × {columns} numbers has no determinant and no inverse.")
-    _require(bool(jacs.isfinite().all()), "the block's Jacobian is not finite.")
+    require(rows == columns, f"a Jacobian of {rows} × {columns} numbers has no determinant and no inverse.")
+    require(bool(jacs.isfinite().all()), "the block's Jacobian is not finite.")
     least = float(torch.linalg.cond(jacs).nan_to_num(math.inf).min())
     told = "an inverse is promised" if promised.log_det is None else f"log |det J| = {promised.log_det:g} is promised"
-    _require(least * tol <= KNOWN, f"{told}, but J is singular to rounding at every state: condition numbers from {least:.1e}.")
+    require(least * tol <= KNOWN, f"{told}, but J is singular to rounding at every state: condition numbers from {least:.1e}.")
 
 
 def _states(block: nn.Module, size: float, seed: int) -> Tensor:
@@ -102,7 +103,7 @@ def _undone(block: nn.Module) -> bool:
 def _lipschitz(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
     if math.isfinite(promised.lipschitz):
         measured = float(torch.linalg.matrix_norm(jac, 2).max())
-        _require(measured <= promised.lipschitz * (1 + 1e-10), f"‖J‖ = {measured}, but the block promises {promised.lipschitz}.")
+        require(measured <= promised.lipschitz * (1 + 1e-10), f"‖J‖ = {measured}, but the block promises {promised.lipschitz}.")
 
 
 def _sum(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
@@ -132,7 +133,7 @@ def _log_det(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float)
 
 def _symplectic(promised: Guarantee, x: Tensor, y: Tensor, jac: Tensor, tol: float) -> None:
     if promised.symplectic:
-        _require(jac.shape[-1] % 2 == 0, f"a map of {jac.shape[-1]} numbers, which are no pairs (q, p), is not symplectic.")
+        require(jac.shape[-1] % 2 == 0, f"a map of {jac.shape[-1]} numbers, which are no pairs (q, p), is not symplectic.")
         omega = poisson(jac.shape[-1] // 2)
         scale = torch.linalg.matrix_norm(jac, 2).square().clamp(min=1.0)
         _small("JᵀΩJ differs from Ω by", (jac.mT @ omega @ jac - omega).abs().amax((-1, -2)), tol * scale)
@@ -149,9 +150,4 @@ def _small(what: str, value: Tensor, most: Tensor | float) -> None:
     most = torch.as_tensor(most, dtype=value.dtype).expand(value.shape)
     worst = int((value / most).nan_to_num(math.inf, math.inf).argmax())
     off, allowed = float(value.flatten()[worst]), float(most.flatten()[worst])
-    _require(math.isfinite(off) and off <= allowed, f"{what} {off:.3g}, more than {allowed:.3g}.")
-
-
-def _require(condition: bool, told: str) -> None:
-    if not condition:
-        raise AssertionError(told)
+    require(math.isfinite(off) and off <= allowed, f"{what} {off:.3g}, more than {allowed:.3g}.")
