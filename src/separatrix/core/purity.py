@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError
-from separatrix.core.twin import ATOMS, MODULES_OWN, parts_of
+from separatrix.core.references import ATOMS, parts_of
+from separatrix.core.twin import MODULES_OWN
 
 ROUNDING = 1e3  # units in the last place of the largest number, by which two sums in another order may differ
 WHOLE = 4096  # numbers of a tensor that are compared one by one; of a larger one, the sum

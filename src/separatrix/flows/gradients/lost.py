@@ -10,8 +10,8 @@ from torch import Tensor
 
 from separatrix.core.errors import UnsupportedModuleError
 from separatrix.core.randomness import Draws
+from separatrix.core.references import ATOMS, parts_of
 from separatrix.core.tangent import changed_derivative
-from separatrix.core.twin import ATOMS, parts_of
 
 Velocities = Callable[[Tensor], Tensor]
 

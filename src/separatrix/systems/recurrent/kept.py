@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.twin import ATOMS, MODULES_OWN, parts_of
+from separatrix.core.references import ATOMS, parts_of
+from separatrix.core.twin import MODULES_OWN
 
 Leaf = tuple[str, Any]
 NOTHING: Leaf = ("", None)
