@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.core.evolve import watched_count
+from separatrix.core.progress import watched_count
 from separatrix.loading.cifar10 import CLASSES, NAMES, RECORD, SHAPE, TEST, TRAIN, cifar10
 from separatrix.plot.adversarial import draw_adversarial
 from separatrix.plot.robustness import draw_robustness, finish

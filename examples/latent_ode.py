@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.core.evolve import watched_count
+from separatrix.core.progress import watched_count
 from separatrix.nn.latent.recognition import Gates
 from separatrix.nn.latent.stacked import perceptron
 from separatrix.plot.style import BAR, FAINT, INK, QUIET, SERIES, Series, styled

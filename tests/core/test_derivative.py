@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import separatrix as sx
+from separatrix.core.derivative import check_derivative, on_a_kink
 from separatrix.core.errors import UnsupportedModuleError
-from separatrix.core.tangent import check_derivative, on_a_kink
 
 STATES = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64).reshape(3, 4)
 

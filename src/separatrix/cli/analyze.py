@@ -14,8 +14,8 @@ from rich.table import Table
 
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
+from separatrix.core.checks import check_seed
 from separatrix.core.errors import InputError, ModelError
-from separatrix.core.evolve import check_seed
 from separatrix.demos import DEMOS, Demo
 from separatrix.loading import load_arguments, load_inputs, load_model
 from separatrix.portrait import Portrait

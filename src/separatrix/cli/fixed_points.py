@@ -16,8 +16,9 @@ from separatrix.analysis.fixed.fixed_points import fixed_points as find
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
 from separatrix.cli.picture import check_picture
+from separatrix.core.checks import check_dt
 from separatrix.core.errors import InputError, UnsupportedModuleError
-from separatrix.core.system import System, check_dt
+from separatrix.core.system import System
 from separatrix.core.wording import plain
 from separatrix.loading import load_arguments, load_model
 from separatrix.portrait.core import find_core

@@ -1,17 +1,17 @@
 """The first noun: a System is a state x, one pure step x_{n+1} = F(x_n, n), and its derivative along tangents."""
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.checks import check_dt
+from separatrix.core.derivative import FIELD, Tangents
+from separatrix.core.errors import ShapeError
 from separatrix.core.parametric import Number, Parametric
 from separatrix.core.randomness import torch_generator
 from separatrix.core.structure import as_pairs, from_pairs
-from separatrix.core.tangent import FIELD, Tangents
 from separatrix.core.twin import twin
 from separatrix.core.wrappers import bare
 
@@ -124,13 +124,6 @@ class System(Parametric):
         """What `print` shows between the parentheses."""
         held = [f"{name}={value:g}" for name in self._ranks if isinstance(value := getattr(self, name), int | float)]
         return ", ".join([f"dim={self.dim}", *([f"dt={self.dt:g}"] if self.dt != 1 else []), *held])
-
-
-def check_dt(dt: Any) -> float:
-    """A time step as a Python number; refuses anything but a positive number."""
-    if isinstance(dt, bool) or not isinstance(dt, Real) or not 0 < dt < float("inf"):
-        raise InputError(f"dt is {dt!r}; the time that one step takes is a positive number.")
-    return float(dt)
 
 
 class Map(System):

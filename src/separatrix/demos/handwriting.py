@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.evolve import watched_count
+from separatrix.core.progress import watched_count
 
 BATCH = 64
 

@@ -9,11 +9,11 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.derivative import Tangents
 from separatrix.core.errors import InputError, UnsupportedModuleError
 from separatrix.core.parametric import Parametric
 from separatrix.core.structure import as_pairs, from_pairs
 from separatrix.core.system import System, in_one_batch, in_pairs
-from separatrix.core.tangent import Tangents
 from separatrix.core.twin import twin
 from separatrix.core.wrappers import bare
 from separatrix.flows.methods import SOLVERS

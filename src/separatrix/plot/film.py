@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from separatrix.analysis.pictures.flow_map import FlowMap
 from separatrix.core.errors import InputError, MissingExtraError
-from separatrix.core.evolve import watched_count
+from separatrix.core.progress import watched_count
 from separatrix.plot.flow_map import draw_dots, draw_sheet, named, seen_as, view
 from separatrix.plot.runs import array
 from separatrix.plot.style import NOTE, canvas, styled

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from separatrix.analysis.driven.responses import Responses, attractors, common_drive_responses
 from separatrix.analysis.gradients.propagation import Propagation, gradient_propagation
 from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.core.checks import check_seed
 from separatrix.core.errors import HorizonError, InputError
-from separatrix.core.evolve import check_seed, trajectory
+from separatrix.core.evolve import trajectory
 from separatrix.core.randomness import undisturbed
 from separatrix.core.result import Status
 from separatrix.core.system import System

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_seed
 from separatrix.core.components import along_tangents
 from separatrix.core.derived import Derived
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import check_seed, check_system_type
+from separatrix.core.evolve import check_system_type
 from separatrix.core.parametric import Number
 from separatrix.core.randomness import normal_at
 from separatrix.core.system import System

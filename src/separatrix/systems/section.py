@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import as_numbers, check_whole
 from separatrix.core.components import along_tangents
 from separatrix.core.derived import Derived
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import as_numbers, check_whole
 from separatrix.core.parametric import Number, Parametric
 from separatrix.core.system import System
 from separatrix.core.twin import twin

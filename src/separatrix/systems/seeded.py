@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from separatrix.core.checks import check_seed
 from separatrix.core.derived import Derived
-from separatrix.core.evolve import check_seed, check_system_type
+from separatrix.core.evolve import check_system_type
 from separatrix.core.parametric import Parametric
 from separatrix.core.randomness import drawing
 from separatrix.core.system import System

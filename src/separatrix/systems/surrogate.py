@@ -5,8 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_seed
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import check_seed
 from separatrix.core.inputs import as_inputs
 from separatrix.core.randomness import torch_generator
 

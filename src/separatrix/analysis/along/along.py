@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from separatrix.analysis.along.tracks import follow
 from separatrix.analysis.fixed.fixed_points import FixedPoints
 from separatrix.core.errors import InputError, ModelError, SeparatrixError
-from separatrix.core.evolve import check_system_type, watched_count
+from separatrix.core.evolve import check_system_type
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, plain

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from separatrix.analysis.attractor.orbit import plan_sampling, sampled, settled
 from separatrix.analysis.run.statistics import least_size
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import begin, check_whole
+from separatrix.core.evolve import begin
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, measured, plain

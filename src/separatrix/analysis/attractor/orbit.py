@@ -5,8 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import Front, Tick, check_seed, check_steps, check_system_type, check_whole, watched
+from separatrix.core.evolve import Front, check_steps, check_system_type
+from separatrix.core.progress import Tick, watched
 from separatrix.core.system import System
 
 PIECES = 100  # a run is taken in, for the progress bar

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.run.statistics import standard_error
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import Front, begin, check_seed, check_steps, check_whole, watched_count
+from separatrix.core.evolve import Front, begin, check_steps
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, measured, plain

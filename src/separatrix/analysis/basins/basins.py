@@ -20,8 +20,10 @@ from separatrix.analysis.basins.borders import (
 from separatrix.analysis.basins.scouts import Plan, discover
 from separatrix.analysis.lyapunov.divergence import divergence_rate
 from separatrix.analysis.run.units import as_scale, in_units, mixed_sizes, overall
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import DivergedError, InputError, NotConvergedError, ShapeError
-from separatrix.core.evolve import Front, Tick, begin, check_seed, check_steps, check_system_type, check_whole, watched
+from separatrix.core.evolve import Front, begin, check_steps, check_system_type
+from separatrix.core.progress import Tick, watched
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System

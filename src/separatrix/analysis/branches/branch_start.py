@@ -11,11 +11,12 @@ from separatrix.analysis.branches.branch_equations import Equations
 from separatrix.analysis.branches.conserved import Totals, conserved_sums, in_words, may_conserve, trial_residuals, with_asked
 from separatrix.analysis.branches.knob import Knob, knob_of
 from separatrix.analysis.run.units import as_scale, filled
+from separatrix.core.checks import as_numbers
+from separatrix.core.derivative import check_derivative
 from separatrix.core.derived import Frozen, Iterate
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import as_numbers, begin, check_system_type
+from separatrix.core.evolve import begin, check_system_type
 from separatrix.core.system import System
-from separatrix.core.tangent import check_derivative
 from separatrix.core.wording import plain
 from separatrix.flows.flow import Field
 

@@ -11,8 +11,9 @@ from separatrix.analysis.branches.branch import Bifurcation, Branch
 from separatrix.analysis.branches.branch_equations import Equations, Found, in_other_units, solve
 from separatrix.analysis.branches.branch_start import begun, onto_other_branch
 from separatrix.analysis.branches.knob import check_range
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError, SeparatrixError
-from separatrix.core.evolve import check_seed, check_whole, watched
+from separatrix.core.progress import watched
 from separatrix.core.result import Status
 from separatrix.core.system import System
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import as_numbers
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import as_numbers, check_system_type
+from separatrix.core.evolve import check_system_type
 from separatrix.core.parametric import Number, Parametric, place_of
 from separatrix.core.system import System
 

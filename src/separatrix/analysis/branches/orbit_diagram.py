@@ -11,8 +11,10 @@ from torch import Tensor
 
 from separatrix.analysis.branches.knob import check_range, knob_of
 from separatrix.analysis.run.statistics import least_size
+from separatrix.core.checks import as_numbers, check_seed, check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import as_numbers, begin, check_seed, check_steps, check_whole, watched_count
+from separatrix.core.evolve import begin, check_steps
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, plain

@@ -19,8 +19,10 @@ from separatrix.analysis.compare.resampled import (
     spectrum_difference,
 )
 from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, lyapunov_spectrum
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import DivergedError, InputError, ShapeError
-from separatrix.core.evolve import begin, check_seed, check_steps, check_system_type, check_whole, watched_count
+from separatrix.core.evolve import begin, check_steps, check_system_type
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, measured, plain

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from separatrix.analysis.depth.item_axes import ItemAxes, one_call
+from separatrix.core.derivative import changed_derivative
 from separatrix.core.errors import InputError, ModelError, ShapeError, UnsupportedModuleError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.system import System
-from separatrix.core.tangent import RUNGS, changed_derivative, climb, no_derivative, plain_kernels
+from separatrix.core.tangent import RUNGS, climb, no_derivative, plain_kernels
 from separatrix.core.twin import twin
 from separatrix.core.wording import counted
 from separatrix.core.wrappers import bare

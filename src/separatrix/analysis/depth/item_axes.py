@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.arguments import Arguments, arguments_of, side_by_side
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import check_whole
 from separatrix.core.structure import leaves
 from separatrix.core.tangent import plain_kernels
 

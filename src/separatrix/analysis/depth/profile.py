@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from separatrix.analysis.depth.graph import Layer, LayeredNetwork, Traced
 from separatrix.analysis.depth.loss import Loss, Objective, objective
 from separatrix.analysis.depth.singular import leading_singular_values
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import check_seed, check_whole, watched
 from separatrix.core.orthonormal import resolution
+from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator, undisturbed
 from separatrix.core.result import Result, Status
 from separatrix.core.wording import counted, plain

@@ -13,8 +13,10 @@ from separatrix.analysis.driven.responses import ENOUGH_E_FOLDS, SAME, Separatio
 from separatrix.analysis.run.statistics import FEWEST, standard_error
 from separatrix.analysis.run.tally import Tally
 from separatrix.analysis.run.tangent_run import TangentRun, random_frame
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import begin, check_seed, check_steps, check_system_type, check_whole, watched
+from separatrix.core.evolve import begin, check_steps, check_system_type
+from separatrix.core.progress import watched
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, measured, plain

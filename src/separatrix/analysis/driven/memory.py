@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.driven import Driven
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import Front, begin, check_seed, check_steps, check_system_type, check_whole, watched_count
+from separatrix.core.evolve import Front, begin, check_steps, check_system_type
+from separatrix.core.progress import watched_count
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System

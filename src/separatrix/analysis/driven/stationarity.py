@@ -8,9 +8,9 @@ import torch
 from scipy.special import fdtrc
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_whole
 from separatrix.core.driven import Driven
 from separatrix.core.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.evolve import check_whole
 from separatrix.core.inputs import as_inputs
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System

@@ -17,13 +17,16 @@ from separatrix.analysis.fixed.krylov import find_zeros_by_products, gmres, lead
 from separatrix.analysis.fixed.newton import ROUNDINGS, Zeros, find_zeros
 from separatrix.analysis.fixed.stability import BORDER, kind_of
 from separatrix.analysis.run.units import as_scale
+from separatrix.core.checks import check_seed, check_whole
+from separatrix.core.derivative import on_a_kink
 from separatrix.core.derived import Frozen, InUnit, Iterate
 from separatrix.core.driven import Driven
 from separatrix.core.errors import HorizonError, InputError, ShapeError
-from separatrix.core.evolve import begin, check_seed, check_system_type, check_whole, watched_count
+from separatrix.core.evolve import begin, check_system_type
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
-from separatrix.core.tangent import jacobian, on_a_kink
+from separatrix.core.tangent import jacobian
 from separatrix.core.twin import twin
 from separatrix.core.wording import counted, plain
 

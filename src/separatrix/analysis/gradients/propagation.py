@@ -12,8 +12,10 @@ from torch import Tensor
 from separatrix.analysis.run.product import Product, Scaled
 from separatrix.analysis.run.statistics import drifts, standard_error
 from separatrix.analysis.run.tangent_run import check_k
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import begin, check_seed, check_steps, check_system_type, check_whole, in_one_width, watched_count
+from separatrix.core.evolve import begin, check_steps, check_system_type, in_one_width
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, measured

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.run.product import Scaled
+from separatrix.core.checks import check_seed, check_whole
+from separatrix.core.derivative import check_derivative
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import Front, begin, check_seed, check_steps, check_system_type, check_whole, watched_count
+from separatrix.core.evolve import Front, begin, check_steps, check_system_type
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
-from separatrix.core.tangent import check_derivative, jacobian
+from separatrix.core.tangent import jacobian
 from separatrix.core.wording import counted, plain
 
 ENOUGH_TIME = 50  # units of time of a default run

@@ -14,9 +14,11 @@ from separatrix.analysis.run.statistics import standard_error
 from separatrix.analysis.run.steps import plan_steps
 from separatrix.analysis.run.tally import Tally
 from separatrix.analysis.run.tangent_run import Block, TangentRun, check_k, random_frame
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import Front, begin, check_seed, check_steps, check_whole, watched
+from separatrix.core.evolve import Front, begin, check_steps
 from separatrix.core.orthonormal import lengths
+from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System

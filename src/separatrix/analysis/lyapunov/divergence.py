@@ -12,7 +12,8 @@ from separatrix.analysis.run.statistics import GROUPS, drifts, standard_error
 from separatrix.analysis.run.steps import plan_steps
 from separatrix.analysis.run.tally import Tally
 from separatrix.analysis.run.tangent_run import Block
-from separatrix.core.evolve import Front, begin, check_seed
+from separatrix.core.checks import check_seed
+from separatrix.core.evolve import Front, begin
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from separatrix.analysis.run.product import Product
 from separatrix.analysis.run.steps import default_steps
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import Front, begin, check_seed, check_steps, check_system_type, check_whole, in_one_width
+from separatrix.core.evolve import Front, begin, check_steps, check_system_type, in_one_width
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, plain

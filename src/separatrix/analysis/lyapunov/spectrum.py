@@ -13,11 +13,13 @@ from separatrix.analysis.run.statistics import drifts, standard_error
 from separatrix.analysis.run.steps import Plan, plan_steps
 from separatrix.analysis.run.tally import Tally
 from separatrix.analysis.run.tangent_run import Block, TangentRun, check_k, random_frame
+from separatrix.core.checks import check_seed
+from separatrix.core.derivative import on_a_kink
 from separatrix.core.errors import DivergedError, NotConvergedError, UnsupportedModuleError
-from separatrix.core.evolve import Front, begin, check_seed, hold_anew, watched
+from separatrix.core.evolve import Front, begin, hold_anew
+from separatrix.core.progress import watched
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
-from separatrix.core.tangent import on_a_kink
 from separatrix.core.twin import twin
 from separatrix.core.wording import counted, measured, plain
 

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from separatrix.analysis.depth.outputs import run_layers
 from separatrix.analysis.lyapunov.finite_time import grid
 from separatrix.analysis.pictures.plane import in_own_unit, principal_axes
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.evolve import begin, check_seed, check_steps, check_whole, watched_count
+from separatrix.core.evolve import begin, check_steps
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, plain

@@ -14,8 +14,10 @@ from separatrix.analysis.lyapunov.finite_time import grid
 from separatrix.analysis.pictures.manifolds import Window, manifolds
 from separatrix.analysis.pictures.nullclines import zero_lines
 from separatrix.analysis.pictures.plane import Plane, plane_of, spans_plane
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import Front, begin, check_seed, check_system_type, check_whole, watched_count
+from separatrix.core.evolve import Front, begin, check_system_type
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted

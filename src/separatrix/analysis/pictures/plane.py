@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import check_whole
 
 PARALLEL = 1e-6  # sine of the angle below which two axes span no plane
 SMALL = 256  # states, or numbers in one, up to which principal axes are found by SVD

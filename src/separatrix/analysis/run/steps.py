@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import check_steps, check_system_type, check_whole
+from separatrix.core.evolve import check_steps, check_system_type
 from separatrix.core.system import System
 
 ENOUGH_TIME = 200  # units of time that a default run averages over

@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import Front, check_whole
+from separatrix.core.evolve import Front
 from separatrix.core.orthonormal import orthonormalise
 from separatrix.core.randomness import torch_generator
 

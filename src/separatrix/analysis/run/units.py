@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import as_numbers
 from separatrix.core.derived import InUnit
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import Front, as_numbers
+from separatrix.core.evolve import Front
 
 MIXED = 1e3  # times as large as another: numbers of a state that are not of one size
 LEAST = 1e-3  # of where orbits begin: where they come to is not smaller for a tolerance

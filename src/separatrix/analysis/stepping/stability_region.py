@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from separatrix.analysis.run.steps import default_steps
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import begin, check_seed, check_steps, check_whole, watched_count
+from separatrix.core.evolve import begin, check_steps
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, plain

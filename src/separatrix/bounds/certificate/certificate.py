@@ -13,9 +13,10 @@ from separatrix.bounds.certificate.graph import UntraceableError, operator_graph
 from separatrix.bounds.certificate.layers import OWN, Bounds, LayerFactor
 from separatrix.bounds.certificate.steepest import SCALES, Steepest, lower_bound
 from separatrix.bounds.certificate.witness import dense_lower_bound, quotients
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import ContradictionError, InputError, ModelError, SeparatrixError, ShapeError, UnsupportedModuleError
-from separatrix.core.evolve import check_seed, check_whole, watched
 from separatrix.core.inputs import as_inputs
+from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator, undisturbed
 from separatrix.core.result import Result, Status
 from separatrix.core.tangent import plain_kernels

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.bounds.robustness.attack import ATTACKS, Attack, drawing_from
+from separatrix.core.checks import as_numbers, check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.evolve import as_numbers, check_seed, check_whole, watched_count
 from separatrix.core.inputs import as_inputs
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.twin import twin
 from separatrix.core.wording import counted, plain

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from separatrix.core.checks import as_numbers, check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import NOT_THE_FUNCTIONS, as_numbers, check_whole
+from separatrix.core.first_step import NOT_THE_FUNCTIONS
 from separatrix.core.result import Status
 from separatrix.core.tangent import pushforward
 from separatrix.core.twin import twin

@@ -8,10 +8,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from separatrix.core.derivative import changed_derivative
 from separatrix.core.errors import UnsupportedModuleError
 from separatrix.core.randomness import Draws
 from separatrix.core.references import ATOMS, parts_of
-from separatrix.core.tangent import changed_derivative
 
 Velocities = Callable[[Tensor], Tensor]
 

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from separatrix.core.evolve import bar
+from separatrix.core.progress import bar
 from separatrix.core.result import Status
 from separatrix.flows.methods.pair import Pair, Trial
 from separatrix.flows.methods.solver import Slope

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import DivergedError, InputError, NotConvergedError, SeparatrixError, ShapeError
-from separatrix.core.evolve import NOT_THE_FUNCTIONS, check_whole, first_call_failed, how_called
+from separatrix.core.first_step import NOT_THE_FUNCTIONS, first_call_failed, how_called
 from separatrix.core.result import Result, Status
 from separatrix.core.twin import twin
 from separatrix.flows.flow import Field, FunctionField, check_positive, check_step

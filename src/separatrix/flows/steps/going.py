@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from separatrix.core.tangent import changed_derivative
+from separatrix.core.derivative import changed_derivative
 from separatrix.flows.methods.rosenbrock import linearised
 
 CROWDED = 7 / 8  # of the items that are asked for a velocity still need it; with fewer the others are left out

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import watched_count
+from separatrix.core.progress import watched_count
 from separatrix.core.result import Status
 from separatrix.flows.flow import check_step
 from separatrix.flows.methods.solver import Slope, Solver, Time

@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import check_whole
 from separatrix.flows.flow import check_step
 from separatrix.flows.methods import SOLVERS, ExplicitRungeKutta
 

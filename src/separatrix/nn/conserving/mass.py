@@ -6,8 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import as_numbers, check_whole
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.evolve import as_numbers, check_system_type, check_whole
+from separatrix.core.evolve import check_system_type
 from separatrix.core.parametric import Number
 from separatrix.core.system import System
 from separatrix.flows.flow import Field, Flow

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.evolve import check_seed, check_whole, watched_count
+from separatrix.core.progress import watched_count
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Result, Status
 from separatrix.core.twin import twin

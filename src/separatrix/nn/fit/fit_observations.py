@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import DivergedError, InputError, NotConvergedError, ShapeError
-from separatrix.core.evolve import check_whole, watched
+from separatrix.core.progress import watched
 from separatrix.core.result import Result, Status
 from separatrix.core.tangent import pushforward
 from separatrix.core.wording import counted, plain

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.evolve import NOT_THE_FUNCTIONS
+from separatrix.core.first_step import NOT_THE_FUNCTIONS
 from separatrix.core.randomness import torch_generator
 from separatrix.core.twin import twin
 from separatrix.flows.flow import Field, Velocity, check_positive

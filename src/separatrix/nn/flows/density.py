@@ -7,8 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import check_seed, check_whole
 from separatrix.core.randomness import torch_generator
 from separatrix.flows import Solution, solve
 from separatrix.flows.flow import Field

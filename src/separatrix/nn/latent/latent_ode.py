@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import check_whole
 from separatrix.core.randomness import torch_generator
 from separatrix.flows.flow import Field, Flow, check_step
 from separatrix.flows.methods.solver import Time

@@ -5,8 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import check_whole
 
 
 class StackedLinear(nn.Module):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import check_whole
 from separatrix.core.precision import at_least_single
 
 Number = float | Tensor

@@ -6,8 +6,8 @@ from itertools import chain
 from torch import Tensor, nn
 from torch.nn import functional
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import check_whole
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.nonexpansive.images import AlternatingConv2d, NonExpansiveConv2d

@@ -7,8 +7,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import check_whole
 
 BITS, BITS_OF_FLOAT64 = 40, 48  # behind the point: the spacings 9e-13 and 4e-15, in reach of 4e6 and 16,000
 FEWEST_BITS, MOST_BITS = 8, 56

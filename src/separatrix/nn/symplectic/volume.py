@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import check_whole
 from separatrix.nn.activation import Activation
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import Guarantee

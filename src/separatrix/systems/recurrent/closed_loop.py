@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_dt
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.inputs import as_inputs
 from separatrix.core.randomness import torch_generator
-from separatrix.core.system import System, check_dt, in_one_batch
+from separatrix.core.system import System, in_one_batch
 from separatrix.core.tangent import pushforward
 from separatrix.core.twin import twin
 from separatrix.core.wrappers import bare

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from separatrix.core.derivative import Tangents
 from separatrix.core.errors import ShapeError, UnsupportedModuleError
 from separatrix.core.parametric import Parametric
 from separatrix.core.randomness import same_draws
 from separatrix.core.structure import as_pairs, from_pairs
-from separatrix.core.tangent import Tangents
 from separatrix.core.twin import twin
 from separatrix.systems.recurrent import cell_state
 from separatrix.systems.recurrent.cell_state import Structure, fill, flatten, skeleton

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.nn.utils.rnn import PackedSequence
 
+from separatrix.core.checks import check_dt
 from separatrix.core.driven import Driven
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.inputs import as_inputs
 from separatrix.core.randomness import torch_generator
-from separatrix.core.system import check_dt
 from separatrix.core.wrappers import bare
 from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream, is_listed, sequence_list
 from separatrix.systems.recurrent.custom_cell import CustomCell
