@@ -11,7 +11,7 @@ CHANNELS, SIDE, BLOCKS, IMAGES, LEADING = 8, 16, 6, 2, 8
 
 
 class Residual(nn.Module):
-    """X + conv(relu(conv(x)))."""
+    """x + conv(relu(conv(x)))."""
 
     def __init__(self) -> None:
         super().__init__()

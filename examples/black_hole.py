@@ -27,7 +27,7 @@ class Cosine(nn.Module):
     """Number by number."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cos x."""
+        """cos x."""
         return x.cos()
 
 

@@ -51,7 +51,7 @@ class Readout(nn.Module):
 
 
 def with_one(h: Tensor) -> Tensor:
-    """H and 1."""
+    """h and 1."""
     return torch.cat([h, torch.ones_like(h[..., :1])], dim=-1)
 
 

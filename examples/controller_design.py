@@ -123,7 +123,7 @@ class Machine(sx.Field):
         return self.motion(x, self.action(x))
 
     def action(self, x: Tensor) -> Tensor:
-        """U = k(x)."""
+        """u = k(x)."""
         return self.law(x) if isinstance(self.law, Linear) else self.law(*self.features(x))
 
     def motion(self, x: Tensor, u: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def driven_unit(sizes: Tensor, steps: int) -> Any:
-    """H' = tanh(2h + size · ξ_n), one size for each item of the batch, all under the same ξ."""
+    """h' = tanh(2h + size · ξ_n), one size for each item of the batch, all under the same ξ."""
     noise = torch.randn(steps, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return lambda h, n: torch.tanh(WEIGHT * h + (sizes * noise[n])[:, None])
 

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def linear(weight: Tensor) -> sx.Map:
-    """X' = W x."""
+    """x' = W x."""
     return sx.Map(lambda x: x @ weight.mT, len(weight))
 
 

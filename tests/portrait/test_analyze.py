@@ -23,7 +23,7 @@ def rnn_with(weight: torch.Tensor, inputs: int = 1, nonlinearity: str = "tanh") 
 
 
 def test_a_contracting_network_is_ordered_at_the_rate_of_its_weights():
-    """H' = tanh(h/2) falls to 0, where its multiplier is 1/2: λ = ln ½ for every exponent."""
+    """h' = tanh(h/2) falls to 0, where its multiplier is 1/2: λ = ln ½ for every exponent."""
     portrait = sx.analyze(rnn_with(torch.eye(4) / 2), **QUICK)
     torch.testing.assert_close(portrait.pooled.exponents, torch.full((4,), -math.log(2), dtype=torch.float64))
     assert portrait.verdict.startswith("ordered: λ₁ = −0.6931")
@@ -32,7 +32,7 @@ def test_a_contracting_network_is_ordered_at_the_rate_of_its_weights():
 
 
 def test_two_attractors_are_told_apart():
-    """H' = tanh(2h) has the two sinks ±h*, h* = 0.95750402407729, with multiplier 2(1 − h*²)."""
+    """h' = tanh(2h) has the two sinks ±h*, h* = 0.95750402407729, with multiplier 2(1 − h*²)."""
     portrait = sx.analyze(rnn_with(2 * torch.eye(1)), steps=300, settle=100, copies=16)
     assert "16 initial states reach 2 different attractors" in portrait.verdict
     assert portrait.lambda_1[0] == pytest.approx(math.log(2 * (1 - 0.95750402407729**2)), abs=1e-9)
@@ -49,7 +49,7 @@ def test_a_network_that_remembers_its_initial_state_reaches_different_responses(
 
 
 def test_a_large_random_network_is_chaotic():
-    """G = 3 is far beyond the border g = 1 of random tanh networks (Sompolinsky, Crisanti & Sommers 1988)."""
+    """g = 3 is far beyond the border g = 1 of random tanh networks (Sompolinsky, Crisanti & Sommers 1988)."""
     generator = torch.Generator().manual_seed(1)
     weight = 3 * torch.randn(60, 60, generator=generator) / 60**0.5
     portrait = sx.analyze(rnn_with(weight), k=3, **QUICK)
@@ -135,14 +135,14 @@ def test_a_portrait_survives_saving(tmp_path):
 
 
 def test_one_state_that_diverges_leaves_the_others_attractor_alone():
-    """X → x/2 below 0.9, 2x above: four states fall to 0, one grows without bound."""
+    """x → x/2 below 0.9, 2x above: four states fall to 0, one grows without bound."""
     system = sx.Map(lambda x: torch.where(x > 0.9, 2 * x, 0.5 * x), 1)
     x0 = torch.tensor([[0.95], [0.1], [0.2], [0.3], [-0.4]], dtype=torch.float64)
     assert attractors(system, x0, 1_100, 2_000).tolist() == [-1, 0, 0, 0, 0]
 
 
 def test_a_network_of_which_some_runs_diverge_says_how_many():
-    """H' = relu(2h − 1/4): states above 1/4 in either unit grow without bound, the others are erased."""
+    """h' = relu(2h − 1/4): states above 1/4 in either unit grow without bound, the others are erased."""
     rnn = nn.RNN(1, 2, nonlinearity="relu").double()
     with torch.no_grad():
         rnn.weight_hh_l0.copy_(2 * torch.eye(2))
@@ -164,7 +164,7 @@ def test_a_sequence_too_short_to_forget_is_said_to_be_too_short():
 
 
 def test_slow_contraction_is_not_taken_for_memory():
-    """H' = tanh(0.9997 h) falls to 0, but in 20,000 steps only by e^6."""
+    """h' = tanh(0.9997 h) falls to 0, but in 20,000 steps only by e^6."""
     portrait = sx.analyze(rnn_with(0.9997 * torch.eye(2)), torch.zeros(7, 3, 1), steps=400, settle=0, copies=4)
     assert "different responses" not in portrait.verdict
     assert not any("for good" in line for line in portrait.advice)

@@ -34,7 +34,7 @@ def root(weight: float, u: float) -> float:
 
 
 def test_an_autonomous_network_rests_at_its_memories_and_on_the_border_between_them():
-    """H ← tanh(2h) rests at ±h* with multiplier 2(1 − h*²), and at 0 with multiplier 2."""
+    """h ← tanh(2h) rests at ±h* with multiplier 2(1 − h*²), and at 0 with multiplier 2."""
     found = sx.analyze(unit(2.0), **QUICK).findings["fixed_points"]
     assert sorted(found.points.flatten().tolist()) == pytest.approx([-H, 0, H], abs=1e-10)
     by_kind = dict(zip(found.kind, found.multipliers.real.flatten().tolist(), strict=True))
@@ -59,7 +59,7 @@ def test_covariant_vectors_grow_at_the_exponents_of_the_spectrum():
 
 
 def test_the_attractors_of_two_memories_and_the_share_that_reaches_each():
-    """H ← tanh(2h) falls to the sink of its sign, and the lattice of initial states is symmetric about what the runs visit."""
+    """h ← tanh(2h) falls to the sink of its sign, and the lattice of initial states is symmetric about what the runs visit."""
     portrait = sx.analyze(unit(2.0), steps=200, settle=50, copies=16, also="basins_of_attraction")
     basins = portrait.findings["basins_of_attraction"]
     assert sorted(basins.attractors.flatten().tolist()) == pytest.approx([-H, H], abs=1e-6)
@@ -67,7 +67,7 @@ def test_the_attractors_of_two_memories_and_the_share_that_reaches_each():
 
 
 def test_a_network_that_has_come_to_rest_is_seen_in_a_plane_of_states_and_not_of_rounding():
-    """H ← tanh(W h), W = diag(2, 0.5): all that is left after the run are its memories, which span a line."""
+    """h ← tanh(W h), W = diag(2, 0.5): all that is left after the run are its memories, which span a line."""
     rnn = nn.RNN(1, 2, bias=False).double()
     with torch.no_grad():
         rnn.weight_hh_l0.copy_(torch.diag(torch.tensor([2.0, 0.5])))
@@ -79,7 +79,7 @@ def test_a_network_that_has_come_to_rest_is_seen_in_a_plane_of_states_and_not_of
 
 
 def test_a_rotation_that_saturates_is_periodic_by_its_spectrum_and_leaves_the_origin_in_its_portrait():
-    """H ← tanh(2 R h), R a quarter turn: four states in turn, and a focus that repels at 0."""
+    """h ← tanh(2 R h), R a quarter turn: four states in turn, and a focus that repels at 0."""
     rnn = nn.RNN(1, 2, bias=False).double()
     with torch.no_grad():
         rnn.weight_hh_l0.copy_(2 * torch.tensor([[0.0, -1.0], [1.0, 0.0]]))
@@ -91,14 +91,14 @@ def test_a_rotation_that_saturates_is_periodic_by_its_spectrum_and_leaves_the_or
 
 @pytest.mark.parametrize(("weight", "verdict", "responses"), [(0.5, "echo state", 1), (2.0, "several responses", 2)])
 def test_a_unit_forgets_where_it_began_unless_it_has_two_memories(weight, verdict, responses):
-    """H ← tanh(w h) ends at 0 for w < 1, at rate ln w; at ±h* for w = 2, at rate ln 2(1 − h*²)."""
+    """h ← tanh(w h) ends at 0 for w < 1, at rate ln w; at ±h* for w = 2, at rate ln 2(1 − h*²)."""
     found = sx.analyze(unit(weight), also="echo_state", **QUICK).findings["echo_state"]
     assert (found.verdict, int(found.responses)) == (verdict, responses)
     assert float(found.exponent) == pytest.approx(math.log(weight if weight < 1 else 2 * (1 - H**2)), abs=1e-3)
 
 
 def test_responses_that_forget_at_different_rates_are_not_told_one_rate():
-    """H ← tanh(2 h + 0.1) has two sinks, of different multipliers 2(1 − h²)."""
+    """h ← tanh(2 h + 0.1) has two sinks, of different multipliers 2(1 − h²)."""
     inputs = torch.full((1, 200, 1), 0.1, dtype=torch.float64)
     found = sx.analyze(unit(2.0), inputs, also="echo_state", copies=4).findings["echo_state"]
     low, high = 1.0, -1.0
@@ -120,7 +120,7 @@ def test_a_sheared_network_amplifies_by_the_largest_norm_of_its_powers():
 
 
 def test_a_unit_without_feedback_remembers_its_last_input_as_far_as_tanh_is_straight():
-    """H ← tanh(s), s uniform in ±1: C₁ is their squared correlation, and all that there is."""
+    """h ← tanh(s), s uniform in ±1: C₁ is their squared correlation, and all that there is."""
     found = sx.analyze(unit(0.0), also="memory_capacity", **QUICK).findings["memory_capacity"]
     s = torch.linspace(-1, 1, 200_001, dtype=torch.float64)
     squared = float((s * s.tanh()).mean() ** 2 / (s.square().mean() * s.tanh().square().mean()))

@@ -46,7 +46,7 @@ def one_step(module: nn.Module, u: Tensor, state: Any) -> Any:
 
 
 def own_map(module: nn.Module, u: Tensor) -> Any:
-    """Row ↦ row by the module's own forward in float64."""
+    """row ↦ row by the module's own forward in float64."""
     double, like = copy.deepcopy(module).double(), zero_state(module)
     return lambda row: flat(one_step(double, u, shaped(row, like)))
 

@@ -118,7 +118,7 @@ def test_gradients_are_differences(dim, seed, forced, method, gradient):
 @fewer(4)
 @given(st.integers(1, 4), SEEDS, st.sampled_from(PAIRS), st.integers(-9, 9), st.integers(-9, 9))
 def test_units_of_state_and_time_change_nothing(dim, seed, method, size, pace):
-    """X → 10^k x, t → 10^m t; steps are the same but for rounding, which may turn a trial."""
+    """x → 10^k x, t → 10^m t; steps are the same but for rounding, which may turn a trial."""
     c, p = 10.0**size, 10.0**pace
     ours, _ = field(dim, seed, 2.0, False)
     x0 = normal(seed + 3, 2, dim)

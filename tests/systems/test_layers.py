@@ -100,7 +100,7 @@ def test_a_stack_and_its_profile_agree():
 
 
 def test_a_looped_block_is_a_map_without_end():
-    """X ← a x: the exponent is ln a, for as many steps as one likes; three loops of two blocks are six steps."""
+    """x ← a x: the exponent is ln a, for as many steps as one likes; three loops of two blocks are six steps."""
     block = nn.Linear(3, 3, bias=False, dtype=torch.float64)
     nn.init.eye_(block.weight).data.mul_(0.8)
     endless = sx.Layers([block], loops=None)

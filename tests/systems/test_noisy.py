@@ -14,7 +14,7 @@ def ornstein_uhlenbeck(dt: float = 0.01, scale: float = 0.5, dim: int = 1) -> sx
 
 
 class Growth(sx.System):
-    """X ← a x, each step a time dt."""
+    """x ← a x, each step a time dt."""
 
     def __init__(self, a: float, dt: float = 1.0) -> None:
         super().__init__(1, dt=dt)
@@ -94,7 +94,7 @@ def test_a_scale_that_is_no_number_is_refused():
 
 @pytest.mark.parametrize(("a", "sigma"), [(0.5, 0.3), (0.9, 1.0), (2.0, 0.5)])
 def test_multiplicative_noise_has_the_mean_logarithm_of_its_factor_as_exponent(a, sigma):
-    """X' = (a + σ ξ) x: λ = E ln|a + σ ξ|, the integral by SciPy; 4 standard errors of 2,500 independent steps."""
+    """x' = (a + σ ξ) x: λ = E ln|a + σ ξ|, the integral by SciPy; 4 standard errors of 2,500 independent steps."""
     from scipy.integrate import quad
     from scipy.stats import norm
 
@@ -109,7 +109,7 @@ def test_multiplicative_noise_has_the_mean_logarithm_of_its_factor_as_exponent(a
 
 
 def test_geometric_brownian_motion_grows_at_its_drift_less_half_its_variance():
-    """Ẋ = 0.1 x + 0.5 x ξ (Itô): λ = 0.1 − 0.5²/2, to O(dt) = 0.1 · 0.1; 4 standard errors 0.5/√T at T = 300."""
+    """ẋ = 0.1 x + 0.5 x ξ (Itô): λ = 0.1 − 0.5²/2, to O(dt) = 0.1 · 0.1; 4 standard errors 0.5/√T at T = 300."""
     system = sx.Noisy(Growth(1 + 0.1 * 0.1, dt=0.1), lambda x: 0.5 * x)
     found = sx.lyapunov_spectrum(system, torch.zeros(1, dtype=torch.float64), steps=3_000, settle=0)
     assert float(found.exponents[0]) == pytest.approx(0.1 - 0.125, abs=4 * 0.5 / math.sqrt(300) + 0.01)

@@ -54,7 +54,7 @@ def test_each_item_of_a_batch_is_drawn_anew_and_a_seed_repeats(kind):
 
 
 def test_what_depends_only_on_the_distribution_of_a_drive_does_not_change_when_it_is_shuffled():
-    """H' = (0.5 + u) h: λ = ⟨ln|0.5 + u|⟩, whatever the order; random phases change the distribution, and with it λ."""
+    """h' = (0.5 + u) h: λ = ⟨ln|0.5 + u|⟩, whatever the order; random phases change the distribution, and with it λ."""
     u = series(2_000)[:, :1]
 
     def rate(drive):

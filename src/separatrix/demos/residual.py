@@ -11,7 +11,7 @@ SMOOTHING = 0.1  # of the labels: without it the scores, and with them the gain,
 
 
 class Block(nn.Module):
-    """F(x) = W relu(x) + b, or x + f(x)."""
+    """f(x) = W relu(x) + b, or x + f(x)."""
 
     def __init__(self, is_residual: bool) -> None:
         super().__init__()

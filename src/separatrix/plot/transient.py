@@ -13,7 +13,7 @@ ROOM = 0.15  # of the height that lines may leave the picture by
 
 
 def draw_transient(axes: Axes, growth: TransientGrowth, names: tuple[str, ...] = ()) -> None:
-    """Ln ‖Φ(t)‖ of each run with its peak marked; of a single one also the two slopes.
+    """ln ‖Φ(t)‖ of each run with its peak marked; of a single one also the two slopes.
 
     Args:
         growth: what is drawn; runs that diverged are left out.

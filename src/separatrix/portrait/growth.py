@@ -42,7 +42,7 @@ class Growth:
 
     @property
     def rate(self) -> Tensor:
-        """Ln gain over the depth, nats per layer, shape (input)."""
+        """ln gain over the depth, nats per layer, shape (input)."""
         return self.gain.log() / self.depth
 
     @property

@@ -319,7 +319,7 @@ def test_rest_points_of_networks_of_two_sizes_are_refused_in_words():
 
 
 def test_results_without_a_common_batch_stand_each_by_itself():
-    """Tanh(w x) has one attractor at w = ½ and two at w = 2; a checkpoint that is refused disturbs neither."""
+    """tanh(w x) has one attractor at w = ½ and two at w = 2; a checkpoint that is refused disturbs neither."""
 
     def build(w: float) -> sx.System:
         return sx.Map(lambda x: torch.tanh(w * x), 1)

@@ -93,7 +93,7 @@ def folds_by_hand(curve, low: float, high: float) -> list[float]:
 
 @pytest.mark.parametrize("unit", [1e-9, 1e6])
 def test_the_folds_of_a_closed_switch_are_those_of_the_equation_left_after_elimination(unit):
-    """A = T − b leaves one equation, solved for k, or for T, as a function of b."""
+    """a = T − b leaves one equation, solved for k, or for T, as a function of b."""
 
     def scaled(x, p):
         return tuple(unit * one for one in switch(tuple(one / unit for one in x), p))

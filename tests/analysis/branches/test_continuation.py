@@ -84,7 +84,7 @@ def test_the_multiplier_along_the_logistic_map_s_rest_point_is_two_minus_r():
 
 
 def test_a_flow_s_branch_turns_around_its_fold_at_zero():
-    """X' = p − x²: x = ±√p, stable above."""
+    """x' = p − x²: x = ±√p, stable above."""
     branch = sx.continuation(made(lambda x, p: p - x**2, flow=True), "p", 1.0, -1.0, state(1.0), step=0.03)
     fold = only(branch, "fold")
     assert abs(fold.parameter) < 1e-8 and abs(float(fold.point)) < 1e-8
@@ -95,7 +95,7 @@ def test_a_flow_s_branch_turns_around_its_fold_at_zero():
 
 
 def test_the_quadratic_map_folds_at_minus_a_quarter():
-    """X ← p − x²: x² + x = p, double at x = −1/2."""
+    """x ← p − x²: x² + x = p, double at x = −1/2."""
     branch = sx.continuation(made(lambda x, p: p - x**2), "p", 0.5, -1.0, state(0.37), step=0.03)
     fold = only(branch, "fold")
     assert fold.parameter == pytest.approx(-0.25, abs=1e-8) and float(fold.point) == pytest.approx(-0.5, abs=1e-8)
@@ -247,7 +247,7 @@ def test_what_cannot_be_followed_is_said_in_a_line(arguments, options, told):
 
 
 def test_a_start_without_a_rest_point_near_it_is_refused():
-    """X ← p − x² has none for p < −1/4."""
+    """x ← p − x² has none for p < −1/4."""
     with pytest.raises(sx.InputError, match=r"no rest point or cycle was found near x0 at p = -5"):
         sx.continuation(made(lambda x, p: p - x**2), "p", -5.0, 1.0, state(0.3))
 

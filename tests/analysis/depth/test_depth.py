@@ -18,7 +18,7 @@ EXACT = 1e-12  # rounding of a few products of small float64 matrices, relative 
 
 
 class Block(nn.Module):
-    """X + W₂ relu(W₁ x), the relu in place."""
+    """x + W₂ relu(W₁ x), the relu in place."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ def noise(steps: int, scale: float, seed: int = 0) -> torch.Tensor:
 
 
 def unit(w: float, drive: torch.Tensor) -> sx.Map:
-    """H' = tanh(w h + u_n)."""
+    """h' = tanh(w h + u_n)."""
     return sx.Map(lambda h, n: torch.tanh(w * h + drive[n]), 1, time_dependent=True)
 
 
@@ -37,7 +37,7 @@ def test_a_linear_unit_contracts_at_exactly_its_weight():
 
 
 def test_a_bistable_unit_has_no_echo_states_although_its_exponent_is_negative():
-    """W = 2 and drive within ±0.1: h stays on the side it began on, since 2h − tanh⁻¹h > 0.1 somewhere on (0, 1)."""
+    """w = 2 and drive within ±0.1: h stays on the side it began on, since 2h − tanh⁻¹h > 0.1 somewhere on (0, 1)."""
     found = sx.echo_state(unit(2.0, noise(2_000, 0.1).clamp(-0.1, 0.1)))
     assert found.verdict == "several responses"
     assert int(found.responses) == 2
@@ -54,7 +54,7 @@ def test_a_large_drive_takes_the_bistable_units_memory_away():
 
 
 def test_the_rest_points_of_a_bistable_unit_have_the_exponent_of_their_multiplier():
-    """H = tanh(2h) at ±0.95750402407729, where the multiplier is 2(1 − h²)."""
+    """h = tanh(2h) at ±0.95750402407729, where the multiplier is 2(1 − h²)."""
     found = sx.echo_state(sx.Map(lambda h: torch.tanh(2 * h), 1), states=8)
     assert found.verdict == "several responses"
     exact = math.log(2 * (1 - 0.95750402407729**2))
@@ -90,7 +90,7 @@ def test_each_item_of_a_batch_has_its_own_verdict():
 
 
 def test_a_state_that_diverges_is_no_echo():
-    """X → x²: inside ±1 all fall to 0, outside they grow without bound."""
+    """x → x²: inside ±1 all fall to 0, outside they grow without bound."""
     found = sx.echo_state(sx.Map(lambda x: x * x, 1), spread=1.5, steps=600)
     grow = int((found.groups < 0).sum())
     assert 0 < grow < 32
@@ -138,7 +138,7 @@ def test_what_makes_no_sense_is_refused(options, message):
 
 
 def test_a_network_with_two_memories_and_no_input_is_no_echo_state_by_default():
-    """H ← tanh(2 h) rests at ±0.9575; wherever its own initial state lies, the states are scattered about the middle of such."""
+    """h ← tanh(2 h) rests at ±0.9575; wherever its own initial state lies, the states are scattered about the middle of such."""
     unit = torch.nn.RNN(1, 1, bias=False).double()
     with torch.no_grad():
         unit.weight_hh_l0.fill_(2.0)

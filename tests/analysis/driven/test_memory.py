@@ -33,7 +33,7 @@ def test_beyond_its_length_a_delay_line_remembers_nothing_within_its_error_bars(
 
 
 def test_a_ring_spreads_its_memory_over_its_rounds():
-    """X' = ρ R x + e₁ s, R a shift around N units: C_l = (1 − ρ^2N) ρ^(2N m) in round m, and N in all."""
+    """x' = ρ R x + e₁ s, R a shift around N units: C_l = (1 − ρ^2N) ρ^(2N m) in round m, and N in all."""
     units, rho = 6, 0.9
     ring = rho * torch.roll(torch.eye(units, dtype=torch.float64), 1, 0)
     found = sx.memory_capacity(sx.Map(lambda x: x @ ring.mT, units), direction=first(units), max_lag=72, steps=20_000)
@@ -53,7 +53,7 @@ def test_a_random_linear_network_remembers_as_much_as_it_has_units():
 
 @pytest.mark.parametrize("a", [0.0, 0.7, 0.95])
 def test_a_leaky_unit_forgets_geometrically(a):
-    """X' = a x + s: C_l = (1 − a²) a^{2(l−1)}."""
+    """x' = a x + s: C_l = (1 − a²) a^{2(l−1)}."""
     found = sx.memory_capacity(sx.Map(lambda x: a * x, 1), max_lag=60, steps=20_000)
     exact = (1 - a * a) * a ** (2 * torch.arange(60, dtype=torch.float64))
     assert ((found.curve - exact).abs() < 5 * found.curve_stderr + 1e-12).all()

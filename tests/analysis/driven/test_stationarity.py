@@ -14,7 +14,7 @@ def white(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def autoregressive(phi: float, steps: int, *batch: int, seed: int = 0) -> torch.Tensor:
-    """U' = φ u + √(1 − φ²) ξ, begun in its stationary distribution."""
+    """u' = φ u + √(1 − φ²) ξ, begun in its stationary distribution."""
     kicks = white(steps, *batch, seed=seed).numpy() * math.sqrt(1 - phi * phi)
     kicks[0] /= math.sqrt(1 - phi * phi)
     return torch.as_tensor(lfilter([1.0], [1.0, -phi], kicks, axis=0))

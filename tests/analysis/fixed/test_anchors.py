@@ -9,7 +9,7 @@ F64 = torch.float64
 
 
 def cubic(x: Tensor) -> Tensor:
-    """X − x³ in each component: zeros at −1, 0 and 1."""
+    """x − x³ in each component: zeros at −1, 0 and 1."""
     return x - x**3
 
 
@@ -55,7 +55,7 @@ def test_a_zero_is_taken_in_once_and_a_singular_one_never():
 
 
 def test_on_a_line_of_zeros_each_state_keeps_its_own():
-    """R = (x₁ − x₁³, 0) is zero along x₂; there is no isolated zero to land on."""
+    """r = (x₁ − x₁³, 0) is zero along x₂; there is no isolated zero to land on."""
 
     def line(x: Tensor) -> Tensor:
         return torch.stack([cubic(x)[:, 0], torch.zeros_like(x[:, 0])], dim=-1)

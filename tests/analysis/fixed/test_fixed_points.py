@@ -591,7 +591,7 @@ def test_what_says_that_it_is_continuous_is_asked_for_its_field(derived):
 
 
 def test_a_noisy_map_frozen_at_a_step_rests_where_that_steps_kick_leaves_it():
-    """X = x/2 + c has the solution 2c, c being the kick of step 3."""
+    """x = x/2 + c has the solution 2c, c being the kick of step 3."""
     noisy = sx.Noisy(sx.Map(lambda x: x / 2, 2), 0.3, seed=1)
     kick = noisy.step(torch.zeros(2, dtype=torch.float64), 3)
     found = sx.fixed_points(noisy, torch.ones(1, 2, dtype=torch.float64), n=3)

@@ -84,7 +84,7 @@ def test_lags_that_do_not_increase_are_refused():
 
 
 def power_of(matrix: list[list[float]], n: int) -> tuple[float, float]:
-    """Ln σ₁ and ln σ₂ of a 2 × 2 matrix's n-th power, in 6,000 digits: from σ₁² + σ₂² = ‖A‖_F² and σ₁ σ₂ = |det A|."""
+    """ln σ₁ and ln σ₂ of a 2 × 2 matrix's n-th power, in 6,000 digits: from σ₁² + σ₂² = ‖A‖_F² and σ₁ σ₂ = |det A|."""
     with mpmath.workdps(6_000):
         power = mpmath.matrix(matrix) ** n
         total, det = sum(x * x for x in power), abs(mpmath.det(mpmath.matrix(matrix))) ** n

@@ -37,7 +37,7 @@ def test_a_triangular_flow_grows_as_its_exponential(c):
 
 
 def test_where_the_numerical_abscissa_is_negative_nothing_ever_grows():
-    """C = 2 has ω = (−3 + √5)/2 < 0, c = 3 has ω > 0."""
+    """c = 2 has ω = (−3 + √5)/2 < 0, c = 3 has ω > 0."""
     calm = sx.transient_growth(flow(tensor([[-1.0, 2.0], [0.0, -2.0]])), steps=200)
     wild = sx.transient_growth(flow(tensor([[-1.0, 3.0], [0.0, -2.0]])), steps=200)
     assert (float(calm.peak), float(calm.peak_time)) == (0.0, 0.0)

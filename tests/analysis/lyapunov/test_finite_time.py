@@ -123,7 +123,7 @@ def test_areas_that_are_kept_pair_the_exponents_and_turn_them_round_backwards():
 
 
 def test_the_double_gyres_field_is_that_of_the_mirrored_gyre():
-    """X → 2 − x turns sin ωt into −sin ωt."""
+    """x → 2 − x turns sin ωt into −sin ωt."""
     gyre, x0 = sx.classic.double_gyre(), sx.grid((0.03, 0.04), (1.91, 0.97), (9, 6))
     mirrored = torch.stack([2 - x0[..., 0], x0[..., 1]], dim=-1)
     field = sx.finite_time_lyapunov(gyre, x0, steps=100, k=2)

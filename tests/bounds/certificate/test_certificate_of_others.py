@@ -293,7 +293,7 @@ def test_a_lift_that_is_rescaled_by_a_learned_number_is_not_one_lipschitz():
 
 
 def test_a_contraction_step_of_minus_1_9_that_runs_as_an_expansion_is_shown_to_expand():
-    """X ↦ x − h Aᵀ relu(Ax), A orthogonal, does not expand for h in [0, 2]; a step of −1.9 that a bound let pass has slope 2.9."""
+    """x ↦ x − h Aᵀ relu(Ax), A orthogonal, does not expand for h in [0, 2]; a step of −1.9 that a bound let pass has slope 2.9."""
     a = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
     step = Of(lambda m, x: x - m.h * torch.relu(x @ m.a.mT) @ m.a, a=a, h=torch.tensor(-1.9, dtype=torch.float64))
     found = sx.certificate(step, 6)

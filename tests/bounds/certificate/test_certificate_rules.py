@@ -408,7 +408,7 @@ def test_a_negative_divisor_of_a_mean_counts_by_its_size():
 
 
 class ConvexPotential(nn.Module):
-    """X ↦ x − 2/‖W‖² Wᵀ σ(Wx + b)."""
+    """x ↦ x − 2/‖W‖² Wᵀ σ(Wx + b)."""
 
     def __init__(self, seed: int, sigma) -> None:
         super().__init__()
@@ -420,7 +420,7 @@ class ConvexPotential(nn.Module):
 
 
 class AlmostOrthogonal(nn.Module):
-    """X ↦ x − 2 Kᵀ T σ(Kx + b) with T_i = 1/Σ_j |KKᵀ|_ij, for convolutions."""
+    """x ↦ x − 2 Kᵀ T σ(Kx + b) with T_i = 1/Σ_j |KKᵀ|_ij, for convolutions."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -447,7 +447,7 @@ def test_blocks_that_are_each_exactly_one_are_one_together(name):
 
 @pytest.mark.parametrize(("step", "exact"), [(-0.5, 1.5), (1.0, 1.0), (3.0, 2.0)])
 def test_a_step_that_is_too_long_or_has_the_wrong_sign_is_counted(step, exact):
-    """X − h Qᵀ tanh(Qx), Q orthogonal: slopes from 1 − h to 1."""
+    """x − h Qᵀ tanh(Qx), Q orthogonal: slopes from 1 − h to 1."""
     q = torch.linalg.qr(random(5, 5))[0]
     found = sx.certificate(Of(lambda x: x - step * torch.tanh(x @ q.mT) @ q), 5)
     assert found.bound == pytest.approx(exact, rel=1e-9)
@@ -467,7 +467,7 @@ DIPPING = {
 @pytest.mark.parametrize("step", [0.5, -0.5, 2.5])
 @pytest.mark.parametrize("name", DIPPING)
 def test_a_step_with_an_activation_that_falls_is_bounded_by_its_slopes(name, step):
-    """X − h Qᵀ σ(Qx), Q orthogonal, by the slopes d on a fine grid: the largest |1 − hd|."""
+    """x − h Qᵀ σ(Qx), Q orthogonal, by the slopes d on a fine grid: the largest |1 − hd|."""
     sigma, q = DIPPING[name], torch.linalg.qr(random(5, 5))[0]
     grid = torch.linspace(-8, 8, 160_001, dtype=torch.float64)[:, None].expand(-1, 5).clone().requires_grad_()
     (slopes,) = torch.autograd.grad(sigma(grid).sum(), grid)
@@ -505,7 +505,7 @@ def test_a_step_with_an_activation_that_is_kept_whole_is_a_step():
 
 
 def test_a_step_back_by_other_weights_pays_for_the_difference():
-    """X − Vσ(Wx): the dense Jacobian at points where no, some and all units are on stays below the bound."""
+    """x − Vσ(Wx): the dense Jacobian at points where no, some and all units are on stays below the bound."""
     w, v = random(6, 6) / 4, random(6, 6).mT / 4 + 0.02 * random(6, 6, seed=1)
     function = lambda x: x - torch.relu(x @ w.mT) @ v.mT  # noqa: E731
     found = sx.certificate(Of(function), 6)

@@ -50,7 +50,7 @@ def test_a_time_that_meets_the_numbers_of_a_state_is_refused_or_right(batch):
 
 
 def test_a_ball_meets_a_vibrating_table_where_newton_s_method_says():
-    """X = 1 − 4.905 t² = 0.3 sin 9t at 0.514622381305."""
+    """x = 1 − 4.905 t² = 0.3 sin 9t at 0.514622381305."""
     field = lambda x, t: torch.stack([x[..., 1], torch.full_like(x[..., 1], -9.81)], -1)  # noqa: E731
     event = lambda x, t: x[..., 0] - 0.3 * torch.sin(9 * t)  # noqa: E731
     x0 = torch.tensor([1.0, 0.0], **DOUBLE)
@@ -169,7 +169,7 @@ def test_float32_times_that_are_too_coarse_end_with_the_reason():
 @pytest.mark.parametrize("method", ["dopri5", "tsit5", "rodas5p"])
 @pytest.mark.parametrize(("size", "pace"), [(1e-9, 1.0), (1e9, 1e-6), (1e-160, 1e12)])
 def test_neither_the_unit_of_the_state_nor_that_of_the_time_matters(method, size, pace):
-    """X → c x, t → t/p: the same steps, the same numbers to rounding."""
+    """x → c x, t → t/p: the same steps, the same numbers to rounding."""
 
     def field(x: torch.Tensor, size: float, pace: float) -> torch.Tensor:
         a, b = (x / size).unbind(-1)

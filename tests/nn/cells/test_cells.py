@@ -449,7 +449,7 @@ def test_overdamped_units_stay_within_one_over_gamma():
 
 
 def test_oscillators_coupled_by_position_alone_have_the_sum_of_exponents_of_their_damping():
-    """Log |det| = hidden · ln d + log |det(I + dt diag(tanh′) 𝒲)| at every state; so with 𝒲 = 0 the sum is known."""
+    """log |det| = hidden · ln d + log |det(I + dt diag(tanh′) 𝒲)| at every state; so with 𝒲 = 0 the sum is known."""
     cell, u = build("cornn", gain=2.0), normal(INPUTS)
     y, z = random_state(cell)
     slope = 1 / torch.cosh(cell.weight_hh @ y + cell.weight_zh @ z + cell.drive(u)) ** 2
@@ -511,7 +511,7 @@ def test_lem_s_state_never_exceeds_its_bound(dt):
 
 
 def test_lem_s_sum_of_exponents_is_that_of_its_gates():
-    """Log |det| = Σ ln(1 − a) + log |det(diag(1 − c) + diag((tanh − y) c (1 − σ)) W₂)|; without W₂, of the gates alone."""
+    """log |det| = Σ ln(1 − a) + log |det(diag(1 − c) + diag((tanh − y) c (1 − σ)) W₂)|; without W₂, of the gates alone."""
     cell, u = build("lem"), normal(INPUTS)
     y, z = random_state(cell)
     with torch.no_grad():

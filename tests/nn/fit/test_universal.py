@@ -100,7 +100,7 @@ def test_a_term_of_another_width_and_an_unknown_rule_are_refused():
 
 
 class Line:
-    """R = A θ − b."""
+    """r = A θ − b."""
 
     def __init__(self, a: torch.Tensor, b: torch.Tensor) -> None:
         self.a, self.b = a, b

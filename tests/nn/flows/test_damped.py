@@ -85,7 +85,7 @@ def test_its_factor_bounds_dense_jacobians_and_is_attained_by_the_identity(rule,
 
 
 def test_damping_contracts_more_under_the_first_rule():
-    """B a contraction by 1/2: 1 + 1/2 without damping, 1/2 + 1/2 at λ = 1/2, 1/2 at λ = 1."""
+    """b a contraction by 1/2: 1 + 1/2 without damping, 1/2 + 1/2 at λ = 1/2, 1/2 at λ = 1."""
     half = sx.nn.Residual(nn.Identity(), scale=0.5, skip=0.0)
     factors = [sx.nn.Damped(half, damping=lam).guarantee.lipschitz for lam in (0.0, 0.5, 1.0)]
     assert factors == [1.5, 1.0, 0.5]

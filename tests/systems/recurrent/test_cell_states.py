@@ -187,7 +187,7 @@ def normal(*moduli: float) -> Tensor:
 
 
 def twice(values: Tensor) -> Tensor:
-    """Ln |eig|, each twice, descending: a complex direction is two real ones."""
+    """ln |eig|, each twice, descending: a complex direction is two real ones."""
     return values.sort(descending=True).values.repeat_interleave(2)
 
 

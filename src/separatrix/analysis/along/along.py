@@ -163,7 +163,7 @@ def _listed(checkpoints: Mapping[Any, Any] | Sequence[Any]) -> tuple[Tensor, lis
 
 
 def _builder(analysis: Any, build: Any, model: nn.Module | None, gate: float) -> Callable[[Any], System]:
-    """Checkpoint ↦ System, from what was asked."""
+    """checkpoint ↦ System, from what was asked."""
     if not callable(analysis):
         raise InputError(f"the analysis is {analysis!r}, no function from a System to a Result.\nPass sx.lyapunov_spectrum, say.")
     if not (isinstance(gate, int | float) and 0 < gate < math.inf):

@@ -38,12 +38,12 @@ class ReturnMap(Result):
 
     @property
     def before(self) -> Tensor:
-        """S_n, shape (interval, *batch)."""
+        """s_n, shape (interval, *batch)."""
         return self.values[:-1]
 
     @property
     def after(self) -> Tensor:
-        """S_{n+1}, shape (interval, *batch)."""
+        """s_{n+1}, shape (interval, *batch)."""
         return self.values[1:]
 
     @property

@@ -87,7 +87,7 @@ class Equations:
     has_tangents: bool
 
     def state(self, z: Tensor) -> Tensor:
-        """X of z."""
+        """x of z."""
         return self.scale * z[..., :-1]
 
     def value(self, z: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class Equations:
         return self.start + self.span * z[..., -1]
 
     def at(self, x: Tensor, q: float) -> Tensor:
-        """Z of a state and a share of the range."""
+        """z of a state and a share of the range."""
         return torch.cat([x / self.scale, x.new_tensor([q])])
 
     def in_scale(self, scale: Tensor) -> "Equations":

@@ -64,7 +64,7 @@ class Propagation(Result):
 
     @property
     def log_norm(self) -> Tensor:
-        """Ln σ₁, (lag, *batch): the largest growth of any perturbation, or of any gradient sent back."""
+        """ln σ₁, (lag, *batch): the largest growth of any perturbation, or of any gradient sent back."""
         return self.log_singular_values[..., 0]
 
     @property

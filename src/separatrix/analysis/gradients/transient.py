@@ -79,7 +79,7 @@ class TransientGrowth(Result):
 
     @property
     def amplification(self) -> Tensor:
-        """Exp(peak), (*batch): by how much the worst perturbation grows; 1 where nothing does."""
+        """exp(peak), (*batch): by how much the worst perturbation grows; 1 where nothing does."""
         return self.peak.exp()
 
     def summary(self) -> str:

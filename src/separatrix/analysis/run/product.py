@@ -84,7 +84,7 @@ class Product:
         return values.where(index < alive.sum(-1, keepdim=True), -torch.inf).where(finite[..., None], torch.nan)
 
     def log_frobenius(self) -> Tensor:
-        """Ln ‖J‖_F, (*batch): J is e^D U, but for a rotation."""
+        """ln ‖J‖_F, (*batch): J is e^D U, but for a rotation."""
         log = self.log.where(self.alive, -torch.inf)
         size = log.amax(-1)
         rows = (log - size[..., None]).exp() * lengths(self.unit)
@@ -116,14 +116,14 @@ class Scaled:
         return Scaled(v / size[..., None, None], self.log + size.log())
 
     def log_singular_values(self, k: int = 1) -> Tensor:
-        """Ln σ₁, (*batch, 1), by the largest eigenvalue of J Jᵀ: only the small ones suffer from the squaring."""
+        """ln σ₁, (*batch, 1), by the largest eigenvalue of J Jᵀ: only the small ones suffer from the squaring."""
         finite = torch.isfinite(self.frame).all(-1).all(-1)
         gram = (self.frame @ self.frame.mT).where(finite[..., None, None], 0.0)
         largest = torch.linalg.eigvalsh(gram)[..., -1:].clamp(min=0).sqrt()
         return self.log[..., None] + largest.log().where(finite[..., None], torch.nan)
 
     def log_frobenius(self) -> Tensor:
-        """Ln ‖J‖_F, (*batch)."""
+        """ln ‖J‖_F, (*batch)."""
         return self.log + torch.linalg.matrix_norm(self.frame).log()
 
 
@@ -154,7 +154,7 @@ def _above(column: Tensor, row: Tensor) -> Tensor:
 
 
 def _singular_value_at(log: Tensor, unit: Tensor, place: int) -> Tensor:
-    """Ln of that singular value of D U which comes from the D_i in this place of descending order."""
+    """ln of that singular value of D U which comes from the D_i in this place of descending order."""
     own = log.sort(-1, descending=True).values[..., place : place + 1]
     values = torch.linalg.svdvals((log - own).clamp(-NEAR, NEAR).exp()[..., None] * unit)
     return values[..., place].log() + own[..., 0]

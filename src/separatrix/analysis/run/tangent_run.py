@@ -102,7 +102,7 @@ class TangentRun:
 
 
 def random_frame(x: Tensor, k: int, seed: int) -> Tensor:
-    """K orthonormal tangents at each state, the same at all, shape (*batch, k, dim)."""
+    """k orthonormal tangents at each state, the same at all, shape (*batch, k, dim)."""
     generator = torch_generator(seed, "tangent frame")
     frame = torch.randn(x.shape[-1], x.shape[-1], dtype=torch.float64, generator=generator)[:k]
     q, _ = orthonormalise(frame)

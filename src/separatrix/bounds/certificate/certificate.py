@@ -97,7 +97,7 @@ class Certificate(Result):
 
     @property
     def ratio(self) -> float:
-        """Bound / lower: how loose the bound can be at most."""
+        """bound / lower: how loose the bound can be at most."""
         return self.bound / self.lower if self.lower > 0 else math.inf if self.bound > 0 else 1.0
 
     @property

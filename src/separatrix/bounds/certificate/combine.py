@@ -13,28 +13,28 @@ from separatrix.bounds.certificate.rounding import computed, root, times
 
 
 def shifted(call: Call) -> Factor:
-    """X + c and c − αx."""
+    """x + c and c − αx."""
     is_scaled = call.active_names == ["self" if call.name == "rsub" else "other"]
     scale = abs(float(call["alpha"])) if is_scaled and call["alpha"] is not None else 1.0
     return attained(times(broadcast(call), scale), "a constant is added")
 
 
 def scaled(call: Call) -> Factor:
-    """C x, elementwise: √ of the largest Σ c² over the places to which a number is broadcast."""
+    """c x, elementwise: √ of the largest Σ c² over the places to which a number is broadcast."""
     return attained(
         _largest(call, magnitudes(call["other" if isinstance(call["self"], Active) else "self"], call)), "largest entry"
     )
 
 
 def divided(call: Call) -> Factor:
-    """X / c, elementwise."""
+    """x / c, elementwise."""
     if call["rounding_mode"] is not None:
         raise NoBoundError("it rounds, which jumps")
     return attained(_largest(call, 1 / magnitudes(call["other"], call)), "largest entry")
 
 
 def weighed(call: Call) -> Factor:
-    """A + w (b − a), in any one of the three."""
+    """a + w (b − a), in any one of the three."""
     name, weight = call.active_names[0], call["weight"]
     if name == "weight":
         return attained(_largest(call, (_real(call["end"], call) - _real(call["self"], call)).abs()), "largest entry")

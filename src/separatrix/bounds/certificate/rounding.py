@@ -7,7 +7,7 @@ ROUNDING = 1e-12  # relative; above what float64 loses in a decomposition or a s
 
 
 def times(a: float, b: float) -> float:
-    """A · b for numbers from 0 on, where 0 · ∞ = 0: what is constant stays so, whatever follows."""
+    """a · b for numbers from 0 on, where 0 · ∞ = 0: what is constant stays so, whatever follows."""
     if 0 in (a, b):
         return 0.0
     found = a * b
@@ -15,7 +15,7 @@ def times(a: float, b: float) -> float:
 
 
 def plus(a: float, b: float) -> float:
-    """A + b."""
+    """a + b."""
     found = a + b
     return _upwards(found, lambda: Fraction(found) >= Fraction(a) + Fraction(b))
 

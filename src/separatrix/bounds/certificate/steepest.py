@@ -125,7 +125,7 @@ class Steepest:
         return x, u, torch.linalg.vector_norm(pushforward(self.f, x, u[:, None])[1][:, 0], dim=-1).nan_to_num(0.0)
 
     def _gram(self, x: Tensor, u: Tensor) -> Tensor:
-        """V ↦ JᵀJ v."""
+        """v ↦ JᵀJ v."""
         pushed = pushforward(self.f, x, u[:, None])[1].nan_to_num(0.0, 0.0, 0.0)
         with plain_kernels():
             return pullback(self.f, x, pushed)[1][:, 0].nan_to_num(0.0, 0.0, 0.0)

@@ -158,7 +158,7 @@ class Convolution:
 
 
 def power_of_two(values: Tensor, power: int) -> Tensor:
-    """Values · 2^power, in two steps, so that the factors themselves stay numbers."""
+    """values · 2^power, in two steps, so that the factors themselves stay numbers."""
     half = power // 2
     return values * 2.0**half * 2.0 ** (power - half)
 

@@ -36,7 +36,7 @@ def from_below(convolution: Convolution, *, seed: int = 0) -> float:
 
 
 def _gram(convolution: Convolution, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """V ↦ AᵀA v."""
+    """v ↦ AᵀA v."""
     zero = convolution.weight.new_zeros(1, *convolution.in_shape, dtype=dtype)
     adjoint = vjp(convolution, zero)[1]
     return lambda v: adjoint(convolution(v[None]))[0][0]

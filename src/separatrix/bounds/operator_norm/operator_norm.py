@@ -42,7 +42,7 @@ class OperatorNorm:
 
     @property
     def slack(self) -> float:
-        """Bound / lower − 1: how loose the bound can be at most."""
+        """bound / lower − 1: how loose the bound can be at most."""
         if self.bound == 0:
             return 0.0
         return self.bound / self.lower - 1 if self.lower > 0 else inf
@@ -153,7 +153,7 @@ def _seen_from_inputs(found: Extremes, power: int, *, shrinks: bool) -> Operator
 
 
 def _times(value: float, power: int, *, toward: float) -> float:
-    """Value · 2^power, rounded one way where it leaves the numbers that have all their digits."""
+    """value · 2^power, rounded one way where it leaves the numbers that have all their digits."""
     if value == 0.0:
         return 0.0
     if frexp(value)[1] + power > float_info.max_exp:

@@ -25,11 +25,11 @@ class Event(Parametric):
     """A smooth function g of the state, whose zeros are a surface; it may use the field."""
 
     def value(self, field: Field, x: Tensor) -> Tensor:
-        """G(x), shape (*batch)."""
+        """g(x), shape (*batch)."""
         return self.along(field, x, x.new_zeros(*x.shape[:-1], 0, x.shape[-1]))[0]
 
     def along(self, field: Field, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """G(x) and Dg(x) along the tangents v, shapes (*batch) and (*batch, k)."""
+        """g(x) and Dg(x) along the tangents v, shapes (*batch) and (*batch, k)."""
         raise NotImplementedError(f"{type(self).__name__} defines no along(field, x, v).")
 
 
@@ -224,7 +224,7 @@ class _Leg(NamedTuple):
         return h.detach()
 
     def _probed(self, flow: Flow, event: Event, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """G after the part h of a step, Newton's move there (0 where the orbit is tangent), and whether g is zero to rounding."""
+        """g after the part h of a step, Newton's move there (0 where the orbit is tangent), and whether g is zero to rounding."""
         x, _, u = substep(flow, self.x, self.v[:, :0], h)
         g, slope = event.along(flow.field, x, u[:, None])
         size = ROUNDINGS * torch.finfo(x.dtype).eps * torch.maximum(x.abs().amax(-1), u.abs().amax(-1))

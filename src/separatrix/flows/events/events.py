@@ -244,12 +244,12 @@ class Surface(NamedTuple):
     function: Field
 
     def value(self, x: Tensor, t: Tensor) -> Tensor:
-        """G(x, t), shape (*batch), of x of shape (*batch, dim) and t of shape (*batch, 1)."""
+        """g(x, t), shape (*batch), of x of shape (*batch, dim) and t of shape (*batch, 1)."""
         value = self.function(x, t.expand(*x.shape[:-1], 1)[..., 0])
         return value if value.shape == x.shape[:-1] else value[..., 0]
 
     def along(self, x: Tensor, t: Tensor, dx: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-        """G and its derivative along (dx, dt), shapes (*batch)."""
+        """g and its derivative along (dx, dt), shapes (*batch)."""
         point, way = torch.cat([x, t], -1), torch.cat([dx, dt], -1)
         value, slope = pushforward(lambda y: self.value(y[..., :-1], y[..., -1:])[..., None], point, way[..., None, :])
         return value[..., 0], slope[..., 0, 0]

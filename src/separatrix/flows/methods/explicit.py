@@ -56,7 +56,7 @@ class ExplicitRungeKutta(Solver):
 
     @staticmethod
     def combine(x: Tensor, h: Time, weights: Sequence[float], slopes: list[Tensor]) -> Tensor:
-        """X + h Σ_i w_i k_i."""
+        """x + h Σ_i w_i k_i."""
         for weight, slope in zip(weights, slopes, strict=True):
             if weight:
                 x = moved(x, h * weight, slope)

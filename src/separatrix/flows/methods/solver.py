@@ -79,7 +79,7 @@ class Solver:
 
 
 def moved(x: Tensor, length: Time, slope: Tensor) -> Tensor:
-    """X + length · slope."""
+    """x + length · slope."""
     return torch.addcmul(x, length, slope) if isinstance(length, Tensor) else x.add(slope, alpha=length)
 
 

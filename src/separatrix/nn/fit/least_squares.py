@@ -17,11 +17,11 @@ class Problem(Protocol):
     """Residuals r(θ) and their Jacobian."""
 
     def residuals(self, theta: Tensor) -> Tensor:
-        """R, shape (m)."""
+        """r, shape (m)."""
         ...
 
     def linearised(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """R and ∂r/∂θ, shape (m, parameters)."""
+        """r and ∂r/∂θ, shape (m, parameters)."""
         ...
 
 

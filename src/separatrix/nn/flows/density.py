@@ -174,7 +174,7 @@ def with_integrals(x: Tensor, count: int) -> Tensor:
 
 
 def log_normal(z: Tensor) -> Tensor:
-    """Log N(z; 0, I), shape (*batch)."""
+    """log N(z; 0, I), shape (*batch)."""
     return -(z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi)) / 2
 
 

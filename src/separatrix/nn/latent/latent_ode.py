@@ -314,7 +314,7 @@ class LatentODE(nn.Module):
         return self._observed(states).unflatten(-2, (*batch[-1:], samples)).movedim(-2, 0)
 
     def _observed(self, states: Tensor) -> Tensor:
-        """G of states, (times, …, latent), with the times among the items."""
+        """g of states, (times, …, latent), with the times among the items."""
         folded = states.movedim(0, -2)
         shape = folded.shape[:-1]
         folded = folded.reshape(-1, self.latent) if self.models is None else folded.flatten(1, -2)

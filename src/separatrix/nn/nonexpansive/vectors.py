@@ -196,7 +196,7 @@ def expanded_tangents(
 
 
 def slopes(z: Tensor, slope: float) -> Tensor:
-    """Σ′ at z, shape (*batch, width), with an axis for tangents: (*batch, 1, width)."""
+    """σ′ at z, shape (*batch, width), with an axis for tangents: (*batch, 1, width)."""
     return (z > 0).to(z.dtype).mul(1 - slope).add(slope).unsqueeze(-2)
 
 

@@ -135,7 +135,7 @@ class CoupledLattice(System):
         self.hold(epsilon=epsilon)
 
     def local(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """F and f' at each site, both of the shape of x."""
+        """f and f' at each site, both of the shape of x."""
         raise NotImplementedError(f"{type(self).__name__} defines no local(x).")
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:

@@ -54,7 +54,7 @@ class TanhCell:
     def pushforward(
         self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Dh' = φ' ∘ (W_ih du + W_hh dh)."""
+        """dh' = φ' ∘ (W_ih du + W_hh dh)."""
         (h,) = self.step(w, u, state)
         pushed = product(tangents[0], w.w_hh)
         if du is not None:
@@ -95,7 +95,7 @@ class GruCell:
     def pushforward(
         self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Dh' = z ∘ dh + Σ over gates of (∂h'/∂gate) ∘ (W_gate (du, dh))."""
+        """dh' = z ∘ dh + Σ over gates of (∂h'/∂gate) ∘ (W_gate (du, dh))."""
         (h,) = state
         r, z, n, recurrent = self._gates(w, u, h)
         gap = h - n
@@ -129,7 +129,7 @@ class LstmCell:
     def pushforward(
         self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Dc' = f ∘ dc + Σ over i, f, g;  dh' = o (1 − tanh² c') ∘ dc' + tanh c' ∘ do."""
+        """dc' = f ∘ dc + Σ over i, f, g;  dh' = o (1 − tanh² c') ∘ dc' + tanh c' ∘ do."""
         h, c = state
         dh, dc = tangents
         i, f, g, o = self._gates(w, u, h)
