@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.analysis import factors
+from separatrix.analysis.lyapunov import factors
 from separatrix.analysis.lyapunov.covariant import sine
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import separatrix as sx
-from separatrix.flows import checkpoint, items
+from separatrix.flows.gradients import checkpoint
+from separatrix.flows.steps import items
 
 DOUBLE = {"dtype": torch.float64}
 SHARED = [0.0, 0.3, 0.7, 1.1]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import separatrix as sx
-from separatrix.flows import sensitivity
+from separatrix.flows.gradients import sensitivity
 
 DOUBLE = {"dtype": torch.float64}
 
