@@ -148,7 +148,7 @@ def measure(model: sx.nn.NeuralODE, seeds: int, steps: int) -> tuple[list[Found]
     exponents = sx.lyapunov_spectrum(flow, path[0], steps=steps, settle=steps // 10).exponents
     found = []
     for seed in range(seeds):
-        alone = sx.Flow(model.field.module.one(seed), 2, DT)
+        alone = sx.Flow(model.field.function.one(seed), 2, DT)
         rest = sx.fixed_points(alone, torch.zeros(1, 2, dtype=torch.float64))
         growth, turning = (values[0] if len(rest.points) else torch.tensor([math.nan]) for values in (rest.rates, rest.frequencies))
         largest = float(path[:, seed, 0].amax())
@@ -220,7 +220,7 @@ def draw_samples(axes: Axes, noisy: Tensor, cycle: Tensor) -> None:
 
 def draw_learned(axes: Axes, model: sx.nn.NeuralODE, cycle: Tensor, cycles: Tensor) -> None:
     """The portrait of the first learned field, with the cycle of every one over the true one."""
-    flow = sx.Flow(model.field.module.one(0), 2, DT)
+    flow = sx.Flow(model.field.function.one(0), 2, DT)
     found = sx.phase_portrait(flow, low=WINDOW[0], high=WINDOW[1], plane=(0, 1), resolution=40, steps=10)
     draw_phase_portrait(axes, found, orbits=False, nullclines=False, legend=False, density=1.0)
     axes.plot(*cycle.T, color=TRUE.color, linewidth=3.2, alpha=0.55, label="true cycle")

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from separatrix.core.components import along_tangents, components
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 
 
 class Hopf(Field):

@@ -95,7 +95,8 @@ from separatrix.core.evolve import trajectory
 from separatrix.core.result import Result, Status, load
 from separatrix.core.system import Map, System
 from separatrix.flows import Arrival, Solution, StructuredSolution, sensitivities, solve, solve_until
-from separatrix.flows.flow import Field, Flow
+from separatrix.flows.field import Field
+from separatrix.flows.flow import Flow
 from separatrix.nn.fit.sparse_terms import SparseTerms, sparse_terms
 from separatrix.portrait import DepthPortrait, Portrait, RecurrentPortrait, analyze
 from separatrix.systems import SYSTEMS, classic

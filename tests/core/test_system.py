@@ -17,7 +17,8 @@ from separatrix.core.driven import Driven
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.evolve import begin, trajectory
 from separatrix.core.system import Map, System
-from separatrix.flows.flow import Field, Flow
+from separatrix.flows.field import Field
+from separatrix.flows.flow import Flow
 from separatrix.testing import check_module_untouched
 
 

@@ -11,7 +11,8 @@ from separatrix.core.components import components
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import begin, trajectory
 from separatrix.core.tangent import pushforward
-from separatrix.flows.flow import Field, Flow, FunctionField
+from separatrix.flows.field import Field, FunctionField
+from separatrix.flows.flow import Flow
 from separatrix.flows.methods import SOLVERS
 from separatrix.testing import check_module_untouched, check_system
 

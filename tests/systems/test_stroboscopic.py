@@ -10,7 +10,7 @@ from torch import Tensor
 import separatrix as sx
 from separatrix.core.components import components
 from separatrix.core.parametric import Number
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 
 DELTA, STIFF, GAMMA = 0.3, 2.0, 0.7
 

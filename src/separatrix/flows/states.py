@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.structure import Nested, as_pairs, children, from_pairs, leaves, refilled
-from separatrix.flows.flow import Field, FunctionField
+from separatrix.flows.field import Field, FunctionField
 from separatrix.flows.methods.solver import Time
 
 REAL = (torch.float32, torch.float64)

@@ -12,7 +12,7 @@ from torch import Tensor
 import separatrix as sx
 from known_cycles import Hopf, Twisted
 from separatrix.core.components import components
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 
 VAN_DER_POL = 6.66328685932313  # period at μ = 1, after which SciPy's orbit below is back
 

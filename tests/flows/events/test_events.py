@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import separatrix as sx
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 from separatrix.flows.methods import PAIRS, SOLVERS
 from separatrix.flows.steps.piece import Piece
 

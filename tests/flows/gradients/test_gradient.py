@@ -255,7 +255,7 @@ def test_parameters_with_batch_axes_broadcast_against_the_states(settings):
     r = torch.tensor([[0.5], [1.0], [2.0]], **DOUBLE, requires_grad=True)
     x0 = torch.linspace(0.1, 0.7, 4, **DOUBLE)[:, None]
 
-    class Logistic(sx.flow.Field):
+    class Logistic(sx.Field):
         def __init__(self, r: Tensor) -> None:
             super().__init__()
             self.hold(r=r)

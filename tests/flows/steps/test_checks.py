@@ -14,7 +14,7 @@ X = torch.ones(3, 2, dtype=torch.float64)
     [
         (lambda: sx.solve(nn.Tanh(), X, [0, 1], dt="x"), "not dt = 'x'"),
         (lambda: sx.solve(nn.Tanh(), X, [0, 1], rtol="x"), "rtol is 'x', a str"),
-        (lambda: sx.solve(None, X, [0, 1]), "the field is a NoneType"),
+        (lambda: sx.solve(None, X, [0, 1]), "of type NoneType"),
         (lambda: sx.solve(lambda x, t: x, X, [0, 1]), "with time_dependent=True"),
         (lambda: sx.solve(nn.Linear(3, 3).double(), X, [0, 1]), "cannot take states of shape"),
         (lambda: sx.solve(nn.Tanh(), X.long(), [0, 1]), "states are float32 or float64"),

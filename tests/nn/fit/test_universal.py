@@ -249,7 +249,7 @@ def test_a_flow_stands_for_its_field_and_a_map_for_none():
     torch.testing.assert_close(field(x, 0.0), by_hand, rtol=1e-14, atol=1e-15)
     with pytest.raises(sx.UnsupportedModuleError, match="no Flow"):
         sx.nn.Universal(sx.classic.henon(), Drag())
-    with pytest.raises(sx.InputError, match="not a int"):
+    with pytest.raises(sx.InputError, match="of type int"):
         sx.nn.Universal(3, Drag())
     for wrap in (lambda field: sx.Flow(field, 2, 0.1), lambda field: sx.nn.NeuralODE(field, 2)):
         drag = Drag()

@@ -19,7 +19,7 @@ def test_a_neural_ode_is_a_layer_with_its_fields_parameters():
     layer = sx.nn.NeuralODE(field(), method="dopri5", rtol=1e-9, atol=1e-10)
     assert len(list(layer.parameters())) == 4
     x = torch.randn(3, 5, 2, dtype=torch.float64)
-    near = sx.nn.NeuralODE(layer.field.module, dt=0.01)(x)
+    near = sx.nn.NeuralODE(layer.field.function, dt=0.01)(x)
     assert (layer(x) - near).abs().max() < 1e-8
     layer(x).sum().backward()
     assert all(p.grad is not None for p in layer.parameters())
@@ -80,7 +80,7 @@ def test_it_is_copied_saved_and_loaded_like_any_module():
     layer, x = sx.nn.NeuralODE(field()), torch.randn(3, 2, dtype=torch.float64)
     other = copy.deepcopy(layer)
     with torch.no_grad():
-        other.field.module[0].weight.zero_()
+        other.field.function[0].weight.zero_()
     assert not torch.equal(layer(x), other(x))
     other.load_state_dict(layer.state_dict())
     assert torch.equal(layer(x), other(x))
@@ -89,7 +89,7 @@ def test_it_is_copied_saved_and_loaded_like_any_module():
 def test_its_mode_is_left_alone_and_dropout_makes_no_noise():
     layer = sx.nn.NeuralODE(nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 2)).double()).train()
     x = torch.randn(3, 2, dtype=torch.float64)
-    assert torch.equal(layer(x), layer(x)) and layer.field.module[1].training
+    assert torch.equal(layer(x), layer(x)) and layer.field.function[1].training
 
 
 def test_under_autocast_states_keep_their_digits_and_gradients_come():
@@ -112,8 +112,8 @@ def test_steps_by_tolerance_give_a_layer_its_gradient_without_a_graph_of_them():
     layer = sx.nn.NeuralODE(field(), method="dopri5", rtol=1e-9, atol=1e-9)
     x = torch.randn(3, 2, dtype=torch.float64)
     assert layer.solve(x, [0.0, 1.0]).settings["gradient"] == "checkpoint"
-    near = sx.nn.NeuralODE(layer.field.module, dt=0.005)
-    (a,), (b,) = (torch.autograd.grad(net(x).square().sum(), [net.field.module[0].weight]) for net in (layer, near))
+    near = sx.nn.NeuralODE(layer.field.function, dt=0.005)
+    (a,), (b,) = (torch.autograd.grad(net(x).square().sum(), [net.field.function[0].weight]) for net in (layer, near))
     assert torch.allclose(a, b, atol=1e-7)
 
 

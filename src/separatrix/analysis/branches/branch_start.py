@@ -18,7 +18,7 @@ from separatrix.core.errors import InputError
 from separatrix.core.evolve import begin, check_system_type
 from separatrix.core.system import System
 from separatrix.core.wording import plain
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 
 FIRST = 100  # corrections of the point to start from
 ROUNDS = 6  # of the same in ever better units
@@ -31,6 +31,7 @@ FACTOR, TRIALS = 8.0, 40  # by which that distance is changed, and how often
 BESIDE = 0.01  # of its unit: how far beside a point another is looked for
 ROUNDED_TERMS = 1e-14  # of the terms of an equation: a residual below is zero to rounding
 ALONE = 1e-10  # least singular value of a point that has surely none beside it
+GENERAL = ("separatrix.core.", "separatrix.flows.")  # where tangents are by forward AD, or made of those of parts
 
 
 def begun(
@@ -84,7 +85,7 @@ def begun(
 def _has_tangents(system: System) -> bool:
     """Whether any part of it has a pushforward that is not forward AD, or made of those of its parts."""
     parts = [part for part in system.modules() if isinstance(part, System | Field)]
-    return any(type(part).pushforward.__module__ not in (System.__module__, Field.__module__) for part in parts)
+    return any(not type(part).pushforward.__module__.startswith(GENERAL) for part in parts)
 
 
 def _knob(system: System, parameter: str, direction: Any, total: Any) -> Knob | None:

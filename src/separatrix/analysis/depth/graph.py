@@ -19,7 +19,7 @@ from separatrix.core.tangent import RUNGS, climb, no_derivative, plain_kernels
 from separatrix.core.twin import twin
 from separatrix.core.wording import counted
 from separatrix.core.wrappers import bare
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 
 Call = tuple[str, int]  # a module's name and which of its calls, from 1 on
 TOGETHER = 8  # items that are held against each of them alone

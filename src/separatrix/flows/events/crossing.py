@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from separatrix.core.errors import InputError, UnsupportedModuleError
 from separatrix.core.parametric import Number, Parametric
 from separatrix.core.twin import twin
-from separatrix.flows.flow import Field, Flow
+from separatrix.flows.field import Field
+from separatrix.flows.flow import Flow
 from separatrix.flows.methods import SOLVERS
 
 M = TypeVar("M", bound=nn.Module)

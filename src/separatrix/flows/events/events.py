@@ -15,14 +15,14 @@ from separatrix.core.result import Status
 from separatrix.core.tangent import pushforward
 from separatrix.core.twin import twin
 from separatrix.flows.events.arrival import Arrival
-from separatrix.flows.flow import Field, Flow, FunctionField
+from separatrix.flows.field import Field, FunctionField, as_field
+from separatrix.flows.flow import Flow
 from separatrix.flows.gradients.mapped import lanes_refused
 from separatrix.flows.methods import PAIRS, SOLVERS, Rosenbrock
 from separatrix.flows.methods.solver import Solver, Time
 from separatrix.flows.solve.solve import MAX_STEPS
 from separatrix.flows.steps.adaptive import adaptive_steps
 from separatrix.flows.steps.checks import (
-    as_field,
     as_state,
     check_apart,
     check_method,
@@ -115,11 +115,12 @@ def solve_until(
         raise InputError(
             "torch.autograd.forward_ad does not pass through solve_until.\nTake torch.func.jvp or jacfwd; or gradients backwards."
         )
-    x0 = as_state(x0, field if isinstance(field, Field) else Field())
+    own = as_field(field, time_dependent=time_dependent)
+    x0 = as_state(x0, own)
     batch = x0.shape[:-1]
     if dt is None:
         check_tolerance(x0, tolerance)
-    own = as_field(field, x0, time_dependent)
+    own = twin(own, dtype=x0.dtype, device=x0.device)
     ready = _Unfolded(own, batch)
     problem = _Problem.of(x0, start, max_time)
     first_velocity(own, problem.x0.reshape(x0.shape), problem.begin.detach().reshape(1, *batch), by_tolerance=True)

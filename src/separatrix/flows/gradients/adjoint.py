@@ -19,7 +19,7 @@ from torch import Tensor
 
 from separatrix.core.errors import NotConvergedError
 from separatrix.core.result import Status
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 from separatrix.flows.methods.pair import Hermite, Pair
 from separatrix.flows.methods.solver import Time
 from separatrix.flows.steps.adaptive import adaptive_steps

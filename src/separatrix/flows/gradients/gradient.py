@@ -17,7 +17,7 @@ from torch._C import _functorch as functorch
 from torch.autograd import forward_ad
 
 from separatrix.core.errors import InputError
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 from separatrix.flows.gradients.mapped import lane_by_lane
 from separatrix.flows.steps.discrete import Discrete
 from separatrix.flows.steps.tensors import Tensors, as_at_first

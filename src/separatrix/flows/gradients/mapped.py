@@ -11,10 +11,11 @@ from torch._C import _functorch as functorch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack, temporarily_restore_interpreter_stack
 
 from separatrix.core.errors import InputError
-from separatrix.flows.flow import Field
+from separatrix.core.twin import twin
+from separatrix.flows.field import Field, as_field
 from separatrix.flows.methods.solver import Solver, Time
 from separatrix.flows.solution import Solution
-from separatrix.flows.steps.checks import as_field, as_times, first_time
+from separatrix.flows.steps.checks import as_times, first_time
 from separatrix.flows.steps.items import Items
 from separatrix.flows.steps.mesh import Run
 from separatrix.flows.steps.reversed import Reversed
@@ -169,7 +170,7 @@ class Mapped:
         if asked.requires_grad:
             raise InputError("times carry a gradient, which does not pass through torch.func.vmap.\nPass them detached.")
         sense = -1 if asked.ndim and len(asked) > 1 and bool((asked[1] < asked[0]).all()) else 1
-        own = as_field(field, x0, time_dependent)
+        own = twin(as_field(field, time_dependent=time_dependent), dtype=x0.dtype, device=x0.device)
         own = own if sense > 0 else Reversed(own)
         x0 = x0.expand(*torch.broadcast_shapes(x0.shape[:-1], own.batch_shape), x0.shape[-1])
         levels = dict(laid_open(x0)[1])

@@ -9,7 +9,7 @@ from torch.func import functional_call, jacrev, vmap
 
 from separatrix.core.errors import InputError
 from separatrix.core.twin import twin
-from separatrix.flows.flow import Field, FunctionField, field_of
+from separatrix.flows.field import Field, as_field
 from separatrix.flows.gradients.mapped import lanes_refused
 from separatrix.flows.methods import SOLVERS
 from separatrix.flows.methods.explicit import ExplicitRungeKutta
@@ -86,22 +86,21 @@ class Shot:
         method: str,
         time_dependent: bool,
     ) -> None:
-        field = field_of(field)
-        own = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
+        own = as_field(field, time_dependent=time_dependent)
         self.initial, self.x0 = initial, initial.states
         times = torch.as_tensor(times, dtype=torch.float64, device=self.x0.device)
         check_times(times, tuple(self.x0.shape[:-1]))
         self.mesh = equal_steps(times, dt)
         self.method = _runge_kutta(method)
-        self.learned = _learned(field, initial)
-        self.names = _names(field, self.learned, "" if own is field else "function.")
+        self.learned = _learned(own, initial)
+        self.names = _names(own, self.learned)
         self.run = _Run(twin(own, dtype=self.x0.dtype, device=self.x0.device, detach=True), self.method, self.mesh)
         self._tried: tuple[Tensor, Tensor] | None = None
         first_velocity(self.run.field, self.x0, times, by_tolerance=False)
         if times.ndim > 1 and self.run.field.time_dependent:
             items, batch = self.x0.reshape(-1, self.x0.shape[-1]), tuple(self.x0.shape[:-1])
             check_apart(Together.probe(self.run.field, batch, items, times.flatten(1)))
-        if initial.count and isinstance(field, nn.Module) and any(value is initial.given for value in field.parameters()):
+        if initial.count and any(value is initial.given for value in own.parameters()):
             _check_apart(own, initial, float(times.flatten()[0]))
 
     @property
@@ -223,10 +222,9 @@ def _runge_kutta(method: str) -> ExplicitRungeKutta:
     return known[method]
 
 
-def _learned(field: Any, initial: Initial) -> list[nn.Parameter]:
+def _learned(field: Field, initial: Initial) -> list[nn.Parameter]:
     """The parameters to differentiate by, each once; initial states that a module keeps among its own are not the field's."""
-    found = [value for value in field.parameters() if value.requires_grad] if isinstance(field, nn.Module) else []
-    found = [value for value in found if value is not initial.given]
+    found = [value for value in field.parameters() if value.requires_grad and value is not initial.given]
     if not found and not initial.count:
         raise InputError("the field has no parameter that requires gradients.\nPass a module, or a Field that holds one.")
     return found
@@ -243,7 +241,7 @@ def _check_apart(field: Field, initial: Initial, t: float) -> None:
         )
 
 
-def _names(field: Any, learned: list[nn.Parameter], prefix: str) -> list[list[str]]:
-    """What each is called in the field that is followed; more than one name where it is shared."""
-    named = list(field.named_parameters(remove_duplicate=False)) if learned else []
-    return [[prefix + name for name, one in named if one is value] for value in learned]
+def _names(field: Field, learned: list[nn.Parameter]) -> list[list[str]]:
+    """What each is called in the field; more than one name where it is shared."""
+    named = list(field.named_parameters(remove_duplicate=False))
+    return [[name for name, one in named if one is value] for value in learned]

@@ -10,10 +10,9 @@ from torch._C import _functorch as functorch
 from torch.autograd import forward_ad
 
 from separatrix.core.twin import twin
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field, as_field
 from separatrix.flows.methods import SOLVERS, heun
 from separatrix.flows.steps.checks import (
-    as_field,
     as_state,
     as_times,
     check_finite,
@@ -54,13 +53,14 @@ class Problem:
     @classmethod
     def of(cls, field: Callable[..., Tensor], x0: Any, times: Any, time_dependent: bool) -> "Problem":
         """Of what users give."""
-        x0 = as_state(x0, field if isinstance(field, Field) else Field())
+        own = as_field(field, time_dependent=time_dependent)
+        x0 = as_state(x0, own)
         check_finite(x0)
         given, begun = as_times(times, x0.device), torch.isfinite(x0).all(-1)
         begun = begun & ~given.isnan().any(0) if given.ndim > 1 and given.shape[1:] == begun.shape else begun
         times = given.where(begun, _of_another(given.detach(), begun)) if given.ndim > 1 and not bool(begun.all()) else given
         sense = check_times(times.detach(), tuple(x0.shape[:-1]), may_fall=True)
-        ready = as_field(field, x0, time_dependent)
+        ready = twin(own, dtype=x0.dtype, device=x0.device)
         if not bool(begun.all()):
             x0 = x0.where(begun[..., None], x0[begun][0].detach() if bool(begun.any()) else 0.0)
         return cls(ready if sense > 0 else Reversed(ready), x0, sense * times, begun, sense, given.detach())

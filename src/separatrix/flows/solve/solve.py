@@ -9,7 +9,8 @@ from torch import Tensor
 from separatrix.core.errors import InputError
 from separatrix.core.result import Status
 from separatrix.core.structure import Nested
-from separatrix.flows.flow import Field, Flow
+from separatrix.flows.field import Field
+from separatrix.flows.flow import Flow
 from separatrix.flows.gradients.adjoint import ByAdjoint
 from separatrix.flows.gradients.checkpoint import by_checkpoints
 from separatrix.flows.gradients.gradient import apart_from_graph, way

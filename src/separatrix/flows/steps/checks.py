@@ -1,6 +1,5 @@
 """What an initial value problem must be, said in one clear line where it is not."""
 
-from collections.abc import Callable
 from dataclasses import fields
 from numbers import Real
 from typing import Any
@@ -14,21 +13,14 @@ from separatrix.core.errors import DivergedError, InputError, NotConvergedError,
 from separatrix.core.first_step import NOT_THE_FUNCTIONS, first_call_failed, how_called
 from separatrix.core.result import Result, Status
 from separatrix.core.twin import twin
-from separatrix.flows.flow import Field, FunctionField, check_positive, check_step
+from separatrix.flows.field import Field
+from separatrix.flows.flow import check_positive, check_step
 from separatrix.flows.methods import PAIRS, SOLVERS
 from separatrix.flows.steps.items import Together
 from separatrix.flows.steps.tolerance import Tolerance
 
 STIFF = ("radau", "bdf", "lsoda", "kvaerno", "rodas", "kencarp", "trbdf", "qndf", "fbdf", "cvode", "implicit_adams")  # elsewhere
 SMOOTH = ("rk45", "rk23", "dop853", "dopri", "bosh3", "adaptive_heun", "fehlberg", "vern", "heun12", "scipy")
-
-
-def as_field(field: Callable[..., Tensor], x0: Tensor, time_dependent: bool) -> Field:
-    """The field's twin, in the dtype and on the device of the states."""
-    if not callable(field):
-        raise InputError(f"the field is a {type(field).__name__}; it is a function of the state, a module or an sx.Field.")
-    own = field if isinstance(field, Field) else FunctionField(field, time_dependent=time_dependent)
-    return twin(own, dtype=x0.dtype, device=x0.device)
 
 
 def as_state(x0: Any, field: Field) -> Tensor:

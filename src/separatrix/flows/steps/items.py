@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 from separatrix.flows.methods.solver import Slope, Time
 
 MOST = 4096  # states in one call: a hidden layer of 64 float64 numbers then fills two megabytes, which a cache holds

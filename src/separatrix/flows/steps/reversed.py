@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 from separatrix.flows.methods.solver import Time
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from separatrix.core.errors import InputError
 from separatrix.core.twin import twin
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 
 # Note [Hidden tensors]
 # A field may reach tensors that it does not own: a function that closes over a parameter. A gradient that is computed apart from

@@ -11,7 +11,8 @@ from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleErro
 from separatrix.core.evolve import check_system_type
 from separatrix.core.parametric import Number
 from separatrix.core.system import System
-from separatrix.flows.flow import Field, Flow
+from separatrix.flows.field import Field
+from separatrix.flows.flow import Flow
 from separatrix.flows.methods import SOLVERS, ExplicitRungeKutta
 from separatrix.nn.activation import Activation, check_elementwise, with_slope
 from separatrix.nn.block import Block, Sequential

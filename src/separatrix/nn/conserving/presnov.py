@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.system import System
 from separatrix.core.tangent import jacobian, pushforward
-from separatrix.flows.flow import Field, FunctionField
+from separatrix.core.twin import twin
+from separatrix.flows.field import Field, as_field
 from separatrix.flows.methods import SPLITTINGS
 from separatrix.flows.methods.cayley import Dense
 from separatrix.nn.block import Block
@@ -104,7 +105,8 @@ def presnov(field: Callable[[Tensor], Tensor] | System, *, nodes: int = 16) -> P
         raise InputError(f"a quadrature has a whole number of nodes and at least 1 node, not {nodes}.")
     if isinstance(field, System):
         field = field.residual
-    return Presnov(field if isinstance(field, Field) else FunctionField(field), nodes)
+    own = as_field(field)
+    return Presnov(twin(own) if isinstance(field, nn.Module) else own, nodes)
 
 
 class PresnovNetwork(Block):

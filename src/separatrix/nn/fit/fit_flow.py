@@ -14,13 +14,13 @@ from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Result, Status
 from separatrix.core.twin import twin
 from separatrix.core.wording import counted, plain
-from separatrix.flows.flow import Field, Flow, field_of
+from separatrix.flows.field import Field, as_field, field_of
+from separatrix.flows.flow import Flow
 from separatrix.flows.methods import SOLVERS
 from separatrix.flows.steps.checks import check_apart, first_velocity
 from separatrix.flows.steps.items import Items, Together
 from separatrix.flows.steps.mesh import Mesh, equal_steps
 from separatrix.nn.fit.trajectories import Trajectories
-from separatrix.nn.flows.neural_ode import ModuleField
 
 CHECKS = 50  # times that the held-out segments are looked at
 LOOKED_AT = 2_000  # segments at each of them
@@ -352,7 +352,7 @@ def _trained(field: Any, method: str | None, dt: float | None, time_dependent: b
     field = field_of(field)
     if not isinstance(field, nn.Module):
         raise UnsupportedModuleError(f"what is trained is an nn.Module, an sx.Flow or an sx.nn.NeuralODE, not a {name}.")
-    own = field if isinstance(field, Field) else ModuleField(field, time_dependent=time_dependent)
+    own = as_field(field, time_dependent=time_dependent)
     if not _weights(own):
         raise InputError(f"this {name} has no parameters to train.\nPass the module itself, before it is made an sx.Flow.")
     method = method or "rk4"

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from separatrix.core.errors import InputError
 from separatrix.core.system import in_one_batch
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 from separatrix.flows.methods.solver import Time
 from separatrix.nn.chain import is_chain, pushed_through
 from separatrix.nn.fit.trajectories import Trajectories

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.tangent import pushforward
-from separatrix.flows.flow import Field, FunctionField, field_of
+from separatrix.flows.field import Field, as_field
 from separatrix.flows.methods.solver import Time
-from separatrix.nn.flows.neural_ode import ModuleField
 
 M = TypeVar("M", bound=nn.Module)
 Combine = Callable[[Tensor, Tensor], Tensor]
@@ -58,8 +57,8 @@ class Universal(Field):
                 f"a known field and a missing term combine by {combine!r}, which is not known.\n"
                 f"Choose one of {', '.join(RULES)}, or pass a function of both."
             )
-        self.known = _as_field(known, time_dependent)
-        self.missing = _as_field(missing, time_dependent)
+        self.known = as_field(known, time_dependent=time_dependent)
+        self.missing = as_field(missing, time_dependent=time_dependent)
         self.combine = combine
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
@@ -111,16 +110,3 @@ def zero_output_(module: M) -> M:
     for weights in own.values():
         nn.init.zeros_(weights)
     return module
-
-
-def _as_field(term: Callable[..., Tensor], time_dependent: bool) -> Field:
-    term = field_of(term)
-    if not callable(term):
-        raise InputError(
-            f"a term of a field is a function of states, not a {type(term).__name__}.\nPass a function, a module or a Field."
-        )
-    if isinstance(term, Field):
-        return term
-    if isinstance(term, nn.Module):
-        return ModuleField(term, time_dependent=time_dependent)
-    return FunctionField(term, time_dependent=time_dependent)

@@ -11,7 +11,8 @@ from separatrix.core.errors import HorizonError, InputError, ShapeError, Unsuppo
 from separatrix.core.first_step import NOT_THE_FUNCTIONS
 from separatrix.core.randomness import torch_generator
 from separatrix.core.twin import twin
-from separatrix.flows.flow import Field, Velocity, check_positive
+from separatrix.flows.field import Field
+from separatrix.flows.flow import Velocity, check_positive
 from separatrix.flows.methods import SOLVERS
 from separatrix.flows.methods.solver import Time
 from separatrix.nn.flows.flow_layer import TimedFlow

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import ShapeError
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 from separatrix.flows.methods.solver import Time
 from separatrix.nn.activation import Activation, check_elementwise, with_slope
 

@@ -11,7 +11,7 @@ from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.randomness import torch_generator
 from separatrix.flows import Solution, solve
-from separatrix.flows.flow import Field
+from separatrix.flows.field import Field
 from separatrix.flows.methods.solver import Time
 from separatrix.flows.solve.solve import MAX_STEPS
 from separatrix.flows.steps.reversed import Reversed

@@ -8,39 +8,19 @@ from torch import Tensor, nn
 
 from separatrix.core.errors import InputError
 from separatrix.core.structure import Nested
-from separatrix.core.system import in_one_batch
 from separatrix.core.tangent import pushforward
+from separatrix.core.twin import twin
 from separatrix.flows import Solution, StructuredSolution, solve
-from separatrix.flows.flow import Field, as_time, as_velocity, check_positive, check_state_first
+from separatrix.flows.field import as_field
+from separatrix.flows.flow import check_positive
 from separatrix.flows.gradients.mapped import laid_open
 from separatrix.flows.methods import PAIRS, SOLVERS
-from separatrix.flows.methods.solver import Time
 from separatrix.flows.solve.solve import MAX_STEPS
 from separatrix.flows.states import Form, Structured
-from separatrix.flows.steps.checks import as_field
 from separatrix.flows.steps.mesh import whole_steps
 from separatrix.nn.flows.flow_layer import TimedFlow
 
 STEPS = 20  # by default, in the time of the layer
-
-
-class ModuleField(Field):
-    """A vector field that is a module, whose parameters are its own.
-
-    Args:
-        module: x ↦ ẋ, or (x, t) ↦ ẋ, given one batch axis.
-        time_dependent: call `module(x, t)`, t being a tensor without axes or of shape (items).
-    """
-
-    def __init__(self, module: nn.Module, *, time_dependent: bool = False) -> None:
-        super().__init__()
-        check_state_first(module, time_dependent)
-        self.module = module
-        self.time_dependent = time_dependent
-
-    def forward(self, x: Tensor, t: Time) -> Tensor:
-        """The module's value."""
-        return as_velocity(in_one_batch(self.module, x, *((as_time(t, x),) if self.time_dependent else ())))
 
 
 class NeuralODE(TimedFlow):
@@ -88,12 +68,12 @@ class NeuralODE(TimedFlow):
     ) -> None:
         check_positive(time, "a neural ODE is followed for a positive time, not")
         form = None if shape is None else Form.of_shapes(shape)
-        bare = isinstance(field, nn.Module) and not isinstance(field, Field)
-        own = ModuleField(field, time_dependent=time_dependent) if bare and form is None else field
-        if form is not None:
-            dim, own = form.dim, Structured(own, form, time_dependent=time_dependent, in_one_batch=True)
+        if form is None:
+            own = as_field(field, time_dependent=time_dependent)
+        else:
+            dim, own = form.dim, Structured(field, form, time_dependent=time_dependent, in_one_batch=True)
         step = time / STEPS if dt is None else dt
-        super().__init__(own, _width(field) if dim is None else dim, step, method=method, time_dependent=time_dependent)
+        super().__init__(own, _width(field) if dim is None else dim, step, method=method)
         self.form = form
         self.time = time
         self.settings = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "max_step": max_step, "gradient": gradient}
@@ -125,7 +105,7 @@ class NeuralODE(TimedFlow):
         if self.by_tolerance:
             settings = self.settings | {"gradient": "backpropagation"}  # which alone keeps a graph that has a derivative
             return pushforward(lambda y: self._followed(y, settings), x, v)
-        field, steps = as_field(self.field, x, False), whole_steps(self.time, self.dt)
+        field, steps = twin(self.field, dtype=x.dtype, device=x.device), whole_steps(self.time, self.dt)
         h = self.time / steps
         for i in range(steps):
             x, v = SOLVERS[self.method].pushforward(field.pushforward, x, v, i * h, h)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.randomness import torch_generator
-from separatrix.flows.flow import Field, Flow, check_step
+from separatrix.flows.field import Field, as_field
+from separatrix.flows.flow import Flow, check_step
 from separatrix.flows.methods.solver import Time
 from separatrix.flows.steps.grid import explicit, follow_on_grid
-from separatrix.nn.flows.neural_ode import ModuleField
 from separatrix.nn.latent.irregular import Irregular, irregular, times_of_each
 from separatrix.nn.latent.recognition import Recognition
 from separatrix.nn.latent.stacked import member, perceptron
@@ -340,4 +340,4 @@ def _stack(models: int | None) -> tuple[int, ...]:
 def _field(field: nn.Module | None, latent: int, hidden: int, models: int | None) -> Field:
     if field is None:
         return LatentField(perceptron([latent, hidden, hidden, latent], models))
-    return field if isinstance(field, Field) else ModuleField(field)
+    return as_field(field)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from separatrix.core.components import along_tangents, components
 from separatrix.core.parametric import Number
-from separatrix.flows.flow import Field, Flow
+from separatrix.flows.field import Field
+from separatrix.flows.flow import Flow
 
 
 class Lorenz63(Field):

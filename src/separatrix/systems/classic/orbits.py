@@ -11,7 +11,8 @@ from torch import Tensor
 from separatrix.core.components import along_tangents, components
 from separatrix.core.errors import InputError
 from separatrix.core.parametric import Number
-from separatrix.flows.flow import Field, Flow
+from separatrix.flows.field import Field
+from separatrix.flows.flow import Flow
 
 SAMPLES = 4  # that a second derivative at an end takes
 
