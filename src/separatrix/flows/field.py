@@ -104,6 +104,51 @@ class Field(Parametric):
         return by_time(lambda s: self(x, s[..., 0]), when)
 
 
+class WrappedField(Field):
+    """A field made of another one; a subclass says what that one is given, and what is made of its velocities.
+
+    Args:
+        field: the inner field.
+    """
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        self.field = field
+
+    @property
+    def time_dependent(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the inner field may look at the time."""
+        return self.field.time_dependent
+
+    @property
+    def has_own_tangents(self) -> bool:
+        """Whether the inner field's tangents are of its own making."""
+        return self.field.has_own_tangents
+
+    def inward(self, x: Tensor, t: Time) -> tuple[Tensor, Time]:
+        """The states and times that the inner field is given."""
+        return x, t
+
+    def outward(self, value: Tensor, like: Tensor) -> Tensor:
+        """What becomes of its velocities, of the shape of the states `like`, or of its tangents, of that of the tangents."""
+        return value
+
+    def forward(self, x: Tensor, t: Time) -> Tensor:
+        """The inner field's velocity, shape (*batch, dim)."""
+        return self.outward(self.field(*self.inward(x, t)), x)
+
+    def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+        """The inner field's velocity and tangents."""
+        inner, when = self.inward(x, t)
+        value, pushed = self.field.pushforward(inner, v.reshape(*inner.shape[:-1], *v.shape[-2:]), when)
+        return self.outward(value, x), self.outward(pushed, v)
+
+    def drift(self, x: Tensor, t: Time) -> Tensor | None:
+        """The inner field's."""
+        found = self.field.drift(*self.inward(x, t))
+        return None if found is None else self.outward(found, x)
+
+
 class FunctionField(Field):
     """A vector field from a function, or from a module, whose parameters are then the field's.
 

@@ -15,7 +15,7 @@ from separatrix.core.result import Status
 from separatrix.core.tangent import pushforward
 from separatrix.core.twin import twin
 from separatrix.flows.events.arrival import Arrival
-from separatrix.flows.field import Field, FunctionField, as_field
+from separatrix.flows.field import Field, FunctionField, WrappedField, as_field
 from separatrix.flows.flow import Flow
 from separatrix.flows.gradients.mapped import lanes_refused
 from separatrix.flows.methods import PAIRS, SOLVERS, Rosenbrock
@@ -141,7 +141,7 @@ def solve_until(
     return found
 
 
-class _Unfolded(Field):
+class _Unfolded(WrappedField):
     """A field whose items have axes of their own, on items that lie along one axis, the last before the state.
 
     Args:
@@ -150,34 +150,19 @@ class _Unfolded(Field):
     """
 
     def __init__(self, field: Field, batch: torch.Size) -> None:
-        super().__init__()
-        self.field, self.batch = field, batch
-        self.time_dependent = field.time_dependent
+        super().__init__(field)
+        self.batch = batch
 
-    @property
-    def has_own_tangents(self) -> bool:
-        """Whether the field's tangents are of its own making."""
-        return self.field.has_own_tangents
+    def inward(self, x: Tensor, t: Time) -> tuple[Tensor, Time]:
+        """States (*times, items, dim), each with its time, on the items' own axes."""
+        return self._unfolded(x), self._unfolded(torch.as_tensor(t).to(x).expand(*x.shape[:-1], 1))[..., 0]
 
-    def forward(self, x: Tensor, t: Time) -> Tensor:
-        """The velocity, shape (*times, items, dim)."""
-        return self.field(self._unfolded(x), self._time(x, t)).reshape(x.shape)
+    def outward(self, value: Tensor, like: Tensor) -> Tensor:
+        """On one axis again."""
+        return value.reshape(like.shape)
 
-    def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """The field's own."""
-        value, pushed = self.field.pushforward(self._unfolded(x), self._unfolded(v, -3), self._time(x, t))
-        return value.reshape(x.shape), pushed.reshape(v.shape)
-
-    def drift(self, x: Tensor, t: Time) -> Tensor | None:
-        """The field's own."""
-        found = self.field.drift(self._unfolded(x), self._time(x, t))
-        return None if found is None else found.reshape(x.shape)
-
-    def _unfolded(self, along: Tensor, axis: int = -2) -> Tensor:
-        return along if len(self.batch) < 2 else along.unflatten(axis, self.batch)
-
-    def _time(self, x: Tensor, t: Time) -> Tensor:
-        return self._unfolded(torch.as_tensor(t).to(x).expand(*x.shape[:-1], 1))[..., 0]
+    def _unfolded(self, along: Tensor) -> Tensor:
+        return along if len(self.batch) < 2 else along.unflatten(-2, self.batch)
 
 
 class _Problem(NamedTuple):

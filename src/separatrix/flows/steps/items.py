@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from separatrix.flows.field import Field
+from separatrix.flows.field import Field, WrappedField
 from separatrix.flows.methods.solver import Slope, Time
 
 MOST = 4096  # states in one call: a hidden layer of 64 float64 numbers then fills two megabytes, which a cache holds
@@ -22,8 +22,8 @@ MOST = 4096  # states in one call: a hidden layer of 64 float64 numbers then fil
 # different times.
 
 
-class Items(Field):
-    """A field on one batch axis, whatever the axes of the run.
+class Items(WrappedField):
+    """A field on one batch axis, whatever the axes of the run; its velocities are in the dtype of the state.
 
     Args:
         field: any field.
@@ -31,41 +31,19 @@ class Items(Field):
     """
 
     def __init__(self, field: Field, batch: tuple[int, ...] | None) -> None:
-        super().__init__()
-        self.field = field
+        super().__init__(field)
         self.batch = batch
 
-    @property
-    def time_dependent(self) -> bool:
-        """Whether the field may look at the time."""
-        return self.field.time_dependent
+    def inward(self, x: Tensor, t: Time) -> tuple[Tensor, Time]:
+        """The items' states, (items, dim), and times, (items, 1), on the axes of the run; times without their last axis."""
+        return self._unfolded(x), self._unfolded(t)[..., 0] if isinstance(t, Tensor) and t.ndim else t
 
-    @property
-    def has_own_tangents(self) -> bool:
-        """Whether the field's tangents are of its own making."""
-        return self.field.has_own_tangents
+    def outward(self, value: Tensor, like: Tensor) -> Tensor:
+        """On one axis again."""
+        return value.reshape(like.shape).to(like.dtype)
 
-    def forward(self, x: Tensor, t: Time) -> Tensor:
-        """The velocity, (items, dim), in the dtype of the state."""
-        return self.field(self._unfolded(x), self._time(t)).reshape(x.shape).to(x.dtype)
-
-    def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """The field's own."""
-        lead = self._unfolded(x).shape[:-1]
-        value, pushed = self.field.pushforward(self._unfolded(x), v.reshape(*lead, *v.shape[-2:]), self._time(t))
-        return value.reshape(x.shape).to(x.dtype), pushed.reshape(v.shape).to(v.dtype)
-
-    def drift(self, x: Tensor, t: Time) -> Tensor | None:
-        """The field's own."""
-        found = self.field.drift(self._unfolded(x), self._time(t))
-        return None if found is None else found.reshape(x.shape).to(x.dtype)
-
-    def _time(self, t: Time) -> Time:
-        """Times of the items, (items, 1), as a field gets them: (*batch)."""
-        return self._unfolded(t)[..., 0] if isinstance(t, Tensor) and t.ndim else t
-
-    def _unfolded(self, x: Time) -> Time:
-        if self.batch is None or not isinstance(x, Tensor) or x.shape[:-1] == self.batch:
+    def _unfolded(self, x: Tensor) -> Tensor:
+        if self.batch is None or x.shape[:-1] == self.batch:
             return x
         rows = -1 if self.batch else len(x)
         lead = self.batch if len(x) == _count(self.batch) else (rows, *self.batch)
