@@ -1,7 +1,7 @@
 """Initial value problems: fields followed to asked times, or to an event, with gradients."""
 
 from separatrix.flows.events.arrival import Arrival
-from separatrix.flows.events.events import solve_until
+from separatrix.flows.events.solve_until import solve_until
 from separatrix.flows.gradients.sensitivity import sensitivities
 from separatrix.flows.solution import Solution, StructuredSolution
 from separatrix.flows.solve.solve import solve

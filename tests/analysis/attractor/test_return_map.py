@@ -8,6 +8,7 @@ from scipy.special import ellipk
 
 import separatrix as sx
 from separatrix.core.components import components
+from separatrix.core.derived import Frozen
 
 
 def damped(dt: float = 0.02) -> sx.Flow:
@@ -113,7 +114,7 @@ def test_a_component_without_a_maximum_and_a_field_of_time_are_refused():
         sx.return_map(sx.classic.duffing())
 
 
-@pytest.mark.parametrize("derived", [lambda flow: sx.Noisy(flow, 0.1), lambda flow: sx.system.Frozen(flow, 0)])
+@pytest.mark.parametrize("derived", [lambda flow: sx.Noisy(flow, 0.1), lambda flow: Frozen(flow, 0)])
 def test_maxima_between_steps_are_asked_of_a_flow_itself(derived):
     """A noisy flow goes on in time too, but has no states between its steps; it is no map either."""
     with pytest.raises(sx.UnsupportedModuleError, match="a return map of maxima is made of a Flow"):

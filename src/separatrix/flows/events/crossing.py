@@ -11,15 +11,22 @@ from torch import Tensor, nn
 from separatrix.core.errors import InputError, UnsupportedModuleError
 from separatrix.core.parametric import Number, Parametric
 from separatrix.core.twin import twin
+from separatrix.flows.events.root import crosses, root
 from separatrix.flows.field import Field
 from separatrix.flows.flow import Flow
 from separatrix.flows.methods import SOLVERS
 
 M = TypeVar("M", bound=nn.Module)
 
-SEARCH = 60  # Newton steps within a bracket; where each has to bisect, enough for the last digit
-ROUNDINGS = 16  # of the state: a surface function below is zero
+ROUNDINGS = 4  # of a step's length: what is located as well as can be
 LATER = (0.6180339887, 2.7182818285, 31.4159265359)  # times at which a field that depends on time differs from that at 0
+
+# Note [Two ways to a surface]
+# `solve_until` reads its events from the polynomials of steps that were chosen by tolerance, for fields and functions that may
+# depend on time. A section or a return map is a system: its crossing lies on the solver's own step taken in part, so that points,
+# tangents and return times are exactly those of the map that the flow's steps make, whatever dt is. Both share when a sign has
+# crossed and how a zero is found in its bracket, `root`, and the derivative of an event, by Newton steps that move nothing. A
+# maximum of a sampled series, where no field can be asked, is that of a parabola through three samples instead.
 
 
 class Event(Parametric):
@@ -99,7 +106,7 @@ def next_crossing(
     r"""The flow's next crossing of a surface from each state, all followed together and each only until it is there.
 
     A crossing lies in the first step over which g changes its sign the asked way; within that step, Φ_h the solver's step of
-    length h, it is the root of  g(Φ_h(y)) = 0,  by Newton's method kept in its bracket. With u = ∂Φ_h/∂h (the velocity there, but
+    length h, it is the root of  g(Φ_h(y)) = 0,  found in its bracket. With u = ∂Φ_h/∂h (the velocity there, but
     for the solver's error), the tangents are  v − u (∇g·v) / (∇g·u):  the exact derivative of all this.
 
     Args:
@@ -162,8 +169,7 @@ class _Walk(NamedTuple):
 
     def crossed(self, after: "_Walk", direction: int) -> Tensor:
         """Which items change the side the asked way."""
-        rising, falling = (self.side < 0) & (after.side >= 0), (self.side > 0) & (after.side <= 0)
-        return rising if direction > 0 else falling if direction < 0 else rising | falling
+        return crosses(self.side.sign(), after.side.sign(), direction)
 
     def chosen(self, which: Tensor) -> "_Walk":
         """Some of the items."""
@@ -201,7 +207,7 @@ class _Leg(NamedTuple):
         flow, event = of_items(flow, batch, self.index), of_items(event, batch, self.index)
         h = self._root(flow, event)
         for _ in range(2):  # with a graph: the first makes first derivatives of the root right, the second the second ones
-            h = h - self._probed(flow, event, h)[1]
+            h = h - self._move(flow, event, h)
         x, v, u = substep(flow, self.x, self.v, h)
         _, slopes = event.along(flow.field, x, torch.cat([v, u[:, None]], dim=-2))
         v = v - (slopes[:, :-1] / slopes[:, -1:])[..., None] * u[:, None]
@@ -210,27 +216,20 @@ class _Leg(NamedTuple):
     @torch.no_grad()
     def _root(self, flow: Flow, event: Event) -> Tensor:
         """The part of a step after which g is zero, shape (items), between 0 and dt."""
-        self = self._replace(x=self.x.detach())
-        low, high = torch.zeros_like(self.side), torch.full_like(self.side, flow.dt)
-        h = high * self.side / (self.side - self.beyond)
-        for _ in range(SEARCH):
-            g, move, is_zero = self._probed(flow, event, h)
-            if bool(is_zero.all()):
-                break
-            before = g.sign() == self.side.sign()
-            low, high = torch.where(before, h, low), torch.where(before, high, h)
-            trial = h - move
-            trial = torch.where((trial > low) & (trial < high), trial, (low + high) / 2)
-            h = torch.where(is_zero, h, trial)
-        return h.detach()
+        x, solver = self.x.detach(), SOLVERS[flow.method]
 
-    def _probed(self, flow: Flow, event: Event, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """g after the part h of a step, Newton's move there (0 where the orbit is tangent), and whether g is zero to rounding."""
+        def value(h: Tensor) -> Tensor:
+            return event.value(flow.field, solver.step(flow.field, x, 0.0, h[:, None]))
+
+        ends = torch.zeros_like(self.side), torch.full_like(self.side, flow.dt)
+        near = torch.full_like(self.side, ROUNDINGS * torch.finfo(x.dtype).eps * flow.dt)
+        return root(value, ends, (self.side, self.beyond), near)
+
+    def _move(self, flow: Flow, event: Event, h: Tensor) -> Tensor:
+        """Newton's move after the part h of a step; 0 where the orbit is tangent."""
         x, _, u = substep(flow, self.x, self.v[:, :0], h)
         g, slope = event.along(flow.field, x, u[:, None])
-        size = ROUNDINGS * torch.finfo(x.dtype).eps * torch.maximum(x.abs().amax(-1), u.abs().amax(-1))
-        slope = slope[:, 0]
-        return g, g / slope.where(slope != 0, torch.inf), g.abs() <= size
+        return g / slope[:, 0].where(slope[:, 0] != 0, torch.inf)
 
 
 def substep(flow: Flow, x: Tensor, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,146 @@
+"""Events: the first time at which a function of the state is zero, with exact gradients."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from separatrix.core.checks import check_whole
+from separatrix.core.errors import InputError
+from separatrix.core.result import Status
+from separatrix.core.twin import twin
+from separatrix.flows.events.arrival import Arrival
+from separatrix.flows.events.bracket import Bracket, first_bracket
+from separatrix.flows.events.following import Unfolded, Watch, equal_steps_until, steps_by_tolerance
+from separatrix.flows.events.located import Located, located
+from separatrix.flows.events.problem import Problem
+from separatrix.flows.events.surface import Surface
+from separatrix.flows.field import FunctionField, as_field
+from separatrix.flows.flow import Flow
+from separatrix.flows.gradients.mapped import lanes_refused
+from separatrix.flows.methods import SOLVERS
+from separatrix.flows.solve.solve import MAX_STEPS
+from separatrix.flows.steps.checks import as_state, check_method, check_no_longest, check_tolerance, first_velocity, raise_failure
+from separatrix.flows.steps.mesh import Run
+from separatrix.flows.steps.tolerance import Tolerance
+
+
+@lanes_refused("sx.solve_until")
+def solve_until(
+    field: Callable[..., Tensor],
+    x0: Tensor,
+    event: Callable[..., Tensor],
+    *,
+    max_time: Any,
+    start: Any = 0.0,
+    direction: int = 0,
+    tol: float | None = None,
+    method: str | None = None,
+    dt: float | None = None,
+    rtol: float = 1e-5,
+    atol: float | None = None,
+    max_steps: int = MAX_STEPS,
+    max_step: float | None = None,
+    time_dependent: bool = False,
+    throw: bool = False,
+) -> Arrival:
+    r"""The first t* > start at which  g(x(t*), t*) = 0  along  ẋ = f(x, t),  x(start) = x0;  with x(t*), both differentiable.
+
+    Each item is followed by itself, and no further than the step in which its event lies. There the event is located on the
+    polynomial of the step by a bracketing method. Derivatives are those of the implicit function theorem,
+    dt*/dθ = −(∂g/∂θ) / ġ, in x0, start, and all that f and g depend on; first and second ones are exact.
+
+    Args:
+        field: as in `sx.solve`.
+        x0: states at the start, shape (*batch, dim).
+        event: g, x ↦ a number for each item, shape (*batch) or (*batch, 1); an `nn.Module` or a function. Its x has the batch as
+            one axis, and may have other axes before it.
+        max_time: the time up to which an event is looked for; a number, or shape (*batch).
+        start: the time of x0; a number, or shape (*batch), which may carry a graph, as the time of the event before.
+        direction: +1 for g rising through 0, −1 for falling, 0 for both.
+        tol: by which t* may be off, on the polynomial. Default: to rounding.
+        method, dt, rtol, atol, max_steps, max_step: of the steps; see `sx.solve`. With `dt` any method of `SOLVERS`, on the cubic
+            through the ends of a step; each step is dt long but the last before max_time.
+        time_dependent: call `field(x, t)` and `event(x, t)`.
+        throw: raise where an item fails.
+
+    Returns:
+        Arrival. An item without an event is `ok`, `found` False, and its time and state are NaN. An item that starts on the
+        surface, to `tol` in time, leaves it first. A start that is not finite has no event: a loop over events goes on without.
+
+    Raises:
+        InputError: a time, direction or tolerance out of range, an unknown method.
+        ShapeError: the field changes the width, or g is not one number for each item.
+        DivergedError, NotConvergedError: with `throw`.
+
+    Limits: g is looked at at the ends of eighths of a step: two zeros nearer to each other may be missed together, take a smaller
+        dt, max_step or tolerance. Where the orbit only touches the surface (`speeds` near 0) the time is good to the square root
+        of the error, is found or not by chance, and has no derivative.
+    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.6; Chen, Amos & Nickel 2021, ICLR,
+        arXiv:2011.03902; the search as Chandrupatla 1997, Adv. Eng. Softw. 28, 145.
+    """
+    if isinstance(field, Flow):
+        method, dt = method or field.method, field.dt if method is None and dt is None else dt
+        field = field.field
+    method = method or "dopri5"
+    _check(direction, tol, method, dt, max_steps)
+    check_no_longest(max_step, dt)
+    tolerance = Tolerance(rtol, atol, max_steps, max_step)
+    if any(isinstance(part, Tensor) and forward_ad.unpack_dual(part).tangent is not None for part in (x0, start)):
+        raise InputError(
+            "torch.autograd.forward_ad does not pass through solve_until.\nTake torch.func.jvp or jacfwd; or gradients backwards."
+        )
+    own = as_field(field, time_dependent=time_dependent)
+    x0 = as_state(x0, own)
+    batch = x0.shape[:-1]
+    if dt is None:
+        check_tolerance(x0, tolerance)
+    own = twin(own, dtype=x0.dtype, device=x0.device)
+    ready = Unfolded(own, batch)
+    problem = Problem.of(x0, start, max_time)
+    first_velocity(own, problem.x0.reshape(x0.shape), problem.begin.detach().reshape(1, *batch), by_tolerance=True)
+    surface = Surface(twin(FunctionField(event, time_dependent=time_dependent), dtype=x0.dtype, device=x0.device))
+    surface.check(problem)
+    side = surface.side(ready, problem, tol)
+    watch = Watch(surface, side, direction)
+    if dt is None:
+        run = steps_by_tolerance(ready, problem, watch, method, tolerance)
+    else:
+        run = equal_steps_until(ready, problem, watch, SOLVERS[method], dt, max_steps)
+    bracket = first_bracket(ready, surface, SOLVERS[method], run, side, direction)
+    event_at = located(ready, surface, SOLVERS[method], run, problem, bracket, tol)
+    settings = {"method": method, "dt": dt, **vars(tolerance), "direction": direction, "tol": tol}
+    found = _arrival(problem, run, bracket, event_at, batch, settings)
+    if throw:
+        raise_failure(found)
+    return found
+
+
+def _arrival(problem: Problem, run: Run, bracket: Bracket, event: Located, batch: torch.Size, settings: dict[str, Any]) -> Arrival:
+    """The result, without those that never began."""
+    found = bracket.found & problem.given
+    codes = run.codes.where(~found & problem.given, int(Status.OK)).where(problem.finite, int(Status.DIVERGED))
+    return Arrival(
+        times=event.t.where(found, torch.nan).reshape(batch),
+        states=event.x.where(found[:, None], torch.nan).reshape(*batch, -1),
+        found=found.reshape(batch),
+        speeds=event.speed.where(found, torch.nan).reshape(batch),
+        accepted=run.accepted.where(problem.given, 0).reshape(batch),
+        rejected=run.rejected.where(problem.given, 0).reshape(batch),
+        reached=event.t.detach().where(found, run.reached.where(problem.given, torch.nan)).reshape(batch),
+        codes=codes.reshape(batch),
+        settings=settings,
+    )
+
+
+def _check(direction: int, tol: float | None, method: str, dt: float | None, max_steps: int) -> None:
+    if isinstance(direction, Tensor) or direction not in (-1, 0, 1):
+        raise InputError(f"direction is {direction}; it is +1 for g rising through 0, −1 for falling, 0 for both.")
+    if tol is not None and not 0 <= tol < math.inf:
+        raise InputError(f"tol is {tol:g}; it is a time of at least 0, by which the event's may be off.")
+    if check_whole("max_steps", max_steps) < 1:
+        raise InputError(f"max_steps is {max_steps}; it is at least 1.")
+    check_method(method, dt)
