@@ -119,7 +119,7 @@ def test_the_module_is_used_in_the_states_dtype_and_left_as_it_was():
 
 def test_bad_input_is_told_in_one_line():
     x0 = torch.ones(2, **DOUBLE)
-    with pytest.raises(sx.InputError, match="Runge–Kutta method, not of 'leapfrog'"):
+    with pytest.raises(sx.InputError, match="'leapfrog' is no explicit Runge–Kutta method"):
         sx.sensitivities(network(), x0, [0.0, 1.0], dt=0.1, method="leapfrog")
     with pytest.raises(sx.InputError, match="no parameter"):
         sx.sensitivities(lambda x: -x, x0, [0.0, 1.0], dt=0.1)

@@ -7,10 +7,8 @@ import pytest
 import torch
 from numpy.polynomial import Polynomial
 
-from separatrix.flows.methods import SOLVERS
-from separatrix.flows.methods.explicit import ExplicitRungeKutta
+from separatrix.flows.methods import RUNGE_KUTTA, SOLVERS
 
-EXPLICIT = [name for name, method in SOLVERS.items() if isinstance(method, ExplicitRungeKutta)]
 COEFFICIENTS = {  # of zʲ; dopri5: Hairer & Wanner 1996, IV.2, (2.9): a sixth stage adds z⁶/600
     "euler": [1, 1],
     "heun": [1, 1, 1 / 2],
@@ -27,7 +25,7 @@ def somewhere(count: int = 50) -> torch.Tensor:
     return 2 * torch.randn(count, dtype=torch.complex128, generator=random)
 
 
-@pytest.mark.parametrize("name", EXPLICIT)
+@pytest.mark.parametrize("name", RUNGE_KUTTA)
 def test_a_tableau_s_factor_is_one_plus_z_b_over_one_minus_z_a(name):
     """R(z) = 1 + z bᵀ(I − zA)⁻¹ 1, by dense linear algebra."""
     method, z = SOLVERS[name], somewhere()

@@ -11,7 +11,7 @@ from separatrix.core.errors import InputError
 from separatrix.core.twin import twin
 from separatrix.flows.field import Field, as_field
 from separatrix.flows.gradients.mapped import lanes_refused
-from separatrix.flows.methods import SOLVERS
+from separatrix.flows.methods import runge_kutta
 from separatrix.flows.methods.explicit import ExplicitRungeKutta
 from separatrix.flows.methods.solver import TangentSlope, Time
 from separatrix.flows.steps.checks import check_apart, first_velocity
@@ -50,7 +50,7 @@ def sensitivities(
         x0: states at the first time, shape (*batch, dim).
         times: increasing, shape (times), or (times, *batch).
         dt: the longest step; equal steps end on the asked times.
-        method: a Runge–Kutta method in `SOLVERS`.
+        method: an explicit Runge–Kutta method in `SOLVERS`.
         time_dependent: call `field(x, t)`.
 
     Returns:
@@ -58,7 +58,7 @@ def sensitivities(
         parameters that require gradients, flattened, in the order of `field.parameters()`. Neither has a graph.
 
     Raises:
-        InputError: times that do not increase, a method that is none of Runge and Kutta's, no parameters.
+        InputError: times that do not increase, a method that is no explicit Runge–Kutta method, no parameters.
     Limits: the field's module must pass through `torch.func.vmap`, and so have no batch statistics. Backpropagation is cheaper for
         the gradient of one number; this is for Jacobians, of fewer than some 10,000 parameters.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, I.14.
@@ -91,7 +91,7 @@ class Shot:
         times = torch.as_tensor(times, dtype=torch.float64, device=self.x0.device)
         check_times(times, tuple(self.x0.shape[:-1]))
         self.mesh = equal_steps(times, dt)
-        self.method = _runge_kutta(method)
+        self.method = runge_kutta(method)
         self.learned = _learned(own, initial)
         self.names = _names(own, self.learned)
         self.run = _Run(twin(own, dtype=self.x0.dtype, device=self.x0.device, detach=True), self.method, self.mesh)
@@ -213,13 +213,6 @@ class _Run(nn.Module):
     def forward(self, x0: Tensor) -> Tensor:
         """The states before every step and after the last."""
         return torch.stack(self.mesh.follow(self.method, Items(self.field, None), x0))
-
-
-def _runge_kutta(method: str) -> ExplicitRungeKutta:
-    known = {name: solver for name, solver in SOLVERS.items() if isinstance(solver, ExplicitRungeKutta)}
-    if method not in known:
-        raise InputError(f"sensitivities are those of a Runge–Kutta method, not of {method!r}.\nChoose one of {', '.join(known)}.")
-    return known[method]
 
 
 def _learned(field: Field, initial: Initial) -> list[nn.Parameter]:

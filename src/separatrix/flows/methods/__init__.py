@@ -1,5 +1,6 @@
 """One-step methods for flows, with their exact tangents."""
 
+from separatrix.core.errors import InputError
 from separatrix.flows.methods.cayley import cayley, cayley_midpoint
 from separatrix.flows.methods.composition import Composition, lie, strang
 from separatrix.flows.methods.embedded import EmbeddedPair, dopri5, tsit5
@@ -10,14 +11,25 @@ from separatrix.flows.methods.rosenbrock import Rosenbrock, rodas5p
 from separatrix.flows.methods.solver import Solver
 from separatrix.flows.methods.splitting import Splitting, leapfrog, yoshida4
 
+RUNGE_KUTTA: dict[str, ExplicitRungeKutta] = {method.name: method for method in (euler, heun, midpoint, rk4, dopri5, tsit5)}
 SOLVERS: dict[str, Solver] = {
-    method.name: method for method in (euler, heun, midpoint, rk4, dopri5, tsit5, leapfrog, yoshida4, implicit_midpoint, rodas5p)
+    **RUNGE_KUTTA,
+    **{method.name: method for method in (leapfrog, yoshida4, implicit_midpoint, rodas5p)},
 }
 PAIRS: dict[str, Pair] = {method.name: method for method in (dopri5, tsit5, rodas5p)}
 SPLITTINGS: dict[str, Composition] = {method.name: method for method in (lie, strang)}
 
+
+def runge_kutta(name: str) -> ExplicitRungeKutta:
+    """The explicit Runge–Kutta method of that name; refuses any other."""
+    if name not in RUNGE_KUTTA:
+        raise InputError(f"{name!r} is no explicit Runge–Kutta method.\nChoose one of {', '.join(RUNGE_KUTTA)}.")
+    return RUNGE_KUTTA[name]
+
+
 __all__ = [
     "PAIRS",
+    "RUNGE_KUTTA",
     "SOLVERS",
     "SPLITTINGS",
     "Composition",
@@ -40,6 +52,7 @@ __all__ = [
     "midpoint",
     "rk4",
     "rodas5p",
+    "runge_kutta",
     "strang",
     "tsit5",
     "yoshida4",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from separatrix.core.errors import InputError
 from separatrix.flows.flow import check_step
-from separatrix.flows.methods import SOLVERS
+from separatrix.flows.methods import runge_kutta
 from separatrix.flows.methods.explicit import ExplicitRungeKutta
 from separatrix.flows.methods.solver import Slope
 
@@ -35,7 +35,7 @@ def follow_on_grid(field: Slope, x0: Tensor, times: Tensor, *, dt: float, method
     Source: the cubic: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.6.
     """
     check_step(dt)
-    solver = explicit(method)
+    solver = runge_kutta(method)
     shares = times / dt
     ahead, behind = _counts(shares, dt)
     after, slopes_after = _followed(solver, field, x0, dt, ahead)
@@ -43,14 +43,6 @@ def follow_on_grid(field: Slope, x0: Tensor, times: Tensor, *, dt: float, method
     nodes, slopes = torch.stack(before[:0:-1] + after), torch.stack(slopes_before[:0:-1] + slopes_after)
     place = shares.detach().floor().clamp(max=ahead - 1)
     return _cubic(nodes, slopes, place.long() + behind, (shares - place)[..., None], dt)
-
-
-def explicit(method: str) -> ExplicitRungeKutta:
-    """The explicit Runge–Kutta method of that name."""
-    known = {name: solver for name, solver in SOLVERS.items() if isinstance(solver, ExplicitRungeKutta)}
-    if method not in known:
-        raise InputError(f"{method!r} is no explicit Runge–Kutta method.\nChoose one of {', '.join(known)}.")
-    return known[method]
 
 
 def _counts(shares: Tensor, dt: float) -> tuple[int, int]:

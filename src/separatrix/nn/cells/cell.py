@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.flows.flow import check_step
-from separatrix.flows.methods import SOLVERS, ExplicitRungeKutta
+from separatrix.flows.methods import RUNGE_KUTTA, ExplicitRungeKutta
 
 State = Tensor | tuple[Tensor, ...]
 Parts = tuple[Tensor, ...]
-EXPLICIT = {name: solver for name, solver in SOLVERS.items() if isinstance(solver, ExplicitRungeKutta)}
 
 
 class OdeCell(nn.Module):
@@ -140,8 +139,8 @@ class ExplicitCell(OdeCell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if method not in EXPLICIT:
-            raise InputError(f"there is no explicit method {method!r}; choose one of {', '.join(EXPLICIT)}.")
+        if method not in RUNGE_KUTTA:
+            raise InputError(f"there is no explicit method {method!r}; choose one of {', '.join(RUNGE_KUTTA)}.")
         super().__init__(input_size, hidden_size, bias, dt=dt, drives=drives, device=device, dtype=dtype)
         self.method = method
 
@@ -163,7 +162,7 @@ class ExplicitCell(OdeCell):
     @property
     def solver(self) -> ExplicitRungeKutta:
         """The method itself."""
-        return EXPLICIT[self.method]
+        return RUNGE_KUTTA[self.method]
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""

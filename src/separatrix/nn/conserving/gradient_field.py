@@ -6,12 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError
-from separatrix.flows.methods import SOLVERS, ExplicitRungeKutta
+from separatrix.flows.methods import RUNGE_KUTTA, ExplicitRungeKutta
 from separatrix.nn.block import Block
 from separatrix.nn.energy import Ridges
 from separatrix.nn.guarantee import Guarantee
-
-METHODS = {name: method for name, method in SOLVERS.items() if isinstance(method, ExplicitRungeKutta)}
 
 
 class Gradient(Block):
@@ -40,8 +38,8 @@ class Gradient(Block):
         hidden = 2 * dim if hidden is None else hidden
         if hidden < 1:
             raise InputError(f"a gradient layer has at least 1 hidden unit, not {hidden}.")
-        if method not in METHODS:
-            raise InputError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}.")
+        if method not in RUNGE_KUTTA:
+            raise InputError(f"there is no method {method!r}; choose one of {', '.join(RUNGE_KUTTA)}.")
         super().__init__(dim, dt=dt)
         self.method = method
         self.inner = nn.Linear(dim, hidden)
@@ -102,7 +100,7 @@ class Gradient(Block):
 
     @property
     def _solver(self) -> ExplicitRungeKutta:
-        return METHODS[self.method]
+        return RUNGE_KUTTA[self.method]
 
 
 def _expansion(method: ExplicitRungeKutta, rate: float) -> float:

@@ -13,7 +13,7 @@ from separatrix.core.parametric import Number
 from separatrix.core.system import System
 from separatrix.flows.field import Field
 from separatrix.flows.flow import Flow
-from separatrix.flows.methods import SOLVERS, ExplicitRungeKutta
+from separatrix.flows.methods import RUNGE_KUTTA
 from separatrix.nn.activation import Activation, check_elementwise, with_slope
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import NORM, SUM, Guarantee, WeightedSum, guarantee_of, identity, product
@@ -344,8 +344,7 @@ def _resized(dim: int, out: int) -> list[Block]:
 
 
 def _check_runge_kutta(method: str) -> None:
-    known = [name for name, solver in SOLVERS.items() if isinstance(solver, ExplicitRungeKutta)]
-    if method not in known:
+    if method not in RUNGE_KUTTA:
         raise InputError(
-            f"method {method!r} is no Runge–Kutta method, and only those keep the sum.\nChoose one of {', '.join(known)}."
+            f"method {method!r} is no Runge–Kutta method, and only those keep the sum.\nChoose one of {', '.join(RUNGE_KUTTA)}."
         )

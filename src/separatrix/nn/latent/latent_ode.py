@@ -11,8 +11,9 @@ from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.randomness import torch_generator
 from separatrix.flows.field import Field, as_field
 from separatrix.flows.flow import Flow, check_step
+from separatrix.flows.methods import runge_kutta
 from separatrix.flows.methods.solver import Time
-from separatrix.flows.steps.grid import explicit, follow_on_grid
+from separatrix.flows.steps.grid import follow_on_grid
 from separatrix.nn.latent.irregular import Irregular, irregular, times_of_each
 from separatrix.nn.latent.recognition import Recognition
 from separatrix.nn.latent.stacked import member, perceptron
@@ -127,7 +128,7 @@ class LatentODE(nn.Module):
         if models is not None and (field is not None or decoder is not None):
             raise InputError("models are several of this class's own networks.\nLeave out field and decoder, or models.")
         check_step(dt)
-        explicit(method)
+        runge_kutta(method)
         self.observed, self.latent, self.models, self.dt, self.method = observed, latent, models, dt, method
         self.settings = {"hidden": hidden, "encoder": encoder, "noise": noise, "dt": dt, "method": method}
         self.recognition = Recognition(observed, latent, hidden, encoder=encoder, models=models)
