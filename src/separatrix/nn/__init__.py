@@ -31,8 +31,7 @@ from separatrix.nn.fit.universal import Universal, zero_output_
 from separatrix.nn.flows.continuous_depth import ContinuousDepth
 from separatrix.nn.flows.damped import Damped, damped
 from separatrix.nn.flows.dense_field import DenseField
-from separatrix.nn.flows.density import ContinuousNormalizingFlow
-from separatrix.nn.flows.log_density import LogDensity
+from separatrix.nn.flows.density import ContinuousNormalizingFlow, LogDensity
 from separatrix.nn.flows.neural_ode import NeuralODE
 from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
 from separatrix.nn.latent.latent_ode import LatentODE

@@ -39,7 +39,7 @@ from separatrix.flows.solution import Solution
 from separatrix.nn.fit.fit_flow import FlowFit
 from separatrix.nn.fit.fit_observations import ObservationFit
 from separatrix.nn.fit.sparse_terms import SparseTerms
-from separatrix.nn.flows.log_density import LogDensity
+from separatrix.nn.flows.density import LogDensity
 from separatrix.plot.adversarial import adversarial_figure
 from separatrix.plot.along import along_figure, separate_figure, tracks_figure
 from separatrix.plot.arrival import arrival_figure

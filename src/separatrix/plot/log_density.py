@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from separatrix.nn.flows.log_density import LogDensity
+from separatrix.nn.flows.density import LogDensity
 from separatrix.plot.finite_time_field import MAP
 from separatrix.plot.runs import array
 from separatrix.plot.style import QUIET, SERIES, TICKS, canvas, nothing_to_show, styled

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.randomness import torch_generator
+from separatrix.core.result import Result
+from separatrix.core.wording import counted, measured
 from separatrix.flows import Solution, solve
 from separatrix.flows.field import Field
 from separatrix.flows.methods.solver import Time
 from separatrix.flows.solve.solve import MAX_STEPS
 from separatrix.flows.steps.reversed import Reversed
-from separatrix.nn.flows.log_density import LogDensity
 from separatrix.nn.flows.neural_ode import NeuralODE
 
 TRACES = ("exact", "hutchinson")
@@ -81,7 +83,7 @@ class ContinuousNormalizingFlow(NeuralODE):
             raise ShapeError(f"this flow is of points of {dim} numbers, but its field of {field.dim}.")
         self.trace, self.noise, self.probes = trace, noise, _check_probes(probes)
 
-    def log_density(self, x: Tensor, *, probes: int | None = None, seed: int = 0) -> LogDensity:
+    def log_density(self, x: Tensor, *, probes: int | None = None, seed: int = 0) -> "LogDensity":
         """The log-density at points, differentiable in them and in the field's parameters.
 
         Args:
@@ -135,6 +137,39 @@ class ContinuousNormalizingFlow(NeuralODE):
         random, shape = torch_generator(check_seed(seed), "probes of a trace"), (len(x), count, self.dim)
         drawn = torch.randn(shape, generator=random, dtype=torch.float64)
         return (drawn if self.noise == "gaussian" else drawn.sign()).to(x)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class LogDensity(Result):
+    """The log-density of points under a flow.
+
+    Args:
+        values: log p(x), in nats, shape (*batch), differentiable; NaN where an item failed.
+        stderr: standard error of each, of its probes; 0 for an exact trace, NaN for one probe; shape (*batch).
+        latents: where the points come from in the base, shape (*batch, dim).
+    """
+
+    values: Tensor
+    stderr: Tensor
+    latents: Tensor
+
+    layout: ClassVar[dict[str, str]] = {"values": "batch", "stderr": "batch", "latents": "batch state"}
+    units: ClassVar[dict[str, str]] = {"values": "nats", "stderr": "nats"}
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean log-density of the items that did not fail, in nats."""
+        return self.values.nanmean()
+
+    def summary(self) -> str:
+        """The answer in words."""
+        alive = self.values.detach()[self.codes == 0]
+        error = float(alive.std() / len(alive) ** 0.5) if len(alive) > 1 else float("nan")
+        mean = measured(float(alive.mean()), error) if len(alive) else "unknown"
+        probes = self.settings["probes"]
+        trace = f"{counted(probes, 'probe')} each" if probes else "the exact trace"
+        points = counted(self.codes.numel(), "point")
+        return f"log-density of {points}, by {trace}: {mean} nats on average; {self.ended()}."
 
 
 class Augmented(Reversed):
