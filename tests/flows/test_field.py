@@ -82,7 +82,8 @@ def test_a_flow_stands_for_its_field():
     flow = sx.classic.lotka_volterra()
     assert as_field(flow) is flow.field
     assert sx.Flow(flow, 2, 0.5).field is flow.field
-    assert sx.nn.NeuralODE(flow, 2).field is flow.field
+    assert sx.nn.NeuralODE(flow).field is flow.field
+    assert sx.nn.ContinuousDepth(flow, 2).field.fields[0] is flow.field
 
 
 def test_a_network_of_blocks_is_a_field_like_any_module():

@@ -231,7 +231,7 @@ def test_it_compiles_exports_and_saves():
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(x), wanted, rtol=0, atol=1e-14)
     torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), wanted, rtol=0, atol=1e-14)
     other = sx.nn.ContinuousDepth(fields(2, hidden=6), method="rk4", between="linear", steps=4)
-    nn.init.zeros_(other.field.fields[0].module[0].weight)
+    nn.init.zeros_(other.field.fields[0].function[0].weight)
     other.load_state_dict(copy.deepcopy(model.state_dict()))
     assert torch.equal(other(x), wanted)
     with torch.autocast("cpu", torch.bfloat16):

@@ -11,7 +11,7 @@ from separatrix.core.errors import HorizonError, InputError, ShapeError, Unsuppo
 from separatrix.core.first_step import NOT_THE_FUNCTIONS
 from separatrix.core.randomness import torch_generator
 from separatrix.core.twin import twin
-from separatrix.flows.field import Field
+from separatrix.flows.field import Field, FunctionField, field_of
 from separatrix.flows.flow import Velocity, check_positive
 from separatrix.flows.methods import SOLVERS
 from separatrix.flows.methods.solver import Time
@@ -22,7 +22,7 @@ BETWEEN = ("constant", "linear")
 ROUNDING = 1e-9  # of a layer's time, by which a time may miss the layer's end
 
 
-class ShapedField(Field):
+class ShapedField(FunctionField):
     """A module on states of any shape as a vector field on flat ones.
 
     Args:
@@ -31,12 +31,12 @@ class ShapedField(Field):
     """
 
     def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.module, self.shape = module, shape
+        super().__init__(module)
+        self.shape = shape
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The module's value, shape (*batch, dim) → (*batch, dim)."""
-        return self.module(x.reshape(-1, *self.shape)).reshape(x.shape)
+        return self.function(x.reshape(-1, *self.shape)).reshape(x.shape)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class ContinuousDepth(TimedFlow):
         method: str = "euler",
         between: str = "constant",
     ) -> None:
-        given = _as_fields(fields)
+        given = [field_of(field) for field in _as_fields(fields)]
         steps = (len(given) if len(given) > 1 else STEPS) if steps is None else steps
         _check_options(len(given), time, steps, between)
         sizes = _shape_of(given[0]) if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
@@ -236,7 +236,7 @@ class ContinuousDepth(TimedFlow):
         ready = twin(self, dtype=wide)
         for k, field in enumerate(ready.field.fields):
             function, given = (
-                (field.module, ready.unpack(x)) if isinstance(field, ShapedField) else (lambda y, f=field: f(y, 0.0), x)
+                (field.function, ready.unpack(x)) if isinstance(field, ShapedField) else (lambda y, f=field: f(y, 0.0), x)
             )
             try:
                 got = tuple(function(given).shape)

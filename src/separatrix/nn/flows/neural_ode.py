@@ -12,7 +12,7 @@ from separatrix.core.tangent import pushforward
 from separatrix.core.twin import twin
 from separatrix.flows import Solution, StructuredSolution, solve
 from separatrix.flows.field import as_field
-from separatrix.flows.flow import check_positive
+from separatrix.flows.flow import Flow, check_positive
 from separatrix.flows.gradients.mapped import laid_open
 from separatrix.flows.methods import PAIRS, SOLVERS
 from separatrix.flows.solve.solve import MAX_STEPS
@@ -134,7 +134,9 @@ class NeuralODE(TimedFlow):
 
 
 def _width(field: Any) -> int:
-    """What the last linear layer of a module gives."""
+    """What the last linear layer of a module gives; a flow knows."""
+    if isinstance(field, Flow):
+        return field.dim
     layers = [layer for layer in field.modules() if isinstance(layer, nn.Linear)] if isinstance(field, nn.Module) else []
     if not layers:
         raise InputError(f"the width of the state cannot be told from a {type(field).__name__}.\nPass dim.")
