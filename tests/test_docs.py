@@ -75,6 +75,15 @@ def test_every_example_is_described_and_what_the_readme_points_to_is_there():
         assert (ROOT / path).exists(), path
 
 
+def test_the_gallery_shows_the_picture_of_every_example_and_links_to_its_code():
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    scripts = {path.stem for path in (ROOT / "examples").glob("*.py")} - {"cifar10"}  # needs data that are not here
+    assert set(re.findall(r"\]\(\.\./examples/(\w+)\.py\)", page)) == scripts
+    pictures = re.findall(r"!\[\]\((assets/[^)]+)\)\{ width=", page)
+    assert {Path(picture).stem for picture in pictures} == scripts
+    assert [picture for picture in pictures if not (ROOT / "docs" / picture).exists()] == []
+
+
 def test_the_reference_values_are_the_same_in_readme_and_documentation():
     tables = [
         (ROOT / place).read_text(encoding="utf-8").split("<!-- reference-values -->")[1].split("<!-- /reference-values -->")[0]
