@@ -18,7 +18,8 @@ from separatrix.analysis.depth.profile import DepthProfile, depth_profile
 from separatrix.analysis.driven.echo_state import EchoState, echo_state
 from separatrix.analysis.driven.memory import MemoryCapacity, memory_capacity
 from separatrix.analysis.driven.stationarity import Stationarity, stationarity
-from separatrix.analysis.fixed.fixed_points import FixedPoints, fixed_points
+from separatrix.analysis.fixed.fixed_points import fixed_points
+from separatrix.analysis.fixed.result import FixedPoints
 from separatrix.analysis.gradients.propagation import Propagation, gradient_propagation
 from separatrix.analysis.gradients.transient import TransientGrowth, transient_growth
 from separatrix.analysis.lyapunov.covariant import CovariantVectors, covariant_lyapunov_vectors
