@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from separatrix.analysis.depth.graph import Layer, LayeredNetwork, Traced
+from separatrix.analysis.depth.layers import Layer
 from separatrix.analysis.depth.loss import Loss, Objective, objective
+from separatrix.analysis.depth.network import LayeredNetwork
 from separatrix.analysis.depth.singular import leading_singular_values
+from separatrix.analysis.depth.traced import Traced
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.orthonormal import resolution
@@ -364,7 +366,7 @@ class _Run:
         with torch.enable_grad():
             losses = [self.objective.of_item(item, first + i) for i, item in enumerate(moved)]
             total = torch.stack(losses).sum()
-        rows = [network._rows_of(gradient, len(traced.z)) for gradient in traced.gradients(total)]
+        rows = [network.rows(gradient, len(traced.z)) for gradient in traced.gradients(total)]
         return [_norm(row) for row in rows]
 
 
