@@ -14,7 +14,8 @@ from separatrix.analysis.basins.borders import BasinEntropy, UncertaintyExponent
 from separatrix.analysis.branches.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.branches.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.compare.dynamics import DynamicsComparison, compare_dynamics
-from separatrix.analysis.depth.profile import DepthProfile, depth_profile
+from separatrix.analysis.depth.profile import depth_profile
+from separatrix.analysis.depth.result import DepthProfile
 from separatrix.analysis.driven.echo_state import EchoState, echo_state
 from separatrix.analysis.driven.memory import MemoryCapacity, memory_capacity
 from separatrix.analysis.driven.stationarity import Stationarity, stationarity
