@@ -26,7 +26,9 @@ from separatrix.analysis.gradients.transient import TransientGrowth, transient_g
 from separatrix.analysis.lyapunov.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.lyapunov.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.lyapunov.finite_time import FiniteTimeField, finite_time_lyapunov, grid
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.lyapunov.pooled import PooledSpectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
+from separatrix.analysis.lyapunov.spectrum import lyapunov_spectrum
 from separatrix.analysis.pictures.flow_map import FlowMap, flow_map
 from separatrix.analysis.pictures.phase_portrait import PhasePortrait, phase_portrait
 from separatrix.analysis.stepping.stability_region import StabilityRegion, stability_region

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from separatrix.analysis.driven.responses import Responses, attractors, common_drive_responses
 from separatrix.analysis.gradients.propagation import Propagation, gradient_propagation
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.lyapunov.pooled import PooledSpectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
+from separatrix.analysis.lyapunov.spectrum import lyapunov_spectrum
 from separatrix.core.checks import check_seed
 from separatrix.core.errors import HorizonError, InputError
 from separatrix.core.evolve import trajectory

@@ -18,7 +18,8 @@ from separatrix.analysis.compare.resampled import (
     return_map_difference,
     spectrum_difference,
 )
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, lyapunov_spectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
+from separatrix.analysis.lyapunov.spectrum import lyapunov_spectrum
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import DivergedError, InputError, ShapeError
 from separatrix.core.evolve import begin, check_steps, check_system_type
