@@ -13,7 +13,8 @@ from separatrix.analysis.basins.basins import Basins, basins_of_attraction
 from separatrix.analysis.basins.borders import BasinEntropy, UncertaintyExponent
 from separatrix.analysis.branches.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.branches.orbit_diagram import OrbitDiagram, orbit_diagram
-from separatrix.analysis.compare.dynamics import DynamicsComparison, compare_dynamics
+from separatrix.analysis.compare.dynamics import compare_dynamics
+from separatrix.analysis.compare.result import DynamicsComparison
 from separatrix.analysis.depth.profile import depth_profile
 from separatrix.analysis.depth.result import DepthProfile
 from separatrix.analysis.driven.echo_state import EchoState, echo_state
