@@ -9,8 +9,9 @@ from separatrix.analysis.attractor.correlation_dimension import (
 )
 from separatrix.analysis.attractor.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.attractor.return_map import ReturnMap, return_map
-from separatrix.analysis.basins.basins import Basins, basins_of_attraction
+from separatrix.analysis.basins.basins import basins_of_attraction
 from separatrix.analysis.basins.borders import BasinEntropy, UncertaintyExponent
+from separatrix.analysis.basins.result import Basins
 from separatrix.analysis.branches.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.branches.orbit_diagram import OrbitDiagram, orbit_diagram
 from separatrix.analysis.compare.dynamics import compare_dynamics
