@@ -21,8 +21,9 @@ from separatrix.core.system import System
 from separatrix.core.wording import counted as in_words
 from separatrix.core.wording import measured, plain
 from separatrix.core.wrappers import bare
-from separatrix.portrait.core import Core, find_core
+from separatrix.portrait.core import Core
 from separatrix.portrait.depth import depth_portrait
+from separatrix.portrait.find_core import find_core
 from separatrix.portrait.findings import Subject, answer, chosen
 from separatrix.portrait.portrait import Portrait, RecurrentPortrait
 from separatrix.portrait.regime import Regime, along, regime_of
