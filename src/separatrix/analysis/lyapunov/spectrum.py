@@ -15,7 +15,7 @@ from separatrix.analysis.lyapunov.verification import held_to_a_derivative, held
 from separatrix.analysis.run.statistics import drifts, standard_error
 from separatrix.analysis.run.steps import Plan, plan_steps
 from separatrix.analysis.run.tally import Tally
-from separatrix.analysis.run.tangent_run import Block, TangentRun, check_k, random_frame
+from separatrix.analysis.run.tangent_run import TangentRun, check_k, random_frame, settled, stretches
 from separatrix.core.checks import check_seed
 from separatrix.core.errors import DivergedError, NotConvergedError
 from separatrix.core.evolve import begin
@@ -78,13 +78,12 @@ def lyapunov_spectrum(
     plan = plan_steps(system, steps=steps, settle=settle, tol=tol, max_steps=max_steps)
     k = check_k(k, system.dim)
     front = begin(system, x0, seed=seed)
-    run = TangentRun(front, random_frame(front.x, k, seed), every)
-    for _ in watched(run.blocks(plan.settle), plan.settle, "Settling", progress):
-        pass
-    run.forget_erased()
+    run = settled(TangentRun.begin(front, random_frame(front.x, k, seed), every), plan.settle, progress=progress)
+    run = run.with_all_directions()
     tally = Tally()
-    for block in watched(_until_steady(run, tally, plan, tol), plan.most, "Lyapunov spectrum", progress):
-        tally.add(block)
+    measured = _until_steady(run, tally, plan, tol)
+    for run in watched(measured, plan.most, "Lyapunov spectrum", progress):
+        tally.add(run.block)
     spectrum = held_to_a_derivative(_spectrum(run, tally, tol), run.front)
     near = divergence_rate(system, x0, steps=tally.steps, settle=plan.settle, seed=seed) if check else None
     asked = {
@@ -104,15 +103,21 @@ def lyapunov_spectrum(
     return spectrum
 
 
-def _until_steady(run: TangentRun, tally: Tally, plan: Plan, tol: float | None) -> Iterator[Block]:
-    """The steps asked for; with a tolerance, a quarter more at a time until the error bars lie below it or the steps run out."""
-    yield from run.blocks(plan.steps, ENOUGH_BLOCKS)
-    agreed = 0
-    while tol is not None and tally.steps < plan.most:
+def _until_steady(run: TangentRun, tally: Tally, plan: Plan, tol: float | None) -> Iterator[TangentRun]:
+    """The run at each QR of the steps asked for.
+
+    With a tolerance, of a quarter more at a time until the error bars lie below it or the steps run out.
+    """
+    more, agreed = stretches(run, plan.steps, ENOUGH_BLOCKS), 0
+    while True:
+        for run in more:
+            yield run
+        if tol is None or tally.steps >= plan.most:
+            return
         agreed = agreed + 1 if _error_bars_below(tally, run, tol) else 0
         if agreed == AGREEING_CHECKS:
             return
-        yield from run.blocks(min(max(tally.steps // 4, 1), plan.most - tally.steps))
+        more = stretches(run, min(max(tally.steps // 4, 1), plan.most - tally.steps))
 
 
 def _error_bars_below(tally: Tally, run: TangentRun, tol: float) -> bool:
