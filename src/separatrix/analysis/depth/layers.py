@@ -47,7 +47,7 @@ def layers_of(record: Record) -> list[Layer]:
     seen: list[tuple[Tensor | None, int]] = []
     for one in record.made:
         name, trouble = label(one.call), _no_output(one)
-        if trouble:
+        if one.value is None or trouble:
             layers.append(Layer(name, one.kind, one.call, trouble=trouble))
             continue
         alias = any(one.original is other and one.version == version for other, version in seen)

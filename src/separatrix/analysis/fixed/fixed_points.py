@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,13 +11,13 @@ from separatrix.analysis.fixed.guesses import default_guesses
 from separatrix.analysis.fixed.indices import index_expected, index_sum
 from separatrix.analysis.fixed.kinds import BORDER
 from separatrix.analysis.fixed.newton import Zeros
-from separatrix.analysis.fixed.orbits import distinct_ends, orbits_of
+from separatrix.analysis.fixed.orbits import Orbits, distinct_ends, orbits_of
 from separatrix.analysis.fixed.problem import Problem, unit_of
 from separatrix.analysis.fixed.result import FixedPoints
 from separatrix.analysis.fixed.rounding import drowned
 from separatrix.analysis.fixed.search import Search
 from separatrix.analysis.fixed.sensitivity import sensitivity
-from separatrix.analysis.fixed.stability import kinked, stability_of
+from separatrix.analysis.fixed.stability import Stability, kinked, stability_of
 from separatrix.analysis.fixed.zeros import Asked, find_ends
 from separatrix.analysis.run.units import as_scale
 from separatrix.core.checks import check_seed, check_whole
@@ -91,44 +91,18 @@ def fixed_points(
     fates = _fates(problem, start, ends)
     search = Search(problem, start.system, asked, is_free=guesses is None)
     zeros, further = search.all_points(start.states, ends.only(fates.is_zero))
-    orbits = orbits_of(problem, zeros, distinct)
-    stability = stability_of(problem, orbits.points)
-    stability = stability.without(kinked(problem, orbits.points, float(start.states.abs().mean()) or 1.0))
-    most_attracting_first = stability.rates[:, 0].argsort(stable=True)
-    orbits, stability = orbits.only(most_attracting_first), stability.only(most_attracting_first)
-    slow = ends.x[distinct_ends(ends, fates.is_slow, distinct**0.5)[0]]  # a minimum is located to about the root of a zero's error
-    unit, batch = start.unit, start.x.shape[:-1]
-    return FixedPoints(
-        codes=fates.codes.reshape(batch),
-        points=unit * orbits.points,
-        residuals=_largest_residuals(problem, orbits.points, unit),
-        errors=stability.errors * (unit if start.scale is None else start.scale.max()),
-        multipliers=stability.multipliers,
-        rates=stability.rates,
-        frequencies=stability.frequencies,
-        kind=tuple(stability.kind),
-        minimal_period=orbits.minimal_period,
-        cycles=unit * orbits.cycles,
-        periods=None if problem.is_flow else stability.time * orbits.minimal_period.to(stability.time.device) / period,
-        found_by=orbits.found_by,
-        slow=unit * slow,
-        slow_residuals=_largest_residuals(problem, slow, unit),
-        sensitivity=sensitivity(problem, start.given, orbits.points, unit, n),
-        reached=unit * ends.x.where(fates.is_zero[:, None], torch.nan).reshape(start.x.shape),
-        size=float(start.x.square().mean().sqrt()),
-        index_sum=index_sum(problem, orbits, stability, distinct),
-        index_expected=index_expected(problem),
-        settings={
-            "n": n,
-            "period": period,
-            **asked._asdict(),
-            "count": count if guesses is None else None,
-            "further_starts": further,
-            "unit": unit if start.scale is None else start.scale.tolist(),
-            "border": BORDER[start.x.dtype],
-            "clock": system.clock,
-        },
-    )
+    orbits, stability = _most_attracting_first(problem, orbits_of(problem, zeros, distinct), start)
+    settings = {
+        "n": n,
+        "period": period,
+        **asked._asdict(),
+        "count": count if guesses is None else None,
+        "further_starts": further,
+        "unit": start.unit if start.scale is None else start.scale.tolist(),
+        "border": BORDER[start.x.dtype],
+        "clock": system.clock,
+    }
+    return _result(start, problem, ends, fates, orbits, stability, settings)
 
 
 class _Start(NamedTuple):
@@ -139,6 +113,7 @@ class _Start(NamedTuple):
         system: the same with states counted in `unit`.
         x: the guesses in that unit, (*batch, dim), zero where a number was not finite.
         usable: (item), whether all numbers of a guess are finite.
+        n: the step whose drive is kept.
         unit: a number, or one for each number of the state.
         scale: the sizes that were asked for, (dim), or None.
     """
@@ -147,6 +122,7 @@ class _Start(NamedTuple):
     system: System
     x: Tensor
     usable: Tensor
+    n: int
     unit: float | Tensor
     scale: Tensor | None
 
@@ -174,7 +150,7 @@ def _start(system: System, guesses: Tensor | None, asked: Asked, n: int, scale: 
     sizes, batch = as_scale(scale, begun.x), begun.x.shape[:-1]
     unit = unit_of(begun.x[finite.expand(batch)], begun.system.step(begun.x, n)) if sizes is None else sizes
     front = replace(begun, system=InUnit(begun.system, unit), x=begun.x / unit) if sizes is not None or unit != 1 else begun
-    return _Start(begun.system, front.system, front.x, finite.to(front.x.device).expand(batch).reshape(-1), unit, sizes)
+    return _Start(begun.system, front.system, front.x, finite.to(front.x.device).expand(batch).reshape(-1), n, unit, sizes)
 
 
 def _fates(problem: Problem, start: _Start, ends: Zeros) -> _Fates:
@@ -183,6 +159,51 @@ def _fates(problem: Problem, start: _Start, ends: Zeros) -> _Fates:
     is_zero, broken = ends.is_zero & start.usable & ~is_drowned, ~(start.usable & torch.isfinite(ends.size))
     codes = torch.where(is_zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
     return _Fates(codes, is_zero, ~is_zero & ~broken & ~is_drowned & (ends.slope < SLOW))
+
+
+def _most_attracting_first(problem: Problem, orbits: Orbits, start: _Start) -> tuple[Orbits, Stability]:
+    """The orbits in that order, and their stability."""
+    stability = stability_of(problem, orbits.points)
+    stability = stability.without(kinked(problem, orbits.points, float(start.states.abs().mean()) or 1.0))
+    order = stability.rates[:, 0].argsort(stable=True)
+    return orbits.only(order), stability.only(order)
+
+
+def _result(
+    start: _Start,
+    problem: Problem,
+    ends: Zeros,
+    fates: _Fates,
+    orbits: Orbits,
+    stability: Stability,
+    settings: dict[str, Any],
+) -> FixedPoints:
+    """All of it, states in the system's own units."""
+    unit, distinct, points = start.unit, settings["distinct"], orbits.points
+    slow = ends.x[distinct_ends(ends, fates.is_slow, distinct**0.5)[0]]  # a minimum is located to about the root of a zero's error
+    time = stability.time * orbits.minimal_period.to(stability.time.device) / problem.period
+    return FixedPoints(
+        codes=fates.codes.reshape(start.x.shape[:-1]),
+        points=unit * points,
+        residuals=_largest_residuals(problem, points, unit),
+        errors=stability.errors * (unit if start.scale is None else start.scale.max()),
+        multipliers=stability.multipliers,
+        rates=stability.rates,
+        frequencies=stability.frequencies,
+        kind=tuple(stability.kind),
+        minimal_period=orbits.minimal_period,
+        cycles=unit * orbits.cycles,
+        periods=None if problem.is_flow else time,
+        found_by=orbits.found_by,
+        slow=unit * slow,
+        slow_residuals=_largest_residuals(problem, slow, unit),
+        sensitivity=sensitivity(problem, start.given, points, unit, start.n),
+        reached=unit * ends.x.where(fates.is_zero[:, None], torch.nan).reshape(start.x.shape),
+        size=float(start.x.square().mean().sqrt()),
+        index_sum=index_sum(problem, orbits, stability, distinct),
+        index_expected=index_expected(problem),
+        settings=settings,
+    )
 
 
 def _largest_residuals(problem: Problem, x: Tensor, unit: float | Tensor) -> Tensor:
