@@ -13,7 +13,7 @@ import separatrix as sx
 from separatrix.core.compiled import Compiled
 from separatrix.core.derived import Derived, Frozen, InUnit, Padded
 from separatrix.core.evolve import begin
-from separatrix.core.system import Compiled, Derived, Frozen, InUnit, Padded, System
+from separatrix.core.system import System
 from separatrix.portrait.find_core import find_core
 from separatrix.systems import SYSTEMS
 from separatrix.testing import check_system
