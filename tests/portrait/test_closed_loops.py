@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import separatrix as sx
-from separatrix.portrait.core import find_core
+from separatrix.portrait.find_core import find_core
 
 FEW = {"k": 1, "copies": 2, "steps": 60, "settle": 20, "also": "none"}
 

@@ -8,7 +8,7 @@ from torch import nn
 import separatrix as sx
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.evolve import trajectory
-from separatrix.portrait.core import find_core
+from separatrix.portrait.find_core import find_core
 from separatrix.portrait.regime import along, regime_of
 
 

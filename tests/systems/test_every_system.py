@@ -14,7 +14,7 @@ from separatrix.core.compiled import Compiled
 from separatrix.core.derived import Derived, Frozen, InUnit, Padded
 from separatrix.core.evolve import begin
 from separatrix.core.system import System
-from separatrix.portrait.core import find_core
+from separatrix.portrait.find_core import find_core
 from separatrix.systems import SYSTEMS
 from separatrix.testing import check_system
 

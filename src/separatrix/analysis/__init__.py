@@ -9,22 +9,28 @@ from separatrix.analysis.attractor.correlation_dimension import (
 )
 from separatrix.analysis.attractor.power_spectrum import PowerSpectrum, power_spectrum
 from separatrix.analysis.attractor.return_map import ReturnMap, return_map
-from separatrix.analysis.basins.basins import Basins, basins_of_attraction
+from separatrix.analysis.basins.basins import basins_of_attraction
 from separatrix.analysis.basins.borders import BasinEntropy, UncertaintyExponent
+from separatrix.analysis.basins.result import Basins
 from separatrix.analysis.branches.continuation import Bifurcation, Branch, continuation
 from separatrix.analysis.branches.orbit_diagram import OrbitDiagram, orbit_diagram
-from separatrix.analysis.compare.dynamics import DynamicsComparison, compare_dynamics
-from separatrix.analysis.depth.profile import DepthProfile, depth_profile
+from separatrix.analysis.compare.dynamics import compare_dynamics
+from separatrix.analysis.compare.result import DynamicsComparison
+from separatrix.analysis.depth.profile import depth_profile
+from separatrix.analysis.depth.result import DepthProfile
 from separatrix.analysis.driven.echo_state import EchoState, echo_state
 from separatrix.analysis.driven.memory import MemoryCapacity, memory_capacity
 from separatrix.analysis.driven.stationarity import Stationarity, stationarity
-from separatrix.analysis.fixed.fixed_points import FixedPoints, fixed_points
+from separatrix.analysis.fixed.fixed_points import fixed_points
+from separatrix.analysis.fixed.result import FixedPoints
 from separatrix.analysis.gradients.propagation import Propagation, gradient_propagation
 from separatrix.analysis.gradients.transient import TransientGrowth, transient_growth
 from separatrix.analysis.lyapunov.covariant import CovariantVectors, covariant_lyapunov_vectors
 from separatrix.analysis.lyapunov.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.lyapunov.finite_time import FiniteTimeField, finite_time_lyapunov, grid
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.lyapunov.pooled import PooledSpectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
+from separatrix.analysis.lyapunov.spectrum import lyapunov_spectrum
 from separatrix.analysis.pictures.flow_map import FlowMap, flow_map
 from separatrix.analysis.pictures.phase_portrait import PhasePortrait, phase_portrait
 from separatrix.analysis.stepping.stability_region import StabilityRegion, stability_region

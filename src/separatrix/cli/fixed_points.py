@@ -21,7 +21,7 @@ from separatrix.core.errors import InputError, UnsupportedModuleError
 from separatrix.core.system import System
 from separatrix.core.wording import plain
 from separatrix.loading import load_arguments, load_model
-from separatrix.portrait.core import find_core
+from separatrix.portrait.find_core import find_core
 from separatrix.report.summary import jsonable
 from separatrix.systems.recurrent.recurrent import Recurrent
 

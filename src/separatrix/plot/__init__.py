@@ -24,7 +24,8 @@ from separatrix.analysis.gradients.transient import TransientGrowth
 from separatrix.analysis.lyapunov.covariant import CovariantVectors
 from separatrix.analysis.lyapunov.divergence import DivergenceRate
 from separatrix.analysis.lyapunov.finite_time import FiniteTimeField
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.lyapunov.pooled import PooledSpectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.analysis.pictures.flow_map import FlowMap
 from separatrix.analysis.pictures.phase_portrait import PhasePortrait
 from separatrix.analysis.stepping.stability_region import StabilityRegion

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from separatrix.analysis.lyapunov.divergence import DivergenceRate
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.core.wording import counted, measured, plain
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import BAR, FAINT, INK, NOTE, SERIES, canvas, mark_zero, nothing_to_show, styled

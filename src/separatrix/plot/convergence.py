@@ -5,7 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.lyapunov.pooled import PooledSpectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.core.wording import measured, plain
 from separatrix.plot.runs import headline, of_runs
 from separatrix.plot.style import BAR, FAINT, INK, MOST_LINES, canvas, nothing_to_show, series, styled

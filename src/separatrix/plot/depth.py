@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from separatrix.analysis.depth.profile import FACTOR, DepthProfile
+from separatrix.analysis.depth.result import FACTOR, DepthProfile
 from separatrix.core.wording import counted
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import BAR, FAINT, INK, NOTE, QUIET, SERIES, canvas, nothing_to_show, series, styled

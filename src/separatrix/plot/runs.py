@@ -3,7 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.lyapunov.pooled import PooledSpectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.core.result import Result, Status
 
 

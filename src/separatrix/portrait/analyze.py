@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from separatrix.analysis.driven.responses import Responses, attractors, common_drive_responses
 from separatrix.analysis.gradients.propagation import Propagation, gradient_propagation
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum, lyapunov_spectrum
+from separatrix.analysis.lyapunov.pooled import PooledSpectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
+from separatrix.analysis.lyapunov.spectrum import lyapunov_spectrum
 from separatrix.core.checks import check_seed
 from separatrix.core.errors import HorizonError, InputError
 from separatrix.core.evolve import trajectory
@@ -19,8 +21,9 @@ from separatrix.core.system import System
 from separatrix.core.wording import counted as in_words
 from separatrix.core.wording import measured, plain
 from separatrix.core.wrappers import bare
-from separatrix.portrait.core import Core, find_core
+from separatrix.portrait.core import Core
 from separatrix.portrait.depth import depth_portrait
+from separatrix.portrait.find_core import find_core
 from separatrix.portrait.findings import Subject, answer, chosen
 from separatrix.portrait.portrait import Portrait, RecurrentPortrait
 from separatrix.portrait.regime import Regime, along, regime_of

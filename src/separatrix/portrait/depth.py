@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.analysis.depth.item_axes import ItemAxes, one_call
-from separatrix.analysis.depth.profile import DepthProfile, depth_profile
+from separatrix.analysis.depth.profile import depth_profile
+from separatrix.analysis.depth.result import DepthProfile
 from separatrix.core.arguments import Arguments
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.randomness import torch_generator

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from separatrix.analysis.depth.profile import FACTOR, DepthProfile
+from separatrix.analysis.depth.result import FACTOR, DepthProfile
 from separatrix.core.wording import counted, plain
 
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from separatrix.analysis.gradients.propagation import Propagation
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum, PooledSpectrum
+from separatrix.analysis.lyapunov.pooled import PooledSpectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.core.result import Result, Status
 from separatrix.portrait.findings import QUESTIONS
 from separatrix.portrait.verdict import side

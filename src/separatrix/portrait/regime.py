@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from separatrix.core.system import System
-from separatrix.portrait.core import Core, is_batch_first
+from separatrix.portrait.core import Core
 from separatrix.portrait.feedback import Turn
+from separatrix.portrait.recognition import is_batch_first
 from separatrix.systems.drives import First, Stream
 from separatrix.systems.recurrent.recurrent import Recurrent
 from separatrix.systems.seeded import Seeded

@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 
 from separatrix.analysis.driven.responses import Responses
-from separatrix.analysis.lyapunov.spectrum import LyapunovSpectrum
+from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.core.result import Status
 from separatrix.core.wording import counted, measured, plain, superscript
 

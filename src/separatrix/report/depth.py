@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from separatrix import plot
-from separatrix.analysis.depth.profile import FACTOR
+from separatrix.analysis.depth.result import FACTOR
 from separatrix.core.result import Status
 from separatrix.core.wording import counted
 from separatrix.portrait.depth import DepthPortrait

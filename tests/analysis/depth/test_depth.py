@@ -474,7 +474,7 @@ def test_layers_are_chosen_by_name_and_keep_their_depth():
 def test_items_are_measured_as_if_alone_however_many_fit_at_a_time(sweeps, monkeypatch):
     model, x = built("unet")
     together = sx.depth_profile(model, x, k=2, sweeps=sweeps, tol=1e-9)
-    monkeypatch.setattr("separatrix.analysis.depth.profile.MOST_NUMBERS", 1)
+    monkeypatch.setattr("separatrix.analysis.depth.layerwise.MOST_NUMBERS", 1)
     apart = sx.depth_profile(model, x, k=2, sweeps=sweeps, tol=1e-9)
     for name in ("singular_values", "gain", "gradient"):
         assert getattr(together, name) == pytest.approx(getattr(apart, name), rel=1e-9)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import separatrix as sx
 from separatrix.analysis.lyapunov import factors
 from separatrix.analysis.lyapunov.covariant import sine
+from separatrix.core.evolve import begin
 
 
 def linear(matrix: Tensor) -> sx.Map:
@@ -137,7 +138,7 @@ def test_a_run_in_segments_is_bit_for_bit_the_run_held_in_memory(monkeypatch):
 
 
 def test_no_more_fronts_are_held_than_twice_the_root_of_the_intervals():
-    run = factors.FactoredRun(sx.evolve.begin(Henon(), None).with_tangents(torch.eye(2, dtype=torch.float64)), 1, 1_000)
+    run = factors.FactoredRun(begin(Henon(), None).with_tangents(torch.eye(2, dtype=torch.float64)), 1, 1_000)
     for _ in run.forward():
         pass
     assert len(run._checkpoints) + run.segment <= 2 * math.ceil(1_000**0.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from separatrix.analysis.lyapunov.spectrum import kaplan_yorke, positive_sum
+from separatrix.analysis.lyapunov.kaplan_yorke import kaplan_yorke, positive_sum
 
 
 def of(exponents: list[float] | Tensor, dim: int | None = None) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.analysis.along.tracks import follow
-from separatrix.analysis.fixed.fixed_points import FixedPoints
+from separatrix.analysis.fixed.result import FixedPoints
 from separatrix.core.errors import InputError, ModelError, SeparatrixError
 from separatrix.core.evolve import check_system_type
 from separatrix.core.progress import watched_count

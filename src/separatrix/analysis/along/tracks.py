@@ -9,7 +9,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from separatrix.analysis.fixed.fixed_points import FixedPoints, fixed_points
+from separatrix.analysis.fixed.fixed_points import fixed_points
+from separatrix.analysis.fixed.result import FixedPoints
 from separatrix.core.errors import InputError
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System

@@ -1,13 +1,12 @@
 """What each layer of a network gives, one after the other, as the network is run once."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from separatrix.analysis.depth.graph import floating
+from separatrix.analysis.depth.hooks import Call, LayerHooks, first_line, floating, label
 from separatrix.core.errors import InputError, SeparatrixError, UnsupportedModuleError
 from separatrix.core.twin import twin
 from separatrix.core.wrappers import bare
@@ -34,26 +33,20 @@ def run_layers(model: nn.Module, x: Tensor, names: Sequence[str] | None, keep: K
     """
     model = bare(model)
     copy = twin(model, dtype=x.dtype, device=x.device)
-    calls: Counter[str] = Counter()
-    last: list[Tensor] = []
-
-    def listened(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def listening(*arguments: Any, **named: Any) -> Any:
-            value = forward(*arguments, **named)
-            output = floating(value)
-            if output is not None:
-                calls[name] += 1
-                last[:] = [output]
-                keep(name if calls[name] == 1 else f"{name}:{calls[name]}", output)
-            return value
-
-        return listening
-
-    for name, layer in _named(copy, names).items():
+    listened = _named(copy, names)
+    for name, layer in listened.items():
         if isinstance(layer, torch.jit.ScriptModule):
             raise UnsupportedModuleError(f"{name} is TorchScript, which cannot be listened to.\nPass the nn.Module itself.")
-        layer.__dict__["forward"] = listened(name, layer.forward)  # the twin's own: the user's module is another object
-    output = floating(_guarded(copy, x))
+    last: list[Tensor] = []
+
+    def heard(call: Call, _: Any, returned: Any) -> None:
+        output = floating(returned)
+        if output is not None:
+            last[:] = [output]
+            keep(label(call), output)
+
+    with LayerHooks(listened).listening(heard):
+        output = floating(_guarded(copy, x))
     if output is None:
         raise UnsupportedModuleError(f"{type(model).__name__} gives no floating-point tensor, so there is nothing to draw.")
     if not last or last[0] is not output:
@@ -66,9 +59,8 @@ def _guarded(model: nn.Module, x: Tensor) -> Any:
     except SeparatrixError:
         raise
     except Exception as error:  # the user's code: whatever it raises is the message
-        told = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:200]}"
         raise InputError(
-            f"{type(model).__name__} failed on inputs of shape {tuple(x.shape)}: {told}\n"
+            f"{type(model).__name__} failed on inputs of shape {tuple(x.shape)}: {type(error).__name__}: {first_line(error)}\n"
             "Pass x0 of shape (rows, columns, …) with, after the first two axes, one input as the model takes it."
         ) from error
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from separatrix.analysis.driven.responses import ENOUGH_E_FOLDS, SAME, Separation, scattered, separation
 from separatrix.analysis.run.statistics import FEWEST, standard_error
 from separatrix.analysis.run.tally import Tally
-from separatrix.analysis.run.tangent_run import TangentRun, random_frame
+from separatrix.analysis.run.tangent_run import TangentRun, random_frame, stretches
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import begin, check_steps, check_system_type
@@ -164,14 +164,13 @@ def echo_state(
     middle = system.initial_state((states,), seed).mean(0) if x0 is None else x0
     centre = begin(system, middle).x
     front = begin(system, scattered(centre, states, float(spread), seed))
-    run = TangentRun(front, random_frame(front.x, 1, seed), every=1)
-    tally, times = Tally(), [0.0]
-    found = separation(_positions(run, tally, times, steps, progress), steps, float(tol))
-    rate, error, exponents = _pooled(tally, found.groups, run.erased[..., 0])
+    walk = _Walk(TangentRun.begin(front, random_frame(front.x, 1, seed), every=1))
+    found = separation(walk.positions(steps, progress), steps, float(tol))
+    rate, error, exponents = _pooled(walk.tally, found.groups, walk.run.erased[..., 0])
     answers = _answers(found, rate, error, steps, system.dt)
     codes = torch.full_like(answers, int(Status.OK))
     codes = codes.masked_fill(answers == UNDECIDED, int(Status.NOT_CONVERGED)).masked_fill(answers == LOST, int(Status.DIVERGED))
-    time = torch.tensor(times, dtype=torch.float64)
+    time = torch.tensor(walk.times, dtype=torch.float64)
     contraction, doubt = _contraction(found, time.to(found.largest))
     asked = {"states": states, "spread": spread, "steps": steps, "tol": tol, "seed": seed, "clock": system.clock}
     return EchoState(
@@ -192,16 +191,29 @@ def echo_state(
     )
 
 
-def _positions(run: TangentRun, tally: Tally, times: list[float], steps: int, progress: bool) -> Iterator[tuple[int, Tensor]]:
-    """The states at the steps of a record; on the way, how much a tangent grows, and how much time passes."""
-    marks = _marks(steps)
-    yield 0, run.front.x
-    for block in watched(run.blocks(steps), steps, "Echo state", progress):
-        if run.front.n > steps // 5:
-            tally.add(block)
-        if run.front.n in marks:
-            times.append(float(torch.as_tensor(run.front.time, dtype=torch.float64).mean()))
-            yield run.front.n, run.front.x
+class _Walk:
+    """All states followed along one input; on the way, how much a tangent of each grows, and how much time passes.
+
+    Args:
+        run: the start; later, where the states have come to.
+    """
+
+    def __init__(self, run: TangentRun) -> None:
+        self.run = run
+        self.tally = Tally()
+        self.times = [0.0]
+
+    def positions(self, steps: int, progress: bool) -> Iterator[tuple[int, Tensor]]:
+        """The states at the steps of a record."""
+        marks = _marks(steps)
+        yield 0, self.run.front.x
+        for run in watched(stretches(self.run, steps), steps, "Echo state", progress):
+            self.run, n = run, run.front.n
+            if n > steps // 5:
+                self.tally.add(run.block)
+            if n in marks:
+                self.times.append(float(torch.as_tensor(run.front.time, dtype=torch.float64).mean()))
+                yield n, run.front.x
 
 
 def _marks(steps: int) -> set[int]:

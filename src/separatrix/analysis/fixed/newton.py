@@ -1,6 +1,6 @@
 """Zeros of many residuals at once: Newton's method, damped as by Levenberg and Marquardt where it does not go down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,17 @@ class Zeros:
     is_zero: Tensor
     vague: Tensor
     slope: Tensor
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Zeros]") -> "Zeros":
+        """The items of all parts, one after the other."""
+        return cls(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
+
+    @classmethod
+    def none(cls, like: Tensor) -> "Zeros":
+        """No items, of the kind of these states."""
+        empty = like[:0]
+        return cls(empty, empty[:, 0], empty[:, 0] > 0, empty[:, 0] > 0, empty[:, 0])
 
     def only(self, which: Tensor) -> "Zeros":
         """Some of the items."""
@@ -105,7 +116,7 @@ def find_zeros(
         damping = _adapted(damping, gain)
         at = at.moved(linearised, trial, gain > 0)
     order = torch.cat([which for which, _ in retired]).argsort()
-    return Zeros(*(torch.cat(parts)[order] for parts in zip(*(vars(end).values() for _, end in retired), strict=True)))
+    return Zeros.joined([ends for _, ends in retired]).only(order)
 
 
 @dataclass(frozen=True)

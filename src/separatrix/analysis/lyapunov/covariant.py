@@ -13,7 +13,7 @@ from separatrix.analysis.lyapunov.subspaces import Split, smallest_angle, split_
 from separatrix.analysis.run.statistics import standard_error
 from separatrix.analysis.run.steps import plan_steps
 from separatrix.analysis.run.tally import Tally
-from separatrix.analysis.run.tangent_run import Block, TangentRun, check_k, random_frame
+from separatrix.analysis.run.tangent_run import Block, TangentRun, check_k, random_frame, settled
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front, begin, check_steps
@@ -183,10 +183,11 @@ def covariant_lyapunov_vectors(
     steps, settle, align = _plan(system, steps, settle, align)
     k = check_k(k, system.dim)
     front = begin(system, x0, seed=seed)
-    settled, control = (_settled(front, random_frame(front.x, k, start), every, settle) for start in (seed, seed + 1))
-    every = _interval(settled, steps, settle) if every == "auto" else min(every, steps)
+    frames = (random_frame(front.x, k, start) for start in (seed, seed + 1))
+    aligned, control = (settled(TangentRun.begin(front, frame, every), settle) for frame in frames)
+    every = _interval(aligned, steps, settle) if every == "auto" else min(every, steps)
     window, after = steps // every, align // every
-    run = FactoredRun(settled.front, every, window + after)
+    run = FactoredRun(aligned.front, every, window + after)
     tally, erased = _forward(run, window, progress)
     failed = run.front.failed_at >= 0
     means, errors = _means(tally)
@@ -197,15 +198,8 @@ def covariant_lyapunov_vectors(
         pass
     asked = {"k": k, "steps": steps, "settle": settle, "align": align, "every": every, "keep": keep, "seed": seed}
     sizes = {"steps": window * every, "settle": settle, "align": after * every, "every": every}
-    flag = flag_distance(control.front.v, settled.front.v)
+    flag = flag_distance(control.front.v, aligned.front.v)
     return _result(walk, run, flag, sizes, {**asked, "clock": system.clock, "dtype": str(front.x.dtype)})
-
-
-def _settled(front: Front, frame: Tensor, every: int | Literal["auto"], steps: int) -> TangentRun:
-    run = TangentRun(front, frame, every)
-    for _ in run.blocks(steps):
-        pass
-    return run
 
 
 def flag_distance(v: Tensor, w: Tensor) -> Tensor:
@@ -238,11 +232,11 @@ def _check_window(steps: object) -> None:
         raise InputError(f"steps is {steps}; the window in which the vectors are measured has at least 1.")
 
 
-def _interval(settled: TangentRun, steps: int, settle: int) -> int:
+def _interval(aligned: TangentRun, steps: int, settle: int) -> int:
     """Steps between two QRs that keep the frame's condition number, by the steepest spectrum seen while settling."""
     if settle == 0:
         return 1
-    longest = math.log(CONDITION[settled.front.x.dtype]) / max(settled.steepest, 1e-9)
+    longest = math.log(CONDITION[aligned.front.x.dtype]) / max(aligned.steepest, 1e-9)
     return max(1, min(int(longest), LONGEST, steps))
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from separatrix.analysis.fixed.fixed_points import FixedPoints, Problem
+from separatrix.analysis.fixed.problem import Problem
+from separatrix.analysis.fixed.result import FixedPoints
 from separatrix.flows.flow import Flow
 
 START = 1e-4  # distance from the saddle at which a curve begins, over the window's; its error is of the square of this

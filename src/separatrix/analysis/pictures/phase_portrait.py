@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from separatrix.analysis.fixed.fixed_points import FixedPoints, Problem, fixed_points
+from separatrix.analysis.fixed.fixed_points import fixed_points
 from separatrix.analysis.fixed.guesses import default_guesses
+from separatrix.analysis.fixed.problem import Problem
+from separatrix.analysis.fixed.result import FixedPoints
 from separatrix.analysis.lyapunov.finite_time import grid
 from separatrix.analysis.pictures.manifolds import Window, manifolds
 from separatrix.analysis.pictures.nullclines import zero_lines

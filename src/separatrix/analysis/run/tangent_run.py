@@ -13,6 +13,7 @@ from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front
 from separatrix.core.orthonormal import orthonormalise
+from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator
 
 # Note [QR interval]
@@ -39,66 +40,98 @@ class Block:
         return Block(self.logs + other.logs, self.time + other.time, self.steps + other.steps)
 
 
+@dataclass(frozen=True)
 class TangentRun:
-    """An orbit and its frame, advanced block by block.
+    """An orbit and its orthonormal frame at a QR. To go on gives another; what was is left as it is.
 
     Args:
-        front: the start.
-        frame: orthonormal tangents as rows, shape (*batch, k, dim).
-        every: steps between two QRs (fewer where the frame would degenerate), or "auto". See Note [QR interval].
+        front: the states and their tangents as rows, shape (*batch, k, dim).
+        every: steps to the next QR, fewer where the frame would degenerate. See Note [QR interval].
+        adapts: whether `every` follows the spectrum.
+        erased: (*batch, k), the directions that a Jacobian has erased.
+        steepest: nats per step, the largest spread of the frame's growth seen lately.
+        block: what the stretch before this QR did; None at the start.
     """
 
-    def __init__(self, front: Front, frame: Tensor, every: int | Literal["auto"] = "auto") -> None:
+    front: Front
+    every: int
+    adapts: bool
+    erased: Tensor
+    steepest: float = 0.0
+    block: Block | None = None
+
+    @classmethod
+    def begin(cls, front: Front, frame: Tensor, every: int | Literal["auto"] = "auto") -> "TangentRun":
+        """The start.
+
+        Args:
+            front: the states.
+            frame: orthonormal tangents as rows, shape (*batch, k, dim).
+            every: steps between two QRs, or "auto".
+        """
         if every != "auto" and (not isinstance(every, Integral) or every < 1):
             raise InputError(f'every is {every!r}; it is a number of steps from 1 on, or "auto".')
-        self.front = front.with_tangents(frame)
-        self.adapts = every == "auto"
-        self.every = 1 if every == "auto" else int(every)
-        self.erased = torch.zeros_like(frame[..., 0], dtype=torch.bool)
-        self.steepest = 0.0
+        erased = torch.zeros_like(frame[..., 0], dtype=torch.bool)
+        return cls(front.with_tangents(frame), 1 if every == "auto" else int(every), every == "auto", erased)
 
-    def blocks(self, steps: int, least: int = 1) -> Iterator[Block]:
-        """Advance by so many steps, one QR after another, at least `least` of them unless `every` was asked for."""
-        end = self.front.n + steps
-        longest = max(1, steps // least) if self.adapts else steps
-        while self.front.n < end:
-            yield self._block(min(self.every, longest, end - self.front.n))
+    @property
+    def steps(self) -> int:
+        """Length of the stretch before this QR."""
+        return 0 if self.block is None else self.block.steps
 
-    def forget_erased(self) -> None:
-        """Count all directions again, from here on."""
-        self.erased = torch.zeros_like(self.erased)
-
-    def _block(self, steps: int) -> Block:
-        start = self.front
-        after = start.advance(steps)
+    def advanced(self, steps: int) -> "TangentRun":
+        """The run after a QR in so many steps, or in fewer where they would degenerate the frame."""
+        after = self.front.advance(steps)
         v, logs = orthonormalise(after.v)
         overflow = logs.isnan().any(-1) & after.x.isfinite().all(-1)
-        if steps > 1 and (bool(overflow.any()) or self._width(logs) > math.log(BEARABLE[logs.dtype])):
-            return self._block_in_pieces(steps)
-        self.erased |= (logs == -math.inf).long().cummax(-1).values.bool()
-        self.front = replace(after, v=v, lived=after.lived.where(~overflow, start.n))
-        if self.adapts:
-            self._adapt(logs, steps)
-        return Block(logs.masked_fill(self.erased, 0.0), after.time - start.time, steps)
+        if steps > 1 and (bool(overflow.any()) or _width(logs, self.erased) > math.log(BEARABLE[logs.dtype])):
+            return self._in_pieces(steps)
+        erased = self.erased | (logs == -math.inf).long().cummax(-1).values.bool()
+        front = replace(after, v=v, lived=after.lived.where(~overflow, self.front.n))
+        block = Block(logs.masked_fill(erased, 0.0), after.time - self.front.time, steps)
+        every, steepest = self._interval(_width(logs, erased), logs.dtype, steps) if self.adapts else (self.every, self.steepest)
+        return TangentRun(front, every, self.adapts, erased, steepest, block)
 
-    def _block_in_pieces(self, steps: int) -> Block:
+    def with_all_directions(self) -> "TangentRun":
+        """The same with no direction erased, as if it began here."""
+        return replace(self, erased=torch.zeros_like(self.erased))
+
+    def _in_pieces(self, steps: int) -> "TangentRun":
         """A stretch taken again with fewer steps at a time: all of it where `every` was asked for, else only its beginning."""
         if self.adapts:
-            self.every = max(1, steps // 4)
-            return self._block(self.every)
-        return self._block(steps // 2) + self._block(steps - steps // 2)
+            shorter = replace(self, every=max(1, steps // 4))
+            return shorter.advanced(shorter.every)
+        first = self.advanced(steps // 2)
+        second = first.advanced(steps - steps // 2)
+        return replace(second, block=first.block + second.block)
 
-    def _adapt(self, logs: Tensor, steps: int) -> None:
-        width = self._width(logs)
-        if math.isfinite(width):
-            self.steepest = max(width / steps, 0.95 * self.steepest)
-        longest = math.log(COMFORTABLE[logs.dtype]) / max(self.steepest, 1e-9)
-        self.every = max(1, min(int(longest), 2 * self.every, LONGEST))
+    def _interval(self, width: float, dtype: torch.dtype, steps: int) -> tuple[int, float]:
+        """Steps to the next QR, and the steepest spectrum, after so many steps spread the frame's growth by `width` nats."""
+        steepest = max(width / steps, 0.95 * self.steepest) if math.isfinite(width) else self.steepest
+        longest = math.log(COMFORTABLE[dtype]) / max(steepest, 1e-9)
+        return max(1, min(int(longest), 2 * self.every, LONGEST)), steepest
 
-    def _width(self, logs: Tensor) -> float:
-        """The largest spread of log R_ii, zero included (lengths must not overflow either), over the directions that count."""
-        counted = logs.masked_fill(self.erased | logs.isnan(), 0.0)
-        return float((counted.amax(-1).clamp(min=0) - counted.amin(-1).clamp(max=0)).max())
+
+def stretches(run: TangentRun, steps: int, least: int = 1) -> Iterator[TangentRun]:
+    """The run at each QR of so many steps, of which there are at least `least` unless `every` was asked for."""
+    end = run.front.n + steps
+    longest = max(1, steps // least) if run.adapts else steps
+    while run.front.n < end:
+        run = run.advanced(min(run.every, longest, end - run.front.n))
+        yield run
+
+
+def settled(run: TangentRun, steps: int, *, progress: bool = False) -> TangentRun:
+    """The run after so many steps, in which its frame aligns."""
+    for aligned in watched(stretches(run, steps), steps, "Settling", progress):
+        run = aligned
+    return run
+
+
+def _width(logs: Tensor, erased: Tensor) -> float:
+    """The largest spread of log R_ii, zero included (lengths must not overflow either), over the directions that count."""
+    counted = logs.masked_fill(erased | logs.isnan(), 0.0)
+    return float((counted.amax(-1).clamp(min=0) - counted.amin(-1).clamp(max=0)).max())
 
 
 def random_frame(x: Tensor, k: int, seed: int) -> Tensor:

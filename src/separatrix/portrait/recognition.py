@@ -1,0 +1,87 @@
+"""Which modules are recurrent: by their class, or by what they do when they are tried."""
+
+import inspect
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.core.errors import SeparatrixError
+from separatrix.nn.cells import OdeCell
+from separatrix.portrait.cells import CalledAs, Form, form_of
+from separatrix.portrait.core import Core
+from separatrix.portrait.recording import Call
+from separatrix.systems.recurrent.custom_cell import CustomCell, is_layer
+from separatrix.systems.recurrent.hand_layer import HandLayer, layer_of, own_network
+from separatrix.systems.recurrent.standard_network import STANDARD, describe
+
+
+def recurrent_parts(model: nn.Module) -> list[str]:
+    """Names of the recurrent layers and cells in a model that are known; not of what a layer consists of."""
+    found: list[str] = []
+    for name, part in model.named_modules():
+        if is_known(part) and not any(name.startswith(f"{outer}.") or not outer for outer in found):
+            found.append(name)
+    return found
+
+
+def is_known(part: nn.Module) -> bool:
+    return isinstance(part, (*STANDARD, OdeCell)) or is_layer(part)
+
+
+def reads_sequences(core: nn.Module) -> bool:
+    """Whether a core is a layer, which is called once for a whole sequence; else it is a cell."""
+    return isinstance(core, nn.RNNBase) or is_layer(core)
+
+
+def is_batch_first(core: nn.Module) -> bool:
+    """Whether a core takes (batch, time, inputs); only layers can, a cell takes time first."""
+    return reads_sequences(core) and getattr(core, "batch_first", False)
+
+
+def as_itself(model: nn.Module, network: CustomCell, width: int | None) -> Core:
+    """A model that was tried and found a cell, or a layer that carries its state, as a core without inputs."""
+    by_hand = layer_of(model, width) if network.is_layer and not is_layer(model) and width is not None else None
+    return Core(model if by_hand is None else by_hand, "", None, described=describe(model))
+
+
+def shows_recurrence(part: nn.Module, calls: list[Call]) -> bool:
+    """Whether its calls show a part to be a cell, or a trial a layer that carries its state."""
+    if isinstance(part, torch.jit.ScriptModule) or not calls:
+        return False
+    if len(calls) > 1:
+        form = form_of(calls)
+        if form is None or not ((form.is_closed and len(calls) > 2) or (form.shapes and _varies(form, calls))):
+            return False
+        return is_cell(CalledAs(part, form))
+    return layer_in(part, calls) is not None
+
+
+def _varies(form: Form, calls: list[Call]) -> bool:
+    """Whether the inputs differ from call to call; a block that is run again on the same has no inputs, but depth."""
+    first = form.read(calls[1])
+    return any(not torch.equal(form.read(call), first) for call in calls[2:]) or len(calls) == 2
+
+
+def is_cell(cell: CalledAs) -> bool:
+    try:
+        own_network([cell], False, None, cell.input_size)
+    except SeparatrixError:
+        return False
+    return True
+
+
+def layer_in(part: nn.Module, calls: list[Call]) -> HandLayer | None:
+    """A part that read one sequence, as a layer that carries its state."""
+    if is_known(part) or len(calls) != 1 or len(parameters(part)) < 2:
+        return None
+    u = calls[0].inputs
+    if not isinstance(u, Tensor) or u.ndim != 3 or not u.is_floating_point():
+        return None
+    return layer_of(part, u.shape[-1])
+
+
+def parameters(model: nn.Module) -> list[str]:
+    try:
+        return list(inspect.signature(model.forward).parameters)
+    except (TypeError, ValueError):
+        return []
