@@ -149,7 +149,7 @@ def test_a_users_model_and_data_give_a_verdict_and_a_report(place, monkeypatch, 
 def test_findings_are_printed_reported_and_listed(place, monkeypatch, capfd):
     arguments = ("analyze", "net.py:Reader", "--inputs", "x.npy", *QUICK[:-2])
     assert run(monkeypatch, *arguments, "--also", "fixed_points", "--out", "report") == 0
-    assert "Rest points: 1 point: 1 × stable" in capfd.readouterr().out
+    assert "Fixed points: 1 point: 1 × stable" in capfd.readouterr().out
     found = json.loads((place / "report" / "summary.json").read_text())["portraits"]["Reader"]["findings"]
     assert list(found) == ["fixed_points"] and found["fixed_points"]["found_by"]
     more = ("--also", "fixed_points", "--also", "power_spectrum", "--json", "--out", "report2")
@@ -257,7 +257,7 @@ def test_weights_change_the_answer(place, monkeypatch, capfd):
         (("demo:digit",), "demo:digits"),
         (("demo:digits", "--inputs", "x.npy"), "brings its own data"),
         (("demo:residual", "--targets", "x.npy"), "brings its own data"),
-        (("net.py:Reader", "--also", "fixed_pionts"), "there is no finding 'fixed_pionts'"),
+        (("net.py:Reader", "--also", "fixed_pionts"), "unknown analysis, 'fixed_pionts'"),
         (("net.py:Reader", "--inputs", "x.npy", "--layers", "rnn"), "layers cannot be used: Reader is measured along time"),
         (("net.py:Reader", "--inputs", "x.npy", "--targets", "x.npy"), "targets cannot be used"),
         (("net.py:feed_forward", "--inputs", "x.npy", "--steps", "9"), "steps cannot be used: Linear has no recurrent part"),

@@ -343,7 +343,7 @@ def test_a_new_finding_is_one_entry_in_the_table(portraits, tmp_path, monkeypatc
 def test_a_finding_that_failed_is_a_line_of_its_section(portraits, tmp_path):
     portrait = replace(portraits["trained"], findings={}, unanswered={"fixed_points": "no <b>guess</b> was usable"})
     page = Page((write_report({"a": portrait}, tmp_path / "out", title="t") / "report.html").read_text(encoding="utf-8"))
-    assert "unanswered: no <b>guess</b> was usable" in page.words and not page.all("b")
+    assert "failed: no <b>guess</b> was usable" in page.words and not page.all("b")
     assert len(page.all("svg")) == 1 + 1 + 5
     assert sx.load(tmp_path / "out" / "results.zarr" / "a").unanswered == portrait.unanswered
 

@@ -40,5 +40,5 @@ def _finding(name: str, question: Question, portraits: Mapping[str, Portrait]) -
             else:
                 shown.append(Drawing(None, who, said))
         elif name in portrait.unanswered:
-            shown.append(Drawing(None, who, f"unanswered: {portrait.unanswered[name]}"))
+            shown.append(Drawing(None, who, f"failed: {portrait.unanswered[name]}"))
     return Section(name, question.heading, question.caption, shown, is_wide=max(widths, default=0) > NARROW)
