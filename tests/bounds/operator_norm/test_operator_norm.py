@@ -609,7 +609,7 @@ BAD = {
     "no shape": (lambda: nn.Linear(3, 4), (), sx.ShapeError, "expected the shape of one input"),
     "half a number": (lambda: nn.Linear(3, 4), (2.5, 3), sx.ShapeError, "expected the shape of one input"),
     "no outputs": (lambda: nn.AdaptiveAvgPool1d(0), (2, 3), sx.ShapeError, "does not take the shape"),
-    "no weight": (lambda: nn.Linear(3, 0), 3, sx.InputError, r"Linear has the shape \(0, 3\): no numbers"),
+    "no weight": (lambda: nn.Linear(3, 0), 3, sx.InputError, r"Linear is empty, shape \(0, 3\)"),
     "no divisor": (
         lambda: with_attribute(nn.AvgPool2d(2), divisor_override=0),
         image,
@@ -623,7 +623,7 @@ BAD = {
         sx.InputError,
         "a bias or a mean is not",
     ),
-    "meta": (lambda: nn.Linear(3, 4, device="meta"), 3, sx.UnsupportedModuleError, "on the device meta"),
+    "meta": (lambda: nn.Linear(3, 4, device="meta"), 3, sx.UnsupportedModuleError, "on the meta device"),
     "pool": (lambda: nn.AvgPool2d(9), image, sx.ShapeError, "does not take the shape"),
     "flat batch": (lambda: nn.Flatten(0), image, sx.ShapeError, "does not take the shape"),
     "normalised": (lambda: batch_norm(4), image, sx.ShapeError, r"BatchNorm2d takes .* \(4, …\)"),

@@ -1,4 +1,4 @@
-"""A network as the graph of PyTorch's own operators that it runs on one input, whoever wrote it."""
+"""A network as the graph of the PyTorch operators that it runs on one input."""
 
 import contextlib
 import dataclasses
@@ -63,7 +63,7 @@ def _(x: Tensor, leaf: int, shape: list[int]) -> Tensor:
 
 
 class UntraceableError(Exception):
-    """The operators cannot be written down; `args` are the layer's name, its kind, and why."""
+    """The operators cannot be recorded; `args` are the layer's name, its kind and the reason."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _watch(network: nn.Module, whole: nn.Module, reads: Reads, x: Tensor) -> Non
     if reads.found:
         name, what = next(iter(reads.found.items()))
         part = network.get_submodule(name)
-        why = f"its path depends on the numbers: it reads {what} off what depends on the input"
+        why = f"its control flow depends on the numbers: it reads {what} from a value that depends on the input"
         raise UntraceableError(name, type(part).__name__, why)
 
 
@@ -287,9 +287,7 @@ def _check_replay(network: nn.Module, whole: nn.Module, replay: _Replay, inputs:
                     raise UntraceableError(*_where(network, error)) from error
             if len(wanted) != len(given) or not all(_same(a.detach(), b, tolerance) for a, b in zip(wanted, given, strict=True)):
                 name, where = type(network).__name__, " while gradients are recorded" if grad else ""
-                raise UntraceableError(
-                    "", name, f"the operators that were written down give other numbers than the network itself{where}"
-                )
+                raise UntraceableError("", name, f"the recorded operators give different numbers than the network itself{where}")
 
 
 def _same(a: Tensor, b: Any, tolerance: float) -> bool:
@@ -307,7 +305,7 @@ def _where(network: nn.Module, error: BaseException) -> tuple[str, str, str]:
         found = part if id(part) in names else found
     reason = told(error, 160)
     why = f" ({reason})" if reason and not any(word in str(error).lower() for word in INTERNAL) else ""
-    return names[id(found)], type(found).__name__, f"its path depends on the numbers, or leaves PyTorch{why}"
+    return names[id(found)], type(found).__name__, f"its control flow depends on the numbers, or leaves PyTorch{why}"
 
 
 def told(error: BaseException, length: int) -> str:

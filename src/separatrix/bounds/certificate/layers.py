@@ -1,4 +1,4 @@
-"""The bound of a network, operator by operator: from the input to each of them, in the order in which they run."""
+"""The bound of a network, operator by operator: from the input to each operator, in the order in which they run."""
 
 import operator
 import time
@@ -25,7 +25,7 @@ SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "
 Slopes = tuple[float, float]
 UNSET = {"empty_like", "new_empty", "new_empty_strided", "empty_permuted"}
 SIZES = {torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default}
-NUMBER = "a number is read off what depends on the input"
+NUMBER = "it reads a number from a value that depends on the input"
 OWN = "its own guarantee"
 PARTS = {"aminmax", "chunk", "gradient", "split", "split_with_sizes", "tensor_split", "unbind"}
 COPYING = {"broadcast_tensors", "meshgrid"}
@@ -33,18 +33,19 @@ COPYING = {"broadcast_tensors", "meshgrid"}
 
 @dataclass(frozen=True)
 class LayerFactor:
-    """What one layer, or several affine ones behind each other, can carry two inputs apart by.
+    """Lipschitz factor of one layer, or of several consecutive affine layers.
 
     Args:
-        name: of the module in the network, with ":2", ":3" … for its further calls; of an operator outside of PyTorch's modules,
-            the operator's too.
-        kind: the class, or the operator.
-        shape: of one output, without its batch axis.
-        factor: proven; ∞ where none is known. Of a sum or a concatenation: of the bound behind it to the largest before it.
-        lower: that no factor can be below; NaN where it is not known.
-        method: of the proof; where there is none, the reason.
-        reach: bound of the Lipschitz factor from the network's input to here.
-        seconds: that it took.
+        name: name of the module in the network, with ":2", ":3" … for further calls, and with the name of the operator if it is
+            outside PyTorch's modules.
+        kind: the class or the operator.
+        shape: shape of one output, without its batch axis.
+        factor: proven factor; ∞ if none is known. For a sum or a concatenation: the ratio of the bound after it to the largest
+            before it.
+        lower: lower bound of every valid factor; NaN if unknown.
+        method: method of the proof, or the reason why there is none.
+        reach: bound of the Lipschitz factor from the network's input to the output of the layer.
+        seconds: time that the proof took.
     """
 
     name: str
@@ -119,7 +120,7 @@ class Bounds:
         except NoBoundError as error:
             reason = str(error)
         except Exception:  # PyTorch's, in what a rule computes: whatever it is, nothing is proven
-            reason = f"no bound is known of {_name(node)} in this form"
+            reason = f"no bound is known for {_name(node)} in this form"
         self.unknown.setdefault(layer_of(node)[0] or self.whole, reason)
         self.reach[node] = inf
         return self._layer(*self._named(node), node, Factor(inf, reason))
@@ -130,7 +131,7 @@ class Bounds:
             several: Any = parent.args[0]
             return self._copy(node, several[number])
         if number and _name(parent) not in PARTS and self.reach[parent] < inf:
-            raise NoBoundError("it gives places, which are whole numbers")
+            raise NoBoundError("it returns indices, which are integers")
         self.reach[node] = self.reach[parent]
 
     def _copy(self, node: torch.fx.Node, source: torch.fx.Node) -> None:
@@ -141,7 +142,7 @@ class Bounds:
         elif _name(node.all_input_nodes[0]) == "broadcast_tensors":
             self.reach[node], self.known[node] = 0.0, _dense(self._constant(source)).expand(node.meta["val"].shape)
         else:
-            raise NoBoundError("a constant beside what depends on the input is copied")
+            raise NoBoundError("it copies a constant together with a value that depends on the input")
 
     def _side(self, node: torch.fx.Node) -> dict[str, Any] | None:
         """An activation that chooses by the sign. See Note [Sides]."""
@@ -172,9 +173,9 @@ class Bounds:
             return None
         if call.name in UNSET:
             draws = any(torch.Tag.nondeterministic_seeded in getattr(user.target, "tags", ()) for user in node.users)
-            raise NoBoundError(DRAWS if draws else "it takes what lies in memory, which nobody has set")
+            raise NoBoundError(DRAWS if draws else "it reads uninitialised memory")
         if not (call.dtype.is_floating_point or call.dtype.is_complex):
-            raise NoBoundError(f"it gives {call.dtype}, no real numbers".replace("torch.", ""))
+            raise NoBoundError(f"it returns {call.dtype}, not real numbers".replace("torch.", ""))
         if len(call.active) > 1:
             call = replace(call, jointly=self.together.bound(self._active(node)))
         self.reach[node], factor = bound_behind(call)
@@ -303,13 +304,13 @@ class Bounds:
         """An operator with its arguments; `through` is one whose own bound is not asked for."""
         if not _is_operator(node):
             is_arithmetic = getattr(node.target, "__module__", "") in ("_operator", "math")
-            raise NoBoundError(NUMBER if is_arithmetic else f"nothing is known of {node.target}")
+            raise NoBoundError(NUMBER if is_arithmetic else f"no bound is known for {node.target}")
         schema = node.target._schema.arguments
         given = {**{a.name: v for a, v in zip(schema, node.args, strict=False)}, **node.kwargs}
         values = {a.name: self._value(given.get(a.name, a.default_value), through) for a in schema}
         out = _value_of(node)
         if out is None:
-            raise NoBoundError("it gives no tensor")
+            raise NoBoundError("it does not return a tensor")
         return Call(_name(node), node.target, values, tuple(out.shape), out.dtype, out.device)
 
     def _value(self, value: Any, through: torch.fx.Node | None) -> Any:

@@ -40,7 +40,7 @@ def affine(keep: str | None = None) -> Callable[[Call], Factor]:
         if n * m <= ENTRIES and min(n, m) <= ROWS:
             return _by_matrix(call)
         if keep is None:
-            raise NoBoundError(f"its matrix of {m} × {n} is too large to be decomposed")
+            raise NoBoundError(f"its matrix of {m} × {n} is too large for a decomposition")
         return _by_majorant(call, set(keep.split()))
 
     return factor
@@ -72,7 +72,7 @@ def _by_matrix(call: Call) -> Factor:
 
 def _by_majorant(call: Call, keep: set[str]) -> Factor:
     if call.is_complex:
-        raise NoBoundError("its matrix is too large to be decomposed")
+        raise NoBoundError("its matrix is too large for a decomposition")
     majorant = replace(call, values={name: value if name in keep else _size_of(name, value) for name, value in call.values.items()})
     ones = torch.ones(call.active[0].shape, dtype=torch.float64, device=call.device, requires_grad=True)
     with torch.enable_grad():
