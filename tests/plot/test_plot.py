@@ -204,7 +204,7 @@ def test_convergence_draws_the_history_and_ends_in_the_band(driven):
     assert band.get_y() == pytest.approx(rate - 2 * error) and band.get_height() == pytest.approx(4 * error)
     assert line.get_ydata()[-1] == pytest.approx(rate)
     assert drawn(figure, "check")[0].get_ydata()[0] == pytest.approx(driven.check[0])
-    assert figure.axes[0].get_xlabel() == "time averaged over (steps)"
+    assert figure.axes[0].get_xlabel() == "averaging time (steps)"
 
 
 def test_the_check_draws_each_run_and_the_diagonal(driven):
