@@ -157,7 +157,7 @@ class CoupledLogistic(CoupledLattice):
     Args:
         n: sites.
         a: height of the parabola; number, or tensor that broadcasts against the batch.
-        epsilon: coupling ε, 0 … 1; likewise.
+        epsilon: coupling ε, 0 … 1; a number, or a tensor that broadcasts.
     Source: Kaneko 1984, Prog. Theor. Phys. 72, 480. Without coupling, a = 2 has λ = ln 2 at every site.
     """
 
