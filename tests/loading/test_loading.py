@@ -718,7 +718,7 @@ def test_a_malicious_checkpoint_of_torch_save_is_refused_with_the_name_it_wanted
 
 def test_a_whole_network_pickled_is_refused_with_its_class():
     torch.save(nn.GRU(2, 3), "w.pt")
-    assert "would have to run torch.nn.modules.rnn.GRU, and only plain tensors" in weights_refused(network(), "w.pt")
+    assert "would have to run torch.nn.modules.rnn.GRU, but only plain tensors" in weights_refused(network(), "w.pt")
 
 
 def test_a_pickle_that_torch_did_not_write_is_refused_as_that():

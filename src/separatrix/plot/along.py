@@ -47,8 +47,8 @@ def draw_along(axes: Axes, found: Along, *, label: str = "epoch") -> None:
         elif errors is not None:
             bar = BAR * np.nan_to_num(array(errors).reshape(len(x), -1, values.shape[-1])[some, 0, i])
             axes.errorbar(x[some], middle, bar, linestyle="", ecolor=look.color, elinewidth=0.8)
-        told = f"{name.removesuffix('s')} {i + 1}" if several else None
-        axes.plot(x[some], middle, linestyle=look.line, markersize=3, label=told, gid=f"{name} {i + 1}", **look.marks)
+        line_label = f"{name.removesuffix('s')} {i + 1}" if several else None
+        axes.plot(x[some], middle, linestyle=look.line, markersize=3, label=line_label, gid=f"{name} {i + 1}", **look.marks)
     unit = found.result.units.get(name, "")
     axes.set(xlabel=label, ylabel=f"{name.replace('_', ' ')}{f' ({unit})' if unit else ''}")
     if name == "exponents":
@@ -151,9 +151,9 @@ def along_figure(found: Along, *, label: str = "epoch", title: str = "") -> Figu
 def separate_figure(found: Separate) -> Figure:
     """List the summary of each checkpoint's result, whose figures are drawn separately."""
     figure, ((axes,),) = canvas()
-    told = [f"{label}:  {result.summary().splitlines()[0]}" for label, result in found.each.items()]
+    lines = [f"{label}:  {result.summary().splitlines()[0]}" for label, result in found.each.items()]
     nothing_to_show(
-        axes, "\n".join([*told[:MOST_LINES], *(["…"] if len(told) > MOST_LINES else []), "", "result.each[…].plot() draws one"])
+        axes, "\n".join([*lines[:MOST_LINES], *(["…"] if len(lines) > MOST_LINES else []), "", "result.each[…].plot() draws one"])
     )
     figure.set_label(found.summary().strip())
     return figure

@@ -156,8 +156,8 @@ def basins_figure(basins: Basins, *, title: str = "") -> Figure:
         draw_fractions(right, basins)
         right.set_title("Share of each attractor")
     axes.set_title(title or "Basins of attraction")
-    told = "; ".join(f"{basins.share(i)} {basins.describe(i)}" for i in range(min(len(basins.kind), MOST_NAMED)))
+    text = "; ".join(f"{basins.share(i)} {basins.describe(i)}" for i in range(min(len(basins.kind), MOST_NAMED)))
     figure.set_label(
-        f"Basins of {counted(len(basins.kind), 'attractor')} over {counted(basins.codes.numel(), 'state')}: {told or 'none'}."
+        f"Basins of {counted(len(basins.kind), 'attractor')} over {counted(basins.codes.numel(), 'state')}: {text or 'none'}."
     )
     return figure

@@ -69,8 +69,8 @@ def check_figure(spectrum: LyapunovSpectrum, *, title: str = "") -> Figure:
     draw_check(axes, spectrum, unit=unit)
     axes.set_title(title)
     apart = differences(spectrum)
-    told = f"; they differ by at most {plain(float(np.abs(apart).max()))} {unit}" if len(apart) else ""
-    figure.set_label(f"λ₁ against the two-trajectory rate{f' of {title}' if title else ''}, {counted(len(apart), 'run')}{told}.")
+    extra = f"; they differ by at most {plain(float(np.abs(apart).max()))} {unit}" if len(apart) else ""
+    figure.set_label(f"λ₁ against the two-trajectory rate{f' of {title}' if title else ''}, {counted(len(apart), 'run')}{extra}.")
     return figure
 
 

@@ -28,8 +28,8 @@ def draw_differences(axes: Axes, found: DynamicsComparison) -> None:
         axes.plot(shown, row, **{**look.marks, "markersize": 5.5, "linestyle": "none"})
         if abs(value) > BEYOND:
             side = 1 if value > 0 else -1
-            told = "∞" if np.isinf(value) else f"{abs(value):.0f}"
-            arrow = f"{told} ›" if side > 0 else f"‹ {told}"
+            size = "∞" if np.isinf(value) else f"{abs(value):.0f}"
+            arrow = f"{size} ›" if side > 0 else f"‹ {size}"
             axes.text(shown - side * 0.45, row, arrow, ha="right" if side > 0 else "left", va="center", fontsize=8, color=INK)
     axes.set_yticks(rows, found.names)
     axes.set_xlim(-BEYOND - 0.5, BEYOND + 0.5)

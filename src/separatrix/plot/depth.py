@@ -85,10 +85,10 @@ def _draw(axes: Axes, profile: DepthProfile, values: np.ndarray, number: int, na
     if bar is not None and bar.any():
         axes.errorbar(place, median, np.minimum(bar, 0.99 * median), fmt="none", ecolor=look.color, elinewidth=0.8)
     whole = array(profile.cut) > 0
-    for chosen, face, told in ((whole, look.color, name), (~whole, "white", None)):
+    for chosen, face, label in ((whole, look.color, name), (~whole, "white", None)):
         if chosen.any():
             mark = {"color": look.color, "marker": look.marker, "markerfacecolor": face, "markersize": 4}
-            axes.plot(place[chosen], median[chosen], linestyle="none", label=told, zorder=4, **mark)
+            axes.plot(place[chosen], median[chosen], linestyle="none", label=label, zorder=4, **mark)
 
 
 def _along(profile: DepthProfile) -> np.ndarray:

@@ -34,6 +34,6 @@ def compare_depths(profiles: Mapping[str, DepthProfile], *, width: float = 9.2) 
     draw_gains(right, dict(profiles), gradient=True)
     left.set_title("Changes of the input, forward")
     right.set_title("Gradients, backward")
-    told = "; ".join(f"{name}: {profile.verdict}" for name, profile in profiles.items())
-    figure.set_label(f"Gain and gradient norm over the depth of each network. {told}.")
+    description = "; ".join(f"{name}: {profile.verdict}" for name, profile in profiles.items())
+    figure.set_label(f"Gain and gradient norm over the depth of each network. {description}.")
     return figure

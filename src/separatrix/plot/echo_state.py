@@ -36,7 +36,7 @@ def draw_distances(axes: Axes, echo: EchoState, names: tuple[str, ...] = ()) -> 
         axes.plot(time, median[:, 0].clip(LOWEST), color=look.color, linestyle=look.line, label="median", gid="median")
     tol = float(echo.settings.get("tol", 1e-6))
     axes.axhline(tol, color=FAINT, linewidth=1, gid="tol")
-    axes.text(0.99, tol, "met below", va="top", ha="right", transform=axes.get_yaxis_transform(), **NOTE)
+    axes.text(0.99, tol, "converged below", va="top", ha="right", transform=axes.get_yaxis_transform(), **NOTE)
     axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="time (units of time)", ylabel="distance (over the size of the states)")
@@ -50,11 +50,11 @@ def echo_state_figure(echo: EchoState, *, title: str = "") -> Figure:
     figure, ((axes,),) = canvas()
     draw_distances(axes, echo)
     axes.set_title(title)
-    told = ""
+    description = ""
     if not echo.batch and alive(echo).any():
         rate = measured(float(echo.exponent), float(echo.stderr))
-        told = f": {echo.verdict}, {counted(int(echo.responses), 'response')}, λ₁ = {rate} nats per {echo.clock}"
+        description = f": {echo.verdict}, {counted(int(echo.responses), 'response')}, λ₁ = {rate} nats per {echo.clock}"
         contraction = float(echo.contraction)
-        told += f", distances change at {plain(contraction)}" if np.isfinite(contraction) else ""
-    figure.set_label(f"Distances between {counted(len(echo.groups), 'initial state')}{told}.")
+        description += f", distances change at {plain(contraction)}" if np.isfinite(contraction) else ""
+    figure.set_label(f"Distances between {counted(len(echo.groups), 'initial state')}{description}.")
     return figure

@@ -102,7 +102,7 @@ def finite_time_field_figure(field: FiniteTimeField, *, i: int = 0, title: str =
     figure, ((axes,),) = canvas(width=6.0)
     draw_finite_time_field(axes, field, i)
     known = of_runs(field, field.exponents)[:, i]
-    told = f", {plain(known.min())} … {plain(known.max())} nats per {field.clock}" if len(known) else ""
+    description = f", {plain(known.min())} … {plain(known.max())} nats per {field.clock}" if len(known) else ""
     axes.set_title(title)
-    figure.set_label(f"Finite-time exponent {_name(i)} of {counted(field.codes.numel(), 'state')}{told}.")
+    figure.set_label(f"Finite-time exponent {_name(i)} of {counted(field.codes.numel(), 'state')}{description}.")
     return figure

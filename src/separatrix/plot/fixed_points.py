@@ -96,8 +96,8 @@ def fixed_points_figure(found: FixedPoints, *, path: Tensor | None = None, title
     draw_multipliers(right, found)
     left.set_title(title or "Fixed points" if found.cycles.shape[1] == 1 else title or f"Cycles of period {found.cycles.shape[1]}")
     right.set_title("Multipliers and the unit circle")
-    told = "; ".join(f"{found.kind.count(kind)} {kind}" for kind in kinds(found))
+    description = "; ".join(f"{found.kind.count(kind)} {kind}" for kind in kinds(found))
     figure.set_label(
-        f"{counted(len(found.points), 'fixed point')} in their principal plane, and their multipliers: {told or 'none'}."
+        f"{counted(len(found.points), 'fixed point')} in their principal plane, and their multipliers: {description or 'none'}."
     )
     return figure

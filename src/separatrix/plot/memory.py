@@ -26,8 +26,8 @@ def draw_memory(axes: Axes, memory: MemoryCapacity, *, first: int = 0, name: str
     capacity, doubt = of_runs(memory, memory.capacity), of_runs(memory, memory.stderr)
     for i in range(min(curves.shape[1], MOST_LINES)):
         look = series(first + i)
-        told = f"{name}, " if name else ""
-        label = f"{told}{measured(capacity[i], doubt[i])} of {memory.dim}" if curves.shape[1] <= 8 else None
+        prefix = f"{name}, " if name else ""
+        label = f"{prefix}{measured(capacity[i], doubt[i])} of {memory.dim}" if curves.shape[1] <= 8 else None
         low, high = curves[:, i] - BAR * errors[:, i], curves[:, i] + BAR * errors[:, i]
         axes.fill_between(lags, low, high, color=look.color, alpha=0.2, linewidth=0)
         axes.plot(lags, curves[:, i], linestyle=look.line, color=look.color, label=label, gid=f"memory {first + i + 1}")
@@ -45,6 +45,6 @@ def memory_figure(memory: MemoryCapacity, *, title: str = "") -> Figure:
     draw_memory(axes, memory)
     axes.set_title(title)
     known = of_runs(memory, memory.capacity)
-    told = f": {np.min(known):.3g} … {np.max(known):.3g} of {memory.dim} inputs" if len(known) else ""
-    figure.set_label(f"Memory over lags of {counted(memory.codes.numel(), 'run')}{told}.")
+    prefix = f": {np.min(known):.3g} … {np.max(known):.3g} of {memory.dim} inputs" if len(known) else ""
+    figure.set_label(f"Memory over lags of {counted(memory.codes.numel(), 'run')}{prefix}.")
     return figure

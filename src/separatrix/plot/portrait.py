@@ -12,7 +12,7 @@ from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.plane import draw_plane, plane_figure
 from separatrix.plot.propagation import draw_propagation, propagation_figure
 from separatrix.plot.runs import of_runs
-from separatrix.plot.spectrum import draw_spectrum, finish, told
+from separatrix.plot.spectrum import draw_spectrum, finish, runs_in_words
 from separatrix.plot.style import canvas, nothing_to_show, styled
 from separatrix.portrait.portrait import RecurrentPortrait
 
@@ -64,7 +64,7 @@ def _spectrum(axes: Axes, portrait: RecurrentPortrait) -> None:
         nothing_to_show(axes, "all runs diverged: there is no spectrum")
         return
     runs = of_runs(portrait.spectrum, portrait.spectrum.exponents, kept=portrait.counted.cpu().numpy())
-    draw_spectrum(axes, portrait.pooled, runs, name=told(portrait.pooled))
+    draw_spectrum(axes, portrait.pooled, runs, name=runs_in_words(portrait.pooled))
     finish(axes, UNIT)
     axes.legend()
 

@@ -112,7 +112,7 @@ def spectrum_figure(spectrum: LyapunovSpectrum) -> Figure:
             nothing_to_show(axes, f"{counted(spectrum.codes.numel(), 'run')}, all diverged")
         figure.set_label("No spectrum: all runs diverged.")
         return figure
-    draw_spectrum(left, mean, of_runs(spectrum, spectrum.exponents), name=told(mean))
+    draw_spectrum(left, mean, of_runs(spectrum, spectrum.exponents), name=runs_in_words(mean))
     left.set_title("Spectrum")
     unit = f"nats per {spectrum.clock}"
     finish(left, unit)
@@ -130,7 +130,7 @@ def pooled_figure(mean: PooledSpectrum) -> Figure:
     if mean.runs == 0:
         nothing_to_show(axes, "all runs diverged: there is no spectrum")
         return figure
-    draw_spectrum(axes, mean, name=told(mean))
+    draw_spectrum(axes, mean, name=runs_in_words(mean))
     unit = f"nats per {mean.clock}"
     finish(axes, unit)
     axes.legend()
@@ -138,7 +138,7 @@ def pooled_figure(mean: PooledSpectrum) -> Figure:
     return figure
 
 
-def told(mean: PooledSpectrum) -> str:
+def runs_in_words(mean: PooledSpectrum) -> str:
     """The number of runs in a spectrum, and the number left out."""
     left_out = f" ({mean.diverged} diverged)" if mean.diverged else ""
     return f"one run{left_out}" if mean.runs == 1 else f"mean of {mean.runs} runs{left_out}"

@@ -97,8 +97,8 @@ def stability_region_figure(found: StabilityRegion) -> Figure:
     draw_stability_region(axes, found)
     if axes.axison:
         axes.set_title(f"{found.method.replace('_', ' ')}, dt = {found.dt:.3g}")
-        lost = int((found.codes == Status.DIVERGED).sum())
-        if lost:
-            axes.text(0.02, 0.02, f"{lost} diverged", transform=axes.transAxes, **NOTE)
+        diverged = int((found.codes == Status.DIVERGED).sum())
+        if diverged:
+            axes.text(0.02, 0.02, f"{diverged} diverged", transform=axes.transAxes, **NOTE)
     figure.set_label(f"{found.summary()}.")
     return figure

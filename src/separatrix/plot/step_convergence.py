@@ -33,8 +33,8 @@ def draw_step_convergence(axes: Axes, found: StepConvergence, *, name: str = "",
     rows = np.isfinite(errors).any(1)
     middle = np.full(len(dt), np.nan)
     middle[rows] = np.nanmedian(errors[rows], axis=1)
-    told = f"{name or found.method.replace('_', ' ')}: order {_order(found)}"
-    axes.plot(dt, middle, linestyle="", label=told, gid=f"errors {number}", **look.marks)
+    text = f"{name or found.method.replace('_', ' ')}: order {_order(found)}"
+    axes.plot(dt, middle, linestyle="", label=text, gid=f"errors {number}", **look.marks)
     fitted = np.flatnonzero(of_runs(found, found.fitted, 1).astype(bool).any(1) & rows)
     if len(fitted):
         anchor = fitted[len(fitted) // 2]

@@ -47,8 +47,8 @@ def _draw_slopes(axes: Axes, growth: TransientGrowth, time: np.ndarray, logs: np
     """Draw straight lines of the numerical and the spectral abscissa from the origin, cut where they leave the curve's range."""
     low, high = min(np.nanmin(logs), -0.5), max(np.nanmax(logs), 0.5)
     margin = ROOM * (high - low)
-    told = (("begins at", growth.numerical_abscissa, (0, (1, 1.5))), ("eigenvalues", growth.spectral_abscissa, (0, (5, 3))))
-    for name, slope, line in told:
+    slopes = (("initial rate", growth.numerical_abscissa, (0, (1, 1.5))), ("eigenvalues", growth.spectral_abscissa, (0, (5, 3))))
+    for name, slope, line in slopes:
         rate = float(of_runs(growth, slope)[0])
         if np.isfinite(rate):
             inside = (rate * time >= low - margin) & (rate * time <= high + margin)

@@ -114,8 +114,8 @@ def normalised(call: Call) -> Factor:
     if call.name != "rms_norm" and _together(call) == 1:
         return attained(0.0, "one number less its own mean is 0")
     gamma = float(_per_channel(call["weight"], call).abs().max())
-    told = f", ε = {eps:.1g} as none is given: it is steep at 0" if call["eps"] is None else ""
-    return Factor(computed(gamma / math.sqrt(eps)), f"largest |γ|/√ε{told}")
+    note = f", ε = {eps:.1g} by default: steep at 0" if call["eps"] is None else ""
+    return Factor(computed(gamma / math.sqrt(eps)), f"largest |γ|/√ε{note}")
 
 
 def _epsilon(call: Call) -> float:

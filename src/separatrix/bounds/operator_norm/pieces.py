@@ -1,4 +1,4 @@
-"""Matrices with a structure: what layers are read as."""
+"""Structured matrices that represent layers."""
 
 # Note [Layout]
 # Every piece reads and gives the numbers of a tensor in the tensor's own order (C order, the last axis fastest), without its batch.
