@@ -66,19 +66,19 @@ def test_a_system_by_name_gives_its_flip_in_words_and_no_picture_is_lost(place, 
     assert run(monkeypatch, *line) == 0
     assert "flip at 3" in capfd.readouterr().out
     assert run(monkeypatch, *line) == 2
-    assert "b.svg exists already" in capfd.readouterr().err
+    assert "b.svg already exists" in capfd.readouterr().err
     assert run(monkeypatch, *line, "--overwrite") == 0
 
 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (("logistik", "r", "--start", "1", "--stop", "2"), "there is no system 'logistik'"),
+        (("logistik", "r", "--start", "1", "--stop", "2"), "unknown system 'logistik'"),
         (("logistic", "q", "--start", "1", "--stop", "2"), "has no parameter 'q'; it has: r"),
         (("logistic", "r", "--start", "1", "--stop", "nan"), "both ends must be finite"),
         (("logistic", "r", "--start", "2", "--stop", "3", "--x0", "a"), "--x0 is 'a'"),
-        (("logistic", "r", "--start", "2", "--stop", "3", "--out", "b.txt"), "a picture ends in .png"),
-        (("net.py:plain", "w", "--start", "2", "--stop", "3"), "gives a Linear, no System"),
+        (("logistic", "r", "--start", "2", "--stop", "3", "--out", "b.txt"), "expected .png"),
+        (("net.py:plain", "w", "--start", "2", "--stop", "3"), "got a Linear"),
     ],
 )
 def test_bad_input_is_answered_in_a_line_and_nothing_is_written(place, monkeypatch, capfd, line, told):

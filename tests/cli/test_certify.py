@@ -53,7 +53,7 @@ def test_a_diagonal_layer_has_its_largest_entry_as_json_a_result_and_a_picture(p
 def test_a_network_without_a_bound_is_an_answer_that_names_the_layer(monkeypatch, capfd):
     assert run(monkeypatch, "net.py:gated", "--input-shape", "4", "--starts", "2", "--steps", "2") == 0
     told = capfd.readouterr().out
-    assert "no bound" in told and "1: it multiplies two things" in told
+    assert "no bound" in told and "1: it multiplies two values" in told
     assert run(monkeypatch, "net.py:gated", "--input-shape", "4", "--starts", "2", "--steps", "2", "--json") == 0
     assert json.loads(capfd.readouterr().out)["bound"] == str(math.inf)
 
@@ -72,8 +72,8 @@ def test_inputs_say_the_shape(place, monkeypatch, capfd):
         (("net.py:plain", "--input-shape", "0"), "input_shape is (0,)"),
         (("net.py:plain", "--input-shape", "5"), "Sequential fails on an input of shape (5,)"),
         (("net.py:plain", "--input-shape", "3", "--starts", "0"), "starts is 0"),
-        (("net.py:plain", "--input-shape", "3", "--picture", "c.txt"), "a picture ends in .png"),
-        (("net.py:nothing", "--input-shape", "3"), "defines no 'nothing'"),
+        (("net.py:plain", "--input-shape", "3", "--picture", "c.txt"), "expected .png"),
+        (("net.py:nothing", "--input-shape", "3"), "does not define 'nothing'"),
     ],
 )
 def test_bad_input_is_answered_in_a_line_and_nothing_is_written(place, monkeypatch, capfd, line, told):

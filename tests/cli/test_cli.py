@@ -103,7 +103,7 @@ def test_several_arguments_come_from_several_files(place, monkeypatch, capfd):
     ("files", "told"),
     [
         (["x.npy", "none.npy"], "none.npy"),
-        (["odd.pt"], "odd.pt holds a set, where a tensor is expected"),
+        (["odd.pt"], "odd.pt holds a set; expected a tensor"),
         (["words.pt"], "words.pt holds a list without a tensor"),
         (["other.npz"], "Reader failed|has no argument"),
         (["strange.npz"], r"no argument named a or b(?s:.*)file\.npz:a"),
@@ -131,7 +131,7 @@ def test_which_of_several_state_dicts_was_taken_is_said(place, monkeypatch, capf
     weights, average = torch.nn.Linear(3, 3).state_dict(), torch.nn.Linear(3, 3).state_dict()
     torch.save({"model_state_dict": weights, "ema_state_dict": average, "optimizer": {"state": {}}, "epoch": 3}, "w.pt")
     assert run(monkeypatch, "certify", "net.py:feed_forward", "--input-shape", "3", "--weights", "w.pt", "--json") == 0
-    assert "w.pt: 'model_state_dict' was taken, 'ema_state_dict' not." in capfd.readouterr().err
+    assert "w.pt: 'model_state_dict' was used, 'ema_state_dict' was not." in capfd.readouterr().err
 
 
 def test_a_users_model_and_data_give_a_verdict_and_a_report(place, monkeypatch, capfd):
@@ -149,7 +149,7 @@ def test_a_users_model_and_data_give_a_verdict_and_a_report(place, monkeypatch, 
 def test_findings_are_printed_reported_and_listed(place, monkeypatch, capfd):
     arguments = ("analyze", "net.py:Reader", "--inputs", "x.npy", *QUICK[:-2])
     assert run(monkeypatch, *arguments, "--also", "fixed_points", "--out", "report") == 0
-    assert "Rest points: 1 point: 1 × stable" in capfd.readouterr().out
+    assert "Fixed points: 1 point: 1 × stable" in capfd.readouterr().out
     found = json.loads((place / "report" / "summary.json").read_text())["portraits"]["Reader"]["findings"]
     assert list(found) == ["fixed_points"] and found["fixed_points"]["found_by"]
     more = ("--also", "fixed_points", "--also", "power_spectrum", "--json", "--out", "report2")
@@ -252,12 +252,12 @@ def test_weights_change_the_answer(place, monkeypatch, capfd):
         (("net.py:Reader", "--inputs", "wide.npy"), "Reader failed on inputs of shape"),
         (("net.py:Reader", "--inputs", "nan.npy"), "not finite"),
         (("net.py:Reader", "--inputs", "text.npy"), "text.npy"),
-        (("net.py:Reader", "--out", "taken"), "exists already"),
+        (("net.py:Reader", "--out", "taken"), "already exists"),
         (("net.py:Reader", "--inputs", "x.npy", "--module", "rn"), "no module named 'rn'"),
         (("demo:digit",), "demo:digits"),
-        (("demo:digits", "--inputs", "x.npy"), "brings its own data"),
-        (("demo:residual", "--targets", "x.npy"), "brings its own data"),
-        (("net.py:Reader", "--also", "fixed_pionts"), "there is no finding 'fixed_pionts'"),
+        (("demo:digits", "--inputs", "x.npy"), "uses its own data"),
+        (("demo:residual", "--targets", "x.npy"), "uses its own data"),
+        (("net.py:Reader", "--also", "fixed_pionts"), "unknown analysis, 'fixed_pionts'"),
         (("net.py:Reader", "--inputs", "x.npy", "--layers", "rnn"), "layers cannot be used: Reader is measured along time"),
         (("net.py:Reader", "--inputs", "x.npy", "--targets", "x.npy"), "targets cannot be used"),
         (("net.py:feed_forward", "--inputs", "x.npy", "--steps", "9"), "steps cannot be used: Linear has no recurrent part"),
@@ -345,7 +345,7 @@ def test_a_flow_rests_where_its_field_does_and_takes_no_inputs(place, monkeypatc
     (point,) = json.loads(capfd.readouterr().out)["points"]
     assert point["kind"] == "stable focus" and np.abs(point["point"]).max() < 1e-8
     assert run(monkeypatch, "fixed-points", "flow.py:made", "--inputs", "x.npy") == 2
-    assert "a flow takes no inputs" in capfd.readouterr().err
+    assert "is a flow: it takes no inputs" in capfd.readouterr().err
 
 
 def test_every_flag_is_explained_in_the_words_of_the_docstring(monkeypatch, capfd):
@@ -384,12 +384,16 @@ def test_fixed_points_finds_both_memories_of_a_bistable_unit_and_saves_and_draws
     assert len(sx.load(place / "found").points) == 3
     assert (place / "points.png").read_bytes()[:4] == b"\x89PNG"
     assert run(monkeypatch, *asked) == 2
-    assert "found exists already" in capfd.readouterr().err
+    assert "found already exists" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("picture", "told"),
-    [("nowhere/p.png", "there is no folder nowhere to put p.png into."), ("p.txt", "p.txt ends in .txt"), ("net.png", "exists")],
+    [
+        ("nowhere/p.png", "cannot write p.png: the folder nowhere does not exist."),
+        ("p.txt", "p.txt has the suffix '.txt'"),
+        ("net.png", "exists"),
+    ],
 )
 def test_fixed_points_refuses_a_picture_it_cannot_write_before_it_looks_for_any(place, monkeypatch, capfd, picture, told):
     (place / "unit.py").write_text(BISTABLE)

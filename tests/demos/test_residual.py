@@ -10,7 +10,7 @@ def test_the_residual_network_reads_digits_and_the_plain_one_does_not_because_no
     before = torch.random.get_rng_state()
     demo = DEMOS["residual"](seed=0, epochs=3)
     assert torch.equal(before, torch.random.get_rng_state())
-    told = {name: float(facts["accuracy on 360 digits it has not seen"].rstrip("%")) for name, facts in demo.facts.items()}
+    told = {name: float(facts["accuracy on 360 unseen digits"].rstrip("%")) for name, facts in demo.facts.items()}
     assert told["residual"] > 80 > 20 > told["plain"]  # ten classes: chance is 10 %
     portraits = {name: sx.analyze(model, demo.inputs, targets=demo.targets, copies=4) for name, model in demo.models.items()}
     assert portraits["plain"].side == "vanishing" and portraits["residual"].side not in ("vanishing", "exploding", "unknown")

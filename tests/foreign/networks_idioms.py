@@ -803,7 +803,7 @@ CASES = [
     square(DropoutByFlag),
     square(OwnNormTraining),
     square(CallCounter, refused=dict.fromkeys(EVERY, "buffer")),
-    square(WarmUp, refused=dict.fromkeys(EVERY, "buffer|calls|two forward passes|draws at random")),
+    square(WarmUp, refused=dict.fromkeys(EVERY, "buffer|calls|two forward passes|two passes with one input")),
     square(PythonCache, X5),
     square(LastActivation),
     square(PlainTensorAttribute),

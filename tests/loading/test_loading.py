@@ -161,13 +161,13 @@ def test_the_script_part_of_a_file_is_not_run():
     [
         (
             "net.py",
-            r"'net.py' names no factory.\nWrite net.py:NAME, where NAME is one of: Net, Models, make, make_sized\.",
+            r"'net.py' does not name a factory.\nWrite net.py:NAME, where NAME is one of: Net, Models, make, make_sized\.",
         ),
-        ("net.py:", r"'net.py:' names no factory.\nWrite net.py:NAME, where NAME is one of: Net"),
-        ("net.py:make()", r"'net.py:make\(\)' names no factory.\nWrite net.py:NAME"),
+        ("net.py:", r"'net.py:' does not name a factory.\nWrite net.py:NAME, where NAME is one of: Net"),
+        ("net.py:make()", r"'net.py:make\(\)' does not name a factory.\nWrite net.py:NAME"),
         (
             "empty.py",
-            r"'empty.py' names no factory.\nWrite empty.py:NAME, where NAME is a function that builds the network",
+            r"'empty.py' does not name a factory.\nWrite empty.py:NAME, where NAME is a function that builds the network",
         ),
         (
             "resnet18",
@@ -176,10 +176,10 @@ def test_the_script_part_of_a_file_is_not_run():
         ("", r"'' has no factory after a colon"),
         (":make", r"':make' has no file or module before the colon"),
         ("C:\\net.py", r"no factory after a colon"),
-        ("net.py:make:again", r"'net.py:make' is neither a .py file nor a module's dotted name"),
+        ("net.py:make:again", r"'net.py:make' is neither a .py file nor the dotted name of a module"),
         ("nett.py:make", r"nett.py does not exist.\nDid you mean net.py\?"),
         ("quite_another.py:make", r"quite_another.py does not exist.\nThis folder holds: empty.py, net.py\."),
-        ("zo/net.py:make", r"zo/net.py does not exist: there is no folder zo.\nCheck the path; it starts from "),
+        ("zo/net.py:make", r"zo/net.py does not exist: there is no folder zo.\nCheck the path; it is relative to "),
         ("./net:make", r"./net does not exist.\nDid you mean ./net.py\?"),
         ("weights.pt:make", r"weights.pt is not a .py file.\nWrite path/to/file.py:factory"),
         ("zoo:make", r"zoo is a folder, not a .py file.\nName a file in it. zoo holds: inner.py\."),
@@ -211,11 +211,11 @@ def test_a_file_that_cannot_be_parsed_still_gets_the_advice_on_its_name():
     [
         (
             "no_such_thing:make",
-            r"there is no module no_such_thing.\nInstall it, or run from its folder. This folder holds: mine",
+            r"the module no_such_thing does not exist.\nInstall it, or run from its folder. This folder holds: mine",
         ),
-        ("mime:make", r"there is no module mime.\n.*Did you mean mine\?"),
-        ("mine.nett:make", r"there is no module mine.nett.\n.*Did you mean net\? mine holds: net\."),
-        ("mine.net.deep:make", r"there is no module mine.net.deep.\n.*mine.net holds none"),
+        ("mime:make", r"the module mime does not exist.\n.*Did you mean mine\?"),
+        ("mine.nett:make", r"the module mine.nett does not exist.\n.*Did you mean net\? mine holds: net\."),
+        ("mine.net.deep:make", r"the module mine.net.deep does not exist.\n.*mine.net holds none"),
     ],
 )
 def test_a_module_that_does_not_exist_is_named_with_its_neighbours(spec, says):
@@ -229,11 +229,11 @@ def test_a_module_that_does_not_exist_is_named_with_its_neighbours(spec, says):
     [
         (
             "net.py:mkae",
-            r"net.py defines no 'mkae'.\nDid you mean make\? It defines: Net, Models, make, make_sized, ready\.",
+            r"net.py does not define 'mkae'.\nDid you mean make\? It defines: Net, Models, make, make_sized, ready\.",
         ),
-        ("net.py:nn2", r"net.py defines no 'nn2'.\n"),
-        ("net.py:Models.large", r"net.py:Models defines no 'large'.\nIt defines: small\."),
-        ("empty.py:make", r"empty.py defines no 'make'.\nIt defines none"),
+        ("net.py:nn2", r"net.py does not define 'nn2'.\n"),
+        ("net.py:Models.large", r"net.py:Models does not define 'large'.\nIt defines: small\."),
+        ("empty.py:make", r"empty.py does not define 'make'.\nIt defines none"),
         ("net.py:size", r"net.py:size is an object of type int.\nName a network, or a function that builds one"),
     ],
 )
@@ -245,7 +245,7 @@ def test_an_attribute_that_is_no_factory_lists_the_candidates(spec, says):
 
 def test_a_factory_with_required_arguments_is_told_which_and_what_to_write():
     message = refused(f"{write('net.py', NET)}:make_sized")
-    assert "net.py:make_sized needs 3 arguments (inputs, hidden, layers), but a factory is called with none." in message
+    assert "net.py:make_sized needs 3 arguments (inputs, hidden, layers), but a factory is called without arguments." in message
     assert "def make_model(): return make_sized(inputs=…, hidden=…, layers=…)" in message
 
 
@@ -318,12 +318,12 @@ def test_a_module_that_raises_when_an_attribute_is_read_is_quoted():
         ("from math import no_such_name\n", r"ImportError: cannot import name 'no_such_name' .* \(net.py, line 1\)"),
         (
             "from .layers import x\n",
-            r"attempted relative import .* \(net.py, line 1\).\nName the file as a part of its package",
+            r"attempted relative import .* \(net.py, line 1\).\nName the file as part of its package",
         ),
         ("x = 1\n\nx / 0\n", r"net.py cannot be imported: ZeroDivisionError: division by zero \(net.py, line 3\)"),
         (
             "import sys\nsys.exit(3)\n",
-            r"it calls sys.exit\(3\) \(net.py, line 2\).\nPut what the script does under `if __name__",
+            r"it calls sys.exit\(3\) \(net.py, line 2\).\nMove the code of the script under `if __name__",
         ),
         ("import broken_sibling\n", r"SyntaxError: .* \(broken_sibling.py, line 1\)"),
         ("import failing_sibling\n", r"RuntimeError: no luck \(failing_sibling.py, line 2\)"),
@@ -422,7 +422,7 @@ def test_torchvision_not_installed_names_the_extra(monkeypatch):
 def test_torchvision_that_does_not_fit_this_torch_shows_its_own_reason(fake_torchvision):
     fake_torchvision("raise RuntimeError('operator torchvision::nms does not exist')")
     message = refused("torchvision:resnet18")
-    assert f"beside torch {torch.__version__}: RuntimeError: operator torchvision::nms does not exist.\nInstall" in message
+    assert f"with torch {torch.__version__}: RuntimeError: operator torchvision::nms does not exist.\nInstall" in message
 
 
 def test_a_file_called_torchvision_is_a_file():
@@ -508,13 +508,13 @@ def test_what_lies_outside_the_prefix_is_said():
     note = load_weights_(model, "w.ckpt")
     assert same(model, trained)
     assert note.startswith("the prefix 'model.' was stripped from 9 of 10 names in the file")
-    assert "1 outside it not used (criterion.weight)" in note
+    assert "1 other name not used (criterion.weight)" in note
 
 
 def test_a_prefix_that_only_the_network_has_is_said():
     trained, model = network(1), network(2)
     torch.save({f"model.{name}": tensor for name, tensor in trained.state_dict().items()}, "w.pt")
-    for names, note in (("net", "'model.' was stripped"), ("module", "'module.' was put before")):
+    for names, note in (("net", "'model.' was stripped"), ("module", "'module.' was added to")):
         wrapped = nn.ModuleDict({names: copy.deepcopy(model)})
         assert note in load_weights_(wrapped, "w.pt")
         assert same(wrapped[names], trained)
@@ -525,7 +525,7 @@ def test_two_prefixes_that_both_fit_are_refused():
     state = network(1).state_dict()
     torch.save({f"{lead}.{name}": tensor for lead in ("model", "ema") for name, tensor in state.items()}, "w.pt")
     message = weights_refused(network(2), "w.pt")
-    assert "all its tensors are in the file 2 times, behind the prefixes 'ema.', 'model.'" in message
+    assert "the file has all its tensors 2 times, with the prefixes 'ema.', 'model.'" in message
 
 
 def test_a_misfit_behind_a_prefix_is_said_without_it_and_loads_nothing():
@@ -534,9 +534,7 @@ def test_a_misfit_behind_a_prefix_is_said_without_it_and_loads_nothing():
     del state["model.2.bias"]
     torch.save({"state_dict": state}, "w.pt")
     message = weights_refused(network(2), "w.pt")
-    assert (
-        "w.pt does not fit this Sequential, behind the prefix 'model.', of 9 tensors: 1 missing (2.bias); 1 unexpected" in message
-    )
+    assert "w.pt does not fit this Sequential, with the prefix 'model.', of 9 tensors: 1 missing (2.bias); 1 unexpected" in message
 
 
 def test_names_that_differ_only_by_the_compilers_are_not_mixed_up():
@@ -720,7 +718,7 @@ def test_a_malicious_checkpoint_of_torch_save_is_refused_with_the_name_it_wanted
 
 def test_a_whole_network_pickled_is_refused_with_its_class():
     torch.save(nn.GRU(2, 3), "w.pt")
-    assert "would have to run torch.nn.modules.rnn.GRU, and only plain tensors" in weights_refused(network(), "w.pt")
+    assert "would have to run torch.nn.modules.rnn.GRU, but only plain tensors" in weights_refused(network(), "w.pt")
 
 
 def test_a_pickle_that_torch_did_not_write_is_refused_as_that():
@@ -738,9 +736,9 @@ def test_a_torchscript_archive_is_refused_as_that():
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"epoch": 3, "net": {"a": torch.zeros(1)}}, "w.pt holds no state dict, but a dict with the keys epoch, net."),
-        (torch.zeros(3), "w.pt holds no state dict, but a Tensor."),
-        ({}, "w.pt holds no state dict, but a dict with the keys ."),
+        ({"epoch": 3, "net": {"a": torch.zeros(1)}}, "expected w.pt to hold a state dict, got a dict with the keys epoch, net."),
+        (torch.zeros(3), "expected w.pt to hold a state dict, got a Tensor."),
+        ({}, "expected w.pt to hold a state dict, got a dict with the keys ."),
     ],
 )
 def test_a_file_without_a_state_dict_says_what_it_holds(content, says):
@@ -760,7 +758,7 @@ def test_half_a_checkpoint_is_refused():
     torch.save(network().state_dict(), "whole.pt")
     whole = Path("whole.pt").read_bytes()
     Path("w.pt").write_bytes(whole[: len(whole) // 2])
-    assert "w.pt is not a file of torch.save, or is damaged" in weights_refused(network(), "w.pt")
+    assert "w.pt is not a file written by torch.save, or is damaged" in weights_refused(network(), "w.pt")
 
 
 @pytest.mark.parametrize("name", ["wieghts.pt", "no/weights.pt", "folder"])
@@ -902,7 +900,7 @@ def test_a_csv_in_another_encoding_is_refused(content):
         (np.ones(2, dtype=complex), "the inputs in x.npy are torch.complex128"),
         (np.zeros((0, 3)), "the inputs in x.npy are empty: shape (0, 3)"),
         (np.array([[1.0, np.nan], [np.inf, 0.0]]), "have 2 numbers out of 4 that are not finite, the first at [0, 1]"),
-        (np.array([2**63], dtype=np.uint64), "x.npy holds integers up to 9223372036854775808, more than int64 has"),
+        (np.array([2**63], dtype=np.uint64), "x.npy holds integers up to 9223372036854775808, beyond the range of int64"),
     ],
 )
 def test_an_array_that_is_not_finite_real_numbers_is_refused(array, says):
@@ -951,13 +949,13 @@ def test_a_pt_file_that_is_not_one_tensor_of_numbers_is_refused(content, says):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("data.mat", "inputs are not read from data.mat.\nSave them as one of .npy, .npz, .pt, .pth, .csv."),
-        ("data", "inputs are not read from data."),
+        ("data.mat", "the format of data.mat is not supported.\nSave the inputs as one of .npy, .npz, .pt, .pth, .csv."),
+        ("data", "the format of data is not supported."),
         ("dta.npy", "dta.npy does not exist.\nDid you mean data.npy?"),
-        ("no/data.npy", "no/data.npy does not exist: there is no folder no.\nCheck the path; it starts from "),
+        ("no/data.npy", "no/data.npy does not exist: there is no folder no.\nCheck the path; it is relative to "),
         ("/no/such/data.npy", "/no/such/data.npy does not exist: there is no folder /no/such.\nCheck the path."),
         ("data.npz:x", "data.npz does not exist.\nDid you mean data.npy?"),
-        ("zzz.csv", "zzz.csv does not exist.\nThis folder holds no .csv file."),
+        ("zzz.csv", "zzz.csv does not exist.\nThis folder holds no .csv files."),
         ("folder.npy", "folder.npy is a folder, not a file"),
     ],
 )

@@ -129,4 +129,4 @@ def test_what_has_no_grid_is_drawn_as_dots_and_what_diverged_is_said():
     gone = sx.flow_map(sx.classic.henon(), 1e3 * torch.ones(3, 3, 2, dtype=torch.float64), steps=30)
     axes = Figure().subplots()
     draw_layer(axes, gone, len(gone.names) - 1)
-    assert "left the finite numbers" in axes.texts[0].get_text()
+    assert "became infinite or NaN" in axes.texts[0].get_text()

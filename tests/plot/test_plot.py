@@ -122,7 +122,7 @@ class Unpictured(Result):
 
 
 def test_a_result_without_a_picture_says_which_results_have_one():
-    with pytest.raises(InputError, match=r"no picture of a Unpictured; there are of .*LyapunovSpectrum"):
+    with pytest.raises(InputError, match=r"a Unpictured has no figure; .*LyapunovSpectrum"):
         Unpictured(codes=torch.tensor(0), value=torch.tensor(1.0)).plot()
 
 
@@ -204,7 +204,7 @@ def test_convergence_draws_the_history_and_ends_in_the_band(driven):
     assert band.get_y() == pytest.approx(rate - 2 * error) and band.get_height() == pytest.approx(4 * error)
     assert line.get_ydata()[-1] == pytest.approx(rate)
     assert drawn(figure, "check")[0].get_ydata()[0] == pytest.approx(driven.check[0])
-    assert figure.axes[0].get_xlabel() == "time averaged over (steps)"
+    assert figure.axes[0].get_xlabel() == "averaging time (steps)"
 
 
 def test_the_check_draws_each_run_and_the_diagonal(driven):
@@ -435,7 +435,7 @@ def test_transient_growth_is_drawn_between_its_two_slopes():
     axes = growth.plot().axes[0]
     curve = next(line for line in axes.get_lines() if line.get_gid() == "growth 1")
     np.testing.assert_allclose(curve.get_ydata(), growth.log_norm)
-    assert any(text.get_text().startswith("begins at") for text in axes.get_legend().get_texts())
+    assert any(text.get_text().startswith("initial rate") for text in axes.get_legend().get_texts())
 
 
 def test_windows_of_a_drive_are_drawn_with_their_means():

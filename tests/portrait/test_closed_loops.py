@@ -126,7 +126,7 @@ def test_a_generator_is_measured_as_the_loop_it_is():
     rate, error = portrait.lambda_1
     assert rate == pytest.approx(total / 7_500, abs=4 * error + 0.02)
     assert portrait.side == "chaotic" and portrait.regime == "closed loop"
-    assert "of the closed loop in which the model feeds on its own output" in portrait.verdict
+    assert "closed loop in which the model reads its own output" in portrait.verdict
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -191,14 +191,14 @@ def test_attention_is_inside_the_loop():
 @pytest.mark.parametrize(
     ("model", "inputs", "kind", "told"),
     [
-        (Choosing(), torch.randint(0, 7, (3,)), "choices", "choices that the model makes of its own outputs"),
-        (Remembering(6, 12), torch.randn(2, 6), "remembers", "more of its own past than its state"),
+        (Choosing(), torch.randint(0, 7, (3,)), "choices", "discrete choices made from its own outputs"),
+        (Remembering(6, 12), torch.randn(2, 6), "remembers", "more of its past than its current state"),
     ],
 )
 def test_a_loop_that_cannot_be_closed_is_said_to_be_a_recording(model, inputs, kind, told):
     portrait = sx.analyze(model, inputs, **FEW)
     assert find_core(model, inputs).feedback.kind == kind
-    assert "of the core under a recording of its own outputs" in portrait.verdict and told in portrait.verdict
+    assert "for the core under a recording of its own outputs" in portrait.verdict and told in portrait.verdict
 
 
 def test_a_cell_that_reads_given_inputs_feeds_on_nothing():
@@ -415,7 +415,7 @@ def test_a_loop_that_cannot_be_tried_is_said_and_inputs_may_be_kept_in_anything(
             return torch.stack(ys, 1)
 
     x = torch.randn(2, 25, 3, generator=torch.Generator().manual_seed(1))
-    assert "is not known: the model fails" in sx.analyze(Proud(), x, **FEW).verdict
+    assert "is unknown: the model fails" in sx.analyze(Proud(), x, **FEW).verdict
 
     class Named(nn.Module):
         def __init__(self) -> None:

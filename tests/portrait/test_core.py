@@ -286,8 +286,8 @@ def test_arguments_by_name_are_told_apart_by_name():
 @pytest.mark.parametrize(
     ("length", "told"),
     [
-        (6, "its initial state begins the finite-time exponents alone: streams carry the state over"),
-        (1200, "each begins at the initial state that the model gives it"),
+        (6, "the model's initial state is used for the finite-time exponents only"),
+        (1200, "each starts from the initial state that the model supplies"),
     ],
 )
 def test_what_an_initial_state_of_the_models_own_is_used_for_is_told(length, told):

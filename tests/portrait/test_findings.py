@@ -167,7 +167,7 @@ def test_auto_asks_what_takes_seconds_and_names_are_asked_whatever_they_take():
 @pytest.mark.parametrize("also", ["fixed_pionts", ("auto", "fixed_pionts"), (3,)])
 def test_a_finding_that_does_not_exist_is_refused_before_any_work(also, monkeypatch):
     monkeypatch.setattr(sys.modules["separatrix.portrait.analyze"], "lyapunov_spectrum", pytest.fail)
-    with pytest.raises(sx.InputError, match=r"there is no finding .*\nChoose among: auto, none, fixed_points, "):
+    with pytest.raises(sx.InputError, match=r"also names .*\nChoose from: auto, none, fixed_points, "):
         sx.analyze(unit(0.5), also=also)
 
 
@@ -187,7 +187,7 @@ def test_a_finding_that_fails_is_a_line_and_costs_nothing_else(monkeypatch, tmp_
     monkeypatch.setitem(QUESTIONS, "broken", question)
     portrait = sx.analyze(unit(0.5), also=("fixed_points", "power_spectrum", "broken"), **QUICK)
     assert portrait.unanswered == {"broken": line}
-    assert f"Broken: unanswered. {line}" in portrait.found()
+    assert f"Broken: failed. {line}" in portrait.found()
     assert portrait.verdict.startswith("ordered") and "fixed_points" in portrait.findings
     again = sx.load(portrait.save(tmp_path / "p.zarr"))
     assert again.unanswered == portrait.unanswered and list(again.findings) == list(portrait.findings)
@@ -199,7 +199,7 @@ def test_a_network_that_diverges_is_answered_without_an_error():
         grown.weight_hh_l0.copy_(1e6 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
     gone = sx.analyze(grown, **QUICK)
     assert gone.verdict.startswith("diverged")
-    assert gone.unanswered["fixed_points"] == "every run left the finite numbers, so there is no state to begin from."
+    assert "no state to start from" in gone.unanswered["fixed_points"]
     assert not any("Error" in why for why in gone.unanswered.values())
 
 

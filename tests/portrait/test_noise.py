@@ -46,8 +46,8 @@ def test_noise_held_fixed_leaves_the_exponent_and_lets_all_states_meet():
 
 
 def test_a_check_that_contradicts_the_exponent_is_said_before_anything_else():
-    told = verdict(-0.14, 0.003, 2000, None, None, disagreement="two near trajectories part at 16.8 nats per step")
-    assert told.startswith("unsure: two near trajectories part at 16.8")
+    told = verdict(-0.14, 0.003, 2000, None, None, disagreement="two nearby trajectories separate at 16.8 nats per step")
+    assert told.startswith("unsure: two nearby trajectories separate at 16.8")
 
 
 class Dreaming(nn.Module):

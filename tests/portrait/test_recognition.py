@@ -295,7 +295,7 @@ def test_initial_states_that_the_model_learns_begin_the_finite_time_exponents():
 
     model, x = Started().double(), torch.randn(3, 10, 3, dtype=torch.float64)
     portrait = sx.analyze(model, x, **FEW)
-    assert "initial state begins the finite-time exponents" in portrait.did[0]
+    assert "initial state is used for the finite-time exponents" in portrait.did[0]
     for rate, sequence in zip(portrait.finite_time, x, strict=True):
         jacobian = torch.func.jacrev(lambda h, u=sequence: model.rnn(u[None], h[None, None])[1][0, 0])(model.start[0, 0])
         assert float(rate) == pytest.approx(float(torch.linalg.svdvals(jacobian)[0].log()) / 10, abs=1e-9)

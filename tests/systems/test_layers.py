@@ -127,7 +127,7 @@ def test_images_are_packed_and_unpacked():
     after = system.step(system.step(x, 0), 1)
     assert torch.equal(system.unpack(after, 2), stack[1](stack[0](images)))
     assert system.pack(normal(5, 6, 2, 4, 4)).shape == (5, 6, 32)
-    with pytest.raises(sx.ShapeError, match=r"before block 0 has shape \(2, 4, 4\), not \(5, 4, 4\)"):
+    with pytest.raises(sx.ShapeError, match=r"before block 0 of shape .*\(2, 4, 4\)\), got \(5, 4, 4\)"):
         system.pack(normal(5, 4, 4))
 
 
@@ -159,15 +159,15 @@ def test_a_residual_stack_of_one_width_conforms():
 @pytest.mark.parametrize(
     ("blocks", "options", "told"),
     [
-        ([], {}, "there is no block"),
+        ([], {}, "at least 1 block"),
         ([3], {}, "block 0 is 3, which cannot be called"),
         ([nn.Linear], {}, "cannot be called"),
-        ([nn.Tanh()], {}, "does not say what shape it takes"),
-        ([nn.Conv2d(1, 1, 1)], {}, "does not say what shape it takes"),
+        ([nn.Tanh()], {}, "input shape of the first block"),
+        ([nn.Conv2d(1, 1, 1)], {}, "input shape of the first block"),
         ([nn.Linear(3, 4), nn.Linear(5, 2)], {}, r"block 1 failed on a batch of states of shape \(4,\)"),
-        ([lambda x: x.sum()], {"shape": 3}, "block 0 gave a tensor of shape"),
-        ([lambda x: x.argmax(-1, keepdim=True)], {"shape": 3}, "must give a floating-point batch"),
-        ([nn.Linear(3, 4)], {"loops": 2}, r"takes states of shape \(3,\) and gives \(4,\)"),
+        ([lambda x: x.sum()], {"shape": 3}, "block 0 returned a tensor of shape"),
+        ([lambda x: x.argmax(-1, keepdim=True)], {"shape": 3}, "expected a floating-point batch"),
+        ([nn.Linear(3, 4)], {"loops": 2}, r"states of shape \(3,\) to shape \(4,\)"),
         ([nn.Linear(3, 3)], {"loops": 0}, "loops is 0"),
         ([nn.Linear(3, 3)], {"loops": 1.5}, "loops is 1.5"),
         ([nn.Linear(3, 3)], {"shape": 0}, "at least 1 number, not 0"),
@@ -180,12 +180,12 @@ def test_what_is_no_stack_is_told_in_one_line(blocks, options, told):
 
 
 def test_steps_beyond_the_depth_are_refused():
-    with pytest.raises(sx.HorizonError, match="step 5 was asked of 5 blocks"):
+    with pytest.raises(sx.HorizonError, match="step 5 was requested, but the 5 blocks"):
         sx.Layers(narrowing()).step(normal(1, 4), 5)
 
 
 def test_what_is_no_stack_is_refused():
-    with pytest.raises(sx.UnsupportedModuleError, match="NoneType is no stack"):
+    with pytest.raises(sx.UnsupportedModuleError, match="a stack of blocks, got a NoneType"):
         sx.Layers(None)
 
 

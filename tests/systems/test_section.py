@@ -317,13 +317,13 @@ def test_a_field_that_depends_on_time_is_refused_with_the_way_out():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({}, "neither was given"),
-        ({"axis": 0, "normal": (1.0, 0.0)}, "both were given"),
-        ({"axis": 2}, "axis is 2, but the flow's state has the components 0 … 1"),
+        ({}, "either axis or normal, got neither"),
+        ({"axis": 0, "normal": (1.0, 0.0)}, "got both"),
+        ({"axis": 2}, "axis is 2, but the flow's state has components 0 … 1"),
         ({"axis": 0.5}, "axis is 0.5"),
         ({"normal": (1.0, 0.0, 0.0)}, r"normal has shape \(3,\)"),
-        ({"normal": (0.0, 0.0)}, "finite, and not zero"),
-        ({"normal": (math.nan, 1.0)}, "finite, and not zero"),
+        ({"normal": (0.0, 0.0)}, "finite and nonzero"),
+        ({"normal": (math.nan, 1.0)}, "finite and nonzero"),
         ({"normal": "x"}, "normal cannot be read"),
         ({"axis": 0, "offset": math.nan}, "offset is nan"),
         ({"axis": 0, "direction": 2}, "direction is 2"),
@@ -338,5 +338,5 @@ def test_a_plane_that_is_none_is_refused_in_one_line(options, told):
 def test_only_a_flow_of_two_numbers_or_more_has_sections():
     with pytest.raises(sx.UnsupportedModuleError, match="a section is made of a Flow, and this is a Henon"):
         sx.Section(sx.classic.henon(), 0)
-    with pytest.raises(sx.ShapeError, match="one number shorter than the flow's, which has 1"):
+    with pytest.raises(sx.ShapeError, match="at least 2 components; this one has 1"):
         sx.Section(sx.Flow(torch.sin, 1, 0.1), 0)

@@ -1,4 +1,4 @@
-"""Proven bounds beside what attacks find: certificates of networks, norms of linear layers, robustness."""
+"""Proven bounds and matching measurements: certificates of networks, norms of linear layers, robustness against attacks."""
 
 from separatrix.bounds.certificate.certificate import Certificate, certificate
 from separatrix.bounds.operator_norm.operator_norm import OperatorNorm, operator_norm

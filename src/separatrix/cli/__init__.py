@@ -1,4 +1,4 @@
-"""The command line: one verb a file, bad input answered in one or two lines with exit code 2."""
+"""The command line: one verb per file; bad input ends with a message of one or two lines and exit code 2."""
 
 import sys
 
@@ -16,7 +16,7 @@ from separatrix.core.errors import SeparatrixError
 
 app = typer.Typer(
     name="separatrix",
-    help="Any neural network is a dynamical system: measure it.",
+    help="Measure neural networks as dynamical systems.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -38,13 +38,13 @@ def _root(
     context: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
 ) -> None:
-    """Any neural network is a dynamical system: measure it."""
+    """Measure neural networks as dynamical systems."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
 
 def main() -> None:
-    """Run the command line; never a traceback for what the user can mend, none for Ctrl-C."""
+    """Run the command line, without a traceback for errors that the user can correct or for Ctrl-C."""
     try:
         code = app(prog_name="separatrix", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -54,7 +54,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # Typer's usage errors, wherever its Click lives, can say themselves
+        if not hasattr(error, "format_message"):  # the mark of Typer's usage errors, from whichever Click it uses
             raise
         context = getattr(error, "ctx", None)
         _say(f"{error.format_message()}\nSee {context.command_path if context else 'separatrix'} --help.")

@@ -26,36 +26,40 @@ from separatrix.report.summary import jsonable
 from separatrix.report.table import headline_rows
 
 DEFAULT_OUT = Path("separatrix-report")
-ALSO = f"auto (the default): what takes seconds; none; {', '.join(QUESTIONS)}."
+ALSO = f"Names: auto (the default; those that take seconds), none, {', '.join(QUESTIONS)}."
 
 
 @flags_of(portray, "module", "k", "copies", "steps", "settle", "tol", "noise", "seed")
 def analyze(
     model: Annotated[
         str,
-        typer.Argument(help="path/to/file.py:factory, package.module:factory, torchvision:resnet18 or demo:NAME.", metavar="MODEL"),
+        typer.Argument(
+            help="The model: path/to/file.py:factory, package.module:factory, torchvision:resnet18 or demo:NAME.", metavar="MODEL"
+        ),
     ],
     inputs: Annotated[
         list[Path] | None,
         typer.Option(
-            help="What the model takes: .npy, .npz, .pt or .csv (a row a time step). Several arguments: repeat it, or one .npz "
-            "whose arrays have the arguments' names, or a .pt with a tuple or dict of tensors."
+            help="The model's inputs: .npy, .npz, .pt or .csv (one row per time step). For several arguments, repeat the option, "
+            "or pass one .npz whose arrays have the arguments' names, or one .pt with a tuple or dict of tensors."
         ),
     ] = None,
     targets: Annotated[
-        Path | None, typer.Option(help="In depth: what the model should answer, one an input, for the gradients. As --inputs.")
+        Path | None, typer.Option(help="In depth: one target per input, for the gradients. Same formats as --inputs.")
     ] = None,
     layers: Annotated[
-        list[str] | None, typer.Option(help="In depth: a module to measure; may be repeated. Default: all.", metavar="NAME")
+        list[str] | None, typer.Option(help="In depth: a module to measure. Repeatable. Default: all.", metavar="NAME")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt read with weights_only=True.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt (loaded with weights_only=True).")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for report.html, results.zarr and summary.json.")] = DEFAULT_OUT,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that is there already.")] = False,
-    also: Annotated[list[str] | None, typer.Option(help=f"Ask further; may be repeated. {ALSO}", metavar="NAME")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
+    also: Annotated[list[str] | None, typer.Option(help=f"A further analysis. Repeatable. {ALSO}", metavar="NAME")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the numbers, as JSON.")] = False,
     **options: Any,
 ) -> None:
-    """Say on which side of the border a network is, order or chaos, vanishing or exploding, and write a report."""
+    """Measure whether a network is ordered or chaotic, or vanishing or exploding in depth, and write a report."""
     log = Console(stderr=True, soft_wrap=True, highlight=False)
     portraits: dict[str, Portrait] = {}
     try:
@@ -71,7 +75,7 @@ def analyze(
         place = write_report(portraits, out, title=demo.title, extra=demo.facts, overwrite=overwrite, command=command)
     except KeyboardInterrupt:
         done = f"{', '.join(portraits)} measured" if portraits else "nothing measured"
-        log.print(f"stopped: {done}, no report written; {out} is as it was.")
+        log.print(f"stopped: {done}, no report written; {out} is unchanged.")
         raise typer.Exit(130) from None
     if as_json:
         print(json.dumps(jsonable({name: p.numbers() for name, p in portraits.items()}), ensure_ascii=False, indent=2))
@@ -80,7 +84,7 @@ def analyze(
 
 
 def _subject(spec: str, inputs: list[Path] | None, targets: Path | None, weights: Path | None, seed: int) -> Demo:
-    """What to portray: a demo from the table, or the user's model as the only entry of one."""
+    """The networks to measure: a demo from the table, or the user's model as the only network of one."""
     kind, _, name = spec.partition(":")
     if kind != "demo":
         values = load_arguments(inputs) if inputs else None
@@ -90,9 +94,9 @@ def _subject(spec: str, inputs: list[Path] | None, targets: Path | None, weights
             network = load_model(spec, weights, say)
         return Demo(spec, {type(network).__name__: network}, values, {}, answers)
     if name not in DEMOS:
-        raise ModelError(f"there is no demo {name!r}.\nChoose one of: {', '.join(f'demo:{known}' for known in DEMOS)}.")
+        raise ModelError(f"unknown demo {name!r}.\nChoose from: {', '.join(f'demo:{known}' for known in DEMOS)}.")
     if inputs or any(file is not None for file in (targets, weights)):
-        raise InputError(f"{spec} brings its own data and trains its own weights.\nLeave --inputs, --targets and --weights out.")
+        raise InputError(f"{spec} uses its own data and trains its own weights.\nOmit --inputs, --targets and --weights.")
     return DEMOS[name](seed=seed, progress=True)
 
 

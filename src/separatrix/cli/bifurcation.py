@@ -1,4 +1,4 @@
-"""`separatrix bifurcation SYSTEM PARAMETER`: follow rest points or cycles through a parameter."""
+"""`separatrix bifurcation SYSTEM PARAMETER`: follow fixed points or cycles as a parameter varies."""
 
 import contextlib
 import json
@@ -28,21 +28,21 @@ WORDS = described_arguments(continuation)
 def bifurcation(
     system: Annotated[
         str,
-        typer.Argument(help="A name from separatrix list, or path/to/file.py:factory of a System.", metavar="SYSTEM"),
+        typer.Argument(help="A name from `separatrix list`, or path/to/file.py:factory that returns a System.", metavar="SYSTEM"),
     ],
     parameter: Annotated[str, typer.Argument(help=WORDS["parameter"], metavar="PARAMETER")],
     start: Annotated[float, typer.Option(help=WORDS["start"])],
     stop: Annotated[float, typer.Option(help=WORDS["stop"])],
-    x0: Annotated[str | None, typer.Option(help="State near the rest point or cycle: numbers with commas between.")] = None,
+    x0: Annotated[str | None, typer.Option(help="A state near the fixed point or cycle: numbers separated by commas.")] = None,
     direction: Annotated[
-        str | None, typer.Option(help=WORDS["direction"] + " Numbers with commas between; a matrix row by row.")
+        str | None, typer.Option(help=WORDS["direction"] + " Numbers separated by commas; a matrix row by row.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("bifurcation.png"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a picture that is there already.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else.")] = False,
+    out: Annotated[Path, typer.Option(help="File for the picture: .png, .svg or .pdf.")] = Path("bifurcation.png"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the numbers, as JSON.")] = False,
     **options: Any,
 ) -> None:
-    """Follow the rest points or cycles of a system through a parameter, and locate their bifurcations."""
+    """Follow the fixed points or cycles of a system as a parameter varies, and locate their bifurcations."""
     log = Console(stderr=True, soft_wrap=True, highlight=False)
     check_picture(out, "--out", overwrite)
     try:
@@ -63,19 +63,19 @@ def bifurcation(
 def _subject(spec: str) -> System:
     if ":" not in spec:
         if spec not in SYSTEMS:
-            raise ModelError(f"there is no system {spec!r}.\nChoose one of {', '.join(SYSTEMS)}, or name path/to/file.py:factory.")
+            raise ModelError(f"unknown system {spec!r}.\nChoose from {', '.join(SYSTEMS)}, or pass path/to/file.py:factory.")
         return SYSTEMS[spec]()
     made = load_model(spec)
     if not isinstance(made, System):
         raise ModelError(
-            f"{spec} gives a {type(made).__name__}, no System, so that it has no parameter to vary.\n"
+            f"expected {spec} to return a System with a parameter to vary, got a {type(made).__name__}.\n"
             "Return a separatrix.System that holds the parameter: self.hold(gain=1.0)."
         )
     return made
 
 
 def _along(system: System, parameter: str, text: str | None) -> Tensor | None:
-    """The direction, in the shape of the array that it is to move."""
+    """The direction, in the shape of the parameter that it moves."""
     direction = _numbers_of("--direction", text)
     held = getattr(next((part for part in system.modules() if hasattr(part, parameter)), None), parameter, None)
     if direction is None or not isinstance(held, Tensor) or held.numel() != direction.numel():
@@ -89,7 +89,7 @@ def _numbers_of(flag: str, text: str | None) -> Tensor | None:
     try:
         return torch.tensor([float(number) for number in text.split(",")], dtype=torch.float64)
     except ValueError:
-        raise InputError(f"{flag} is {text!r}; it is numbers with commas between, as 1,-0.5,2.") from None
+        raise InputError(f"{flag} is {text!r}; expected numbers separated by commas, such as 1,-0.5,2.") from None
 
 
 def _numbers(branch: Branch) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`separatrix certify MODEL`: how far apart a network can carry two inputs."""
+"""`separatrix certify MODEL`: a bound on how far apart a network can map two inputs."""
 
 import contextlib
 import json
@@ -24,23 +24,26 @@ from separatrix.report.summary import jsonable
 @flags_of(certificate, "starts", "steps", "seed")
 def certify(
     model: Annotated[
-        str, typer.Argument(help="path/to/file.py:factory, package.module:factory or torchvision:resnet18.", metavar="MODEL")
+        str,
+        typer.Argument(help="The model: path/to/file.py:factory, package.module:factory or torchvision:resnet18.", metavar="MODEL"),
     ],
     input_shape: Annotated[
-        str | None, typer.Option(help="Of one input without its batch axis, as 3,32,32. Default: that of --inputs.")
+        str | None, typer.Option(help="Shape of one input without the batch axis, such as 3,32,32. Default: that of --inputs.")
     ] = None,
     inputs: Annotated[
-        Path | None, typer.Option(help="Inputs from which the ascent starts too: .npy, .npz, .pt or .csv, one a row.")
+        Path | None, typer.Option(help="Further starting points for the ascent: .npy, .npz, .pt or .csv, one input per row.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt read with weights_only=True.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the result, which `sx.load` reads. It must not exist.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="A file for the picture: .png, .svg or .pdf.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, and nothing else.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt (loaded with weights_only=True).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the result, to be read by `sx.load`.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="File for the picture: .png, .svg or .pdf.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the numbers, as JSON.")] = False,
     **options: Any,
 ) -> None:
-    """Bound the Lipschitz constant of a whole network by proof, and measure it from below."""
+    """Compute a proven upper bound on the Lipschitz constant of a network, and measure a lower bound."""
     if out is not None and out.exists():
-        raise InputError(f"{out} exists already.\nChoose another name, or remove it first.")
+        raise InputError(f"{out} already exists.\nChoose another name, or remove it first.")
     if picture is not None:
         check_picture(picture, "--picture")
     with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
@@ -64,12 +67,12 @@ def _shape(text: str | None, values: torch.Tensor | None) -> tuple[int, ...]:
     """The shape of one input, from the option or the inputs."""
     if text is None:
         if values is None:
-            raise InputError("the shape of an input is not known.\nPass --input-shape, as 3,32,32, or --inputs.")
+            raise InputError("the shape of an input is not known.\nPass --input-shape, such as 3,32,32, or --inputs.")
         return tuple(values.shape[1:])
     try:
         return tuple(int(size) for size in text.split(","))
     except ValueError:
-        raise InputError(f"--input-shape is {text!r}; it is whole numbers with commas between, as 3,32,32.") from None
+        raise InputError(f"--input-shape is {text!r}; expected integers separated by commas, such as 3,32,32.") from None
 
 
 def _numbers(found: Certificate) -> dict[str, Any]:
@@ -79,14 +82,14 @@ def _numbers(found: Certificate) -> dict[str, Any]:
         for layer in found.layers
     ]
     unknown = dict(zip(found.unknown, found.reasons, strict=True))
-    told = {"bound": found.bound, "lower": found.lower, "ratio": found.ratio, "status": found.status, "unknown": unknown}
-    return {**told, "layers": layers, "settings": found.settings, "summary": found.summary()}
+    numbers = {"bound": found.bound, "lower": found.lower, "ratio": found.ratio, "status": found.status, "unknown": unknown}
+    return {**numbers, "layers": layers, "settings": found.settings, "summary": found.summary()}
 
 
 def _show(found: Certificate) -> None:
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("layer", "kind", "gives", "factor", "bound so far", "by", "s"):
+    for name in ("layer", "kind", "output", "factor", "bound so far", "method", "seconds"):
         table.add_column(name)
     for layer, shape in zip(found.layers, found.shapes, strict=True):
         numbers = (plain(layer.factor), plain(layer.reach))

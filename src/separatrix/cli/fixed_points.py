@@ -1,4 +1,4 @@
-"""`separatrix fixed-points MODEL`: where a recurrent network rests under a constant input."""
+"""`separatrix fixed-points MODEL`: fixed points of a recurrent network under a constant input, or equilibria of a flow."""
 
 import contextlib
 import json
@@ -31,25 +31,32 @@ MOST_ROWS = 40
 @flags_of(find, "n", "period", "tol", "max_steps", "path_steps", "distinct", "count", "seed")
 def fixed_points(
     model: Annotated[
-        str, typer.Argument(help="path/to/file.py:factory, package.module:factory or torchvision:resnet18.", metavar="MODEL")
+        str,
+        typer.Argument(help="The model: path/to/file.py:factory, package.module:factory or torchvision:resnet18.", metavar="MODEL"),
     ],
     inputs: Annotated[
         list[Path] | None,
         typer.Option(
-            help="What the model takes, one file an argument; the input of step n of the first sequence is kept. Default: zeros."
+            help="The model's inputs, one file per argument; the input is held at step n of the first sequence. Default: zeros."
         ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt read with weights_only=True.")] = None,
-    module: Annotated[str | None, typer.Option(help="The core's name in `model.named_modules()`, where there are several.")] = None,
-    dt: Annotated[float | None, typer.Option(help="Time that one step takes: rates are per that unit. Default: steps.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the result, which `sx.load` reads. It must not exist.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="A file for the picture: .png, .svg or .pdf.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the points as JSON, and nothing else.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt (loaded with weights_only=True).")
+    ] = None,
+    module: Annotated[
+        str | None, typer.Option(help="Name of the recurrent part in `model.named_modules()`, if there are several.")
+    ] = None,
+    dt: Annotated[
+        float | None, typer.Option(help="Duration of one step, for rates per unit time. Default: rates per step.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the result, to be read by `sx.load`.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="File for the picture: .png, .svg or .pdf.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the points, as JSON.")] = False,
     **options: Any,
 ) -> None:
-    """Find where a recurrent network or a neural ODE rests, or its cycles, and say what is stable."""
+    """Find the fixed points or cycles of a recurrent network, or the equilibria of a neural ODE, and their stability."""
     if out is not None and out.exists():
-        raise InputError(f"{out} exists already.\nChoose another name, or remove it first.")
+        raise InputError(f"{out} already exists.\nChoose another name, or remove it first.")
     if picture is not None:
         check_picture(picture, "--picture")
     with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
@@ -65,20 +72,23 @@ def fixed_points(
 
 
 def _network(spec: str, inputs: list[Path] | None, weights: Path | None, module: str | None, dt: float | None, seed: int) -> System:
-    """The network's core, driven by the first sequence that reaches it, or by zeros; a flow, such as a neural ODE, as it is."""
+    """The network's core, driven by the first sequence that reaches it, or by zeros; a flow, such as a neural ODE, unchanged."""
     values = load_arguments(inputs) if inputs else None
     with torch.random.fork_rng(devices=[]):  # the user's code may draw
         torch.manual_seed(seed)
         loaded = load_model(spec, weights, say)
         if isinstance(loaded, System) and loaded.continuous:
             if values is not None or module is not None or dt is not None:
-                raise InputError("a flow takes no inputs, has no core and its own time.\nLeave --inputs, --module and --dt out.")
+                raise InputError(
+                    f"a {type(loaded).__name__} is a flow: it takes no inputs, has no recurrent part and has its own dt.\n"
+                    "Omit --inputs, --module and --dt."
+                )
             return loaded
         core = find_core(loaded, values, module)
     if core is None:
         raise UnsupportedModuleError(
-            f"{type(loaded).__name__} has no recurrent part, given these inputs: no state that could rest.\n"
-            "`separatrix analyze` measures it in depth."
+            f"{type(loaded).__name__} has no recurrent part for these inputs, and so no state that could have a fixed point.\n"
+            "To measure it in depth, use `separatrix analyze`."
         )
     if core.feedback.turn is not None:
         core.feedback.turn.dt = check_dt(1.0 if dt is None else dt)
@@ -88,7 +98,7 @@ def _network(spec: str, inputs: list[Path] | None, weights: Path | None, module:
 
 
 def _numbers(found: FixedPoints) -> dict[str, Any]:
-    """The points one by one, and how the guesses ended."""
+    """The points one by one, and the outcome of the guesses."""
     points = [
         {
             "point": found.points[i].tolist(),

@@ -1,4 +1,4 @@
-"""Command-line flags from a function's own signature and docstring, so that the two cannot drift apart."""
+"""Command-line flags generated from a function's signature and docstring, so that the two stay consistent."""
 
 import inspect
 import re
@@ -11,9 +11,9 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 def flags_of(function: Callable[..., Any], *names: str) -> Callable[[C], C]:
-    """Add keyword arguments of `function` to a command, as options with its defaults and its docstring's words.
+    """Add keyword arguments of `function` to a command, as options with the same defaults and the docstring's descriptions.
 
-    The command takes them as keywords it does not declare itself: def command(..., **options).
+    The command receives them as keywords that it does not declare itself: def command(..., **options).
     """
     help_texts, hints, signature = described_arguments(function), get_type_hints(function), inspect.signature(function)
 
@@ -35,7 +35,7 @@ def flags_of(function: Callable[..., Any], *names: str) -> Callable[[C], C]:
 
 
 def described_arguments(function: Callable[..., Any]) -> dict[str, str]:
-    """Each argument's words in the `Args:` section of a docstring; several names before one colon share them."""
+    """Description of each argument in the `Args:` section of a docstring; several names before one colon share it."""
     section = re.search(r"Args:\n(.*?)(?:\n\n|\Z)", inspect.getdoc(function) or "", re.DOTALL)
     entries = re.split(r"\n    (?=\S)", "\n" + section.group(1)) if section else []
     texts = {}

@@ -1,4 +1,4 @@
-"""`separatrix list`: what there is."""
+"""`separatrix list`: the built-in systems, analyses, networks and methods."""
 
 import inspect
 
@@ -26,12 +26,12 @@ def list_() -> None:
 
 
 def methods() -> Table:
-    """The one-step methods of flows."""
+    """A table of the one-step methods of flows."""
     from separatrix.flows.methods import PAIRS, SOLVERS
 
     table = Table(title="methods", title_justify="left", box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
     for name, method in SOLVERS.items():
-        table.add_row(name, f"order {method.order}{', also in steps by tolerance' if name in PAIRS else ''}")
+        table.add_row(name, f"order {method.order}{', also with adaptive steps' if name in PAIRS else ''}")
     return table

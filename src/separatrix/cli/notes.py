@@ -1,8 +1,8 @@
-"""What is said beside a result, on the error stream."""
+"""Notes that accompany a result, on the error stream."""
 
 from rich.console import Console
 
 
 def say(note: str) -> None:
-    """One line, as it is."""
+    """Print a note without markup."""
     Console(stderr=True, soft_wrap=True, highlight=False).print(note, markup=False)

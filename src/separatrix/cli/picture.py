@@ -1,4 +1,4 @@
-"""Where a command may put its picture."""
+"""The file for a picture of a command."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ ENDINGS = (".png", ".svg", ".pdf")
 
 
 def check_picture(place: Path, flag: str, overwrite: bool | None = None) -> None:
-    """Refuse, before anything is computed, a place where no picture can be written.
+    """Raise InputError, before anything is computed, if a picture cannot be written to a file.
 
     Args:
         place: the file.
-        flag: that named it.
-        overwrite: whether one that is there may be replaced; None where the command has no such flag.
+        flag: the command-line flag that names it.
+        overwrite: whether an existing file may be replaced; None if the command has no such flag.
     """
     if place.suffix not in ENDINGS:
-        raise InputError(f"{place} ends in {place.suffix or 'nothing'}; a picture ends in .png, .svg or .pdf.")
+        raise InputError(f"{place} has the suffix {place.suffix!r}; expected .png, .svg or .pdf.")
     if not place.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {place.parent} to put {place.name} into.")
+        raise InputError(f"cannot write {place.name}: the folder {place.parent} does not exist.")
     if place.exists() and not overwrite:
         way_out = f"another name with {flag}" if overwrite is None else f"--overwrite to replace it, or another name with {flag}"
-        raise InputError(f"{place} exists already.\nPass {way_out}.")
+        raise InputError(f"{place} already exists.\nPass {way_out}.")

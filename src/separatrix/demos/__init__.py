@@ -1,4 +1,4 @@
-"""Embedded examples of the main job: networks trained on real data on the spot, each beside its control."""
+"""Built-in demos of the main job: networks trained on real data, each with a control."""
 
 from separatrix.demos.demo import Demo
 from separatrix.demos.digits import digits

@@ -1,4 +1,4 @@
-"""What a demo hands to the main job."""
+"""The networks and data of a demo."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Demo:
-    """Networks to portray side by side, under the same data.
+    """Networks to measure side by side, on the same data.
 
     Args:
-        title: of the report.
-        models: by the name under which each is reported, the main one first.
-        inputs: what the models take.
+        title: title of the report.
+        models: the networks by their names in the report, the main one first.
+        inputs: inputs of the models.
         facts: for each model, label → text, shown beside its verdict.
-        targets: what the models should answer, one an input, for those measured in depth.
+        targets: one target per input, for models measured in depth.
     """
 
     title: str

@@ -12,7 +12,7 @@ HIDDEN, EPOCHS, RATE = 64, 40, 3e-3
 
 
 class RowReader(nn.Module):
-    """Eight rows of eight pixels into a GRU; its last state into ten classes."""
+    """GRU that reads eight rows of eight pixels, with a linear readout of its last state into ten classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class RowReader(nn.Module):
 
 
 def digits(seed: int = 0, progress: bool = False, epochs: int = EPOCHS) -> Demo:
-    """Train the reader on 1,437 of the digits and keep its untrained twin.
+    """Train a GRU on 1,437 of the digits, with its untrained twin as a control.
 
     Args:
-        seed: of the split, the initial weights and the batches.
+        seed: seed of the split, the initial weights and the batches.
         progress: show a progress bar.
-        epochs: passes over the training digits; 40 take some ten seconds.
+        epochs: number of passes over the training digits; 40 take about ten seconds.
     """
     data = Digits.load(seed)
     with torch.random.fork_rng(devices=[]):
@@ -40,7 +40,7 @@ def digits(seed: int = 0, progress: bool = False, epochs: int = EPOCHS) -> Demo:
     data.fit(trained, epochs, RATE, "Training on the digits, epoch", progress)
     facts = {
         name: {
-            "accuracy on 360 digits it has not seen": data.accuracy(model, data.test),
+            "accuracy on 360 unseen digits": data.accuracy(model, data.test),
             "trained on": f"{len(data.train):,} digits, {epochs} epochs of Adam" if model is trained else "nothing",
         }
         for name, model in (("trained", trained), ("untrained twin (control)", untrained))

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits, and how a network is trained on them."""
+"""scikit-learn's 1,797 handwritten digits, and the training of a network on them."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ class Digits:
     """Images, (count, 8, 8) between 0 and 1, and their labels, split at random.
 
     Args:
-        images, labels: all 1,797.
-        train, test: indices of 1,437 to train on, and of the 360 others.
-        generator: for the batches.
+        images, labels: all 1,797 digits.
+        train, test: indices of the 1,437 training digits and of the 360 others.
+        generator: random generator of the batches.
     """
 
     images: Tensor
@@ -28,7 +28,7 @@ class Digits:
 
     @classmethod
     def load(cls, seed: int) -> "Digits":
-        """The digits as scikit-learn brings them."""
+        """The digits from scikit-learn, split at random."""
         from sklearn.datasets import load_digits
 
         data = load_digits()
@@ -42,12 +42,12 @@ class Digits:
         """Train by Adam on the cross-entropy, then put the model into evaluation mode.
 
         Args:
-            model: takes images, gives scores of ten classes.
-            epochs: passes over the training digits.
-            rate: of learning.
-            label: of the progress bar.
-            progress: show it.
-            smoothing: of the labels.
+            model: maps images to scores of ten classes.
+            epochs: number of passes over the training digits.
+            rate: learning rate.
+            label: label of the progress bar.
+            progress: show a progress bar.
+            smoothing: label smoothing.
         """
         optimiser = torch.optim.Adam(model.parameters(), lr=rate)
         loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
@@ -60,5 +60,5 @@ class Digits:
 
     @torch.no_grad()
     def accuracy(self, model: nn.Module, of: Tensor) -> str:
-        """The share of the digits with these indices that a model reads correctly, in per cent."""
+        """The percentage of the digits with these indices that a model classifies correctly."""
         return f"{float((model(self.images[of]).argmax(-1) == self.labels[of]).float().mean()):.1%}"

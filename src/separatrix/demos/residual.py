@@ -1,4 +1,4 @@
-"""Forty blocks deep on handwritten digits: with a way for the signal around each block, and without."""
+"""Networks of forty blocks on handwritten digits, with and without skip connections."""
 
 import torch
 from torch import Tensor, nn
@@ -7,11 +7,11 @@ from separatrix.demos.demo import Demo
 from separatrix.demos.handwriting import Digits
 
 WIDTH, BLOCKS, EPOCHS, RATE = 64, 40, 15, 1e-3
-SMOOTHING = 0.1  # of the labels: without it the scores, and with them the gain, grow for as long as one trains
+SMOOTHING = 0.1  # of the labels: without it the scores, and with them the gain, grow for as long as training lasts
 
 
 class Block(nn.Module):
-    """f(x) = W relu(x) + b, or x + f(x)."""
+    """Block f(x) = W relu(x) + b, or x + f(x) with a skip connection."""
 
     def __init__(self, is_residual: bool) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Block(nn.Module):
 
 
 class Deep(nn.Module):
-    """Pixels into 64 numbers, through all blocks, into ten classes."""
+    """Deep network: a linear stem from pixels to 64 units, all blocks, and a linear head to ten classes."""
 
     def __init__(self, is_residual: bool) -> None:
         super().__init__()
@@ -42,9 +42,9 @@ def residual(seed: int = 0, progress: bool = False, epochs: int = EPOCHS) -> Dem
     """Train a residual and a plain network of 40 blocks on 1,437 of the digits, from the same weights and in the same way.
 
     Args:
-        seed: of the split, the initial weights and the batches.
+        seed: seed of the split, the initial weights and the batches.
         progress: show a progress bar.
-        epochs: passes over the training digits; 15 take some ten seconds for both.
+        epochs: number of passes over the training digits; 15 take about ten seconds for both networks.
     """
     models, facts = {}, {}
     for name in ("residual", "plain"):
@@ -54,9 +54,9 @@ def residual(seed: int = 0, progress: bool = False, epochs: int = EPOCHS) -> Dem
             models[name] = model = Deep(is_residual=name == "residual")
         data.fit(model, epochs, RATE, f"Training the {name} network, epoch", progress, SMOOTHING)
         facts[name] = {
-            "accuracy on 360 digits it has not seen": data.accuracy(model, data.test),
-            "accuracy on those it was trained on": data.accuracy(model, data.train),
+            "accuracy on 360 unseen digits": data.accuracy(model, data.test),
+            "accuracy on the training digits": data.accuracy(model, data.train),
             "trained on": f"{len(data.train):,} digits, {epochs} epochs of Adam",
         }
-    title = f"{BLOCKS} blocks deep on handwritten digits, with a way around each block and without"
+    title = f"Networks of {BLOCKS} blocks on handwritten digits, with and without skip connections"
     return Demo(title, models, data.images[data.test], facts, targets=data.labels[data.test])

@@ -1,4 +1,4 @@
-"""What a user names on a command line, as objects: a model, its weights, its inputs."""
+"""Loading of what a command line names: a model, its weights and its inputs."""
 
 from separatrix.loading.inputs import load_arguments, load_inputs
 from separatrix.loading.model import load_model

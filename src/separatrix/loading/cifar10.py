@@ -15,16 +15,16 @@ NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 
 
 def cifar10(folder: str | Path, *, train: bool) -> tuple[Tensor, Tensor]:
-    """The images, (images, 3, 32, 32) of uint8, and their labels, (images) of int64.
+    """Load the images, (images, 3, 32, 32) of uint8, and their labels, (images) of int64.
 
     Args:
-        folder: with the files of cifar-10-batches-bin: `data_batch_1.bin` … `data_batch_5.bin` and `test_batch.bin`.
-        train: the 50,000 to train on; else the 10,000 others.
+        folder: the folder cifar-10-batches-bin, with the files `data_batch_1.bin` … `data_batch_5.bin` and `test_batch.bin`.
+        train: load the 50,000 training images, otherwise the 10,000 test images.
 
     Raises:
-        InputError: a file is missing or cut short, or a label is above 9; or there is only the pickled version, which can run code
-            when it is read, and is not.
-    Source: Krizhevsky 2009, Learning multiple layers of features from tiny images; the layout is that of the data set's own page.
+        InputError: a file is missing or truncated, a label is above 9, or the folder has only the pickled version, which is not
+            read because reading it can run code.
+    Source: Krizhevsky 2009, Learning multiple layers of features from tiny images; the layout is described on the data set's page.
     """
     folder = Path(folder)
     parts = [_records(folder, name) for name in (TRAIN if train else TEST)]
@@ -37,14 +37,14 @@ def _records(folder: Path, name: str) -> np.ndarray:
     if not path.is_file():
         if (folder / path.stem).is_file():
             raise InputError(
-                f"{folder} holds CIFAR-10 as pickles ({path.stem}), which can run code when read: they are not read here.\n"
+                f"{folder} holds CIFAR-10 as pickles ({path.stem}), which are not read because reading them can run code.\n"
                 "Use the binary version of the data set, cifar-10-binary.tar.gz, whose files end in .bin."
             )
-        raise InputError(f"there is no {name} in {folder}.\nGive the folder cifar-10-batches-bin of the data set's binary version.")
+        raise InputError(f"{folder} has no file {name}.\nPass the folder cifar-10-batches-bin of the data set's binary version.")
     data = np.fromfile(path, dtype=np.uint8)
     if len(data) == 0 or len(data) % RECORD:
-        raise InputError(f"{path} has {len(data)} bytes, no whole number of images of {RECORD} bytes each: it is cut short.")
+        raise InputError(f"{path} has {len(data)} bytes, which is not a multiple of {RECORD} bytes per image: it is truncated.")
     records = data.reshape(-1, RECORD)
     if records[:, 0].max() >= CLASSES:
-        raise InputError(f"{path} has a label {records[:, 0].max()}, but CIFAR-10 has {CLASSES} classes: it is another format.")
+        raise InputError(f"{path} has the label {records[:, 0].max()}, but CIFAR-10 has {CLASSES} classes: it has another format.")
     return records

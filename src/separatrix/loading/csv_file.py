@@ -1,4 +1,4 @@
-"""Numbers from a .csv file: an optional header line, then a time step a row."""
+"""Numbers from a .csv file: an optional header line, then one row per time step."""
 
 import csv
 from array import array
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from separatrix.core.errors import InputError
 
-RULE = "After an optional header, every line holds the same count of numbers, separated by commas."
+RULE = "After an optional header, every line must hold the same number of values, separated by commas."
 EXACT = 2**53  # float64 holds every integer below
 
 
 def read_csv(path: Path) -> Tensor:
-    """The numbers of a .csv file, shape (rows, columns): int64 where all are written as integers, else float64.
+    """The numbers of a .csv file, shape (rows, columns): int64 if all are written as integers, otherwise float64.
 
     Raises:
-        InputError: a cell is no number, rows differ in length, or there is none.
+        InputError: a cell is not a number, rows differ in length, or there are no rows.
     """
     values, width, whole = array("d"), 0, True
     try:
@@ -36,7 +36,7 @@ def read_csv(path: Path) -> Tensor:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells, all of one length, without blank lines and the header."""
+    """Line numbers and cells, all rows of one length, without blank lines and the header."""
     first: tuple[int, int] | None = None
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)

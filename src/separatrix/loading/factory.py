@@ -1,4 +1,4 @@
-"""From a module and a name in it to a network: look the factory up, call it without arguments."""
+"""From a module and a name in it to a network: look up the factory and call it without arguments."""
 
 import inspect
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from separatrix.loading.user_code import blaming
 
 
 def network_of(module: ModuleType, attribute: str, location: str) -> nn.Module:
-    """The network that a module's attribute is, or builds.
+    """The network that an attribute of a module is, or builds.
 
     Args:
-        module: the user's, imported.
+        module: the user's module, imported.
         attribute: a name in it, which may be dotted.
-        location: what the user calls the module.
+        location: the module as the user wrote it.
     """
     return _build(_look_up(module, attribute, location), location, attribute)
 
@@ -30,7 +30,7 @@ def _look_up(module: ModuleType, attribute: str, location: str) -> Any:
             found = getattr(owner, name, _look_up)
         if found is _look_up:
             where = location if owner is module else f"{location}:{getattr(owner, '__name__', type(owner).__name__)}"
-            raise ModelError(f"{where} defines no {name!r}.\n{instead_of(name, _defined(owner, module), 'It defines')}")
+            raise ModelError(f"{where} does not define {name!r}.\n{instead_of(name, _defined(owner, module), 'It defines')}")
         owner = found
     return owner
 
@@ -45,8 +45,8 @@ def _build(factory: Any, location: str, attribute: str) -> nn.Module:
         call = f"{attribute}({', '.join(f'{name}=…' for name in needed)})"
         count = "1 argument" if len(needed) == 1 else f"{len(needed)} arguments"
         raise ModelError(
-            f"{named} needs {count} ({listed(needed)}), but a factory is called with none.\n"
-            f"Give them defaults, or add a function to {location}: def make_model(): return {call}"
+            f"{named} needs {count} ({listed(needed)}), but a factory is called without arguments.\n"
+            f"Add defaults, or add a function to {location}: def make_model(): return {call}"
         )
     with blaming(f"{named} failed"):
         model = factory()
@@ -58,7 +58,7 @@ def _build(factory: Any, location: str, attribute: str) -> nn.Module:
 def _required(factory: Callable[..., Any]) -> list[str]:
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # a builtin that does not say
+    except (TypeError, ValueError):  # a builtin without a signature
         return []
     return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
@@ -70,7 +70,7 @@ def _what(value: Any) -> str:
 
 
 def _defined(owner: Any, module: ModuleType) -> list[str]:
-    """The networks, functions and classes that a module (or a class in it) defines itself."""
+    """The networks, functions and classes that a module, or a class in it, defines itself."""
     return [
         name
         for name, value in getattr(owner, "__dict__", {}).items()

@@ -1,4 +1,4 @@
-"""Finding what was named; where it is not, saying what is there instead."""
+"""Finding a file or name that the user wrote, and suggesting alternatives if it does not exist."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from separatrix.core.errors import SeparatrixError
 
-ALIKE = 0.75  # how alike the name of a file must be to be suggested: a common suffix alone makes half of a short one
+ALIKE = 0.75  # similarity of file names from which one is suggested: a common suffix alone gives half for a short name
 
 
 def existing_file(path: Path, kind: type[SeparatrixError]) -> Path:
-    """The path, if a file is there; else an error of the given kind that names the files nearby."""
+    """The path, if the file exists; otherwise an error of the given kind that names similar files."""
     if os.path.isdir(path):
         raise kind(f"{path} is a folder, not a file.\n{contents(path, path.suffix)}")
     if os.path.exists(path):
         return path
     if not os.path.isdir(path.parent):
-        start = "" if path.is_absolute() else f"; it starts from {Path.cwd()}"
+        start = "" if path.is_absolute() else f"; it is relative to {Path.cwd()}"
         raise kind(f"{path} does not exist: there is no folder {path.parent}.\nCheck the path{start}.")
     near = get_close_matches(path.name, _files(path.parent, path.suffix) or _files(path.parent), n=1, cutoff=ALIKE)
     instead = f"Did you mean {path.parent / near[0]}?" if near else contents(path.parent, path.suffix)
@@ -27,7 +27,7 @@ def existing_file(path: Path, kind: type[SeparatrixError]) -> Path:
 
 @contextmanager
 def reading(path: Path, kind: type[SeparatrixError]) -> Iterator[None]:
-    """What the operating system refuses, as an error of the given kind."""
+    """Convert errors of the operating system to an error of the given kind."""
     try:
         yield
     except OSError as error:
@@ -35,13 +35,13 @@ def reading(path: Path, kind: type[SeparatrixError]) -> Iterator[None]:
 
 
 def contents(folder: Path, suffix: str) -> str:
-    """The files of one suffix that a folder holds, in a sentence."""
+    """A sentence that lists the files of one suffix in a folder."""
     names, where = _files(folder, suffix), "This folder" if folder == Path() else folder
-    return f"{where} holds: {listed(names)}." if names else f"{where} holds no {suffix or 'such'} file."
+    return f"{where} holds: {listed(names)}." if names else f"{where} holds no {f'{suffix} ' if suffix else ''}files."
 
 
 def instead_of(name: str, known: Iterable[str], has: str) -> str:
-    """What to write in place of a name that is not there: the closest one, and what there is."""
+    """A suggestion in place of an unknown name: the closest known name, and all known names."""
     known = list(known)
     if not known:
         return f"{has} none."
@@ -50,7 +50,7 @@ def instead_of(name: str, known: Iterable[str], has: str) -> str:
 
 
 def listed(names: Iterable[str], most: int = 6) -> str:
-    """Names separated by commas: the first few, then how many more."""
+    """Names separated by commas: the first few, then the number of the others."""
     names = list(names)
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest

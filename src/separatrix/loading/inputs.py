@@ -23,19 +23,19 @@ AS_NUMBERS = "Save an array of numbers: numpy.save(file, array.astype(float))."
 
 
 def load_inputs(path: str | Path) -> Tensor:
-    """A network's inputs from a file, in the shape in which they were saved.
+    """Load the inputs of a network from a file, in the shape in which they were saved.
 
     Args:
-        path: `.npy`; `.npz`, of one array or with the array's name, `file.npz:name`; `.pt`, a tensor; `.csv`, numbers
-            with an optional header line, a row a time step.
+        path: `.npy`; `.npz` with one array, or with the name of an array, `file.npz:name`; `.pt` with a tensor; `.csv` with
+            an optional header line and one row per time step.
 
     Returns:
-        Finite numbers. Floating point keeps its precision; integers are int64, as an `nn.Embedding` takes them; truth
-        values are float64. From a `.csv`: shape (time, columns).
+        Finite numbers. Floating point keeps its precision; integers become int64, as `nn.Embedding` requires; booleans
+        become float64. From a `.csv`: shape (time, columns).
 
     Raises:
-        InputError: the file is missing, damaged or of another kind; it holds text, objects or complex numbers, nothing
-            at all, several arrays of which none is named, or numbers that are not finite.
+        InputError: the file is missing, damaged or of another kind; it is empty; it holds text, objects, complex numbers,
+            numbers that are not finite, or several arrays of which none is named.
     """
     file, member = _split_member(str(path))
     file = _known_file(file)
@@ -49,18 +49,17 @@ def load_inputs(path: str | Path) -> Tensor:
 
 
 def load_arguments(paths: Sequence[str | Path]) -> Any:
-    """What a model takes, from one file or several: `analyze` and `depth_profile` read it as it is.
+    """Load the arguments of a model from one file or several, in the form that `analyze` and `depth_profile` accept.
 
     Args:
-        paths: one file for each positional argument. A single file may hold several: an `.npz` of several arrays, whose names are
-            the arguments', or a `.pt` with a tuple, a dict or a list of tensors.
+        paths: one file per positional argument. A single file may hold several arguments: an `.npz` whose arrays have the
+            arguments' names, or a `.pt` with a tuple, a dict or a list of tensors.
 
     Returns:
-        A tensor, as of `load_inputs`; else a tuple, a dict or a list of tensors, of whole numbers and truth values where they were
-        saved so.
+        A tensor, as from `load_inputs`; or a tuple, a dict or a list of tensors, in which integers and booleans stay as saved.
 
     Raises:
-        InputError: a file is missing, damaged or of another kind; it holds anything else.
+        InputError: a file is missing, damaged, of another kind, or holds anything else.
     """
     if len(paths) > 1:
         return tuple(_argument(str(path)) for path in paths)
@@ -85,7 +84,7 @@ def _argument(path: str) -> Tensor:
 
 
 def _names(file: Path) -> list[str]:
-    """Of the arrays in an `.npz`."""
+    """The names of the arrays in an `.npz`."""
     with reading(file, InputError):
         content = _without_pickle(file, lambda: np.load(file, allow_pickle=False))
     if isinstance(content, np.ndarray):
@@ -95,29 +94,29 @@ def _names(file: Path) -> list[str]:
 
 
 def _content(file: Path) -> Any:
-    """What a file of torch.save holds."""
+    """The content of a file written by torch.save."""
     return read_torch_file(file, InputError, f"Save the inputs alone as a tensor: torch.save(inputs, '{file.name}').")
 
 
 def _refuse_others(file: Path, content: Any) -> None:
-    """Refuse containers that hold anything but tensors, numbers, words and None, or no tensor, or no numbers."""
+    """Raise InputError for containers with anything but tensors, numbers, strings and None, or without a nonempty tensor."""
     parts = children(content) or []
     if isinstance(content, Tensor):
         if content.numel() == 0:
             raise InputError(f"{file} holds an empty tensor: shape {tuple(content.shape)}.")
     elif not parts and content is not None and not isinstance(content, bool | int | float | str):
-        raise InputError(f"{file} holds a {type(content).__name__}, where a tensor is expected.")
+        raise InputError(f"{file} holds a {type(content).__name__}; expected a tensor.")
     for _, part in parts:
         _refuse_others(file, part)
     if isinstance(content, tuple | list | dict) and not leaves(content):
-        raise InputError(f"{file} holds a {type(content).__name__} without a tensor.\nSave what the model takes.")
+        raise InputError(f"{file} holds a {type(content).__name__} without a tensor.\nSave the inputs of the model.")
 
 
 def _known_file(path: Path) -> Path:
-    """An existing file of a kind that is read."""
+    """An existing file of a supported kind."""
     file = existing_file(path, InputError)
     if file.suffix.lower() not in SUFFIXES:
-        raise InputError(f"inputs are not read from {file.name}.\nSave them as one of {', '.join(SUFFIXES)}.")
+        raise InputError(f"the format of {file.name} is not supported.\nSave the inputs as one of {', '.join(SUFFIXES)}.")
     return file
 
 
@@ -175,7 +174,7 @@ def _tensor(array: np.ndarray, file: Path) -> Tensor:
         what = {"U": "text", "S": "text", "M": "dates", "m": "durations", "V": "records"}.get(kind, "objects")
         raise InputError(f"{file} holds {what} ({array.dtype}), not numbers.\n{AS_NUMBERS}")
     if kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
-        raise InputError(f"{file} holds integers up to {array.max()}, more than int64 has.\nSave them as floating point.")
+        raise InputError(f"{file} holds integers up to {array.max()}, beyond the range of int64.\nSave them as floating point.")
     if kind in "iu":
         return torch.from_numpy(array.astype(np.int64))
     wide = kind == "f" and array.dtype.itemsize > 8

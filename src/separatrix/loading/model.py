@@ -1,4 +1,4 @@
-"""From what a user calls a model to a network."""
+"""From the model that a user names to a network."""
 
 import os
 import pkgutil
@@ -19,23 +19,23 @@ from separatrix.loading.weights import load_weights_
 
 
 def load_model(spec: str, weights: str | Path | None = None, say: Callable[[str], None] | None = None) -> nn.Module:
-    """The network that a user names, built by their own code or by torchvision, without pretrained weights.
+    """Load the network that a user names, built by their own code or by torchvision, without pretrained weights.
 
-    The file or module is imported, the factory called; nothing else of the user's is run. While that happens, the
-    file's folder and the working directory are on `sys.path`.
+    The file or module is imported and the factory called; no other code of the user is run. Meanwhile the folder of the file and
+    the working directory are on `sys.path`.
 
     Args:
         spec: `path/to/file.py:factory`, `package.module:factory` or `torchvision:resnet18`. The factory is an
             `nn.Module`, or returns one when called without arguments; it may be dotted (`Models.small`).
         weights: a file for `load_weights_`.
-        say: is told what was done to the names of the weights, where anything was.
+        say: called with a note if the names of the weights had to be changed.
 
     Returns:
         The network, on the device and in the mode in which the factory left it.
 
     Raises:
-        ModelError: the file, module or factory is not there, cannot be imported, needs arguments or raises; what it
-            gives is no `nn.Module`; the weights do not fit.
+        ModelError: the file, module or factory does not exist, cannot be imported, needs arguments or raises an error; its
+            result is not an `nn.Module`; or the weights do not fit.
         MissingExtraError: torchvision is not installed.
         InputError: a weight is not finite.
     """
@@ -66,7 +66,7 @@ def _import_module(name: str) -> ModuleType:
         path = getattr(sys.modules.get(parent), "__path__", []) if parent else [str(Path.cwd())]
         found = [module.name for module in pkgutil.iter_modules(path)]
         near = instead_of(missing, found, f"{parent or 'This folder'} holds")
-        raise ModelError(f"there is no module {error.name}.\nInstall it, or run from its folder. {near}") from error
+        raise ModelError(f"the module {error.name} does not exist.\nInstall it, or run from its folder. {near}") from error
     if getattr(module, "__file__", "builtin") is None:  # a folder without __init__.py imports as an empty package
         raise folder_error(name.replace(".", os.sep))
     return module

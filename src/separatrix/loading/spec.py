@@ -11,7 +11,7 @@ FORMS = "path/to/file.py:factory, package.module:factory or torchvision:resnet18
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """A spec's two halves: where, and which name there. The last colon counts; a folder's name may hold others."""
+    """The two halves of a spec: the location, and the name in it. They meet at the last colon; a path may contain others."""
     location, _, attribute = spec.rpartition(":")
     if location and _is_dotted(attribute):
         return location, attribute
@@ -19,13 +19,13 @@ def split_spec(spec: str) -> tuple[str, str]:
         if file.endswith(".py") and os.path.isfile(file):
             names = _defined_by_text(Path(file))
             meaning = f"one of: {listed(names)}" if names else "a function that builds the network"
-            raise ModelError(f"the model {spec!r} names no factory.\nWrite {file}:NAME, where NAME is {meaning}.")
+            raise ModelError(f"the model {spec!r} does not name a factory.\nWrite {file}:NAME, where NAME is {meaning}.")
     missing = "no file or module before the colon" if spec.startswith(":") else "no factory after a colon"
     raise ModelError(f"the model {spec!r} has {missing}.\nWrite {FORMS}.")
 
 
 def file_of(location: str) -> Path | None:
-    """The .py file that is meant; None where it is a module's dotted name."""
+    """The .py file that a location names; None if it is the dotted name of a module."""
     if location.endswith(".py"):
         return existing_file(Path(location), ModelError)
     if _is_dotted(location) and not os.path.isfile(location):
@@ -33,14 +33,14 @@ def file_of(location: str) -> Path | None:
     if os.path.isdir(location):
         raise folder_error(location)
     if os.path.isfile(location):
-        raise ModelError(f"{location} is not a .py file.\nWrite {FORMS}; a file of weights goes beside it, as weights.")
+        raise ModelError(f"{location} is not a .py file.\nWrite {FORMS}; pass a file of weights separately, as weights.")
     if os.path.isfile(location + ".py"):
         raise ModelError(f"{location} does not exist.\nDid you mean {location}.py?")
-    raise ModelError(f"{location!r} is neither a .py file nor a module's dotted name.\nWrite {FORMS}.")
+    raise ModelError(f"{location!r} is neither a .py file nor the dotted name of a module.\nWrite {FORMS}.")
 
 
 def folder_error(location: str) -> ModelError:
-    """Where a folder was named in place of a file."""
+    """The error for a folder in place of a file."""
     return ModelError(f"{location} is a folder, not a .py file.\nName a file in it. {contents(Path(location), '.py')}")
 
 

@@ -1,4 +1,4 @@
-"""What `torch.save` wrote, read as numbers only: a pickle that asks for more is refused."""
+"""Files of `torch.save`, read as tensors only: a pickle that would run code is refused."""
 
 import re
 import textwrap
@@ -18,12 +18,12 @@ def read_torch_file(path: Path, kind: type[SeparatrixError], way_out: str) -> An
 
     Args:
         path: an existing file.
-        kind: of the error, where the file cannot be read or would need to run code.
-        way_out: that error's second line.
+        kind: class of the error if the file cannot be read or would run code.
+        way_out: second line of that error.
     """
     try:
         with reading(path, kind), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of what it then refuses
+            warnings.simplefilter("ignore")  # PyTorch warns of what it then refuses
             return torch.load(path, map_location="cpu", weights_only=True)
     except SeparatrixError:
         raise
@@ -34,10 +34,10 @@ def read_torch_file(path: Path, kind: type[SeparatrixError], way_out: str) -> An
 def _reason(error: Exception, path: Path) -> str:
     text = str(error)
     if wanted := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", text):
-        return f"is refused: to read it, Python would have to run {wanted[1]}, and only plain tensors are read"
+        return f"is refused: to read it, Python would have to run {wanted[1]}, but only plain tensors are read"
     if "TorchScript" in text:
-        return "is refused: it is a TorchScript archive, which holds code, and only plain tensors are read"
+        return "is refused: it is a TorchScript archive, which holds code, but only plain tensors are read"
     if isinstance(error, UnpicklingError) and path.read_bytes()[:1] == b"\x80":
-        return "is refused: it is a pickle that torch.save did not write, which may run any code"
+        return "is refused: it is a pickle that torch.save did not write, which may run arbitrary code"
     said = textwrap.shorten(text.partition(". ")[0], 120, placeholder=" …") or "it ends early"
-    return f"is not a file of torch.save, or is damaged ({type(error).__name__}: {said})"
+    return f"is not a file written by torch.save, or is damaged ({type(error).__name__}: {said})"

@@ -1,4 +1,4 @@
-"""Importing a user's module, and turning what goes wrong inside it into a message that points at their line."""
+"""Importing a user's module, and reporting errors inside it with the line in the user's code."""
 
 import os
 import re
@@ -20,14 +20,14 @@ from separatrix.core.errors import ModelError
 _PACKAGE = str(Path(__file__).parents[1])
 _LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")} | {site.getusersitepackages()})
 
-# Note [siblings]: a model file's siblings ("import layers") are imported under their plain names. A model in another
-# folder may have a layers.py too, and would silently get the first one. So each load forgets the siblings that the one
-# before brought in; they stay until then, because pickle, inspect and late imports look a module up by its name.
+# Note [siblings]: the siblings of a model file ("import layers") are imported under their plain names. A model in another
+# folder may have a layers.py too, and would silently get the first one. So each load removes the siblings that the previous
+# one imported; they stay until then, because pickle, inspect and late imports look up a module by its name.
 _siblings: set[str] = set()
 
 
 def import_file(path: Path) -> ModuleType:
-    """The module of a .py file, under a name of its own, so that it neither meets nor replaces another of its name."""
+    """The module of a .py file, under a unique name, so that it does not collide with another module of its name."""
     stem = re.sub(r"\W", "_", path.stem)
     name = next(name for n in count(1) if (name := f"separatrix_model_{stem}_{n}") not in sys.modules)
     spec = spec_from_file_location(name, path.resolve())
@@ -44,14 +44,14 @@ def import_file(path: Path) -> ModuleType:
 
 
 def import_dotted(name: str) -> ModuleType:
-    """The module of a dotted name; ModuleNotFoundError where there is none."""
+    """The module of a dotted name; ModuleNotFoundError if it does not exist."""
     with blaming(f"{name} cannot be imported", unless_missing=name):
         return import_module(name)
 
 
 @contextmanager
 def searching(*folders: Path) -> Iterator[None]:
-    """Let imports find what lies in the folders, for a while. See Note [siblings]."""
+    """Temporarily add folders to the import path. See Note [siblings]."""
     for name in _siblings:
         sys.modules.pop(name, None)
     _siblings.clear()
@@ -68,7 +68,7 @@ def searching(*folders: Path) -> Iterator[None]:
 
 
 def _root(name: str) -> str | None:
-    """The folder in which an imported name's top-level module or package lies."""
+    """The folder of the top-level module or package of an imported name."""
     spec = getattr(sys.modules.get(name.partition(".")[0]), "__spec__", None)
     if spec is None or spec.name.startswith("separatrix_model_"):
         return None
@@ -78,16 +78,16 @@ def _root(name: str) -> str | None:
 
 @contextmanager
 def blaming(what: str, unless_missing: str = "") -> Iterator[None]:
-    """Run a user's code: what it raises becomes a ModelError with its type, its message and the user's own line."""
+    """Run a user's code: its errors become a ModelError with their class, their message and the line in the user's code."""
     try:
         yield
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{unless_missing}.".startswith(f"{error.name}."):
             raise
-        raise ModelError(f"{what}: {_told(error)}.\n{_way_out(error)}") from error
+        raise ModelError(f"{what}: {_reason(error)}.\n{_way_out(error)}") from error
 
 
-def _told(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     where = _line(error)
     at = f" ({where})" if where else ""
     if isinstance(error, SystemExit):
@@ -98,7 +98,7 @@ def _told(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """The deepest line that is the user's; in an installed package, the outermost that is not ours."""
+    """The deepest line in the user's code; if there is none, the outermost line outside this package."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_shown(error.filename)}, line {error.lineno}" if error.lineno else _shown(error.filename)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<", _PACKAGE + os.sep))]
@@ -116,7 +116,7 @@ def _way_out(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"Install {error.name or 'it'} into this environment ({sys.prefix}), or put it beside the file."
     if isinstance(error, ImportError) and "relative import" in str(error):
-        return "Name the file as a part of its package, package.module:factory, from the folder that holds the package."
+        return "Name the file as part of its package, package.module:factory, from the folder that holds the package."
     if isinstance(error, SystemExit):
-        return 'Put what the script does under `if __name__ == "__main__":`, and what builds the model in a function.'
+        return 'Move the code of the script under `if __name__ == "__main__":`, and build the model in a function.'
     return "Correct that line, then try again."

@@ -1,4 +1,4 @@
-"""torchvision's networks by name, with random weights: nothing is ever downloaded."""
+"""torchvision's networks by name, with random weights; nothing is downloaded."""
 
 import inspect
 from importlib import import_module
@@ -19,15 +19,15 @@ def torchvision_model(name: str) -> nn.Module:
         name: one of `torchvision.models.list_models()`.
 
     Raises:
-        MissingExtraError: torchvision, or something that it needs, is not installed.
-        ModelError: torchvision cannot be imported beside this torch, or has no network of that name.
+        MissingExtraError: torchvision, or one of its dependencies, is not installed.
+        ModelError: torchvision does not match the installed torch, or has no network of that name.
     """
     models = _torchvision_models()
     known = models.list_models()
     if name not in known:
         raise ModelError(f"torchvision has no network {name!r}.\n{instead_of(name, known, 'It has')}")
     builder = models.get_model_builder(name)
-    # Detection and segmentation networks download their backbone's weights unless told not to.
+    # Detection and segmentation networks download the weights of their backbone by default.
     untrained = {key: None for key in ("weights", "weights_backbone") if key in inspect.signature(builder).parameters}
     with blaming(f"torchvision:{name} failed"):
         return builder(**untrained)
@@ -40,9 +40,9 @@ def _torchvision_models() -> ModuleType:
         raise MissingExtraError(f"{error.name} is not installed.\nInstall it with: pip install 'separatrix[vision]'") from error
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        build = torch.__version__.partition("+")[2]  # of which kind this torch is: cpu, cu126, …
+        build = torch.__version__.partition("+")[2]  # the build of torch: cpu, cu126, …
         index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
         raise ModelError(
-            f"torchvision cannot be imported beside torch {torch.__version__}: {type(error).__name__}: {reason}.\n"
-            f"Install the one built for it: pip install --force-reinstall --no-deps torchvision{index}"
+            f"torchvision cannot be imported with torch {torch.__version__}: {type(error).__name__}: {reason}.\n"
+            f"Install the build for this torch: pip install --force-reinstall --no-deps torchvision{index}"
         ) from error

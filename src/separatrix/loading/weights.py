@@ -1,4 +1,4 @@
-"""Weights from a file into a network: all of them or none, and never code."""
+"""Loading weights from a file into a network: all of them or none, without running code."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from separatrix.core.errors import ModelError
+from separatrix.core.wording import counted
 from separatrix.core.wrappers import plain_name
 from separatrix.loading.finding import existing_file, listed, reading
 from separatrix.loading.torch_file import read_torch_file
@@ -20,23 +21,23 @@ USUAL_KEYS = ("state_dict", "model_state_dict", "model")
 
 
 def load_weights_(module: nn.Module, path: str | Path) -> str:
-    """Copy weights from a file into a network, in place, after checking that every one of them fits.
+    """Copy weights from a file into a network, in place, after checking that every weight fits.
 
-    What `torch.compile` puts into names is ignored on both sides. One prefix that all the network's names have in the file, or
-    that they have beyond the file's, is taken off: `module.` of `DataParallel`, `model.` of a training module, any other.
-    Of tensors that the network ties together, one is enough.
+    The additions of `torch.compile` to names are ignored on both sides. A prefix that all names have only in the file, or only in
+    the network, is removed, such as `module.` of `DataParallel` or `model.` of a training module. One of several tied tensors is
+    enough.
 
     Args:
         module: the network.
-        path: a `.safetensors` file, or what `torch.save` wrote: a state dict, or a checkpoint that holds one as
+        path: a `.safetensors` file, or a file of `torch.save`: a state dict, or a checkpoint that holds one as
             `state_dict`, `model_state_dict` or `model`. It is read with `weights_only=True`.
 
     Returns:
-        What was done, in words: which of several state dicts was taken; the prefix, and which names of the file lie outside it and
-        were not used. Empty where there is one, with the network's names.
+        A note on what was done: which of several state dicts was used; the prefix, and the names in the file outside the prefix,
+        which were not used. Empty if there is a single state dict with the network's names.
 
     Raises:
-        ModelError: the file is missing, damaged or needs to run code; names or shapes differ; the names fit behind more than one
+        ModelError: the file is missing, damaged or would run code; names or shapes differ; or the names fit with more than one
             prefix. The network is unchanged.
         InputError: a weight is not finite. The network is unchanged.
     """
@@ -56,13 +57,13 @@ def load_weights_(module: nn.Module, path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class _Way:
-    """The file's names as the network's, a prefix taken off on either side.
+    """Mapping of the names in a file to those of a network, with a prefix removed on either side.
 
     Args:
-        prefix: of the file's names.
-        added: of the network's names, which the file's have not.
-        names: the network's names (what is unknown to it stays as it is) and the file's.
-        outside: names of the file without the prefix.
+        prefix: prefix of the names in the file.
+        added: prefix of the network's names that is missing in the file.
+        names: names of the network (unknown names unchanged) → names in the file.
+        outside: names in the file without the prefix.
     """
 
     prefix: str
@@ -73,22 +74,22 @@ class _Way:
     @property
     def behind(self) -> str:
         """The prefix, for an error."""
-        told = [f"behind the prefix {self.prefix!r}"] if self.prefix else []
-        told += [f"without the prefix {self.added!r} of the network's names"] if self.added else []
-        return f", {' and '.join(told)}," if told else ""
+        parts = [f"with the prefix {self.prefix!r}"] if self.prefix else []
+        parts += [f"without the prefix {self.added!r} of the network's names"] if self.added else []
+        return f", {' and '.join(parts)}," if parts else ""
 
     @property
     def note(self) -> str:
-        """What was done, for the user."""
+        """A note for the user on what was done."""
         count = f"{len(self.names)} of {len(self.names) + len(self.outside)}" if self.outside else f"all {len(self.names)}"
-        told = [f"the prefix {self.prefix!r} was stripped from {count} names in the file"] if self.prefix else []
-        told += [f"the prefix {self.added!r} was put before {count} names in the file"] if self.added else []
-        told += [f"{len(self.outside)} outside it not used ({listed(self.outside, most=8)})"] if self.outside else []
-        return "; ".join(told)
+        parts = [f"the prefix {self.prefix!r} was stripped from {count} names in the file"] if self.prefix else []
+        parts += [f"the prefix {self.added!r} was added to {count} names in the file"] if self.added else []
+        parts += [f"{counted(len(self.outside), 'other name')} not used ({listed(self.outside, most=8)})"] if self.outside else []
+        return "; ".join(parts)
 
 
 def _ways(file: Mapping[str, str], own: Mapping[str, str]) -> list[_Way]:
-    """Ways to read the file's names, those that give most of the network's first; the plain one among them."""
+    """Possible mappings of the file's names, those that cover most of the network first; the plain one is among them."""
     pieces = next(iter(own), "").split(".")
     leads = ["".join(f"{piece}." for piece in pieces[:count]) for count in range(len(pieces))]
     added = [lead for lead in leads if all(name.startswith(lead) for name in own)]
@@ -101,7 +102,7 @@ def _ways(file: Mapping[str, str], own: Mapping[str, str]) -> list[_Way]:
 
 
 def _ends(name: str) -> list[str]:
-    """A dotted name without its first piece, its first two, …; and whole."""
+    """A dotted name, and the name without its first piece, its first two, …."""
     pieces = name.split(".")
     return [".".join(pieces[start:]) for start in range(len(pieces))]
 
@@ -113,13 +114,13 @@ def _way(file: Mapping[str, str], own: Mapping[str, str], prefix: str, added: st
 
 
 def _is_complete(way: _Way, own: Mapping[str, Any]) -> bool:
-    """Whether every tensor of the network is given, and nothing behind the prefix that is not the network's."""
+    """Whether the file has every tensor of the network, and no other names with the prefix."""
     covered = {id(own[name]) for name in way.names if name in own}
     return all(name in own for name in way.names) and all(id(tensor) in covered for tensor in own.values())
 
 
 def _one_of(what: str, complete: list[_Way]) -> _Way | None:
-    """The way that gives the network all its tensors; refuse several, as of a network and its running average."""
+    """The mapping that covers the whole network; raises an error for several, such as a network and its running average."""
     plain = next((way for way in complete if not way.prefix and not way.added), None)
     if plain is not None or not complete:
         return plain
@@ -127,20 +128,20 @@ def _one_of(what: str, complete: list[_Way]) -> _Way | None:
     if others:
         prefixes = list(dict.fromkeys(repr(way.prefix) for way in (complete[0], *others)))
         raise ModelError(
-            f"{what}: all its tensors are in the file {len(prefixes)} times, behind the prefixes {listed(prefixes)}.\n"
-            "Save those that are meant alone, and load that file."
+            f"{what}: the file has all its tensors {len(prefixes)} times, with the prefixes {listed(prefixes)}.\n"
+            "Save the intended weights alone, and load that file."
         )
     return complete[0]
 
 
 def _plain(names: Iterable[str]) -> dict[str, str]:
-    """Names without what torch.compile puts into them, where they stay different without it."""
+    """Names without the additions of torch.compile, if they stay distinct."""
     plain = {plain_name(name): name for name in names}
     return plain if len(plain) == len(set(plain.values()) | set(names)) else {name: name for name in names}
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], str]:
-    """The state dict that a file holds; and, in words, which of several."""
+    """The state dict in a file, and a note if it was one of several."""
     way_out = f"Save the weights alone, torch.save(model.state_dict(), '{path.name}'), and load those."
     if path.suffix == ".safetensors":
         try:
@@ -154,11 +155,11 @@ def _read(path: Path) -> tuple[Mapping[str, Any], str]:
     if isinstance(content, Mapping):
         taken = next((key for key in USUAL_KEYS if isinstance(content.get(key), Mapping)), None)
         others = [str(key) for key, value in content.items() if key != taken and _is_state_dict(value)]
-        note = f"{taken!r} was taken, {listed(map(repr, others))} not" if taken and others else ""
+        note = f"{taken!r} was used, {listed(map(repr, others))} was not" if taken and others else ""
         content = content if taken is None else content[taken]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         keys = f" with the keys {listed(map(str, content))}" if isinstance(content, Mapping) else ""
-        raise ModelError(f"{path} holds no state dict, but a {type(content).__name__}{keys}.\n{way_out}")
+        raise ModelError(f"expected {path} to hold a state dict, got a {type(content).__name__}{keys}.\n{way_out}")
     return {str(name): value for name, value in content.items()}, note
 
 
@@ -190,7 +191,7 @@ def _shape(value: Any) -> str:
 
 
 def _refuse_infinite(name: str, tensor: Any, own: Any) -> None:
-    """NaN nowhere; infinity only in buffers, where a mask may hold it."""
+    """Raise InputError for NaN anywhere, and for infinity in parameters; in buffers, a mask may hold infinity."""
     if not isinstance(tensor, Tensor) or not isinstance(own, Tensor):
         return
     value = tensor.to(own.dtype)

@@ -1,4 +1,4 @@
-"""Result → Matplotlib figure → inline SVG. `PLOTS` says which function draws which result."""
+"""Result → Matplotlib figure → inline SVG. `PLOTS` maps result classes to the functions that draw them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -124,17 +124,17 @@ PLOTS: dict[type[Result], Callable[[Any], Figure]] = {
 
 
 def figure(result: Result) -> Figure:
-    """The picture of a result: that of its class, or of the nearest class above it that has one.
+    """Draw a result with the function of its class, or of its nearest base class that has one.
 
     Raises:
-        NoPictureError: none has.
+        NoPictureError: no such class has one.
     """
     for kind in type(result).__mro__:
         if kind in PLOTS:
             return PLOTS[kind](result)
     known = ", ".join(sorted(kind.__name__ for kind in PLOTS))
     raise NoPictureError(
-        f"there is no picture of a {type(result).__name__}; there are of {known}.\n"
+        f"a {type(result).__name__} has no figure; the classes with figures are {known}.\n"
         "Give the class a method plot(self) that returns a Matplotlib figure."
     )
 

@@ -1,4 +1,4 @@
-"""The adversarial picture: an image, the small change, and the sum of both, with what each network reads in it."""
+"""Adversarial images: an image, the perturbation and their sum, with the prediction of each network."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ CHANGE = "RdBu_r"  # blue takes away, red adds
 
 
 def as_picture(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An image as Matplotlib takes it: (H, W) grey, or (H, W, 3); a vector of h² numbers is taken for h × h pixels."""
+    """An image in Matplotlib's form: (H, W) grey, or (H, W, 3); a vector of h² numbers is read as h × h pixels."""
     if len(shape) == 1:
         side = round(shape[0] ** 0.5)
         shape = (side, side) if side**2 == shape[0] else (1, shape[0])
@@ -29,19 +29,19 @@ def as_picture(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.moveaxis(values.reshape(shape), 0, -1)
     if len(shape) == 2:
         return values.reshape(shape)
-    raise InputError(f"there is no picture of an image of shape {shape}; it is (H, W), (1, H, W) or (3, H, W).")
+    raise InputError(f"an image of shape {shape} cannot be drawn; expected (H, W), (1, H, W) or (3, H, W).")
 
 
 def draw_adversarial(
     holder: Figure | SubFigure, found: AdversarialImages, *, i: int = 0, classes: Sequence[str] | None = None
 ) -> None:
-    """Image i: a row for each network, of x, δ and x + δ, each with its caption below.
+    """Draw image i: one row per network with x, δ and x + δ, each with a caption below.
 
     Args:
         holder: a figure, or a part of one.
-        found: what is drawn.
-        i: which image.
-        classes: their names. Default: their numbers.
+        found: the result to draw.
+        i: index of the image.
+        classes: names of the classes. Default: their numbers.
     """
     rows = len(found.names)
     panels = holder.subplots(rows, 3, squeeze=False)
@@ -64,7 +64,7 @@ def draw_adversarial(
         before.set_ylabel(f"against the\n{name} network")
         far = float(found.distances[row, i])
         if not 0 < far < np.inf:
-            nothing_to_show(middle, "no attack succeeded" if far else "x itself is read wrong")
+            nothing_to_show(middle, "no attack succeeded" if far else "x itself is misclassified")
             after.set_axis_off()
             continue
         image = _show(middle, _signed(as_picture(change, found.shape)), -most, most, CHANGE)
@@ -79,7 +79,7 @@ def draw_adversarial(
 
 
 def _signed(change: np.ndarray) -> np.ndarray:
-    """The change of the channel that changes most."""
+    """The change in the channel that changes most."""
     if change.ndim == 2:
         return change
     most = np.abs(change).argmax(-1)
@@ -87,7 +87,7 @@ def _signed(change: np.ndarray) -> np.ndarray:
 
 
 def _show(axes: Axes, picture: np.ndarray, low: float, high: float, colors: str = "gray") -> object:
-    """One image without ticks, from its darkest number to its lightest."""
+    """Draw one image without ticks, from its smallest value to its largest."""
     if picture.ndim == 3:  # red, green and blue are shown as they are, from 0 to 1
         picture = ((picture - low) / max(high - low, 1e-12)).clip(0, 1)
     image = axes.imshow(picture, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
@@ -105,5 +105,5 @@ def adversarial_figure(found: AdversarialImages, *, i: int = 0, classes: Sequenc
     figure = Figure(figsize=(3 * SIDE + 1.6, rows * (SIDE + TEXT)), layout="constrained")
     draw_adversarial(figure, found, i=i, classes=classes)
     each = "; ".join(f"{name}: ‖δ‖₂ = {plain(float(far))}" for name, far in zip(found.names, found.distances[:, i], strict=True))
-    figure.set_label(f"An image, the change with which each network reads it wrong, and their sum. {each}.")
+    figure.set_label(f"An image, the change with which each network misclassifies it, and their sum. {each}.")
     return figure

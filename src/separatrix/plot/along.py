@@ -1,4 +1,4 @@
-"""Along training: what an analysis found over the checkpoints, and rest points from birth to loss."""
+"""Along training: the results of an analysis over the checkpoints, and fixed points from birth to loss."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,15 +11,15 @@ from separatrix.plot.fixed_points import principal_plane
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, INK, canvas, mark_zero, nothing_to_show, series, styled
 
-MOST_LINES = 12  # of results that are told
-FEW = 5  # numbers of one checkpoint that are drawn
+MOST_LINES = 12  # of results that are listed
+FEW = 5  # numbers per checkpoint that are drawn
 EVENTS = {"birth": "o", "loss": "X", "stability": "D"}
 
 
 def headline(found: Along) -> tuple[str, Tensor | None, Tensor | None]:
-    """The field of the result that is followed, its name, values (checkpoint, *batch, number) and standard errors.
+    """The field of the result that is drawn: its name, values (checkpoint, *batch, number) and standard errors.
 
-    It is the first in the result's layout with one number, or a few, for each run.
+    It is the first field in the result's layout with one or a few numbers per run.
     """
     for name, axes in found.result.layout.items():
         value, extra = getattr(found.result, name), len(axes.split()) - 1
@@ -31,10 +31,10 @@ def headline(found: Along) -> tuple[str, Tensor | None, Tensor | None]:
 
 
 def draw_along(axes: Axes, found: Along, *, label: str = "epoch") -> None:
-    """The leading numbers over the checkpoints: the median of the runs, their range, and the error bars of a single run."""
+    """Draw the leading numbers over the checkpoints: the median of the runs, their range, and the error bars of a single run."""
     name, values, errors = headline(found)
     if values is None or not bool(values.isfinite().any()):
-        nothing_to_show(axes, "no checkpoint has a number to follow")
+        nothing_to_show(axes, "no checkpoint has a number to draw")
         return
     x, several = array(found.labels), values.shape[-1] > 1
     flat = array(values).reshape(len(x), -1, values.shape[-1])
@@ -47,8 +47,8 @@ def draw_along(axes: Axes, found: Along, *, label: str = "epoch") -> None:
         elif errors is not None:
             bar = BAR * np.nan_to_num(array(errors).reshape(len(x), -1, values.shape[-1])[some, 0, i])
             axes.errorbar(x[some], middle, bar, linestyle="", ecolor=look.color, elinewidth=0.8)
-        told = f"{name.removesuffix('s')} {i + 1}" if several else None
-        axes.plot(x[some], middle, linestyle=look.line, markersize=3, label=told, gid=f"{name} {i + 1}", **look.marks)
+        line_label = f"{name.removesuffix('s')} {i + 1}" if several else None
+        axes.plot(x[some], middle, linestyle=look.line, markersize=3, label=line_label, gid=f"{name} {i + 1}", **look.marks)
     unit = found.result.units.get(name, "")
     axes.set(xlabel=label, ylabel=f"{name.replace('_', ' ')}{f' ({unit})' if unit else ''}")
     if name == "exponents":
@@ -58,16 +58,16 @@ def draw_along(axes: Axes, found: Along, *, label: str = "epoch") -> None:
 
 
 def draw_tracks(axes: Axes, tracks: Tracks, seen: Tensor | None = None, *, label: str = "epoch") -> None:
-    """Rest points over the checkpoints: what attracts in full lines, what does not in broken ones, and what happened to them.
+    """Draw fixed points over the checkpoints: attracting ones as solid lines, others as dashed lines, with their events.
 
     Args:
-        tracks: what is drawn.
-        seen: one number for each point, (checkpoint, track). Default: the first principal component of all points.
-        label: of the horizontal axis.
+        tracks: the result to draw.
+        seen: one number per point, (checkpoint, track). Default: the first principal component of all points.
+        label: label of the horizontal axis.
     """
     alive = tracks.alive.numpy()
     if not alive.any():
-        nothing_to_show(axes, "no rest point was found")
+        nothing_to_show(axes, "no fixed point was found")
         return
     height, share = (array(seen), "") if seen is not None else _component(tracks)
     x, stable = array(tracks.labels), tracks.stable.numpy()
@@ -115,7 +115,7 @@ def _mark_events(axes: Axes, tracks: Tracks, height: np.ndarray) -> None:
 
 @styled
 def tracks_figure(tracks: Tracks, *, label: str = "epoch", title: str = "") -> Figure:
-    """Where rest points are over the checkpoints, and their leading rates."""
+    """Draw the fixed points over the checkpoints, and their leading rates."""
     figure, ((left, right),) = canvas(1, 2, width=4.8, height=3.8)
     draw_tracks(left, tracks, label=label)
     alive, x = tracks.alive.numpy(), array(tracks.labels)
@@ -127,7 +127,7 @@ def tracks_figure(tracks: Tracks, *, label: str = "epoch", title: str = "") -> F
         mark_zero(right)
         right.set(xlabel=label, ylabel="leading rate of the point (nats per unit time)")
     else:
-        nothing_to_show(right, "no rest point was found")
+        nothing_to_show(right, "no fixed point was found")
     left.set_title(title)
     figure.set_label(tracks.summary())
     return figure
@@ -149,11 +149,11 @@ def along_figure(found: Along, *, label: str = "epoch", title: str = "") -> Figu
 
 @styled
 def separate_figure(found: Separate) -> Figure:
-    """What each checkpoint's result says; their own pictures are theirs to draw."""
+    """List the summary of each checkpoint's result, whose figures are drawn separately."""
     figure, ((axes,),) = canvas()
-    told = [f"{label}:  {result.summary().splitlines()[0]}" for label, result in found.each.items()]
+    lines = [f"{label}:  {result.summary().splitlines()[0]}" for label, result in found.each.items()]
     nothing_to_show(
-        axes, "\n".join([*told[:MOST_LINES], *(["…"] if len(told) > MOST_LINES else []), "", "result.each[…].plot() draws one"])
+        axes, "\n".join([*lines[:MOST_LINES], *(["…"] if len(lines) > MOST_LINES else []), "", "result.each[…].plot() draws one"])
     )
     figure.set_label(found.summary().strip())
     return figure

@@ -1,4 +1,4 @@
-"""Events: when each item met its own, and in which state."""
+"""Events: the time and state at which each item met its event."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from separatrix.plot.style import canvas, nothing_to_show, series, styled
 
 
 def draw_arrival(axes: Axes, found: Arrival) -> None:
-    """The first numbers of the state at the event over its time, one mark for each item that met one."""
+    """Draw the first components of the state at the event over its time, one marker per item that met one."""
     here = found.found.reshape(-1).cpu().numpy()
     if not here.any():
         nothing_to_show(axes, "no item met an event")

@@ -1,4 +1,4 @@
-"""Basins as a map of the plane of initial states; elsewhere, the states in their principal plane beside the share of each."""
+"""Basins as a map of a plane of initial states, or otherwise the states in their principal plane and the share of each basin."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from separatrix.plot.fixed_points import principal_plane
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, INK, QUIET, canvas, styled
 
-# Each colour differs from the others in lightness, so that a basin is known in grey too.
+# Each colour differs from the others in lightness, so that basins can be distinguished in grey too.
 COLORS = ("#1d3557", "#f2c14e", "#c8553d", "#8fd0c4", "#6d3f7f", "#f7e9d0", "#4d8f5b", "#7d8fb3")
 DIVERGED, UNDECIDED = "#ffffff", "#000000"
 MOST_NAMED = 8  # attractors, beyond which a legend would hide the picture
@@ -23,7 +23,7 @@ MARKS = "os^Dv<>p"
 
 @dataclass(frozen=True)
 class Plane:
-    """An affine plane of states: x = origin + p along[0] + q along[1], and the coordinates of a lattice in it."""
+    """Affine plane of states, x = origin + p along[0] + q along[1], with the coordinates of a lattice in it."""
 
     along: np.ndarray
     p: np.ndarray
@@ -31,12 +31,12 @@ class Plane:
     names: tuple[str, str]
 
     def coordinates(self, states: np.ndarray) -> np.ndarray:
-        """Of any states, projected, (*, 2)."""
+        """Coordinates of any states, projected to the plane, (*, 2)."""
         return states @ self.along.T
 
 
 def plane_of(basins: Basins) -> Plane | None:
-    """The plane that a lattice of two axes spans, at right angles; None where the initial states are no such lattice."""
+    """The plane spanned by a lattice with two perpendicular axes; None if the initial states are not such a lattice."""
     x = array(basins.x0)
     if not basins.is_grid or x.ndim != 3 or min(x.shape[:2]) < 2:
         return None
@@ -55,12 +55,12 @@ def _name(direction: np.ndarray, place: str) -> str:
 
 
 def draw_basins(axes: Axes, basins: Basins, names: tuple[str, str] | None = None, *, legend: bool = True) -> None:
-    """Each initial state in the colour of the attractor that it reaches, and the attractors, on a plane of initial states.
+    """Draw each initial state in the colour of the attractor that it reaches, and the attractors, on a plane of initial states.
 
     Args:
-        basins: what is drawn. Off a plane lattice: the initial states as points in their leading principal plane.
+        basins: the result to draw. If the initial states are not a plane lattice, they are points in their principal plane.
         names: labels of the two axes.
-        legend: name the attractors, with their share, below.
+        legend: list the attractors with their shares below.
     """
     plane = plane_of(basins)
     if plane is None:
@@ -81,7 +81,7 @@ def draw_basins(axes: Axes, basins: Basins, names: tuple[str, str] | None = None
 
 
 def draw_fractions(axes: Axes, basins: Basins) -> None:
-    """The share of each attractor, with bars of ±2 standard errors, and of what diverged or is undecided."""
+    """Draw the share of each attractor with bars of ±2 standard errors, and the diverged and undecided shares."""
     colors = _colors(basins)
     share, error = array(basins.fractions), array(basins.stderr)
     rows = np.arange(len(share))
@@ -109,7 +109,7 @@ def _handles(basins: Basins) -> list[Patch]:
 
 
 def _draw_attractors(axes: Axes, basins: Basins, plane: Plane) -> None:
-    """A mark at each rest point, the states of every other attractor; within the picture only."""
+    """Draw a marker at each fixed point, and the states of every other attractor, within the picture."""
     for i, (kind, orbit) in enumerate(zip(basins.kind, array(basins.orbits), strict=True)):
         states = plane.coordinates(orbit[-1:] if kind == "rest point" else orbit)
         color, size = COLORS[i % len(COLORS)], 6 if kind == "rest point" else 1.2
@@ -146,7 +146,7 @@ def _draw_scattered(axes: Axes, basins: Basins, names: tuple[str, str] | None) -
 
 @styled
 def basins_figure(basins: Basins, *, title: str = "") -> Figure:
-    """The map of a plane of initial states; of any others, their principal plane and the share of each attractor."""
+    """Draw the map of a plane of initial states; otherwise, their principal plane and the share of each attractor."""
     if plane_of(basins) is not None:
         figure, ((axes,),) = canvas(width=5.4, height=5.2)
         draw_basins(axes, basins)
@@ -156,8 +156,8 @@ def basins_figure(basins: Basins, *, title: str = "") -> Figure:
         draw_fractions(right, basins)
         right.set_title("Share of each attractor")
     axes.set_title(title or "Basins of attraction")
-    told = "; ".join(f"{basins.share(i)} {basins.describe(i)}" for i in range(min(len(basins.kind), MOST_NAMED)))
+    text = "; ".join(f"{basins.share(i)} {basins.describe(i)}" for i in range(min(len(basins.kind), MOST_NAMED)))
     figure.set_label(
-        f"Basins of {counted(len(basins.kind), 'attractor')} over {counted(basins.codes.numel(), 'state')}: {told or 'none'}."
+        f"Basins of {counted(len(basins.kind), 'attractor')} over {counted(basins.codes.numel(), 'state')}: {text or 'none'}."
     )
     return figure

@@ -1,4 +1,4 @@
-"""What a parameter does: orbits over its values, and branches of rest points with their bifurcations."""
+"""Dependence on a parameter: orbits over its values, and branches of fixed points with their bifurcations."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ POINTS = 100_000  # drawn at most
 
 
 def draw_orbits(axes: Axes, diagram: OrbitDiagram, component: int = 0, *, color: str = INK) -> None:
-    """Every kept state as a dot over its parameter value."""
+    """Draw every kept state as a dot over its parameter value."""
     states = array(diagram.states[..., component]).reshape(len(diagram.states), len(diagram.values), -1)
     values = np.broadcast_to(array(diagram.values)[:, None], states.shape)
     thin = max(1, -(-states.size // POINTS))
@@ -35,7 +35,7 @@ def draw_orbits(axes: Axes, diagram: OrbitDiagram, component: int = 0, *, color:
 
 
 def draw_branch(axes: Axes, branch: Branch, component: int = 0, *, color: str = SERIES[0].color, label: str = "") -> None:
-    """The branch, solid where it is stable and dashed where not, and its bifurcations by name."""
+    """Draw the branch, solid where it is stable and dashed elsewhere, and label its bifurcations."""
     x, y, stable = array(branch.parameters), array(branch.points[:, component]), branch.stable.numpy()
     cuts = np.flatnonzero(np.diff(stable)) + 1
     for i, part in enumerate(np.split(np.arange(len(x)), cuts)):
@@ -64,7 +64,7 @@ def draw_branch(axes: Axes, branch: Branch, component: int = 0, *, color: str = 
 
 @styled
 def orbit_diagram_figure(diagram: OrbitDiagram) -> Figure:
-    """The first component of the states that orbits settle on, over the parameter."""
+    """Draw the first component of the states on which orbits settle, over the parameter."""
     figure, ((axes,),) = canvas()
     draw_orbits(axes, diagram)
     figure.set_label(f"Orbit diagram: {diagram.summary()}.")
@@ -73,7 +73,7 @@ def orbit_diagram_figure(diagram: OrbitDiagram) -> Figure:
 
 @styled
 def branch_figure(branch: Branch) -> Figure:
-    """The first component of a branch: solid where stable, dashed where not; bifurcations marked."""
+    """Draw the first component of a branch, solid where stable and dashed elsewhere, with its bifurcations."""
     figure, ((axes,),) = canvas()
     draw_branch(axes, branch)
     figure.set_label(f"Branch: {branch.summary()}.")

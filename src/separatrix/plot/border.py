@@ -12,11 +12,11 @@ from separatrix.plot.style import BAR, INK, QUIET, canvas, series, styled
 
 @styled
 def border_figure(rates: Mapping[str, tuple[float, float]], *, unit: str = "nats per step", width: float = 7.4) -> Figure:
-    """Each λ₁ with a bar of ±2 standard errors, and the border at zero between fading and growing perturbations.
+    """Draw each λ₁ with a bar of ±2 standard errors, and the border at zero between decaying and growing perturbations.
 
     Args:
         rates: name → (λ₁, its standard error).
-        unit: of both.
+        unit: unit of both.
     """
     figure, ((axes,),) = canvas(width=width, height=1.0 + 0.36 * len(rates))
     names = list(rates)
@@ -29,11 +29,9 @@ def border_figure(rates: Mapping[str, tuple[float, float]], *, unit: str = "nats
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0, labelsize=9)
     axes.set_xlabel(f"λ₁ ({unit})")
-    for x, words in ((0.25, "ordered: perturbations fade"), (0.75, "chaotic: perturbations grow")):
+    for x, words in ((0.25, "ordered: perturbations decay"), (0.75, "chaotic: perturbations grow")):
         axes.text(x, 1.02, words, transform=axes.transAxes, ha="center", va="bottom", color=QUIET, fontsize=8.5)
-    figure.set_label(
-        "On which side of the border: " + "; ".join(f"{n}: λ₁ = {measured(*r)} {unit}" for n, r in rates.items()) + "."
-    )
+    figure.set_label("Order or chaos: " + "; ".join(f"{n}: λ₁ = {measured(*r)} {unit}" for n, r in rates.items()) + ".")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""A certificate: each layer's factor, the bound from the input to behind it, and what was measured of the whole."""
+"""A certificate: the factor of each layer, the bound from the input to its output, and the measured lower bound."""
 
 import math
 
@@ -16,13 +16,13 @@ ROOM = 1.35  # factor between the ends of the axis and what is drawn
 
 
 def draw_certificate(axes: Axes, found: Certificate) -> None:
-    """Factors as bars from 1, layers from top to bottom; the bound so far as a line; the measured factor of the whole as another.
+    """Draw factors as bars from 1, layers from top to bottom; the bound so far as a line; and the measured lower bound as another.
 
-    A layer without a bound has none of the first two: its name says so.
+    A layer without a bound has neither bar nor line; its name says so.
     """
     if not found.names:
         nothing_to_show(
-            axes, f"the layers cannot be told apart: {found.unknown[0]}" if found.unknown else "no layer changes anything"
+            axes, f"the layers cannot be inspected: {found.unknown[0]}" if found.unknown else "no layer changes anything"
         )
         return
     chosen = _chosen(found)
@@ -39,7 +39,7 @@ def draw_certificate(axes: Axes, found: Certificate) -> None:
     if found.lower > 0:
         measured = SERIES[1]
         axes.axvline(
-            found.lower, color=measured.color, linestyle=measured.line, label=f"measured of the whole: {plain(found.lower)}"
+            found.lower, color=measured.color, linestyle=measured.line, label=f"measured lower bound: {plain(found.lower)}"
         )
     axes.axvline(1, color=INK, linewidth=1, gid="one")
     axes.set_xscale("log")
@@ -54,7 +54,7 @@ def draw_certificate(axes: Axes, found: Certificate) -> None:
     left_out = len(found.names) - len(chosen)
     if left_out:
         axes.text(
-            1.0, 1.01, f"{left_out} layers with factors nearer to 1 are not drawn", ha="right", transform=axes.transAxes, **NOTE
+            1.0, 1.01, f"{left_out} layers with factors closer to 1 are not drawn", ha="right", transform=axes.transAxes, **NOTE
         )
 
 

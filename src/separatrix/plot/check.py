@@ -1,4 +1,4 @@
-"""The check: λ₁ from the tangents against the rate at which two near trajectories part."""
+"""The check: λ₁ from the tangents against the rate at which two nearby trajectories separate."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,13 +13,13 @@ from separatrix.plot.style import BAR, FAINT, INK, NOTE, SERIES, canvas, mark_ze
 
 
 def differences(spectrum: LyapunovSpectrum) -> np.ndarray:
-    """Two-trajectory rate minus λ₁, of the runs where both are finite, shape (runs)."""
+    """Two-trajectory rate minus λ₁, for the runs in which both are finite, shape (runs)."""
     x, y, _, _ = _pairs(spectrum)
     return y - x
 
 
 def _pairs(spectrum: LyapunovSpectrum) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """λ₁, the two-trajectory rate and their standard errors, of the runs where both rates are finite."""
+    """λ₁, the two-trajectory rate and their standard errors, for the runs in which both rates are finite."""
     near = spectrum.check
     if near is None:
         none = np.empty(0)
@@ -32,7 +32,7 @@ def _pairs(spectrum: LyapunovSpectrum) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def draw_check(axes: Axes, spectrum: LyapunovSpectrum, *, unit: str) -> None:
-    """Each run as a point with its two error bars, and the diagonal on which both methods agree."""
+    """Draw each run as a point with its two error bars, and the diagonal on which both methods agree."""
     x, y, x_error, y_error = _pairs(spectrum)
     if not len(x):
         nothing_to_show(axes, "not checked" if spectrum.check is None else "no run with two finite rates")
@@ -63,20 +63,20 @@ def draw_check(axes: Axes, spectrum: LyapunovSpectrum, *, unit: str) -> None:
 
 @styled
 def check_figure(spectrum: LyapunovSpectrum, *, title: str = "") -> Figure:
-    """λ₁ beside the two-trajectory rate, run by run; bars show ±2 standard errors."""
+    """Draw λ₁ against the two-trajectory rate of each run; bars show ±2 standard errors."""
     unit = f"nats per {spectrum.clock}"
     figure, ((axes,),) = canvas(width=4.4, height=4.0)
     draw_check(axes, spectrum, unit=unit)
     axes.set_title(title)
     apart = differences(spectrum)
-    told = f"; they differ by at most {plain(float(np.abs(apart).max()))} {unit}" if len(apart) else ""
-    figure.set_label(f"λ₁ against the two-trajectory rate{f' of {title}' if title else ''}, {counted(len(apart), 'run')}{told}.")
+    extra = f"; they differ by at most {plain(float(np.abs(apart).max()))} {unit}" if len(apart) else ""
+    figure.set_label(f"λ₁ against the two-trajectory rate{f' of {title}' if title else ''}, {counted(len(apart), 'run')}{extra}.")
     return figure
 
 
 @styled
 def divergence_figure(near: DivergenceRate) -> Figure:
-    """The rate of each run, with bars of ±2 standard errors, and the border at zero."""
+    """Draw the rate of each run with bars of ±2 standard errors, and the border at zero."""
     figure, ((axes,),) = canvas()
     rates, errors = array(near.rate).reshape(-1), array(near.stderr).reshape(-1)
     shown = np.isfinite(rates)
@@ -90,5 +90,5 @@ def divergence_figure(near: DivergenceRate) -> Figure:
     axes.set(xlabel="run", ylabel=f"two-trajectory rate ({unit})")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     first = measured(float(rates[shown][0]), float(errors[shown][0]))
-    figure.set_label(f"Rate at which two near trajectories part, {counted(int(shown.sum()), 'run')}; the first: {first} {unit}.")
+    figure.set_label(f"Separation rate of two nearby trajectories, {counted(int(shown.sum()), 'run')}; the first: {first} {unit}.")
     return figure

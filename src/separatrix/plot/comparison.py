@@ -1,4 +1,4 @@
-"""Two systems beside each other: every quantity's difference in standard errors, and the return maps over each other."""
+"""Comparison of two systems: the difference of every quantity in standard errors, and both return maps in one panel."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,14 +9,14 @@ from separatrix.analysis.compare.dynamics import DynamicsComparison
 from separatrix.plot.runs import array
 from separatrix.plot.style import FAINT, INK, QUIET, SERIES, canvas, nothing_to_show, styled
 
-BEYOND = 8  # standard errors, where the axis ends; what lies further is told by an arrow and its number
+BEYOND = 8  # standard errors, where the axis ends; larger differences are shown by an arrow and a number
 MOST = 6_000  # dots of a return map
 
 
 def draw_differences(axes: Axes, found: DynamicsComparison) -> None:
-    """A row for each quantity: its difference in standard errors, within or beyond the band in which it is chance's."""
+    """Draw one row per quantity: its difference in standard errors, inside or outside the band that chance explains."""
     if not found.names:
-        nothing_to_show(axes, "too few orbits stayed to be measured")
+        nothing_to_show(axes, "too few orbits remained to measure")
         return
     rows = np.arange(len(found.names))[::-1]
     z, limit, differs = array(found.z), array(found.limit), found.differs.cpu().numpy()
@@ -28,8 +28,8 @@ def draw_differences(axes: Axes, found: DynamicsComparison) -> None:
         axes.plot(shown, row, **{**look.marks, "markersize": 5.5, "linestyle": "none"})
         if abs(value) > BEYOND:
             side = 1 if value > 0 else -1
-            told = "∞" if np.isinf(value) else f"{abs(value):.0f}"
-            arrow = f"{told} ›" if side > 0 else f"‹ {told}"
+            size = "∞" if np.isinf(value) else f"{abs(value):.0f}"
+            arrow = f"{size} ›" if side > 0 else f"‹ {size}"
             axes.text(shown - side * 0.45, row, arrow, ha="right" if side > 0 else "left", va="center", fontsize=8, color=INK)
     axes.set_yticks(rows, found.names)
     axes.set_xlim(-BEYOND - 0.5, BEYOND + 0.5)
@@ -38,11 +38,11 @@ def draw_differences(axes: Axes, found: DynamicsComparison) -> None:
 
 
 def draw_return_maps(axes: Axes, found: DynamicsComparison, *, name: str = "") -> None:
-    """The learned return map over the true one.
+    """Draw the learned return map over the true one.
 
     Args:
-        found: what is drawn.
-        name: of the component, with its unit. Default: x₁, x₂, … by its place in the state.
+        found: the result to draw.
+        name: name of the component, with its unit. Default: x₁, x₂, … by its index in the state.
     """
     if not found.maps:
         nothing_to_show(axes, "there is no return map")

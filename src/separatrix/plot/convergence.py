@@ -1,4 +1,4 @@
-"""Convergence: the running estimates of the leading exponents, and the value at which they end."""
+"""Convergence: running estimates of the leading exponents, and their final values."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,13 +19,13 @@ SUBSCRIPTS = "₁₂₃₄₅₆₇₈₉"
 def draw_convergence(
     axes: Axes, spectrum: LyapunovSpectrum, mean: PooledSpectrum, *, unit: str, kept: np.ndarray | None = None
 ) -> None:
-    """Running estimates over the time averaged: the mean over runs, λ₁ of each run faintly, the final value as a band.
+    """Draw running estimates over the averaging time: the mean over runs, λ₁ of each run faintly, the final value as a band.
 
     Args:
-        spectrum: whose `history` is drawn.
+        spectrum: the spectrum whose `history` is drawn.
         mean: the final values and their error bars.
-        unit: of the exponents.
-        kept: which runs, bool. Default: those that did not diverge.
+        unit: unit of the exponents.
+        kept: mask of the runs to draw. Default: those that did not diverge.
     """
     if not bool(mean.exponents[:LEADING].isfinite().any()):
         nothing_to_show(axes, "every exponent is −∞: nothing converges")
@@ -45,13 +45,13 @@ def draw_convergence(
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"time averaged over ({_time(unit)})")
+    axes.set_xlabel(f"averaging time ({_time(unit)})")
     axes.set_ylabel(f"running estimate ({unit})")
     axes.legend(ncols=2, loc="upper right")
 
 
 def _make_room(axes: Axes, value: float) -> None:
-    """Never zoom into rounding errors, at least 2 % of the value is in view; and leave the top to the legend."""
+    """Keep at least 2 % of the value in view, so as not to zoom into rounding errors, and leave the top to the legend."""
     low, high = axes.get_ylim()
     least = 0.02 * abs(value) if np.isfinite(value) else 0.0
     middle, height = (low + high) / 2, max(high - low, least)
@@ -73,7 +73,7 @@ def _draw_one(axes: Axes, time: np.ndarray, running: np.ndarray, value: float, e
 
 
 def _draw_check(axes: Axes, spectrum: LyapunovSpectrum, kept: np.ndarray | None) -> None:
-    """The rate at which two near trajectories part, mean over the runs, dashed."""
+    """Draw the rate at which two nearby trajectories separate, mean over the runs, dashed."""
     if spectrum.check is None:
         return
     rates = of_runs(spectrum, spectrum.check.rate, kept=kept)
@@ -96,7 +96,7 @@ def convergence_figure(
     unit: str = "nats per unit time",
     title: str = "",
 ) -> Figure:
-    """How the leading exponents settled; bands show ±2 standard errors of the final values."""
+    """Draw the convergence of the leading exponents; bands show ±2 standard errors of the final values."""
     figure, ((axes,),) = canvas()
     mean = headline(spectrum) if mean is None else mean
     axes.set_title(title)

@@ -1,4 +1,4 @@
-"""The correlation dimension: the share of near pairs over their distance, and its local slopes with the range that was fitted."""
+"""The correlation dimension: the share of close pairs over their distance, and its local slopes with the fitted range."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,11 +8,11 @@ from separatrix.analysis.attractor.correlation_dimension import CorrelationDimen
 from separatrix.plot.runs import alive, of_runs
 from separatrix.plot.style import BAR, INK, MOST_LINES, NOTE, canvas, nothing_to_show, series, styled
 
-FEW = 5  # runs, up to which each has a look of its own
+FEW = 5  # up to this many runs, each has its own style
 
 
 def draw_correlation(axes: Axes, found: CorrelationDimension) -> None:
-    """C(r) of each run in logarithms, and the straight line that was fitted."""
+    """Draw C(r) of each run on logarithmic axes, and the fitted straight line."""
     radii, shares = of_runs(found, found.radii, 1)[:, :MOST_LINES], of_runs(found, found.correlation, 1)[:, :MOST_LINES]
     if not np.isfinite(radii).any():
         nothing_to_show(axes, "every run diverged or is at rest")
@@ -22,7 +22,7 @@ def draw_correlation(axes: Axes, found: CorrelationDimension) -> None:
         few = radii.shape[1] <= FEW
         look, name = series(i if few else 0), f"run {i + 1}" if 1 < radii.shape[1] <= FEW else None
         axes.plot(radii[some, i], shares[some, i], color=look.color, linestyle=look.line, label=name, gid="correlation")
-    axes.set(xscale="log", yscale="log", xlabel="distance r (the state's unit)", ylabel="share of pairs nearer than r, C(r)")
+    axes.set(xscale="log", yscale="log", xlabel="distance r (the state's unit)", ylabel="share of pairs closer than r, C(r)")
     if 1 < radii.shape[1] <= FEW:
         axes.legend()
     if radii.shape[1] == 1 and np.isfinite(dimension := float(of_runs(found, found.dimension)[0])):
@@ -38,7 +38,7 @@ def draw_correlation(axes: Axes, found: CorrelationDimension) -> None:
 
 
 def draw_slopes(axes: Axes, found: CorrelationDimension) -> None:
-    """The local slopes of each run with bands of ±2 standard errors, and of a single run the fitted range and its dimension."""
+    """Draw the local slopes of each run with bands of ±2 standard errors; for a single run, also the fitted range and dimension."""
     radii, slopes, errors = (of_runs(found, value, 1)[:, :MOST_LINES] for value in (found.radii, found.slopes, found.slope_errors))
     if not np.isfinite(slopes).any():
         nothing_to_show(axes, "too few pairs for a slope")
@@ -64,7 +64,7 @@ def draw_slopes(axes: Axes, found: CorrelationDimension) -> None:
 
 @styled
 def correlation_figure(found: CorrelationDimension, *, title: str = "") -> Figure:
-    """C(r) and its local slopes."""
+    """Draw C(r) and its local slopes."""
     figure, ((left, right),) = canvas(1, 2, width=4.4)
     if not alive(found).any():
         for axes in (left, right):

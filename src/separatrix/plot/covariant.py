@@ -1,4 +1,4 @@
-"""Covariant vectors: the histogram of the angle between the unstable and the stable subspace, and the vectors on the attractor."""
+"""Covariant vectors: a histogram of the angle between the unstable and the stable subspace, and the vectors on the attractor."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,11 +11,11 @@ from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import INK, QUIET, canvas, nothing_to_show, series, styled
 
 MOST_ARROWS = 120  # states whose vectors are drawn
-LONG = 0.05  # of the picture's width: half a vector
+LONG = 0.05  # half the length of a vector, relative to the width of the picture
 
 
 def draw_angles(axes: Axes, found: CovariantVectors) -> None:
-    """How often which smallest angle occurs, over the time kept and all runs, and the smallest of all."""
+    """Draw a histogram of the smallest angle, over the recorded time and all runs, and mark the smallest of all."""
     angles = of_runs(found, found.angles, 1)
     angles = angles[np.isfinite(angles)]
     if not len(angles):
@@ -29,11 +29,11 @@ def draw_angles(axes: Axes, found: CovariantVectors) -> None:
 
 
 def draw_vectors(axes: Axes, found: CovariantVectors, plane: tuple[int, int] = (0, 1)) -> None:
-    """The states of the first run that did not diverge, and on some of them the leading and the last vector, both ways.
+    """Draw the states of the first run that did not diverge, and on some of them the leading and the last vector, both ways.
 
     Args:
-        found: what is drawn.
-        plane: the two components that are the axes.
+        found: the result to draw.
+        plane: indices of the two components on the axes.
     """
     if not alive(found).any():
         nothing_to_show(axes, "all runs diverged")
@@ -54,7 +54,7 @@ def draw_vectors(axes: Axes, found: CovariantVectors, plane: tuple[int, int] = (
 def _draw_direction(
     axes: Axes, states: np.ndarray, vectors: np.ndarray, reach: tuple[float, float], number: int, name: str
 ) -> None:
-    """Lines of one length on the picture, so that a thin attractor's directions can be seen."""
+    """Draw lines of one length on the picture, so that the directions on a thin attractor are visible."""
     drawn = vectors / np.maximum(np.hypot(*(vectors / reach).T), 1e-300)[:, None]
     look = series(number)
     lines = np.stack([states - drawn, states + drawn], axis=1)
@@ -63,7 +63,7 @@ def _draw_direction(
 
 @styled
 def covariant_figure(found: CovariantVectors, *, title: str = "") -> Figure:
-    """The angles; with two or three numbers in a state, the vectors on the attractor beside them."""
+    """Draw the angles and, for states of two or three components, the vectors on the attractor."""
     dim = found.states.shape[-1]
     figure, panels = canvas(1, 2 if dim in (2, 3) else 1)
     draw_angles(panels[0, -1], found)

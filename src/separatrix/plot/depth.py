@@ -1,4 +1,4 @@
-"""A network in depth: singular values and gain from layer to layer, and the gradient that comes back."""
+"""A network in depth: singular values and gain from layer to layer, and the gradient that reaches each layer."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,13 +10,13 @@ from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import BAR, FAINT, INK, NOTE, QUIET, SERIES, canvas, nothing_to_show, series, styled
 
 MOST_MARKS = 16  # on one of several curves
-MOST_NAMES = 36  # layers named below the axis; beyond, every second one, and so on
+MOST_NAMES = 36  # layers named below the axis; if there are more, every second one, and so on
 
 
 def draw_singular_values(axes: Axes, profile: DepthProfile) -> None:
-    """σ_1 … σ_k, thin, and the gain ‖J‖_F/√d with its error, over layers: median of the inputs, band over all of them.
+    """Draw σ_1 … σ_k, thin, and the gain ‖J‖_F/√d with its error over layers: median over the inputs, band over their range.
 
-    Full marks: layers that carry the whole signal. A singular value of exactly 0 has no logarithm and is left out.
+    Filled markers: layers that carry the whole signal. Singular values of exactly 0 have no logarithm and are left out.
     """
     if not alive(profile).any():
         nothing_to_show(axes, "all inputs diverged")
@@ -38,7 +38,7 @@ def draw_singular_values(axes: Axes, profile: DepthProfile) -> None:
 
 
 def draw_gradients(axes: Axes, profile: DepthProfile) -> None:
-    """The norm of the loss's gradient at each layer: median of the inputs, band over all of them."""
+    """Draw the norm of the gradient of the loss at each layer: median over the inputs, band over their range."""
     if not alive(profile).any():
         nothing_to_show(axes, "all inputs diverged")
         return
@@ -50,11 +50,11 @@ def draw_gradients(axes: Axes, profile: DepthProfile) -> None:
 
 
 def draw_gains(axes: Axes, profiles: dict[str, DepthProfile], *, gradient: bool = False) -> None:
-    """Several networks over relative depth, each along the layers that carry its whole signal.
+    """Draw several networks over relative depth, each along the layers that carry its whole signal.
 
     Args:
-        profiles: by name.
-        gradient: the gradient's norm instead of the gain.
+        profiles: the profiles by name.
+        gradient: draw the norm of the gradient instead of the gain.
     """
     for number, (name, profile) in enumerate(profiles.items()):
         if not alive(profile).any():
@@ -85,25 +85,25 @@ def _draw(axes: Axes, profile: DepthProfile, values: np.ndarray, number: int, na
     if bar is not None and bar.any():
         axes.errorbar(place, median, np.minimum(bar, 0.99 * median), fmt="none", ecolor=look.color, elinewidth=0.8)
     whole = array(profile.cut) > 0
-    for chosen, face, told in ((whole, look.color, name), (~whole, "white", None)):
+    for chosen, face, label in ((whole, look.color, name), (~whole, "white", None)):
         if chosen.any():
             mark = {"color": look.color, "marker": look.marker, "markerfacecolor": face, "markersize": 4}
-            axes.plot(place[chosen], median[chosen], linestyle="none", label=told, zorder=4, **mark)
+            axes.plot(place[chosen], median[chosen], linestyle="none", label=label, zorder=4, **mark)
 
 
 def _along(profile: DepthProfile) -> np.ndarray:
-    """Indices of the layers that lines lead through: those that carry the whole signal, or all where there are none."""
+    """Indices of the layers that lines connect: those that carry the whole signal, or all if there are none."""
     whole = np.flatnonzero(array(profile.cut))
     return whole if len(whole) else np.arange(len(profile.layers))
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
-    """What has a logarithm; NaN for the rest."""
+    """The positive values; NaN for the rest."""
     return np.where(values > 0, values, np.nan)
 
 
 def _across(values: np.ndarray) -> np.ndarray:
-    """Least, median and largest over the inputs, (3, layer), of those that have a logarithm; NaN where none has."""
+    """Minimum, median and maximum of the positive values over the inputs, (3, layer); NaN if there are none."""
     spread, some = np.full((3, len(values)), np.nan), ~np.isnan(values).all(1)
     spread[:, some] = [reduce(values[some], axis=1) for reduce in (np.nanmin, np.nanmedian, np.nanmax)]
     return spread
@@ -114,7 +114,7 @@ def _name_layers(axes: Axes, profile: DepthProfile) -> None:
     place = np.arange(0, len(profile.layers), every)
     axes.set_xticks(place, [_short(profile.layers[i]) for i in place], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     all_whole = bool(profile.cut.all())
-    axes.set_xlabel("layer, in the order of the forward pass" if all_whole else "layer (full marks: the whole signal passes)")
+    axes.set_xlabel("layer, in the order of the forward pass" if all_whole else "layer (filled markers: the whole signal passes)")
 
 
 def _short(name: str) -> str:
@@ -133,7 +133,7 @@ def _below(number: int) -> str:
 
 @styled
 def depth_figure(profile: DepthProfile, *, title: str = "") -> Figure:
-    """Growth above, gradients below."""
+    """Draw growth above and gradients below."""
     width = float(np.clip(0.2 * len(profile.layers) + 2, 5.5, 10))
     figure, axes = canvas(2, 1, width=width, height=3.3)
     draw_singular_values(axes[0, 0], profile)

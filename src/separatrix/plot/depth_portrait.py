@@ -1,4 +1,4 @@
-"""Networks in depth: one under its verdict, or several in one comparison."""
+"""Networks in depth: one with its verdict, or a comparison of several."""
 
 import textwrap
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from separatrix.portrait.depth import DepthPortrait
 
 @styled
 def depth_portrait_figure(portrait: DepthPortrait) -> Figure:
-    """The profile, under the verdict."""
+    """Draw the profile under the verdict."""
     figure = depth_figure(portrait.profile)
     words = textwrap.fill(f"{portrait.model} – {portrait.verdict}", int(12 * figure.get_figwidth()))
     figure.suptitle(words, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
@@ -23,17 +23,17 @@ def depth_portrait_figure(portrait: DepthPortrait) -> Figure:
 
 @styled
 def compare_depths(profiles: Mapping[str, DepthProfile], *, width: float = 9.2) -> Figure:
-    """Gains and gradients of several networks over relative depth, side by side.
+    """Draw gains and gradients of several networks over relative depth, side by side.
 
     Args:
-        profiles: by name.
-        width: of the figure, inches.
+        profiles: the profiles by name.
+        width: width of the figure, inches.
     """
     figure, ((left, right),) = canvas(1, 2, width=width / 2, height=3.3)
     draw_gains(left, dict(profiles))
     draw_gains(right, dict(profiles), gradient=True)
     left.set_title("Changes of the input, forward")
     right.set_title("Gradients, backward")
-    told = "; ".join(f"{name}: {profile.verdict}" for name, profile in profiles.items())
-    figure.set_label(f"Gain and gradient norm over the depth of each network. {told}.")
+    description = "; ".join(f"{name}: {profile.verdict}" for name, profile in profiles.items())
+    figure.set_label(f"Gain and gradient norm over the depth of each network. {description}.")
     return figure

@@ -1,4 +1,4 @@
-"""Echo states: how the distances between many initial states go under one drive."""
+"""Echo states: the distances between many initial states under one drive, over time."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,11 +14,12 @@ LOWEST = 1e-17  # relative distance that is drawn in place of 0
 
 
 def draw_distances(axes: Axes, echo: EchoState, names: tuple[str, ...] = ()) -> None:
-    """The largest distance between two states over time, in logarithms, of each batch item; of a single one the median too.
+    """Draw the largest distance between two states of each batch item over time, on a logarithmic axis; for a single item, also
+    the median.
 
     Args:
-        echo: what is drawn; items that diverged are left out.
-        names: of the items, for the legend.
+        echo: the result to draw; items that diverged are left out.
+        names: names of the items, for the legend.
     """
     if not alive(echo).any():
         nothing_to_show(axes, "all states diverged")
@@ -35,7 +36,7 @@ def draw_distances(axes: Axes, echo: EchoState, names: tuple[str, ...] = ()) -> 
         axes.plot(time, median[:, 0].clip(LOWEST), color=look.color, linestyle=look.line, label="median", gid="median")
     tol = float(echo.settings.get("tol", 1e-6))
     axes.axhline(tol, color=FAINT, linewidth=1, gid="tol")
-    axes.text(0.99, tol, "met below", va="top", ha="right", transform=axes.get_yaxis_transform(), **NOTE)
+    axes.text(0.99, tol, "converged below", va="top", ha="right", transform=axes.get_yaxis_transform(), **NOTE)
     axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="time (units of time)", ylabel="distance (over the size of the states)")
@@ -45,15 +46,15 @@ def draw_distances(axes: Axes, echo: EchoState, names: tuple[str, ...] = ()) -> 
 
 @styled
 def echo_state_figure(echo: EchoState, *, title: str = "") -> Figure:
-    """Whether initial states are forgotten."""
+    """Draw whether initial states are forgotten."""
     figure, ((axes,),) = canvas()
     draw_distances(axes, echo)
     axes.set_title(title)
-    told = ""
+    description = ""
     if not echo.batch and alive(echo).any():
         rate = measured(float(echo.exponent), float(echo.stderr))
-        told = f": {echo.verdict}, {counted(int(echo.responses), 'response')}, λ₁ = {rate} nats per {echo.clock}"
+        description = f": {echo.verdict}, {counted(int(echo.responses), 'response')}, λ₁ = {rate} nats per {echo.clock}"
         contraction = float(echo.contraction)
-        told += f", distances go at {plain(contraction)}" if np.isfinite(contraction) else ""
-    figure.set_label(f"Distances between {counted(len(echo.groups), 'initial state')}{told}.")
+        description += f", distances change at {plain(contraction)}" if np.isfinite(contraction) else ""
+    figure.set_label(f"Distances between {counted(len(echo.groups), 'initial state')}{description}.")
     return figure

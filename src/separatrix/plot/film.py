@@ -33,14 +33,14 @@ def write_film(
     """`FlowMap.animate`."""
     for name, value in {"fps": fps, "move": move, "rest": rest, "size": size, "dpi": dpi}.items():
         if not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value}; it is a positive number.")
+            raise InputError(f"{name} is {value}; expected a positive number.")
     if not isinstance(colors, int) or not 2 <= colors <= 256:
-        raise InputError(f"colors is {colors}; a GIF has from 2 to 256.")
+        raise InputError(f"colors is {colors}; expected 2 to 256 for a GIF.")
     if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} for the film.")
+        raise InputError(f"the folder {path.parent} for the film does not exist.")
     write = {".gif": _write_gif, ".mp4": _write_mp4}.get(path.suffix.lower())
     if write is None:
-        raise InputError(f"a film's name ends in .gif or .mp4, not {path.suffix or 'nothing'!r}: {path.name}.")
+        raise InputError(f"{path.name} has the suffix {path.suffix!r}; expected .gif or .mp4.")
     moments = list(_moments(len(flow.names), max(round(move * fps), 1), max(round(rest * fps), 1)))
     shown = (_picture(flow, *moments[tick.index], size, dpi, title) for tick in watched_count(len(moments), "pictures", progress))
     write(path, shown, fps, colors)
@@ -48,7 +48,7 @@ def write_film(
 
 
 def _moments(layers: int, moving: int, resting: int) -> Iterator[tuple[int, float]]:
-    """A layer, and how far to the next: slowly out, slowly in."""
+    """A layer and the fraction of the way to the next, with slow starts and ends."""
     for layer in range(layers):
         yield from ((layer, 0.0) for _ in range(resting))
         if layer < layers - 1:
@@ -84,11 +84,11 @@ def _between(before: Any, after: Any, share: float) -> Any:
 
 
 def _write_gif(path: Path, pictures: Iterator[np.ndarray], fps: int, colors: int) -> None:
-    """One palette for all pictures, so that what stands still costs nothing."""
+    """Write a GIF with one palette for all pictures, so that still parts take no space."""
     try:
         from PIL import Image
     except ImportError:
-        raise MissingExtraError("a GIF is written by Pillow, which is not installed.\npip install 'separatrix[vision]'") from None
+        raise MissingExtraError("a GIF needs Pillow, which is not installed.\nRun pip install 'separatrix[vision]'") from None
     frames = [Image.fromarray(picture) for picture in pictures]
     palette = frames[len(frames) // 2].quantize(colors)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -99,7 +99,7 @@ def _write_mp4(path: Path, pictures: Iterator[np.ndarray], fps: int, colors: int
     try:
         import imageio.v2 as imageio  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise MissingExtraError("an MP4 is written by imageio, which is not installed.\npip install 'separatrix[vision]'") from None
+        raise MissingExtraError("an MP4 needs imageio, which is not installed.\nRun pip install 'separatrix[vision]'") from None
     with imageio.get_writer(path, fps=fps) as film:
         for picture in pictures:
             margins = [(0, -side % BLOCK) for side in picture.shape[:2]]

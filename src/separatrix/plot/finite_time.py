@@ -1,4 +1,4 @@
-"""Finite-time exponents: their histogram over the sequences, beside λ₁, which they are not."""
+"""Finite-time exponents: their histogram over the sequences, with λ₁ for comparison."""
 
 import math
 
@@ -12,11 +12,11 @@ from separatrix.core.wording import counted, measured, plain
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, INK, SERIES, canvas, nothing_to_show, styled
 
-TOP = 0.76  # of the height; above it stands the legend
+TOP = 0.76  # of the height; the legend is above it
 
 
 def draw_finite_time(axes: Axes, values: Tensor, steps: int, rate: float, error: float) -> None:
-    """How many sequences have which exponent, with their mean and spread, and λ₁ of the endless run.
+    """Draw a histogram of the exponents of the sequences, with their mean and spread, and λ₁ of the endless run.
 
     Args:
         values: (sequences), nats per step.
@@ -54,7 +54,7 @@ def _bins(data: np.ndarray) -> np.ndarray:
 
 @styled
 def finite_time_figure(values: Tensor, steps: int, *, rate: float, error: float, title: str = "") -> Figure:
-    """Finite-time exponents over sequences, mean ± spread, beside the headline λ₁."""
+    """Draw the finite-time exponents of the sequences, their mean ± spread, and the headline λ₁."""
     figure, ((axes,),) = canvas()
     draw_finite_time(axes, values, steps, rate, error)
     axes.set_title(title)

@@ -9,19 +9,19 @@ from separatrix.core.wording import counted, plain
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import SERIES, TICKS, canvas, nothing_to_show, styled
 
-MAP = "cividis"  # perceptually uniform, and the same order of lightness in grey and to the colour-blind
-RANGE = (0.5, 99.9)  # percentiles that span the colours; what lies beyond is told by the bar's pointed ends
-STRAIGHT = 1e-5  # of a grid's side, by which its points may be off their places: float32's rounding
-FLAT = 1e-9  # nats per unit time: a field whose values differ by less is of one colour
+MAP = "cividis"  # perceptually uniform, with the same order of lightness in grey and for colour-blind readers
+RANGE = (0.5, 99.9)  # percentiles that span the colours; the pointed ends of the bar stand for values beyond
+STRAIGHT = 1e-5  # relative to the side of a grid: deviation of its points allowed for float32's rounding
+FLAT = 1e-9  # nats per unit time: a field whose values differ by less has one colour
 
 
 def draw_finite_time_field(axes: Axes, field: FiniteTimeField, i: int = 0, names: tuple[str, str] | None = None) -> None:
-    """λ_{i+1} over the two coordinates in which a grid of states varies; a histogram where the states are no such grid.
+    """Draw λ_{i+1} over the two coordinates in which a grid of states varies; a histogram if the states are not such a grid.
 
     Args:
-        field: what is drawn; states that diverged are left blank.
-        i: which exponent, 0 for the leading one.
-        names: labels of the two coordinates. Default: x₁, x₂, … by their place in the state.
+        field: the result to draw; states that diverged are left blank.
+        i: index of the exponent, 0 for the leading one.
+        names: labels of the two coordinates. Default: x₁, x₂, … by their index in the state.
     """
     if not alive(field).any():
         nothing_to_show(axes, "all runs diverged")
@@ -80,7 +80,7 @@ def _draw_histogram(axes: Axes, field: FiniteTimeField, i: int) -> None:
     data = of_runs(field, field.exponents)[:, i]
     data = data[np.isfinite(data)]
     if not len(data):
-        nothing_to_show(axes, "every direction is lost: the exponents are −∞")
+        nothing_to_show(axes, "all exponents are −∞")
         return
     bins = int(np.clip(np.sqrt(len(data)), 5, 40))
     span = (data.min() - 1e-6, data.max() + 1e-6)
@@ -98,11 +98,11 @@ def _below(number: int) -> str:
 
 @styled
 def finite_time_field_figure(field: FiniteTimeField, *, i: int = 0, title: str = "") -> Figure:
-    """The field of one exponent."""
+    """Draw the field of one exponent."""
     figure, ((axes,),) = canvas(width=6.0)
     draw_finite_time_field(axes, field, i)
     known = of_runs(field, field.exponents)[:, i]
-    told = f", {plain(known.min())} … {plain(known.max())} nats per {field.clock}" if len(known) else ""
+    description = f", {plain(known.min())} … {plain(known.max())} nats per {field.clock}" if len(known) else ""
     axes.set_title(title)
-    figure.set_label(f"Finite-time exponent {_name(i)} of {counted(field.codes.numel(), 'state')}{told}.")
+    figure.set_label(f"Finite-time exponent {_name(i)} of {counted(field.codes.numel(), 'state')}{description}.")
     return figure

@@ -1,4 +1,4 @@
-"""Rest points: where they lie in their leading principal plane, by kind, and their multipliers beside the unit circle."""
+"""Fixed points by kind in their principal plane, and their multipliers with the unit circle."""
 
 import math
 
@@ -17,11 +17,11 @@ MOST_KINDS = 12  # beyond which a legend would hide the picture
 
 
 def draw_points(axes: Axes, found: FixedPoints, path: Tensor | None = None) -> None:
-    """The points in the plane of their two leading principal components, a marker a kind; slow points as crosses.
+    """Draw the points in the plane of their two leading principal components, one marker per kind; slow points as crosses.
 
     Args:
-        found: what is drawn.
-        path: states to draw behind them, (time, *batch, dim), faint.
+        found: the result to draw.
+        path: states to draw faintly behind them, (time, *batch, dim).
     """
     states, slow = array(found.cycles), array(found.slow)
     if not len(states) and not len(slow):
@@ -49,7 +49,7 @@ def draw_points(axes: Axes, found: FixedPoints, path: Tensor | None = None) -> N
 
 
 def draw_multipliers(axes: Axes, found: FixedPoints) -> None:
-    """Every multiplier in the complex plane, with the circle inside which a direction attracts."""
+    """Draw every multiplier in the complex plane, with the unit circle, inside which a direction attracts."""
     if not len(found.points):
         nothing_to_show(axes, "no point was found")
         return
@@ -69,14 +69,14 @@ def kinds(found: FixedPoints) -> list[str]:
 
 
 def looks(kind: str, number: int) -> Series:
-    """A kind's look: what attracts is full, all else open."""
+    """The style of a kind: filled markers for attracting points, open ones for all others."""
     return series(number)._replace(filled=kind.startswith("stable"))
 
 
 def principal_plane(states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean, an orthonormal basis (dim, 2) of the leading principal plane, and each axis's share of the variance.
+    """The mean, an orthonormal basis (dim, 2) of the leading principal plane, and the share of the variance of each axis.
 
-    A state of one number has a second component of zero.
+    A state with one component has a second component of zero.
     """
     center = states.mean(0)
     _, sizes, axes = np.linalg.svd(np.concatenate([states - center, np.zeros((2, len(center)))]), full_matrices=False)
@@ -90,14 +90,14 @@ def principal_plane(states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 @styled
 def fixed_points_figure(found: FixedPoints, *, path: Tensor | None = None, title: str = "") -> Figure:
-    """Where the points lie, and their multipliers with the unit circle."""
+    """Draw the points, and their multipliers with the unit circle."""
     figure, ((left, right),) = canvas(1, 2, width=4.6, height=3.8)
     draw_points(left, found, path)
     draw_multipliers(right, found)
-    left.set_title(title or "Rest points" if found.cycles.shape[1] == 1 else title or f"Cycles of period {found.cycles.shape[1]}")
+    left.set_title(title or "Fixed points" if found.cycles.shape[1] == 1 else title or f"Cycles of period {found.cycles.shape[1]}")
     right.set_title("Multipliers and the unit circle")
-    told = "; ".join(f"{found.kind.count(kind)} {kind}" for kind in kinds(found))
+    description = "; ".join(f"{found.kind.count(kind)} {kind}" for kind in kinds(found))
     figure.set_label(
-        f"{counted(len(found.points), 'rest point')} in their principal plane, and their multipliers: {told or 'none'}."
+        f"{counted(len(found.points), 'fixed point')} in their principal plane, and their multipliers: {description or 'none'}."
     )
     return figure

@@ -1,4 +1,4 @@
-"""How a flow was learned: its losses by step, and the error it was left with."""
+"""A learned flow: its losses over the training steps."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,9 +9,9 @@ from separatrix.plot.style import NOTE, QUIET, SERIES, canvas, styled
 
 
 def draw_flow_fit(axes: Axes, fit: FlowFit) -> None:
-    """The losses on segments that were learned from, and on those held out; a mark where the weights were kept."""
+    """Draw the losses on training and held-out segments, and mark the step whose weights were kept."""
     steps = array(fit.steps)
-    for look, values, name in zip(SERIES, (fit.training, fit.held_out), ("learned from", "held out"), strict=False):
+    for look, values, name in zip(SERIES, (fit.training, fit.held_out), ("training", "held out"), strict=False):
         axes.plot(steps, array(values), color=look.color, linestyle=look.line, label=name)
     kept = int((fit.steps == fit.best).nonzero()[0])
     axes.plot(steps[kept], float(fit.held_out[kept]), "o", color=QUIET, markerfacecolor="white", gid="kept")
@@ -23,7 +23,7 @@ def draw_flow_fit(axes: Axes, fit: FlowFit) -> None:
 
 @styled
 def flow_fit_figure(fit: FlowFit) -> Figure:
-    """The losses."""
+    """Draw the losses."""
     figure, ((axes,),) = canvas()
     draw_flow_fit(axes, fit)
     figure.set_label(f"{fit.summary()[0].upper()}{fit.summary()[1:]}.")

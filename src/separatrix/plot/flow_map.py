@@ -1,4 +1,4 @@
-"""A sheet carried through layers: one panel a layer, its front and its back in two colours, overlaps darker."""
+"""A sheet mapped through layers: one panel per layer, front and back in two colours, overlaps darker."""
 
 import math
 
@@ -13,7 +13,7 @@ from separatrix.core.wording import counted
 from separatrix.plot.runs import array
 from separatrix.plot.style import INK, NOTE, SERIES, canvas, nothing_to_show, styled
 
-FRONT, BACK = "#7fa8cf", "#f0a860"  # of the sheet, each with the same opacity: what lies twice is darker
+FRONT, BACK = "#7fa8cf", "#f0a860"  # of the sheet, with the same opacity: overlaps are darker
 OPACITY = 0.34
 LINES = 12  # of the grid drawn each way, the rest left to the shade
 PER_ROW = 4  # panels
@@ -21,18 +21,18 @@ MARGIN = 0.06
 
 
 def draw_layer(axes: Axes, flow: FlowMap, layer: int, *, points: bool = True, title: bool = True) -> None:
-    """The sheet after one layer.
+    """Draw the sheet after one layer.
 
     Args:
-        flow: what is drawn.
-        layer: 0 for the input.
-        points: whether to draw the data carried along, a marker a class.
-        title: whether to name the layer above.
+        flow: the result to draw.
+        layer: index of the layer, 0 for the input.
+        points: draw the data points, one marker per class.
+        title: show the name of the layer.
     """
     places = array(flow.images[layer])
     dots = None if flow.dots is None or not points else array(flow.dots[layer])
     if not np.isfinite(places).all(-1).any():
-        nothing_to_show(axes, "every input left the finite numbers")
+        nothing_to_show(axes, "every input became infinite or NaN")
         return
     draw_sheet(axes, places, None if flow.flipped is None else flow.flipped[layer].cpu().numpy())
     if dots is not None and flow.classes is not None:
@@ -48,7 +48,7 @@ def draw_layer(axes: Axes, flow: FlowMap, layer: int, *, points: bool = True, ti
 
 
 def draw_sheet(axes: Axes, places: np.ndarray, flipped: np.ndarray | None) -> None:
-    """A grid of places (rows, columns, 2) as cloth; any other batch as dots."""
+    """Draw a grid of positions (rows, columns, 2) as a sheet, and any other batch as dots."""
     if flipped is None:
         axes.plot(*places.reshape(-1, 2).T, ".", color=SERIES[0].color, markersize=2, gid="inputs")
         return
@@ -69,13 +69,13 @@ def shades(flipped: np.ndarray) -> list[tuple[str, float]]:
 
 
 def threads(places: np.ndarray) -> list[np.ndarray]:
-    """Some of the grid's lines, both ways, the edges among them."""
+    """Some lines of the grid in both directions, including the edges."""
     rows, columns = (np.unique(np.linspace(0, n - 1, min(n, LINES + 1)).round().astype(int)) for n in places.shape[:2])
     return [*places[rows], *places[:, columns].transpose(1, 0, 2)]
 
 
 def draw_dots(axes: Axes, dots: np.ndarray, classes: np.ndarray) -> None:
-    """Points by class, told apart by marker and by being full or open."""
+    """Draw points by class, distinguished by marker and by filled or open style."""
     for number, kind in enumerate(np.unique(classes)):
         look = SERIES[number % len(SERIES)]
         marks = {**look.marks, "markersize": 3.2, "markeredgewidth": 0.7, "linestyle": "", "zorder": 3}
@@ -83,7 +83,7 @@ def draw_dots(axes: Axes, dots: np.ndarray, classes: np.ndarray) -> None:
 
 
 def view(flow: FlowMap, layer: int) -> tuple[np.ndarray, float]:
-    """The middle of a layer's picture, and how far it reaches on each side, the same in both directions."""
+    """The centre of a layer's picture and its half width, the same in both directions."""
     places = array(flow.images[layer]).reshape(-1, 2)
     if flow.dots is not None:
         places = np.concatenate([places, array(flow.dots[layer])])
@@ -94,13 +94,13 @@ def view(flow: FlowMap, layer: int) -> tuple[np.ndarray, float]:
 
 
 def named(flow: FlowMap, layer: int) -> str:
-    """A layer's name; of one that has but a number, "layer 3"."""
+    """The name of a layer; "layer 3" for one that only has a number."""
     name = flow.names[layer]
     return f"layer {name}" if name[0].isdigit() else name
 
 
 def seen_as(flow: FlowMap, layer: int) -> str:
-    """What the two axes are."""
+    """A description of the two axes."""
     width = flow.widths[layer]
     if width <= 2:
         return counted(width, "number")
@@ -109,7 +109,7 @@ def seen_as(flow: FlowMap, layer: int) -> str:
 
 @styled
 def flow_map_figure(flow: FlowMap, *, title: str = "") -> Figure:
-    """Every layer in a panel of its own."""
+    """Draw every layer in its own panel."""
     count = len(flow.names)
     columns = min(count, PER_ROW)
     figure, panels = canvas(math.ceil(count / columns), columns, width=2.9, height=3.35)

@@ -1,4 +1,4 @@
-"""Log-densities: where points come from in the base, shaded by how dense it is where they are."""
+"""Log-densities: the base points of a normalizing flow, shaded by the log-density."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,12 +14,12 @@ SIGMAS = (1, 2, 3)  # radii of the circles
 
 
 def draw_log_density(axes: Axes, found: LogDensity) -> None:
-    """Each point's first two numbers in the base, among circles of its standard deviations; with one number, log p over it."""
+    """Draw the first two base coordinates of each point with circles of 1, 2 and 3 standard deviations; in one dimension, log p."""
     values = array(found.values).reshape(-1)
     latents = array(found.latents).reshape(len(values), -1)
     alive = np.isfinite(values)
     if not alive.any():
-        nothing_to_show(axes, "no point's density is known")
+        nothing_to_show(axes, "no point has a known density")
         return
     if latents.shape[1] == 1:
         axes.plot(latents[alive, 0], values[alive], linestyle="", **SERIES[0].marks)
@@ -36,7 +36,7 @@ def draw_log_density(axes: Axes, found: LogDensity) -> None:
 
 @styled
 def log_density_figure(found: LogDensity) -> Figure:
-    """Where the points come from, and how dense it is where they are."""
+    """Draw the base points and their log-densities."""
     figure, ((axes,),) = canvas(width=5.6, height=4.4)
     draw_log_density(axes, found)
     figure.set_label(found.summary())

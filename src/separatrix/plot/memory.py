@@ -1,4 +1,4 @@
-"""The memory curve: how much of each past input the state still tells."""
+"""The memory curve: how much of each past input can be read from the state."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,12 +12,12 @@ from separatrix.plot.style import BAR, MOST_LINES, canvas, nothing_to_show, seri
 
 
 def draw_memory(axes: Axes, memory: MemoryCapacity, *, first: int = 0, name: str = "") -> None:
-    """C_l over lags, a band of ±2 standard errors; the capacity is the area under it.
+    """Draw C_l over lags with a band of ±2 standard errors; the capacity is the area under it.
 
     Args:
-        memory: what is drawn; runs that diverged are left out.
-        first: number of the look of its first curve.
-        name: of what was measured, for the legend.
+        memory: the result to draw; runs that diverged are left out.
+        first: number of the style of its first curve.
+        name: name of the system, for the legend.
     """
     if not alive(memory).any():
         nothing_to_show(axes, "all runs diverged")
@@ -26,8 +26,8 @@ def draw_memory(axes: Axes, memory: MemoryCapacity, *, first: int = 0, name: str
     capacity, doubt = of_runs(memory, memory.capacity), of_runs(memory, memory.stderr)
     for i in range(min(curves.shape[1], MOST_LINES)):
         look = series(first + i)
-        told = f"{name}, " if name else ""
-        label = f"{told}{measured(capacity[i], doubt[i])} of {memory.dim}" if curves.shape[1] <= 8 else None
+        prefix = f"{name}, " if name else ""
+        label = f"{prefix}{measured(capacity[i], doubt[i])} of {memory.dim}" if curves.shape[1] <= 8 else None
         low, high = curves[:, i] - BAR * errors[:, i], curves[:, i] + BAR * errors[:, i]
         axes.fill_between(lags, low, high, color=look.color, alpha=0.2, linewidth=0)
         axes.plot(lags, curves[:, i], linestyle=look.line, color=look.color, label=label, gid=f"memory {first + i + 1}")
@@ -40,11 +40,11 @@ def draw_memory(axes: Axes, memory: MemoryCapacity, *, first: int = 0, name: str
 
 @styled
 def memory_figure(memory: MemoryCapacity, *, title: str = "") -> Figure:
-    """The memory curve of each run."""
+    """Draw the memory curve of each run."""
     figure, ((axes,),) = canvas()
     draw_memory(axes, memory)
     axes.set_title(title)
     known = of_runs(memory, memory.capacity)
-    told = f": {np.min(known):.3g} … {np.max(known):.3g} of {memory.dim} inputs" if len(known) else ""
-    figure.set_label(f"Memory over lags of {counted(memory.codes.numel(), 'run')}{told}.")
+    prefix = f": {np.min(known):.3g} … {np.max(known):.3g} of {memory.dim} inputs" if len(known) else ""
+    figure.set_label(f"Memory over lags of {counted(memory.codes.numel(), 'run')}{prefix}.")
     return figure

@@ -1,4 +1,4 @@
-"""How a field came to fit what was seen of its solutions, and what it still leaves."""
+"""The fit of a field to observations: the misfit over the steps, and the residuals."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,20 +9,20 @@ from separatrix.plot.style import SERIES, canvas, mark_zero, nothing_to_show, st
 
 
 def draw_misfit(axes: Axes, found: ObservationFit) -> None:
-    """The relative misfit by steps."""
+    """Draw the relative misfit over the steps."""
     misfit = array(found.misfit)
     if not (misfit > 0).any():
-        nothing_to_show(axes, "the fit never began")
+        nothing_to_show(axes, "the fit took no step")
         return
     axes.plot(misfit, color=SERIES[0].color, gid="misfit")
     axes.set(xlabel="steps that lowered the loss", ylabel="|y − ŷ| / |y|", yscale="log")
 
 
 def draw_residuals(axes: Axes, found: ObservationFit) -> None:
-    """What is left of each observation."""
+    """Draw the residual of each observation."""
     left = array(found.observed - found.predicted)
     if not (left == left).any():
-        nothing_to_show(axes, "the solution left the finite numbers")
+        nothing_to_show(axes, "the solution became infinite or NaN")
         return
     mark_zero(axes)
     axes.plot(left, linestyle="", markersize=3, **SERIES[0].marks)
@@ -31,7 +31,7 @@ def draw_residuals(axes: Axes, found: ObservationFit) -> None:
 
 @styled
 def observation_fit_figure(found: ObservationFit) -> Figure:
-    """The misfit over the steps, and the residuals at the end."""
+    """Draw the misfit over the steps, and the final residuals."""
     figure, ((left, right),) = canvas(columns=2, width=4.6)
     draw_misfit(left, found)
     draw_residuals(right, found)

@@ -1,4 +1,4 @@
-"""The phase portrait on a plane: streamlines, nullclines, orbits, rest points by kind, and the manifolds of saddles."""
+"""The phase portrait on a plane: streamlines, nullclines, orbits, fixed points by kind, and the manifolds of saddles."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ ARROWS = 24  # along each axis, of a map's displacements
 HALO = [Stroke(linewidth=4.0, foreground="white"), Normal()]
 BELOW = -0.45  # inches from the panel to its legend
 PANEL, ROUND = 4.0, 1.6  # inches: the width of the panel, and what stands above and below it
-IN_PLANE = 1e-3  # of the window: a rest point farther from the plane is drawn faint
+IN_PLANE = 1e-3  # relative to the window: a fixed point farther from the plane is drawn faint
 
 
 def draw_phase_portrait(
@@ -31,12 +31,12 @@ def draw_phase_portrait(
     nullclines: bool = True,
     legend: bool = True,
 ) -> None:
-    """The portrait in one panel.
+    """Draw the portrait in one panel.
 
     Args:
-        portrait: what is drawn.
+        portrait: the result to draw.
         names: labels of the two axes. Default: `portrait.labels`.
-        density: of the streamlines.
+        density: density of the streamlines.
         orbits, nullclines, legend: whether to draw them.
     """
     if portrait.axes.shape[1] > 2:
@@ -63,12 +63,12 @@ def draw_phase_portrait(
 
 
 def _is_equal(first: float, second: float) -> bool:
-    """Whether both axes can have one scale: windows much longer than wide would be slits."""
+    """Whether both axes can have the same scale, which would make very elongated windows too narrow."""
     return 0.4 < first / second < 2.5
 
 
 def _draw_share(axes: Axes, portrait: PhasePortrait) -> None:
-    """How much of the field leaves the plane, as a tint."""
+    """Draw the share of the field that leaves the plane as a tint."""
     shading = {"cmap": OUTSIDE, "vmin": 0, "vmax": 1, "shading": "gouraud", "rasterized": True, "zorder": 0}
     share = np.nan_to_num(array(portrait.leaving).T, nan=1.0)
     mesh = axes.pcolormesh(array(portrait.first), array(portrait.second), share, gid="leaving", **shading)
@@ -87,7 +87,7 @@ def _draw_streams(axes: Axes, portrait: PhasePortrait, density: float) -> None:
 
 
 def _draw_arrows(axes: Axes, portrait: PhasePortrait) -> None:
-    """Directions of a map's displacements, all of one length; their shade is how far they go."""
+    """Draw the directions of a map's displacements as arrows of one length, shaded by the size of the displacement."""
     every = max(1, len(portrait.first) // ARROWS)
     at = slice(every // 2, None, every)
     u, w = np.ma.masked_invalid(array(portrait.field)[at, at]).transpose(2, 1, 0)
@@ -99,7 +99,7 @@ def _draw_arrows(axes: Axes, portrait: PhasePortrait) -> None:
 
 
 def _ranks(size: np.ma.MaskedArray) -> np.ma.MaskedArray:
-    """0 … 1 by rank: speeds of a portrait differ by orders of magnitude."""
+    """Ranks scaled to 0 … 1, because the speeds of a portrait differ by orders of magnitude."""
     order = np.ma.filled(size, 0.0).ravel().argsort().argsort().reshape(size.shape)
     return np.ma.array(order / max(order.max(), 1), mask=np.ma.getmaskarray(size))
 
@@ -139,7 +139,7 @@ def _draw_manifolds(axes: Axes, portrait: PhasePortrait) -> None:
 
 
 def _draw_rest(axes: Axes, portrait: PhasePortrait) -> None:
-    """Rest points in the window by kind; those off the plane faint."""
+    """Draw the fixed points in the window by kind; those off the plane faintly."""
     places, away = array(portrait.rest_places), array(portrait.rest_away)
     low, high = (np.array([array(grid)[end] for grid in (portrait.first, portrait.second)]) for end in (0, -1))
     inside = ((places >= low) & (places <= high)).all(-1)
@@ -156,7 +156,7 @@ def _draw_rest(axes: Axes, portrait: PhasePortrait) -> None:
 
 @styled
 def phase_portrait_figure(portrait: PhasePortrait, *, names: tuple[str, str] | None = None, title: str = "") -> Figure:
-    """The portrait in one panel."""
+    """Draw the portrait in one panel."""
     first, second = (np.ptp(array(grid)) for grid in (portrait.first, portrait.second))
     flat = max(first / second, 1.0) if _is_equal(first, second) else 1.0
     figure, ((axes,),) = canvas(width=6.4, height=PANEL / flat + ROUND)

@@ -14,21 +14,21 @@ from separatrix.plot.style import INK, NOTE, canvas, nothing_to_show, series, st
 
 FOLLOWED = 25  # last steps of the one run that is followed from ○ to ●
 MOST_NAMED = 10  # attractors, beyond which a legend would hide the picture
-POINT = 1e-9  # states nearer than this are one point
+POINT = 1e-9  # states closer than this are one point
 
 
 def draw_plane(axes: Axes, plane: Tensor, explained: Tensor, groups: Tensor | None = None) -> None:
-    """States of all runs, older ones fainter, and the last steps of the first run as a line from ○ to ●.
+    """Draw the states of all runs, older ones fainter, and the last steps of the first run as a line from ○ to ●.
 
     Args:
-        plane: (step, run, 2).
+        plane: the states, (step, run, 2).
         explained: (2), the share of the variance along each axis.
-        groups: (run), which attractor each run is on; told apart by colour and marker.
+        groups: (run), the attractor that each run is on, shown by colour and marker.
     """
     states, share = array(plane), array(explained)
     states = states[:, np.isfinite(states).all((0, 2))]
     if not states.size:
-        nothing_to_show(axes, "every run shown left the finite numbers")
+        nothing_to_show(axes, "every run shown became infinite or NaN")
         return
     labels = np.zeros(states.shape[1], int) if groups is None else groups.cpu().numpy()[: states.shape[1]]
     for group in np.unique(labels):
@@ -45,7 +45,7 @@ def draw_plane(axes: Axes, plane: Tensor, explained: Tensor, groups: Tensor | No
 
 
 def _draw_states(axes: Axes, states: np.ndarray, group: int) -> None:
-    """Points, and thin lines between successive ones, both fading into the past; as pixels, there are thousands."""
+    """Draw points and thin lines between successive ones, both fading into the past; rasterised, because there are thousands."""
     look, (steps, runs, _) = series(group), states.shape
     colors = np.tile(to_rgba(look.color), (steps, 1))
     colors[:, 3] = np.linspace(0.05, 0.4, steps)
@@ -57,7 +57,7 @@ def _draw_states(axes: Axes, states: np.ndarray, group: int) -> None:
 
 
 def _mark_attractors(axes: Axes, last: np.ndarray, labels: np.ndarray) -> None:
-    """The last state of each run, marked by the attractor it is on."""
+    """Mark the last state of each run by its attractor."""
     for group in np.unique(labels):
         name = f"attractor {group + 1}"
         axes.plot(*last[labels == group].T, linestyle="", markersize=6, label=name, gid=name, **series(int(group)).marks)
@@ -66,7 +66,7 @@ def _mark_attractors(axes: Axes, last: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _follow(axes: Axes, path: np.ndarray) -> None:
-    """A run's last steps from ○ to ●, on a white edge that keeps it apart from the cloud."""
+    """Draw the last steps of a run from ○ to ●, with a white edge that separates it from the cloud."""
     if np.ptp(path, axis=0).max() < POINT:
         return
     edge = [Stroke(linewidth=2.6, foreground="white"), Normal()]
@@ -78,7 +78,7 @@ def _follow(axes: Axes, path: np.ndarray) -> None:
 
 @styled
 def plane_figure(plane: Tensor, explained: Tensor, groups: Tensor | None = None, *, title: str = "") -> Figure:
-    """The phase portrait in the leading principal plane, equal scales on both axes."""
+    """Draw the phase portrait in the leading principal plane, with equal scales on both axes."""
     figure, ((axes,),) = canvas(height=4.4)
     draw_plane(axes, plane, explained, groups)
     axes.set_title(title)

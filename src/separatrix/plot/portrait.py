@@ -12,7 +12,7 @@ from separatrix.plot.finite_time import finite_time_figure
 from separatrix.plot.plane import draw_plane, plane_figure
 from separatrix.plot.propagation import draw_propagation, propagation_figure
 from separatrix.plot.runs import of_runs
-from separatrix.plot.spectrum import draw_spectrum, finish, told
+from separatrix.plot.spectrum import draw_spectrum, finish, runs_in_words
 from separatrix.plot.style import canvas, nothing_to_show, styled
 from separatrix.portrait.portrait import RecurrentPortrait
 
@@ -21,7 +21,7 @@ UNIT = "nats per step"
 
 @styled
 def portrait_figure(portrait: RecurrentPortrait) -> Figure:
-    """The four pictures that tell most about a network, under its verdict."""
+    """Draw the four most informative pictures of a network under its verdict."""
     figure, ((top_left, top_right), (low_left, low_right)) = canvas(2, 2, width=5.0, height=3.7)
     figure.suptitle(
         textwrap.fill(f"{portrait.model} – {portrait.verdict}", 110), x=0.01, ha="left", fontsize=10.5, fontweight="bold"
@@ -38,13 +38,13 @@ def portrait_figure(portrait: RecurrentPortrait) -> Figure:
 
 
 def attractors_shown(portrait: RecurrentPortrait) -> Tensor | None:
-    """Which attractor each run of the phase portrait is on, where there is more than one; None otherwise."""
+    """The attractor of each run of the phase portrait, if there is more than one; otherwise None."""
     several = portrait.regime in ("autonomous", "closed loop") and int(portrait.groups.max()) > 0
     return portrait.groups[: portrait.plane.shape[1]] if several else None
 
 
 def panel_figures(portrait: RecurrentPortrait, title: str = "") -> dict[str, Figure]:
-    """The pictures of one portrait, each a figure of its own: convergence, check, propagation, finite_time, plane."""
+    """The pictures of one portrait as separate figures: convergence, check, propagation, finite_time, plane."""
     rate, error = portrait.lambda_1
     kept = portrait.counted.cpu().numpy()
     figures = {
@@ -64,7 +64,7 @@ def _spectrum(axes: Axes, portrait: RecurrentPortrait) -> None:
         nothing_to_show(axes, "all runs diverged: there is no spectrum")
         return
     runs = of_runs(portrait.spectrum, portrait.spectrum.exponents, kept=portrait.counted.cpu().numpy())
-    draw_spectrum(axes, portrait.pooled, runs, name=told(portrait.pooled))
+    draw_spectrum(axes, portrait.pooled, runs, name=runs_in_words(portrait.pooled))
     finish(axes, UNIT)
     axes.legend()
 

@@ -1,4 +1,4 @@
-"""Power spectra: density over frequency, and the lines that a regular orbit's is made of."""
+"""Power spectra: density over frequency, and the spectral lines of a regular orbit."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,12 +8,12 @@ from separatrix.analysis.attractor.power_spectrum import PowerSpectrum
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import INK, NOTE, canvas, nothing_to_show, series, styled
 
-FEW = 5  # runs, up to which each has a look of its own
-DEPTH = 1e-12  # of the highest density, below which nothing is drawn: there the window's leakage and rounding are seen
+FEW = 5  # up to this many runs, each has its own style
+DEPTH = 1e-12  # of the highest density: below it, only the leakage of the window and rounding would be visible
 
 
 def draw_power(axes: Axes, spectrum: PowerSpectrum) -> None:
-    """The density of each run over frequency; of one run, triangles at its lines and the verdict."""
+    """Draw the density of each run over frequency; for a single run, also triangles at its lines and the verdict."""
     if not alive(spectrum).any():
         nothing_to_show(axes, "all runs diverged")
         return
@@ -21,7 +21,7 @@ def draw_power(axes: Axes, spectrum: PowerSpectrum) -> None:
     verdicts = np.atleast_1d(spectrum.verdict).reshape(-1)[alive(spectrum)]
     top = power.max()
     if not top > 0 or (verdicts == "at rest").all():
-        nothing_to_show(axes, "at rest: there is no power but rounding's")
+        nothing_to_show(axes, "at rest: no power above rounding error")
         return
     count = power.shape[1]
     for i in range(count):
@@ -50,7 +50,7 @@ def _mark_lines(axes: Axes, spectrum: PowerSpectrum, top: float) -> None:
 
 @styled
 def power_spectrum_figure(spectrum: PowerSpectrum, *, title: str = "") -> Figure:
-    """The density over frequency."""
+    """Draw the density over frequency."""
     figure, ((axes,),) = canvas()
     draw_power(axes, spectrum)
     axes.set_title(title)

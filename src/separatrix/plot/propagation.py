@@ -1,4 +1,4 @@
-"""Gradient propagation: how much the largest and the typical perturbation have grown after a number of steps."""
+"""Gradient propagation: growth of the largest and of a typical perturbation over a number of steps."""
 
 import math
 
@@ -18,10 +18,10 @@ CURVES = (("log_norm", "largest, σ₁", SERIES[0]), ("log_gain", "typical, ‖J
 
 
 def draw_propagation(axes: Axes, growth: Propagation, rate: float | None = None) -> None:
-    """The logarithms of the largest and the typical growth over lags: median of the runs, band over all of them.
+    """Draw the logarithms of the largest and the typical growth over lags: median over the runs, band over their range.
 
     Args:
-        growth: what is drawn; a growth of exactly 0 has no logarithm and is left out.
+        growth: the result to draw; a growth of exactly 0 has no logarithm and is left out.
         rate: λ₁, nats per unit time: the slope of a straight line from the origin.
     """
     if not alive(growth).any():
@@ -56,7 +56,7 @@ def _draw_curve(axes: Axes, lags: np.ndarray, logs: np.ndarray, name: str, look:
 
 
 def _say_erased(axes: Axes, growth: Propagation) -> None:
-    """Where every run's growth is exactly 0 there is no curve to see: keep the lags in view and say so."""
+    """If the growth of every run is exactly 0 there is no curve: keep the lags in view and say so."""
     logs = of_runs(growth, growth.log_norm, 1)
     erased = array(growth.lags)[np.isneginf(logs).all(1)]
     if len(erased):
@@ -67,7 +67,7 @@ def _say_erased(axes: Axes, growth: Propagation) -> None:
 
 
 def _powers_of_ten(axes: Axes) -> None:
-    """The same scale on the right, read as a factor."""
+    """Add the same scale on the right as a factor."""
     right = axes.secondary_yaxis("right", functions=(lambda nats: nats / math.log(10), lambda decades: decades * math.log(10)))
     right.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     right.yaxis.set_major_formatter(FuncFormatter(_whole_power))
@@ -82,7 +82,7 @@ def _whole_power(decades: float, _: int) -> str:
 
 @styled
 def propagation_figure(growth: Propagation, *, rate: float | None = None, title: str = "") -> Figure:
-    """How far gradients reach; the band spans all runs."""
+    """Draw how far gradients reach; the band spans all runs."""
     figure, ((axes,),) = canvas()
     draw_propagation(axes, growth, rate)
     axes.set_title(title)

@@ -1,4 +1,4 @@
-"""A return map: each visit's value over the one before, beside the line on which nothing changes."""
+"""A return map: each value over the previous one, with the diagonal."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,12 +12,12 @@ MOST = 100_000  # dots drawn
 
 
 def draw_return_map(axes: Axes, found: ReturnMap, *, name: str = "", color: str = SERIES[0].color) -> None:
-    """Dots (s_n, s_{n+1}) of all runs, and the diagonal, where fixed points lie.
+    """Draw the points (s_n, s_{n+1}) of all runs, and the diagonal, on which fixed points lie.
 
     Args:
-        found: what is drawn.
-        name: of the component, with its unit. Default: x₁, x₂, … by its place in the state.
-        color: of the dots.
+        found: the result to draw.
+        name: name of the component, with its unit. Default: x₁, x₂, … by its index in the state.
+        color: colour of the points.
     """
     before, after = array(found.before).ravel(), array(found.after).ravel()
     thin = max(1, -(-len(before) // MOST))
@@ -38,7 +38,7 @@ def draw_return_map(axes: Axes, found: ReturnMap, *, name: str = "", color: str 
 
 @styled
 def return_map_figure(found: ReturnMap) -> Figure:
-    """The map and its diagonal."""
+    """Draw the map and its diagonal."""
     figure, ((axes,),) = canvas(width=4.2, height=4.0)
     draw_return_map(axes, found)
     figure.set_label(f"Return map: {found.summary()}.")

@@ -1,4 +1,4 @@
-"""Accuracy against the size of the perturbation: what is proven below, what an attack left above, the truth between them."""
+"""Accuracy against the size of the perturbation: certified below, empirical above, and the true accuracy between them."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ FINE = 401  # points of a certified curve
 
 
 def draw_robustness(axes: Axes, found: Robustness, *, name: str = "", number: int = 0) -> None:
-    """Empirical accuracy at its radii and, where there is one, the certified curve; bands and bars are ±2 standard errors."""
+    """Draw empirical accuracy at its radii and, if there is one, the certified curve; bands and bars are ±2 standard errors."""
     look = series(number)
     prefix = f"{name}, " if name else ""
     radii = np.append(0.0, array(found.radii))
@@ -34,8 +34,8 @@ def draw_robustness(axes: Axes, found: Robustness, *, name: str = "", number: in
 
 
 def finish(axes: Axes) -> None:
-    """Labels, and the whole range of shares."""
-    axes.set(xlabel="largest perturbation ε (ℓ₂, the inputs' unit)", ylabel="images read right (%)", ylim=(-2, 102))
+    """Set the labels, and show the whole range of shares."""
+    axes.set(xlabel="largest perturbation ε (ℓ₂, the inputs' unit)", ylabel="accuracy (%)", ylim=(-2, 102))
     axes.set_yticks(np.arange(0, 101, 20))
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xlim(left=0)
@@ -44,9 +44,9 @@ def finish(axes: Axes) -> None:
 
 @styled
 def compare_robustness(named: Mapping[str, Robustness], *, width: float = 6.4) -> Figure:
-    """Several classifiers in one picture, told apart by marker, line and lightness."""
+    """Draw several classifiers in one picture, distinguished by marker, line and lightness."""
     if not named:
-        raise InputError("there is nothing to compare: no result was given.")
+        raise InputError("expected at least 1 result to compare, got 0.")
     figure, ((axes,),) = canvas(width=width, height=4.0)
     for number, (name, found) in enumerate(named.items()):
         draw_robustness(axes, found, name=name, number=number)
@@ -57,7 +57,7 @@ def compare_robustness(named: Mapping[str, Robustness], *, width: float = 6.4) -
 
 @styled
 def robustness_figure(found: Robustness) -> Figure:
-    """The two curves of one classifier."""
+    """Draw the two curves of one classifier."""
     return compare_robustness({"": found})
 
 
@@ -65,6 +65,6 @@ def _told(found: Robustness, prefix: str) -> str:
     last, left = float(found.radii[-1]), float(found.empirical_accuracy[-1])
     proven = f", {float(found.certified_accuracy[-1]):.0%} certified" if found.has_certificate else ""
     return (
-        f"{prefix}of {counted(found.count, 'image')}, {found.clean:.0%} are read right; within ε = {plain(last)} "
+        f"{prefix}of {counted(found.count, 'image')}, {found.clean:.0%} are classified correctly; within ε = {plain(last)} "
         f"{left:.0%} under attack{proven}."
     )

@@ -1,4 +1,4 @@
-"""Solutions over time: every number of the state, one line an item."""
+"""Solutions over time: the components of the state, one line per item."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,11 +7,11 @@ from separatrix.flows.solution import Solution, StructuredSolution
 from separatrix.plot.runs import array
 from separatrix.plot.style import MOST_LINES, canvas, nothing_to_show, series, styled
 
-MOST_NUMBERS = 5  # of a state, drawn
+MOST_NUMBERS = 5  # components of a state that are drawn
 
 
 def draw_solution(axes: Axes, found: Solution | StructuredSolution) -> None:
-    """The first numbers of the state of the first items over time, each up to where its item failed."""
+    """Draw the first components of the state of the first items over time, each up to the time at which its item failed."""
     times = array(found.times).reshape(len(found.times), -1)[:, :MOST_LINES]
     vectors = found.vectors if isinstance(found, StructuredSolution) else found.states
     states = array(vectors).reshape(len(vectors), -1, vectors.shape[-1])[:, :MOST_LINES]
@@ -28,7 +28,7 @@ def draw_solution(axes: Axes, found: Solution | StructuredSolution) -> None:
 
 @styled
 def solution_figure(found: Solution | StructuredSolution) -> Figure:
-    """The states over time."""
+    """Draw the states over time."""
     figure, ((axes,),) = canvas(width=6.4)
     draw_solution(axes, found)
     figure.set_label(found.summary())

@@ -1,4 +1,4 @@
-"""The terms of a function in symbols: each coefficient, of every item, by its monomial."""
+"""The terms of a sparse symbolic function: the coefficient of each monomial, for every item."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,13 +7,13 @@ from separatrix.nn.fit.sparse_terms import SUBSCRIPTS, SparseTerms
 from separatrix.plot.runs import alive, of_runs
 from separatrix.plot.style import canvas, mark_zero, nothing_to_show, series, styled
 
-APART = 0.16  # of the distance between terms, from one output's marks to the next one's
+APART = 0.16  # offset between the markers of successive outputs, relative to the distance between terms
 
 
 def draw_sparse_terms(axes: Axes, found: SparseTerms) -> None:
-    """ξ of every term, one mark an item, one series an output."""
+    """Draw ξ of every term, one marker per item, one series per output."""
     if not alive(found).any():
-        nothing_to_show(axes, "all functions left the finite numbers")
+        nothing_to_show(axes, "all functions became infinite or NaN")
         return
     rows = of_runs(found, found.coefficients)
     outputs, terms = rows.shape[-2:]
@@ -30,7 +30,7 @@ def draw_sparse_terms(axes: Axes, found: SparseTerms) -> None:
 
 @styled
 def sparse_terms_figure(found: SparseTerms) -> Figure:
-    """The coefficients of all terms."""
+    """Draw the coefficients of all terms."""
     figure, ((axes,),) = canvas(width=6.0)
     draw_sparse_terms(axes, found)
     figure.set_label(found.summary())

@@ -1,4 +1,4 @@
-"""The spectrum: exponents against their index, with error bars, the border at zero, and what is erased at −∞."""
+"""The spectrum: exponents against their index, with error bars, the border at zero, and exponents of −∞."""
 
 from collections.abc import Mapping
 
@@ -15,19 +15,19 @@ from separatrix.plot.runs import array, headline, of_runs
 from separatrix.plot.style import BAR, FAINT, MOST_LINES, NOTE, Series, canvas, mark_zero, nothing_to_show, series, styled
 
 UNIT = "nats per unit time"
-LEAST = 1e-9  # height of a view in which there is anything but zeros
+LEAST = 1e-9  # minimum height of the view
 LANE = 0.07  # of the height of the axes
-MARKED = 64  # up to this many exponents each has its own marker
+MARKED = 64  # up to this many exponents, each has its own marker
 
 
 def draw_spectrum(axes: Axes, mean: PooledSpectrum, runs: np.ndarray | None = None, *, name: str = "", number: int = 0) -> None:
-    """One spectrum: the mean over its runs with error bars, a band of their spread, and the runs one by one.
+    """Draw one spectrum: the mean over its runs with error bars, a band of their spread, and the individual runs.
 
     Args:
-        mean: what is drawn in full.
-        runs: (runs, k), the spectra of single runs, drawn faintly.
-        name: for the legend.
-        number: which of several spectra in these axes this is.
+        mean: the mean spectrum.
+        runs: (runs, k), the spectra of individual runs, drawn faintly.
+        name: name in the legend.
+        number: index of this spectrum among several in these axes.
     """
     look, index = series(number), np.arange(1, len(mean.exponents) + 1)
     if runs is not None and len(runs) > 1:
@@ -45,7 +45,7 @@ def draw_spectrum(axes: Axes, mean: PooledSpectrum, runs: np.ndarray | None = No
 
 
 def _mark_erased(axes: Axes, erased: np.ndarray, look: Series) -> None:
-    """Exponents of −∞ have no place on the axis: arrows in a lane below it, one lane a spectrum, and how many they are."""
+    """Mark exponents of −∞ by arrows in a lane below the axis, one lane per spectrum, with their number."""
     if not len(erased):
         return
     lane = sum(line.get_gid() == "erased" for line in axes.lines)
@@ -57,7 +57,7 @@ def _mark_erased(axes: Axes, erased: np.ndarray, look: Series) -> None:
 
 
 def _open_lanes(axes: Axes) -> None:
-    """Make room below the axis for the exponents of −∞, so that nobody reads a value there."""
+    """Make room below the axis for the exponents of −∞, so that no value can be read there."""
     lanes = LANE * sum(line.get_gid() == "erased" for line in axes.lines)
     if not lanes:
         return
@@ -69,7 +69,7 @@ def _open_lanes(axes: Axes) -> None:
 
 
 def finish(axes: Axes, unit: str) -> None:
-    """Border, labels and whole numbers on the index axis."""
+    """Add the border, the labels, and integer ticks on the index axis."""
     mark_zero(axes)
     axes.margins(y=0.08)
     if np.ptp(axes.get_ylim()) < LEAST:
@@ -85,7 +85,7 @@ def finish(axes: Axes, unit: str) -> None:
 
 @styled
 def compare_spectra(named: Mapping[str, LyapunovSpectrum | PooledSpectrum], *, unit: str = UNIT, width: float = 7.4) -> Figure:
-    """Several spectra in one picture, told apart by marker, line and lightness; bars show ±2 standard errors of each mean."""
+    """Draw several spectra in one picture, distinguished by marker, line and lightness; bars show ±2 standard errors."""
     figure, ((axes,),) = canvas(width=width)
     rates = []
     for number, (name, spectrum) in enumerate(named.items()):
@@ -105,7 +105,7 @@ def compare_spectra(named: Mapping[str, LyapunovSpectrum | PooledSpectrum], *, u
 
 @styled
 def spectrum_figure(spectrum: LyapunovSpectrum) -> Figure:
-    """A spectrum with every run, and beside it how the leading exponents converged."""
+    """Draw a spectrum with every run, and the convergence of the leading exponents."""
     figure, ((left, right),) = canvas(1, 2)
     mean = headline(spectrum)
     if mean is None:
@@ -113,7 +113,7 @@ def spectrum_figure(spectrum: LyapunovSpectrum) -> Figure:
             nothing_to_show(axes, f"{counted(spectrum.codes.numel(), 'run')}, all diverged")
         figure.set_label("No spectrum: all runs diverged.")
         return figure
-    draw_spectrum(left, mean, of_runs(spectrum, spectrum.exponents), name=told(mean))
+    draw_spectrum(left, mean, of_runs(spectrum, spectrum.exponents), name=runs_in_words(mean))
     left.set_title("Spectrum")
     unit = f"nats per {spectrum.clock}"
     finish(left, unit)
@@ -126,12 +126,12 @@ def spectrum_figure(spectrum: LyapunovSpectrum) -> Figure:
 
 @styled
 def pooled_figure(mean: PooledSpectrum) -> Figure:
-    """One spectrum of many runs."""
+    """Draw one spectrum of many runs."""
     figure, ((axes,),) = canvas()
     if mean.runs == 0:
         nothing_to_show(axes, "all runs diverged: there is no spectrum")
         return figure
-    draw_spectrum(axes, mean, name=told(mean))
+    draw_spectrum(axes, mean, name=runs_in_words(mean))
     unit = f"nats per {mean.clock}"
     finish(axes, unit)
     axes.legend()
@@ -139,8 +139,8 @@ def pooled_figure(mean: PooledSpectrum) -> Figure:
     return figure
 
 
-def told(mean: PooledSpectrum) -> str:
-    """Of how many runs a spectrum is, and how many were left out."""
+def runs_in_words(mean: PooledSpectrum) -> str:
+    """The number of runs in a spectrum, and the number left out."""
     left_out = f" ({mean.diverged} diverged)" if mean.diverged else ""
     return f"one run{left_out}" if mean.runs == 1 else f"mean of {mean.runs} runs{left_out}"
 

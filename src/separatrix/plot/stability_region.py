@@ -1,4 +1,4 @@
-"""A method's region of stability, |R(z)| ≤ 1, and the eigenvalues of a field in units of the step."""
+"""The stability region of a method, |R(z)| ≤ 1, and the eigenvalues of a field times the step."""
 
 import numpy as np
 import torch
@@ -16,14 +16,14 @@ from separatrix.plot.style import FAINT, INK, NOTE, QUIET, TICKS, canvas, nothin
 
 POINTS = 301  # of the grid, along each side
 MOST_DOTS = 6_000
-ROOM = ((-3.4, 1.4), (-3.2, 3.2))  # of the plane that is always in view: explicit methods' regions end within
+ROOM = ((-3.4, 1.4), (-3.2, 3.2))  # part of the plane that is always in view; it contains the regions of explicit methods
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of |R|, from dark to light
 SHADES = ListedColormap(["#b9cddb", "#c9d9e4", "#dae5ed", "#eaf1f5"])
 DEPTH = ListedColormap(colormaps["plasma"](np.linspace(0, 0.86, 256)))  # of the dots, first to last; no yellow on white
 
 
 def draw_region(axes: Axes, method: str, *, view: tuple[tuple[float, float], tuple[float, float]] = ROOM) -> None:
-    """Where |R(z)| ≤ 1, darker the smaller it is, its border, and dashed where |R(z)| = |eᶻ|, the method's order star.
+    """Draw the region |R(z)| ≤ 1, darker for smaller values, its border and, dashed, |R(z)| = |eᶻ|, the order star of the method.
 
     Args:
         axes: an empty panel.
@@ -31,7 +31,7 @@ def draw_region(axes: Axes, method: str, *, view: tuple[tuple[float, float], tup
         view: ends of the real and of the imaginary axis.
     """
     if method not in SOLVERS:
-        raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
+        raise InputError(f"method is {method!r}; expected one of {', '.join(SOLVERS)}.")
     solver = SOLVERS[method]
     across, up = (np.linspace(*ends, POINTS) for ends in view)
     z = torch.tensor(across[None, :] + 1j * up[:, None])
@@ -57,12 +57,12 @@ def draw_region(axes: Axes, method: str, *, view: tuple[tuple[float, float], tup
 
 
 def draw_stability_region(axes: Axes, found: StabilityRegion, *, bar: bool = True) -> None:
-    """The region of the result's method and its eigenvalues z = dt λ, coloured by the time along the orbit.
+    """Draw the region of the result's method and the eigenvalues z = dt λ, coloured by the time along the orbit.
 
     Args:
         axes: an empty panel.
-        found: what is drawn; of many eigenvalues an even choice.
-        bar: beside the panel, what the colours mean.
+        found: the result to draw; if there are many eigenvalues, evenly spaced ones.
+        bar: draw a colour bar beside the panel.
     """
     z = found.z.cpu().numpy().reshape(len(found.times), -1)
     times = np.broadcast_to(found.times.cpu().numpy()[:, None], z.shape)
@@ -84,7 +84,7 @@ def draw_stability_region(axes: Axes, found: StabilityRegion, *, bar: bool = Tru
 
 
 def _view(z: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The room of the regions, and of all the eigenvalues; the imaginary axis as far up as down."""
+    """The view that contains the regions and all eigenvalues, symmetric about the real axis."""
     (left, right), (_, top) = ROOM
     high = 1.08 * max(top, float(np.abs(z.imag).max()))
     return (1.08 * min(left, float(z.real.min())), 1.08 * max(right, float(z.real.max()))), (-high, high)
@@ -92,13 +92,13 @@ def _view(z: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
 
 @styled
 def stability_region_figure(found: StabilityRegion) -> Figure:
-    """The region, and the eigenvalues in it."""
+    """Draw the region and the eigenvalues."""
     figure, ((axes,),) = canvas(width=4.6, height=4.6)
     draw_stability_region(axes, found)
     if axes.axison:
         axes.set_title(f"{found.method.replace('_', ' ')}, dt = {found.dt:.3g}")
-        lost = int((found.codes == Status.DIVERGED).sum())
-        if lost:
-            axes.text(0.02, 0.02, f"{lost} diverged", transform=axes.transAxes, **NOTE)
+        diverged = int((found.codes == Status.DIVERGED).sum())
+        if diverged:
+            axes.text(0.02, 0.02, f"{diverged} diverged", transform=axes.transAxes, **NOTE)
     figure.set_label(f"{found.summary()}.")
     return figure

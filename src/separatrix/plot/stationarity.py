@@ -13,7 +13,7 @@ MOST = 5  # inputs that are drawn, those that change most
 
 
 def draw_windows(axes: Axes, found: Stationarity) -> None:
-    """Each window's mean, with a bar of one standard deviation of the input to each side; of the first item of a batch."""
+    """Draw the mean of each window with a bar of one standard deviation of the input, for the first item of a batch."""
     means, deviations = (array(value).reshape(len(value), -1, value.shape[-1])[:, 0] for value in (found.means, found.deviations))
     p = array(found.p_values).reshape(-1, *found.p_values.shape[-2:])[0].min(0)
     shown = np.argsort(np.nan_to_num(p, nan=1.0), kind="stable")[:MOST]
@@ -31,7 +31,7 @@ def draw_windows(axes: Axes, found: Stationarity) -> None:
 
 @styled
 def stationarity_figure(found: Stationarity, *, title: str = "") -> Figure:
-    """Whether the drive is the same in all windows."""
+    """Draw whether the drive is the same in all windows."""
     figure, ((axes,),) = canvas()
     draw_windows(axes, found)
     axes.set_title(title)

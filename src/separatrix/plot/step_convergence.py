@@ -1,4 +1,4 @@
-"""Errors over steps, both in logarithms: the order of a method is a slope."""
+"""Errors over step sizes on logarithmic axes, on which the order of a method is a slope."""
 
 from collections.abc import Mapping
 
@@ -15,12 +15,12 @@ from separatrix.plot.style import FAINT, MOST_LINES, canvas, nothing_to_show, se
 
 
 def draw_step_convergence(axes: Axes, found: StepConvergence, *, name: str = "", number: int = 0) -> None:
-    """The median error over its items at each step, each item faintly, and the line of the method's own order through the finest.
+    """Draw the median error over the items at each step, each item faintly, and a line of the method's order through the finest.
 
     Args:
-        found: what is drawn; items whose limit is not finite are left out.
-        name: for the legend. Default: the method.
-        number: which of several in these axes this is.
+        found: the result to draw; items whose limit is not finite are left out.
+        name: name in the legend. Default: the method.
+        number: index of this result among several in these axes.
     """
     errors = of_runs(found, found.errors, 1)  # (levels, items)
     errors = np.where(errors > 0, errors, np.nan)
@@ -33,8 +33,8 @@ def draw_step_convergence(axes: Axes, found: StepConvergence, *, name: str = "",
     rows = np.isfinite(errors).any(1)
     middle = np.full(len(dt), np.nan)
     middle[rows] = np.nanmedian(errors[rows], axis=1)
-    told = f"{name or found.method.replace('_', ' ')}: order {_order(found)}"
-    axes.plot(dt, middle, linestyle="", label=told, gid=f"errors {number}", **look.marks)
+    text = f"{name or found.method.replace('_', ' ')}: order {_order(found)}"
+    axes.plot(dt, middle, linestyle="", label=text, gid=f"errors {number}", **look.marks)
     fitted = np.flatnonzero(of_runs(found, found.fitted, 1).astype(bool).any(1) & rows)
     if len(fitted):
         anchor = fitted[len(fitted) // 2]
@@ -43,7 +43,7 @@ def draw_step_convergence(axes: Axes, found: StepConvergence, *, name: str = "",
 
 
 def finish(axes: Axes, doubt: float) -> None:
-    """Logarithms, labels, and a view of the errors, not of the lines beyond them."""
+    """Set logarithmic axes, labels, and a view of the errors without the lines beyond them."""
     shown = [line.get_ydata() for line in axes.lines if str(line.get_gid()).startswith("errors")]
     axes.set(xscale="log", yscale="log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
@@ -60,9 +60,9 @@ def finish(axes: Axes, doubt: float) -> None:
 
 @styled
 def compare_step_convergence(named: Mapping[str, StepConvergence]) -> Figure:
-    """Several methods, or networks, in one picture; lines have the slope of each method's own order."""
+    """Draw several methods or networks in one picture; lines have the slope of each method's order."""
     if not named:
-        raise InputError("there is nothing to compare: no result was given.")
+        raise InputError("expected at least 1 result to compare, got 0.")
     figure, ((axes,),) = canvas(width=5.6, height=4.0)
     for number, (name, found) in enumerate(named.items()):
         draw_step_convergence(axes, found, name=name, number=number)
@@ -73,7 +73,7 @@ def compare_step_convergence(named: Mapping[str, StepConvergence]) -> Figure:
 
 @styled
 def step_convergence_figure(found: StepConvergence) -> Figure:
-    """The errors of one method."""
+    """Draw the errors of one method."""
     return compare_step_convergence({"": found})
 
 

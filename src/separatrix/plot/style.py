@@ -1,4 +1,4 @@
-"""One look for every picture: quiet axes, a palette that survives grey, error bars that all mean the same."""
+"""One style for every picture: unobtrusive axes, a palette that works in grey, and error bars with one meaning."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BAR = 2  # standard errors an error bar shows: where one reaches 0, the verdict is "at the edge"
+BAR = 2  # standard errors shown by an error bar: if one reaches 0, the verdict is "at the edge"
 INK, QUIET, FAINT = "#26292e", "#646a73", "#a9afb8"
 WIDTH, HEIGHT = 5.0, 3.4  # inches, of one panel
 MOST_LINES = 64  # runs drawn one by one; bands and bars are over all of them
@@ -41,12 +41,12 @@ LOOK = {
 TICKS = {"labelsize": 8, "color": QUIET, "labelcolor": INK, "length": 3, "width": 0.8}
 NOTE = {"fontsize": 7.5, "color": QUIET}
 
-# Decorates a drawing function: it runs in the house style and leaves the caller's settings as they were.
+# Decorates a drawing function: it runs in the house style and restores the caller's settings.
 styled = style.context(["default", LOOK])
 
 
 class Series(NamedTuple):
-    """How one of several curves is told from the others: by lightness, line and marker before hue."""
+    """Style that distinguishes one of several curves: by lightness, line and marker before hue."""
 
     color: str
     line: Any
@@ -70,13 +70,13 @@ SERIES = (
 
 
 def series(number: int) -> Series:
-    """The look of the curve with this number; after one round, full markers become open and open ones full."""
+    """The style of the curve with this number; after one cycle, filled markers become open and open ones filled."""
     look = SERIES[number % len(SERIES)]
     return look._replace(filled=look.filled ^ (number // len(SERIES) % 2 == 1))
 
 
 def canvas(rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, np.ndarray]:
-    """An empty figure of panels of the given size, and its axes, shape (rows, columns). pyplot never hears of it."""
+    """An empty figure with panels of the given size, and its axes, shape (rows, columns), without pyplot."""
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat:
@@ -85,12 +85,12 @@ def canvas(rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: flo
 
 
 def mark_zero(axes: Axes) -> None:
-    """The border itself: a line at 0, which also keeps 0 in view."""
+    """Draw the border, a line at 0, which also keeps 0 in view."""
     axes.axhline(0, color=INK, linewidth=1, gid="zero")
 
 
 def shows_something(figure: Figure) -> bool:
-    """Whether any of its panels is more than a reason why it is empty."""
+    """Whether any panel of a figure shows more than the reason why it is empty."""
     return any(axes.axison for axes in figure.axes)
 
 

@@ -1,4 +1,4 @@
-"""Transient growth: the largest amplification over time, between how it begins and how eigenvalues say that it ends."""
+"""Transient growth: the largest amplification over time, with its initial slope and the slope that eigenvalues predict."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,15 +9,15 @@ from separatrix.core.wording import counted, plain
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import INK, MOST_LINES, canvas, mark_zero, nothing_to_show, series, styled
 
-ROOM = 0.15  # of the height that lines may leave the picture by
+ROOM = 0.15  # of the height by which lines may leave the picture
 
 
 def draw_transient(axes: Axes, growth: TransientGrowth, names: tuple[str, ...] = ()) -> None:
-    """ln ‖Φ(t)‖ of each run with its peak marked; of a single one also the two slopes.
+    """Draw ln ‖Φ(t)‖ of each run with its peak marked; for a single run, also the two slopes.
 
     Args:
-        growth: what is drawn; runs that diverged are left out.
-        names: of the runs, for the legend.
+        growth: the result to draw; runs that diverged are left out.
+        names: names of the runs, for the legend.
     """
     if not alive(growth).any():
         nothing_to_show(axes, "all runs diverged")
@@ -44,11 +44,11 @@ def _only(peak: float) -> str:
 
 
 def _draw_slopes(axes: Axes, growth: TransientGrowth, time: np.ndarray, logs: np.ndarray) -> None:
-    """Straight lines of the numerical and the spectral abscissa from the origin, cut off where they leave the curve's range."""
+    """Draw straight lines of the numerical and the spectral abscissa from the origin, cut where they leave the curve's range."""
     low, high = min(np.nanmin(logs), -0.5), max(np.nanmax(logs), 0.5)
     margin = ROOM * (high - low)
-    told = (("begins at", growth.numerical_abscissa, (0, (1, 1.5))), ("eigenvalues", growth.spectral_abscissa, (0, (5, 3))))
-    for name, slope, line in told:
+    slopes = (("initial rate", growth.numerical_abscissa, (0, (1, 1.5))), ("eigenvalues", growth.spectral_abscissa, (0, (5, 3))))
+    for name, slope, line in slopes:
         rate = float(of_runs(growth, slope)[0])
         if np.isfinite(rate):
             inside = (rate * time >= low - margin) & (rate * time <= high + margin)
@@ -58,11 +58,11 @@ def _draw_slopes(axes: Axes, growth: TransientGrowth, time: np.ndarray, logs: np
 
 @styled
 def transient_figure(growth: TransientGrowth, *, title: str = "") -> Figure:
-    """How far perturbations grow before they fade."""
+    """Draw how far perturbations grow before they decay."""
     figure, ((axes,),) = canvas()
     draw_transient(axes, growth)
     axes.set_title(title)
     peaks = of_runs(growth, growth.peak)
-    most = f", at most by the factor {plain(float(np.exp(peaks.max())))}" if len(peaks) else ""
+    most = f", at most by a factor of {plain(float(np.exp(peaks.max())))}" if len(peaks) else ""
     figure.set_label(f"Largest amplification over time of {counted(growth.codes.numel(), 'run')}{most}.")
     return figure

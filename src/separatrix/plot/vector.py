@@ -1,4 +1,4 @@
-"""A figure as inline SVG: one element that can stand in any page beside others."""
+"""A figure as inline SVG: one element for any page, beside others."""
 
 import hashlib
 import html
@@ -12,17 +12,17 @@ from separatrix.plot.style import LOOK
 
 SETTINGS = {"svg.fonttype": "path", "svg.hashsalt": "separatrix", "svg.image_inline": True}
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
-PIXELS_PER_INCH = 160  # of the layers that are drawn as pixels
+PIXELS_PER_INCH = 160  # of rasterised layers
 
 
 def svg(figure: Figure, *, prefix: str | None = None) -> str:
-    """A figure as one `<svg>` element for an HTML page: letters as paths, no date, the figure's label for screen readers.
+    """Render a figure as one `<svg>` element for an HTML page: text as paths, no date, the figure's label for screen readers.
 
-    The same figure gives the same text. Every id begins with `prefix`, so that several figures can stand in one page.
+    The same figure gives the same text. Every id starts with `prefix`, so that one page can hold several figures.
 
     Args:
-        figure: any Matplotlib figure; `figure.get_label()` says in words what it shows.
-        prefix: of the ids. Default: a digest of the drawing.
+        figure: any Matplotlib figure; `figure.get_label()` describes it in words.
+        prefix: prefix of the ids. Default: a digest of the drawing.
     """
     drawn = io.StringIO()
     with style.context(["default", LOOK]), rc_context(SETTINGS):
@@ -36,14 +36,14 @@ def svg(figure: Figure, *, prefix: str | None = None) -> str:
 
 
 def _with_prefix(text: str, prefix: str) -> str:
-    """Ids that something refers to get the prefix; the others, Matplotlib's numbering of its artists, go."""
+    """Add the prefix to ids that something refers to, and remove the others, Matplotlib's numbering of its artists."""
     used = {name for pair in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text) for name in pair}
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     return re.sub(r"""( id="|href="#|url\(#)""", rf"\g<1>{prefix}-", text)
 
 
 def _with_root(text: str, label: str) -> str:
-    """The root element: it scales with the page, and carries the line joints that a style sheet would set for all of the page."""
+    """Replace the root element: it scales with the page, and sets the line joins that a style sheet would set page-wide."""
     root, rest = text.split(">", 1)
     width, view = re.search(r'width="([\d.]+)pt"', root), re.search(r'viewBox="[^"]*"', root)
     assert width and view, "Matplotlib wrote an <svg> element without a size"

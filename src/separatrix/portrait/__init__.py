@@ -1,4 +1,4 @@
-"""The main job: on which side of the border a network is."""
+"""The main job: on which side of the border a network lies."""
 
 from separatrix.portrait.analyze import analyze
 from separatrix.portrait.depth import DepthPortrait

@@ -1,4 +1,4 @@
-"""`sx.analyze`: find the core, drive it as its data does, measure, and say what it means; or measure in depth."""
+"""`sx.analyze`: find the recurrent core, drive it with its data, measure it and interpret the result; or measure in depth."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,12 +29,12 @@ from separatrix.portrait.portrait import Portrait, RecurrentPortrait
 from separatrix.portrait.regime import Regime, along, regime_of
 from separatrix.portrait.verdict import advice, verdict, why_not_converged
 
-ALL_EXPONENTS = 256  # up to this many numbers of state, the whole spectrum; beyond, as many leading exponents
+ALL_EXPONENTS = 256  # up to this state dimension, the whole spectrum; beyond it, this many leading exponents
 SHOWN_STEPS, SHOWN_RUNS = 400, 16  # of the phase portrait
 MOST_SEQUENCES = 256  # whose finite-time exponents are taken
-ATTRACTOR_STEPS = 2_000  # over which attractors are told apart
-MANY = 0.25  # share of the runs in which a check that disagrees is said first
-HUGE = 1e100  # states beyond are on their way to overflow, and their squares have
+ATTRACTOR_STEPS = 2_000  # over which attractors are distinguished
+MANY = 0.25  # share of the runs in which the check must disagree before the verdict opens with it
+HUGE = 1e100  # larger states are about to overflow, and their squares already have
 MOST_NUMBERS = 20_000_000  # in the Jacobians of one batch: 160 MB
 
 
@@ -57,53 +57,61 @@ def analyze(
     seed: int = 0,
     progress: bool = False,
 ) -> Portrait:
-    """On which side of the border a network is: order or chaos where it is recurrent; vanishing or exploding in depth where not.
+    """Measure on which side of the border a network lies: order or chaos if it is recurrent, vanishing or exploding if it is deep.
 
-    What a model is, is found out by trying it and by one recorded forward pass: a recurrent part is known by its class, or by how
-    it is called; a part that the model feeds with its own output is measured in that loop.
-    Many short sequences: the spectrum under an endless random stream of them, the state carried over; beside it the
-    finite-time exponents over the sequences' own length. One long sequence (1,000 steps or more): the spectrum along it. No
-    inputs: the autonomous network, from several initial states, told apart if they reach different attractors.
-    A model without a recurrent part: the growth of changes and gradients from layer to layer, see `depth_profile`.
+    Trial calls and one recorded forward pass show what the model is: a recurrent part is recognised by its class or by the way
+    it is called, and a part that the model feeds with its own output is measured within that loop. For a recurrent part, the
+    inputs decide what is measured:
+
+    - many short sequences: the spectrum under an endless random stream of them, carrying the state over, and the finite-time
+      exponents over the length of each sequence;
+    - one long sequence (1,000 steps or more): the spectrum along it;
+    - no inputs: the spectrum of the autonomous network from several initial states, attractor by attractor.
+
+    In a model without a recurrent part, it measures how changes and gradients grow from layer to layer; see `depth_profile`.
 
     Args:
-        model: any module with one recurrent part, or `module` names it; or with none. It is not changed.
-        inputs: what the model takes, batch and all: a tensor or array; a tuple of several arguments; a dictionary of them by name;
-            packed sequences; a list of sequences of unequal length.
-        module: the recurrent part's name in the model, where there are several.
-        k: number of leading exponents, 1 … size of the state. Default: all, up to 256. In depth: of singular values. Default: 8.
+        model: a module with at most one recurrent part; if it has several, choose one with `module`. It is not changed.
+        inputs: what the model takes, including the batch axis: a tensor or array; a tuple of several arguments; a dictionary of
+            arguments by name; packed sequences; or a list of sequences of unequal length.
+        module: name of the recurrent part within the model, if there are several.
+        k: number of leading exponents, 1 … size of the state. Default: all, up to 256. In depth: number of singular values.
+            Default: 8.
         copies: number of runs to measure: independent streams of the sequences; without inputs, initial states; in depth, inputs.
-        steps: steps over which the exponents are averaged. Default: 2,000; along given sequences, all that are not settling.
-        settle: steps taken first and not averaged, in which the state reaches its attractor. Default: a fifth of the steps; along
-            given sequences, at most a tenth of their length.
-        tol: go on after the steps until every error bar lies below this, in nats per step, for at most 100 times as many.
-        also: further questions about the recurrent part: "fixed_points", "phase_portrait", "basins_of_attraction",
+        steps: number of steps over which the exponents are averaged. Default: 2,000; along given sequences, all steps after
+            settling.
+        settle: number of initial steps left out of the average, in which the state reaches its attractor. Default: a fifth of
+            the steps; along given sequences, at most a tenth of their length.
+        tol: continue until every error bar is below this, in nats per step, for at most 100 times `steps`.
+        also: further analyses of the recurrent part: "fixed_points", "phase_portrait", "basins_of_attraction",
             "power_spectrum", "echo_state", "transient_growth", "memory_capacity", "covariant_lyapunov_vectors",
-            "correlation_dimension"; "auto" stands for those that take seconds, "none" for none.
+            "correlation_dimension". "auto" runs the analyses that take seconds, "none" runs none.
         layers: in depth: names of the modules to measure. Default: all that change the signal.
-        targets: in depth: what the model should answer, one an input, for the gradients of the cross-entropy (whole numbers) or
-            the squared error. Default: gradients of a random component of the output.
-        loss: in depth: (output, targets), or (output) without targets, to a number, instead of these.
-        noise: where the network's step draws at random in evaluation mode too: "refuse" it, or hold the draws "fixed", the same for
-            all runs (`sx.Seeded`). Take the noise out of the step and add it with `sx.Noisy` to choose its size.
-        seed: of the stream, the initial states, the frame and the noise, 0 … 2⁶³ − 1.
+        targets: in depth: one target per input along axis 0, for the gradients of the cross-entropy (integer targets) or of the
+            squared error. Default: gradients of a random component of the output.
+        loss: in depth: a function (output, targets), or (output) without targets, that returns a number; replaces these losses.
+        noise: what to do if the network's step draws random numbers in evaluation mode: "refuse" the network, or hold the draws
+            "fixed", the same for all runs (`sx.Seeded`). To choose the size of the noise, remove it from the step and add it
+            with `sx.Noisy`.
+        seed: seed of the stream, the initial states, the frame and the noise, 0 … 2⁶³ − 1.
         progress: show a progress bar.
 
     Returns:
-        RecurrentPortrait: `.verdict` in words, `.spectrum`, `.pooled`, `.propagation`, `.findings`, …; or DepthPortrait:
-        `.verdict`, `.profile`. It shows itself in a notebook.
+        RecurrentPortrait with `.verdict` (text), `.spectrum`, `.pooled`, `.propagation`, `.findings`, …; or DepthPortrait with
+        `.verdict` and `.profile`. Both display themselves in a notebook.
 
     Raises:
-        UnsupportedModuleError: several recurrent parts, or a bidirectional one; none, and no inputs; or a loop over time, written
-            by hand, whose step cannot be called.
-        InputError, ShapeError: inputs that the model cannot take, or that are not finite; arguments of the other kind of network.
+        UnsupportedModuleError: the model has several recurrent parts or a bidirectional one; it has none and there are no inputs;
+            or it has a handwritten loop over time whose step cannot be called.
+        InputError, ShapeError: the model cannot take the inputs, or they are not finite; an argument belongs to the other kind of
+            network.
     """
     seed = check_seed(seed)
     model = bare(model)
     if noise not in ("refuse", "fixed"):
-        raise InputError(f"noise is {noise!r}; choose one of refuse, fixed.")
+        raise InputError(f"noise is {noise!r}; expected 'refuse' or 'fixed'.")
     if copies < 1:
-        raise InputError(f"copies is {copies}; at least 1 run is measured.")
+        raise InputError(f"copies is {copies}; it must be at least 1.")
     core = find_core(model, inputs, module)
     if core is None:
         named = {also} if isinstance(also, str) else {*also}
@@ -204,13 +212,13 @@ def _check_length(regime: Regime, steps: int | None, settle: int | None) -> None
     horizon, total = regime.system.horizon, (steps or 0) + (settle or 0)
     if horizon is not None and total > horizon:
         raise HorizonError(
-            f"settle {settle or 0} + steps {steps} = {total} steps were asked but the sequence has {in_words(horizon, 'step')}.\n"
-            "Ask for fewer steps, or give several sequences, of which an endless stream is made."
+            f"settle {settle or 0} + steps {steps} = {total} steps, but the sequence has {in_words(horizon, 'step')}.\n"
+            "Reduce steps, or pass several sequences, from which an endless stream is drawn."
         )
 
 
 def _counted(spectrum: LyapunovSpectrum, groups: Tensor | None) -> Tensor:
-    """Which runs make the headline: all that did not diverge; of an autonomous network, on the attractor most of them reach."""
+    """The runs that the headline averages: all that did not diverge; if autonomous, those on the attractor that most reach."""
     alive = spectrum.codes != Status.DIVERGED
     if groups is None:
         return alive
@@ -228,17 +236,17 @@ def _headline(spectrum: LyapunovSpectrum, counted: Tensor) -> PooledSpectrum:
 
 
 def _doubt(spectrum: LyapunovSpectrum, counted: Tensor) -> str:
-    """That the two-trajectory check contradicts λ₁ in more runs than chance would; empty where it does not."""
+    """A sentence if the two-trajectory check contradicts λ₁ in more runs than chance would; otherwise empty."""
     apart = spectrum.disagreement[counted]
     if not bool(apart.any()) or float(apart.double().mean()) < MANY or spectrum.check is None:
         return ""
     rates = spectrum.check.rate[counted][apart]
     where = f" in {int(apart.sum())} of {in_words(len(apart), 'run')}" if len(apart) > 1 else ""
-    return f"two near trajectories part at {plain(float(rates.mean()))} nats per step{where}, which contradicts λ₁"
+    return f"two nearby trajectories separate at {plain(float(rates.mean()))} nats per step{where}, which contradicts λ₁"
 
 
 def _propagation(regime: Regime, settle: int, seed: int) -> Propagation:
-    """Growth over lags from the settled state; from one copy only where the Jacobians of all would not fit."""
+    """Growth over lags from the settled state; from one copy only if the Jacobians of all would not fit."""
     copies = math.prod(regime.system.batch_shape)
     system = regime.system if copies * regime.system.dim**2 <= MOST_NUMBERS else regime.common
     x0 = system.initial_state((8,), seed) if regime.is_autonomous else regime.start if system is regime.system else None
@@ -246,7 +254,7 @@ def _propagation(regime: Regime, settle: int, seed: int) -> Propagation:
 
 
 def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]:
-    """(1/T) ln σ₁(∂h_T/∂h_0) over each sequence's own length T; None where nothing drives the network."""
+    """(1/T) ln σ₁(∂h_T/∂h_0) over the length T of each sequence; None if nothing drives the network."""
     if regime.kind == "driven loop":
         length = regime.system.horizon
         return gradient_propagation(regime.system, lags=(length,), k=1).log_norm[0].reshape(-1) / length, length
@@ -265,7 +273,7 @@ def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]
 
 
 def _settled_states(system: System, x0: Tensor | None, settle: int, seed: int) -> Tensor:
-    """Where the runs go after settling, (step, run, dim); NaN where they are on their way to overflow."""
+    """The states of the runs after settling, (step, run, dim); NaN where they are about to overflow."""
     steps = SHOWN_STEPS if system.horizon is None else min(SHOWN_STEPS, system.horizon - settle)
     with torch.no_grad():
         states = trajectory(system, x0, steps, settle=settle, seed=seed)
@@ -289,36 +297,36 @@ def _principal_plane(states: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _did(regime: Regime, spectrum: LyapunovSpectrum, responses: Responses | None, groups: Tensor | None) -> tuple[str, ...]:
-    """What was done, sentence by sentence."""
+    """What was done, one sentence each."""
     k = spectrum.exponents.shape[-1]
     which = f"all {k}" if k == spectrum.dim else f"the leading {k} of {spectrum.dim}"
-    told = [
+    settling = in_words(spectrum.settle, "settling step")
+    sentences = [
         regime.words + ".",
-        f"{which.capitalize()} exponents over {spectrum.steps:,} steps after {spectrum.settle:,} of settling.",
+        f"{which.capitalize()} exponents, averaged over {in_words(spectrum.steps, 'step')} after {settling}.",
     ]
     if responses is not None:
-        told.append(
-            f"{in_words(len(responses.groups), 'initial state')} followed under one common input for {responses.steps:,} steps."
-        )
+        states, steps = in_words(len(responses.groups), "initial state"), in_words(responses.steps, "step")
+        sentences.append(f"{states}, followed under one common input for {steps}.")
     elif groups is not None and int(groups.max()) > 0:
-        told.extend(_each_attractor(spectrum, groups))
+        sentences.extend(_each_attractor(spectrum, groups))
     runs = in_words(spectrum.codes.numel(), "run")
     ended = {
-        why_not_converged(spectrum): int((spectrum.codes == Status.NOT_CONVERGED).sum()),
+        why_not_converged(spectrum).replace("not", "did not", 1): int((spectrum.codes == Status.NOT_CONVERGED).sum()),
         "diverged": int((spectrum.codes == Status.DIVERGED).sum()),
     }
-    told.extend(f"{n} of {runs} {how}." for how, n in ended.items() if n)
-    return (*told, *spectrum.notes)
+    sentences.extend(f"{n} of {runs} {how}." for how, n in ended.items() if n)
+    return (*sentences, *spectrum.notes)
 
 
 def _each_attractor(spectrum: LyapunovSpectrum, groups: Tensor) -> list[str]:
-    told = []
+    sentences = []
     for group in range(int(groups.max()) + 1):
         members = groups == group
         who = f"Attractor {group + 1} ({in_words(int(members.sum()), 'initial state')})"
         if bool((spectrum.codes[members] == Status.DIVERGED).all()):
-            told.append(f"{who}: diverged.")
+            sentences.append(f"{who}: diverged.")
             continue
         pooled = spectrum.pooled(members)
-        told.append(f"{who}: λ₁ = {measured(float(pooled.exponents[0]), float(pooled.stderr[0]))} nats per step.")
-    return told
+        sentences.append(f"{who}: λ₁ = {measured(float(pooled.exponents[0]), float(pooled.stderr[0]))} nats per step.")
+    return sentences

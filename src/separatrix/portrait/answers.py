@@ -1,4 +1,4 @@
-"""What a recurrent part returns, and the state in it: from one to the other, for whatever form it returns it in."""
+"""What a recurrent part returns, and the state vector in it: conversion in both directions, for any form of return value."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +15,18 @@ Network = StandardNetwork | CustomCell
 
 @dataclass(frozen=True)
 class Answers:
-    """What a core returns, and the state vector in it.
+    """Conversion between the values that a core returns and the state vector in them.
 
     Args:
         network: the core as a function of its state vector.
-        form: how the core is called, where that is not (u, state).
+        form: how the core is called, if not as (u, state).
     """
 
     network: Network
     form: Form | None = None
 
     def state(self, returned: Any) -> Tensor:
-        """The state vectors, (items, dim), in what the core returned."""
+        """The state vectors, (items, dim), in a value that the core returned."""
         if self.form is not None:
             state = tuple(at(returned, path) for path in self.form.returned)
         elif isinstance(self.network, CustomCell):
@@ -37,10 +37,10 @@ class Answers:
         return self.network.pack(*parts).reshape(-1, self.network.dim)
 
     def returned(self, x: Tensor, like: Any) -> Any:
-        """What the core returns in state x, in the form of something that it returned.
+        """The value that the core returns in state x, in the form of a recorded return value.
 
         Raises:
-            NotTold: it returns more than its state, which nobody can tell of the state alone.
+            NotDetermined: it returns more than its state, and the rest is not a function of the state alone.
         """
         parts = flatten(self.network.unpack(x))
         paths = [path for path, _ in leaves(like)]
@@ -53,18 +53,18 @@ class Answers:
         return refilled(like, (), made)
 
     def _batch_axis(self, path: Path) -> int | None:
-        """Where a recurrent layer of PyTorch's has the batch in its outputs; None of anything else."""
+        """The batch axis in the outputs of a PyTorch recurrent layer; None for anything else."""
         if isinstance(self.network, CustomCell) or self.network.is_cell or len(path) != 1 or path[0] != "0":
             return None
         return 0 if self.network.batch_first else 1
 
 
-class NotTold(Exception):
-    """What a core returns or is given cannot be made of its state."""
+class NotDetermined(Exception):
+    """The state of a core does not determine its return value or its next input."""
 
 
 def _places(like: Any, network: Network) -> list[Path]:
-    """Where the state's tensors are in what a core of signature (u, state) returned."""
+    """The paths of the state's tensors in the return value of a core of signature (u, state)."""
     place = network.place if isinstance(network, CustomCell) else None if network.is_cell else 1
     if place is None:
         return [path for path, _ in leaves(like)]
@@ -73,19 +73,19 @@ def _places(like: Any, network: Network) -> list[Path]:
 
 
 def _shaped(part: Tensor, like: Tensor) -> Tensor:
-    """A part of the state with the axes that the recorded one had: no batch axis where there was none."""
+    """A part of the state with the axes of the recorded one: without a batch axis if that had none."""
     return part.reshape(like.shape) if part.ndim != like.ndim else part
 
 
 def _same_as_one(output: Tensor, recorded: dict[Path, Tensor], made: dict[Path, Tensor], axis: int | None) -> Tensor:
-    """An output that was a part of the state, number for number, made of the new state; the top layer's counts as a part."""
+    """An output that equalled a part of the recorded state, or its top layer, rebuilt from the new state."""
     for path, part in recorded.items():
         for of in (_whole, _top):
             if part.ndim and of(part).numel() == output.numel() and torch.equal(of(part).reshape(-1), output.reshape(-1)):
                 if axis is not None and output.ndim == 3:
                     return made[path][-1].unsqueeze(1 - axis)
                 return _as_output(of(made[path]), of(part), output)
-    raise NotTold
+    raise NotDetermined
 
 
 def _whole(part: Tensor) -> Tensor:
@@ -97,11 +97,11 @@ def _top(part: Tensor) -> Tensor:
 
 
 def _as_output(part: Tensor, recorded: Tensor, output: Tensor) -> Tensor:
-    """A part of the state with the axes of length 1 that the output had beside those of the recorded part."""
+    """A part of the state with the additional axes of length 1 that the output had."""
     if recorded.shape == output.shape:
         return part
     rest = [(old, new) for old, new in zip(recorded.shape, part.shape, strict=True) if not old == new == 1]
     shape = [rest.pop(0)[1] if rest and rest[0][0] == size else 1 for size in output.shape]
     if rest:
-        raise NotTold
+        raise NotDetermined
     return part.reshape(shape)

@@ -1,4 +1,4 @@
-"""A part that is called step by step, its state carried from call to call, as a cell (u, state) → state."""
+"""A part that is called step by step and carries its state from call to call, as a cell (u, state) → state."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,18 @@ from torch.nn.utils.rnn import PackedSequence
 from separatrix.core.structure import children, rebuilt, sorted_keys
 from separatrix.portrait.recording import Call
 
-Path = tuple[Any, ...]  # where a tensor is in a call's arguments, or in what it returned
+Path = tuple[Any, ...]  # the place of a tensor in the arguments or the return value of a call
 
 # Note [The cell in the calls]
-# What a part's state is shows in its calls: the tensors of a call that are, number for number, what the call before returned.
-# What else has the batch's axis is its input, the same at every step or not; what has none is fixed. So (x, h), (h, x), (x, h, c),
-# (x, mask, h, step length), images for inputs and keyword arguments are all read alike, from at least two calls in a row. Where
-# every tensor of a call was returned by the call before, an output among them, the calls are a closed loop, which needs no input.
+# The calls of a part show what its state is: the arguments that equal, number for number, tensors returned by the previous call.
+# All other arguments with a batch axis are inputs, whether they vary from step to step or not; those without one are fixed. So
+# (x, h), (h, x), (x, h, c), (x, mask, h, step length), images as inputs and keyword arguments are all read in the same way, from
+# at least two consecutive calls. If every argument was returned by the previous call, an output among them, the calls form a
+# closed loop, which needs no input.
 
 
 class CalledAs(nn.Module):
-    """A user's cell under the signature (u, state) → state.
+    """A user's cell with the signature (u, state) → state.
 
     Args:
         cell: the user's module.
@@ -33,7 +34,7 @@ class CalledAs(nn.Module):
         super().__init__()
         self.cell = cell
         self.form = form
-        self.input_size = form.width or 1  # a closed loop reads nothing of it
+        self.input_size = form.width or 1  # a closed loop ignores its input
 
     def forward(self, u: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The state after the input u, shape (batch, inputs)."""
@@ -48,7 +49,7 @@ class CalledAs(nn.Module):
         return tuple(at(returned, path) for path in form.returned)
 
     def _fixed(self, value: Tensor, u: Tensor) -> Tensor:
-        """What is fixed is cast; a constant for each item is repeated."""
+        """A fixed argument, cast to the dtype of u; one constant per item is repeated."""
         value = value.to(u.device, u.dtype if value.is_floating_point() else None)
         for_each = value.ndim == 1 and len(value) == self.form.items and bool((value == value[0]).all())
         return value[:1].expand(len(u)) if for_each else value
@@ -64,10 +65,10 @@ class Form:
 
     Args:
         fixed: the arguments of a call, by name; the tensors among them that are inputs or state are replaced.
-        inputs, shapes: where the inputs are, and their shapes without the batch axis.
-        carried, state_shapes: where the state's tensors are, likewise.
-        returned: where the new state's tensors are in what the cell returns.
-        items: how many there were in a batch.
+        inputs, shapes: paths of the inputs, and their shapes without the batch axis.
+        carried, state_shapes: paths of the state's tensors, and their shapes without the batch axis.
+        returned: paths of the new state's tensors in the return value of the cell.
+        items: number of items in a batch.
     """
 
     fixed: dict[str, Any]
@@ -80,17 +81,17 @@ class Form:
 
     @property
     def width(self) -> int:
-        """Numbers in an input vector."""
+        """Length of an input vector."""
         return sum(torch.Size(shape).numel() for shape in self.shapes)
 
     @property
     def is_closed(self) -> bool:
-        """Whether the cell is given nothing but what it returned, output and state."""
+        """Whether the cell receives only what it returned, output and state."""
         return not self.shapes and len(self.carried) > 1
 
     @property
     def is_plain(self) -> bool:
-        """Whether that is (u, state) already, with a vector as input."""
+        """Whether the cell is already called as (u, state), with a vector as input."""
         names = list(self.fixed)
         others = [value for value in list(self.fixed.values())[2:] if value is not None]
         in_order = [path for path, _ in leaves(self.fixed[names[1]], (names[1],))] if len(names) > 1 else []
@@ -102,12 +103,12 @@ class Form:
         return torch.cat([part.reshape(len(part), -1).to(torch.promote_types(part.dtype, torch.float32)) for part in parts], dim=-1)
 
     def state(self, call: Call) -> tuple[Tensor, ...]:
-        """The state that a call was given."""
+        """The state that a call received."""
         return tuple(at(call.given, path) for path in self.carried)
 
 
 def form_of(calls: Sequence[Call]) -> Form | None:
-    """How a part that is called step by step takes its input and its state; None where no state is carried from call to call."""
+    """How a part that is called step by step takes its input and its state; None if no state is carried from call to call."""
     if len(calls) < 2:
         return None
     later = [dict(leaves_of_call(call.given)) for call in calls[1:]]
@@ -138,7 +139,7 @@ def form_of(calls: Sequence[Call]) -> Form | None:
 
 
 def _source(path: Path, later: list[dict[Path, Tensor]], before: list[dict[Path, Tensor]]) -> Path | None:
-    """Which of the tensors returned is the argument of the next call, at every call."""
+    """The path of the returned tensor that is this argument of the next call, at every call."""
     if not later[0][path].is_floating_point() and not later[0][path].is_complex():
         return None
     matching = (source for source in before[0] if all(_equal(b[source], a[path]) for b, a in zip(before, later, strict=True)))
@@ -150,7 +151,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def leaves(value: Any, path: Path = ()) -> list[tuple[Path, Tensor]]:
-    """The tensors in nested arguments, with where they are."""
+    """The tensors in nested arguments, with their paths."""
     if isinstance(value, Tensor):
         return [(path, value)]
     return [leaf for key, part in parts_of(value) for leaf in leaves(part, (*path, key))]
@@ -164,12 +165,12 @@ def parts_of(value: Any) -> list[tuple[Any, Any]]:
 
 
 def leaves_of_call(given: dict[str, Any]) -> list[tuple[Path, Tensor]]:
-    """The tensors that a call is given, in the order of its arguments."""
+    """The tensors that a call receives, in the order of its arguments."""
     return [leaf for name, part in given.items() for leaf in leaves(part, (name,))]
 
 
 def refilled(value: Any, path: Path, made: Mapping[Path, Any]) -> Any:
-    """The same containers, classes and all, with what was made at some places."""
+    """The same containers, of the same classes, with new values at some paths."""
     if path in made:
         return made[path]
     parts = {key: refilled(part, (*path, key), made) for key, part in parts_of(value)}
@@ -179,14 +180,14 @@ def refilled(value: Any, path: Path, made: Mapping[Path, Any]) -> Any:
 
 
 def at(value: Any, path: Path) -> Any:
-    """What is at a place in nested arguments."""
+    """The value at a path in nested arguments."""
     for key in path:
         value = dict(parts_of(value))[key]
     return value
 
 
 def _call_of(cell: nn.Module, given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Named arguments as a call: by position as far as they go, since hooks look there, then by name."""
+    """Named arguments as a call: by position as far as possible, because hooks look there, then by name."""
     if all(name.isdigit() for name in given):
         return tuple(given.values()), {}
     left = dict(given)

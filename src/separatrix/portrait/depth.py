@@ -1,4 +1,4 @@
-"""The portrait of a network without a recurrent part: depth is its time."""
+"""The portrait of a network without a recurrent part, in which depth plays the role of time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from separatrix.core.wording import counted, plain
 from separatrix.portrait.growth import Growth, advice, median, verdict
 from separatrix.portrait.portrait import Portrait
 
-GIVEN = "given"  # in the settings, of what is too large to repeat there
+GIVEN = "given"  # in the settings, for arguments that are too large to repeat there
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DepthPortrait(Portrait):
-    """The portrait of a feed-forward network: whether changes and gradients come through its depth, and how that is known.
+    """Portrait of a feed-forward network: whether changes and gradients survive its depth, with the evidence.
 
     Args:
-        profile: the growth of changes and gradients, layer by layer and input by input.
+        profile: the growth of changes and gradients at each layer, per input.
     """
 
     profile: DepthProfile
@@ -39,16 +39,16 @@ class DepthPortrait(Portrait):
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """What `analyze` was given."""
+        """Names of the arguments that `analyze` received."""
         return ("model", "inputs", *(name for name in ("targets", "loss") if self.settings.get(name) == GIVEN))
 
     @property
     def growth(self) -> Growth:
-        """What the profile says of the whole depth."""
+        """Growth over the whole depth."""
         return Growth(self.profile)
 
     def headline(self) -> dict[str, Any]:
-        """The growth over the whole depth, its rate, and that of every layer: medians over the inputs."""
+        """The growth over the whole depth, its rate, and the growth at each layer: medians over the inputs."""
         profile, growth = self.profile, self.growth
         return {
             "gain_factor": median(growth.gain),
@@ -78,7 +78,7 @@ def depth_portrait(
     seed: int,
     progress: bool,
 ) -> DepthPortrait:
-    """Profile a network in depth on some of its inputs, and say what that means."""
+    """Profile a network in depth on a sample of its inputs and interpret the result."""
     given = one_call(model, inputs, torch.float64)
     count = _count(given)
     lie = ItemAxes(twin(model, dtype=torch.float64), given, 0)
@@ -106,11 +106,11 @@ def depth_portrait(
 
 
 def _count(given: Arguments) -> int:
-    """How many inputs there are: the length of the first axis of the first floating-point argument."""
+    """The number of inputs: the length of axis 0 of the first floating-point argument."""
     tensors = given.tensors()
     first = next((tensor for tensor in tensors if tensor.is_floating_point()), tensors[0])
     if first.ndim == 0:
-        raise ShapeError(f"the inputs have shape {tuple(first.shape)}: there is no first axis with inputs along it.")
+        raise ShapeError(f"the inputs have shape {tuple(first.shape)}; expected a batch of inputs along axis 0.")
     return len(first)
 
 
@@ -121,27 +121,27 @@ def _one_each(targets: Any, count: int) -> Tensor:
         raise InputError(f"targets cannot be read as numbers: {str(error).splitlines()[0]}") from None
     if tensor.ndim == 0 or len(tensor) != count:
         raise ShapeError(
-            f"targets of shape {tuple(tensor.shape)} are not one for each of the {counted(count, 'input')}.\n"
-            "Pass one target an input, along the first axis."
+            f"targets have shape {tuple(tensor.shape)}, but there are {counted(count, 'input')}.\n"
+            "Pass one target per input along axis 0."
         )
     return tensor
 
 
 def _did(profile: DepthProfile, growth: Growth, count: int) -> tuple[str, ...]:
-    """What was done, sentence by sentence."""
+    """What was done, one sentence each."""
     measured, k = profile.codes.numel(), profile.singular_values.shape[-1]
     of = f"{measured:,} of {counted(count, 'input')}, drawn at random" if measured < count else counted(count, "input")
-    how = "of the whole Jacobian"
+    how = "from the whole Jacobian"
     if profile.settings["method"] != "whole Jacobian":
         worst = float(profile.residual.nan_to_num(0.0).max())
-        how = f"by iterating J and Jᵀ, residuals up to {plain(worst)} of the largest"
-    told = [
+        how = f"by iterating J and Jᵀ, with residuals of up to {plain(worst)} relative to the largest"
+    sentences = [
         f"{profile.model}, {counted(len(profile.layers), 'layer')} in the order of the forward pass; the whole signal passes "
         f"through {len(growth.whole) if bool(profile.cut.any()) else 0} of them.",
         f"{of.capitalize()}, {counted(profile.dim, 'number')} each.",
         f"The {k} leading singular values of J = ∂(layer)/∂(input) at each layer, {how}.",
         f"Gradients of {profile.loss}.",
     ]
-    ended = {"not converged": Status.NOT_CONVERGED, "diverged": Status.DIVERGED}
-    lost = {how: int((profile.codes == status).sum()) for how, status in ended.items()}
-    return (*told, *(f"{n} of {counted(measured, 'input')} {how}." for how, n in lost.items() if n))
+    ended = {"did not converge": Status.NOT_CONVERGED, "diverged": Status.DIVERGED}
+    counts = {how: int((profile.codes == status).sum()) for how, status in ended.items()}
+    return (*sentences, *(f"{n} of {counted(measured, 'input')} {how}." for how, n in counts.items() if n))

@@ -1,4 +1,4 @@
-"""Loops inside a model: a recurrent part whose next input the model makes of its output; found, and measured as they run."""
+"""Loops inside a model: a recurrent part whose next input the model computes from its output."""
 
 import inspect
 from collections.abc import Callable
@@ -15,34 +15,34 @@ from separatrix.core.randomness import same_draws, seed_generators
 from separatrix.core.structure import leaves, refilled
 from separatrix.core.system import System
 from separatrix.core.twin import twin
-from separatrix.portrait.answers import Answers, NotTold
+from separatrix.portrait.answers import Answers, NotDetermined
 from separatrix.portrait.recording import Call, named, replaced
 from separatrix.systems.recurrent.hand_layer import without_draws
 from separatrix.systems.recurrent.standard_network import describe
 
-SMALL, LARGE = 1e-4, 1.0  # changes of the state, relative to its size, by which dependence is looked for
+SMALL, LARGE = 1e-4, 1.0  # changes of the state, relative to its size, that test for dependence
 Kind = Literal["none", "closed", "driven", "choices", "remembers", "brief", "unknown"]
 
 # Note [The loop is the model's own]
-# A model that feeds on its own output calls its core, does something with what comes back, and calls it again. One turn of that
-# loop is run by the model's own forward: the core's call n is answered with the state asked for, instead of being computed, and
-# the next call is let through; the state that it returns is the turn's result. Whatever the model does in between, readout,
-# attention, sampling of a choice, is inside, and nobody has to name it. The turn is a function of the state alone when what the
-# model gives the next call depends on no earlier state than the last: this is tried, and so is whether all turns are alike
-# (a free-running generator) or each has an input of its own (a driven loop).
+# A model that reads its own output calls its core, processes what it returns, and calls it again. The model's own forward runs
+# one turn of that loop: call n of the core returns the requested state instead of computing one, and the next call is computed;
+# the state that it returns is the result of the turn. Everything that the model does in between (readout, attention, sampling)
+# is included and need not be named. The turn is a function of the state alone if the next input depends on no state earlier than
+# the last one. Trial calls establish this, and whether all turns are alike (a free-running generator) or each has an input of
+# its own (a driven loop).
 
 
 class Turn(System):
-    """One turn of a loop inside a model: from the state that its core returned to the one that it returns next.
+    """One turn of a loop inside a model, from the state that its core returned to the state that it returns next.
 
     Args:
         model: the model.
-        name: where its core is.
-        arguments: of the model's forward pass.
-        answers: what the core returns, and the state in it.
+        name: name of the core within the model.
+        arguments: arguments of the model's forward pass.
+        answers: conversion between the core's return values and its state.
         calls: the core's calls in one forward pass.
-        is_driven: whether turns differ; then step n is turn n, and they end with the forward pass.
-        first: the call with which the loop begins; what the model does before, such as a warm-up on data, it does in every turn.
+        is_driven: whether turns differ; then step n is turn n, and the horizon is the length of the forward pass.
+        first: index of the first call of the loop; whatever the model does before it, such as a warm-up, is repeated in every turn.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class Turn(System):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """One run for each item of the model's batch; a single item takes any."""
+        """One run per item of the model's batch; any batch shape if there is a single item."""
         return () if self.items == 1 else (self.items,)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """The state after another turn."""
+        """The state after one turn."""
         return self._turned(x, n, self._result)
 
     def fed(self, x: Tensor, n: int = 0, *, seed: int | None = None) -> Any:
-        """What the model gives its core's next call, of the state x after call n; what it draws then is of that call, or a seed."""
+        """The arguments of the core's next call, given the state x after call n; random draws use that call's number, or a seed."""
 
         def answer(count: int) -> Any:
             seed_generators(count + self.first if seed is None else seed)
@@ -97,7 +97,7 @@ class Turn(System):
             return self._turn(x, n, lambda _, given: given, answer=answer)
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
-        """The state after the model's own first call; in a batch of a single item, others scattered about it as states scatter."""
+        """The state after the model's first call; if the model's batch has one item, further states scattered around it."""
         start = self.states[0].detach().double()
         if self.items > 1:
             return start.expand(*batch[:-1], *start.shape).clone() if len(batch) > 1 else start.clone()
@@ -110,15 +110,15 @@ class Turn(System):
         return start[0] + away
 
     def pack(self, *state: Tensor) -> Tensor:
-        """The state vector, (*batch, dim), of the core's own state."""
+        """The state vector, (*batch, dim), of a state in the core's own form."""
         return self.network.pack(*(state[0] if len(state) == 1 and isinstance(state[0], tuple | list) else state))
 
     def unpack(self, x: Tensor) -> Any:
-        """The core's own state of a state vector."""
+        """The state in the core's own form."""
         return self.network.unpack(x)
 
     def of_first_item(self) -> "Turn | None":
-        """The loop of the batch's first item alone; None where the batch axis of the model's arguments cannot be told."""
+        """The loop of the first item of the batch alone; None if the batch axis of the model's arguments is unknown."""
         if self.items == 1:
             return self
         if self.axes is None:
@@ -134,7 +134,9 @@ class Turn(System):
         batch = x.shape[:-1]
         rows = x.reshape(-1, self.dim)
         if len(rows) % self.items:
-            raise InputError(f"{len(rows)} states were given to a loop over a batch of {self.items} items.")
+            raise InputError(
+                f"the number of states, {len(rows)}, is not a multiple of {self.items}, the number of items in the loop's batch."
+            )
         size = len(rows) if self.axes is not None else self.items
         parts = [self._turn(chunk, n, ending) for chunk in rows.split(size)]
         return torch.cat(parts).reshape(*batch, -1) if isinstance(parts[0], Tensor) else parts[0]
@@ -147,7 +149,7 @@ class Turn(System):
         axes: list[int | None] | None = None,
         answer: Callable[[int], Any] | None = None,
     ) -> Any:
-        """One turn of a batch of states, by the model's forward."""
+        """One turn of a batch of states, run by the model's forward."""
         core = self.model.get_submodule(self.name)
         forward, times, count = core.forward, len(x) // self.items, -1 - self.first
         turn = n if self.is_driven else 0
@@ -172,17 +174,17 @@ class Turn(System):
                 self.form.with_tensors(tensors).call(self.model)
             except _Turned as turned:
                 return turned.result
-        raise InputError(f"the loop of '{self.name}' ends after {count + 1} calls: there is no turn {n}.")
+        raise InputError(f"the loop of '{self.name}' ends after {count + 1} calls, so it has no turn {n}.")
 
     def _result(self, forward: Callable[..., Any], given: tuple[tuple[Any, ...], dict[str, Any]]) -> Tensor:
         return Answers(self.network, self.answers).state(forward(*given[0], **given[1]))
 
     def _answer(self, x: Tensor, count: int) -> Any:
-        """What the core returns in state x, in the form in which it returned at that call."""
+        """The core's return value in state x, in the form that it had at that call."""
         return Answers(self.network, self.answers).returned(x, self.like[min(count, len(self.like) - 1)])
 
     def _candidates(self) -> list[list[int | None]]:
-        """Where the batch axis of each argument may be, each way of telling it by its size."""
+        """Candidates for the batch axis of each argument, judged by its size."""
         tensors = [getattr(self, place) for place in self.places]
         if self.items == 1 and not tensors:
             return [[]]
@@ -193,20 +195,20 @@ class Turn(System):
 
     @torch.no_grad()
     def _repeats(self, axes: list[int | None]) -> bool:
-        """Whether arguments repeated along these axes give the same turn to each copy of the states."""
+        """Whether repeating the arguments along these axes gives each copy of the states the same turn."""
         x = self.states[min(1, len(self.states) - 1)]
         other = self.states[0]
         try:
             with without_draws():
                 both = self._turn(torch.cat([x, other]), 0, self._result, axes)
                 singly = torch.cat([self._turn(x, 0, self._result), self._turn(other, 0, self._result)])
-        except Exception:  # the user's code: whatever it raises, these are not the axes
+        except Exception:  # user code may raise anything; then these are not the axes
             return False
         return both.shape == singly.shape and torch.allclose(both, singly, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 class _Turned(BaseException):
-    """Ends a forward pass at the call whose result is wanted; no Exception, which the user's code may catch."""
+    """Ends a forward pass at the call whose result is wanted; a BaseException, because user code may catch Exception."""
 
     def __init__(self, result: Any) -> None:
         super().__init__()
@@ -218,10 +220,10 @@ class Feedback:
     """Whether a core's inputs depend on its own earlier states.
 
     Args:
-        kind: "none"; "closed", every turn alike; "driven", each turn with an input of its own; "choices", through choices (an
-            argmax, a sample), past which no small change comes; "remembers", by more than the last state; "brief", too few times
-            in a forward pass to tell; "unknown", the model fails when its core answers otherwise.
-        turn: the loop, where it can be closed.
+        kind: "none"; "closed", all turns alike; "driven", each turn with an input of its own; "choices", through discrete choices
+            (an argmax, a sample) that block small changes; "remembers", on more than the last state; "brief", too few calls in a
+            forward pass to decide; "unknown", the model fails when its core returns other values.
+        turn: the loop, if it can be closed.
     """
 
     kind: Kind
@@ -230,14 +232,14 @@ class Feedback:
 
 @torch.no_grad()
 def feedback_of(model: nn.Module, name: str, arguments: Arguments, answers: Answers, calls: list[Call]) -> Feedback:
-    """Whether the inputs of a part that is called step by step depend on what it returned before. See Note [The loop …]."""
+    """Whether the inputs of a part that is called step by step depend on its outputs. See Note [The loop is the model's own]."""
     fed = _fed_back(model, name, arguments, calls) if len(calls) > 2 else []
     if fed is None:
         return Feedback("unknown")
     if not any(fed):
         return Feedback("none")
     at = fed.index(True)
-    goes_on = all(fed[at:])  # a loop that begins there; else the model's own inputs come between
+    goes_on = all(fed[at:])  # a loop from there on; otherwise the model's own inputs intervene
     begun = max(at, _stepwise(calls)) if goes_on else 0
     if len(calls) - begun < 3:
         return Feedback("brief")
@@ -253,7 +255,7 @@ def feedback_of(model: nn.Module, name: str, arguments: Arguments, answers: Answ
             return Feedback("choices")
         if _remembers(turn, next((n for n in range(1, len(fed)) if fed[n]), None)):
             return Feedback("remembers")
-    except NotTold:
+    except NotDetermined:
         return Feedback("remembers")
     middle = (len(calls) - begun) // 2
     if not goes_on or not _same_given(*(_given(turn, state, n, seed=0) for n in (0, middle))):
@@ -263,22 +265,22 @@ def feedback_of(model: nn.Module, name: str, arguments: Arguments, answers: Answ
 
 
 def _stepwise(calls: list[Call]) -> int:
-    """The call from which on all inputs have the shape of the last: before, the model may read a sequence at once."""
+    """The call from which all inputs have the shape of the last one; before it, the model may read a whole sequence at once."""
     shapes = [getattr(call.inputs, "shape", None) for call in calls]
     return next((i + 1 for i in reversed(range(len(calls))) if shapes[i] != shapes[-1]), 0)
 
 
 def _fed_back(model: nn.Module, name: str, arguments: Arguments, calls: list[Call]) -> list[bool] | None:
-    """Of each call but the last, whether the next one's input depends on what the calls so far returned; None if it fails."""
+    """For each call but the last, whether the next input depends on the values returned so far; None if the model fails."""
     try:
         plain, moved = (_inputs(model, name, arguments, calls, size) for size in (0.0, LARGE))
-    except Exception:  # the user's code does not take other numbers than its own
+    except Exception:  # the user's code rejects other values than its own
         return None
     return [not _same_given(one, two) for one, two in zip(plain, moved, strict=False)][1:]
 
 
 def _inputs(model: nn.Module, name: str, arguments: Arguments, calls: list[Call], size: float) -> list[Any]:
-    """The input of every call in a forward pass in which each is answered as it was recorded, moved by the size."""
+    """The input of every call in a forward pass in which each call returns its recorded value, changed by a relative `size`."""
     view, given = twin(model, apart=True), []
     core = view.get_submodule(name)
     signature = inspect.signature(core.forward)
@@ -301,20 +303,20 @@ def _moved(x: Tensor, size: float) -> Tensor:
 
 
 def _given(turn: Turn, x: Tensor, n: int, *, seed: int | None = None) -> Any:
-    """What the model gives the call after call n, answered with x: its input alone."""
+    """The input of the call after call n, which returned x."""
     args, kwargs = turn.fed(x, n, seed=seed)
     signature = inspect.signature(turn.model.get_submodule(turn.name).forward)
     return next(iter(named(signature, args, kwargs).values()), None)
 
 
 def _same_given(one: Any, two: Any) -> bool:
-    """Whether two inputs are the same numbers, in whatever containers."""
+    """Whether two inputs hold the same numbers, in any containers."""
     pairs = list(zip_longest(leaves(one), leaves(two)))
     return all(a is not None and b is not None and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 def _remembers(turn: Turn, n: int | None) -> bool:
-    """Whether the input after call n depends on the state before that call otherwise than through the state after it."""
+    """Whether the input after call n depends on the state before that call other than through the state after it."""
     if n is None:
         return False
     kept_states = turn.states

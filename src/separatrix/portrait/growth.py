@@ -1,4 +1,4 @@
-"""What a profile says of the whole depth, and what that means in words."""
+"""Growth over the whole depth of a network, its verdict in words, and advice."""
 
 import math
 from dataclasses import dataclass
@@ -11,49 +11,51 @@ from separatrix.core.wording import counted, plain
 
 @dataclass(frozen=True)
 class Growth:
-    """How changes and gradients come through the whole depth of a network, input by input.
+    """Growth of changes and gradients over the whole depth of a network, per input.
+
+    It is measured along the layers through which the whole signal passes.
 
     Args:
-        profile: of each layer. The layers meant here are those through which the whole signal passes.
+        profile: the growth at each layer.
     """
 
     profile: DepthProfile
 
     @property
     def whole(self) -> list[int]:
-        """Indices of these layers; of all layers where there are none."""
+        """Indices of the layers through which the whole signal passes; of all layers if there are none."""
         found = self.profile.cut.nonzero()[:, 0].tolist()
         return found or list(range(len(self.profile.layers)))
 
     @property
     def depth(self) -> int:
-        """How many of them there are in the network up to the last one measured."""
+        """Number of such layers in the network up to the last one measured."""
         return max(int(self.profile.depth[self.whole[-1]]), 1)
 
     @property
     def gain(self) -> Tensor:
-        """How large a random change of the input is at the last of them, number for number, shape (input); NaN: diverged."""
+        """R.m.s. size per component, at the last of them, of a random unit change of the input, shape (input); NaN: diverged."""
         return self.profile.gain[self.whole[-1]].reshape(-1)
 
     @property
     def largest(self) -> Tensor:
-        """The same of the most sensitive change, shape (input)."""
+        """The same for the most sensitive change, shape (input)."""
         return self.profile.largest[self.whole[-1]].reshape(-1)
 
     @property
     def rate(self) -> Tensor:
-        """ln gain over the depth, nats per layer, shape (input)."""
+        """ln(gain)/depth, nats per layer, shape (input)."""
         return self.gain.log() / self.depth
 
     @property
     def returned(self) -> Tensor:
-        """The gradient's norm at the first of them over that at the last, shape (input)."""
+        """Norm of the gradient at the first of them divided by that at the last, shape (input)."""
         first, last = (self.profile.gradient[i].reshape(-1) for i in (self.whole[0], self.whole[-1]))
         return first / last
 
     @property
     def beyond(self) -> str | None:
-        """The layer from which on the median gain stays outside of 1/10 … 10; None where it ends inside."""
+        """The layer from which the median gain stays outside 1/10 … 10; None if it ends inside."""
         gains = [median(self.profile.gain[i]) for i in self.whole]
         inside = [place for place, gain in enumerate(gains) if not (gain < 1 / FACTOR or gain > FACTOR)]
         after = inside[-1] + 1 if inside else 0
@@ -61,7 +63,7 @@ class Growth:
 
 
 def median(values: Tensor) -> float:
-    """Over the inputs that did not diverge; NaN where all did."""
+    """The median over the inputs that did not diverge; NaN if all did."""
     return float(values.nanmedian())
 
 
@@ -71,14 +73,14 @@ def about(value: float) -> str:
 
 
 def verdict(growth: Growth) -> str:
-    """One sentence: the word, what becomes of a change of the input, and what of a gradient."""
+    """One sentence: the word, the growth of a change of the input, and the growth of a gradient."""
     word = growth.profile.verdict
     if math.isnan(median(growth.gain)):
-        return f"{word}: every input leaves the finite numbers, so there is no growth to measure"
+        return f"{word}: every input makes the signal infinite or NaN, so there is no growth to measure"
     through = f"across {counted(growth.depth, 'layer')}"
-    sensitive = f", but the most sensitive one {about(median(growth.largest))} times" if word == "uneven" else ""
-    back = f"a gradient arrives at the first layer {about(median(growth.returned))} times as large as it leaves the last"
-    return f"{word}: {through} a random change of the input becomes {about(median(growth.gain))} times as large{sensitive}; {back}"
+    sensitive = f", but the most sensitive one by {about(median(growth.largest))}" if word == "uneven" else ""
+    back = f"the gradient at the first layer is {about(median(growth.returned))} times that at the last"
+    return f"{word}: {through}, a random change of the input is multiplied by {about(median(growth.gain))}{sensitive}; {back}"
 
 
 def advice(growth: Growth) -> tuple[str, ...]:
@@ -96,47 +98,49 @@ def advice(growth: Growth) -> tuple[str, ...]:
 def _if_vanishing(growth: Growth) -> tuple[str, ...]:
     rate = median(growth.rate)
     erased = rate == -math.inf
-    factor = "" if erased else f" to first order, each of the {growth.depth} layers by the factor {about(math.exp(-rate))};"
-    lost = "Everything is erased" if erased else f"The signal fades e-fold every {about(-1 / rate)} layers"
-    where = f" and is below a tenth from '{growth.beyond}' on" if growth.beyond else ""
+    factor = "" if erased else f" to first order, scale each of the {growth.depth} layers by {about(math.exp(-rate))};"
+    decay = "The signal is erased completely" if erased else f"The signal decays e-fold every {about(-1 / rate)} layers"
+    where = f" and stays below one tenth from '{growth.beyond}' on" if growth.beyond else ""
     return (
-        f"{lost}{where}: the layers before it learn from gradients as faint, and the output hardly depends on the input.",
-        "Lead the signal around each block, x + f(x), or normalise between blocks (LayerNorm, BatchNorm).",
-        f"Or begin with larger weights:{factor} variance 2/fan-in keeps the size through a ReLU, 1/fan-in through a linear layer.",
+        f"{decay}{where}: earlier layers receive equally small gradients, and the output hardly depends on the input.",
+        "Add skip connections around the blocks, x + f(x), or normalise between blocks (LayerNorm, BatchNorm).",
+        f"Or start from larger weights:{factor} a variance of 2/fan-in preserves the signal's size through a ReLU layer, 1/fan-in "
+        "through a linear one.",
     )
 
 
 def _if_exploding(growth: Growth) -> tuple[str, ...]:
     rate = median(growth.rate)
-    where = f", beyond a factor of {FACTOR} from '{growth.beyond}' on" if growth.beyond else ""
+    where = f" and stays beyond a factor of {FACTOR} from '{growth.beyond}' on" if growth.beyond else ""
     return (
-        f"The signal grows e-fold every {about(1 / rate)} layers{where}: small changes of the input, and rounding, are amplified.",
-        f"Normalise between blocks, or shrink the weights: to first order, each of the {growth.depth} layers by the factor "
-        f"{about(math.exp(-rate))}; of a residual block x + f(x), f by about 1/√depth.",
-        "While it trains, clip the gradients. If only the last layer is beyond, it is the scale of the answers: train with label "
-        "smoothing or weight decay if that is too sure of itself.",
+        f"The signal grows e-fold every {about(1 / rate)} layers{where}: small input changes and rounding errors are amplified.",
+        f"Normalise between blocks, or scale the weights down: to first order, scale each of the {growth.depth} layers by "
+        f"{about(math.exp(-rate))}; in a residual block x + f(x), scale f by about 1/√depth.",
+        f"During training, clip the gradients. If only the last layer exceeds a factor of {FACTOR}, the cause is the scale of the "
+        "outputs: if the network is overconfident, train with label smoothing or weight decay.",
     )
 
 
 def _if_uneven(growth: Growth) -> tuple[str, ...]:
     return (
-        f"A typical change keeps its size, but the most sensitive one grows {about(median(growth.largest))} times: an input can be "
-        "changed a little so that the output changes much.",
-        "If that matters, bound each layer (spectral normalisation) or train with weight decay or noise on the inputs.",
+        "A typical change of the input keeps its size to within a factor of "
+        f"{FACTOR}, but the most sensitive one is multiplied by {about(median(growth.largest))}: some small changes of the input "
+        "change the output strongly.",
+        "If that matters, bound the norm of each layer (spectral normalisation), or train with weight decay or noisy inputs.",
     )
 
 
 def _if_mild(growth: Growth) -> tuple[str, ...]:
     return (
-        f"Nothing has to change at this depth: signals and gradients come through within a factor of {FACTOR}.",
-        f"Twice as deep, the same {about(median(growth.rate))} nats per layer would make it a factor of "
+        f"No change is needed at this depth: signals and gradients keep their size to within a factor of {FACTOR}.",
+        f"At twice the depth, the same {about(median(growth.rate))} nats per layer would give a factor of "
         f"{about(math.exp(2 * growth.depth * median(growth.rate)))}.",
     )
 
 
 def _if_near_isometric(growth: Growth) -> tuple[str, ...]:
-    return ("Nothing has to change in depth: signals and gradients come through at about their size.",)
+    return ("No change is needed: signals and gradients roughly keep their size across the layers.",)
 
 
 def _if_unknown(growth: Growth) -> tuple[str, ...]:
-    return ("Lower the weights, or scale the inputs: the signal must stay finite before anything else is measured.",)
+    return ("Reduce the weights, or rescale the inputs: the signal must stay finite before it can be measured further.",)

@@ -1,4 +1,4 @@
-"""What `analyze` found: one record of everything, which prints, plots, saves and reports itself."""
+"""The result of `analyze`: one record that can be printed, plotted, saved and reported."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,15 +16,15 @@ from separatrix.portrait.verdict import side
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Portrait(Result):
-    """What was found about a network; `RecurrentPortrait` and `DepthPortrait` say what belongs to their kind.
+    """Portrait of a network: its verdict, advice and findings. `RecurrentPortrait` and `DepthPortrait` add their measurements.
 
     Args:
         verdict: the answer in one sentence, "word: what it means".
-        advice: what to change.
-        did: what was done, sentence by sentence.
-        model, core: what was measured, in words.
-        findings: the answers to further questions, by their names in `QUESTIONS`.
-        unanswered: the questions that failed, by name, and why.
+        advice: what to change, one sentence each.
+        did: what was done, one sentence each.
+        model, core: what was measured, as text.
+        findings: the results of further analyses, by their names in `QUESTIONS`.
+        unanswered: the reasons of those that failed, by name.
     """
 
     verdict: str
@@ -37,12 +37,12 @@ class Portrait(Result):
 
     @property
     def side(self) -> str:
-        """Which of the few answers it is, in a word or two."""
+        """The verdict in a word or two."""
         raise NotImplementedError
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """What `analyze` was given, by the names of its arguments."""
+        """Names of the arguments that `analyze` received."""
         return ("model", "inputs")
 
     def summary(self) -> str:
@@ -50,40 +50,40 @@ class Portrait(Result):
         return "\n".join([f"{self.model}: {self.verdict}", *self.did, *self.found()])
 
     def found(self) -> tuple[str, ...]:
-        """What the further questions came to, a sentence each."""
+        """The results of the further analyses, one sentence each."""
         answered = [_under(QUESTIONS[name].heading, result.summary()) for name, result in self.findings.items()]
-        return (*answered, *(f"{QUESTIONS[name].heading}: unanswered. {why}" for name, why in self.unanswered.items()))
+        return (*answered, *(f"{QUESTIONS[name].heading}: failed. {why}" for name, why in self.unanswered.items()))
 
     def headline(self) -> dict[str, Any]:
-        """The numbers of its kind: names with their units, plain numbers and lists."""
+        """The headline numbers: names with their units, plain numbers and lists."""
         raise NotImplementedError
 
     def numbers(self) -> dict[str, Any]:
-        """The headline numbers and what the findings say, for machines."""
+        """The headline numbers and those of the findings, in machine-readable form."""
         named = {"verdict": self.verdict, "side": self.side, "model": self.model, "core": self.core}
         findings = {name: _without_versions(result.numbers()) for name, result in self.findings.items()}
-        told = {"status": self.status, "advice": list(self.advice), "did": list(self.did)}
+        texts = {"status": self.status, "advice": list(self.advice), "did": list(self.did)}
         asked = {"settings": self.settings, "versions": self.versions}
-        return {**named, **self.headline(), **told, "findings": findings, "unanswered": self.unanswered, **asked}
+        return {**named, **self.headline(), **texts, "findings": findings, "unanswered": self.unanswered, **asked}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RecurrentPortrait(Portrait):
-    r"""The portrait of a recurrent network: on which side of the border between order and chaos it is, and how that is known.
+    r"""Portrait of a recurrent network: its side of the border between order and chaos, with the evidence.
 
     Args:
-        spectrum: of each copy, sequence or initial state.
+        spectrum: spectrum of each copy, sequence or initial state.
         pooled: the headline, one spectrum for the network.
-        counted: (*run), which runs it is the mean of: those that did not diverge; of an autonomous network, on its main attractor.
-        propagation: the growth of gradients over lags.
-        finite_time: (sequence), the leading exponent (1/T) ln σ₁(∂h_T/∂h_0) over each sequence's own length, nats per step; None
-            when nothing drives the network.
-        finite_time_steps: that length T.
-        groups: (state), which response (driven) or attractor (autonomous) each of the initial states reached; −1: it diverged.
-        settled: whether they were followed long enough to tell.
-        response_steps: for how many steps the initial states were followed.
+        counted: (run), whether the headline averages a run: it did not diverge and, if autonomous, is on the main attractor.
+        propagation: growth of gradients over lags.
+        finite_time: (sequence), the leading exponent (1/T) ln σ₁(∂h_T/∂h_0) over the length T of each sequence, nats per step;
+            None if nothing drives the network.
+        finite_time_steps: the length T, or its mean.
+        groups: (state), the response (driven) or attractor (autonomous) that each initial state reached; −1: it diverged.
+        settled: whether the initial states were followed long enough to count their responses.
+        response_steps: number of steps for which the initial states were followed.
         plane: (step, run, 2), states in the plane of their two leading principal components.
-        explained: (2), the share of the variance along each.
+        explained: (2), share of the variance along each component.
         regime: "stream", "sequence", "sequences", "autonomous", "closed loop" or "driven loop".
     """
 
@@ -116,28 +116,28 @@ class RecurrentPortrait(Portrait):
 
     @property
     def side(self) -> str:
-        """On which side of the border: "chaotic", "ordered", "at the edge" or "diverged"; see `verdict`."""
+        """The side of the border: "chaotic", "ordered", "at the edge" or "diverged"; see `verdict`."""
         return side(*self.lambda_1, self.spectrum.steps)
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """What `analyze` was given."""
+        """Names of the arguments that `analyze` received."""
         return ("model",) if self.regime == "autonomous" else ("model", "inputs")
 
     @property
     def check(self) -> tuple[float, float]:
-        """The rate at which two near trajectories part, and its standard error, nats per step; NaN where it was not asked for."""
+        """Rate at which two nearby trajectories separate and its standard error, nats per step; NaN if it was not measured."""
         near = self.spectrum.check
         return (math.nan, math.nan) if near is None else self._mean(near.rate, near.stderr)
 
     @property
     def dimension(self) -> tuple[float, float]:
-        """The Kaplan–Yorke dimension, mean over the runs that the headline counts, and its standard error."""
+        """The Kaplan–Yorke dimension, mean over the runs that the headline averages, and its standard error."""
         return self._mean(self.spectrum.kaplan_yorke_dimension, self.spectrum.kaplan_yorke_stderr)
 
     @property
     def entropy(self) -> tuple[float, float]:
-        """Σ of the positive exponents, mean over the runs that the headline counts, and its standard error, nats per step."""
+        """Sum of the positive exponents, mean over the runs that the headline averages, and its standard error, nats per step."""
         return self._mean(self.spectrum.entropy, self.spectrum.entropy_stderr)
 
     def _mean(self, values: Tensor, errors: Tensor) -> tuple[float, float]:
@@ -150,7 +150,7 @@ class RecurrentPortrait(Portrait):
         return mean, error
 
     def headline(self) -> dict[str, Any]:
-        """The exponents and what follows from them, what the checks say, and how the runs ended."""
+        """The exponents and the quantities derived from them, the checks, and how the runs ended."""
         rate, error = self.lambda_1
         near, near_error = self.check
         dimension, dimension_error = self.dimension
@@ -177,10 +177,10 @@ class RecurrentPortrait(Portrait):
 
 
 def _under(heading: str, summary: str) -> str:
-    """A summary of several lines as one sentence that begins with its heading."""
-    told = "; ".join(summary.splitlines()) + "."
-    is_said = told.lower().startswith(heading.lower())
-    return heading + told[len(heading) :] if is_said else f"{heading}: {told}"
+    """A summary of several lines as one sentence that starts with its heading."""
+    sentence = "; ".join(summary.splitlines()) + "."
+    is_there = sentence.lower().startswith(heading.lower())
+    return heading + sentence[len(heading) :] if is_there else f"{heading}: {sentence}"
 
 
 def _without_versions(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One forward pass of a model, with the calls of its parts written down."""
+"""One forward pass of a model, with the calls of its parts recorded."""
 
 import inspect
 from collections import OrderedDict
@@ -27,7 +27,7 @@ HOOKS = (
 
 @dataclass
 class Call:
-    """One call of a part: what it was given, by the names of its forward's parameters, and what it returned, as they were then."""
+    """One call of a part: copies of its arguments, by the names of its forward's parameters, and of its return value."""
 
     given: dict[str, Any]
     returned: Any = None
@@ -45,14 +45,14 @@ class Call:
 
 @dataclass
 class Recording:
-    """The calls of each part in one forward pass, in order, and what the model returned."""
+    """The calls of each part in one forward pass, in order, and the model's return value."""
 
     calls: dict[str, list[Call]] = field(default_factory=dict)
     returned: Any = None
 
 
 def record(model: nn.Module, arguments: Arguments, names: Iterable[str]) -> Recording:
-    """Run the model's twin once, in evaluation mode, and write down the calls of the parts named, also those of their `forward`.
+    """Run the model's twin once, in evaluation mode, and record the calls of the named parts and of their `forward`.
 
     Raises:
         InputError: the forward pass fails.
@@ -69,12 +69,12 @@ def record(model: nn.Module, arguments: Arguments, names: Iterable[str]) -> Reco
 
 
 def run(view: nn.Module, arguments: Arguments, label: str) -> Any:
-    """The model's answer; whatever it raises is told as what it did with these inputs. Draws leave the global generator alone."""
+    """The model's output; an error that it raises is reported with its inputs. Draws do not affect the global generator."""
     try:
         with torch.random.fork_rng(devices=[]):
             seed_generators(0)
             return arguments.call(view)
-    except Exception as error:  # the user's code: whatever it raises is the message
+    except Exception as error:  # user code may raise anything; the message repeats it
         raise InputError(
             f"{label} failed on inputs of shape {arguments.shapes}: {type(error).__name__}: {first_line(error)}\n"
             f"{arguments.way_out}"
@@ -82,8 +82,8 @@ def run(view: nn.Module, arguments: Arguments, label: str) -> Any:
 
 
 def listen(part: nn.Module) -> list[Call]:
-    """Have a twin's part write down its calls: arguments before anybody's hooks change them, states after."""
-    for hooks in HOOKS:  # dictionaries of the twin's own
+    """Record the calls of a twin's part: the arguments before any hook changes them, the return value after all hooks."""
+    for hooks in HOOKS:  # give the twin its own dictionaries
         part.__dict__[hooks] = OrderedDict(getattr(part, hooks))
     calls: list[Call] = []
     entered: list[Call] = []
@@ -96,7 +96,7 @@ def listen(part: nn.Module) -> list[Call]:
 
     def listening(*args: Any, **kwargs: Any) -> Any:
         call = entered.pop() if entered else Call(named(signature, args, kwargs))
-        if not any(call is known for known in calls[-1:]):  # its forward was called directly, past the hooks
+        if not any(call is known for known in calls[-1:]):  # its forward was called directly, bypassing the hooks
             calls.append(call)
         returned = forward(*args, **kwargs)
         call.returned = kept(returned)
@@ -116,7 +116,7 @@ def listen(part: nn.Module) -> list[Call]:
 
 @contextmanager
 def replaced(part: nn.Module, forward: Any) -> Iterator[None]:
-    """A twin's part with another forward for a while."""
+    """Temporarily replace the forward of a twin's part."""
     own = part.__dict__.get("forward")
     part.__dict__["forward"] = forward
     try:
@@ -129,7 +129,7 @@ def replaced(part: nn.Module, forward: Any) -> Iterator[None]:
 
 
 def named(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What a call is given, by name, copied; a variable number of arguments is numbered."""
+    """Copies of a call's arguments, by name; a variable number of arguments is numbered."""
     plain = [name for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(plain) < 2:
         return {str(i): kept(value) for i, value in enumerate((*args, *kwargs.values()))}
@@ -138,10 +138,10 @@ def named(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str,
 
 
 def kept(value: Any) -> Any:
-    """A copy of the tensors, which the model may change in place later."""
+    """A copy of the tensors, because the model may change them in place later."""
     return mapped(lambda tensor: tensor.detach().clone(), value)
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first."""
+    """The first line of an error's message."""
     return (str(error).strip().splitlines() or ["no message"])[0]

@@ -1,4 +1,4 @@
-"""Recurrences written by hand: a loop over time in a model's forward, found by how its work grows with the length."""
+"""Handwritten recurrences: a loop over time in a model's forward, detected by how the work grows with the length."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from separatrix.core.arguments import Arguments
 from separatrix.core.randomness import seed_generators
 from separatrix.core.twin import twin
 
-SHORT = (8, 4)  # two lengths that are tried first: cheap, whatever the length of the inputs
-MOVING = (  # and adding up: what autograd calls the operations that compute nothing
+SHORT = (8, 4)  # two lengths that are tried first: cheap for inputs of any length
+MOVING = (  # autograd's names of operations that move or add numbers and compute nothing
     "AccumulateGrad Add Alias AsStrided Cat Chunk Clone ConstantPadNd Contiguous Copy CopySlices Diagonal Expand Flatten "
     "Gather Index IndexPut IndexSelect MaskedScatter Mean Narrow Permute Repeat Reshape Scatter Select SelectScatter Slice "
     "SliceScatter Split SplitWithSizes Squeeze Stack Sub Sum SwapAxes T ToCopy Transpose Unbind Unflatten UnsafeSplit "
@@ -22,19 +22,19 @@ MOVING = (  # and adding up: what autograd calls the operations that compute not
 PLUMBING = frozenset(MOVING.split())
 
 # Note [Loops by hand]
-# A network that is applied to a whole sequence at once runs the same operations, whatever the length. A loop over time in Python
-# runs more of them on a longer sequence; and where each turn builds on the one before, the longest chain of operations from the
-# inputs to the outputs grows too, by at least one real operation a step. Both are counted for two lengths of every axis of the
-# inputs. Moving numbers about (views, stacking, writing into a buffer) and adding up are no operations of a recurrence.
+# A network that processes a whole sequence at once runs the same operations for every length. A loop over time in Python runs
+# more operations on a longer sequence; and if each iteration builds on the one before, the longest chain of operations from the
+# inputs to the outputs grows too, by at least one real operation per step. Both are counted for two lengths of every axis of the
+# inputs. Moving numbers (views, stacking, writing into a buffer) and adding them do not count as operations of a recurrence.
 
 
 @dataclass(frozen=True)
 class Unrolled:
-    """A loop over an axis of the inputs.
+    """Loop over an axis of the inputs.
 
     Args:
-        axis: of the inputs.
-        parts: the modules that are called oftener on longer inputs, with the number of calls in the whole pass.
+        axis: the axis of the inputs.
+        parts: the modules that are called more often on longer inputs, with the number of calls in the whole pass.
     """
 
     axis: int
@@ -42,17 +42,17 @@ class Unrolled:
 
     @property
     def words(self) -> str:
-        """What is called how often."""
+        """The modules called in the loop, with their numbers of calls."""
         most = sorted(self.parts.items(), key=lambda item: -item[1])[:3]
-        told = ", ".join(f"{name} {count} times" for name, count in most)
-        return f"its forward calls {told}" if told else "its forward repeats the same operations"
+        calls = ", ".join(f"{name} {count} times" for name, count in most)
+        return f"its forward calls {calls}" if calls else "its forward repeats the same operations"
 
 
 def unrolled(model: nn.Module, arguments: Arguments, counts: dict[str, int]) -> Unrolled | None:
-    """The loop over time in a model's forward, each turn building on the one before; None if there is none.
+    """Detect a loop over time in a model's forward whose iterations build on each other; None if there is none.
 
     Args:
-        counts: how often each part with weights was called on the whole inputs.
+        counts: number of calls of each part with weights on the whole inputs.
     """
     sizes = sorted({(axis, size) for t in arguments.tensors() for axis, size in enumerate(t.shape) if size >= 3 and axis < 3})
     indexed: set[int] = set()
@@ -71,7 +71,7 @@ def unrolled(model: nn.Module, arguments: Arguments, counts: dict[str, int]) -> 
                 grown = {name: count for name, count in counts.items() if one.calls.get(name, 0) > two.calls.get(name, 0)}
                 return Unrolled(axis, grown)
             break
-    repeated = {name: count for name, count in counts.items() if count in indexed}  # a loop of fixed length, which runs off the end
+    repeated = {name: count for name, count in counts.items() if count in indexed}  # loops of fixed length, which run past the end
     work = _work(model, arguments) if repeated else None
     if isinstance(work, _Work) and work.depth >= max(repeated.values()):
         return Unrolled(next(axis for axis, size in sizes if size in repeated.values()), repeated)
@@ -80,7 +80,7 @@ def unrolled(model: nn.Module, arguments: Arguments, counts: dict[str, int]) -> 
 
 @dataclass
 class _Work:
-    """What a forward pass did: operations, the longest chain of them, and the calls of each part."""
+    """Work of a forward pass: its number of operations, their longest chain, and the calls of each part."""
 
     operations: int
     depth: int
@@ -88,7 +88,7 @@ class _Work:
 
 
 class _Counting(TorchDispatchMode):
-    """Counts the operations that reach the dispatcher."""
+    """Counter of the operations that reach the dispatcher."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class _Counting(TorchDispatchMode):
 
 
 def _work(model: nn.Module, arguments: Arguments | None) -> _Work | Exception | None:
-    """What the model does with the arguments, or what it raises; None where there are none."""
+    """The work of the model on the arguments, or the error that it raises; None without arguments."""
     if arguments is None:
         return None
     view = twin(model, detach=True, apart=True)
@@ -115,13 +115,13 @@ def _work(model: nn.Module, arguments: Arguments | None) -> _Work | Exception | 
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), _Counting() as counting:
             seed_generators(0)
             returned = arguments.with_tensors(tensors).call(view)
-    except Exception as error:  # the user's code does not take inputs of this size
+    except Exception as error:  # the user's code rejects inputs of this size
         return error
     return _Work(counting.count, _depth(returned), calls)
 
 
 def own_parts(view: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    """The parts that hold weights themselves."""
+    """The parts that hold weights of their own."""
     return [
         (name, part)
         for name, part in view.named_modules()
@@ -138,16 +138,16 @@ def _counted(name: str, forward: Any, calls: dict[str, int]) -> Any:
 
 
 def _cropped(arguments: Arguments, axis: int, size: int, length: int) -> Arguments | None:
-    """The same arguments with the axis cut to a length in every tensor in which it has that size."""
+    """The same arguments with the axis cut to a length in every tensor that has the given size along it."""
     cut = [t.narrow(axis, 0, length) if t.ndim > axis and t.shape[axis] == size else t for t in arguments.tensors()]
     try:
         return arguments.with_tensors(cut)
-    except Exception:  # a structure whose lengths are told elsewhere, such as a packed sequence
+    except Exception:  # a structure that stores its lengths elsewhere, such as a packed sequence
         return None
 
 
 def _depth(returned: Any) -> int:
-    """The longest chain of operations from the leaves to any tensor returned, plumbing not counted."""
+    """Length of the longest chain of operations from the leaves to any returned tensor, without plumbing."""
     done: dict[Any, int] = {}
     stack = [t.grad_fn for t in _tensors(returned) if t.grad_fn is not None]
     roots = list(stack)

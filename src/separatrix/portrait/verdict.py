@@ -1,4 +1,4 @@
-"""The answer in words, and what to change."""
+"""The verdict in words, and advice on what to change."""
 
 import math
 
@@ -10,15 +10,16 @@ from separatrix.core.result import Status
 from separatrix.core.wording import counted, measured, plain, superscript
 
 SURE = 2  # standard errors away from zero
-VANISHING = 2  # nats by which a gradient fades over a sequence before it is said to vanish
+VANISHING = 2  # nats by which a gradient must decay over a sequence to count as vanishing
 
 
 def side(rate: float, error: float, steps: int) -> str:
-    """On which side of the border a leading exponent lies: "chaotic", "ordered" or "at the edge".
+    """Name the side of the border on which a leading exponent lies: "chaotic", "ordered" or "at the edge"; "diverged" for NaN.
 
     Args:
         rate, error: λ₁ and its standard error, nats per step.
-        steps: that one run averaged over; a zero exponent comes out as large as 1/steps in all runs alike, which no bar shows.
+        steps: number of steps that each run averages over. An exponent that is zero is estimated with a bias of up to 1/steps,
+            the same in all runs, which the standard error does not show.
     """
     if math.isnan(rate):
         return "diverged"
@@ -41,41 +42,42 @@ def verdict(
 
     Args:
         rate, error, steps: as for `side`.
-        responses: where many initial states went under one drive, for a driven network.
-        attractors: which attractor each initial state of an autonomous network reached.
-        of: what this is said of, where that is not the network under its inputs.
-        disagreement: that an independent check contradicts λ₁; said before anything else.
+        responses: for a driven network, the responses that many initial states converged to under one drive.
+        attractors: for an autonomous network, the attractor that each initial state reached.
+        of: the system that the verdict is about, if that is not the network under its inputs.
+        disagreement: an independent check that contradicts λ₁, if one does; it comes first.
     """
     where = side(rate, error, steps)
     if where == "diverged":
-        return f"diverged: the state{f' {of}' if of else ''} left the finite numbers, so there is no spectrum"
-    told = "; ".join([_told(where, rate, error, of), *_ends(where, responses, attractors)])
-    return f"unsure: {disagreement}; {told}" if disagreement else told
+        return f"diverged: the state{f' of {of}' if of else ''} became infinite or NaN, so there is no spectrum"
+    sentence = "; ".join([_exponent(where, rate, error, of), *_ends(where, responses, attractors)])
+    return f"unsure: {disagreement}; {sentence}" if disagreement else sentence
 
 
-def _told(where: str, rate: float, error: float, of: str) -> str:
-    of = f" {of}" if of else ""
+def _exponent(where: str, rate: float, error: float, of: str) -> str:
+    of = f" for {of}" if of else ""
     if rate == -math.inf:
-        return f"ordered: λ₁ = −∞{of}, every perturbation is erased to the last digit"
-    number = f"λ₁ = {measured(rate, error)} nats per step{of}"
+        return f"ordered: λ₁ = −∞{of}; every perturbation is erased to rounding error"
+    number = f"λ₁ = {measured(rate, error)} nats per step"
     if where == "at the edge":
-        return f"at the edge within its error bar: {number}{' (too few steps for an error bar)' if math.isnan(error) else ''}"
+        unknown = " (too few steps for an error bar)" if math.isnan(error) else ""
+        return f"at the edge: {number}{unknown}, not distinguishable from 0{of}"
     if where == "ordered":
-        return f"ordered: {number}; perturbations fade e-fold in {_steps(-1 / rate)}"
+        return f"ordered: {number}{of}; perturbations decay e-fold in {_steps(-1 / rate)}"
     return (
-        f"chaotic: {number}; nearby states separate e-fold in {_steps(1 / rate)}; "
-        f"gradients over 100 steps grow by about e{superscript(round(100 * rate))}"
+        f"chaotic: {number}{of}; nearby states separate e-fold in {_steps(1 / rate)}; "
+        f"over 100 steps, gradients grow by a factor of about e{superscript(round(100 * rate))}"
     )
 
 
 def _ends(where: str, responses: Responses | None, attractors: Tensor | None) -> list[str]:
-    """Where the initial states ended, as far as that is more than the side already says."""
+    """Where the initial states end up, if that adds to what the side already says."""
     groups = responses.groups if responses is not None else attractors
     if groups is None:
         return []
-    lost = int((groups < 0).sum())
-    diverged = [f"{lost} of {counted(len(groups), 'initial state')} diverge"] if lost else []
-    return [*_met(where, responses, groups[groups >= 0]), *diverged]
+    diverged = int((groups < 0).sum())
+    losses = [f"{diverged} of {counted(len(groups), 'initial state')} diverge"] if diverged else []
+    return [*_met(where, responses, groups[groups >= 0]), *losses]
 
 
 def _met(where: str, responses: Responses | None, groups: Tensor) -> list[str]:
@@ -84,16 +86,16 @@ def _met(where: str, responses: Responses | None, groups: Tensor) -> list[str]:
     states, count = counted(len(groups), "initial state"), int(groups.max()) + 1
     if responses is None:
         most = int(groups.bincount().max())
-        which = "one attractor" if count == 1 else f"{count} different attractors; these numbers are of the one that {most} reach"
+        which = "one attractor" if count == 1 else f"{count} different attractors; the numbers describe the one that {most} reach"
         return [f"{states} reach {which}"]
     if where == "chaotic":
         return []
     after = f"within {counted(responses.steps, 'step')}"
     if count == 1:
-        return [f"all {states} forget where they began {after}"]
+        return [f"all {states} converge to one response {after}"]
     if not responses.settled:
-        return [f"{states} have not met {after}, which is too few to tell whether they will"]
-    return [f"{states} reach {count} different responses"]
+        return [f"{states} have not converged to one response {after}, which is too few to tell whether they will"]
+    return [f"{states} converge to {count} different responses"]
 
 
 def advice(
@@ -103,53 +105,54 @@ def advice(
 
     Args:
         rate, error, steps: as for `side`.
-        length: steps over which the task needs memory and gradients: the sequences' own length.
+        length: number of steps over which the task needs memory and gradients: the length of the sequences.
         growth: ln of the largest growth of a gradient over one sequence, mean over the sequences.
         responses: as for `verdict`.
     """
     if math.isnan(rate):
-        return ("Lower the recurrent weights or the learning rate: the state must stay finite before anything else is measured.",)
+        return ("Reduce the recurrent weights or the learning rate: the state must stay finite before it can be measured further.",)
     if rate == -math.inf:
-        return ("Nothing is carried from step to step: raise the recurrent weights, or revive units that are always off.",)
-    tell = {"chaotic": _if_chaotic, "ordered": _if_ordered, "at the edge": _if_at_the_edge}[side(rate, error, steps)]
-    told = tell(rate, length, growth)
+        return ("No information passes from one step to the next: increase the recurrent weights, or revive units that stay off.",)
+    advise = {"chaotic": _if_chaotic, "ordered": _if_ordered, "at the edge": _if_at_the_edge}[side(rate, error, steps)]
+    sentences = advise(rate, length, growth)
     if responses is not None and responses.settled and responses.count > 1 and rate < 0:
-        told.append(
-            "Initial states are remembered for good, although perturbations fade: results depend on how the state is set. "
-            "Reset it where sequences begin, or train with random initial states."
+        sentences.append(
+            "The network remembers its initial state indefinitely although perturbations decay, so results depend on how the "
+            "state is initialised. Reset it at the start of each sequence, or train with random initial states."
         )
-    return tuple(told)
+    return tuple(sentences)
 
 
 def _if_chaotic(rate: float, length: int | None, growth: float | None) -> list[str]:
     return [
-        f"Gradients explode beyond about {_steps(1 / rate)}. Clip them, truncate back-propagation there, or shrink the recurrent "
-        f"weights: to first order by the factor exp(−λ₁) = {math.exp(-rate):.2f}.",
-        "Predictions from nearby states cannot be trusted beyond a few times that; feed the true state in again before.",
+        f"Gradients explode beyond about {_steps(1 / rate)}. Clip them, truncate backpropagation there, or scale the recurrent "
+        f"weights down: to first order, by a factor of exp(−λ₁) = {math.exp(-rate):.2f}.",
+        "Predictions from an approximate state are unreliable beyond a few times that horizon; supply the true state again before.",
     ]
 
 
 def _if_ordered(rate: float, length: int | None, growth: float | None) -> list[str]:
-    told = [f"In the long run gradients fade e-fold every {_steps(-1 / rate)}."]
+    sentences = [f"In the long run, gradients decay e-fold every {_steps(-1 / rate)}."]
     if length is None or growth is None or not math.isfinite(growth):
-        return told
-    factor = f"over the {counted(length, 'step')} of a sequence the largest gradient changes by the factor {math.exp(growth):.2g}"
+        return sentences
+    factor = f"over the {counted(length, 'step')} of a sequence, the largest gradient changes by a factor of {math.exp(growth):.2g}"
     if growth > 0:
-        told.append(
-            f"But {factor}: the worst direction grows before it fades. Within a sequence nothing vanishes; clip if it is too large."
+        sentences.append(
+            f"However, {factor}: the worst direction grows before it decays. It does not vanish within a sequence; clip it if it "
+            "becomes too large."
         )
     elif growth > -VANISHING:
-        told.append(f"And {factor}: it reaches back over all of it.")
+        sentences.append(f"{factor.capitalize()}: it reaches back to the start of the sequence.")
     else:
-        told.append(
-            f"And {factor}. If the task needs the early steps, bring λ₁ nearer to 0: a larger recurrent gain, a forget or update "
-            "gate biased towards keeping (+1 or more), or an orthogonal recurrent initialisation."
+        sentences.append(
+            f"{factor.capitalize()}. If the task depends on the early steps, bring λ₁ closer to 0: increase the recurrent gain, "
+            "bias the forget or update gate towards keeping (+1 or more), or initialise the recurrent weights orthogonally."
         )
-    return told
+    return sentences
 
 
 def _if_at_the_edge(rate: float, length: int | None, growth: float | None) -> list[str]:
-    return ["λ₁ cannot be told from 0: here signals last longest. Give more steps, or a tol, if the side matters."]
+    return ["λ₁ cannot be distinguished from 0, where signals last longest. If the side matters, use more steps or set tol."]
 
 
 def _steps(count: float) -> str:
@@ -158,7 +161,7 @@ def _steps(count: float) -> str:
 
 
 def why_not_converged(spectrum: LyapunovSpectrum) -> str:
-    """What "not converged" means for the runs that are; empty where all are."""
+    """Why some runs are "not converged"; empty if all converged."""
     errors, tol = spectrum.stderr[spectrum.codes == Status.NOT_CONVERGED], spectrum.settings.get("tol")
     if len(errors) == 0:
         return ""

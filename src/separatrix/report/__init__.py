@@ -1,4 +1,4 @@
-"""One folder that tells what was found: a page to read, the results to load, the numbers for machines."""
+"""A report in one folder: a page to read, the results to load, and the numbers in machine-readable form."""
 
 from separatrix.report.folder import refuse_existing
 from separatrix.report.write import write_report

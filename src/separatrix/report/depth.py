@@ -1,4 +1,4 @@
-"""How the portrait of a feed-forward network is shown."""
+"""The report's view of the portrait of a feed-forward network."""
 
 from collections.abc import Mapping
 
@@ -35,10 +35,10 @@ def _sections(portraits: Mapping[str, DepthPortrait]) -> list[Section]:
         for number, (name, portrait) in enumerate(portraits.items())
     ]
     caption = (
-        "Above, how large a change of the input is at each layer, of one that is random (gain) and of the most sensitive ones "
-        "(singular values); the grey band is a factor of 10 either way. Below, the gradient that comes back to the layer. Full "
-        "marks: layers through which the whole signal passes; open ones lie inside a block that it can bypass. Lines: median of "
-        "the inputs; bands: all of them."
+        "Above: the size of a change of the input at each layer, for a random change (gain) and for the most sensitive ones "
+        "(singular values); the grey band is a factor of 10 either way. Below: the gradient that reaches the layer. Filled "
+        "markers: layers through which the whole signal passes; open markers: layers inside a block that the signal can bypass. "
+        "Lines: median over the inputs; bands: their full range."
     )
     return [Section("layers", "Layer by layer", caption, drawings, is_wide=True)]
 
@@ -81,20 +81,20 @@ def _over_inputs(values: Tensor) -> Cell:
 
 
 DEPTH = View(
-    question="Whether changes and gradients come through the depth of the network, how large, and how that is known.",
+    question="Do changes and gradients survive the depth of the network, by how much do they grow, and how reliable is the answer?",
     marks=MARKS,
     overview=_overview,
-    overview_note="Depth is time. Left: how large a random change of the input has become, number for number; the grey band is a "
-    f"factor of {FACTOR} either way. Right: the gradient that comes back. Both along the layers through which the whole signal "
-    "passes; lines: median of the inputs, bands: all of them.",
+    overview_note="Depth plays the role of time. Left: the r.m.s. size of a random change of the input; the grey band is a "
+    f"factor of {FACTOR} either way. Right: the gradient that reaches each layer. Both follow the layers through which the whole "
+    "signal passes. Lines: median over the inputs; bands: their full range.",
     quantities=(
-        Quantity("Gain over the depth", "factor", "of a random change, number for number; median", _gain, is_key=True),
-        Quantity("Rate", "nats per layer", "ln gain over the depth", _rate),
+        Quantity("Gain over the depth", "factor", "r.m.s. growth of a random change; median", _gain, is_key=True),
+        Quantity("Rate", "nats per layer", "ln(gain) divided by the depth", _rate),
         Quantity("Most sensitive change", "factor", "σ₁ on the scale of the gain; median", _largest),
         Quantity("Gradient at the first layer over that at the last", "factor", "median", _returned),
-        Quantity(f"Outside of a factor of {FACTOR}", "", "from this layer to the end", _beyond),
-        Quantity("Layers that carry the whole signal", "", "of those measured", _layers),
-        Quantity("Inputs", "", "how each ended", _inputs),
+        Quantity(f"Outside a factor of {FACTOR}", "", "from this layer to the end", _beyond),
+        Quantity("Layers that carry the whole signal", "", "of the layers measured", _layers),
+        Quantity("Inputs", "", "number by outcome", _inputs),
     ),
     sections=_sections,
     arguments=("k", "copies", "layers", "seed"),
@@ -102,21 +102,24 @@ DEPTH = View(
     glossary=(
         (
             "gain ‖J‖/√d",
-            "r.m.s. change of a number of a layer when every number of the input changes by one, at random: from the Jacobian "
-            "J = ∂(layer)/∂(input), d numbers in the layer. 1: changes keep their size.",
+            "r.m.s. change per component of a layer when the input changes at random by an r.m.s. of 1 per component: from the "
+            "Jacobian J = ∂(layer)/∂(input), with d components in the layer. 1: changes keep their size.",
         ),
-        ("singular values σ₁ ≥ σ₂ ≥ …", "growth along the most sensitive directions of the input, the next sensitive, and so on."),
+        (
+            "singular values σ₁ ≥ σ₂ ≥ …",
+            "growth along the most sensitive direction of the input, the second most sensitive, and so on.",
+        ),
         (
             "vanishing, contracting, near-isometric, expanding, exploding",
-            "gain at the end below 1/10, below 1/2, up to 2, up to 10, above.",
+            "gain over the depth below 1/10, below 1/2, up to 2, up to 10, and above 10.",
         ),
         ("uneven", "a moderate gain, but a most sensitive direction that grows more than tenfold."),
         (
             "carries the whole signal",
-            "all of what reaches the output has passed through this layer; in a residual network, the sums behind the blocks.",
+            "everything that reaches the output passes through this layer; in a residual network, the sums after the blocks.",
         ),
         ("nat", "unit of a natural logarithm: a growth of 1 nat is a growth by the factor e ≈ 2.72."),
         ("e-fold", "by the factor e; at 0.1 nats per layer a change grows e-fold every 10 layers."),
-        ("not converged", "an input whose singular values were not all found to the tolerance; its gain and gradients stand."),
+        ("not converged", "some singular values of this input did not reach the tolerance; its gain and gradients are valid."),
     ),
 )

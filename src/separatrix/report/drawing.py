@@ -1,4 +1,4 @@
-"""Figures as drawings in the page."""
+"""Figures as SVG drawings in the page."""
 
 from collections.abc import Mapping
 
@@ -11,16 +11,16 @@ from separatrix.portrait.findings import QUESTIONS, Question
 from separatrix.portrait.portrait import Portrait
 from separatrix.report.view import Drawing, Section
 
-NARROW = 6.0  # inches, of a figure that leaves room for another beside it
+NARROW = 6.0  # inches; a figure up to this width leaves room for another beside it
 
 
 def drawn(figure: Figure, prefix: str) -> Markup:
-    """A figure as SVG whose ids begin with the prefix."""
+    """A figure as SVG whose ids start with the prefix."""
     return Markup(plot.svg(figure, prefix=prefix))
 
 
 def findings(portraits: Mapping[str, Portrait]) -> list[Section]:
-    """A section for each further question that any portrait was asked, with each one's answer."""
+    """A section for each further analysis of any portrait, with the results of all portraits."""
     return [
         _finding(name, question, portraits)
         for name, question in QUESTIONS.items()
@@ -40,5 +40,5 @@ def _finding(name: str, question: Question, portraits: Mapping[str, Portrait]) -
             else:
                 shown.append(Drawing(None, who, said))
         elif name in portrait.unanswered:
-            shown.append(Drawing(None, who, f"unanswered: {portrait.unanswered[name]}"))
+            shown.append(Drawing(None, who, f"failed: {portrait.unanswered[name]}"))
     return Section(name, question.heading, question.caption, shown, is_wide=max(widths, default=0) > NARROW)

@@ -1,4 +1,4 @@
-"""A report's folder: it appears whole under its name or not at all, and never replaces what is not a report."""
+"""The folder of a report: it appears complete or not at all, and never replaces anything but a report."""
 
 import os
 import tempfile
@@ -12,14 +12,14 @@ PAGE, RESULTS, SUMMARY = "report.html", "results.zarr", "summary.json"
 
 
 def refuse_existing(out: str | Path, overwrite: bool = False) -> None:
-    """Refuse a folder that a report must not take; asked before the work is done, so that none is lost.
+    """Raise InputError if a report cannot be written to a folder; checked before the work starts, so that none is lost.
 
     Args:
         out: the report's folder.
         overwrite: an earlier report may be replaced.
 
     Raises:
-        InputError: `out` exists, or with `overwrite`, holds anything that is not a report's; or a folder cannot be made there.
+        InputError: `out` exists and, with `overwrite`, holds anything but a report; or a folder cannot be created there.
     """
     out = Path(out)
     _refuse_what_stands(out, overwrite)
@@ -31,22 +31,22 @@ def _refuse_what_stands(out: Path, overwrite: bool) -> None:
     if not os.path.lexists(out):
         return
     if not overwrite:
-        raise InputError(f"{out} exists already. Choose another --out, or pass --overwrite.")
+        raise InputError(f"{out} already exists. Choose another --out, or pass --overwrite.")
     if out.is_symlink() or not out.is_dir():
-        raise InputError(f"{out} is not a folder, and stays as it is. Choose another --out.")
+        raise InputError(f"{out} is not a folder and is left unchanged. Choose another --out.")
     held = {entry.name for entry in out.iterdir()}
     foreign = sorted(held - {PAGE, RESULTS, SUMMARY})
     if foreign or (held and SUMMARY not in held):
         why = f"it holds {', '.join(foreign[:3])}" if foreign else f"it has no {SUMMARY}"
-        raise InputError(f"{out} is not an earlier report and nothing else: {why}. It stays as it is.\nChoose another --out.")
+        raise InputError(f"expected {out} to hold only an earlier report, but {why}. It is left unchanged.\nChoose another --out.")
 
 
 @contextmanager
 def new_folder(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A fresh folder to write in, which takes the name `out` when the block ends and leaves nothing when it fails.
+    """A new folder to write in, which takes the name `out` when the block ends and is removed if the block fails.
 
     Raises:
-        InputError: as `refuse_existing`, or writing fails.
+        InputError: as for `refuse_existing`, or writing fails.
     """
     _refuse_what_stands(Path(out), overwrite)
     out = Path(os.path.abspath(out))
@@ -54,13 +54,13 @@ def new_folder(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         fresh = desk / "new"
         fresh.mkdir()
         yield fresh
-        _refuse_what_stands(out, overwrite)  # it may have come meanwhile
+        _refuse_what_stands(out, overwrite)  # it may have appeared in the meantime
         _put(fresh, out, aside=desk / "old")
 
 
 @contextmanager
 def _desk(out: Path) -> Iterator[Path]:
-    """A folder to work in beside `out`, gone at the end; so are folders made above it that hold nothing by then."""
+    """A temporary folder beside `out`; at the end it is removed, and so are parent folders created for it that are empty."""
     out = Path(os.path.abspath(out))
     missing = [parent for parent in out.parents if not parent.exists()]
     try:
@@ -69,13 +69,13 @@ def _desk(out: Path) -> Iterator[Path]:
             yield Path(desk)
     finally:
         for folder in missing:
-            with suppress(OSError):  # it holds the report, or somebody else uses it by now
+            with suppress(OSError):  # it holds the report, or something else by now
                 folder.rmdir()
 
 
 @contextmanager
 def _answering(out: Path) -> Iterator[None]:
-    """What the operating system refuses, in a line."""
+    """Report errors of the operating system in one line."""
     try:
         yield
     except OSError as failed:
@@ -83,7 +83,7 @@ def _answering(out: Path) -> Iterator[None]:
 
 
 def _put(fresh: Path, out: Path, aside: Path) -> None:
-    """Give a folder its name; what stood there is moved aside first, and back if anything goes wrong."""
+    """Give a folder its name; an existing folder is moved aside first, and moved back if anything fails."""
     if not out.exists():
         fresh.rename(out)
         return

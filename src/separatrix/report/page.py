@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing else."""
+"""report.html: one self-contained page."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from separatrix.report.table import headline_rows
 from separatrix.report.view import Mark, Section
 from separatrix.report.views import by_view, view_of
 
-THINGS = {"model": "your {}", "inputs": "what it reads", "targets": "what it should answer", "loss": "your loss"}
+THINGS = {"model": "your {}", "inputs": "its inputs", "targets": "its targets", "loss": "your loss"}
 
 
 class Answer(NamedTuple):
-    """One portrait's verdict, taken apart for large print."""
+    """A portrait's verdict, split for display in large print."""
 
     name: str
     portrait: Portrait
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """All portraits of a kind in one figure, and how to read it."""
+    """One figure of all portraits of a kind, and how to read it."""
 
     question: str
     drawing: Markup
@@ -70,19 +70,19 @@ def _overviews(portraits: Mapping[str, Portrait]) -> list[Overview]:
 
 
 def _sections(portraits: Mapping[str, Portrait]) -> list[Section]:
-    """The figures of each kind, then what the further questions came to."""
+    """The figures of each kind, then the results of the further analyses."""
     return [*(section for view, its in by_view(portraits) for section in view.sections(its)), *findings(portraits)]
 
 
 def _compared(records: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Each key that any record has, and its value in each."""
+    """Each key of any record, with its value in every record."""
     return [
         (key, [_shown(record.get(key)) for record in records]) for key in dict.fromkeys(key for each in records for key in each)
     ]
 
 
 def _again(portrait: Portrait) -> str:
-    """The lines that measure a portrait once more."""
+    """Python code that repeats the measurement of a portrait."""
     settings = portrait.settings
     if settings.get("tol") is not None:  # `steps` then says how many were taken in the end
         settings = {**settings, "steps": settings.get("least_steps", settings.get("steps"))}

@@ -1,4 +1,4 @@
-"""How the portrait of a recurrent network is shown."""
+"""The report's view of the portrait of a recurrent network."""
 
 from collections.abc import Mapping
 
@@ -27,35 +27,35 @@ MARKS = {
 CAPTIONS = {
     "spectrum": (
         "Lyapunov spectrum",
-        "Each point is the mean rate at which perturbations along one direction of the state grow (above 0) or fade (below 0). "
-        "Only the first, λ₁, decides the side; bars show ± 2 standard errors, bands the spread over runs.",
+        "Each point is the mean rate at which perturbations along one direction of the state grow (above 0) or decay (below 0). "
+        "Only the first, λ₁, decides the side. Bars show ± 2 standard errors, bands the spread over runs.",
     ),
     "convergence": (
         "Convergence",
-        "Estimates of the three leading exponents as the run goes on; grey: λ₁ of each run. They should end flat inside their "
-        "shaded band (the final value ± 2 standard errors): a slope at the right edge means that more steps are needed.",
+        "Estimates of the three leading exponents as the run proceeds; grey: λ₁ of each run. They should become flat inside their "
+        "shaded bands (the final value ± 2 standard errors). A slope at the right edge means that more steps are needed.",
     ),
     "check": (
         "Two-trajectory check",
-        "λ₁ measured a second time without derivatives: two copies of the state start a tiny distance apart, and the rate at which "
-        "they part is noted. Each point is a run; on the diagonal both methods agree. Bars: ± 2 standard errors.",
+        "λ₁ measured a second time, without derivatives: the rate at which two copies of the state that start a tiny distance "
+        "apart separate. Each point is a run; on the diagonal, the two methods agree. Bars: ± 2 standard errors.",
     ),
     "propagation": (
         "Gradient propagation",
-        "How much a gradient (or a perturbation) has grown or faded after a number of steps; the right-hand scale gives the "
-        "factor. Over long lags it follows the dashed line, whose slope is λ₁. Lines: median of the runs; bands: all of them.",
+        "Growth or decay of a gradient (or a perturbation) over a number of steps; the right-hand scale gives the factor. At long "
+        "lags it follows the dashed line, whose slope is λ₁. Lines: median over the runs; bands: their full range.",
     ),
     "finite_time": (
         "Finite-time exponents",
-        "What the network does within one sequence: the mean rate at which the largest perturbation grows from its first step to "
-        "its last. It is not λ₁, which belongs to an endless run, and tends to lie above it: in an ordered network (λ₁ below 0) "
-        "all perturbations fade in the long run, but the worst direction may grow over so few steps first (a non-normal "
-        "transient). Gradients within a sequence feel this rate.",
+        "The mean rate at which the largest perturbation grows from the first step of a sequence to its last. It is not λ₁, which "
+        "describes an infinite run, and tends to lie above it: in an ordered network (λ₁ below 0) all perturbations decay in the "
+        "long run, but over the few steps of a sequence the worst direction may still grow (a non-normal transient). This rate "
+        "governs the gradients within a sequence.",
     ),
     "plane": (
         "Phase portrait",
-        "Settled states of up to 16 runs in the two directions in which they vary most, older ones fainter, equal scales. "
-        f"The dark line follows one run for its last {FOLLOWED - 1} steps, from ○ to ●.",
+        "Settled states of up to 16 runs in the two directions in which they vary most, on equal scales; older states are "
+        f"fainter. The dark line follows one run for its last {FOLLOWED - 1} steps, from ○ to ●.",
     ),
 }
 
@@ -65,17 +65,17 @@ def _overview(portraits: Mapping[str, RecurrentPortrait]) -> Figure:
 
 
 def _sections(portraits: Mapping[str, RecurrentPortrait]) -> list[Section]:
-    """The spectra in one comparison, the other figures one a portrait."""
+    """One figure that compares the spectra, and the other figures portrait by portrait."""
     spectra = plot.compare_spectra({name: portrait.pooled for name, portrait in portraits.items()}, unit=STEP, width=WIDE)
     drawings: dict[str, list[Drawing]] = {key: [] for key in CAPTIONS}
     drawings["spectrum"].append(Drawing(drawn(spectra, "spectrum")))
     for number, (name, portrait) in enumerate(portraits.items()):
         for key, figure in plot.panel_figures(portrait, name).items():
             drawings[key].append(Drawing(drawn(figure, f"{key}{number}")))
-    told = {key: list(words) for key, words in CAPTIONS.items()}
+    captions = {key: list(words) for key, words in CAPTIONS.items()}
     if any(attractors_shown(portrait) is not None for portrait in portraits.values()):
-        told["plane"][1] += " Markers tell the attractors apart that initial states have reached."
-    return [Section(key, *told[key], shown, is_wide=key == "spectrum") for key, shown in drawings.items() if shown]
+        captions["plane"][1] += " Markers distinguish the attractors that the initial states reached."
+    return [Section(key, *captions[key], shown, is_wide=key == "spectrum") for key, shown in drawings.items() if shown]
 
 
 def _leading(portrait: RecurrentPortrait) -> Cell:
@@ -87,7 +87,7 @@ def _leading(portrait: RecurrentPortrait) -> Cell:
 
 def _check(portrait: RecurrentPortrait) -> Cell:
     apart = differences(portrait.spectrum)
-    note = f"off λ₁ by at most {plain(float(np.abs(apart).max()))} in any run" if len(apart) else ""
+    note = f"differs from λ₁ by at most {plain(float(np.abs(apart).max()))} in any run" if len(apart) else ""
     return Cell(measured(*portrait.check), note)
 
 
@@ -102,7 +102,7 @@ def _finite_time(portrait: RecurrentPortrait) -> Cell:
 
 
 def _dimension(portrait: RecurrentPortrait) -> Cell:
-    return Cell(f"{measured(*portrait.dimension)} of {portrait.spectrum.dim}", "dimensions of state")
+    return Cell(f"{measured(*portrait.dimension)} of {portrait.spectrum.dim}", "dimensions of the state")
 
 
 def _entropy(portrait: RecurrentPortrait) -> Cell:
@@ -111,9 +111,9 @@ def _entropy(portrait: RecurrentPortrait) -> Cell:
 
 def _responses(portrait: RecurrentPortrait) -> Cell:
     noun = "attractor" if portrait.regime in ("autonomous", "closed loop") else "response"
-    told = counted(int(portrait.groups.max()) + 1, noun)
+    found = counted(int(portrait.groups.max()) + 1, noun)
     states, steps = counted(len(portrait.groups), "initial state"), counted(portrait.response_steps, "step")
-    return Cell(told if portrait.settled else "not told yet", f"from {states}, {steps} later")
+    return Cell(found if portrait.settled else "undecided", f"from {states} after {steps}")
 
 
 def _erased(portrait: RecurrentPortrait) -> Cell:
@@ -131,50 +131,50 @@ def _runs(portrait: RecurrentPortrait) -> Cell:
 QUANTITIES = (
     Quantity("Leading exponent λ₁", STEP, "decides the side", _leading, is_key=True),
     Quantity("Two-trajectory check", STEP, "λ₁ without derivatives", _check),
-    Quantity("Finite-time exponent", STEP, "over the sequences’ own length; not λ₁", _finite_time),
+    Quantity("Finite-time exponent", STEP, "over the length of the sequences; not λ₁", _finite_time),
     Quantity("Kaplan–Yorke dimension", "", "conditional on the input, if there is one", _dimension),
     Quantity("Entropy bound Σλ⁺", STEP, "Ruelle’s upper bound; conditional on the input", _entropy),
-    Quantity("Where initial states end", "", "1: where they began is forgotten", _responses),
-    Quantity("Exponents at −∞", "", "directions erased to rounding", _erased),
-    Quantity("Runs", "", "how each ended", _runs),
+    Quantity("Responses of the initial states", "", "1: the initial state is forgotten", _responses),
+    Quantity("Exponents at −∞", "", "directions erased to rounding error", _erased),
+    Quantity("Runs", "", "number by outcome", _runs),
 )
 
 GLOSSARY = (
     (
         "Lyapunov exponent λ",
-        "mean rate at which a small difference between two states grows (λ > 0) or fades (λ < 0); λ₁ is the largest.",
+        "mean rate at which a small difference between two states grows (λ > 0) or decays (λ < 0); λ₁ is the largest.",
     ),
     ("nat", "unit of a natural logarithm: a growth of 1 nat is a growth by the factor e ≈ 2.72."),
     ("e-fold", "by the factor e; at λ₁ = 0.1 nats per step a difference grows e-fold every 10 steps."),
-    ("chaotic, ordered, at the edge", "λ₁ above 0, below 0, or not to be told from 0 within 2 standard errors."),
+    ("chaotic, ordered, at the edge", "λ₁ above 0, below 0, or not distinguishable from 0 within 2 standard errors."),
     ("spectrum", "all exponents λ₁ ≥ λ₂ ≥ …, one for each dimension of the state."),
-    ("−∞", "a direction that is erased to rounding in one step, as by a ReLU that is off or a tanh that is saturated."),
+    ("−∞", "a direction that is erased to rounding error in one step, as by a ReLU that is off or a saturated tanh."),
     (
         "standard error (±)",
-        "typical error of an estimate because the run is finite; bars and bands of ± 2 hold the truth about 19 times in 20.",
+        "typical error of an estimate from a finite run; ± 2 standard errors contain the true value about 19 times in 20.",
     ),
     (
         "not converged",
-        "a run whose two halves differ by more than chance, or whose error bars are unknown or above the tolerance asked for; it "
-        "counts like the others, and more steps mend it.",
+        "a run whose two halves differ by more than chance, or whose error bars are unknown or above the requested tolerance. It "
+        "is averaged like the others; more steps make it converge.",
     ),
     ("finite-time exponent", "the same rate over a given number of steps only; it differs from sequence to sequence."),
-    ("Kaplan–Yorke dimension", "how many dimensions the set of settled states fills, estimated from the spectrum."),
+    ("Kaplan–Yorke dimension", "dimension of the set of settled states, estimated from the spectrum."),
     (
         "entropy bound Σλ⁺",
         "sum of the positive exponents: an upper bound on the information a chaotic network produces in each step.",
     ),
     ("conditional on the input", "measured between copies of the network that read the same input."),
-    ("response, attractor", "what initial states end up doing under one common input, or with none."),
-    ("σ₁, ‖J‖/√dim", "growth of the largest and of a typical gradient: of the Jacobian J = ∂hₙ₊ₗ/∂hₙ over l steps."),
+    ("response, attractor", "the long-term behaviour that initial states converge to, under one common input or without any."),
+    ("σ₁, ‖J‖/√dim", "growth of the largest and of a typical gradient, from the Jacobian J = ∂hₙ₊ₗ/∂hₙ over l steps."),
 )
 
 RECURRENT = View(
-    question="On which side of the border between order and chaos, how far from it, and how that is known.",
+    question="On which side of the border between order and chaos is the network, how far away, and how reliable is the answer?",
     marks=MARKS,
     overview=_overview,
-    overview_note="λ₁ is the mean rate at which a tiny difference between two states of the network fades (left) or grows (right). "
-    "Bars, where they are wider than the marker: ± 2 standard errors.",
+    overview_note="λ₁ is the mean rate at which a tiny difference between two states of the network decays (left) or grows "
+    "(right). Bars: ± 2 standard errors, where they are wider than the marker.",
     quantities=QUANTITIES,
     sections=_sections,
     arguments=("module", "k", "copies", "steps", "settle", "tol", "also", "seed"),

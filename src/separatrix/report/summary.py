@@ -1,4 +1,4 @@
-"""summary.json: the headline numbers of every portrait, for machines."""
+"""summary.json: the headline numbers of every portrait, in machine-readable form."""
 
 import json
 import math
@@ -10,14 +10,14 @@ from separatrix.portrait.portrait import Portrait
 
 
 def summary_json(portraits: Mapping[str, Portrait], title: str, extra: Mapping[str, Mapping[str, Any]]) -> str:
-    """Title, versions, and by name what `Portrait.numbers` says and the extra facts; infinities and NaN are strings."""
+    """Title, versions and, by name, `Portrait.numbers` and the extra facts; infinities and NaN are strings."""
     numbers = {name: {**portrait.numbers(), "facts": dict(extra.get(name, {}))} for name, portrait in portraits.items()}
     summary = {"title": title, "versions": versions(), "portraits": numbers}
     return json.dumps(jsonable(summary), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def jsonable(value: Any) -> Any:
-    """The same with what JSON cannot say turned into words."""
+    """The value with everything that JSON cannot represent converted to strings."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):

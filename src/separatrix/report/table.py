@@ -1,4 +1,4 @@
-"""The table of headline numbers: one row a quantity, one column a portrait."""
+"""The table of headline numbers: one row per quantity, one column per portrait."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from separatrix.report.views import by_view, view_of
 
 
 class Row(NamedTuple):
-    """A quantity, its unit, what it is, its cells, one a portrait, and whether it decides the verdict."""
+    """A quantity with its unit, a note, one cell per portrait, and whether it decides the verdict."""
 
     name: str
     unit: str
@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
 
 def headline_rows(portraits: Mapping[str, Portrait], extra: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """The rows of the table, the extra facts first; a dash where a quantity is not one of a portrait's kind."""
+    """The rows of the table, the extra facts first; a dash where a quantity does not apply to a portrait."""
     labels = dict.fromkeys(label for facts in extra.values() for label in facts)
     rows = [Row(label, "", "", [Cell(str(extra.get(name, {}).get(label, "–"))) for name in portraits]) for label in labels]
     for view, _ in by_view(portraits):

@@ -1,4 +1,4 @@
-"""What a kind of portrait needs to be reported: how it is marked, compared, put into a table and drawn."""
+"""What the report needs to know about a kind of portrait: its marks, comparison, table and figures."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,25 +7,25 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-WIDE = 9.2  # inches, of a figure as wide as the page
+WIDE = 9.2  # inches; a figure as wide as the page
 
 
 class Mark(NamedTuple):
-    """How a side is told: by a shape, and by one of the page's tones (up, down, edge, broken)."""
+    """The mark of a side: a shape and one of the page's tones (up, down, edge, broken)."""
 
     shape: str
     tone: str
 
 
 class Cell(NamedTuple):
-    """A number and, smaller, what belongs to it."""
+    """A number with a note in smaller print."""
 
     value: str
     note: str = ""
 
 
 class Quantity(NamedTuple):
-    """A row of the table: its name, unit, what it is, what it is of a portrait, and whether it decides the verdict."""
+    """A row of the table: its name, unit, note, its cell for a portrait, and whether it decides the verdict."""
 
     name: str
     unit: str
@@ -35,7 +35,7 @@ class Quantity(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """A figure, or why there is none; whose it is, where that is not in it; and what it says in words."""
+    """A figure, or None; the name of its portrait, if the figure does not show it; and the result as text."""
 
     svg: Markup | None
     name: str = ""
@@ -43,7 +43,7 @@ class Drawing(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One kind of figure: its heading, how to read it, and the drawings, wide ones one below the other."""
+    """One kind of figure: its heading, its caption, and its drawings; wide drawings are stacked."""
 
     key: str
     heading: str
@@ -54,16 +54,16 @@ class Section(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """How one kind of portrait is shown.
+    """Presentation of one kind of portrait.
 
     Args:
-        question: what it answers, under the title.
-        marks: by `Portrait.side`.
-        overview: all portraits of the kind in one figure.
-        overview_note: how to read that.
+        question: the question it answers, shown under the title.
+        marks: marks by `Portrait.side`.
+        overview: one figure of all portraits of the kind.
+        overview_note: how to read it.
         quantities: the rows of the table.
         sections: the figures of all portraits of the kind.
-        arguments: of `sx.analyze`, as the portrait's settings name them.
+        arguments: arguments of `sx.analyze`, by their names in the portrait's settings.
         record: the portrait's field that holds most of its data.
         glossary: terms and their meaning.
     """

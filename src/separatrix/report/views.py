@@ -1,4 +1,4 @@
-"""Which view shows which kind of portrait."""
+"""The view of each kind of portrait."""
 
 from collections.abc import Mapping
 
@@ -12,11 +12,11 @@ VIEWS: dict[type[Portrait], View] = {RecurrentPortrait: RECURRENT, DepthPortrait
 
 
 def view_of(portrait: Portrait) -> View:
-    """How a portrait is shown: as its class is."""
+    """The view of a portrait's class."""
     return VIEWS[type(portrait)]
 
 
 def by_view(portraits: Mapping[str, Portrait]) -> list[tuple[View, dict[str, Portrait]]]:
-    """The portraits of each kind, in the order of the first of each."""
+    """The portraits by view, in the order of the first portrait of each."""
     views = {id(view): view for view in map(view_of, portraits.values())}
     return [(view, {name: p for name, p in portraits.items() if view_of(p) is view}) for view in views.values()]

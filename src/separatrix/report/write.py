@@ -1,4 +1,4 @@
-"""`write_report`: portraits → a folder with a page to read, results to load and numbers for machines."""
+"""`write_report`: portraits → a folder with a page to read, results to load and machine-readable numbers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,21 +25,22 @@ def write_report(
     """Write a new folder with `report.html`, `results.zarr` and `summary.json`.
 
     The page is one file that opens offline. `results.zarr/<name>` holds each portrait for `sx.load`. The folder appears when it is
-    whole; if anything fails, or is interrupted, nothing is left behind.
+    complete; if writing fails or is interrupted, nothing is left behind.
 
     Args:
-        portraits: name → portrait, in the order in which they are read; the name is also that of its group in `results.zarr`.
+        portraits: name → portrait, in the order of the page; the name is also that of its group in `results.zarr`.
         out: the folder, which must not exist.
-        title: of the page.
-        extra: name → label → text: facts that stand above the measured numbers, such as an accuracy.
-        overwrite: replace an earlier report there. Any other folder is left alone.
-        command: the command line that made the report, which the page then shows. Default: the call of `sx.analyze`.
+        title: title of the page.
+        extra: name → label → text: facts shown above the measured numbers, such as an accuracy.
+        overwrite: replace an earlier report there. Any other folder is left unchanged.
+        command: the command line that made the report, shown on the page. Default: the call of `sx.analyze`.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: `out` exists, or cannot be written; no portrait; a name that cannot be a folder's; facts about an unknown name.
+        InputError: `out` exists or cannot be written; there are no portraits; a name cannot be a folder's name; `extra` has an
+            unknown name.
     """
     extra = extra or {}
     _check_names(portraits, extra)
@@ -55,10 +56,12 @@ def write_report(
 
 def _check_names(portraits: Mapping[str, Portrait], extra: Mapping[str, Any]) -> None:
     if not portraits:
-        raise InputError("there is no portrait to report: 0 given, at least 1 is needed.")
+        raise InputError("expected at least 1 portrait to report, got 0.")
     for name in portraits:
         if not name.strip() or name.startswith((".", "__")) or not name.isprintable() or set(name) & set("/\\"):
-            raise InputError(f"{name!r} cannot name a portrait: it becomes a folder's name.\nUse letters, digits and spaces.")
+            raise InputError(
+                f"{name!r} cannot name a portrait, because it becomes a folder's name.\nUse letters, digits and spaces."
+            )
     unknown = [name for name in extra if name not in portraits]
     if unknown:
-        raise InputError(f"there are facts about {unknown[0]!r}, but the portraits are {', '.join(map(repr, portraits))}.")
+        raise InputError(f"extra has facts about {unknown[0]!r}, but the portraits are {', '.join(map(repr, portraits))}.")

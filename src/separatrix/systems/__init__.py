@@ -1,4 +1,4 @@
-"""Ready-made systems by name: what the command line, the explorer, the docs and the conformance tests go through."""
+"""Ready-made systems by name, for the command line, the explorer, the docs and the conformance tests."""
 
 import math
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def noisy_lstm() -> Recurrent:
 
 
 def residual_layers() -> Layers:
-    """Sixty-four residual layers of 8 units, x ← x + ¼ tanh(W x + b), each with weights of its own: depth is time."""
+    """Sixty-four residual layers of 8 units, x ← x + ¼ tanh(W x + b), each with its own weights; depth plays the role of time."""
     generator = torch.Generator().manual_seed(0)
     return Layers([_ResidualLayer(generator) for _ in range(64)], 8)
 
@@ -50,17 +50,17 @@ class _ResidualLayer(nn.Module):
 
 
 def lorenz_section() -> Section:
-    """Lorenz's convection of 1963, each time it rises through z = 27."""
+    """The Lorenz system of 1963 on the Poincaré section z = 27, crossed upwards."""
     return Section(classic.lorenz63(), axis=2, offset=27.0)
 
 
 def strobed_duffing() -> Stroboscopic:
-    """Duffing's oscillator, driven between its two wells, once a period of its force."""
+    """The forced Duffing oscillator with two wells, sampled once per period of its force."""
     return Stroboscopic(classic.duffing(dt=0.1), frequency="omega")
 
 
 def _seeded(kind: type[nn.Module], *, hidden_size: int = 8, gain: float = 1.0, **options: int) -> nn.Module:
-    """A recurrent module with uniform weights of its own seed; the constructor's draws on the global one are undone."""
+    """A recurrent module with uniform weights from a fixed seed, leaving the global generator unchanged."""
     with torch.random.fork_rng(devices=[]):
         module = kind(3, hidden_size, dtype=torch.float64, **options)
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Inputs as functions of the step: a sequence, a constant, an endless stream of sequences."""
+"""Inputs as functions of the step: a sequence, a constant, or an endless stream of sequences."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,16 +13,16 @@ from separatrix.core.inputs import as_inputs
 from separatrix.core.parametric import Parametric
 from separatrix.core.randomness import Draws
 
-END = 2**63 - 1  # a step beyond all
+END = 2**63 - 1  # later than any step
 
 # Note [Sequences of unequal length]
-# Where the sequences have one length T, step n of every copy lies in place n // T of its stream. Where they have not, each copy
-# keeps its own count: place p begins where the lengths of the sequences drawn for the places before it end. Those beginnings are
-# remembered as far as they were asked for, so that going back is a search and going on costs one draw a sequence.
+# If all sequences have one length T, step n of every copy lies in place n // T of its stream. Otherwise each copy keeps its own
+# count: place p starts at the sum of the lengths of the sequences drawn for the places before it. The starts are stored as far
+# as they have been needed, so that going back is a search and going on costs one draw per sequence.
 
 
 class Drive(Parametric):
-    """An input u(n), shape (*batch, inputs), for n = 0, 1, … horizon − 1 (None: without end)."""
+    """Input u(n) as a function of the step, shape (*batch, inputs), for n = 0, 1, … horizon − 1; endless if horizon is None."""
 
     horizon: int | None = None
 
@@ -32,10 +32,10 @@ class Drive(Parametric):
 
 
 class Constant(Drive):
-    """The same input at every step.
+    """Constant input, the same at every step.
 
     Args:
-        value: shape (*batch, inputs).
+        value: the input, shape (*batch, inputs).
     """
 
     def __init__(self, value: Tensor) -> None:
@@ -50,10 +50,10 @@ class Constant(Drive):
 
 
 class Sequential(Drive):
-    """One input sequence for each batch item; it ends.
+    """Finite input sequence, one per batch item.
 
     Args:
-        values: shape (time, *batch, inputs).
+        values: the sequences, shape (time, *batch, inputs).
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -72,33 +72,33 @@ class Sequential(Drive):
         """The n-th input."""
         if n >= self.horizon:
             raise HorizonError(
-                f"step {n} was asked but the inputs have {self.horizon} steps.\nGive longer inputs, or an sx.Stream."
+                f"step {n} was requested, but the inputs have {self.horizon} steps.\nPass longer inputs, or an sx.Stream."
             )
         return self.values[n]
 
 
 class Stream(Drive):
-    r"""An endless random stream of a data set's sequences, one after the other: a stationary drive.
+    r"""Endless random stream of a data set's sequences, one after the other: a stationary drive.
 
-    Each copy reads a sequence drawn uniformly with replacement to its end, then another, the network's state carried over. Step
-    n's input is a function of n and the seed, so a run can be replayed. The sequences need no common length.
+    Each copy reads a sequence drawn uniformly with replacement to its end, then draws the next one; the state of the network is
+    carried over. The input of step n is a function of n and the seed, so a run can be replayed. The sequences may differ in length.
 
     Args:
         sequences: shape (count, time, inputs); a list of sequences (time, inputs) of any lengths; or a `PackedSequence`.
-        copies: how many independent streams, the run's batch.
-        seed: of the draws.
-        lengths: of padded sequences, shape (count, time, inputs), how many steps of each are its own; the rest may be anything.
+        copies: number of independent streams, the batch of the run.
+        seed: seed of the draws.
+        lengths: for padded sequences, shape (count, time, inputs): the number of steps of each. Padding is ignored and may be NaN.
 
     Raises:
-        ShapeError: the sequences have another rank, different numbers per step, or one of the axes is empty.
-        InputError: a length is none, or a number that is read is not finite.
+        ShapeError: the sequences have the wrong rank, differ in the number of inputs per step, or have an empty axis.
+        InputError: a length is out of range, or an input is not finite.
     """
 
     def __init__(self, sequences: Any, copies: int = 16, seed: int = 0, *, lengths: Any = None) -> None:
         super().__init__()
         parts = sequence_list(sequences, lengths)
         if copies < 1:
-            raise InputError(f"a stream has at least 1 copy, not {copies}.")
+            raise InputError(f"copies is {copies}; it must be at least 1.")
         self.register_buffer("values", torch.cat(parts), persistent=False)
         self.lengths = torch.tensor([len(part) for part in parts])
         self.copies = copies
@@ -127,7 +127,7 @@ class Stream(Drive):
         return self.values[self._course.rows(n, self.draw).to(self.values.device)]  # See Note [Sequences of unequal length]
 
     def draw(self, place: int) -> Tensor:
-        """Which sequence each copy reads in the given place of its stream, shape (copies,)."""
+        """Index of the sequence that each copy reads in the given place of its stream, shape (copies,)."""
         drawn = self._drawn
         if drawn is None or drawn[0] != place:
             index = Draws(self.seed, "stream", place).integers(len(self.lengths), self.copies)
@@ -136,23 +136,23 @@ class Stream(Drive):
 
 
 class _Course:
-    """Where the copies of a stream begin their sequences, found out as far as it was asked. See Note [Sequences of unequal length].
+    """The steps at which the copies of a stream start their sequences, as needed. See Note [Sequences of unequal length].
 
     Args:
-        copies: how many there are.
-        lengths: of the sequences, which lie one behind the other in rows.
+        copies: number of copies.
+        lengths: lengths of the sequences, which are concatenated along the rows.
     """
 
     def __init__(self, copies: int, lengths: Tensor) -> None:
         self.lengths = lengths
-        self.places = 0  # that are known
+        self.places = 0  # number of known places
         self.index = torch.zeros(copies, 1, dtype=torch.long)
         self.starts = torch.full((copies, 1), END)
-        self.next = torch.zeros(copies, dtype=torch.long)  # where the first unknown place begins
-        self.current = (0, 0, self.next)  # from which step to which it holds that row − step is this
+        self.next = torch.zeros(copies, dtype=torch.long)  # the step at which the first unknown place starts
+        self.current = (0, 0, self.next)  # first step, end, and the value of row − step between them
 
     def rows(self, n: int, draw: Callable[[int], Tensor]) -> Tensor:
-        """Which row each copy reads at step n, shape (copies,)."""
+        """The row that each copy reads at step n, shape (copies,)."""
         first, end, ahead = self.current
         if not first <= n < end:
             while int(self.next.min()) <= n:
@@ -164,7 +164,7 @@ class _Course:
         return ahead + n
 
     def _go_on(self, index: Tensor) -> None:
-        """One more place of every copy."""
+        """Add one place for every copy."""
         if self.places == self.starts.shape[1]:
             self.index = torch.cat([self.index, torch.zeros_like(self.index)], dim=1)
             self.starts = torch.cat([self.starts, torch.full_like(self.starts, END)], dim=1)
@@ -174,7 +174,7 @@ class _Course:
 
 
 class Shared(Drive):
-    """The inputs of another drive, read alike by every network of an ensemble: an axis of length 1 after the batch's.
+    """Inputs of another drive, shared by every network of an ensemble: adds an axis of length 1 after the batch axes.
 
     Args:
         drive: any drive.
@@ -187,7 +187,7 @@ class Shared(Drive):
 
     @property
     def batch_shape(self) -> torch.Size:
-        """The drive's batch axes, and one for the networks."""
+        """The drive's batch axes, and an axis for the networks."""
         return torch.Size((*self.drive.batch_shape, 1))
 
     def forward(self, n: int) -> Tensor:
@@ -196,7 +196,7 @@ class Shared(Drive):
 
 
 class First(Drive):
-    """The inputs of another drive's first copy, without a batch axis.
+    """Inputs of the first copy of another drive, without a batch axis.
 
     Args:
         drive: any drive with one batch axis.
@@ -209,7 +209,7 @@ class First(Drive):
 
     @property
     def batch_shape(self) -> torch.Size:
-        """None: one drive."""
+        """Empty: a single input."""
         return torch.Size()
 
     def forward(self, n: int) -> Tensor:
@@ -218,12 +218,12 @@ class First(Drive):
 
 
 def sequence_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
-    """Sequences (time, inputs), of a padded tensor with their lengths, a list of them, or a packed sequence."""
+    """A list of sequences (time, inputs), from a padded tensor with lengths, a list, or a packed sequence."""
     if isinstance(sequences, Tensor) and sequences.is_nested:
         sequences = list(sequences.unbind())
     if isinstance(sequences, PackedSequence) or is_listed(sequences):
         if lengths is not None:
-            raise InputError("a list of sequences and a packed sequence have lengths already.\nLeave out: lengths.")
+            raise InputError("lengths cannot be combined with a list of sequences or a packed sequence.\nOmit lengths.")
         listed = unpack_sequence(sequences) if isinstance(sequences, PackedSequence) else sequences
         parts = [as_inputs(part, f"the numbers of sequence {i}") for i, part in enumerate(listed)]
         _check_parts(parts)
@@ -231,8 +231,8 @@ def sequence_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
     padded = torch.as_tensor(sequences) if lengths is not None else as_inputs(sequences, "the sequences")
     if padded.ndim != 3 or 0 in padded.shape:
         raise ShapeError(
-            f"a stream needs sequences of shape (count, time, inputs), not {tuple(padded.shape)}.\n"
-            "Sequences of unequal length: a list of them, each (time, inputs)."
+            f"expected sequences of shape (count, time, inputs), got {tuple(padded.shape)}.\n"
+            "Pass sequences of unequal length as a list, each (time, inputs)."
         )
     if lengths is None:
         return list(padded)
@@ -241,7 +241,7 @@ def sequence_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
 
 
 def is_listed(values: Any) -> bool:
-    """Whether a value is a list or tuple of sequences, (time, inputs) each, and not of numbers or rows."""
+    """Whether a value is a list or tuple of sequences, each (time, inputs), rather than of numbers or rows."""
     if not isinstance(values, list | tuple):
         return False
     return any(isinstance(part, Tensor | np.ndarray) and part.ndim > 1 for part in values) or _is_ragged(values)
@@ -259,23 +259,21 @@ def _is_ragged(values: Any) -> bool:
 def _check_parts(parts: list[Tensor]) -> None:
     for i, part in enumerate(parts):
         if part.ndim != 2 or 0 in part.shape:
-            raise ShapeError(f"sequence {i} has shape {tuple(part.shape)}, but each is of shape (time, inputs).")
+            raise ShapeError(f"sequence {i} has shape {tuple(part.shape)}; expected (time, inputs).")
         if part.shape[1] != parts[0].shape[1]:
             raise ShapeError(
-                f"sequence {i} has {part.shape[1]} numbers per step and sequence 0 has {parts[0].shape[1]}.\n"
-                "All sequences of a stream have as many."
+                f"sequence {i} has {part.shape[1]} numbers per step, but sequence 0 has {parts[0].shape[1]}.\n"
+                "All sequences of a stream must have the same number."
             )
 
 
 def _checked(lengths: Any, padded: Tensor) -> list[int]:
-    """The lengths of padded sequences, whole numbers from 1 to the padded length, one for each."""
+    """The lengths of padded sequences: one integer for each, from 1 to the padded length."""
     count, most, _ = padded.shape
     given = torch.as_tensor(lengths).reshape(-1).tolist()
     if len(given) != count:
-        raise InputError(f"{len(given)} lengths were given for {count} sequences.")
+        raise InputError(f"expected one length for each of the {count} sequences, got {len(given)}.")
     wrong = next((length for length in given if length != int(length) or not 1 <= length <= most), None)
     if wrong is not None:
-        raise InputError(
-            f"the length {wrong} was given for sequences of {most} steps with padding; it is a whole number 1 … {most}."
-        )
+        raise InputError(f"a length is {wrong}, but the padded sequences have {most} steps; expected an integer 1 … {most}.")
     return [int(length) for length in given]

@@ -1,4 +1,4 @@
-"""Depth is time: a stack of layers as a system, step n being block n."""
+"""A stack of layers as a system in which depth plays the role of time: step n is block n."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,29 +15,32 @@ Block = Callable[[Tensor], Tensor]
 
 
 class Layers(System):
-    r"""A stack of blocks in which depth is time:  x_{n+1} = block_n(x_n).
+    r"""Stack of blocks as a system in which depth plays the role of time:  x_{n+1} = block_n(x_n).
 
-    A state is what the first block takes, flattened: `pack` and `unpack` go between the two. Widths may change from block to
-    block; pushforwards are then rectangular, which `finite_time_lyapunov` and `gradient_propagation` take, while other analyses
-    ask for one width. A network whose graph is no stack is measured by `depth_profile`.
+    A state is the flattened input of the next block; `pack` and `unpack` convert between the two. Widths may change from block to
+    block. Pushforwards are then rectangular, which `finite_time_lyapunov` and `gradient_propagation` accept; other analyses
+    require one width. To measure a network whose graph is not a stack, use `depth_profile`.
 
     Args:
         blocks: an `nn.Sequential` or `nn.ModuleList`, or a list of modules and functions, each from a batch (items, *shape) to a
-            batch. Modules are used through twins, in evaluation mode, so that gradients still reach the user's parameters.
-        shape: of one state before the first block, such as (3, 32, 32). Default: what the first block's first linear or
-            normalising layer takes.
-        loops: how often the stack is run through with the same weights: a looped network. None for endlessly, which leaves the
-            system without a horizon.
+            batch. Modules are used through twins in evaluation mode; gradients still reach the user's parameters.
+        shape: shape of one state before the first block, such as (3, 32, 32). Default: the input shape of the first linear or
+            normalisation layer in the first block.
+        loops: number of passes through the stack with the same weights (a looped network). None repeats it endlessly, so that
+            the system has no horizon.
 
     Raises:
-        ShapeError: a block cannot take what the one before it gives; a looped stack does not give the shape that it takes.
-        InputError: there is no block, or no way to tell the shape.
+        ShapeError: a block cannot take the output of the one before it; the output shape of a looped stack differs from its
+            input shape.
+        InputError: there are no blocks, or the input shape cannot be inferred.
     """
 
     def __init__(self, blocks: Iterable[Block], shape: int | tuple[int, ...] | None = None, *, loops: int | None = 1) -> None:
         alone = isinstance(blocks, nn.Module) and not isinstance(blocks, nn.Sequential | nn.ModuleList)
         if not isinstance(blocks, Iterable | nn.Module):
-            raise UnsupportedModuleError(f"a {type(blocks).__name__} is no stack of blocks.\nPass a list of modules or functions.")
+            raise UnsupportedModuleError(
+                f"expected a stack of blocks, got a {type(blocks).__name__}.\nPass a list of modules or functions."
+            )
         given = [blocks] if alone else list(blocks)
         _check_blocks(given, loops)
         shape = _shape_of_first(given[0]) if shape is None else _as_shape(shape)
@@ -47,14 +50,14 @@ class Layers(System):
         last = tuple(self.shapes[-1])
         if loops != 1 and last != tuple(shape):
             raise ShapeError(
-                f"the stack takes states of shape {tuple(shape)} and gives {last}: it cannot be run through again.\n"
-                "Loop blocks that keep the shape, or pass loops=1."
+                f"the stack maps states of shape {tuple(shape)} to shape {last}, so it cannot be repeated.\n"
+                "Loop blocks that preserve the shape, or pass loops=1."
             )
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """Block n's output, flattened, shape (*batch, width(n)) → (*batch, width(n + 1))."""
         if self.horizon is not None and not 0 <= n < self.horizon:
-            raise HorizonError(f"step {n} was asked of {self.horizon} blocks, which are steps 0 … {self.horizon - 1}.")
+            raise HorizonError(f"step {n} was requested, but the {self.horizon} blocks are steps 0 … {self.horizon - 1}.")
         i = n % len(self.blocks)
         value = self.blocks[i](x.reshape(-1, *self.shapes[i]))
         return value.reshape(*x.shape[:-1], -1)
@@ -64,27 +67,27 @@ class Layers(System):
         return self._tangents(lambda y: self.step(y, n), x, v, n % len(self.blocks))
 
     def width(self, n: int) -> int:
-        """Numbers in the state before block n."""
+        """Length of the state before block n."""
         return torch.Size(self.shapes[n % len(self.blocks) if n != len(self.blocks) else -1]).numel()
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
-        """Standard normal numbers, shape (*batch, dim); of a network that takes data, pass `pack(data)` instead."""
+        """Standard normal numbers, shape (*batch, dim). For a network that takes data, use `pack(data)` instead."""
         return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
 
     def pack(self, state: Any, n: int = 0) -> Tensor:
-        """The state vector of what block n takes, (*batch, *shape) → (*batch, width(n))."""
+        """Flatten an input of block n to a state vector, (*batch, *shape) → (*batch, width(n))."""
         state, shape = torch.as_tensor(state), self._shape_before(n)
         batch = state.shape[: state.ndim - len(shape)]
         if state.shape[len(batch) :] != shape:
-            raise ShapeError(f"a state before block {n} has shape {tuple(shape)}, not {tuple(state.shape)} at its end.")
+            raise ShapeError(f"expected a state before block {n} of shape (*batch, *{tuple(shape)}), got {tuple(state.shape)}.")
         return state.reshape(*batch, -1)
 
     def unpack(self, x: Tensor, n: int = 0) -> Tensor:
-        """What block n takes, of a state vector, (*batch, width(n)) → (*batch, *shape)."""
+        """Restore an input of block n from a state vector, (*batch, width(n)) → (*batch, *shape)."""
         return x.reshape(*x.shape[:-1], *self._shape_before(n))
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """The text between the parentheses of `repr`."""
         widths = " → ".join(str(self.width(n)) for n in range(len(self.shapes)))
         return f"widths={widths}" if len(set(self.shapes)) > 1 else f"dim={self.dim}, blocks={len(self.blocks)}"
 
@@ -93,20 +96,20 @@ class Layers(System):
 
     @torch.no_grad()
     def _shapes_from(self, shape: tuple[int, ...]) -> tuple[torch.Size, ...]:
-        """Of the states before and after each block, by running two states of ones through it."""
+        """The shapes of the states before and after each block, from running two states of ones through it."""
         x, shapes = torch.ones(2, *shape, dtype=torch.float64), [torch.Size(shape)]
         for i, block in enumerate(twin(self.blocks, dtype=torch.float64)):
             try:
                 x = block(x)
-            except Exception as error:  # the user's code: whatever it raises is the message
-                told = (str(error).strip().splitlines() or ["no message"])[0]
+            except Exception as error:  # user code may raise anything; the message repeats it
+                reason = (str(error).strip().splitlines() or ["no message"])[0]
                 raise ShapeError(
-                    f"block {i} failed on a batch of states of shape {tuple(shapes[-1])}: {type(error).__name__}: {told}\n"
-                    "Each block takes what the one before it gives; say with shape= what the first one takes."
+                    f"block {i} failed on a batch of states of shape {tuple(shapes[-1])}: {type(error).__name__}: {reason}\n"
+                    "Each block must take the output of the one before it; pass the input shape of the first as shape=."
                 ) from error
             if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != 2 or not x.is_floating_point():
                 what = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-                raise ShapeError(f"block {i} gave {what} for a batch of 2 states; it must give a floating-point batch of 2.")
+                raise ShapeError(f"block {i} returned {what} for a batch of 2 states; expected a floating-point batch of 2.")
             shapes.append(x.shape[1:])
         return tuple(shapes)
 
@@ -125,18 +128,18 @@ class _Function(nn.Module):
 
 def _check_blocks(blocks: list[Any], loops: int | None) -> None:
     if not blocks:
-        raise InputError("there is no block: a stack has at least one.")
+        raise InputError("expected at least 1 block, got 0.")
     for i, block in enumerate(blocks):
         if not callable(block) or isinstance(block, type):
             raise UnsupportedModuleError(f"block {i} is {block!r}, which cannot be called.\nPass modules or functions.")
     if loops is not None and (not isinstance(loops, int) or loops < 1):
-        raise InputError(f"loops is {loops!r}; it is a whole number from 1 on, or None for no end.")
+        raise InputError(f"loops is {loops!r}; expected an integer of at least 1, or None to repeat endlessly.")
 
 
 def _as_shape(shape: Any) -> tuple[int, ...]:
     sizes = (shape,) if isinstance(shape, int) else shape
     if not isinstance(sizes, tuple | list) or not all(isinstance(size, int) for size in sizes):
-        raise InputError(f"shape is {shape!r}; it is a number of units, or a tuple such as (3, 32, 32).")
+        raise InputError(f"shape is {shape!r}; expected a number of units, or a tuple such as (3, 32, 32).")
     return tuple(sizes)
 
 
@@ -148,4 +151,4 @@ def _shape_of_first(block: Any) -> tuple[int, ...]:
             return tuple(part.normalized_shape)
         if any(True for _ in part.parameters(recurse=False)):
             break
-    raise InputError("the first block does not say what shape it takes.\nPass it: sx.Layers(blocks, shape=(3, 32, 32)).")
+    raise InputError("the input shape of the first block cannot be inferred.\nPass it: sx.Layers(blocks, shape=(3, 32, 32)).")

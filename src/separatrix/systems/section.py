@@ -1,4 +1,4 @@
-"""The map that a flow makes of a plane: from a point on it to the next (Poincaré)."""
+"""Poincaré sections: the map of a plane that takes a crossing of a flow to the next."""
 
 import math
 from collections.abc import Sequence
@@ -21,33 +21,33 @@ DIRECTIONS = {1: "upwards", -1: "downwards", 0: "either way"}
 
 
 class Section(Derived):
-    r"""A Poincaré section: the map from the plane n·x = c to the next point at which the flow crosses it, and the time between.
+    r"""Poincaré section: the map that takes a crossing of the plane n·x = c to the flow's next crossing, and the time between.
 
-        x_{n+1} = Φ_τ(x_n),    τ = min {t > 0 : n·Φ_t(x_n) = c, crossed the asked way},    DF = P (v − f (n·v) / (n·f))
+        x_{n+1} = Φ_τ(x_n),    τ = min {t > 0 : n·Φ_t(x_n) = c, crossed in `direction`},    DF = P (v − f (n·v) / (n·f))
 
-    Its state is one number shorter than the flow's: coordinates in an orthonormal basis of the plane; with `axis=i` simply the
-    other components in their order. `embed` and `project` go between the two. A crossing is located on the solver's own step
-    taken in part, to the last digits, so that the map is exactly that of the solver's orbit, and differs from the true flow's
-    at the solver's order in dt. `elapsed` is the return time, so that exponents are per unit of the flow's time: they are the
-    flow's without its zero. Items of a batch cross each in its own time; those that are there cost nothing more.
+    Its state is one component shorter than the flow's: coordinates in an orthonormal basis of the plane or, with `axis=i`, the
+    remaining components in their order. `embed` and `project` convert between the two. A crossing is located to rounding error on
+    a partial step of the solver, so that the map is exactly that of the solver's orbit; it differs from the map of the true flow
+    at the solver's order in dt. `elapsed` is the return time, so exponents are per unit of the flow's time: they are those of
+    the flow without its zero exponent. Each item of a batch has its own return time, and finished items cost nothing more.
 
     Args:
         system: an autonomous `Flow`.
-        axis: the component that is constant on the plane, instead of `normal`.
+        axis: index of the component that is constant on the plane, instead of `normal`.
         normal: n, shape (dim), of any length.
-        offset: c; a number, or a tensor that broadcasts against the batch; a parameter of the section.
-        direction: +1 for crossings along n, −1 for those against it, 0 for both. A state on the plane is followed to its next
-            crossing whichever way it leaves.
-        max_steps: steps of the flow after which an item does not come back: NaN from there on.
+        offset: c: a number, or a tensor that broadcasts against the batch; a parameter of the section.
+        direction: +1 for crossings along n, −1 for crossings against it, 0 for both. A state on the plane is followed to its next
+            crossing, whichever way it leaves the plane.
+        max_steps: maximum number of steps of the flow per return; an item that has not returned by then is NaN.
 
     Raises:
-        InputError: neither or both of axis and normal; an axis, direction, offset or normal out of range; in a run, a field that
-            depends on time, or states none of which comes back, with the range that n·x takes.
-        UnsupportedModuleError: the system is no Flow.
+        InputError: neither or both of `axis` and `normal` are given; an axis, direction, offset or normal is out of range; in a
+            run, the field depends on time, or no state returns (the message has the range of n·x).
+        UnsupportedModuleError: the system is not a Flow.
 
-    Limits: what contracts in one return by more than the solver's error comes out at that error: of strongly contracting flows take
-    k=1, or a smaller dt. Two crossings within one step dt are not seen. Where the flow is tangent to the plane the map has no
-    derivative, and beside it is discontinuous.
+    Limits: a direction that contracts in one return by more than the solver's error is measured at that error; for strongly
+    contracting flows, use k=1 or a smaller dt. Two crossings within one step dt are missed. Where the flow is tangent to the
+    plane, the map has no derivative and is discontinuous nearby.
     Source: Poincaré 1899, Les méthodes nouvelles III, ch. 27; tangents as Parker & Chua 1989, Practical Numerical Algorithms for
         Chaotic Systems, ch. 2–3.
     """
@@ -74,23 +74,23 @@ class Section(Derived):
         self.direction, self.max_steps = direction, max_steps
 
     def embed(self, u: Tensor) -> Tensor:
-        """The flow's states of points on the plane, shape (*batch, dim) → (*batch, dim + 1)."""
+        """Convert points on the plane to states of the flow, shape (*batch, dim) → (*batch, dim + 1)."""
         return u @ self.basis + along_tangents(self.plane.distance) * self.plane.normal
 
     def project(self, x: Tensor) -> Tensor:
-        """Points on the plane of the flow's states, straight along n, shape (*batch, dim + 1) → (*batch, dim)."""
+        """Project states of the flow along n to points on the plane, shape (*batch, dim + 1) → (*batch, dim)."""
         return x @ self.basis.mT
 
     def pack(self, *state: Any) -> Tensor:
-        """The point of what the flow's users call a state."""
+        """The point on the plane of a state in the flow's own form."""
         return self.project(self.system.pack(*state))
 
     def unpack(self, x: Tensor) -> Any:
-        """What the flow's users call a state, of a point."""
+        """The state in the flow's own form of a point on the plane."""
         return self.system.unpack(self.embed(x))
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """The next crossing; NaN where there is none within `max_steps`."""
+        """The next crossing; NaN if there is none within `max_steps`."""
         return self._return(x).x
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
@@ -110,7 +110,7 @@ class Section(Derived):
     width = System.width  # its own, not the flow's
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
-        """The first crossing from the flow's own start."""
+        """The first crossing of the orbit from the flow's initial state."""
         ready = twin(self, dtype=torch.float64, device=torch.device("cpu"))
         start = self.system.initial_state(batch, seed)
         found = ready._followed(start, None, leaving=False)
@@ -118,7 +118,7 @@ class Section(Derived):
         return ready.project(found.x)
 
     def check_start(self, x: Tensor) -> None:
-        """Refuse a field that depends on time or that the flow's method cannot follow, and states none of which comes back."""
+        """Raise an error if the field depends on time, if the flow's method cannot solve it, or if no state returns."""
         self.system.check_start(self.embed(x))
         with torch.no_grad():
             check_autonomous(self.system, self.embed(x), "a section's next point depends on the point alone")
@@ -151,11 +151,11 @@ class Section(Derived):
         raise InputError(
             f"the section n·x = {shown(self.plane.offset)} was not crossed {DIRECTIONS[self.direction]}: from {whence}, "
             f"n·x stayed within {low:.6g} … {high:.6g} over {self.max_steps:,} steps of the flow.\n"
-            "Move the offset into that range, begin elsewhere, or raise max_steps."
+            "Move the offset into that range, start elsewhere, or increase max_steps."
         )
 
     def _range(self, x: Tensor) -> tuple[float, float]:
-        """The least and the largest n·x that a run from x takes, all items together."""
+        """The smallest and largest n·x along a run from x, over all items."""
         low, high = math.inf, -math.inf
         for _ in range(self.max_steps):
             x = self.system.step(x)
@@ -168,7 +168,7 @@ class Section(Derived):
 
 
 class _Known(NamedTuple):
-    """A crossing, and all that it was computed from: it holds while these tensors and numbers are the same, unchanged."""
+    """A crossing and everything that it was computed from: valid while these tensors and numbers are unchanged."""
 
     crossing: Crossing
     tensors: tuple[Tensor, ...]
@@ -178,7 +178,7 @@ class _Known(NamedTuple):
 
     @classmethod
     def of(cls, section: Section, x: Tensor, crossing: Crossing) -> "_Known | None":
-        """None where PyTorch does not count changes in place, or where a graph hangs on it, which is good for one backward pass."""
+        """None if PyTorch does not count in-place changes, or if a graph is attached, which serves one backward pass only."""
         tensors = (x, *crossing, *section.parameters(), *section.buffers())
         if any(tensor.is_inference() for tensor in tensors) or any(part.requires_grad for part in crossing):
             return None
@@ -186,7 +186,7 @@ class _Known(NamedTuple):
         return cls(crossing, tensors, versions, _held_numbers(section), torch.is_grad_enabled())
 
     def still_holds(self, section: Section, x: Tensor) -> bool:
-        """Whether it is what would be computed now."""
+        """Whether computing it now would give the same crossing."""
         now = (x, *self.crossing, *section.parameters(), *section.buffers())
         return (
             len(now) == len(self.tensors)
@@ -203,9 +203,9 @@ def _held_numbers(section: Section) -> tuple[float, ...]:
 
 
 def orthonormal_basis(unit: Tensor) -> Tensor:
-    """Orthonormal rows across a unit vector, shape (dim − 1, dim): those of the reflection that takes it to its main axis.
+    """Orthonormal rows perpendicular to a unit vector, shape (dim − 1, dim), from the reflection that takes it to its main axis.
 
-    Of an axis they are the other axes, in their order.
+    For an axis, they are the other axes in their order.
     """
     main = int(unit.abs().argmax())
     w = unit.clone()
@@ -218,25 +218,25 @@ def _normal(system: Flow, axis: int | None, normal: Tensor | Sequence[float] | N
     """The plane's normal in float64, shape (dim)."""
     dim = system.dim
     if dim < 2:
-        raise ShapeError(f"a section's state is one number shorter than the flow's, which has {dim}.")
+        raise ShapeError(f"a section needs a flow with at least 2 components; this one has {dim}.")
     if (axis is None) == (normal is None):
-        raise InputError(f"a plane has an axis or a normal, and {'neither was' if axis is None else 'both were'} given.")
+        raise InputError(f"expected either axis or normal, got {'neither' if axis is None else 'both'}.")
     if axis is not None:
         if not 0 <= check_whole("axis", axis) < dim:
-            raise InputError(f"axis is {axis}, but the flow's state has the components 0 … {dim - 1}.")
+            raise InputError(f"axis is {axis}, but the flow's state has components 0 … {dim - 1}.")
         return torch.eye(dim, dtype=torch.float64)[axis]
     normal = as_numbers("normal", normal)
     if normal.shape != (dim,):
         raise ShapeError(f"the normal has shape {tuple(normal.shape)}, but the flow's state has {dim} numbers.")
     if not bool(torch.isfinite(normal).all()) or not bool(normal.any()):
-        raise InputError(f"the normal is {normal.tolist()}; it is finite, and not zero.")
+        raise InputError(f"the normal is {normal.tolist()}; it must be finite and nonzero.")
     return normal
 
 
 def _check_section(offset: Number, direction: int, max_steps: int) -> None:
     if not bool(torch.isfinite(as_numbers("offset", offset)).all()):
-        raise InputError(f"offset is {shown(offset)}; it is a finite number.")
+        raise InputError(f"offset is {shown(offset)}; expected a finite number.")
     if check_whole("direction", direction) not in DIRECTIONS:
-        raise InputError(f"direction is {direction}; it is 1 for crossings along the normal, -1 against it, 0 for both.")
+        raise InputError(f"direction is {direction}; expected 1 (crossings along the normal), -1 (against it) or 0 (both).")
     if check_whole("max_steps", max_steps) < 1:
-        raise InputError(f"max_steps is {max_steps}; a return takes at least 1 step of the flow.")
+        raise InputError(f"max_steps is {max_steps}; it must be at least 1.")

@@ -1,4 +1,4 @@
-"""Systems whose step draws at random, with the draws of every step held fixed: one realisation, which can be replayed."""
+"""Systems whose step draws random numbers, with the draws held fixed: one realisation, which can be replayed."""
 
 from collections.abc import Callable
 
@@ -20,18 +20,18 @@ Measure = Callable[[System, Tensor], Tensor]
 
 
 class Seeded(Derived):
-    r"""A system whose step draws random numbers, held to one realisation:  x_{n+1} = F(x_n, ξ_n),  ξ_n a function of n and a seed.
+    r"""Seeded system: one realisation of a step that draws random numbers,  x_{n+1} = F(x_n, ξ_n),  ξ_n a function of n and a seed.
 
-    What the step draws from PyTorch's global generators, by `torch.randn_like`, `F.dropout(…, training=True)` or any other way,
-    is the same whenever step n is taken, and the same for all items of a batch, as in `Noisy`: exponents are those of the random
-    dynamical system under one realisation. Tangents are exact: they follow the step with its draws held. The global generators
-    are left as they were. A batch goes through `torch.func.vmap`, or item by item where that does not pass.
+    Every draw of the step from PyTorch's global generators (`torch.randn_like`, `F.dropout(…, training=True)`, …) is the same
+    whenever step n is taken, and the same for all items of a batch, as in `Noisy`. Exponents are those of the random dynamical
+    system under one realisation. Tangents are exact: they follow the step with its draws held fixed. The global generators are
+    left unchanged. A batch runs through `torch.func.vmap`, or item by item if the step does not support it.
 
     Args:
-        system: any system; its step draws from PyTorch's global generators.
-        seed: of the realisation.
+        system: any system whose step draws from PyTorch's global generators.
+        seed: seed of the realisation.
 
-    Limits: draws from a generator of the step's own, or from NumPy's or Python's, are not held; a run then refuses the step.
+    Limits: draws from other generators (the step's own, NumPy's or Python's) are not held fixed; a run then raises an error.
     Source: Arnold 1998, Random Dynamical Systems.
     """
 
@@ -50,16 +50,16 @@ class Seeded(Derived):
         return self._tangents(lambda y: self.step(y, n), x, v)
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """The inner system's, with the draws of step n."""
+        """The inner system's residual, with the draws of step n."""
         return self._held(lambda system, y: system.residual(y, n), x, n)
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
-        """The inner system's; what it draws from global generators is a function of the seed."""
+        """The inner system's initial state; its draws from global generators are a function of the seed."""
         with drawing(seed, "initial state of a seeded system"):
             return self.system.initial_state(batch, seed)
 
     def _held(self, measure: Measure, x: Tensor, n: int) -> Tensor:
-        """What is measured of each item alone, all with the same draws."""
+        """A measurement of each item separately, all with the same draws."""
         own = self.system.batch_shape
         batch = np.broadcast_shapes(x.shape[:-1], own)
         items = x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1])
@@ -76,7 +76,7 @@ class Seeded(Derived):
         if len(items) > 1 and not self._item_by_item:
             try:
                 return drawn(vmap(one, randomness="same"), items, index).reshape(*batch, -1)
-            except Exception:  # the user's code: one by one it may still pass, and if not, its own error is the message
+            except Exception:  # user code may still work item by item; otherwise its own error is raised
                 value = torch.stack([drawn(one, y, i) for y, i in zip(items, index, strict=True)])
                 self.__dict__["_item_by_item"] = True
                 return value.reshape(*batch, -1)
@@ -84,12 +84,12 @@ class Seeded(Derived):
 
 
 class _OneOf(Drive):
-    """The inputs that one item of a batch reads, with a batch axis of 1.
+    """Inputs of one item of a batch, with a batch axis of length 1.
 
     Args:
         drive: the inputs of all items.
-        batch: the run's.
-        item: its place in the batch, flattened, shape ().
+        batch: batch shape of the run.
+        item: index of the item in the flattened batch, shape ().
     """
 
     def __init__(self, drive: Drive, batch: tuple[int, ...], item: Tensor) -> None:
@@ -109,7 +109,7 @@ class _OneOf(Drive):
 
 
 def _item(system: System, batch: tuple[int, ...], item: Tensor) -> System:
-    """A twin as one item of the batch sees it: its parameters and inputs with a batch axis of 1."""
+    """A twin for one item of the batch: its parameters and inputs have a batch axis of length 1."""
     for part in list(system.modules()):
         if isinstance(part, Drive):
             continue
@@ -125,5 +125,5 @@ def _item(system: System, batch: tuple[int, ...], item: Tensor) -> System:
 
 
 def _taken(values: Tensor, axes: int, item: Tensor) -> Tensor:
-    """One item of a tensor with so many batch axes, as a batch of 1."""
+    """One item of a tensor with the given number of batch axes, as a batch of 1."""
     return values.flatten(0, axes - 1).index_select(0, item.reshape(1).to(values.device))

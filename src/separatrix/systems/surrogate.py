@@ -1,4 +1,4 @@
-"""Surrogate inputs: a drive with one of its properties kept and the others destroyed, as a control."""
+"""Surrogate inputs for a control: some statistical properties of a drive are kept and all others destroyed."""
 
 from typing import Any, Literal
 
@@ -14,29 +14,29 @@ KINDS = ("shuffled", "phase")
 
 
 def surrogate(inputs: Any, *, kind: Literal["shuffled", "phase"] = "shuffled", seed: int = 0) -> Tensor:
-    """Inputs for a control: what a measurement still shows under them, it does not owe to what they destroyed.
+    """Draw surrogate inputs: an effect that persists under them does not depend on the properties that they destroy.
 
     Args:
         inputs: shape (time, inputs) or (time, *batch, inputs), time first; tensor or array.
-        kind: "shuffled" reorders the steps: each step's inputs stay together and keep their distribution, and nothing of
-            their order is left. "phase" gives each frequency a random phase, the same for all inputs of an item: mean, power
-            spectrum and cross-spectra stay, to rounding, and what else there was, such as pauses, bursts or a skewed
-            distribution, is gone. Each item of the batch is drawn anew.
-        seed: of the draw.
+        kind: "shuffled" permutes the steps: the inputs of a step stay together and keep their distribution, but their order is
+            lost. "phase" gives each frequency a random phase, the same for all inputs of an item: mean, power spectrum and
+            cross-spectra are preserved to rounding error, while all other structure, such as pauses, bursts or a skewed
+            distribution, is lost. Each item of the batch has its own draw.
+        seed: seed of the draw.
 
     Returns:
-        Shape and dtype of the inputs; whole numbers become float64.
+        The surrogate, with the shape and dtype of the inputs; integers become float64.
 
     Raises:
         InputError: the kind is unknown, or the inputs are not finite numbers.
-        ShapeError: the inputs have no axis of time and one of inputs, or fewer than 4 steps.
+        ShapeError: the inputs do not have shape (time, *batch, inputs), or have fewer than 4 steps.
     Source: Theiler et al. 1992, Physica D 58, 77; several inputs with one phase: Prichard & Theiler 1994, Phys. Rev. Lett. 73, 951.
     """
     values = as_inputs(inputs)
     if kind not in KINDS:
-        raise InputError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}.")
+        raise InputError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}.")
     if values.ndim < 2 or len(values) < 4:
-        raise ShapeError(f"the inputs have shape {tuple(values.shape)}; a surrogate needs (time, *batch, inputs), 4 steps or more.")
+        raise ShapeError(f"the inputs have shape {tuple(values.shape)}; expected (time, *batch, inputs) with at least 4 steps.")
     generator = torch_generator(check_seed(seed), "surrogate")
     items = values.reshape(len(values), -1, values.shape[-1])
     made = _shuffled(items, generator) if kind == "shuffled" else _rephased(items, generator)
@@ -44,13 +44,13 @@ def surrogate(inputs: Any, *, kind: Literal["shuffled", "phase"] = "shuffled", s
 
 
 def _shuffled(items: Tensor, generator: torch.Generator) -> Tensor:
-    """(time, items, inputs), each item in an order of its own."""
+    """(time, items, inputs), each item with its own permutation."""
     order = torch.rand(items.shape[:2], dtype=torch.float64, generator=generator).argsort(0).to(items.device)
     return items.gather(0, order[..., None].expand_as(items))
 
 
 def _rephased(items: Tensor, generator: torch.Generator) -> Tensor:
-    """(time, items, inputs), each item's frequencies turned; the mean and, of an even length, the highest have no phase to turn."""
+    """(time, items, inputs), with random phases per item; the mean and, for an even length, the highest frequency have none."""
     spectrum = torch.fft.rfft(items.double(), dim=0)
     angle = 2 * torch.pi * torch.rand(spectrum.shape[:2], dtype=torch.float64, generator=generator)
     angle[0] = 0

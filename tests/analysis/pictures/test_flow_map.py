@@ -279,13 +279,13 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"path": "film.avi"}, "ends in .gif or .mp4"),
-        ({"path": "film"}, "ends in .gif or .mp4"),
+        ({"path": "film.avi"}, "expected .gif or .mp4"),
+        ({"path": "film"}, "expected .gif or .mp4"),
         ({"fps": 0}, "fps is 0"),
         ({"rest": math.nan}, "rest is nan"),
         ({"colors": 1}, "colors is 1"),
         ({"fps": "20"}, "fps is 20"),
-        ({"path": "nowhere/film.gif"}, "there is no folder"),
+        ({"path": "nowhere/film.gif"}, "does not exist"),
     ],
 )
 def test_a_film_that_cannot_be_made_is_told(tmp_path, options, told):

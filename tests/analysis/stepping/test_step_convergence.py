@@ -114,5 +114,5 @@ def test_the_picture_has_a_line_of_the_method_s_slope():
     x, y = np.log(line.get_xdata()), np.log(line.get_ydata())
     assert np.polyfit(x, y, 1)[0] == pytest.approx(2, abs=1e-12)
     assert "heun: order" in axes.get_legend().get_texts()[0].get_text()
-    with pytest.raises(sx.InputError, match="nothing to compare"):
+    with pytest.raises(sx.InputError, match="at least 1 result to compare"):
         plot.compare_step_convergence({})

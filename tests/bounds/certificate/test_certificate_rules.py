@@ -210,10 +210,10 @@ REFUSED = {
     "cos of complex numbers": (lambda x: torch.fft.fft(x).tanh().abs(), (4,), "complex"),
     "bits": (lambda x: (x.view(torch.int64) & -2).view(x.dtype), (4,), "int64"),
     "bits of other numbers": (lambda x: x.view(torch.float32), (4,), "bits of float64 as float32"),
-    "noise of its shape": (lambda x: x + torch.randn_like(x), (4,), "draws at random"),
-    "Gumbel's noise": (lambda x: F.gumbel_softmax(x), (4,), "draws at random"),
-    "noise about it": (lambda x: torch.normal(x, 1.0), (4,), "draws at random"),
-    "an order drawn": (lambda x: x[:, torch.randperm(4)], (4,), "draws at random"),
+    "noise of its shape": (lambda x: x + torch.randn_like(x), (4,), "draws random numbers"),
+    "Gumbel's noise": (lambda x: F.gumbel_softmax(x), (4,), "draws random numbers"),
+    "noise about it": (lambda x: torch.normal(x, 1.0), (4,), "draws random numbers"),
+    "an order drawn": (lambda x: x[:, torch.randperm(4)], (4,), "draws random numbers"),
     "negative ε": (lambda x: F.layer_norm(x, (4,), eps=-1.0), (4,), "negative"),
     "negative ε of a mean square": (lambda x: F.rms_norm(x, (4,), eps=-1.0), (4,), "negative"),
     "what PyTorch cannot trace": (lambda x: random(5, 4).to_sparse_csc() @ x[0], (4,), "leaves PyTorch"),
@@ -517,6 +517,6 @@ def test_a_bound_that_a_measurement_refutes_and_nobody_promised_is_an_error(monk
     from separatrix.bounds.certificate import factor, rules
 
     monkeypatch.setitem(rules.RULES, "tanh", factor.Rule(lambda call: factor.attained(0.5, "largest slope")))
-    with pytest.raises(sx.ContradictionError, match=r"carried apart by 1, more than the 0\.5") as caught:
+    with pytest.raises(sx.ContradictionError, match=r"by a factor of 1, more than the 0\.5") as caught:
         sx.certificate(nn.Tanh(), 3)
     assert "report" in str(caught.value).splitlines()[1]

@@ -53,11 +53,11 @@ def test_an_image_that_no_attack_changes_is_not_converged():
     assert found.status.tolist() == ["not_converged", "not_converged"]
     assert found.distances[0].tolist() == [math.inf, math.inf] and found.misread[0].tolist() == [[-1, -1], [-1, -1]]
     assert found.perturbations[0].isnan().all()
-    assert "steep: was not deceived, 0 of 2" in found.summary() and found.plot().get_label()
+    assert "steep: never misclassified, 0 of 2" in found.summary() and found.plot().get_label()
 
 
 def test_without_a_network_there_is_nothing_to_deceive():
-    with pytest.raises(sx.InputError, match="no network to deceive"):
+    with pytest.raises(sx.InputError, match="models is empty"):
         sx.bounds.adversarial_images({}, X, torch.zeros(2, dtype=torch.long))
 
 

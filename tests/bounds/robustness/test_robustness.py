@@ -154,10 +154,10 @@ def test_an_attack_that_breaks_a_false_certificate_is_an_error_with_both_numbers
     x, labels = read_right(model)
     norm = float(torch.linalg.matrix_norm(model.linear.weight.detach(), 2))
     sx.bounds.robustness(model, x, labels, lipschitz=norm, bounds=None, **QUICK)
-    claim = r"is no Lipschitz bound of this network: image \d+ is certified within [\d.]+, but"
+    claim = r"is not a Lipschitz bound of this network: image \d+ is certified within [\d.]+, but"
     with pytest.raises(sx.InputError, match=claim) as told:
         sx.bounds.robustness(model, x, labels, lipschitz=norm / 10, bounds=None, **QUICK)
-    assert "is read wrong at a distance of" in str(told.value)
+    assert "is misclassified at a distance of" in str(told.value)
 
 
 def test_the_standard_error_is_that_of_a_binomial_share():
@@ -175,7 +175,7 @@ def test_without_a_bound_there_is_no_certified_accuracy_and_it_is_said():
     found = sx.bounds.robustness(model, x, labels, radii=[0.2], bounds=None, **QUICK)
     assert found.certified.isnan().all() and found.certified_accuracy.isnan().all()
     assert not found.empirical_accuracy.isnan().any()
-    assert "no Lipschitz bound of this network is known" in found.summary() and "certified 0" not in found.summary()
+    assert "no Lipschitz bound is known for this network" in found.summary() and "certified 0" not in found.summary()
 
 
 class Squared(nn.Module):
@@ -265,25 +265,25 @@ def test_scores_that_are_not_finite_count_as_read_wrong_and_are_told():
     ("changed", "told"),
     [
         ({"inputs": torch.full((4, DIM), math.nan)}, "the images have 24 numbers out of 24 that are not finite"),
-        ({"inputs": torch.zeros(4, DIM, dtype=torch.float16)}, "images are float32 or float64, not float16"),
+        ({"inputs": torch.zeros(4, DIM, dtype=torch.float16)}, "images in float32 or float64, got float16"),
         ({"inputs": torch.zeros(3, DIM)}, "there are 3 images but labels of shape"),
-        ({"inputs": torch.zeros(4)}, r"it is \(images, …\)"),
-        ({"inputs": torch.full((4, DIM), 2.0)}, "outside of the bounds"),
+        ({"inputs": torch.zeros(4)}, r"expected \(images, …\)"),
+        ({"inputs": torch.full((4, DIM), 2.0)}, "outside the bounds"),
         ({"labels": torch.full((4,), CLASSES)}, f"the classifier has {CLASSES} classes"),
         ({"labels": ["a", "b", "c", "d"]}, "labels cannot be read as numbers"),
-        ({"radii": [-0.1]}, "they are positive numbers"),
+        ({"radii": [-0.1]}, "all positive"),
         ({"radii": []}, "at least one"),
-        ({"radii": [math.inf]}, "they are positive numbers"),
+        ({"radii": [math.inf]}, "all positive"),
         ({"lipschitz": -1.0}, "lipschitz is -1.0"),
         ({"bounds": (1.0, 0.0)}, "the first below the second"),
-        ({"bounds": (1.0,)}, "they are two numbers"),
-        ({"head": torch.zeros(CLASSES, DIM)}, "head was given without lipschitz"),
-        ({"model": nn.LSTM(DIM, CLASSES)}, "gives a tuple"),
-        ({"attack": "magic"}, "there is no attack 'magic'; there are 'all', 'margin', 'cross entropy'"),
+        ({"bounds": (1.0,)}, "expected two numbers"),
+        ({"head": torch.zeros(CLASSES, DIM)}, "head requires lipschitz"),
+        ({"model": nn.LSTM(DIM, CLASSES)}, "return a tensor, got a tuple"),
+        ({"attack": "magic"}, "attack is 'magic'; expected one of 'all', 'margin', 'cross entropy'"),
         ({"steps": 0}, "steps is 0"),
         ({"restarts": 0}, "restarts is 0"),
         ({"at_once": 0}, "at_once is 0"),
-        ({"model": torch.tanh}, "no nn.Module"),
+        ({"model": torch.tanh}, "is an nn.Module, got a"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_numbers(changed, told):

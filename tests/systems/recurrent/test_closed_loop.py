@@ -87,8 +87,8 @@ def test_a_cell_of_ones_own_closes_its_loop_too():
     ("core", "readout", "error", "message"),
     [
         (nn.GRU(3, 5), nn.Linear(4, 3), ShapeError, "readout failed on the core's output"),
-        (nn.GRU(3, 5), nn.Linear(5, 2), ShapeError, r"gives \(2, 2\), but this GRU.* takes inputs of shape \(2, 3\)"),
-        (nn.GRU(3, 5), None, InputError, "readout is a NoneType"),
+        (nn.GRU(3, 5), nn.Linear(5, 2), ShapeError, r"returns \(2, 2\), but this GRU.* takes inputs of shape \(2, 3\)"),
+        (nn.GRU(3, 5), None, InputError, "got a NoneType"),
         ([nn.GRUCell(3, 5), nn.GRUCell(3, 5)], nn.Linear(5, 3), UnsupportedModuleError, "ensemble"),
     ],
 )

@@ -473,7 +473,7 @@ def test_the_horizon_is_the_length_of_the_inputs():
     assert system.horizon == 7
     with pytest.raises(HorizonError, match="8 steps were asked but this system can take 7"):
         trajectory(system, None, 8)
-    with pytest.raises(HorizonError, match="step 7 was asked but the inputs have 7 steps"):
+    with pytest.raises(HorizonError, match="step 7 was requested, but the inputs have 7 steps"):
         system.drive(7)
 
 
@@ -593,13 +593,13 @@ NAN_INPUTS = torch.zeros(4, INPUTS).index_put((torch.tensor(2), torch.tensor(1))
     ("make", "error", "told"),
     [
         (lambda: Recurrent(build("gru", bidirectional=True)), UnsupportedModuleError, "is bidirectional"),
-        (lambda: Recurrent(nn.Linear(3, 3), normal(4, 3)), UnsupportedModuleError, "no hidden_size"),
+        (lambda: Recurrent(nn.Linear(3, 3), normal(4, 3)), UnsupportedModuleError, "hidden_size, got a Linear"),
         (lambda: Recurrent(Bare()), UnsupportedModuleError, r"sx.Recurrent\(cell, state="),
         (lambda: Recurrent(NoCell()), UnsupportedModuleError, "failed on a batch of 1 .* TypeError"),
-        (lambda: Recurrent(Shrinking()), ShapeError, "no state to step with"),
-        (lambda: Recurrent(torch.tanh), UnsupportedModuleError, "is no nn.Module"),
+        (lambda: Recurrent(Shrinking()), ShapeError, "expected Shrinking to return a state of shapes"),
+        (lambda: Recurrent(torch.tanh), UnsupportedModuleError, "expected an nn.Module, got a builtin"),
         (lambda: Recurrent([]), InputError, "at least 1 network"),
-        (lambda: Recurrent([build("gru"), build("lstm")]), UnsupportedModuleError, "of one kind, but these are GRU, LSTM"),
+        (lambda: Recurrent([build("gru"), build("lstm")]), UnsupportedModuleError, "of one kind of network, got GRU, LSTM"),
         (lambda: Recurrent([nn.GRU(3, 4), nn.GRU(3, 5)]), ShapeError, "equal shapes"),
         (lambda: Recurrent([nn.GRU(3, 4), nn.GRU(3, 4, num_layers=2)]), ShapeError, "equal shapes"),
         (lambda: Recurrent([Leaky(), TwoPart()]), UnsupportedModuleError, "of one kind"),
@@ -608,15 +608,15 @@ NAN_INPUTS = torch.zeros(4, INPUTS).index_put((torch.tensor(2), torch.tensor(1))
             InputError,
             r"sx.Stream\(sequences\)",
         ),
-        (lambda: Recurrent(build("gru"), [torch.ones(3, 3), torch.ones(2, 3)]), InputError, "2 sequences of 2 to 3 steps"),
+        (lambda: Recurrent(build("gru"), [torch.ones(3, 3), torch.ones(2, 3)]), InputError, "2 sequences have 2 to 3 steps"),
         (
             lambda: Stream([torch.ones(3, 3), torch.ones(2, 2)]),
             ShapeError,
-            "sequence 1 has 2 numbers per step and",
+            "sequence 1 has 2 numbers per step, but sequence 0 has 3",
         ),
         (lambda: Stream([torch.ones(3, 3), torch.full((2, 3), torch.nan)]), InputError, "sequence 1 have 6 numbers out of 6"),
-        (lambda: Stream(normal(4, 3, 3), lengths=[3, 2, 1]), InputError, "3 lengths were given for 4 sequences"),
-        (lambda: Stream(normal(2, 3, 3), lengths=[3, 4]), InputError, "the length 4 was given"),
+        (lambda: Stream(normal(4, 3, 3), lengths=[3, 2, 1]), InputError, "each of the 4 sequences, got 3"),
+        (lambda: Stream(normal(2, 3, 3), lengths=[3, 4]), InputError, "a length is 4, but .* 3 steps"),
         (lambda: Recurrent(build("gru"), normal(4, 7)), ShapeError, r"7 numbers per step but this GRU\(3 → 5\) takes 3"),
         (lambda: Recurrent(build("gru"), normal(4, 2, 2, 3)), ShapeError, "4 axes"),
         (lambda: Recurrent(build("gru"), normal(3)), ShapeError, "1 axes"),
@@ -627,14 +627,14 @@ NAN_INPUTS = torch.zeros(4, INPUTS).index_put((torch.tensor(2), torch.tensor(1))
         (lambda: Recurrent(build("gru"), [["a", "b", "c"]]), InputError, "cannot be read as numbers"),
         (lambda: Recurrent(build("gru"), np.array([[None, 1, 2]])), InputError, "cannot be read as numbers"),
         (lambda: Recurrent(build("gru"), torch.zeros(4, 3, dtype=torch.complex64)), InputError, "real numbers"),
-        (lambda: Recurrent(build("gru"), normal(4, 3), constant=normal(3)), InputError, "both given"),
+        (lambda: Recurrent(build("gru"), normal(4, 3), constant=normal(3)), InputError, "got both"),
         (lambda: Recurrent(poisoned("gru", "weight_hh_l0")), InputError, "weight_hh_l0 has 1 numbers out of 75"),
         (lambda: Recurrent(poisoned("lstm cell", "bias_ih")), InputError, "bias_ih has 1 numbers out of 20"),
-        (lambda: Stream(normal(4, 3)), ShapeError, r"\(count, time, inputs\), not \(4, 3\)"),
-        (lambda: Stream(normal(4, 3, 3), copies=0), InputError, "at least 1 copy, not 0"),
-        (lambda: Recurrent(build("lstm")).pack(torch.zeros(1, 5)), ShapeError, "this .*state is 2: hidden and cell"),
+        (lambda: Stream(normal(4, 3)), ShapeError, r"\(count, time, inputs\), got \(4, 3\)"),
+        (lambda: Stream(normal(4, 3, 3), copies=0), InputError, "copies is 0; it must be at least 1"),
+        (lambda: Recurrent(build("lstm")).pack(torch.zeros(1, 5)), ShapeError, r"2 tensors \(hidden and cell\), got 1"),
         (lambda: Recurrent(build("gru")).pack(torch.zeros(1, 4)), ShapeError, "4 numbers but this GRU.* has 5"),
-        (lambda: Recurrent(TwoPart(), state=EXAMPLE).pack(torch.zeros(3)), ShapeError, "1 tensors were given .* has 2"),
+        (lambda: Recurrent(TwoPart(), state=EXAMPLE).pack(torch.zeros(3)), ShapeError, "consists of 2 tensors, got 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words(make, error, told):

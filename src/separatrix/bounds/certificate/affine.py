@@ -1,4 +1,4 @@
-"""Affine operators that follow each other, as PyTorch's layers again: their norm is taken of all of them together."""
+"""Consecutive affine operators, converted back to PyTorch layers, so that one norm is computed for all of them together."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ AGREEMENT = 1e-9  # by which layers may differ from the operators they stand for
 
 
 def affine_norm(calls: list[Call]) -> OperatorNorm | None:
-    """The norm of operators one after the other; None where no matrix is among them, or layers of PyTorch's say it otherwise.
+    """The norm of consecutive operators; None if none of them is a matrix, or if PyTorch's layers do not reproduce them.
 
     Raises:
-        NoBoundError: weights that are not finite.
+        NoBoundError: the weights are not finite.
     """
     shape = calls[0].active[0].shape
     layers = _layers(calls)
@@ -47,7 +47,7 @@ def affine_norm(calls: list[Call]) -> OperatorNorm | None:
 
 
 def _layers(calls: list[Call]) -> list[nn.Module]:
-    """The layers of a run, paddings within the convolutions behind them; none where an operator is no layer."""
+    """The layers of a run, with paddings inside the convolutions that follow; empty if an operator is not a layer."""
     found = []
     for n, call in enumerate(calls):
         if is_padding(call) and n + 1 < len(calls):
@@ -61,7 +61,7 @@ def _layers(calls: list[Call]) -> list[nn.Module]:
 
 @torch.no_grad()
 def _agree(layers: list[nn.Module], calls: list[Call], shape: tuple[int, ...]) -> bool:
-    """Whether layers do what the operators do, up to a constant, at a random input."""
+    """Whether layers give the same values as the operators, up to a constant, at a random input."""
     x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(calls[0].device)
     of_operators, of_layers = [], []
     for start in (x, torch.zeros_like(x)):
@@ -75,11 +75,11 @@ def _agree(layers: list[nn.Module], calls: list[Call], shape: tuple[int, ...]) -
 
 
 def as_layer(call: Call, before: Call | None = None) -> nn.Module | None:
-    """The layer of PyTorch's that an affine operator is, or None.
+    """The PyTorch layer that is equivalent to an affine operator, or None.
 
     Args:
         call: the operator.
-        before: a padding that belongs to it, where there is one.
+        before: a padding that belongs to it, if there is one.
     """
     if not isinstance(call.first, Active) or len(call.active) != 1:
         return None
@@ -99,7 +99,7 @@ def as_layer(call: Call, before: Call | None = None) -> nn.Module | None:
 
 
 def is_padding(call: Call) -> bool:
-    """Whether a convolution behind it may take it as its own: the same on both sides, of a kind that nn.ConvNd has."""
+    """Whether the next convolution can include it: the same on both sides, and of a kind that nn.ConvNd supports."""
     pads = call["pad"]
     return call.name == "pad" and call["mode"] in MODES and pads[::2] == pads[1::2]
 
@@ -154,7 +154,7 @@ def _batch_norm(call: Call) -> nn.Module | None:
 
 
 def _channelwise(call: Call) -> nn.Module | None:
-    """Multiplication by a number for each channel, as a batch norm of mean 0 and variance 1."""
+    """Multiplication by one number per channel, as a batch norm with mean 0 and variance 1."""
     channels, other = call.shape[1], call["other"]
     if call.name in ("add", "sub"):
         return nn.Identity()
@@ -178,7 +178,7 @@ def _scaling(weight: Tensor, variance: Tensor | None, eps: float, rank: int) -> 
 
 
 def _with(layer: nn.Module, **tensors: Tensor) -> nn.Module:
-    """The layer with these tensors; as buffers, which keep what they are given."""
+    """The layer with these tensors, as buffers, which keep them unchanged."""
     for name, tensor in tensors.items():
         layer._parameters.pop(name, None)
         layer._buffers[name] = tensor.detach()

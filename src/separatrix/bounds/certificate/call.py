@@ -1,4 +1,4 @@
-"""One operator with its arguments by name: numbers where they are known, a place where the network's input arrives."""
+"""One operator with its arguments by name: known values, or placeholders for values that depend on the network's input."""
 
 from dataclasses import dataclass, replace
 from math import inf
@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 class NoBoundError(Exception):
-    """There is no Lipschitz factor of an operator, or none is known; says why."""
+    """An operator has no Lipschitz factor, or none is known; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Active:
-    """An argument that depends on the network's input.
+    """Argument that depends on the network's input.
 
     Args:
-        shape: of its value.
-        bound: of its Lipschitz factor, from the network's input to here.
-        dtype: of its value.
+        shape: shape of its value.
+        bound: bound of the Lipschitz factor from the network's input to this argument.
+        dtype: dtype of its value.
     """
 
     shape: tuple[int, ...]
@@ -29,16 +29,16 @@ class Active:
 
 @dataclass(frozen=True)
 class Call:
-    """An operator on its arguments.
+    """Operator with its arguments.
 
     Args:
-        name: without namespace and overload: "conv2d".
-        op: the overload itself.
-        values: its arguments by the names in its schema, defaults filled in.
-        shape: of its output; of the first, where there are several.
-        dtype: of it.
-        device: on which it runs.
-        jointly: bound of all that depends on the input together, where it is known.
+        name: name without namespace and overload: "conv2d".
+        op: the overload.
+        values: its arguments by the names in its schema, including defaults.
+        shape: shape of its output, or of the first of several.
+        dtype: dtype of that output.
+        device: device on which it runs.
+        jointly: joint bound of all arguments that depend on the input, if it is known.
     """
 
     name: str
@@ -50,22 +50,22 @@ class Call:
     jointly: float = inf
 
     def __getitem__(self, name: str) -> Any:
-        """An argument; None where the operator has none of that name."""
+        """An argument; None if the operator has none of that name."""
         return self.values.get(name)
 
     @property
     def first(self) -> Any:
-        """The first argument: what most operators act on."""
+        """The first argument, on which most operators act."""
         return next(iter(self.values.values()))
 
     @property
     def active(self) -> list[Active]:
-        """What depends on the network's input, those in lists included."""
+        """The arguments that depend on the network's input, including those in lists."""
         return [part for _, part in self._parts() if isinstance(part, Active)]
 
     @property
     def active_names(self) -> list[str]:
-        """The names of the arguments that depend on the network's input, one for each of `active`."""
+        """The name of each argument in `active`."""
         return [name for name, part in self._parts() if isinstance(part, Active)]
 
     @property
@@ -75,11 +75,11 @@ class Call:
 
     @property
     def is_complex(self) -> bool:
-        """Whether complex numbers go in or come out."""
+        """Whether an input or the output is complex."""
         return self.dtype.is_complex or any(part.dtype.is_complex for part in self.active)
 
     def alone(self, number: int) -> "Call":
-        """The same where only one of `active` depends on the input; zeros are in the place of the others."""
+        """The same call in which only one of `active` depends on the input; the others are replaced by zeros."""
         kept = self.active[number]
 
         def still(part: Any) -> Any:
@@ -90,7 +90,7 @@ class Call:
         return replace(self, values={name: still(value) for name, value in self.values.items()})
 
     def in_double(self) -> "Call":
-        """The same in float64, however coarse the numbers that it holds."""
+        """The same call in float64, whatever the precision of the numbers that it holds."""
 
         def wide(part: Any) -> Any:
             if isinstance(part, Tensor) and (part.is_floating_point() or part.is_complex()):
@@ -102,7 +102,7 @@ class Call:
         return replace(self, values={name: wide(value) for name, value in self.values.items()})
 
     def run(self, x: Tensor) -> list[Tensor]:
-        """The outputs where the only active argument is x."""
+        """The outputs for the only active argument x."""
         ready = {name: self._put(value, x) for name, value in self.values.items()}
         given = [ready[a.name] for a in self.op._schema.arguments if not a.kwarg_only]
         named = {a.name: ready[a.name] for a in self.op._schema.arguments if a.kwarg_only}

@@ -1,4 +1,4 @@
-"""Sums, products, maxima and choices of two things: the factor in each of them while the other is held."""
+"""Sums, products, maxima and selections of two arguments: the factor in each of them while the other is held fixed."""
 
 import math
 
@@ -29,7 +29,7 @@ def scaled(call: Call) -> Factor:
 def divided(call: Call) -> Factor:
     """x / c, elementwise."""
     if call["rounding_mode"] is not None:
-        raise NoBoundError("it rounds, which jumps")
+        raise NoBoundError("it rounds, which is discontinuous")
     return attained(_largest(call, 1 / magnitudes(call["other"], call)), "largest entry")
 
 
@@ -48,7 +48,7 @@ def _real(value: object, call: Call) -> Tensor:
 
 def _largest(call: Call, slopes: Tensor) -> float:
     if not torch.isfinite(slopes).all():
-        raise NoBoundError("it divides by 0, or multiplies by what is not finite")
+        raise NoBoundError("it divides by 0, or multiplies by a number that is not finite")
     shape = call.active[0].shape
     if not slopes.numel() or 0 in call.shape:
         return 0.0
@@ -105,13 +105,13 @@ def scattered(call: Call) -> Factor:
         return affine("self" if call.active_names == ["src"] else "src")(call)
     if kind in ("amax", "amin"):
         return Factor(1.0, "the largest is 1-Lipschitz")
-    raise NoBoundError("it multiplies two things that both depend on the input")
+    raise NoBoundError("it multiplies two values that both depend on the input")
 
 
 def loss(call: Call) -> Factor:
     """|x − y| and Huber's, number by number: slopes up to δ, or up to 1; summed over n numbers √n times, as a mean 1/√n times."""
     if any(call[name].shape != call.active[0].shape for name in ("self", "target")):
-        raise NoBoundError(f"no bound is known of {call.name} of two shapes")
+        raise NoBoundError(f"no bound is known for {call.name} with two shapes")
     width = 1.0 if call.name == "l1_loss" else float(call["delta" if call.name == "huber_loss" else "beta"])
     if width < 0 or (width == 0 and call.name == "huber_loss"):
         raise NoBoundError(f"its width is {width:g}")
@@ -126,5 +126,5 @@ def loss(call: Call) -> Factor:
 def attention(call: Call) -> Factor:
     """Of values alone: queries and keys, and so the weights, do not depend on the input."""
     if call["dropout_p"]:
-        raise NoBoundError("it draws at random, even in evaluation mode")
+        raise NoBoundError("it draws random numbers, even in evaluation mode")
     return affine("query key attn_mask")(call)

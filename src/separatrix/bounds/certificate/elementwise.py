@@ -20,7 +20,7 @@ def leaky(call: Call) -> Factor:
 def rrelu(call: Call) -> Factor:
     """Slopes 1 and the mean of the two limits, in evaluation mode."""
     if call["training"]:
-        raise NoBoundError("it draws at random, even in evaluation mode")
+        raise NoBoundError("it draws random numbers, even in evaluation mode")
     return attained(max(1.0, abs(float(call["lower"]) + float(call["upper"])) / 2), "largest slope")
 
 
@@ -44,7 +44,7 @@ def softplus(call: Call) -> Factor:
     """Slopes up to 1."""
     beta, threshold = float(call["beta"]), float(call["threshold"])
     if beta <= 0 or threshold <= 0 or math.log1p(math.exp(-threshold)) > JUMP * threshold:
-        raise NoBoundError(f"it jumps where it goes over to x, at a threshold of {threshold:g}")
+        raise NoBoundError(f"it jumps where it switches to x, at a threshold of {threshold:g}")
     jump = math.log1p(math.exp(-threshold)) / beta
     return attained(1.0, f"largest slope of log(1 + exp βx)/β; PyTorch's jumps by {jump:.0e} at {threshold / beta:g}")
 
@@ -59,7 +59,7 @@ def threshold(call: Call) -> Factor:
 def dropout(call: Call) -> Factor:
     """The identity, in evaluation mode."""
     if call["train"]:
-        raise NoBoundError("it draws at random, even in evaluation mode")
+        raise NoBoundError("it draws random numbers, even in evaluation mode")
     return attained(1.0, "off in evaluation mode")
 
 
@@ -114,8 +114,8 @@ def normalised(call: Call) -> Factor:
     if call.name != "rms_norm" and _together(call) == 1:
         return attained(0.0, "one number less its own mean is 0")
     gamma = float(_per_channel(call["weight"], call).abs().max())
-    told = f", ε = {eps:.1g} as none is given: it is steep at 0" if call["eps"] is None else ""
-    return Factor(computed(gamma / math.sqrt(eps)), f"largest |γ|/√ε{told}")
+    note = f", ε = {eps:.1g} by default: steep at 0" if call["eps"] is None else ""
+    return Factor(computed(gamma / math.sqrt(eps)), f"largest |γ|/√ε{note}")
 
 
 def _epsilon(call: Call) -> float:
@@ -174,7 +174,7 @@ def distances(call: Call) -> Factor:
     """‖x − c‖ to each of k points: each is 1-Lipschitz."""
     order = 2.0 if call["p"] is None else float(call["p"])
     if order < 2:
-        raise NoBoundError(f"no bound is known of distances of order {order:g}")
+        raise NoBoundError(f"no bound is known for distances of order {order:g}")
     count = math.prod(call.shape) / max(math.prod(call.active[0].shape[:-1]), 1) if call.name == "cdist" else 1.0
     return Factor(root(max(count, 1.0)), "√ of the points that it is held against")
 

@@ -1,4 +1,4 @@
-"""A proven factor of one operator, and the rule that gives it: which arguments may depend on the input, and how they join."""
+"""A proven factor of one operator, and its rule: which arguments may depend on the input, and how they combine."""
 
 import math
 from collections.abc import Callable
@@ -18,8 +18,8 @@ class Factor:
 
     Args:
         value: the factor.
-        method: in a few words.
-        lower: that no factor can be below; NaN where that is not known.
+        method: method of the proof, in a few words.
+        lower: lower bound of every valid factor; NaN if unknown.
     """
 
     value: float
@@ -59,11 +59,11 @@ class Rule:
         groups = [set(group.split()) for group in self.active.split("|")] if self.active else [{next(iter(call.values))}]
         strange = sorted(name for name in names if not any(name in group for group in groups))
         if strange:
-            raise NoBoundError(why or f"no bound is known of {call.name} where its {_words(strange)} depends on the input")
+            raise NoBoundError(why or f"no bound is known for {call.name} if its {_words(strange)} depends on the input")
         if not any(names <= group for group in groups) or (self.joined == ALONE and len(call.active) > 1):
-            raise NoBoundError(why or "it multiplies two things that both depend on the input")
+            raise NoBoundError(why or "it multiplies two values that both depend on the input")
         if call.is_complex and not self.is_complex:
-            raise NoBoundError(f"no bound is known of {call.name} of complex numbers")
+            raise NoBoundError(f"no bound is known for {call.name} of complex numbers")
 
     def behind(self, call: Call) -> tuple[float, Factor]:
         """The bound from the network's input to behind the operator, and the factor that it has of the largest before it."""

@@ -35,7 +35,7 @@ def _axes(call: Call) -> list[int]:
         return list(range(-count, 0))
     axes = [given] if isinstance(given, int) else list(given)
     if not axes:
-        raise NoBoundError(f"{call.name} is given no axis")
+        raise NoBoundError(f"{call.name} has no axis")
     return axes
 
 

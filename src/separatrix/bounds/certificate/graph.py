@@ -1,4 +1,4 @@
-"""A network as the graph of PyTorch's own operators that it runs on one input, whoever wrote it."""
+"""A network as the graph of the PyTorch operators that it runs on one input."""
 
 import contextlib
 import dataclasses
@@ -18,16 +18,16 @@ from separatrix.nn.block import Residual, Sequential
 from separatrix.nn.guarantee import Guarantee
 
 # Note [Operators, not modules]
-# What a module's class promises, its hooks, a subclass, or an in-place operator behind it can break. So the bound is taken of the
-# operators that run: `torch.export` writes down every one of them, with in-place operators and writes into views replaced by
-# their functional forms, the name of the module each belongs to, and an error where the path that is taken depends on the
-# numbers. Only what proves its own Lipschitz factor, a module with a `guarantee`, is kept whole, as one operator of ours.
+# Hooks, a subclass or a later in-place operator can break what the class of a module promises. So the bound is computed for the
+# operators that run: `torch.export` records every one of them, with in-place operators and writes into views replaced by their
+# functional forms, with the name of its module, and with an error if the control flow depends on the numbers. Only a module that
+# proves its own Lipschitz factor, one with a `guarantee`, is kept whole, as a single custom operator.
 
 Shapes = dict[tuple[int, ...], list[int]]
 
-REPLAYED = 1e-3  # by which what is traced may give other numbers than the network, relative: half precision inside of it
-ROUNDING = 1e6  # the same in round-offs of the coarsest numbers inside of it
-INSIDE = "network"  # what the network is called in the module that is traced
+REPLAYED = 1e-3  # relative difference allowed between the traced operators and the network, for half precision inside it
+ROUNDING = 1e6  # the same in round-offs of the lowest precision inside it
+INSIDE = "network"  # name of the network in the traced module
 
 WHOLE = (nn.Softsign, nn.Tanhshrink, nn.Softshrink)
 """PyTorch's activations that are written as several operators: slopes 1/(1+|x|)², tanh² x, and 0 or 1, so 1-Lipschitz."""
@@ -63,7 +63,7 @@ def _(x: Tensor, leaf: int, shape: list[int]) -> Tensor:
 
 
 class UntraceableError(Exception):
-    """The operators cannot be written down; `args` are the layer's name, its kind, and why."""
+    """The operators cannot be recorded; `args` are the layer's name, its kind and the reason."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class OperatorGraph:
     """Operators in the order in which they run.
 
     Args:
-        nodes: those on which the output depends and that depend on the input, the input first.
+        nodes: the nodes that depend on the input and on which the output depends, the input first.
         outputs: the nodes that the network returns.
-        held: tensors that the graph holds, by the name of their node.
-        leaves: modules that are kept whole, by the number that the graph knows them by.
-        promises: what each guarantees.
+        held: tensors that the graph holds, by the names of their nodes.
+        leaves: modules that are kept whole, by their numbers in the graph.
+        promises: the guarantee of each.
     """
 
     nodes: list[torch.fx.Node]
@@ -86,12 +86,12 @@ class OperatorGraph:
 
     @property
     def unit(self) -> float:
-        """Round-off of the coarsest numbers in it."""
+        """Round-off of the lowest precision in the graph."""
         return _unit(self.nodes)
 
 
 class _Whole(nn.Module):
-    """A network with all of its real outputs as one tuple, whatever it returns them in.
+    """Network that returns all real outputs as one tuple, in whatever containers the original returns them.
 
     Within it, no layer's name is that of an attribute of `torch.fx.GraphModule`, which "code" and "graph" are.
     """
@@ -122,14 +122,14 @@ def tensors(output: Any) -> Iterator[Any]:
 
 
 def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
-    """The operators that a network runs on inputs of this shape.
+    """Record the operators that a network runs on inputs of this shape.
 
     Args:
-        network: in evaluation mode; its own copy, which may be written to (see twin).
-        x: inputs of it, one after the other: the first is traced, and all are held against what the operators give.
+        network: a copy in evaluation mode, which may be written to (see twin).
+        x: inputs, one after the other: the first is traced, and the outputs for all are compared with those of the operators.
 
     Raises:
-        UntraceableError: the path through the network depends on the numbers, or runs outside of PyTorch.
+        UntraceableError: the control flow depends on the numbers, or leaves PyTorch.
     """
     inputs, x = x.split(1), x[:1]
     leaves = {name: part for name, part in network.named_modules() if promised(part) is not None}
@@ -157,7 +157,7 @@ def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
 
 
 def promised(module: nn.Module) -> Guarantee | None:
-    """The guarantee of a module that is kept whole: its own, unless it only composes those of its parts."""
+    """The guarantee of a module that is kept whole: its own, unless it only combines those of its parts."""
     if not all(_runs_as_written(part) and (part is module or not _has_hooks(part)) for part in module.modules()):
         return None
     if is_activation(module):
@@ -169,12 +169,12 @@ def promised(module: nn.Module) -> Guarantee | None:
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether it is one of PyTorch's that are kept whole, by our proof and not by its word."""
+    """Whether it is one of the PyTorch activations that are kept whole, with a factor proven here."""
     return any(type(module).forward is kind.forward for kind in WHOLE)
 
 
 def _runs_as_written(module: nn.Module) -> bool:
-    """Whether what runs is of the class that promises, or of one that it builds upon: not a subclass's or an object's own."""
+    """Whether the code that runs belongs to the class with the guarantee or a base class, not to a subclass or the object."""
     lines = [n for n, kind in enumerate(type(module).__mro__) if "guarantee" in vars(kind)]
     runs = [n for n, kind in enumerate(type(module).__mro__) if {"forward", "step", "__call__"} & vars(kind).keys()]
     return not {"forward", "step"} & vars(module).keys() and ("guarantee" in vars(module) or not lines or lines[0] <= runs[0])
@@ -219,7 +219,7 @@ def _watch(network: nn.Module, whole: nn.Module, reads: Reads, x: Tensor) -> Non
     if reads.found:
         name, what = next(iter(reads.found.items()))
         part = network.get_submodule(name)
-        why = f"its path depends on the numbers: it reads {what} off what depends on the input"
+        why = f"its control flow depends on the numbers: it reads {what} from a value that depends on the input"
         raise UntraceableError(name, type(part).__name__, why)
 
 
@@ -287,9 +287,7 @@ def _check_replay(network: nn.Module, whole: nn.Module, replay: _Replay, inputs:
                     raise UntraceableError(*_where(network, error)) from error
             if len(wanted) != len(given) or not all(_same(a.detach(), b, tolerance) for a, b in zip(wanted, given, strict=True)):
                 name, where = type(network).__name__, " while gradients are recorded" if grad else ""
-                raise UntraceableError(
-                    "", name, f"the operators that were written down give other numbers than the network itself{where}"
-                )
+                raise UntraceableError("", name, f"the recorded operators give different numbers than the network itself{where}")
 
 
 def _same(a: Tensor, b: Any, tolerance: float) -> bool:
@@ -307,7 +305,7 @@ def _where(network: nn.Module, error: BaseException) -> tuple[str, str, str]:
         found = part if id(part) in names else found
     reason = told(error, 160)
     why = f" ({reason})" if reason and not any(word in str(error).lower() for word in INTERNAL) else ""
-    return names[id(found)], type(found).__name__, f"its path depends on the numbers, or leaves PyTorch{why}"
+    return names[id(found)], type(found).__name__, f"its control flow depends on the numbers, or leaves PyTorch{why}"
 
 
 def told(error: BaseException, length: int) -> str:

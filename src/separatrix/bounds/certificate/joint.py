@@ -1,10 +1,9 @@
-"""How far several nodes together are carried apart, where the same numbers lie behind them.
+"""Joint bounds of several nodes that contain the same numbers.
 
 Note [Together]
-‖(u, v) − (u′, v′)‖ is √(L_u² + L_v²) ‖x − x′‖ at most, and often less. Cuts and copies of one tensor hold each of its numbers a
-few times: √ of the largest count. The larger and the smaller of two numbers are these two numbers, sorted; so are the largest
-and the smallest of several two of these, sorted. Sorting is 1-Lipschitz.
-What is computed twice from the same is the same.
+‖(u, v) − (u′, v′)‖ is at most √(L_u² + L_v²) ‖x − x′‖, and often less. Slices and copies of one tensor contain each of its numbers
+a few times: the factor is √ of the largest count. The larger and the smaller of two numbers are these two numbers, sorted, and
+the largest and the smallest of several are two of them, sorted; sorting is 1-Lipschitz. Results of equal computations are equal.
 """
 
 import math
@@ -18,7 +17,7 @@ from torch.fx import Node
 
 from separatrix.bounds.certificate.rounding import root, root_of_squares, times
 
-LARGEST = 1 << 22  # numbers of a tensor whose cuts are followed
+LARGEST = 1 << 22  # size of the largest tensor whose slices are tracked
 
 CUTS = {
     *(

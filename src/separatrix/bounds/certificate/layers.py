@@ -1,4 +1,4 @@
-"""The bound of a network, operator by operator: from the input to each of them, in the order in which they run."""
+"""The bound of a network, operator by operator: from the input to each operator, in the order in which they run."""
 
 import operator
 import time
@@ -25,7 +25,7 @@ SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "
 Slopes = tuple[float, float]
 UNSET = {"empty_like", "new_empty", "new_empty_strided", "empty_permuted"}
 SIZES = {torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default}
-NUMBER = "a number is read off what depends on the input"
+NUMBER = "it reads a number from a value that depends on the input"
 OWN = "its own guarantee"
 PARTS = {"aminmax", "chunk", "gradient", "split", "split_with_sizes", "tensor_split", "unbind"}
 COPYING = {"broadcast_tensors", "meshgrid"}
@@ -33,18 +33,19 @@ COPYING = {"broadcast_tensors", "meshgrid"}
 
 @dataclass(frozen=True)
 class LayerFactor:
-    """What one layer, or several affine ones behind each other, can carry two inputs apart by.
+    """Lipschitz factor of one layer, or of several consecutive affine layers.
 
     Args:
-        name: of the module in the network, with ":2", ":3" … for its further calls; of an operator outside of PyTorch's modules,
-            the operator's too.
-        kind: the class, or the operator.
-        shape: of one output, without its batch axis.
-        factor: proven; ∞ where none is known. Of a sum or a concatenation: of the bound behind it to the largest before it.
-        lower: that no factor can be below; NaN where it is not known.
-        method: of the proof; where there is none, the reason.
-        reach: bound of the Lipschitz factor from the network's input to here.
-        seconds: that it took.
+        name: name of the module in the network, with ":2", ":3" … for further calls, and with the name of the operator if it is
+            outside PyTorch's modules.
+        kind: the class or the operator.
+        shape: shape of one output, without its batch axis.
+        factor: proven factor; ∞ if none is known. For a sum or a concatenation: the ratio of the bound after it to the largest
+            before it.
+        lower: lower bound of every valid factor; NaN if unknown.
+        method: method of the proof, or the reason why there is none.
+        reach: bound of the Lipschitz factor from the network's input to the output of the layer.
+        seconds: time that the proof took.
     """
 
     name: str
@@ -66,8 +67,8 @@ class Bounds:
     """Bounds of the Lipschitz factor from the input to each operator of a graph.
 
     Args:
-        graph: of the network.
-        whole: what the network itself is called.
+        graph: the graph of the network.
+        whole: name of the network itself.
     """
 
     def __init__(self, graph: OperatorGraph, whole: str) -> None:
@@ -80,7 +81,7 @@ class Bounds:
         self.together = Together(self.reach, lambda node, numbers: self._call(node).run(numbers))
 
     def layers(self) -> Iterator[LayerFactor]:
-        """Each layer's factor, as soon as it is known."""
+        """The factor of each layer, as soon as it is known."""
         for node in self.graph.nodes:
             if node in self.reach:
                 continue
@@ -91,7 +92,7 @@ class Bounds:
 
     @property
     def bound(self) -> float:
-        """Of all outputs together."""
+        """The bound of all outputs together."""
         outputs = [node for node in self.graph.outputs if node in self.needed and node not in self.known]
         return self.together.bound(outputs) if outputs else 0.0
 
@@ -118,8 +119,8 @@ class Bounds:
             raise
         except NoBoundError as error:
             reason = str(error)
-        except Exception:  # PyTorch's, in what a rule computes: whatever it is, nothing is proven
-            reason = f"no bound is known of {_name(node)} in this form"
+        except Exception:  # an error of PyTorch inside a rule: then nothing is proven
+            reason = f"no bound is known for {_name(node)} in this form"
         self.unknown.setdefault(layer_of(node)[0] or self.whole, reason)
         self.reach[node] = inf
         return self._layer(*self._named(node), node, Factor(inf, reason))
@@ -130,21 +131,21 @@ class Bounds:
             several: Any = parent.args[0]
             return self._copy(node, several[number])
         if number and _name(parent) not in PARTS and self.reach[parent] < inf:
-            raise NoBoundError("it gives places, which are whole numbers")
+            raise NoBoundError("it returns indices, which are integers")
         self.reach[node] = self.reach[parent]
 
     def _copy(self, node: torch.fx.Node, source: torch.fx.Node) -> None:
-        """One of several tensors that were brought to one shape, of which each is copied by itself."""
+        """One of several tensors that were broadcast to one shape, each of which is copied separately."""
         (numbers, copies) = (of.meta["val"].numel() for of in (source, node))
         if source in self.needed and source not in self.known:
             self.reach[node] = times(root(float(copies // max(numbers, 1))), self.reach[source])
         elif _name(node.all_input_nodes[0]) == "broadcast_tensors":
             self.reach[node], self.known[node] = 0.0, _dense(self._constant(source)).expand(node.meta["val"].shape)
         else:
-            raise NoBoundError("a constant beside what depends on the input is copied")
+            raise NoBoundError("it copies a constant together with a value that depends on the input")
 
     def _side(self, node: torch.fx.Node) -> dict[str, Any] | None:
-        """An activation that chooses by the sign. See Note [Sides]."""
+        """An activation that selects by the sign. See Note [Sides]."""
         found = steepest_side(node, self.together.first, self._call, self._held)
         if found is None:
             return None
@@ -153,7 +154,7 @@ class Bounds:
         return self._layer(*self._named(node), node, Factor(factor, "largest slope: both sides are 0 at 0"))
 
     def _held(self, node: torch.fx.Node) -> Any | None:
-        """What a node is, where it does not depend on the input."""
+        """The value of a node that does not depend on the input."""
         return None if node in self.needed and node not in self.known else _dense(self._constant(node))
 
     def _keep_promise(self, node: torch.fx.Node) -> dict[str, Any]:
@@ -172,9 +173,9 @@ class Bounds:
             return None
         if call.name in UNSET:
             draws = any(torch.Tag.nondeterministic_seeded in getattr(user.target, "tags", ()) for user in node.users)
-            raise NoBoundError(DRAWS if draws else "it takes what lies in memory, which nobody has set")
+            raise NoBoundError(DRAWS if draws else "it reads uninitialised memory")
         if not (call.dtype.is_floating_point or call.dtype.is_complex):
-            raise NoBoundError(f"it gives {call.dtype}, no real numbers".replace("torch.", ""))
+            raise NoBoundError(f"it returns {call.dtype}, not real numbers".replace("torch.", ""))
         if len(call.active) > 1:
             call = replace(call, jointly=self.together.bound(self._active(node)))
         self.reach[node], factor = bound_behind(call)
@@ -216,7 +217,7 @@ class Bounds:
         return None
 
     def _step(self, node: torch.fx.Node, call: Call) -> float:
-        """The bound behind x ± Vσ(Wx + b), where an argument of a sum is such a branch of the other; ∞ where it is none."""
+        """The bound of x ± Vσ(Wx + b), if one argument of a sum is such a branch of the other; otherwise ∞."""
         if len(call.active_names) != 2 or any(part.shape != call.shape for part in call.active):
             return inf
         a, b = self._active(node)
@@ -230,7 +231,7 @@ class Bounds:
         return inf
 
     def _branch(self, trunk: torch.fx.Node, branch: torch.fx.Node) -> tuple[list[Call], Slopes, list[Call]] | None:
-        """Operators before an activation, its slopes, and those behind it, on the one way from the trunk to the branch."""
+        """Operators before an activation, its slopes, and those after it, on the only path from the trunk to the branch."""
         before: list[Call] = []
         behind: list[Call] = []
         slopes: Slopes | None = None
@@ -252,7 +253,7 @@ class Bounds:
         return (before, slopes, behind) if before and behind and slopes else None
 
     def _slopes(self, node: torch.fx.Node, parent: torch.fx.Node) -> Slopes | None:
-        """How steeply an activation falls and rises; None of what is none, or has no bound."""
+        """The steepest descent and ascent of an activation; None for other operators, or without a bound."""
         if node.target is torch.ops.separatrix.guaranteed.default:
             return (0.0, 1.0) if is_activation(self.graph.leaves[node.args[1]]) else None
         if not _is_operator(node):
@@ -262,7 +263,7 @@ class Bounds:
         return None if fall is None else (fall, bound_behind(call)[1].value)
 
     def _run_of(self, node: torch.fx.Node) -> dict[str, Any] | None:
-        """The affine operators from this one on, as one layer; none of them is used by anything but the next."""
+        """The affine operators that start here, as one layer; each is used only by the next one."""
         nodes, calls = self._affine_from(node)
         while calls and (norm := affine_norm(calls)) is None:
             nodes, calls = nodes[:-1], calls[:-1]
@@ -293,23 +294,23 @@ class Bounds:
         return users[0] if len(users) == 1 and node not in self.graph.outputs else None
 
     def _next(self, node: torch.fx.Node | None, before: torch.fx.Node) -> Call | None:
-        """The operator behind another; None where it is none that could be in a run."""
+        """The operator after another; None if it cannot be part of a run."""
         try:
             return None if node is None or not _is_operator(node) else self._call(node, through=before)
         except NoBoundError:  # it is met again where it begins
             return None
 
     def _call(self, node: torch.fx.Node, through: torch.fx.Node | None = None) -> Call:
-        """An operator with its arguments; `through` is one whose own bound is not asked for."""
+        """An operator with its arguments; `through` is an argument whose own bound is not needed."""
         if not _is_operator(node):
             is_arithmetic = getattr(node.target, "__module__", "") in ("_operator", "math")
-            raise NoBoundError(NUMBER if is_arithmetic else f"nothing is known of {node.target}")
+            raise NoBoundError(NUMBER if is_arithmetic else f"no bound is known for {node.target}")
         schema = node.target._schema.arguments
         given = {**{a.name: v for a, v in zip(schema, node.args, strict=False)}, **node.kwargs}
         values = {a.name: self._value(given.get(a.name, a.default_value), through) for a in schema}
         out = _value_of(node)
         if out is None:
-            raise NoBoundError("it gives no tensor")
+            raise NoBoundError("it does not return a tensor")
         return Call(_name(node), node.target, values, tuple(out.shape), out.dtype, out.device)
 
     def _value(self, value: Any, through: torch.fx.Node | None) -> Any:
@@ -325,7 +326,7 @@ class Bounds:
         return _dense(self._constant(value))
 
     def _constant(self, node: torch.fx.Node) -> Any:
-        """What does not depend on the input, computed."""
+        """The value of a node that does not depend on the input, computed."""
         if node not in self.known:
             if node.name in self.graph.held:
                 self.known[node] = self.graph.held[node.name]
@@ -339,7 +340,7 @@ class Bounds:
         return self.known[node]
 
     def _named(self, node: torch.fx.Node) -> tuple[str, str]:
-        """A name that says where the operator stands, and its kind."""
+        """The name of an operator's location, and its kind."""
         name, kind = layer_of(node)
         if kind.startswith("torch.nn.modules.") and name:
             return self._unique(name), kind.rsplit(".", 1)[-1]
@@ -357,7 +358,7 @@ class Bounds:
 
 
 def _size_of(node: torch.fx.Node) -> int:
-    """A length of a tensor, or how many numbers it has."""
+    """A size of a tensor, or its number of elements."""
     shape = node.all_input_nodes[0].meta["val"].shape
     found = shape[node.args[1]] if len(node.args) > 1 else shape.numel()
     if not isinstance(found, int):
@@ -366,12 +367,12 @@ def _size_of(node: torch.fx.Node) -> int:
 
 
 def _dense(value: Any) -> Any:
-    """The same numbers, the zeros between them included."""
+    """The same numbers as a dense tensor."""
     return value.to_dense() if isinstance(value, Tensor) and value.layout != torch.strided else value
 
 
 def _is_operator(node: torch.fx.Node) -> bool:
-    """Whether it is one of PyTorch's own: what a library adds under a name of PyTorch's is another operator."""
+    """Whether it is one of PyTorch's own operators, and not one that a library adds under the same name."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
 
 
@@ -381,7 +382,7 @@ def _is_computable(node: torch.fx.Node) -> bool:
 
 
 def _together(names: tuple[str, ...]) -> str:
-    """Names of a run, those behind the first without what they have in common with it: "layer1.conv1 + bn1"."""
+    """Names of a run, later ones without the prefix that they share with the first: "layer1.conv1 + bn1"."""
     inside = names[0].rpartition(".")[0] + "."
     return " + ".join(dict.fromkeys([names[0], *(name.removeprefix(inside) for name in names[1:])]))
 

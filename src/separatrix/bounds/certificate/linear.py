@@ -1,10 +1,10 @@
-"""Operators that are affine in what depends on the input, whatever they are: bounded by their own matrix.
+"""Operators that are affine in the arguments that depend on the input, bounded by their matrix.
 
 Note [Affine in an argument]
-With all else held, many operators are affine in one of their arguments: index_add in what is added, a convolution in its kernel,
-attention in its values. What they compute of a basis is their matrix, and its largest singular value their factor. Where it is
-too large to be written down, the operator itself, run on the absolute values of what it holds, has a matrix without negative
-entries that none of its own exceeds; √(‖A‖₁ ‖A‖∞) of that is a bound. Both are held against the operator at a random argument.
+With all other arguments fixed, many operators are affine in one argument: index_add in the added values, a convolution in its
+kernel, attention in its values. Their images of a basis form their matrix, and its largest singular value is their factor. If the
+matrix is too large, the same operator with the absolute values of its fixed arguments has a nonnegative matrix that dominates it
+entry by entry; √(‖A‖₁ ‖A‖∞) of that matrix is a bound. Both are checked against the operator at a random argument.
 """
 
 import math
@@ -20,16 +20,16 @@ from separatrix.bounds.certificate.factor import Factor, attained
 from separatrix.bounds.certificate.rounding import computed, root, times
 from separatrix.bounds.operator_norm.dense import by_singular_values
 
-CUBIC = 2  # as grid_sampler numbers its modes
-ENTRIES, ROWS = 1 << 21, 1024  # of a matrix that is decomposed: all, and of its shorter side
-AGREEMENT = 1e-9  # by which an operator may differ from its matrix, relative to the largest number: float64's sums
+CUBIC = 2  # number of the mode in grid_sampler
+ENTRIES, ROWS = 1 << 21, 1024  # limits for an SVD: number of entries, and length of the shorter side
+AGREEMENT = 1e-9  # difference allowed between an operator and its matrix, relative to the largest number: float64's sums
 
 
 def affine(keep: str | None = None) -> Callable[[Call], Factor]:
     """The norm of an operator's matrix.
 
     Args:
-        keep: names of tensors that choose places, or signs, and so keep theirs in the majorant; None where there is no majorant.
+        keep: names of tensors that select positions or signs, and so stay unchanged in the majorant; None if there is no majorant.
     """
 
     def factor(call: Call) -> Factor:
@@ -40,7 +40,7 @@ def affine(keep: str | None = None) -> Callable[[Call], Factor]:
         if n * m <= ENTRIES and min(n, m) <= ROWS:
             return _by_matrix(call)
         if keep is None:
-            raise NoBoundError(f"its matrix of {m} × {n} is too large to be decomposed")
+            raise NoBoundError(f"its matrix of {m} × {n} is too large for a decomposition")
         return _by_majorant(call, set(keep.split()))
 
     return factor
@@ -48,7 +48,7 @@ def affine(keep: str | None = None) -> Callable[[Call], Factor]:
 
 @torch.no_grad()
 def matrix(call: Call) -> Tensor:
-    """(inputs, outputs): what an affine operator makes of each unit vector, less what it makes of 0; complex numbers as pairs."""
+    """The matrix (inputs, outputs) of an affine operator: images of the unit vectors minus that of 0; complex numbers as pairs."""
     shape, dtype = call.active[0].shape, call.active[0].dtype
     n = _size(shape, dtype)
     eye = torch.eye(n, dtype=torch.float64, device=call.device)
@@ -72,7 +72,7 @@ def _by_matrix(call: Call) -> Factor:
 
 def _by_majorant(call: Call, keep: set[str]) -> Factor:
     if call.is_complex:
-        raise NoBoundError("its matrix is too large to be decomposed")
+        raise NoBoundError("its matrix is too large for a decomposition")
     majorant = replace(call, values={name: value if name in keep else _size_of(name, value) for name, value in call.values.items()})
     ones = torch.ones(call.active[0].shape, dtype=torch.float64, device=call.device, requires_grad=True)
     with torch.enable_grad():

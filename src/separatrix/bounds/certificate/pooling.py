@@ -46,7 +46,7 @@ def mean_pool(call: Call) -> Factor:
 def interpolated(call: Call) -> Factor:
     """A product over axes, as above."""
     if call.op._overloadname != "vec":
-        raise NoBoundError(f"nothing is known of {call.name} in this form")
+        raise NoBoundError(f"no bound is known for {call.name} in this form")
     axes = len(call.shape) - 2
     scales, norm = call["scale_factors"], 1.0
     for axis, (n, m) in enumerate(zip(call.active[0].shape[2:], call.shape[2:], strict=True)):

@@ -1,10 +1,10 @@
-"""What Python reads off numbers that depend on a network's input, and so may take its path by: seen while the plain module runs.
+"""Numbers that Python reads from values that depend on a network's input, and that may decide its control flow.
 
 Note [Paths by numbers]
-`torch.export` runs the module on tensors without numbers, and a module may tell: it asks whether it is exported, or catches the
-error and goes another way. So the module itself is run, and every operator notes whether what it is given shares its memory with
-something that was computed from the input. A number that leaves such a tensor, by bool(), item(), tolist(), numpy() and the
-like, or by a shape that depends on numbers, may choose the path: then there is no bound, whichever path was taken.
+`torch.export` runs the module on tensors without values, and a module can notice: it may ask whether it is exported, or catch the
+error and take another path. So the module itself is run, and every operator records whether its arguments share memory with
+something computed from the input. A number that leaves such a tensor through bool(), item(), tolist(), numpy() and the like, or
+through a shape that depends on values, may decide the control flow: then there is no bound, whichever path was taken.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ READ = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 
 class Reads:
-    """What was read, by the name of the innermost module that was running; the first read of each.
+    """First read in each module, by the name of the innermost running module.
 
     Args:
         network: the module that runs.
@@ -45,7 +45,7 @@ class Reads:
         self.names = {id(part): name for name, part in network.named_modules()}
         self.found: dict[str, str] = {}
         self.pauses, self.compiled = 0, False
-        self.followed: dict[int, Any] = {}  # storages by address, kept alive so that no other takes it
+        self.followed: dict[int, Any] = {}  # storages by address, kept alive so that no other reuses it
 
     def run(self, network: nn.Module, x: Tensor) -> Any:
         """The network's output at x."""
@@ -54,12 +54,12 @@ class Reads:
             with _Methods(self), _Operators(self):
                 return network(x)
         finally:
-            if self.compiled:  # torch.cond keeps what it compiled while it was watched, which fails later on
+            if self.compiled:  # torch.cond keeps code compiled while it was watched, which fails later
                 torch._dynamo.reset()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """While it lasts, reads are not noted: a module is taken at its word."""
+        """A context in which reads are not recorded, for a module whose guarantee is trusted."""
         self.pauses += 1
         try:
             yield
@@ -71,7 +71,7 @@ class Reads:
         return isinstance(value, Tensor) and _address(value) in self.followed
 
     def note(self, what: str) -> None:
-        """A read, here."""
+        """Record a read in the running module."""
         if not self.pauses:
             self.found.setdefault(self._where(), what)
 
@@ -81,7 +81,7 @@ class Reads:
                 self.followed[address] = value.untyped_storage()
 
     def pass_on(self, given: Iterable[Any], made: Iterable[Any]) -> None:
-        """What is made of something that depends on the input depends on it."""
+        """Mark results as dependent on the input if an argument is."""
         if any(map(self.follows, given)):
             self._follow(*made)
 
@@ -135,7 +135,7 @@ class _Operators(TorchDispatchMode):
 
 
 def _written(operator: Any, args: Any, kwargs: Any) -> list[Any]:
-    """What the operator writes into."""
+    """The arguments that the operator writes into."""
     schema = operator._schema.arguments
     named = {**{a.name: v for a, v in zip(schema, args, strict=False)}, **kwargs}
     return tree_leaves([named.get(a.name) for a in schema if a.alias_info is not None and a.alias_info.is_write])

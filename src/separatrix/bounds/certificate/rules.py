@@ -1,4 +1,4 @@
-"""How far each of PyTorch's operators can carry two inputs apart: a proven factor, or the reason why there is none."""
+"""The Lipschitz factor of each PyTorch operator: a proven factor, or the reason why there is none."""
 
 import torch
 
@@ -23,11 +23,11 @@ def bound_behind(call: Call) -> tuple[float, Factor]:
     rule = RULES.get(call.name)
     if rule is None:
         draws = torch.Tag.nondeterministic_seeded in call.op.tags
-        raise NoBoundError(NAMED_REASONS.get(call.name, DRAWS if draws else f"nothing is known of the operator {call.name}"))
+        raise NoBoundError(NAMED_REASONS.get(call.name, DRAWS if draws else f"no bound is known for the operator {call.name}"))
     rule.check(call, NAMED_REASONS.get(call.name))
     strange = next((part.dtype for part in call.active if not (part.dtype.is_floating_point or part.dtype.is_complex)), None)
     if strange is not None:
-        raise NoBoundError(f"it takes {strange}, no real numbers".replace("torch.", ""))
+        raise NoBoundError(f"it takes {strange}, not real numbers".replace("torch.", ""))
     if call.name == "view" and call["dtype"] is not None and call.dtype.to_real() != call.active[0].dtype.to_real():
         raise NoBoundError(f"it reads the bits of {call.active[0].dtype} as {call.dtype}".replace("torch.", ""))
     if any(part.is_floating_point() and bool(part.isnan().any()) for part in call.held):
@@ -35,24 +35,24 @@ def bound_behind(call: Call) -> tuple[float, Factor]:
     return rule.behind(call)
 
 
-DRAWS = "it draws at random, even in evaluation mode"
+DRAWS = "it draws random numbers, even in evaluation mode"
 
 NAMED_REASONS = {
     "scaled_dot_product_attention": "dot-product attention is not Lipschitz on all inputs",
     "_native_multi_head_attention": "dot-product attention is not Lipschitz on all inputs",
     "_transformer_encoder_layer_fwd": "dot-product attention is not Lipschitz on all inputs",
-    "embedding": "it looks whole numbers up, which have no Lipschitz factor",
+    "embedding": "it looks up integers, which have no Lipschitz factor",
     "pow": "powers are not Lipschitz on all inputs",
     "square": "powers are not Lipschitz on all inputs",
     "exp": "the exponential function is not Lipschitz on all inputs",
     "log": "the logarithm is not Lipschitz on all inputs",
     "sqrt": "the root has an infinite slope at 0",
-    "div": "it divides by what depends on the input",
-    "where": "it switches by what depends on the input",
-    "reciprocal": "it divides by what depends on the input",
-    "glu": "it multiplies two things that both depend on the input",
-    "lstm": "gates multiply what depends on the input",
-    "gru": "gates multiply what depends on the input",
+    "div": "it divides by a value that depends on the input",
+    "where": "it switches by a value that depends on the input",
+    "reciprocal": "it divides by a value that depends on the input",
+    "glu": "it multiplies two values that both depend on the input",
+    "lstm": "its gates multiply values that depend on the input",
+    "gru": "its gates multiply values that depend on the input",
     "rnn_tanh": "recurrent layers are not unrolled",
     "rnn_relu": "recurrent layers are not unrolled",
     "hardshrink": "it jumps",

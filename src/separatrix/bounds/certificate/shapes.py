@@ -46,8 +46,8 @@ MONOTONE = {
 }
 """Activations whose slopes are from 0 on, whatever is set."""
 
-UNLIKE = 0.5  # of V, relative, that may be left where WᵀT is taken off
-STRAIGHT = 0.03  # cosine of z and WᵀTWz, from where it is tried: √(rank/dim) for a projection
+UNLIKE = 0.5  # largest ‖V − WᵀT‖ relative to ‖V‖
+STRAIGHT = 0.03  # cosine of z and WᵀTWz from which the bound is tried: √(rank/dim) for a projection
 
 DIPS = {"hardswish": 0.5, "mish": 0.1125262, "silu": computed(SLOPES["silu"] - 1)}
 """How steeply activations fall, at most. SiLU and GELU, xF(x) with F(x) + F(−x) = 1, have slopes at x and −x that add up to 1."""
@@ -64,7 +64,7 @@ LINEAR = {
 
 
 def steepest_fall(call: Call) -> float | None:
-    """How steeply an activation falls: −r, where its slopes are from r on; 0 where it never does. None of any other operator."""
+    """The steepest descent of an activation: r if its slopes are at least −r; 0 if it never falls; None for other operators."""
     if call.active_names != [next(iter(call.values))]:
         return None
     if call.name in MONOTONE:
@@ -84,13 +84,13 @@ def steepest_fall(call: Call) -> float | None:
 
 
 def gradient_step(before: list[Call], slopes: tuple[float, float], behind: list[Call], sign: float) -> float:
-    """The bound of  x + sign · V σ(W x + b),  W and V the linear parts of calls; ∞ where they are too large, or not each other's.
+    """The bound of  x + sign · V σ(W x + b),  W and V the linear parts of calls; ∞ if they are too large or do not match.
 
     Args:
-        before: W, one operator after the other.
-        slopes: of σ: how steeply it falls and rises.
-        behind: V.
-        sign: of the branch, with what scales it.
+        before: the operators of W, in order.
+        slopes: the steepest descent and ascent of σ.
+        behind: the operators of V.
+        sign: sign and scale of the branch.
     """
     if not _goes_back(before, behind, sign):
         return math.inf
@@ -118,7 +118,7 @@ def gradient_step(before: list[Call], slopes: tuple[float, float], behind: list[
 
 @torch.no_grad()
 def _goes_back(before: list[Call], behind: list[Call], sign: float) -> bool:
-    """Whether −sign · VWz makes a small angle with a random z, as WᵀTWz does: most branches are no such steps."""
+    """Whether −sign · VWz makes a small angle with a random z, as WᵀTWz does; most branches do not."""
     calls = [call.in_double() for call in (*before, *behind)]
     z = torch.randn(calls[0].active[0].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(calls[0].device)
     ends = []

@@ -1,9 +1,9 @@
-"""Hand-written activations: one function where a number is positive, another where it is not, which agree at 0.
+"""Handwritten activations: one function for positive numbers, another for the rest, which agree at 0.
 
 Note [Sides]
-where(x > 0, a(x), b(x)), number by number, with a(0) = b(0) = 0 is continuous, and its slopes are those of a and of b: the larger
-of their Lipschitz constants is its own. Nothing else is taken for such: another threshold, another tensor in the comparison than
-in the branches, and branches that do not vanish at 0 may jump.
+where(x > 0, a(x), b(x)), elementwise with a(0) = b(0) = 0, is continuous, and its slopes are those of a and b, so its Lipschitz
+constant is the larger of theirs. Nothing else is accepted: with another threshold, a comparison of another tensor, or branches that
+do not vanish at 0, it may jump.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ VANISHING = {
 
 
 def compares(node: Node) -> bool:
-    """Whether it compares numbers: a mask, of which no bound is asked before it is used."""
+    """Whether it compares numbers: a mask, which needs no bound until it is used."""
     return _name(node) in COMPARISONS
 
 
@@ -38,13 +38,13 @@ def asks_for_sign(node: Node) -> bool:
 def steepest_side(
     node: Node, first: Callable[[Node], Node], call: Callable[[Node, Node], Call], constant: Callable[[Node], Any | None]
 ) -> tuple[Node, float] | None:
-    """The tensor by whose signs an operator chooses, and its Lipschitz factor in it; None where it is no such choice.
+    """The tensor by whose signs an operator selects, and its Lipschitz factor in it; None if it is not such an activation.
 
     Args:
         node: the operator.
-        first: the node that stands for all that hold the same numbers.
-        call: of a node, with the bound of its parent left open.
-        constant: what a node is where it does not depend on the input, else None.
+        first: maps a node to the representative of all nodes with the same numbers.
+        call: the call of a node, without the bound of its parent.
+        constant: the value of a node that does not depend on the input, otherwise None.
     """
     parts = _parts(node)
     if parts is None or not isinstance(parts[0], Node) or not asks_for_sign(parts[0]):
@@ -57,7 +57,7 @@ def steepest_side(
 
 
 def _parts(node: Node) -> list[Any] | None:
-    """The comparison, and what is chosen from."""
+    """The comparison, and the two branches."""
     if node.kwargs:
         return None
     if _name(node) == "where" and len(node.args) == 3:
@@ -71,7 +71,7 @@ def _parts(node: Node) -> list[Any] | None:
 
 
 def _slope(part: Any, x: Node, first: Any, call: Any, constant: Any) -> float | None:
-    """The Lipschitz constant of a branch as a function of x, number by number; None where it is none, or not 0 at 0."""
+    """The Lipschitz constant of a branch as an elementwise function of x; None if it is not one, or is not 0 at 0."""
     if not isinstance(part, Node):
         return 0.0 if _is_zero_number(part) else None
     value = constant(part)

@@ -1,4 +1,4 @@
-"""Where a map carries neighbours apart fastest, found by ascent: a lower bound of its Lipschitz constant."""
+"""The steepest slope of a map, found by gradient ascent: a lower bound of its Lipschitz constant."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -25,15 +25,14 @@ SAFETY = 10.0  # times the unit round-off, what a network may add to its output
 Function = Callable[[Tensor], Tensor]
 
 # Note [Quotients prove]
-# ‖f(a) − f(b)‖ / ‖a − b‖ is a lower bound of the Lipschitz constant whatever f is made of; a derivative is one only if autograd is
-# given the derivative of what is computed, which `detach` and hand-written backward passes can break. So what the derivative says
-# is held against a quotient at the end. Ascent on quotients, not on derivatives: behind ReLUs a Jacobian is constant in pieces,
-# and has no slope to ascend.
+# ‖f(a) − f(b)‖ / ‖a − b‖ is a lower bound of the Lipschitz constant for any f; a derivative is one only if autograd differentiates
+# what is computed, which `detach` and handwritten backward passes can break. So the derivative is checked against a quotient at the
+# end. The ascent uses quotients, not derivatives: after ReLUs the Jacobian is piecewise constant and has no slope to ascend.
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """One step of the ascent, of all starts.
+    """One step of the ascent from all starts.
 
     Args:
         quotient: (starts), ‖f(x + δu/2) − f(x − δu/2)‖ / δ.
@@ -47,9 +46,9 @@ class Steepest:
     """Pairs of points that climb together, and the steepest of them.
 
     Args:
-        f: takes (count, dim) to (count, width), each row on its own.
+        f: maps (count, dim) to (count, width), each row separately.
         x: starts, (count, dim).
-        seed: of the directions.
+        seed: seed of the directions.
     """
 
     def __init__(self, f: Function, x: Tensor, seed: int) -> None:
@@ -63,7 +62,7 @@ class Steepest:
         self.kept = (self.x, self.u)
 
     def climb(self, steps: int) -> Iterator[Ascent]:
-        """Ascent of the quotient in x and u, with two points that come nearer to each other."""
+        """Gradient ascent of the quotient in x and u, with two points that approach each other."""
         for n in range(steps):
             if n == steps // NARROWED:
                 self._narrow()
@@ -132,12 +131,12 @@ class Steepest:
 
 
 def lower_bound(f: Function, steepest: Steepest, unit: float) -> float:
-    """The largest that was found, as a difference quotient on one item bears out. See Note [Quotients prove].
+    """The largest slope found, confirmed by a difference quotient on one item. See Note [Quotients prove].
 
     Args:
         f: the map.
-        steepest: after its ascent.
-        unit: round-off of the coarsest numbers that f computes with.
+        steepest: the pairs after their ascent.
+        unit: round-off of the lowest precision in f.
     """
     x, u = steepest.kept
     i = int(steepest.best.argmax())
@@ -153,12 +152,12 @@ def lower_bound(f: Function, steepest: Steepest, unit: float) -> float:
 
 @torch.no_grad()
 def borne_out(f: Function, x: Tensor, u: Tensor, sigma: float, unit: float) -> float:
-    """σ or the quotient at a small distance, where they agree; else the quotient, less what rounding may have added."""
+    """σ or the quotient at a small distance, if they agree; otherwise the quotient, less the possible rounding error."""
     distance = unit ** (1 / 3) * max(float(torch.linalg.vector_norm(x)), 1.0)
     a, b = x + distance / 2 * u, x - distance / 2 * u
     first, second = f(a[None])[0], f(b[None])[0]
     between = float(torch.linalg.vector_norm(a - b))
-    if between == 0:  # a network that draws at random may give no direction; two points that are one prove nothing
+    if between == 0:  # a network that draws random numbers may give no direction; coinciding points prove nothing
         return 0.0
     quotient = float(torch.linalg.vector_norm(first - second)) / between
     rounding = SAFETY * unit * float(torch.linalg.vector_norm(first) + torch.linalg.vector_norm(second)) / between

@@ -1,4 +1,4 @@
-"""A second witness beside the ascent: whole Jacobians at many places and sizes, and pairs of points far apart."""
+"""A second measurement beside the ascent: whole Jacobians at many points and scales, and pairs of distant points."""
 
 import torch
 from torch import Tensor
@@ -18,9 +18,9 @@ def dense_lower_bound(f: Function, x: Tensor, unit: float) -> float:
     """The largest quotient along leading right singular vectors of Jacobians, each from an SVD, or of two points of one size.
 
     Args:
-        f: takes (count, dim) to (count, width), each row on its own.
+        f: maps (count, dim) to (count, width), each row separately.
         x: any input, (count, dim).
-        unit: round-off of the coarsest numbers that f computes with.
+        unit: round-off of the lowest precision in f.
     """
     places = _places(x[:1])
     far = _largest(f, [places], [places.roll(1, 0)], unit)
@@ -28,7 +28,7 @@ def dense_lower_bound(f: Function, x: Tensor, unit: float) -> float:
 
 
 def quotients(f: Function, x: Tensor, unit: float) -> float:
-    """The largest quotient of two of many points, far apart and near, without any derivative; 0 where f fails at all of them."""
+    """The largest quotient over pairs of distant and nearby points, without derivatives; 0 if f fails at all of them."""
     random = torch_generator(0, "pairs of points")
     places = torch.cat([_places(x[:1]), x])
     along = torch.randn(places.shape, dtype=x.dtype, generator=random).to(x.device)
@@ -42,7 +42,7 @@ def _largest(f: Function, ones: list[Tensor], others: list[Tensor], unit: float)
 
 
 def _places(x: Tensor) -> Tensor:
-    """0, constants, one number alone, and random ones of all sizes."""
+    """0, constants, one nonzero component, and random points of all scales."""
     random = torch_generator(0, "places of Jacobians")
     ones, one = torch.ones_like(x), torch.zeros_like(x)
     one[:, 0] = 1.0
@@ -51,7 +51,7 @@ def _places(x: Tensor) -> Tensor:
 
 
 def _leading(f: Function, places: Tensor) -> list[tuple[Tensor, Tensor, float]]:
-    """Places, directions and singular values; none where the Jacobians are too large, or no derivative goes through."""
+    """Points, directions and singular values; empty if the Jacobians are too large or f is not differentiable."""
     with plain_kernels(), torch.enable_grad():
         at = places.clone().requires_grad_()
         made = f(at)
@@ -73,7 +73,7 @@ def _leading(f: Function, places: Tensor) -> list[tuple[Tensor, Tensor, float]]:
 
 @torch.no_grad()
 def _quotient(f: Function, a: Tensor, b: Tensor, unit: float) -> float:
-    """‖f(a) − f(b)‖ / ‖a − b‖, less what rounding may have added; 0 where f fails."""
+    """‖f(a) − f(b)‖ / ‖a − b‖, less the possible rounding error; 0 if f fails."""
     try:
         first, second = f(a[None])[0], f(b[None])[0]
     except SeparatrixError:

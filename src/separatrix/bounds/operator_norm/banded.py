@@ -1,4 +1,4 @@
-"""The Gram matrix of a convolution by rows of the image, and the proof by Cholesky that its norm stays below a number."""
+"""The Gram matrix of a convolution by image rows, and the proof by Cholesky factorisation that its norm is below a number."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ class Gram:
 
     Args:
         convolution: A.
-        axis: whose places are the rows.
-        of_outputs: A Aᵀ; else Aᵀ A.
+        axis: the axis whose positions are the rows.
+        of_outputs: use A Aᵀ instead of Aᵀ A.
     """
 
     convolution: Convolution
@@ -118,7 +118,7 @@ def grams(convolution: Convolution) -> Iterator[Gram]:
 
 
 def is_below(blocks: Blocks, theta: float) -> bool:
-    r"""Whether a Cholesky factorisation of  θ I − M  runs to its end, row by row of the image."""
+    r"""Whether the Cholesky factorisation of  θ I − M  succeeds, image row by image row."""
     last, q = len(blocks.gram.order) - 1, blocks.gram.width
     window: dict[tuple[int, int], Tensor] = {}
     for n in range(last + 1):
@@ -144,13 +144,13 @@ def _shifted(blocks: Blocks, a: int, b: int, theta: float) -> Tensor:
 
 
 def bound_of(blocks: Blocks, trial: float) -> float | None:
-    r"""A bound of ‖A‖ just above `trial`, if the Cholesky factorisation of  θ I − M  ends, θ = trial²:  √(θ + δ).  Else None.
+    r"""A bound of ‖A‖ just above `trial`,  √(θ + δ)  with θ = trial², if the factorisation of  θ I − M  succeeds; otherwise None.
 
         δ = (2b + 1) γ_{b+2} θ  +  γ_N ‖|A|‖₂²
 
-    The first term is what the factorisation can have left out: its result is exact for a matrix that differs elementwise by at most
-    γ_{b+2} √(m_ii m_jj), within a band of b numbers on either side; the second, what rounding did to M itself, with N numbers in
-    each of its inner products. Both times a safety factor.
+    The first term bounds the error of the factorisation: its result is exact for a matrix that differs elementwise by at most
+    γ_{b+2} √(m_ii m_jj), within a band of b numbers on either side. The second bounds the rounding of M itself, with N numbers in
+    each of its inner products. Both are multiplied by a safety factor.
 
     Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, theorems 10.3 and 10.7; Rump 2006, Verification of positive
     definiteness, BIT 46, 433.

@@ -1,4 +1,4 @@
-"""Linear layers one after the other: diagonals go into their neighbours, and what is small becomes one matrix."""
+"""Consecutive linear layers: diagonals are multiplied into their neighbours, and small chains become one matrix."""
 
 from dataclasses import replace
 from math import frexp, prod
@@ -18,7 +18,7 @@ ORDINARY = 1e100
 
 
 def folded(pieces: list[Piece]) -> list[Piece]:
-    """With diagonals multiplied into the convolution, or the other diagonal, before or behind them."""
+    """The pieces with diagonals multiplied into the adjacent convolution or diagonal."""
     done: list[Piece] = []
     for piece in pieces:
         done.append(piece)
@@ -28,7 +28,7 @@ def folded(pieces: list[Piece]) -> list[Piece]:
 
 
 def at_one_place(pieces: list[Piece]) -> list[Piece]:
-    """Without the places, where every matrix is that of one place at all of them: the norms are the same."""
+    """The pieces at a single position, if every matrix is a copy of one matrix at all positions: the norms are equal."""
     copies = [piece for piece in pieces if isinstance(piece, Copies)]
     is_same = len(copies) == len(pieces) and len({piece.places for piece in copies}) == 1
     return [piece.matrix for piece in copies] if is_same else pieces
@@ -51,7 +51,7 @@ def _both(first: Diagonal, second: Diagonal) -> Diagonal | None:
 
 
 def _scaled(piece: Piece, diagonal: Diagonal, *, outputs: bool) -> Piece | None:
-    """The piece with the diagonal behind it, or before it."""
+    """The piece with the diagonal applied after it, or before it."""
     if isinstance(piece, Turned):
         turned = _scaled(piece.convolution, diagonal, outputs=not outputs)
         return Turned(turned) if isinstance(turned, Convolution) else None
@@ -71,12 +71,12 @@ def _is_ordinary(values: Tensor) -> bool:
 
 
 def are_small(pieces: list[Piece]) -> bool:
-    """Whether the matrices can all be written out."""
+    """Whether all matrices are small enough to be formed."""
     return all(piece.rows * piece.columns * piece.groups**2 <= SMALL**2 for piece in pieces)
 
 
 def of_one_matrix(pieces: list[Piece]) -> tuple[Extremes, int]:
-    """Of the product of their matrices, and the power of two that it was divided by."""
+    """The extremes of the product of their matrices, and the power of two by which it was divided."""
     matrices, powers = zip(*(_normal(piece) for piece in pieces), strict=True)
     matrix = matrices[0]
     for one in matrices[1:]:

@@ -1,4 +1,4 @@
-"""What makes a layer or a container do something else than its class says: hooks, forwards of its own, replaced methods."""
+"""Changes that make a layer or container behave differently from its class: hooks, its own forward, replaced methods."""
 
 from torch import nn
 from torch.nn.modules import module as torch_module
@@ -13,19 +13,19 @@ FOR_ALL = ("_global_forward_pre_hooks", "_global_forward_hooks")
 
 
 def refuse_if_changed(layer: nn.Module, kind: type[nn.Module]) -> None:
-    """Refuse a layer or container that does not run as its kind does.
+    """Raise an error for a layer or container that does not behave like its class.
 
     Args:
         layer: an instance of `kind`, or of a subclass.
-        kind: the class of PyTorch's that it is read as.
+        kind: the PyTorch class that it is read as.
 
     Raises:
-        UnsupportedModuleError: hooks of its own or of all modules, methods of a subclass or of the instance.
+        UnsupportedModuleError: it has hooks, there are global hooks, or a subclass or the instance replaces methods.
     """
     reason = _change(layer, kind)
     if reason:
         raise UnsupportedModuleError(
-            f"this {type(layer).__name__} {reason}, so that its weight alone does not say what it does.\n"
+            f"this {type(layer).__name__} {reason}, so its weight alone does not determine what it computes.\n"
             "Use torch.nn.utils.parametrizations, or remove the hook or the method."
         )
 
@@ -36,7 +36,7 @@ def _change(layer: nn.Module, kind: type[nn.Module]) -> str | None:
         return f"runs {_named(hooks[0])} around its forward"
     for_all = [hook for name in FOR_ALL for hook in getattr(torch_module, name).values()]
     if for_all:
-        return f"runs {_named(for_all[0])}, a hook of all modules, around its forward"
+        return f"runs {_named(for_all[0])}, a global hook, around its forward"
     kept = [name for name in vars(layer) if callable(getattr(type(layer), name, None))]
     if kept:
         return f"has {kept[0]} replaced on the instance"

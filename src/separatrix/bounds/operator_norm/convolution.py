@@ -1,4 +1,4 @@
-"""A convolution as a matrix: which place of the input each tap of the kernel reads, axis by axis."""
+"""A convolution as a matrix: the input position that each tap of the kernel reads, axis by axis."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis that the kernel slides along.
+    """Axis along which the kernel slides.
 
     Args:
-        size: places of the input.
-        kernel, stride, dilation: of the convolution along it.
-        before, after: places put in front and behind.
-        mode: what is put there: zeros, circular, reflect or replicate.
+        size: number of input positions.
+        kernel, stride, dilation: parameters of the convolution along the axis.
+        before, after: padding before and after.
+        mode: padding mode: zeros, circular, reflect or replicate.
     """
 
     size: int
@@ -77,11 +77,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A linear map (groups · c, *sizes) → (groups · o, *outs), without its bias.
+    """Convolution as a linear map (groups · c, *sizes) → (groups · o, *outs), without its bias.
 
     Args:
         weight: kernels, shape (groups, o, c, *kernel), float64.
-        axes: one for each axis of the kernel; none for a plain matrix.
+        axes: one per axis of the kernel; empty for a plain matrix.
     """
 
     weight: Tensor
@@ -89,17 +89,17 @@ class Convolution:
 
     @property
     def groups(self) -> int:
-        """Blocks that do not see each other."""
+        """Number of independent blocks."""
         return self.weight.shape[0]
 
     @property
     def columns(self) -> int:
-        """Numbers that a group reads."""
+        """Number of inputs of a group."""
         return self.weight.shape[2] * prod(axis.size for axis in self.axes)
 
     @property
     def rows(self) -> int:
-        """Numbers that a group gives."""
+        """Number of outputs of a group."""
         return self.weight.shape[1] * prod(axis.out for axis in self.axes)
 
     @property
@@ -135,7 +135,7 @@ class Convolution:
         return torch.stack([Convolution(kernel, others).dense() for kernel in self.weight.movedim(3 + axis, 0)])
 
     def reduced(self) -> "Convolution":
-        """Without the axes that the kernel does not mix, along which it is a copy of itself at each place."""
+        """The convolution without the axes that the kernel does not mix, along which it repeats at each position."""
         kept = [j for j, axis in enumerate(self.axes) if not axis.is_copied]
         axes = tuple(self.axes[j] for j in kept)
         return Convolution(self.weight.reshape(*self.weight.shape[:3], *(axis.kernel for axis in axes)), axes)
@@ -149,7 +149,7 @@ class Convolution:
         return float((summed.sum(-1).max() * summed.sum(-2).max() * repeats).sqrt())
 
     def scaled(self) -> tuple["Convolution", int]:
-        """The same with the largest weight in [½, 1), and the power of two that it was divided by."""
+        """The convolution scaled to a largest weight in [½, 1), and the power of two by which it was divided."""
         largest = float(self.weight.abs().max()) if self.weight.numel() else 0.0
         if largest == 0.0:
             return self, 0

@@ -1,4 +1,4 @@
-"""All singular values of a matrix that is small."""
+"""All singular values of a small matrix."""
 
 import torch
 from torch import Tensor

@@ -11,9 +11,9 @@ from separatrix.bounds.operator_norm.rounding import SAFETY, gamma
 from separatrix.core.randomness import torch_generator
 
 PHASES = ((torch.float32, 300, 1e-7), (torch.float64, 60, 1e-9))
-"""At most so many steps, to this relative error of the estimate: first in single precision, where convolutions are fast."""
+"""Maximum number of steps and relative error of the estimate: first in single precision, in which convolutions are fast."""
 EVERY = 5
-"""Steps between two looks at the estimate."""
+"""Number of steps between two evaluations of the estimate."""
 
 
 def from_below(convolution: Convolution, *, seed: int = 0) -> float:
@@ -43,7 +43,7 @@ def _gram(convolution: Convolution, dtype: torch.dtype) -> Callable[[Tensor], Te
 
 
 def _leading(gram: Callable[[Tensor], Tensor], start: Tensor, steps: int, tol: float) -> Tensor:
-    """The leading Ritz vector; the start where it is taken to nothing."""
+    """The leading Ritz vector; the start vector if it is mapped to 0."""
     steps = min(steps, start.numel())
     basis = start.new_zeros(steps, start.numel())
     basis[0] = (start / start.norm()).flatten()
@@ -65,7 +65,7 @@ def _leading(gram: Callable[[Tensor], Tensor], start: Tensor, steps: int, tol: f
 
 
 def _error(values: Tensor, residual: float) -> float:
-    """Of the leading Ritz value: residual² over the gap to the next, and never more than the residual (Kato & Temple)."""
+    """Error of the leading Ritz value: residual² over the gap to the next, at most the residual (Kato & Temple)."""
     gap = max(float(values[-1] - values[-2]), residual) if len(values) > 1 else residual
     return residual**2 / gap if gap > 0 else 0.0
 

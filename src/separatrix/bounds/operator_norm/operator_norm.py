@@ -1,4 +1,4 @@
-"""Proven bounds of the norms of linear layers, at the size, stride, padding and groups they run with."""
+"""Proven bounds of the norms of linear layers, for the size, stride, padding and groups with which they run."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,13 +26,13 @@ READING = 32
 
 @dataclass(frozen=True)
 class OperatorNorm:
-    """The ℓ2 norm of a linear map, enclosed:  lower ≤ max ‖Ax‖ / ‖x‖ ≤ bound.
+    """Enclosure of the ℓ2 norm of a linear map:  lower ≤ max ‖Ax‖ / ‖x‖ ≤ bound.
 
     Args:
-        bound: proven from above, rounding included.
-        lower: proven from below, or measured on the running layers less rounding; `slack` is what lies between.
-        method: how the bound was proven.
-        smallest: a proven lower bound of  min ‖Ax‖ / ‖x‖;  None where the method proves none.
+        bound: proven upper bound, including rounding.
+        lower: proven lower bound, or one measured on the running layers less rounding; `slack` is the gap between the two.
+        method: method of the proof.
+        smallest: proven lower bound of  min ‖Ax‖ / ‖x‖;  None if the method proves none.
     """
 
     bound: float
@@ -42,7 +42,7 @@ class OperatorNorm:
 
     @property
     def slack(self) -> float:
-        """bound / lower − 1: how loose the bound can be at most."""
+        """`bound` / `lower` − 1, an upper limit on how loose the bound is."""
         if self.bound == 0:
             return 0.0
         return self.bound / self.lower - 1 if self.lower > 0 else inf
@@ -50,32 +50,33 @@ class OperatorNorm:
 
 @torch.no_grad()
 def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[int], *, budget: float = BUDGET) -> OperatorNorm:
-    r"""The ℓ2 norm of a linear layer, or of linear layers one after the other, at the shape they run with: a proven bound.
+    r"""Bound the ℓ2 norm of a linear layer, or of consecutive linear layers, for the input shape with which they run.
 
         ‖A‖ = max ‖Ax‖₂ / ‖x‖₂,   A the layer without its bias
 
     Args:
-        layer: Linear, Conv1d … 3d, ConvTranspose1d … 3d, AvgPool, AdaptiveAvgPool, batch-norm in eval, Identity, Flatten and
-            Unflatten; or a list or `nn.Sequential` of them: a batch-norm is multiplied into the convolution beside it, and small
-            chains are one matrix.
-        shape: of one input without its batch, such as (channels, height, width).
-        budget: floating-point operations that a proof may cost; a dearer one gives way to the circular bound, as `method` says.
+        layer: Linear, Conv1d … 3d, ConvTranspose1d … 3d, AvgPool, AdaptiveAvgPool, batch norm in evaluation mode, Identity,
+            Flatten and Unflatten; or a list or `nn.Sequential` of them. A batch norm is multiplied into the adjacent convolution,
+            and small chains become one matrix.
+        shape: shape of one input without its batch axis, such as (channels, height, width).
+        budget: maximum number of floating-point operations of a proof; a more expensive one is replaced by the circular bound, as
+            `method` then reports.
 
     Returns:
-        OperatorNorm: `bound` is at least the norm, rounding included; `lower` at most.
+        OperatorNorm: `bound` is at least the norm, including rounding; `lower` is at most the norm.
 
     Raises:
-        UnsupportedModuleError: a layer that is not known to be linear, a batch-norm in training mode, hooks, forwards of a subclass
-            or of an instance; layers that do not do, when they run, what their weights say.
+        UnsupportedModuleError: a layer is not known to be linear, is a batch norm in training mode, or has hooks or a replaced
+            forward; or the running layers do not compute what their weights determine.
         ShapeError: the layer does not take this shape.
-        InputError: weights that are not finite.
-        ContradictionError: a quotient measured on the running layers exceeds the bound: a fault of Separatrix.
+        InputError: the weights are not finite.
+        ContradictionError: a quotient measured on the running layers exceeds the bound: a bug in Separatrix.
 
-    Limits: of the layer in exact arithmetic, with the weights that it has in eval; a forward pass in less than float64 rounds. With
-        zeros, reflections or copies around an image, to some 3 · 10⁻⁶ while the budget lasts; a chain of large layers has the
-        product of their norms.
-    Source: see the files of `separatrix.bounds.operator_norm`, one for each way: dense (SVD), torus (circular padding, and zeros by
-        counting), banded (Cholesky), pooling.
+    Limits: the bound holds for exact arithmetic with the weights in evaluation mode; a forward pass below float64 adds rounding.
+        With zeros, reflections or copies around an image, it is tight to about 3 · 10⁻⁶ within the budget; for a chain of large
+        layers it is the product of their norms.
+    Source: see the files of `separatrix.bounds.operator_norm`, one per method: dense (SVD), torus (circular padding, and zero
+        padding by counting), banded (Cholesky), pooling.
     """
     shape = _sizes(shape)
     layers, readings, size = layers_of(layer), [], shape
@@ -112,7 +113,7 @@ def _of_pieces(pieces: list[Piece], budget: float) -> OperatorNorm:
 
 
 def _confirmed(proven: OperatorNorm, measured: Measured | None) -> OperatorNorm:
-    """With the measured quotient as a lower bound where it is the better one.
+    """The proven norm, with the measured quotient as the lower bound if it is larger.
 
     Raises:
         ContradictionError: the measurement contradicts the proof.
@@ -124,7 +125,7 @@ def _confirmed(proven: OperatorNorm, measured: Measured | None) -> OperatorNorm:
         kind, value, quotient = ("bound", proven.bound, most) if most > proven.bound else ("smallest", proven.smallest, least)
         raise ContradictionError(
             f"{kind} = {value:.6g} by {proven.method}, but the layers as they run have a quotient ‖Ax‖ / ‖x‖ of {quotient:.6g}.\n"
-            "This is a fault of Separatrix: please report it with the layers, their weights and the shape."
+            "This is a bug in Separatrix: please report it with the layers, their weights and the shape."
         )
     return replace(proven, lower=max(proven.lower, most))
 
@@ -142,7 +143,7 @@ def _norm_of(piece: Piece, budget: float) -> OperatorNorm:
 
 
 def _seen_from_inputs(found: Extremes, power: int, *, shrinks: bool) -> OperatorNorm:
-    """In the layer's own scale; a layer with fewer outputs than inputs takes some input to nothing."""
+    """In the layer's own scale; a layer with fewer outputs than inputs maps some input to 0."""
     smallest = 0.0 if shrinks else found.smallest
     return OperatorNorm(
         bound=_times(found.upper, power, toward=inf),
@@ -153,7 +154,7 @@ def _seen_from_inputs(found: Extremes, power: int, *, shrinks: bool) -> Operator
 
 
 def _times(value: float, power: int, *, toward: float) -> float:
-    """value · 2^power, rounded one way where it leaves the numbers that have all their digits."""
+    """`value` · 2^power, rounded in one direction where it leaves the range of normal numbers."""
     if value == 0.0:
         return 0.0
     if frexp(value)[1] + power > float_info.max_exp:

@@ -1,4 +1,4 @@
-"""Matrices with a structure: what layers are read as."""
+"""Structured matrices that represent layers."""
 
 # Note [Layout]
 # Every piece reads and gives the numbers of a tensor in the tensor's own order (C order, the last axis fastest), without its batch.
@@ -167,6 +167,6 @@ def matrix_of(piece: Piece) -> Tensor:
     rounding = SAFETY * gamma(piece.columns + piece.rows) * size_of(piece) * length(x) + TINY
     if bool(torch.isfinite(wanted).all()) and not length(found - wanted) <= rounding:
         raise ContradictionError(
-            f"the matrix of a {type(piece).__name__} is not its own.\nThis is a fault of Separatrix: please report it."
+            f"the matrix of a {type(piece).__name__} does not match its action.\nThis is a bug in Separatrix: please report it."
         )
     return matrix

@@ -1,4 +1,4 @@
-"""Average pools: the same matrix along each axis, so that norms multiply."""
+"""Average pooling: one matrix per axis, so that norms multiply."""
 
 from dataclasses import dataclass
 from math import prod
@@ -13,11 +13,11 @@ from separatrix.bounds.operator_norm.rounding import UNIT, Extremes
 
 @dataclass(frozen=True)
 class Separable:
-    """P₁ ⊗ P₂ ⊗ … on every channel: singular values are products of those of the factors.
+    """Separable matrix P₁ ⊗ P₂ ⊗ … on every channel, whose singular values are products of those of the factors.
 
     Args:
-        channels: copies.
-        factors: a matrix (out, size) for each axis.
+        channels: number of copies.
+        factors: one matrix (out, size) per axis.
     """
 
     channels: int
@@ -65,7 +65,7 @@ ADAPTIVE = {nn.AdaptiveAvgPool1d: 1, nn.AdaptiveAvgPool2d: 2, nn.AdaptiveAvgPool
 
 
 def average(layer: nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d, shape: tuple[int, ...]) -> Separable:
-    """Of an average pool on (channels, *sizes); its window, its padding and even its counts are products over the axes."""
+    """The matrix of an average pool on (channels, *sizes); its window, padding and counts are products over the axes."""
     sizes = shape[1:]
     kernel, stride, padding = (_each(value, len(sizes)) for value in (layer.kernel_size, layer.stride, layer.padding))
     divisor = getattr(layer, "divisor_override", None)
@@ -80,7 +80,7 @@ def average(layer: nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d, shape: tuple[int,
 
 
 def adaptive(layer: nn.Module, shape: tuple[int, ...]) -> Separable:
-    """Of an adaptive average pool on (channels, *sizes)."""
+    """The matrix of an adaptive average pool on (channels, *sizes)."""
     targets = _each(layer.output_size, len(shape) - 1)
     factors = [
         F.adaptive_avg_pool1d(torch.eye(size, dtype=torch.float64, device="cpu")[:, None], size if target is None else target)

@@ -13,15 +13,15 @@ from separatrix.bounds.operator_norm.rounding import UNIT, Extremes, gamma
 from separatrix.bounds.operator_norm.torus import Torus, excess_over, torus_of
 
 SMALL = 1024
-"""Matrices with a side up to this are taken apart whole: an SVD takes a quarter of a second."""
+"""Matrices with a side up to this length are decomposed directly: an SVD takes a quarter of a second."""
 EXCESS, MORE = 3e-6, 3.0
-"""How much above the estimate a proof is tried first, relative to the norm; and times what after each failure."""
+"""Relative margin above the estimate of the first proof, and its growth after each failure."""
 TRIES = 2
-"""Failures after which the next cheapest way is taken."""
+"""Number of failures after which the next cheapest method is used."""
 
 
 def extremes_of(whole: Convolution, budget: float) -> Extremes:
-    """Of a convolution whose weights are of size one; `budget` in floating-point operations for each attempt at a proof."""
+    """The extremes of a convolution with weights of order one; `budget` in floating-point operations per attempt at a proof."""
     convolution = whole.reduced()
     found = _extremes_of_reduced(convolution, budget)
     skips = any(axis.out < axis.size for axis in whole.axes if axis.is_copied)  # places that a stride never reads
@@ -43,7 +43,7 @@ def _extremes_of_reduced(convolution: Convolution, budget: float) -> Extremes:
 
 
 def _exact(toruses: list[Torus]) -> Extremes:
-    """Where nothing is outside the torus, its singular values are those of the layer.
+    """The singular values of the torus, if they are those of the layer because nothing lies outside the torus.
 
     Source: Sedghi, Gupta & Long 2019, The singular values of convolutional layers, theorem 6.
     """
@@ -54,7 +54,7 @@ def _exact(toruses: list[Torus]) -> Extremes:
 
 
 def _around(convolution: Convolution) -> tuple[list[Torus], int]:
-    """Toruses that the layer is a piece of, and ‖pad‖², if the padding has to be done before them."""
+    """Tori that contain the layer, and ‖pad‖², if padding has to be applied first."""
     toruses = torus_of(convolution)
     if toruses is not None:
         return toruses, 1
@@ -63,7 +63,7 @@ def _around(convolution: Convolution) -> tuple[list[Torus], int]:
 
 
 def _repeats(axis: Axis) -> int:
-    """How often the padded line shows one place of the input, at most."""
+    """The maximum number of copies of one input position in the padded line."""
     shown = [axis.source(place) for place in range(axis.size + axis.before + axis.after)]
     return max(map(shown.count, range(axis.size)))
 
@@ -71,7 +71,7 @@ def _repeats(axis: Axis) -> int:
 def _between(
     convolution: Convolution, toruses: list[Torus] | None, lower: float, ceiling: float, otherwise: str, budget: float
 ) -> Extremes:
-    """The first number above the estimate that can be proven, or else the ceiling."""
+    """The first number above the estimate that can be proven, otherwise the ceiling."""
     blocks = Blocks(min(grams(convolution), key=lambda one: one.flops))
     excess, attempt = EXCESS, 0
     while (trial := lower * (1 + excess)) < ceiling:
@@ -96,7 +96,7 @@ def _ways(blocks: Blocks, toruses: list[Torus] | None, trial: float) -> list[tup
 
 
 def _again(convolution: Convolution, attempt: int, lower: float, excess: float) -> tuple[float, float]:
-    """A better estimate from another start; or, if there is none, more above it."""
+    """A better estimate from another start or, if there is none, a larger margin."""
     better = from_below(convolution, seed=attempt)
     return (better, excess) if better > lower * (1 + excess) else (max(lower, better), MORE * excess)
 

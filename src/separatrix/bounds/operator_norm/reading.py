@@ -61,17 +61,18 @@ def read(layer: nn.Module, shape: Shape) -> tuple[Piece | None, Shape]:
             refuse_if_changed(layer, kind)
             return reader(layer, shape)
     raise UnsupportedModuleError(
-        f"{type(layer).__name__} is not a linear layer whose norm is known.\n"
-        "Linear, Conv1d … 3d, ConvTranspose1d … 3d, average pools, batch-norm in eval, Identity, Flatten and Unflatten are."
+        f"{type(layer).__name__} is not a supported linear layer.\n"
+        "Supported are Linear, Conv1d … 3d, ConvTranspose1d … 3d, average pools, batch norm in evaluation mode, Identity, Flatten "
+        "and Unflatten."
     )
 
 
 def _refuse_without_weights(layer: nn.Module) -> None:
     name, held = type(layer).__name__, [*layer.parameters(), *layer.buffers()]
     if any(map(nn.parameter.is_lazy, held)):
-        raise UnsupportedModuleError(f"this {name} has no weight yet: it has not run.\nRun the network once.")
+        raise UnsupportedModuleError(f"this {name} has no weight yet, because it has not run.\nRun the network once.")
     if any(tensor.is_meta for name, tensor in layer.named_parameters() if name != "bias"):
-        raise UnsupportedModuleError(f"the weights of this {name} are on the device meta, without numbers.\nLoad them first.")
+        raise UnsupportedModuleError(f"the weights of this {name} are on the meta device, without values.\nLoad them first.")
 
 
 def weight_of(layer: nn.Module) -> Tensor:
@@ -82,9 +83,7 @@ def weight_of(layer: nn.Module) -> Tensor:
             f"the weight of {type(layer).__name__} is {weight.dtype}, but the norm is that of real weights."
         )
     if not weight.numel():
-        raise InputError(
-            f"the weight of {type(layer).__name__} has the shape {tuple(weight.shape)}: no numbers.\nPass another layer."
-        )
+        raise InputError(f"the weight of {type(layer).__name__} is empty, shape {tuple(weight.shape)}.\nPass another layer.")
     return _finite(as_float64(weight), f"the weight of {type(layer).__name__}")
 
 

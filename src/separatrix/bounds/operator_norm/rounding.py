@@ -1,4 +1,4 @@
-"""What rounding can do to a proof, in float64."""
+"""The effect of rounding on a proof, in float64."""
 
 from dataclasses import dataclass, replace
 
@@ -16,12 +16,12 @@ TINY = 1e-290
 
 @dataclass(frozen=True)
 class Extremes:
-    """What is proven of the singular values of a matrix.
+    """Proven bounds of the singular values of a matrix.
 
     Args:
-        upper, lower: an interval that holds the largest one.
-        smallest: a lower bound of the min(rows, columns)-th; None where nothing is proven.
-        method: how, in words.
+        upper, lower: an interval that contains the largest one.
+        smallest: a lower bound of the min(rows, columns)-th; None if nothing is proven.
+        method: method of the proof, as text.
     """
 
     upper: float

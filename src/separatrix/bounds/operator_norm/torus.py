@@ -1,4 +1,4 @@
-"""A convolution as a piece of one on a torus, whose spectrum the Fourier transform gives: a bound, and a proof of a tight one."""
+"""A convolution as part of one on a torus, whose spectrum the Fourier transform gives: a bound, and a proof of a tight one."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ class Torus:
     A stride is taken away by counting each of its phases φ as channels of their own.
 
     Args:
-        convolution: of one group.
-        places: of the torus along each axis, for the outputs.
+        convolution: the convolution of one group.
+        places: number of positions on the torus along each axis, for the outputs.
     """
 
     convolution: Convolution

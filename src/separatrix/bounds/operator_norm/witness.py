@@ -1,4 +1,4 @@
-"""What layers do when they run, held against what they were read as and what was proven of them."""
+"""The running layers, compared with the matrices they were read as and with the proven bounds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ Run = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Measured:
-    """Quotients ‖Ax‖ / ‖x‖, a large and a small one, and what rounding can have added to them."""
+    """A large and a small quotient ‖Ax‖ / ‖x‖, with their possible rounding errors."""
 
     largest: float
     smallest: float
@@ -162,8 +162,8 @@ def _compare(found: Tensor, wanted: Tensor, x: Tensor, rounding: float) -> None:
     apart = length(found.flatten(1).to(wanted) - wanted) if found.numel() == wanted.numel() else inf
     if not apart <= rounding:
         raise UnsupportedModuleError(
-            f"the layers do not run as they read: at a random input of norm {length(x):.2g} they are {apart:.2g} away from their "
-            f"matrices' {length(wanted):.2g}.\nPass layers of PyTorch's that hold their own weights and do nothing else."
+            f"the layers do not compute what their weights say: at a random input of norm {length(x):.2g} their output differs by "
+            f"{apart:.2g} from that of their matrices, of norm {length(wanted):.2g}.\nPass plain PyTorch layers."
         )
 
 

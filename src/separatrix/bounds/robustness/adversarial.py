@@ -1,4 +1,4 @@
-"""One image, several classifiers: the small change that makes each of them read it wrong."""
+"""One image, several classifiers: the small change with which each of them misclassifies it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ LADDER = tuple(0.05 * 1.1**i for i in range(60))  # ε from 0.05 to 14, each a t
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class AdversarialImages(Result):
-    r"""Images x, and for each of several networks the perturbation δ with which it reads x + δ wrong.
+    r"""Adversarial images x + δ: for each of several networks, a perturbation δ with which it misclassifies x + δ.
 
     Args:
         images: x, (images, pixels).
         perturbations: δ, (networks, images, pixels); NaN where no attack succeeded.
-        distances: ‖δ‖₂, (networks, images); 0 where the network reads x itself wrong, inf where no attack succeeded.
-        labels: (images).
-        read: (networks, images), what each network reads in x.
-        misread: (networks, networks, images), [i, j]: what network j reads in x + δ of network i; −1 where there is no δ.
-        names: of the networks.
-        shape: of an image.
+        distances: ‖δ‖₂, (networks, images); 0 where the network misclassifies x itself, inf where no attack succeeded.
+        labels: (images), the true classes.
+        read: (networks, images), the class that each network predicts for x.
+        misread: (networks, networks, images), [i, j]: the class that network j predicts for x + δ of network i; −1 without δ.
+        names: names of the networks.
+        shape: shape of an image.
     """
 
     images: Tensor
@@ -55,11 +55,11 @@ class AdversarialImages(Result):
     }
 
     def summary(self) -> str:
-        """How far each network is from a mistake."""
+        """The distance of each network from a misclassification."""
         lines = []
         for name, distances in zip(self.names, self.distances, strict=True):
             met = distances[distances.isfinite()]
-            nearest = f"reads them wrong at ‖δ‖₂ = {plain(float(met.median()))} (median)" if len(met) else "was not deceived"
+            nearest = f"misclassified at ‖δ‖₂ = {plain(float(met.median()))} (median)" if len(met) else "never misclassified"
             lines.append(f"{name}: {nearest}, {len(met)} of {len(distances)}")
         return "\n".join(lines)
 
@@ -78,26 +78,26 @@ def adversarial_images(
     seed: int = 0,
     progress: bool = False,
 ) -> AdversarialImages:
-    r"""The smallest perturbation found with which each network reads an image wrong, and what the others read in it.
+    r"""Find the smallest perturbation with which each network misclassifies an image, and the predictions of the others for it.
 
-    The attack of `robustness` climbs the radii until it succeeds: ‖δ‖₂ exceeds the smallest that this attack can do with by no
-    more than the distance between two radii.
+    The attack of `robustness` tries increasing radii until it succeeds: ‖δ‖₂ exceeds the smallest distance at which this attack
+    succeeds by at most the gap between two radii.
 
     Args:
         models: networks by name, which take the same images.
         inputs: images, (images, …).
-        labels: (images), whole numbers.
-        radii: ε > 0 to try. Default: 0.05 to 14, in steps of 10 %.
-        bounds, attack, steps, restarts, at_once, seed, progress: as of `robustness`.
+        labels: (images), integers.
+        radii: the ε > 0 to try. Default: 0.05 to 14, in steps of 10 %.
+        bounds, attack, steps, restarts, at_once, seed, progress: as for `robustness`.
 
     Returns:
-        AdversarialImages; an image that some network never reads wrong is "not converged".
+        AdversarialImages; an image that some network never misclassifies is "not converged".
 
     Raises:
-        InputError: there is no network; and as `robustness` does.
+        InputError: there are no networks; otherwise as for `robustness`.
     """
     if not models:
-        raise InputError("there is no network to deceive: models is empty.")
+        raise InputError("models is empty; expected at least 1 network.")
     scored = {name: Classified(model, inputs, labels, bounds, at_once) for name, model in models.items()}
     options = {"attack": attack, "steps": steps, "restarts": restarts, "seed": seed}
     changes = [nearest_found(each, ascending(radii), progress=progress, **options) for each in scored.values()]
@@ -118,6 +118,6 @@ def adversarial_images(
 
 
 def _read(classified: Classified, x: Tensor) -> Tensor:
-    """What a network reads; −1 where there is no image, or no finite score."""
+    """The class that a network predicts; −1 without an image or a finite score."""
     scores = classified.say(x)
     return scores.argmax(-1).where(scores.isfinite().all(-1) & ~x.flatten(1).isnan().any(-1), -1)

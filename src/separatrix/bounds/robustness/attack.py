@@ -1,4 +1,4 @@
-"""An attack on a classifier by a kept library, the Adversarial Robustness Toolbox: PGD within an ℓ₂ ball."""
+"""Attacks on a classifier by the Adversarial Robustness Toolbox: PGD within an ℓ₂ ball."""
 
 import contextlib
 import math
@@ -14,26 +14,26 @@ from separatrix.core.errors import MissingExtraError
 from separatrix.core.randomness import Draws
 from separatrix.nn.nonexpansive.margin import margins
 
-STRIDE = 5.0  # times ε/steps, the length of a step: with the usual 2.5 a walk from a random point ends before it has turned
-WITHIN = 1 - 1e-6  # of ε, to which what is found is shortened: no rounding carries it out of the ball
+STRIDE = 5.0  # times ε/steps, the step size: with the usual 2.5, a walk from a random point ends before it has turned
+WITHIN = 1 - 1e-6  # of ε, to which a perturbation is shortened, so that rounding does not move it out of the ball
 
 
 class _Lead(nn.Module):
-    """Minus the margin: what is maximised to change the class, at whatever scale the scores are (Carlini & Wagner 2017)."""
+    """Minus the margin, a loss that does not depend on the scale of the scores (Carlini & Wagner 2017)."""
 
     def forward(self, scores: Tensor, own: Tensor) -> Tensor:
         return -margins(scores, own.argmax(-1)).sum()
 
 
 class _Entropy(nn.Module):
-    """The cross-entropy: no gradient where scores are far apart; where they are close, a pull to all wrong classes at once."""
+    """Cross-entropy loss: its gradient vanishes for distant scores; for close ones, it pulls to all wrong classes at once."""
 
     def forward(self, scores: Tensor, own: Tensor) -> Tensor:
         return nn.functional.cross_entropy(scores, own.argmax(-1), reduction="sum")
 
 
 class _Towards(nn.Module):
-    """The lead of one wrong class over the image's own; their difference is e_wrong − e_own."""
+    """Lead of one wrong class over the true class; their difference is e_wrong − e_own."""
 
     def forward(self, scores: Tensor, difference: Tensor) -> Tensor:
         return (scores * difference).sum()
@@ -44,7 +44,7 @@ ATTACKS = {"all": "margin, cross entropy, then wrong classes in turn", "margin":
 
 
 class _Scores(nn.Module):
-    """A model out of the library's reach, which would switch its mode and clear its gradients."""
+    """Wrapper that protects a model from the library, which would switch its mode and clear its gradients."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class Attack:
     """Projected gradient ascent from each image, or from a random point of the ball around it.
 
     Args:
-        model: in float32, on the CPU or a CUDA device, with parameters that need no gradient.
-        kind: a name of `ATTACKS`.
-        bounds: of each pixel; None for no bounds.
-        steps: of each restart.
-        at_once: images in one batch.
-        device: of the model.
+        model: in float32, on the CPU or a CUDA device, with parameters that do not require gradients.
+        kind: a name in `ATTACKS`.
+        bounds: bounds of each pixel; None for no bounds.
+        steps: number of steps of each restart.
+        at_once: number of images in one batch.
+        device: device of the model.
     """
 
     model: nn.Module
@@ -75,7 +75,7 @@ class Attack:
     device: torch.device
 
     def __call__(self, x: Tensor, scores: Tensor, labels: Tensor, radius: float, restart: int) -> Tensor:
-        """Images within `radius` of x that it hopes are read wrong, in the dtype of x."""
+        """Candidate images within `radius` of x, in the dtype of x."""
         loss, aim = self._aim(scores, labels, restart)
         attack = _library().ProjectedGradientDescentPyTorch(
             self._classifier(loss, x.shape[1:], scores.shape[-1]),
@@ -92,7 +92,7 @@ class Attack:
         return self._within(x, torch.as_tensor(found).to(x), radius)
 
     def _aim(self, scores: Tensor, labels: Tensor, restart: int) -> tuple[nn.Module, Tensor]:
-        """What this restart maximises, and the labels it is told."""
+        """The loss that this restart maximises, and its labels."""
         own = nn.functional.one_hot(labels, scores.shape[-1])
         if self.kind != "all" or restart < 2:
             is_entropy = self.kind == "cross entropy" or (self.kind == "all" and restart == 1)
@@ -118,7 +118,7 @@ class Attack:
 
 @contextlib.contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """NumPy's and PyTorch's global generators, from which the library draws, seeded within and put back after."""
+    """Seed NumPy's and PyTorch's global generators, from which the library draws, and restore them afterwards."""
     before = np.random.get_state()  # noqa: NPY002 - the library's own generator
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(Draws(seed, "attack on a GPU").torch_seed())
@@ -136,7 +136,7 @@ def _library() -> Any:
         from art.attacks.evasion.projected_gradient_descent import projected_gradient_descent_pytorch
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"an attack needs the Adversarial Robustness Toolbox, but {error.name} is not installed.\n"
+            f"attacks need the Adversarial Robustness Toolbox, but {error.name} is not installed.\n"
             "Install it with: pip install 'separatrix[attack]'"
         ) from error
     return projected_gradient_descent_pytorch

@@ -1,4 +1,4 @@
-"""How much of a classifier's accuracy small perturbations leave: what is proven, beside what an attack could not break."""
+"""Accuracy of a classifier under small perturbations: a certified lower bound, and an empirical upper bound by attack."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,24 +21,24 @@ from separatrix.nn.guarantee import guarantee_of
 from separatrix.nn.nonexpansive.margin import certified_radii, check_labels
 from separatrix.nn.nonexpansive.orthogonal import frozen
 
-RADII = (8 / 255, 16 / 255, 36 / 255, 0.3, 0.5, 0.6, 0.8, 1.0)  # at which CIFAR-10 results are published
-ROUNDING = 100  # units in the last place of the scores, by which arithmetic may move a margin
+RADII = (8 / 255, 16 / 255, 36 / 255, 0.3, 0.5, 0.6, 0.8, 1.0)  # for which CIFAR-10 results are published
+ROUNDING = 100  # units in the last place of the scores by which rounding may change a margin
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Robustness(Result):
-    r"""Accuracy of a classifier under perturbations of ℓ₂ length ≤ ε: certified ≤ true ≤ empirical.
+    r"""Accuracy of a classifier under perturbations of ℓ₂ norm ≤ ε: certified ≤ true ≤ empirical.
 
-    Two distances of each image say it all, with certified ≤ broken: accuracy at ε is the share of images beyond ε.
+    Each image has two distances, certified ≤ broken; the accuracy at ε is the share of images whose distance exceeds ε.
 
     Args:
-        certified: (images), the distance within which the image is proven to be read right; 0 where it is read wrong, NaN where
-            no Lipschitz bound is known.
-        broken: (images), the distance at which the attack found it read wrong; 0 where it is read wrong itself, inf where no
-            attack succeeded within the largest radius.
-        labels, read: (images), what they are and what the network says; −1 where its scores are not finite.
-        radii: (radii), the ε at which the attack tried, ascending.
-        lipschitz: the factor that certified; inf where none is known.
+        certified: (images), distance within which the classification is proven to be correct; 0 if the image is misclassified,
+            NaN if no Lipschitz bound is known.
+        broken: (images), distance of the misclassified image that the attack found; 0 if the image itself is misclassified, inf
+            if no attack succeeded within the largest radius.
+        labels, read: (images), true and predicted classes; −1 where the scores are not finite.
+        radii: (radii), the ε of the attacks, ascending.
+        lipschitz: the Lipschitz bound used for the certificates; inf if none is known.
     """
 
     certified: Tensor
@@ -73,17 +73,17 @@ class Robustness(Result):
 
     @property
     def clean(self) -> float:
-        """Accuracy without a perturbation."""
+        """Accuracy without perturbation."""
         return float((self.read == self.labels).double().mean())
 
     @property
     def certified_accuracy(self) -> Tensor:
-        """At each of the radii; NaN where no Lipschitz bound is known, shape (radii)."""
+        """Certified accuracy at each radius, shape (radii); NaN if no Lipschitz bound is known."""
         return self.certified_at(self.radii)
 
     @property
     def empirical_accuracy(self) -> Tensor:
-        """What the attack leaves at each of the radii, shape (radii)."""
+        """Accuracy under attack at each radius, shape (radii)."""
         return share_beyond(self.broken, self.radii)
 
     def certified_at(self, radii: Tensor) -> Tensor:
@@ -91,21 +91,21 @@ class Robustness(Result):
         return share_beyond(self.certified, radii) if self.has_certificate else torch.full_like(radii, math.nan)
 
     def stderr(self, accuracy: Tensor | float) -> Tensor:
-        """The binomial standard error  √(p (1 − p)/n)  of a share p of n images that are a random sample."""
+        """The binomial standard error  √(p (1 − p)/n)  of a share p in a random sample of n images."""
         share = torch.as_tensor(accuracy, dtype=torch.float64)
         return (share * (1 - share) / self.count).sqrt()
 
     def summary(self) -> str:
         """Clean, certified and empirical accuracy, with standard errors."""
-        lines = [f"of {counted(self.count, 'image')}, {self._percent(self.clean)} are read right"]
+        lines = [f"of {counted(self.count, 'image')}, {self._percent(self.clean)} are classified correctly"]
         if not self.has_certificate:
-            lines.append("no certified accuracy: no Lipschitz bound of this network is known")
+            lines.append("no certified accuracy: no Lipschitz bound is known for this network")
         for radius, proven, left in zip(self.radii, self.certified_accuracy, self.empirical_accuracy, strict=True):
             proof = f"certified {self._percent(proven)}, " if self.has_certificate else ""
             lines.append(f"within ε = {plain(float(radius))}: {proof}under attack {self._percent(left)}")
         failed = int((self.codes != Status.OK).sum())
         if failed:
-            lines.append(f"{counted(failed, 'image')} with scores that are not finite count as read wrong")
+            lines.append(f"{counted(failed, 'image')} with scores that are not finite, counted as misclassified")
         return "\n".join(lines)
 
     def _percent(self, share: Tensor | float) -> str:
@@ -133,48 +133,46 @@ def robustness(
     seed: int = 0,
     progress: bool = False,
 ) -> Robustness:
-    r"""Certified and empirical accuracy of a classifier under ℓ₂ perturbations, side by side.
+    r"""Measure the certified and the empirical accuracy of a classifier under ℓ₂ perturbations.
 
     Certified: the distance of `certified_radii`, from the margin and a Lipschitz bound. Empirical: projected gradient descent (PGD)
-    of the Adversarial Robustness Toolbox within each radius, smallest first, on the images that are still read right. What breaks
-    an image within ε breaks it within any larger ε, so both curves fall. An attack that breaks what is certified disproves the
-    Lipschitz bound, and is an error: certified ≤ empirical always.
+    of the Adversarial Robustness Toolbox within each radius, smallest first, on the images that are still classified correctly. A
+    perturbation within ε is also within any larger ε, so both curves decrease. An attack that succeeds within a certified
+    distance disproves the Lipschitz bound and raises an error: certified ≤ empirical always holds.
 
     Args:
-        model: takes (images, …), gives scores of shape (images, classes). It is not changed; it runs in evaluation mode, in the
-            dtype of the inputs (the attack's steps in float32).
-        inputs: images of any shape behind the first axis, (images, …).
-        labels: (images), whole numbers.
-        radii: ε > 0 at which to attack.
+        model: maps (images, …) to scores of shape (images, classes). It is not changed; it runs in evaluation mode, in the
+            dtype of the inputs (the steps of the attack in float32).
+        inputs: images of any shape after the first axis, (images, …).
+        labels: (images), integers.
+        radii: the ε > 0 of the attacks.
         lipschitz: a proven Lipschitz bound of the model, in the ℓ₂ norms of inputs and scores. Default: that of its `guarantee`.
-        head: weights (classes, features) of the last linear layer; `lipschitz` is then the bound of all before it.
-        bounds: of each pixel, within which attacks stay; None for none. Certificates hold either way.
-        attack: "all": of each image's restarts the first maximises the lead of the nearest wrong class and the second the
-            cross-entropy, both from the image itself; the others the lead of one wrong class after the other, from random points
-            of the ball. "margin" or "cross entropy": all maximise that, the first from the image, the others from random points.
-        steps: of each restart, 5 ε/steps long.
-        restarts: on each image at each radius, until one succeeds.
-        at_once: images in one batch.
-        seed: of the random starts.
+        head: weights (classes, features) of the last linear layer; `lipschitz` is then the bound of everything before it.
+        bounds: bounds of each pixel within which attacks stay; None for none. Certificates hold in either case.
+        attack: "all": the first restart maximises the lead of the nearest wrong class, the second the cross-entropy, both from the
+            image itself; the others maximise the lead of one wrong class after the other, from random points in the ball.
+            "margin" or "cross entropy": all restarts maximise this loss, the first from the image, the others from random points.
+        steps: number of steps of each restart; the step size is 5 ε/steps.
+        restarts: maximum number of restarts per image and radius.
+        at_once: number of images in one batch.
+        seed: seed of the random starts.
         progress: show a progress bar.
 
     Returns:
         Robustness: for each image the distance `certified` and the distance `broken`; accuracies with binomial standard errors.
 
     Raises:
-        InputError: an attack broke what `lipschitz` certifies; images that are not finite or out of bounds; labels that are no
-            class; a radius that is not positive.
-        ShapeError: there are not as many labels as images, or the model's scores are not (images, classes).
+        InputError: an attack disproves `lipschitz`; images are not finite or out of bounds; a label is not a class; or a radius
+            is not positive.
+        ShapeError: the numbers of labels and images differ, or the scores are not of shape (images, classes).
         MissingExtraError: the attack library is not installed.
-    Limits: empirical accuracy is an upper bound of the truth, and a stronger attack lowers it: it must not be compared with
-        certified accuracy, nor with that of a weaker attack. Rounding of the network's own arithmetic is not part of the proof.
+    Limits: empirical accuracy is an upper bound of the true accuracy, which a stronger attack lowers: do not compare it with
+        certified accuracy, or with that of a weaker attack. The rounding of the network's own arithmetic is not part of the proof.
     Source: Tsuzuku, Sato & Sugiyama 2018, NeurIPS 31 (certificate); Madry et al. 2018, ICLR (PGD); the library is Nicolae et al.
         2018, arXiv 1807.01069.
     """
     if head is not None and lipschitz is None:
-        raise InputError(
-            "head was given without lipschitz, which is then the bound of everything before the last layer.\nPass both."
-        )
+        raise InputError("head requires lipschitz, the bound of everything before the last layer.\nPass both.")
     scored = Classified(model, inputs, labels, bounds, at_once)
     radii = ascending(radii).to(scored.x.device)
     bound = guarantee_of(scored.ready).lipschitz if lipschitz is None else float(lipschitz)
@@ -196,19 +194,19 @@ def robustness(
 
 
 class Classified:
-    """A classifier, images and labels that fit it, and what it says of them."""
+    """Classifier with matching images and labels, and its scores for them."""
 
     def __init__(self, model: nn.Module, inputs: Any, labels: Any, bounds: tuple[float, float] | None, at_once: int) -> None:
         model = bare(model)
         if not isinstance(model, nn.Module):
-            raise UnsupportedModuleError(f"the classifier is a {type(model).__name__}, no nn.Module.")
+            raise UnsupportedModuleError(f"expected a classifier that is an nn.Module, got a {type(model).__name__}.")
         self.model, self.bounds, self.at_once = model, bounds, _at_least_1("at_once", at_once)
         self.x = as_inputs(inputs, "the images").detach()
         if self.x.ndim < 2 or len(self.x) == 0:
-            raise ShapeError(f"the images have shape {tuple(self.x.shape)}; it is (images, …), with at least one image.")
+            raise ShapeError(f"the images have shape {tuple(self.x.shape)}; expected (images, …) with at least one image.")
         if self.x.dtype not in (torch.float32, torch.float64):
             raise InputError(
-                f"images are float32 or float64, not {str(self.x.dtype).removeprefix('torch.')}.\nPass images.float()."
+                f"expected images in float32 or float64, got {str(self.x.dtype).removeprefix('torch.')}.\nPass images.float()."
             )
         _check_bounds(self.x, bounds)
         self.labels = _as_labels(labels).to(self.x.device)
@@ -226,14 +224,15 @@ class Classified:
         parts = [self.ready(part) for part in x.split(self.at_once)]
         if not isinstance(parts[0], Tensor):
             raise UnsupportedModuleError(
-                f"the classifier gives a {type(parts[0]).__name__}, no tensor.\nWrap it in a module that returns the scores."
+                f"expected the classifier to return a tensor, got a {type(parts[0]).__name__}.\n"
+                "Wrap it in a module that returns the scores."
             )
         return torch.cat(parts)
 
     def attack(self, kind: str, steps: int) -> Attack:
         """The library's attack on it."""
         if kind not in ATTACKS:
-            raise InputError(f"there is no attack {kind!r}; there are {', '.join(map(repr, ATTACKS))}.")
+            raise InputError(f"attack is {kind!r}; expected one of {', '.join(map(repr, ATTACKS))}.")
         device = self.x.device if self.x.device.type == "cuda" else torch.device("cpu")
         model = frozen(twin(self.model, dtype=torch.float32, device=device, detach=True))
         return Attack(model, kind, self.bounds, _at_least_1("steps", steps), self.at_once, device)
@@ -242,7 +241,7 @@ class Classified:
 def nearest_found(
     scored: Classified, radii: Tensor, *, attack: str, steps: int, restarts: int, seed: int, progress: bool
 ) -> Tensor:
-    """The perturbation of each image that the attack found at the smallest radius; 0 where read wrong, NaN where none was found."""
+    """The perturbation found at the smallest radius for each image; 0 if it is misclassified itself, NaN if none was found."""
     run, each = scored.attack(attack, steps), _at_least_1("restarts", restarts)
     change = torch.zeros_like(scored.x)
     change[scored.right] = math.nan
@@ -269,7 +268,7 @@ def _wrong(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _consistent(certified: Tensor, broken: Tensor, lipschitz: float, scores: Tensor) -> Tensor:
-    """Certified distances, once no attack came closer than rounding explains."""
+    """Certified distances, after checking that no attack came closer than rounding explains."""
     if not math.isfinite(lipschitz):
         return certified
     slack = ROUNDING * torch.finfo(scores.dtype).eps * scores.abs().amax(-1) / max(lipschitz, 1e-30)
@@ -277,18 +276,18 @@ def _consistent(certified: Tensor, broken: Tensor, lipschitz: float, scores: Ten
     if (excess > 0).any():
         i = int(excess.nan_to_num(nan=-math.inf).argmax())
         raise InputError(
-            f"{lipschitz:.6g} is no Lipschitz bound of this network: image {i} is certified within {float(certified[i]):.6g}, "
-            f"but is read wrong at a distance of {float(broken[i]):.6g}.\n"
-            "Pass a proven bound, such as that of sx.certificate; a power iteration's is not."
+            f"{lipschitz:.6g} is not a Lipschitz bound of this network: image {i} is certified within {float(certified[i]):.6g}, "
+            f"but is misclassified at a distance of {float(broken[i]):.6g}.\n"
+            "Pass a proven bound, such as that of sx.certificate; a power iteration does not prove one."
         )
     return torch.minimum(certified, broken.nan_to_num(nan=math.inf))
 
 
 def ascending(radii: Any) -> Tensor:
-    """Radii as they are tried, the smallest first; refuses what is not positive."""
+    """The radii in ascending order; raises InputError if one is not positive."""
     values = as_numbers("radii", radii).flatten()
     if not len(values) or not (values.isfinite() & (values > 0)).all():
-        raise InputError(f"radii are {values.tolist()}; they are positive numbers, at least one.")
+        raise InputError(f"radii are {values.tolist()}; expected at least one number, all positive.")
     return values.unique(sorted=True)
 
 
@@ -303,16 +302,16 @@ def _check_bounds(x: Tensor, bounds: tuple[float, float] | None) -> None:
     if bounds is None:
         return
     if len(bounds) != 2 or not bounds[0] < bounds[1]:
-        raise InputError(f"bounds are {bounds}; they are two numbers, the first below the second.")
+        raise InputError(f"bounds are {bounds}; expected two numbers, the first below the second.")
     low, high = bounds
     if x.min() < low or x.max() > high:
         raise InputError(
-            f"the images' numbers go from {float(x.min()):.4g} to {float(x.max()):.4g}, outside of the bounds {low} to {high}.\n"
-            "Pass pixels as they are and normalise within the model, or other bounds, or bounds=None."
+            f"the pixels range from {float(x.min()):.4g} to {float(x.max()):.4g}, outside the bounds {low} to {high}.\n"
+            "Pass raw pixels and normalise within the model, or pass other bounds or bounds=None."
         )
 
 
 def _at_least_1(name: str, value: Any) -> int:
     if check_whole(name, value) < 1:
-        raise InputError(f"{name} is {value}; it is at least 1.")
+        raise InputError(f"{name} is {value}; it must be at least 1.")
     return int(value)

@@ -1,4 +1,4 @@
-"""Textbook systems with closed-form tangents: the oracles and examples of everything else."""
+"""Textbook systems with closed-form tangents, used as references and examples."""
 
 from separatrix.systems.classic.delay import (
     MackeyGlass,

@@ -1,4 +1,4 @@
-"""Delay equations: the state is the last stretch of the solution, on a grid."""
+"""Delay equations: the state is the most recent segment of the solution, on a grid."""
 
 import torch
 from torch import Tensor
@@ -10,18 +10,18 @@ from separatrix.core.system import System
 
 
 class MackeyGlass(System):
-    r"""Mackey and Glass's blood cells  ẋ(t) = β x(t − τ) / (1 + x(t − τ)^p) − γ x(t),  by Heun's method.
+    r"""The Mackey–Glass equation  ẋ(t) = β x(t − τ) / (1 + x(t − τ)^p) − γ x(t),  solved by Heun's method.
 
     The state is (x(t − τ), x(t − τ + dt), …, x(t)), oldest first: one step appends a value and drops the oldest, so that no
-    delayed value is ever interpolated. dt is made to divide τ.
+    delayed value is interpolated. dt is adjusted to divide τ.
 
     Args:
         beta, gamma, power: production, decay and the power p; numbers, or tensors that broadcast against the batch.
-        tau: the delay; a number, for it sets the length of the state.
-        dt: step wished for; the nearest τ/m is taken, and the state has m + 1 numbers.
+        tau: the delay; a number, because it sets the length of the state.
+        dt: requested step; the nearest τ/m is used, and the state has m + 1 components.
 
     Raises:
-        InputError: the delay is not positive, or shorter than half a step.
+        InputError: the delay or the step is not positive, or the delay is shorter than half a step.
     Source: Mackey & Glass 1977, Science 197, 287, eq. (4b). Classic chaos at β = 0.2, γ = 0.1, p = 10, τ = 17 (Farmer 1982).
     """
 
@@ -29,7 +29,7 @@ class MackeyGlass(System):
         self, beta: Number = 0.2, gamma: Number = 0.1, power: Number = 10.0, *, tau: float = 17.0, dt: float = 0.1
     ) -> None:
         if not (tau > 0 and dt > 0 and round(tau / dt) >= 1):
-            raise InputError(f"a delay of {tau} cannot be cut into steps of {dt}.\nBoth are positive, and dt is at most tau.")
+            raise InputError(f"a delay of {tau} cannot be divided into steps of {dt}.\nBoth must be positive, with dt at most tau.")
         samples = round(tau / dt)
         super().__init__(dim=samples + 1, dt=tau / samples, start=(1.2,) * (samples + 1))
         self.hold(beta=beta, gamma=gamma, power=power)
@@ -44,7 +44,7 @@ class MackeyGlass(System):
         return self.step(x, n), torch.cat([v[..., 1:], after[..., None]], dim=-1)
 
     def _heun(self, now: Tensor, first: Tensor, second: Tensor, gamma: Number) -> Tensor:
-        """ẋ = g(t) − γ x over one step, g from `first` to `second`; linear in the three, so that it serves tangents too."""
+        """ẋ = g(t) − γ x over one step, with g from `first` to `second`; linear in all three, so it also applies to tangents."""
         slope = first - gamma * now
         return now + self.dt / 2 * (slope + second - gamma * (now + self.dt * slope))
 

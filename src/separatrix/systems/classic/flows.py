@@ -1,6 +1,6 @@
 """Autonomous flows.
 
-In a `pushforward` the components of a state are (*batch, 1) and those of its tangents (*batch, k): they multiply.
+In a `pushforward` the components of a state have shape (*batch, 1) and those of its tangents (*batch, k), so that they broadcast.
 """
 
 import math
@@ -14,7 +14,7 @@ from separatrix.flows.flow import Flow
 
 
 class Lorenz63(Field):
-    r"""Lorenz's convection  ẋ = σ (y − x),  ẏ = x (ρ − z) − y,  ż = x y − β z,  of constant divergence −(σ + 1 + β).
+    r"""The Lorenz system  ẋ = σ (y − x),  ẏ = x (ρ − z) − y,  ż = x y − β z,  of constant divergence −(σ + 1 + β).
 
     Args:
         sigma, rho, beta: numbers, or tensors that broadcast against the batch.
@@ -37,7 +37,7 @@ class Lorenz63(Field):
 
 
 class Rossler(Field):
-    r"""Rössler's band  ẋ = −y − z,  ẏ = x + a y,  ż = b + z (x − c).
+    r"""The Rössler system  ẋ = −y − z,  ẏ = x + a y,  ż = b + z (x − c).
 
     Args:
         a, b, c: numbers, or tensors that broadcast against the batch.
@@ -60,7 +60,7 @@ class Rossler(Field):
 
 
 class Lorenz96(Field):
-    r"""Lorenz's ring of n sites  ẋ_i = (x_{i+1} − x_{i−2}) x_{i−1} − x_i + F,  of constant divergence −n.
+    r"""The Lorenz 96 ring of n sites  ẋ_i = (x_{i+1} − x_{i−2}) x_{i−1} − x_i + F,  of constant divergence −n.
 
     Args:
         forcing: F; a number, or a tensor that broadcasts against the batch.
@@ -81,13 +81,15 @@ class Lorenz96(Field):
 
 
 class FitzHughNagumo(Field):
-    r"""FitzHugh and Nagumo's neuron  v̇ = v − v³/3 − w + I,  ẇ = ε (v + a − b w).
+    r"""The FitzHugh–Nagumo neuron  v̇ = v − v³/3 − w + I,  ẇ = ε (v + a − b w).
 
     Args:
-        current: I; number, or tensor that broadcasts against the batch.
-        a, b, epsilon: likewise.
-    Its Jacobian has trace  1 − v² − ε b  and determinant  ε (1 − b (1 − v²)):  rest gives way to spikes where the trace is 0.
-    Source: FitzHugh 1961, Biophys. J. 1, 445, eqs. (1)–(2), with v and I of opposite sign. Spikes at I = 0.5, rests at I = 0.
+        current: I, the input current; a number, or a tensor that broadcasts against the batch.
+        a, b, epsilon: numbers, or tensors that broadcast against the batch.
+    Its Jacobian has trace  1 − v² − ε b  and determinant  ε (1 − b (1 − v²));  the equilibrium loses stability to spiking where the
+    trace is 0.
+    Source: FitzHugh 1961, Biophys. J. 1, 445, eqs. (1)–(2), with v and I of opposite sign. It spikes at I = 0.5 and is at
+        equilibrium at I = 0.
     """
 
     def __init__(self, current: Number = 0.5, a: Number = 0.7, b: Number = 0.8, epsilon: Number = 0.08) -> None:
@@ -106,13 +108,13 @@ class FitzHughNagumo(Field):
 
 
 class LotkaVolterra(Field):
-    r"""Prey and predators  ẋ = α x − β x y,  ẏ = γ x y − δ y.
+    r"""The Lotka–Volterra equations of prey and predators  ẋ = α x − β x y,  ẏ = γ x y − δ y.
 
-    Each orbit is a cycle, about rest at (δ/γ, α/β), on which  V = γ x − δ ln x + β y − α ln y  stays what it is.
+    Each orbit is a cycle around the equilibrium (δ/γ, α/β), along which  V = γ x − δ ln x + β y − α ln y  is conserved.
 
     Args:
-        alpha, beta: growth of the prey, and how much of it is eaten; numbers, or tensors that broadcast against the batch.
-        gamma, delta: what the predators gain by it, and their decay; likewise.
+        alpha, beta: growth rate of the prey and rate of predation; numbers, or tensors that broadcast against the batch.
+        gamma, delta: growth rate of the predators per prey and their decay rate; numbers, or tensors that broadcast.
     Source: Lotka 1925, Elements of Physical Biology; Volterra 1926, Nature 118, 558.
     """
 
@@ -133,17 +135,17 @@ class LotkaVolterra(Field):
 
 
 def lorenz63(sigma: Number = 10.0, rho: Number = 28.0, beta: Number = 8 / 3, *, dt: float = 0.01, method: str = "rk4") -> Flow:
-    """Lorenz's convection of 1963: the butterfly."""
+    """The Lorenz system of 1963, with the butterfly attractor."""
     return Flow(Lorenz63(sigma, rho, beta), 3, dt, method=method, start=(-2.90, -4.14, 16.69))
 
 
 def rossler(a: Number = 0.2, b: Number = 0.2, c: Number = 5.7, *, dt: float = 0.02, method: str = "rk4") -> Flow:
-    """Rössler's band: the simplest chaotic flow, one folded sheet."""
+    """The Rössler system, whose chaotic attractor is a single folded band."""
     return Flow(Rossler(a, b, c), 3, dt, method=method, start=(3.96, -3.20, 0.07))
 
 
 def lorenz96(n: int = 40, forcing: Number = 8.0, *, dt: float = 0.02, method: str = "rk4") -> Flow:
-    """Lorenz's ring of n sites: a model atmosphere whose chaos is extensive."""
+    """The Lorenz 96 ring of n sites, a model atmosphere with extensive chaos."""
     start = tuple(2.3 + 3.6 * math.sin(2.4 * i) for i in range(n))  # the attractor's mean and spread at F = 8
     return Flow(Lorenz96(forcing), n, dt, method=method, start=start)
 
@@ -157,7 +159,7 @@ def fitzhugh_nagumo(
     dt: float = 0.05,
     method: str = "rk4",
 ) -> Flow:
-    """FitzHugh and Nagumo's neuron, on its cycle of spikes."""
+    """The FitzHugh–Nagumo neuron, spiking periodically."""
     return Flow(FitzHughNagumo(current, a, b, epsilon), 2, dt, method=method, start=(-1.0, -0.5))
 
 
@@ -170,5 +172,5 @@ def lotka_volterra(
     dt: float = 0.02,
     method: str = "rk4",
 ) -> Flow:
-    """Prey and predators that rise and fall in turn, for ever."""
+    """The Lotka–Volterra equations: populations of prey and predators that oscillate."""
     return Flow(LotkaVolterra(alpha, beta, gamma, delta), 2, dt, method=method, start=(0.5, 4.5))

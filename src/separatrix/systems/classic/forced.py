@@ -1,6 +1,6 @@
-"""Flows under a periodic force, whose field depends on time.
+"""Periodically forced flows, whose field depends on time.
 
-In a `pushforward` the components of a state are (*batch, 1) and those of its tangents (*batch, k): they multiply.
+In a `pushforward` the components of a state have shape (*batch, 1) and those of its tangents (*batch, k), so that they broadcast.
 """
 
 import math
@@ -14,13 +14,13 @@ from separatrix.flows.flow import Flow
 
 
 class Duffing(Field):
-    r"""Duffing's oscillator under a force,  q̈ + δ q̇ + α q + β q³ = γ cos ωt,  state (q, q̇).
+    r"""The forced Duffing oscillator  q̈ + δ q̇ + α q + β q³ = γ cos ωt,  state (q, q̇).
 
-    Without friction and force it keeps  q̇²/2 + α q²/2 + β q⁴/4;  its divergence is −δ.
+    Without friction and force it conserves  q̇²/2 + α q²/2 + β q⁴/4;  its divergence is −δ.
 
     Args:
         delta, alpha, beta: friction and the spring's linear and cubic stiffness; numbers, or tensors that broadcast.
-        gamma, omega: amplitude and angular frequency of the force; likewise.
+        gamma, omega: amplitude and angular frequency of the force; numbers, or tensors that broadcast.
     Source: Guckenheimer & Holmes 1983, Nonlinear Oscillations, 2.2. Two wells at α < 0.
     """
 
@@ -47,14 +47,15 @@ class Duffing(Field):
 
 
 class DoubleGyre(Field):
-    r"""Two vortices side by side whose border swings, of streamfunction ψ:
+    r"""The double gyre, two vortices side by side whose boundary oscillates, with stream function ψ:
 
         ψ = A sin(π f) sin(π y),   f = ε sin(ωt) x² + (1 − 2ε sin(ωt)) x,   ẋ = −∂ψ/∂y,   ẏ = ∂ψ/∂x
 
-    on [0, 2] × [0, 1]. It keeps areas.
+    on [0, 2] × [0, 1]. It preserves area.
 
     Args:
-        A, epsilon, omega: speed, swing and angular frequency; numbers, or tensors that broadcast against the batch.
+        A, epsilon, omega: speed, amplitude and angular frequency of the oscillation; numbers, or tensors that broadcast against
+            the batch.
     Source: Shadden, Lekien & Marsden 2005, Physica D 212, 271, section 6. Classic values A = 0.1, ε = 0.25, ω = 2π/10.
     """
 
@@ -80,7 +81,7 @@ class DoubleGyre(Field):
 
 
 def _bent(p: Tensor, a: Number) -> tuple[Tensor, Tensor, Number]:
-    """π f, f' and f'' of `DoubleGyre` at x = p, with a = ε sin ωt."""
+    """π f, f' and f'' in `DoubleGyre` at x = p, with a = ε sin ωt."""
     return math.pi * (a * p + 1 - 2 * a) * p, 2 * a * p + 1 - 2 * a, 2 * a
 
 
@@ -98,12 +99,12 @@ def duffing(
     dt: float = 0.02,
     method: str = "rk4",
 ) -> Flow:
-    """Duffing's oscillator, driven between its two wells."""
+    """The Duffing oscillator, forced between its two wells."""
     return Flow(Duffing(delta, alpha, beta, gamma, omega), 2, dt, method=method, start=(1.0, 0.0))
 
 
 def double_gyre(
     A: Number = 0.1, epsilon: Number = 0.25, omega: Number = math.pi / 5, *, dt: float = 0.1, method: str = "rk4"
 ) -> Flow:
-    """Two vortices whose border swings: how a steady-looking flow mixes."""
+    """The double gyre: two vortices whose boundary oscillates and mixes the fluid."""
     return Flow(DoubleGyre(A, epsilon, omega), 2, dt, method=method, start=(1.0, 0.4))

@@ -1,6 +1,6 @@
-"""Maps, and lattices of maps.
+"""Maps, and lattices of coupled maps.
 
-In a `pushforward` the components of a state are (*batch, 1) and those of its tangents (*batch, k): they multiply.
+In a `pushforward` the components of a state have shape (*batch, 1) and those of its tangents (*batch, k), so that they broadcast.
 """
 
 import math
@@ -17,7 +17,7 @@ class Logistic(System):
     r"""The logistic map  x → r x (1 − x).
 
     Args:
-        r: number, or tensor that broadcasts against the batch.
+        r: a number, or a tensor that broadcasts against the batch.
     Source: May 1976, Nature 261, 459, eq. (3). Period doubling ends at r = 3.5699; λ = ln 2 at r = 4.
     """
 
@@ -56,12 +56,12 @@ class Henon(System):
 
 
 class StandardMap(System):
-    r"""Chirikov's standard map  p' = p + K sin θ,  θ' = θ + p',  both modulo 2π: a kicked rotor, which keeps areas.
+    r"""Chirikov's standard map  p' = p + K sin θ,  θ' = θ + p',  both modulo 2π: a kicked rotor, which preserves area.
 
     The state is (θ, p), each in [0, 2π); the new angle uses the new momentum.
 
     Args:
-        K: strength of the kick; number, or tensor that broadcasts against the batch.
+        K: strength of the kick; a number, or a tensor that broadcasts against the batch.
     Source: Chirikov 1979, Phys. Rep. 52, 263, eq. (2.1.2). The last golden torus breaks at K = 0.9716 (Greene 1979);
         λ ≈ ln(K/2) for large K.
     """
@@ -83,7 +83,7 @@ class StandardMap(System):
 
 
 class Towel(System):
-    r"""Rössler's folded-towel map, hyperchaotic: two positive exponents.
+    r"""Rössler's folded-towel map, which is hyperchaotic (two positive exponents).
 
         x' = a x (1 − x) − 0.05 (y + 0.35)(1 − 2z)
         y' = 0.1 ((y + 0.35)(1 − 2z) − 1)(1 − 1.9 x)
@@ -120,14 +120,14 @@ class Towel(System):
 
 
 class CoupledLattice(System):
-    r"""A ring of n equal maps, each coupled to its two neighbours:  x_i' = (1 − ε) f(x_i) + ε/2 (f(x_{i−1}) + f(x_{i+1})).
+    r"""Ring of n equal maps, each coupled to its two neighbours:  x_i' = (1 − ε) f(x_i) + ε/2 (f(x_{i−1}) + f(x_{i+1})).
 
     A subclass defines f and f'.
 
     Args:
-        n: sites.
-        epsilon: coupling, 0 … 1; number, or tensor that broadcasts against the batch.
-        start: where `initial_state` begins.
+        n: number of sites.
+        epsilon: coupling, 0 … 1; a number, or a tensor that broadcasts against the batch.
+        start: the initial state.
     """
 
     def __init__(self, n: int, epsilon: Number, start: tuple[float, ...]) -> None:
@@ -135,8 +135,8 @@ class CoupledLattice(System):
         self.hold(epsilon=epsilon)
 
     def local(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f and f' at each site, both of the shape of x."""
-        raise NotImplementedError(f"{type(self).__name__} defines no local(x).")
+        """Return f and f' at each site, both with the shape of x."""
+        raise NotImplementedError(f"{type(self).__name__} does not define local(x).")
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         return _coupled(self.local(x)[0], along_tangents(self.epsilon))
@@ -157,7 +157,7 @@ class CoupledLogistic(CoupledLattice):
     Args:
         n: sites.
         a: height of the parabola; number, or tensor that broadcasts against the batch.
-        epsilon: coupling ε, 0 … 1; likewise.
+        epsilon: coupling ε, 0 … 1; a number, or a tensor that broadcasts.
     Source: Kaneko 1984, Prog. Theor. Phys. 72, 480. Without coupling, a = 2 has λ = ln 2 at every site.
     """
 
@@ -171,15 +171,15 @@ class CoupledLogistic(CoupledLattice):
 
 
 class CoupledDoubling(CoupledLattice):
-    r"""A ring of doubling maps  x_i' = (1 − ε) f(x_i) + ε/2 (f(x_{i−1}) + f(x_{i+1})),  f(x) = 2x mod 1.
+    r"""Ring of doubling maps  x_i' = (1 − ε) f(x_i) + ε/2 (f(x_{i−1}) + f(x_{i+1})),  f(x) = 2x mod 1.
 
-    Its Jacobian is the same everywhere, a circulant, so that every exponent is known:
+    Its Jacobian is the same circulant matrix everywhere, so every exponent is known:
 
         λ_j = ln 2 + ln |1 − ε + ε cos(2πj/n)|,   j = 0 … n − 1
 
     Args:
-        n: sites.
-        epsilon: coupling ε, 0 … 1; number, or tensor that broadcasts against the batch.
+        n: number of sites.
+        epsilon: coupling ε, 0 … 1; a number, or a tensor that broadcasts against the batch.
     Source: Kaneko 1984, Prog. Theor. Phys. 72, 480 (the lattice). Its exponents are the logarithms of a circulant's eigenvalues.
     """
 
@@ -191,7 +191,7 @@ class CoupledDoubling(CoupledLattice):
 
 
 def _uneven(n: int) -> tuple[float, ...]:
-    """Sites off every symmetry, within ±0.9."""
+    """Values at the sites without any symmetry, within ±0.9."""
     return tuple(0.9 * math.sin(2.4 * i + 0.7) for i in range(n))
 
 

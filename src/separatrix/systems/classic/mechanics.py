@@ -1,6 +1,6 @@
 """Pendulums.
 
-In a `pushforward` the components of a state are (*batch, 1) and those of its tangents (*batch, k): they multiply.
+In a `pushforward` the components of a state have shape (*batch, 1) and those of its tangents (*batch, k), so that they broadcast.
 """
 
 import math
@@ -18,7 +18,7 @@ class Pendulum(Field):
     r"""The plane pendulum  θ̈ = −(g / l) sin θ,  state (θ, ω), θ from the downward vertical.
 
     Args:
-        g, length: gravity and the rod's length l; numbers, or tensors that broadcast against the batch.
+        g, length: gravity and the length l of the rod; numbers, or tensors that broadcast against the batch.
     Released at rest from θ₀ it moves as  sin(θ/2) = k cd(√(g/l) t | k²),  k = sin(θ₀/2).
     Source: Landau & Lifshitz, Mechanics, §11.
     """
@@ -38,7 +38,7 @@ class Pendulum(Field):
 
 
 class DoublePendulum(Field):
-    r"""Two point masses on massless rods, state (θ₁, θ₂, ω₁, ω₂), both angles from the downward vertical.
+    r"""The double pendulum, two point masses on massless rods, state (θ₁, θ₂, ω₁, ω₂), both angles from the downward vertical.
 
     With δ = θ₁ − θ₂, μ = m₂/(m₁ + m₂) and the unknowns a_i = l_i ω̇_i:
 
@@ -78,7 +78,7 @@ class DoublePendulum(Field):
 
 
 def _double_pendulum_forces(x: Tensor, mu: Number, l1: Number, l2: Number, g: Number) -> tuple[Tensor, Tensor]:
-    """a₁ and a₂ of `DoublePendulum`."""
+    """a₁ and a₂ in `DoublePendulum`."""
     theta1, theta2, omega1, omega2 = x.unbind(-1)
     delta = theta1 - theta2
     b1 = -mu * l2 * omega2**2 * delta.sin() - g * theta1.sin()
@@ -93,22 +93,22 @@ def _solve_coupled(mu: Number, cosine: Tensor, b1: Tensor, b2: Tensor) -> tuple[
 
 
 class MagneticPendulum(Field):
-    r"""A pendulum over magnets on the unit circle, state (x, y, ẋ, ẏ), r = (x, y):
+    r"""The magnetic pendulum, swinging over magnets on the unit circle, state (x, y, ẋ, ẏ), r = (x, y):
 
         r̈ = −ω² r − α ṙ + γ Σ_i (r_i − r) / (|r_i − r|² + d²)^{3/2},     r_i at the angles 2πi/m
 
     Args:
-        magnets: m.
-        gamma: strength of each magnet; number, or tensor that broadcasts against the batch.
-        d: height of the bob above the magnets; likewise.
-        alpha, omega: friction and the swing's own frequency; likewise.
+        magnets: m, the number of magnets.
+        gamma: strength of each magnet; a number, or a tensor that broadcasts against the batch.
+        d: height of the bob above the magnets; a number, or a tensor that broadcasts.
+        alpha, omega: friction and natural frequency of the pendulum; numbers, or tensors that broadcast.
     Source: Peitgen, Jürgens & Saupe 1992, Chaos and Fractals, 12.8. It comes to rest near one of the magnets.
     """
 
     def __init__(self, magnets: int = 3, gamma: Number = 1.0, d: Number = 0.3, alpha: Number = 0.2, omega: Number = 0.5) -> None:
         super().__init__()
         if not isinstance(magnets, int) or magnets < 1:
-            raise InputError(f"magnets is {magnets!r}; a pendulum swings over a whole number of them, at least 1.")
+            raise InputError(f"magnets is {magnets!r}; expected an integer of at least 1.")
         self.places = tuple((math.cos(2 * math.pi * i / magnets), math.sin(2 * math.pi * i / magnets)) for i in range(magnets))
         self.hold(gamma=gamma, d=d, alpha=alpha, omega=omega)
 
@@ -135,7 +135,7 @@ class MagneticPendulum(Field):
 
 
 def pendulum(g: Number = 9.81, length: Number = 1.0, *, dt: float = 0.01, method: str = "rk4") -> Flow:
-    """The plane pendulum, which elliptic functions solve."""
+    """The plane pendulum, whose solution is an elliptic function."""
     return Flow(Pendulum(g, length), 2, dt, method=method, start=(2.0, 0.0))
 
 
@@ -149,7 +149,7 @@ def double_pendulum(
     dt: float = 0.01,
     method: str = "rk4",
 ) -> Flow:
-    """Two pendulums on a string, released from the horizontal: chaos without friction."""
+    """The double pendulum, released from the horizontal: chaos without friction."""
     return Flow(DoublePendulum(m1, m2, l1, l2, g), 4, dt, method=method, start=(math.pi / 2, math.pi / 2, 0.0, 0.0))
 
 
@@ -163,5 +163,5 @@ def magnetic_pendulum(
     dt: float = 0.02,
     method: str = "rk4",
 ) -> Flow:
-    """A pendulum over three magnets, released at rest: it ends over one of them, and a little changes which."""
+    """The magnetic pendulum over three magnets, released at rest: a small change decides over which one it comes to rest."""
     return Flow(MagneticPendulum(magnets, gamma, d, alpha, omega), 4, dt, method=method, start=(1.5, 1.1, 0.0, 0.0))

@@ -1,6 +1,6 @@
-"""Orbits about a black hole, by the angle that runs from one periapsis to the next, and the waves that they send out.
+"""Orbits around a black hole in terms of the anomaly, and the gravitational waves that they emit.
 
-In a `pushforward` the components of a state are (*batch, 1) and those of its tangents (*batch, k): they multiply.
+In a `pushforward` the components of a state have shape (*batch, 1) and those of its tangents (*batch, k), so that they broadcast.
 """
 
 import math
@@ -14,19 +14,19 @@ from separatrix.core.parametric import Number
 from separatrix.flows.field import Field
 from separatrix.flows.flow import Flow
 
-SAMPLES = 4  # that a second derivative at an end takes
+SAMPLES = 4  # needed for a second derivative at an end
 
 
 class KeplerOrbit(Field):
-    r"""Newton's orbit  χ̇ = φ̇ = (1 + e cos χ)² / (M p^{3/2}),  at the distance  r = p M / (1 + e cos χ).
+    r"""The Newtonian orbit  χ̇ = φ̇ = (1 + e cos χ)² / (M p^{3/2}),  at the distance  r = p M / (1 + e cos χ).
 
-    χ, the anomaly, grows by 2π from periapsis to periapsis, and φ is the angle in the plane; G = c = 1. The ellipse stays where it
-    is, and its period is  2π M (p / (1 − e²))^{3/2}.
+    χ is the anomaly, which grows by 2π from periapsis to periapsis, and φ the angle in the plane; G = c = 1. The ellipse does not
+    precess, and its period is  2π M (p / (1 − e²))^{3/2}.
 
     Args:
         p: semi-latus rectum, in units of M; a number, or a tensor that broadcasts against the batch.
-        e: eccentricity, below 1; likewise.
-        mass: M; likewise.
+        e: eccentricity, below 1; a number, or a tensor that broadcasts.
+        mass: M; a number, or a tensor that broadcasts.
     Source: Kepler 1609; as the prior of Keith, Khadse & Field 2021, Phys. Rev. Research 3, 043101.
     """
 
@@ -46,7 +46,7 @@ class KeplerOrbit(Field):
 
 
 class SchwarzschildOrbit(Field):
-    r"""A test particle about a black hole, with its time that of far away:
+    r"""The orbit of a test particle around a Schwarzschild black hole, in the time of a distant observer:
 
         χ̇ = N √(p − 6 − 2e cos χ) / (M p² d),   φ̇ = N / (M p^{3/2} d),   N = (p − 2 − 2e cos χ)(1 + e cos χ)²,   d² = (p − 2)² − 4e²
 
@@ -54,10 +54,10 @@ class SchwarzschildOrbit(Field):
     with the complete elliptic integral K of parameter m = k²; that is  2π + 6π/p + O(1/p²).
 
     Args:
-        p: semi-latus rectum, in units of M, above 6 + 2e for an orbit that does not fall in; a number, or a tensor that broadcasts
+        p: semi-latus rectum, in units of M, above 6 + 2e for an orbit that does not plunge; a number, or a tensor that broadcasts
             against the batch.
-        e: eccentricity, below 1; likewise.
-        mass: M; likewise.
+        e: eccentricity, below 1; a number, or a tensor that broadcasts.
+        mass: M; a number, or a tensor that broadcasts.
     Source: Cutler, Kennefick & Poisson 1994, Phys. Rev. D 50, 3816.
     """
 
@@ -73,28 +73,28 @@ class SchwarzschildOrbit(Field):
     def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
         p, e = along_tangents(self.p), along_tangents(self.e)
         velocity, c = self(x, t), x[..., :1].cos()
-        bend = 2 * e / (1 + e * c) - 2 * e / (p - 2 - 2 * e * c)  # of ln φ̇, by cos χ
+        bend = 2 * e / (1 + e * c) - 2 * e / (p - 2 - 2 * e * c)  # d ln φ̇ / d cos χ
         along = -x[..., :1].sin() * v[..., 0]  # tangents of cos χ
         rates = velocity[..., None, :].unbind(-1)
         return velocity, components(rates[0] * (bend - e / (p - 6 - 2 * e * c)) * along, rates[1] * bend * along)
 
 
 def kepler_orbit(p: Number = 100.0, e: Number = 0.5, mass: Number = 1.0, *, dt: float = 100.0, method: str = "rk4") -> Flow:
-    """Newton's ellipse, from apoapsis: what there is of an orbit without relativity."""
+    """The Newtonian elliptic orbit, starting at apoapsis."""
     return Flow(KeplerOrbit(p, e, mass), 2, dt, method=method, start=(math.pi, 0.0))
 
 
 def schwarzschild_orbit(p: Number = 100.0, e: Number = 0.5, mass: Number = 1.0, *, dt: float = 100.0, method: str = "rk4") -> Flow:
-    """A test particle about a black hole, from apoapsis: an ellipse that turns."""
+    """The orbit of a test particle around a black hole, starting at apoapsis: a precessing ellipse."""
     return Flow(SchwarzschildOrbit(p, e, mass), 2, dt, method=method, start=(math.pi, 0.0))
 
 
 def orbit_in_plane(x: Tensor, *, p: Number = 100.0, e: Number = 0.5, mass: Number = 1.0) -> Tensor:
-    """The places (r cos φ, r sin φ), shape (*batch, 2), of states (χ, φ), r = p M / (1 + e cos χ).
+    """Positions (r cos φ, r sin φ), shape (*batch, 2), of states (χ, φ), with r = p M / (1 + e cos χ).
 
     Args:
         x: states, shape (*batch, 2).
-        p, e, mass: of the orbit.
+        p, e, mass: parameters of the orbit.
     """
     chi, phi = x.unbind(-1)
     r = p * mass / (1 + e * chi.cos())
@@ -102,34 +102,34 @@ def orbit_in_plane(x: Tensor, *, p: Number = 100.0, e: Number = 0.5, mass: Numbe
 
 
 def quadrupole_waveform(places: Tensor, dt: float) -> Tensor:
-    r"""The gravitational wave of a unit mass that moves in a plane, by the quadrupole formula:
+    r"""Gravitational waveform of a unit mass that moves in a plane, by the quadrupole formula:
 
         h₊ = 2√(π/5) (Ï₁₁ − Ï₂₂),   h× = −4√(π/5) Ï₁₂
 
-    with the trace-free moment  I_ij = x_i x_j − δ_ij r²/3  and its second difference Ï over equal times, which is central, and at
-    both ends that of four times to one side; so its error is O(dt²).
+    with the trace-free moment  I_ij = x_i x_j − δ_ij r²/3  and its second difference Ï at equally spaced times: central inside,
+    and one-sided over four times at both ends, so that the error is O(dt²).
 
     Args:
-        places: (x, y) at equal times, shape (times, *batch, 2).
-        dt: between them.
+        places: positions (x, y) at equally spaced times, shape (times, *batch, 2).
+        dt: time between them.
 
     Returns:
-        (h₊, h×), shape (times, *batch, 2), times the mass and over the distance.
+        (h₊, h×), shape (times, *batch, 2), for unit mass and unit distance.
 
     Raises:
-        InputError: fewer than 4 times.
+        InputError: there are fewer than 4 times.
     Source: Keith, Khadse & Field 2021, Phys. Rev. Research 3, 043101.
     """
     if len(places) < SAMPLES:
-        raise InputError(f"a waveform takes at least {SAMPLES} places, one after the other, not {len(places)}.")
+        raise InputError(f"expected at least {SAMPLES} consecutive positions, got {len(places)}.")
     x, y = places.unbind(-1)
-    moments = torch.stack([x**2 - y**2, x * y], dim=-1)  # I₁₁ − I₂₂, from which the trace drops out, and I₁₂
+    moments = torch.stack([x**2 - y**2, x * y], dim=-1)  # I₁₁ − I₂₂, in which the trace cancels, and I₁₂
     scale = 2 * math.sqrt(math.pi / 5)
     return second_difference(moments, dt) * moments.new_tensor([scale, -2 * scale])
 
 
 def second_difference(values: Tensor, dt: float) -> Tensor:
-    """Second derivatives of values at equal times, (times, …), by differences."""
+    """Second derivatives of values at equally spaced times, (times, …), by differences."""
     first, last = ((2 * a - 5 * b + 4 * c - d)[None] for a, b, c, d in (values[:SAMPLES], values[-SAMPLES:].flip(0)))
     inner = values[2:] - 2 * values[1:-1] + values[:-2]
     return torch.cat([first, inner, last]) / dt**2

@@ -1,4 +1,4 @@
-"""The state of a recurrent cell of one's own: its form, complex numbers in it, and where it is in what the cell returns."""
+"""The state of a custom recurrent cell: its structure, complex numbers in it, and its place in the cell's return value."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,15 +17,15 @@ OUTPUTS = ("out", "output", "outputs", "y", "readout", "logits", "prediction", "
 RETURNS = {"state": None, "out, state": 1, "state, out": 0}
 
 # Note [Which part is the state]
-# A cell returns its state, or its state beside an output, in either order. Where only one part has the form and shapes of a state,
-# it is the state. Where several have: they may be the same numbers (then either is); they may be named; else the autograd graph
-# tells. A readout is a function of the new state alone: every path from it back to the old state leads through the new one. The
-# other way round this does not hold, since a state that is made with the help of an output (a spike, a gate's candidate) also
-# reaches the old state past that output. Where neither leads through the other, nothing tells, and the user must.
+# A cell returns its state, or its state and an output, in either order. If only one part has the structure and shapes of a state,
+# it is the state. If several have, they may be the same numbers (then either will do), or they may be named; otherwise the
+# autograd graph decides. A readout is a function of the new state alone: every path from it back to the old state leads through
+# the new one. The converse does not hold, because a state that is computed from an output (a spike, a gate's candidate) also
+# reaches the old state without passing through that output. If neither leads through the other, the user must decide.
 
 
 class Form:
-    """The containers of a state, its tensors forgotten. Lists and tuples are alike, named or not; mappings are in any order.
+    """Nested containers of a state without its tensors. Lists and tuples are equal, named or not; mappings ignore order.
 
     Args:
         state: a tensor, or containers of tensors.
@@ -58,17 +58,17 @@ def flatten(state: Structure) -> list[Tensor]:
         return [state]
     if children(state) is None:
         kind = type(state).__name__
-        raise UnsupportedModuleError(f"a cell's state is a tensor, or tuples, dicts or dataclasses of tensors, not {kind}.")
+        raise UnsupportedModuleError(f"expected a state of a tensor, or of tuples, dicts or dataclasses of tensors, got {kind}.")
     return leaves(state)
 
 
 def skeleton(state: Structure) -> Form:
-    """The nesting of a state, its tensors forgotten."""
+    """The structure of a state without its tensors."""
     return Form(state)
 
 
 def fill(structure: Form, tensors: Any) -> Structure:
-    """The inverse of `flatten`, with the classes of the state that the form is of."""
+    """The inverse of `flatten`: tensors in the containers of the original state."""
     if structure.template is _LEAF:
         return next(tensors)
     return mapped(lambda tensor: tensor, structure.template, lambda leaf: next(tensors) if leaf is _LEAF else leaf)
@@ -80,9 +80,9 @@ def shapes_of(state: Structure) -> list[tuple[tuple[int, ...], bool]]:
 
 
 def place_in(returned: Any, returns: str) -> int | None:
-    """Which part of what a cell returns is its state, as the user says; None: all of it."""
+    """Index of the part of a cell's return value that is its state, as the user says; None: the whole value."""
     if returns not in RETURNS:
-        raise InputError(f"returns is {returns!r}; it is one of {', '.join(map(repr, RETURNS))}.")
+        raise InputError(f"returns is {returns!r}; expected one of {', '.join(map(repr, RETURNS))}.")
     place = RETURNS[returns]
     count = len(parts) if (parts := children(returned)) is not None else 0
     if place is not None and count < 2:
@@ -91,7 +91,7 @@ def place_in(returned: Any, returns: str) -> int | None:
 
 
 def places(returned: Any, state: Structure) -> list[int | None]:
-    """Which parts of what a cell returns have the form and shapes of its state; None: all of it."""
+    """Indices of the parts of a cell's return value with the structure and shapes of its state; None: the whole value."""
     if _fits(returned, state):
         return [None]
     parts = children(returned) if not isinstance(returned, Tensor) else None
@@ -99,7 +99,7 @@ def places(returned: Any, state: Structure) -> list[int | None]:
 
 
 def part_of(returned: Any, place: int | None) -> Structure:
-    """That part."""
+    """The part of a return value with that index."""
     if place is None:
         return returned
     parts = children(returned)
@@ -108,13 +108,13 @@ def part_of(returned: Any, place: int | None) -> Structure:
 
 
 def chosen(cell: nn.Module, u: Tensor, state: Structure, label: str) -> int:
-    """Which of several parts that look like a state is the state. See Note [Which part is the state].
+    """Decide which of several parts that look like a state is the state. See Note [Which part is the state].
 
     Args:
         cell: (u, state) → several parts.
         u: one input, shape (1, inputs).
-        state: one state, at random.
-        label: of the cell, for the error.
+        state: one random state.
+        label: name of the cell, for the error.
     """
     with torch.enable_grad():
         old = mapped(lambda tensor: tensor.detach().clone().requires_grad_(), state)
@@ -132,8 +132,8 @@ def chosen(cell: nn.Module, u: Tensor, state: Structure, label: str) -> int:
     if len(led) == 1:
         return led[0]
     raise UnsupportedModuleError(
-        f"{label}(u, state) returns {len(found)} parts of the shape of its state, and nothing tells which of them is the state.\n"
-        'Say so: returns="out, state" or returns="state, out".'
+        f"{label}(u, state) returns {len(found)} parts with the shape of its state, and it cannot be inferred which is the state.\n"
+        'Pass returns="out, state" or returns="state, out".'
     )
 
 
@@ -148,7 +148,7 @@ def _same(one: Structure, two: Structure) -> bool:
 
 
 def _named(returned: Any, found: list[int]) -> int | None:
-    """The part with a state's name, where exactly one has it, or where all others have an output's."""
+    """The part whose name is that of a state, if exactly one is, or if all others have the name of an output."""
     if not (isinstance(returned, Mapping) or hasattr(returned, "_fields") or hasattr(returned, "__dataclass_fields__")):
         return None
     names = {place: (children(returned) or [])[place][0].lower() for place in found}
@@ -158,7 +158,7 @@ def _named(returned: Any, found: list[int]) -> int | None:
 
 
 def _leads_through(part: Structure, starts: set[Any], through: Structure) -> bool:
-    """Whether every path in the graph from a part back to the old state leads through another part."""
+    """Whether every path in the graph from a part back to the old state passes through another part."""
     closed = {_key(get_gradient_edge(tensor)) for tensor in leaves(through) if tensor.requires_grad}
     todo = [_key(get_gradient_edge(tensor)) for tensor in leaves(part) if tensor.requires_grad]
     seen: set[Any] = set()
@@ -178,22 +178,26 @@ def _key(edge: GradientEdge) -> tuple[Any, int]:
 
 
 def misfit(label: str, given: Structure, returned: Any) -> ShapeError:
-    """The error where no part of what a cell returns is a state."""
+    """The error for a cell that returns nothing that could be its state."""
     wanted = [shape for shape, _ in shapes_of(given)]
     if isinstance(returned, Tensor) or children(returned) is not None:
         got = [tuple(tensor.shape) for tensor in leaves(returned)]
         kept = _changed(given, returned)
         more = f" {kept}" if kept else ""
-        return ShapeError(f"{label} was given a state of shapes {wanted} and returned shapes {got}: no state to step with.{more}")
+        return ShapeError(
+            f"expected {label} to return a state of shapes {wanted}, like the one it received; got shapes {got}.{more}"
+        )
     kind = type(returned).__name__
-    return ShapeError(f"{label} was given a state of shapes {wanted} and returned a {kind}: no state to step with.")
+    return ShapeError(f"expected {label} to return a state of shapes {wanted}, like the one it received; got a {kind}.")
 
 
 def _changed(given: Structure, returned: Any) -> str:
-    """That a number beside the tensors changed, which a state vector does not hold."""
+    """A sentence if a number beside the tensors changed, which a state vector cannot hold; otherwise empty."""
     before, after = children(given) or [], dict(children(returned) or [])
     for name, value in before:
         if isinstance(value, bool | int | float | str) and name in after and after[name] != value:
-            told = f"It changed {name} from {value!r} to {after[name]!r}, which is no tensor."
-            return f"{told}\nMake it one, or leave it out of the state."
+            return (
+                f"It changed {name} from {value!r} to {after[name]!r}, which is not a tensor.\n"
+                "Make it a tensor, or remove it from the state."
+            )
     return ""

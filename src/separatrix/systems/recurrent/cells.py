@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-MANY_TANGENTS = 12  # from here on, one product with the summed Jacobian beats one product per gate
+MANY_TANGENTS = 12  # from this number, one product with the summed Jacobian is faster than one product per gate
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer's weights under PyTorch's names; biases and the projection may be missing."""
+    """Weights of one layer under PyTorch's names; biases and the projection may be missing."""
 
     w_ih: Tensor
     w_hh: Tensor
@@ -27,7 +27,7 @@ class LayerWeights:
 
 
 class Cell(Protocol):
-    """One layer's step and its tangents; a state is a tuple, (h,) or (h, c)."""
+    """Step of one layer and its tangents; a state is a tuple, (h,) or (h, c)."""
 
     gates: int
 
@@ -38,12 +38,12 @@ class Cell(Protocol):
     def pushforward(
         self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The next state and its tangents; `du` is None where the input has none."""
+        """The next state and its tangents; `du` is None if the input has no tangents."""
         ...
 
 
 class TanhCell:
-    """h' = tanh(W_ih u + b_ih + W_hh h + b_hh), as `nn.RNN`."""
+    """The tanh cell of `nn.RNN`: h' = tanh(W_ih u + b_ih + W_hh h + b_hh)."""
 
     gates = 1
 
@@ -54,7 +54,7 @@ class TanhCell:
     def pushforward(
         self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """dh' = φ' ∘ (W_ih du + W_hh dh)."""
+        """The next (h,) and its tangents dh' = φ' ∘ (W_ih du + W_hh dh)."""
         (h,) = self.step(w, u, state)
         pushed = product(tangents[0], w.w_hh)
         if du is not None:
@@ -62,28 +62,28 @@ class TanhCell:
         return (h,), (self.slope(h)[..., None, :] * pushed,)
 
     def activation(self, a: Tensor) -> Tensor:
-        """φ."""
+        """The activation φ."""
         return a.tanh()
 
     def slope(self, h: Tensor) -> Tensor:
-        """φ' by its value."""
+        """The slope φ' in terms of the value of φ."""
         return 1 - h * h
 
 
 class ReluCell(TanhCell):
-    """h' = relu(W_ih u + b_ih + W_hh h + b_hh), as `nn.RNN(nonlinearity="relu")`; the slope at 0 is 0, as PyTorch's."""
+    """The ReLU cell of `nn.RNN`: h' = relu(W_ih u + b_ih + W_hh h + b_hh); the slope at 0 is 0, as in PyTorch."""
 
     def activation(self, a: Tensor) -> Tensor:
-        """φ."""
+        """The activation φ."""
         return a.relu()
 
     def slope(self, h: Tensor) -> Tensor:
-        """φ' by its value."""
+        """The slope φ' in terms of the value of φ."""
         return (h > 0).to(h.dtype)
 
 
 class GruCell:
-    """r, z = σ(…), n = tanh(W_in u + b_in + r ∘ (W_hn h + b_hn)), h' = (1 − z) ∘ n + z ∘ h, as `nn.GRU`."""
+    """The cell of `nn.GRU`: r, z = σ(…), n = tanh(W_in u + b_in + r ∘ (W_hn h + b_hn)), h' = (1 − z) ∘ n + z ∘ h."""
 
     gates = 3
 
@@ -95,7 +95,7 @@ class GruCell:
     def pushforward(
         self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """dh' = z ∘ dh + Σ over gates of (∂h'/∂gate) ∘ (W_gate (du, dh))."""
+        """The next (h,) and its tangents dh' = z ∘ dh + Σ over gates of (∂h'/∂gate) ∘ (W_gate (du, dh))."""
         (h,) = state
         r, z, n, recurrent = self._gates(w, u, h)
         gap = h - n
@@ -116,7 +116,7 @@ class GruCell:
 
 
 class LstmCell:
-    """i, f, o = σ(…), g = tanh(…), c' = f ∘ c + i ∘ g, h' = o ∘ tanh c' (projected by W_hr if there is one), as `nn.LSTM`."""
+    """The cell of `nn.LSTM`: i, f, o = σ(…), g = tanh(…), c' = f ∘ c + i ∘ g, h' = o ∘ tanh c', projected by W_hr if given."""
 
     gates = 4
 
@@ -129,7 +129,7 @@ class LstmCell:
     def pushforward(
         self, w: LayerWeights, u: Tensor, du: Tensor | None, state: Sequence[Tensor], tangents: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """dc' = f ∘ dc + Σ over i, f, g;  dh' = o (1 − tanh² c') ∘ dc' + tanh c' ∘ do."""
+        """The next (h, c) and tangents dc' = f ∘ dc + Σ over i, f, g  and  dh' = o (1 − tanh² c') ∘ dc' + tanh c' ∘ do."""
         h, c = state
         dh, dc = tangents
         i, f, g, o = self._gates(w, u, h)
@@ -163,12 +163,12 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def project(h: Tensor, weight: Tensor | None) -> Tensor:
-    """W_hr h, or h where there is no projection."""
+    """W_hr h, or h without a projection."""
     return h if weight is None else affine(h, weight, None)
 
 
 def product(v: Tensor, weight: Tensor) -> Tensor:
-    """The tangents v (rows) through a weight: v Wᵀ, all of the batch in one product when the weight is shared."""
+    """Tangents v (rows) through a weight: v Wᵀ, in one product for the whole batch if the weight is shared."""
     if weight.ndim == 2 and is_shared(v):
         rows = v[(0,) * (v.ndim - 2)] @ weight.mT
         return rows.expand(*v.shape[:-1], rows.shape[-1])
@@ -176,15 +176,15 @@ def product(v: Tensor, weight: Tensor) -> Tensor:
 
 
 def is_shared(v: Tensor) -> bool:
-    """Whether all of the batch has the same tangents, one tensor expanded, as when a dense Jacobian is asked for."""
+    """Whether the whole batch shares the same tangents, one expanded tensor, as for a dense Jacobian."""
     return v.ndim > 2 and v.numel() > 0 and not any(v.stride()[:-2])
 
 
 def through(v: Tensor, weight: Tensor, coefficients: Sequence[Tensor], carry: Tensor | None = None) -> Tensor:
     r"""Σ_g c_g ∘ (W_g v), plus carry ∘ v, for tangents v as rows and a weight of stacked gates.
 
-    With many tangents the sum over gates goes into the matrix first, J = Σ_g diag(c_g) W_g + diag(carry): one product of the
-    state's width instead of one per gate.
+    With many tangents, the gates are summed into one matrix first, J = Σ_g diag(c_g) W_g + diag(carry): one product instead of
+    one per gate.
     """
     if v.shape[-2] >= MANY_TANGENTS and len(coefficients) > 1 and not is_shared(v):
         gates = weight.unflatten(-2, (len(coefficients), -1))

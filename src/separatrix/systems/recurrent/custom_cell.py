@@ -1,4 +1,4 @@
-"""A recurrent cell of the user's own, (u, state) → state or (out, state), as a function of a state vector."""
+"""A custom recurrent cell, (u, state) → state or (out, state), as a function of a state vector."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,24 +22,24 @@ __all__ = ["CustomCell", "Structure", "fill", "flatten", "has_tangents", "is_lay
 
 
 class CustomCell(Parametric):
-    """Any module of signature (u, state) → state, (out, state) or (state, out).
+    """Custom cell: any module of signature (u, state) → state, (out, state) or (state, out).
 
-    The state is a tensor, or tuples, named tuples, dicts or dataclasses of tensors, which the module gets in its own classes.
-    Complex numbers are pairs of real ones in the state vector, (Re, Im) each. Which part of what the module returns is its state is
-    found out by trying, see Note [Which part is the state].
+    The state is a tensor, or tuples, named tuples, dicts or dataclasses of tensors; the module receives it in the same classes.
+    In the state vector, complex numbers are pairs (Re, Im) of real ones. A trial call shows which part of the return value is the
+    state; see Note [Which part is the state].
 
-    What a module may say of itself:
-    - `example_state()`, a state of it without batch axes;
-    - `pushforward(u, state, tangents) → (state, tangents)`, closed-form tangents with an axis k after the batch axis;
-    - `as_cell()`, of a layer that reads whole sequences: its single step, a cell whose state is the layer's own, with an axis of
-      layers before the batch axis.
+    Optional methods of the module:
+    - `example_state()` returns a state without batch axes;
+    - `pushforward(u, state, tangents) → (state, tangents)` returns closed-form tangents, with an axis k after the batch axis;
+    - `as_cell()`, for a layer that reads whole sequences, returns its single step, a cell whose state is that of the layer, with
+      an axis of layers before the batch axis.
 
     Args:
         modules: one cell or layer, or the equal ones of an ensemble.
-        is_ensemble: stack their weights to an axis of networks.
+        is_ensemble: stack their weights along an axis of networks.
         example: a state without batch axes; None reads `hidden_size` from the module.
-        width: numbers in an input, for a module that has no `input_size`.
-        returns: "state", "out, state" or "state, out", where that is to be said; None finds it out.
+        width: length of an input, for a module without `input_size`.
+        returns: "state", "out, state" or "state, out"; None infers it.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class CustomCell(Parametric):
         if self.is_layer and not _is_of_forward(first, "as_cell"):
             hooked = first._forward_hooks or first._forward_pre_hooks
             raise UnsupportedModuleError(
-                f"this {self.label} has {'hooks' if hooked else 'a forward'} of its own, so it may compute something else than the "
-                f"step it tells.\n{'Remove the hooks, or write' if hooked else 'Write'} as_cell() anew."
+                f"this {self.label} has {'hooks' if hooked else 'a forward'} of its own, so it may differ from the step that its "
+                f"as_cell() returns.\n{'Remove the hooks, or override' if hooked else 'Override'} as_cell()."
             )
         self.batch_first: bool = self.is_layer and getattr(first, "batch_first", False)
         self.layer_axis: bool = self.is_layer and getattr(first, "layer_axis", True)
@@ -88,7 +88,7 @@ class CustomCell(Parametric):
 
     @property
     def input_form(self) -> str:
-        """The shapes that the cell takes, in words."""
+        """The input shapes that the cell accepts, as text."""
         batched = "batch, time" if self.batch_first else "time, batch"
         return f"inputs of shape (time, {self.inputs or 'inputs'}) or ({batched}, {self.inputs or 'inputs'})"
 
@@ -106,7 +106,7 @@ class CustomCell(Parametric):
         return vmap(one, in_dims=(0, -2, -2), out_dims=-2, randomness="same")(self._tensors(), x, u)
 
     def pushforward(self, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The state vector after the input u and its tangents: by the cell's own pushforward, or automatic differentiation."""
+        """The state vector after the input u and its tangents, by the cell's own pushforward or automatic differentiation."""
         if self._needs_cast(x):
             return twin(self, dtype=x.dtype).pushforward(x, v, u)
         if not self.has_tangents:
@@ -126,7 +126,7 @@ class CustomCell(Parametric):
         """The module's state, with batch axes → (*batch, dim)."""
         tensors = flatten(parts[0] if len(parts) == 1 else parts)
         if len(tensors) != len(self.shapes):
-            raise ShapeError(f"{len(tensors)} tensors were given but this {self.label}'s state has {len(self.shapes)}.")
+            raise ShapeError(f"the state of this {self.label} consists of {len(self.shapes)} tensors, got {len(tensors)}.")
         if self.layer_axis:
             tensors = [tensor.movedim(0, -2) for tensor in tensors]
         flat = [t.flatten(t.ndim - len(s)) if s else t[..., None] for t, s in zip(tensors, self.shapes, strict=True)]
@@ -143,33 +143,33 @@ class CustomCell(Parametric):
 
     @property
     def _returns_output(self) -> bool:
-        """Whether the cell returns an output beside its state."""
+        """Whether the cell returns an output and its state."""
         return self.place is not None
 
     def state_in(self, returned: Any) -> Structure:
-        """The state in what the cell returned."""
+        """The state in the cell's return value."""
         return cell_state.part_of(returned, self.place)
 
     def _take_shapes(self, shapes: list[tuple[tuple[int, ...], bool]]) -> None:
-        """The shapes of the state's tensors, and which of them are complex."""
+        """Store the shapes of the state's tensors and which of them are complex."""
         self.shapes = [shape for shape, _ in shapes]
         self.are_complex = [is_complex for _, is_complex in shapes]
         self._sizes = [torch.Size(shape).numel() * (1 + is_complex) for shape, is_complex in shapes]
         self.dim = sum(self._sizes)
 
     def _needs_cast(self, x: Tensor) -> bool:
-        """Whether the weights must be cast to the state's dtype; within a run they already are."""
+        """Whether the weights must be cast to the dtype of the state; within a run they already are."""
         return self._zero.dtype != x.dtype and x.is_floating_point()
 
     def _call(self, cell: Any, x: Tensor, u: Tensor) -> Tensor:
-        """Cells are written for one batch axis, so the run's axes are folded into one."""
+        """Call a cell with the batch axes of the run flattened into the one axis that cells are written for."""
         batch = x.shape[:-1]
         u = u.expand(*batch, u.shape[-1]).reshape(-1, u.shape[-1])
         result = cell(u, self.unpack(x.reshape(-1, self.dim)))
         return self.pack(self.state_in(result)).reshape(*batch, self.dim)
 
     def _push(self, cell: Any, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The cell's own tangents, with the run's axes folded into one."""
+        """The cell's own tangents, with the batch axes of the run flattened into one."""
         batch, k = x.shape[:-1], v.shape[-2]
         u = u.expand(*batch, u.shape[-1]).reshape(-1, u.shape[-1])
         v = v.expand(*batch, k, self.dim).reshape(-1, k, self.dim)
@@ -177,33 +177,33 @@ class CustomCell(Parametric):
         return self.pack(after).reshape(*batch, self.dim), self.pack(pushed).reshape(*batch, k, self.dim)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The weights of an ensemble, with an axis of networks in front, by the cell's own names."""
+        """The weights of an ensemble, with an axis of networks first, by the cell's names."""
         return {name: getattr(self.stacked, key) for name, key in self._names}
 
     def _example(self, cell: nn.Module) -> Structure:
-        """A state without batch axes: what the cell says, or of its hidden size."""
+        """A state without batch axes: the cell's example, or zeros of its hidden size."""
         if callable(getattr(cell, "example_state", None)):
             return cell.example_state()
         width = getattr(cell, "hidden_size", None)
         if not isinstance(width, int):
             raise UnsupportedModuleError(
-                f"{type(cell).__name__} is no known recurrent module, and has no hidden_size that tells its state's width.\n"
-                "Name the recurrent module inside your model. If this is a cell, give it example_state(), which returns a state "
-                "without batch axes; or sx.Recurrent(cell, state=…)."
+                f"expected a recurrent module or a cell with a hidden_size, got a {type(cell).__name__}.\n"
+                "Name the recurrent module inside your model. If this is a cell, give it a method example_state() that returns a "
+                "state without batch axes, or pass such a state: sx.Recurrent(cell, state=…)."
             )
         return (torch.zeros(width), torch.zeros(width)) if isinstance(cell, nn.LSTMCell) else torch.zeros(width)
 
     def _trial(self, returns: str | None) -> int | None:
-        """Which part of what the cell returns is its state (None: all of it), told by one call, or two."""
+        """Index of the part of the return value that is the state (None: the whole value), from one trial call or two."""
         zeros = self.unpack(self._zero.new_zeros(1, self.dim))
         u = self._zero.new_zeros(1, self.inputs or 1)
         try:
             with torch.no_grad(), same_draws():
                 result = twin(self.cell, apart=True)(u, zeros)
-        except Exception as error:  # the user's code: whatever it raises is the message
+        except Exception as error:  # user code may raise anything; the message repeats it
             raise UnsupportedModuleError(
                 f"{self.label}(u, state) failed on a batch of 1 with zero inputs and zero state: {type(error).__name__}: {error}\n"
-                "A cell takes (u, state) and returns its new state, or (out, state); give it input_size, or pass state=."
+                "A cell takes (u, state) and returns its new state, or (out, state). Give it an input_size, or pass state=."
             ) from error
         found = cell_state.places(result, zeros)
         if not found:
@@ -221,7 +221,7 @@ class CustomCell(Parametric):
         return place
 
     def _chosen(self) -> int:
-        """Which of several parts is the state, at a normally distributed input and state."""
+        """Decide which of several parts is the state, at a random input and state."""
         draw = torch.Generator().manual_seed(0)
         u, x = (torch.randn(1, width, dtype=torch.float64, generator=draw) for width in (self.inputs or 1, self.dim))
         with same_draws():
@@ -231,13 +231,13 @@ class CustomCell(Parametric):
         states = [{**dict(module.named_parameters()), **dict(module.named_buffers())} for module in modules]
         shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]
         if any(shape != shapes[0] for shape in shapes):
-            raise ShapeError("an ensemble's networks have equal shapes, but these differ.\nMeasure them one by one.")
+            raise ShapeError("expected an ensemble of networks with equal shapes, but they differ.\nMeasure them one by one.")
         for other in modules[1:]:
             differs = difference(modules[0], other)
             if differs is not None:
                 name, first, second = differs
                 raise UnsupportedModuleError(
-                    f"an ensemble's networks differ in the plain attribute {name}: {first}, {second}, ….\n"
+                    f"the networks of the ensemble differ in the plain attribute {name}: {first}, {second}, ….\n"
                     "Make it a buffer (register_buffer), which gets an axis of networks, or measure them one by one."
                 )
         for name, tensor in states[0].items():
@@ -247,13 +247,13 @@ class CustomCell(Parametric):
 
 
 def _attribute(name: str) -> str:
-    """A dotted name as that of one attribute: with slashes, which no part of it has, so that no two names meet."""
+    """A dotted name as the name of one attribute: with slashes, which no attribute contains, so that names stay distinct."""
     key = name.replace(".", "/")
     return f"{key}/" if hasattr(Parametric, key) else key
 
 
 class _TangentCell(nn.Module):
-    """A cell's pushforward as the call of a module, so that it may be given other weights."""
+    """A cell's pushforward as the call of a module, so that its weights can be replaced."""
 
     def __init__(self, cell: nn.Module) -> None:
         super().__init__()
@@ -265,22 +265,22 @@ class _TangentCell(nn.Module):
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether a module of one's own reads whole sequences, and tells its step."""
+    """Whether a custom module reads whole sequences and provides its step."""
     return callable(getattr(module, "as_cell", None))
 
 
 def has_tangents(cell: nn.Module) -> bool:
-    """Whether a cell brings its own tangents."""
+    """Whether a cell provides its own tangents."""
     return callable(getattr(cell, "pushforward", None)) and _is_of_forward(cell, "pushforward")
 
 
 def _is_of_forward(module: nn.Module, method: str) -> bool:
-    """Whether what a method says of `forward` still holds: not where a subclass or a hook has changed the call since."""
-    told, called = (_definer(type(module), name) for name in (method, "forward"))
+    """Whether a method still describes `forward`: not if a subclass or a hook has changed the call since."""
+    described, called = (_definer(type(module), name) for name in (method, "forward"))
     is_hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    return issubclass(told, called) and not is_hooked
+    return issubclass(described, called) and not is_hooked
 
 
 def _definer(kind: type, name: str) -> type:
-    """The class that defines an attribute, of those that a class inherits from."""
+    """The class in a class's inheritance chain that defines an attribute."""
     return next((own for own in kind.__mro__ if name in vars(own)), object)

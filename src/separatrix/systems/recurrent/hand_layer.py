@@ -1,4 +1,4 @@
-"""What a recurrent module of one's own is, found out by trying it: a cell, or a layer that loops over time by hand."""
+"""Trial calls that show what a custom recurrent module is: a cell, or a layer with a handwritten loop over time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,34 +13,34 @@ from separatrix.core.twin import twin
 from separatrix.systems.recurrent.cell_state import Structure, fill, flatten, skeleton
 from separatrix.systems.recurrent.custom_cell import CustomCell, is_layer
 
-STEPS, ITEMS = 5, 3  # of a trial: two lengths, 2 and 5, and three items that differ
+STEPS, ITEMS = 5, 3  # of a trial: lengths 2 and 5, and three different items
 A_CELL = (
-    "A cell takes u of shape (batch, inputs) and treats each item alone. Does it loop over time? Then give it as_cell(), "
-    "its single step, or pass that step's module."
+    "A cell takes u of shape (batch, inputs) and treats each item independently. If it loops over time, give it a method "
+    "as_cell() that returns its single step, or pass the module of that step."
 )
 CLOSE = 1e-9  # of the numbers' size, within which two orders of summation agree in float64
 
 Part = Callable[[Any], Any]
 
 # Note [Recognised by trying]
-# An attribute such as hidden_size does not tell a cell, (u, state) → state, from a layer that loops over a sequence by hand: both
-# may be called with a matrix and a state, and both answer. What tells them apart is what they do. A cell treats the items of a
-# batch alone: three different items together are the three one by one; a layer that takes the batch for time fails this. A layer
-# carries its state: reading five steps is reading two and then, from the state they leave, three, and from another state it goes
-# elsewhere, which no feed-forward network with an optional second argument does; and its items are alone too.
-# A layer's step is then the layer itself on a sequence of one step.
+# An attribute such as hidden_size does not distinguish a cell, (u, state) → state, from a layer with a handwritten loop over a
+# sequence: both can be called with a matrix and a state. Their behaviour does. A cell treats the items of a batch independently:
+# three different items together give the same as one by one; a layer that takes the batch axis for time fails this test. A layer
+# carries its state: reading five steps equals reading two and then three from the state that these leave, and a different state
+# leads elsewhere, which is not the case for a feed-forward network with an optional second argument. A layer also treats items
+# independently. The step of a layer is then the layer itself on a sequence of one step.
 
 
 class HandLayer(nn.Module):
-    """A layer with a loop over time in its own forward, together with its step: the layer on a sequence of one step.
+    """Layer with a loop over time in its own forward, with its step: the layer on a sequence of one step.
 
     Args:
-        layer: (sequence, state) → what it returns.
-        width: numbers in an input.
+        layer: (sequence, state) → its return value.
+        width: length of an input.
         batch_first: whether sequences are (batch, time, inputs).
-        part: the new state in what the layer returns.
+        part: function from the return value to the new state.
         example: its state for a batch of one item, with the batch axis.
-        layer_axis: whether the state's tensors have an axis before the batch's.
+        layer_axis: whether the state's tensors have an axis before the batch axis.
     """
 
     def __init__(self, layer: nn.Module, width: int, batch_first: bool, part: Part, example: Structure, layer_axis: bool) -> None:
@@ -53,7 +53,7 @@ class HandLayer(nn.Module):
         self.input_size = width
 
     def forward(self, *given: Any, **named: Any) -> Any:
-        """The layer's own."""
+        """Call the layer."""
         return self.layer(*given, **named)
 
     def as_cell(self) -> "LayerStep":
@@ -62,10 +62,10 @@ class HandLayer(nn.Module):
 
 
 class LayerStep(nn.Module):
-    """One step of a layer that loops by hand: a sequence of one step.
+    """Single step of a layer with a handwritten loop: the layer on a sequence of one step.
 
     Args:
-        hand: the layer, and how it is called.
+        hand: the layer and how it is called.
     """
 
     def __init__(self, hand: HandLayer) -> None:
@@ -89,14 +89,14 @@ class LayerStep(nn.Module):
 def own_network(
     modules: list[nn.Module], is_ensemble: bool, example: Structure, width: int | None, returns: str | None = None
 ) -> CustomCell:
-    """A cell or hand-written layer of one's own as a function of a state vector. See Note [Recognised by trying].
+    """A custom cell or handwritten layer as a function of a state vector. See Note [Recognised by trying].
 
     Args:
         modules: one module, or the equal ones of an ensemble.
-        is_ensemble: whether it is one.
-        example: a state without batch axes, where the module does not tell.
-        width: numbers in an input, where they are known.
-        returns: which part of what a cell returns is its state, where that is said.
+        is_ensemble: whether they form an ensemble.
+        example: a state without batch axes, if the module does not provide one.
+        width: length of an input, if it is known.
+        returns: which part of a cell's return value is its state, if the user says so.
 
     Raises:
         UnsupportedModuleError, ShapeError: it is neither.
@@ -107,10 +107,10 @@ def own_network(
         if is_ensemble or network.is_layer or treats_items_alone(network, width):
             return network
         refusal = UnsupportedModuleError(
-            f"{network.label}(u, state) is no cell: what it makes of one item depends on the others in the batch.\n{A_CELL}"
+            f"{network.label}(u, state) is not a cell: its result for one item depends on the others in the batch.\n{A_CELL}"
         )
     except SeparatrixError as error:
-        if is_layer(modules[0]):  # it tells its step, so its own words count
+        if is_layer(modules[0]):  # it provides its step, so this error is the right one
             raise
         refusal = error
     width = width if width is not None else getattr(modules[0], "input_size", None)
@@ -122,7 +122,7 @@ def own_network(
 
 @torch.no_grad()
 def treats_items_alone(network: CustomCell, width: int | None = None) -> bool:
-    """Whether a cell's step of two and of three different items is that of the items one by one.
+    """Whether a cell's step of two and three different items equals that of the items one by one.
 
     Raises:
         UnsupportedModuleError: it fails on them.
@@ -135,7 +135,7 @@ def treats_items_alone(network: CustomCell, width: int | None = None) -> bool:
         try:
             singly = torch.cat([network.step(x[i : i + 1], u[i : i + 1]) for i in range(ITEMS)])
             return all(_close(network.step(x[:count], u[:count]), singly[:count]) for count in (2, ITEMS))
-        except Exception as error:  # the user's code: whatever it raises, it is no cell for these
+        except Exception as error:  # user code may raise anything; then it is not a cell for these items
             if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
                 why, way = "is compiled by TorchScript and does not run in float64.", "Pass the module that it was made of."
             else:
@@ -156,7 +156,7 @@ def carries_a_state(network: CustomCell) -> bool:
 
 @torch.no_grad()
 def layer_of(module: nn.Module, width: int) -> HandLayer | None:
-    """The module as a layer that carries its state along a sequence, if it shows that it is one."""
+    """The module as a layer that carries its state along a sequence, if trial calls show that it is one."""
     if isinstance(module, torch.jit.ScriptModule):
         return None
     view = twin(module, dtype=torch.float64, detach=True, apart=True)
@@ -174,13 +174,13 @@ def layer_of(module: nn.Module, width: int) -> HandLayer | None:
 
 
 class _Trial:
-    """A layer tried on a sequence: what state it leaves, whole, in two pieces, and item by item."""
+    """Trial of a layer on a sequence: the states after the whole sequence, after two pieces, and item by item."""
 
     def __init__(self, layer: nn.Module, u: Tensor, time: int, part: Part) -> None:
         self.layer, self.u, self.time, self.part = layer, u, time, part
 
     def batch_axis(self) -> int | None:
-        """Where the batch axis of the state is, 0 or 1, if the layer carries its state and treats items alone; else None."""
+        """The batch axis of the state, 0 or 1, if the layer carries its state and treats items independently; otherwise None."""
         try:
             whole = self._after(self.u)
             pieces = self._after(self._steps(2, STEPS), self._after(self._steps(0, 2)))
@@ -188,10 +188,10 @@ class _Trial:
                 return None
             single = self._after(self._steps(1, STEPS), self._after(self._steps(0, 1)))
             if _same(self._after(self._steps(2, 3), whole), self._after(self._steps(2, 3), self._after(self._steps(0, 1)))):
-                return None  # from two states it goes to one: it carries nothing, and its second argument is no state
+                return None  # two states lead to the same one: it carries nothing, and its second argument is not a state
             alone = [self._after(self.u.narrow(1 - self.time, i, 1)) for i in range(ITEMS)]
             return next((axis for axis in (0, 1) if _same(whole, single) and _joined(alone, axis, whole)), None)
-        except Exception:  # the user's code: whatever it raises, this is not how it is called
+        except Exception:  # user code may raise anything; then it is not called this way
             return None
 
     def of_one_item(self) -> Structure:
@@ -219,7 +219,7 @@ def _first(returned: Any) -> Any:
 
 
 def _last(time: int) -> Part:
-    """The last of the outputs, where a layer returns nothing else."""
+    """The last output, for a layer that returns nothing else."""
     return lambda returned: returned.select(time, -1)
 
 
@@ -229,7 +229,7 @@ def _same(one: Structure, two: Structure) -> bool:
 
 
 def _joined(items: list[Structure], axis: int, whole: Structure) -> bool:
-    """Whether the states of single items, side by side along an axis, are the state of all."""
+    """Whether the states of single items, joined along an axis, equal the state of the whole batch."""
     parts = zip(*(flatten(item) for item in items), strict=True)
     joined = [torch.cat(part, dim=axis) for part in parts if part[0].ndim > axis]
     wanted = flatten(whole)
@@ -241,7 +241,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 class _Silence(TorchDispatchMode):
-    """Noise switched off, so that a layer with noise in its step can be tried: draws are constants."""
+    """Mode in which random draws are constants, so that a layer with noise in its step can be tried."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         value = func(*args, **(kwargs or {}))
@@ -252,6 +252,6 @@ class _Silence(TorchDispatchMode):
 
 @contextmanager
 def without_draws() -> Iterator[None]:
-    """A context in which nothing is drawn at random, and the global generator stays as it was."""
+    """A context without random draws, which leaves the global generator unchanged."""
     with torch.random.fork_rng(devices=[]), _Silence():
         yield

@@ -1,4 +1,4 @@
-"""What networks of an ensemble keep beside their parameters, buffers and children: it has to be the same in all of them."""
+"""Plain attributes of networks, beside parameters, buffers and children: they must be the same in a whole ensemble."""
 
 import types
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ NOTHING: Leaf = ("", None)
 
 
 def difference(one: nn.Module, other: nn.Module) -> tuple[str, str, str] | None:
-    """The first plain attribute in which two networks differ, and what each has there; None where they have the same.
+    """The first plain attribute in which two networks differ, with both values; None if there is none.
 
-    Compared are numbers, words, functions, and modules and tensors that are not registered, also inside lists, dictionaries,
-    partials and closures; what leads back to a network's own parts counts as the same where it leads to the same part.
+    It compares numbers, strings, functions, and modules and tensors that are not registered, also inside lists, dictionaries,
+    partials and closures. References to a network's own parts are equal if they refer to the same part.
     """
     for (place, a), (_, b) in zip_longest(_Kept(one).leaves(), _Kept(other).leaves(), fillvalue=NOTHING):
         if not _same(a, b):
@@ -36,7 +36,7 @@ class _Kept:
         self.seen: set[int] = set()
 
     def leaves(self) -> Iterator[Leaf]:
-        """What is kept, piece by piece, each with its place."""
+        """The values of all plain attributes, each with its place."""
         for name, part in self.module.named_modules():
             yield from self.attributes(name, part)
 

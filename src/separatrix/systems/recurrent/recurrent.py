@@ -1,4 +1,4 @@
-"""Recurrent networks driven by data, as systems: the state is every layer's h (and c)."""
+"""Recurrent networks driven by data, as systems whose state is the h (and c) of every layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,35 +21,36 @@ from separatrix.systems.recurrent.standard_network import StandardNetwork, descr
 
 
 class Recurrent(Driven):
-    r"""A recurrent network as a dynamical system  x_{n+1} = F(x_n, u_n),  with closed-form tangents for the standard cells.
+    r"""Recurrent network as a dynamical system  x_{n+1} = F(x_n, u_n),  with closed-form tangents for the standard cells.
 
-    The state is (h_1 … h_L) of all layers, then (c_1 … c_L) for an LSTM; `pack` and `unpack` translate from and to what the
-    module itself takes. The module is not changed: its weights are cast to the state's dtype, dropout is off. Gradients reach
-    its parameters.
+    The state is (h_1 … h_L) of all layers, followed by (c_1 … c_L) for an LSTM; `pack` and `unpack` convert from and to the
+    module's own form. The module is not changed: its weights are cast to the dtype of the state, and dropout is off. Gradients
+    reach its parameters.
 
     Args:
-        module: `nn.RNN`, `nn.GRU` or `nn.LSTM` (stacked, biased or not, projected), an `nn.RNNCell`, `nn.GRUCell` or
-            `nn.LSTMCell`, or any cell of signature (u, state) → state or (out, state), with its own `pushforward` if it has one;
-            or a layer of one's own that has its step, `as_cell()`, as `sx.nn.LEM`. A list of equal modules is an ensemble: its
-            axis is the last of the batch, and each of them reads the same inputs. Its weights are stacked when it is built.
-            So are weights that torch makes of others (pruned, normed, parametrised): build it anew after an optimiser's step. A
-            module with a `forward` or hooks of its own is never taken for PyTorch's: a cell is called, a layer is refused.
-        inputs: what the module takes: (time, inputs), or batched, (time, batch, inputs) or (batch, time, inputs) when the
-            module is `batch_first`. A cell takes time first. A list of sequences, each (time, inputs), or a `PackedSequence`, if
-            they are of one length. Or a `Drive`, such as `sx.Stream`, which takes sequences of any lengths.
-        constant: one input, (*batch, inputs), for every step, instead of `inputs`. Neither: zeros. It is a parameter of the system:
-            `at(constant=…)`, and one of its numbers is "constant[0]", which sweeps and `continuation` can vary.
-        dt: time that one step takes, in a unit of yours, such as the Δt of a discretised rate equation or the sampling time of the
-            inputs: rates and exponents are per that unit. 1 counts steps.
-        state: for a cell of your own, an example of its state without batch axes, where `hidden_size` does not tell: a tensor, or
-            a tuple, named tuple, dict or dataclass of them. Complex numbers are pairs of real ones in the state vector.
-        returns: what a cell of your own returns, "state", "out, state" or "state, out", where trying it does not tell.
+        module: an `nn.RNN`, `nn.GRU` or `nn.LSTM` (stacked, with or without biases, projected); an `nn.RNNCell`, `nn.GRUCell` or
+            `nn.LSTMCell`; a custom cell of signature (u, state) → state or (out, state), whose `pushforward` is used if it has
+            one; or a custom layer with a method `as_cell()` that returns its step, such as `sx.nn.LEM`. A list of equal modules
+            is an ensemble: its axis is the last of the batch, and all networks read the same inputs. The weights of an ensemble,
+            and weights that PyTorch computes from others (pruned, normalised, parametrised), are copied when the system is
+            built; build it again after an optimiser step. A standard module with its own `forward` or hooks is not treated as
+            standard: a cell is called, a layer is refused.
+        inputs: the module's inputs: (time, inputs), or batched, (time, batch, inputs), or (batch, time, inputs) if the module is
+            `batch_first`. Cells take time first. Or a list of sequences (time, inputs) or a `PackedSequence`, of one length. Or a
+            `Drive`, such as `sx.Stream`, which takes sequences of any lengths.
+        constant: one input, (*batch, inputs), for every step, instead of `inputs`. Default: zeros. It is a parameter of the
+            system: use `at(constant=…)`; its first component is "constant[0]", which sweeps and `continuation` can vary.
+        dt: duration of one step in any unit, such as the Δt of a discretised rate equation or the sampling time of the inputs.
+            Rates and exponents are per this unit; 1 counts steps.
+        state: for a custom cell, an example of its state without batch axes, if `hidden_size` does not determine it: a tensor, or
+            a tuple, named tuple, dict or dataclass of tensors. Complex numbers become pairs of real ones in the state vector.
+        returns: what a custom cell returns, "state", "out, state" or "state, out", if a trial call cannot decide.
 
     Raises:
         UnsupportedModuleError: the module is bidirectional, has no step (state, input) → state, or has no weights yet (meta, lazy).
-        ShapeError: the inputs' rank or width is not the module's.
-        InputError: inputs or weights are not finite, sequences are of unequal length, both `inputs` and `constant` are given, or dt
-            is not a positive number.
+        ShapeError: the rank or width of the inputs does not fit the module.
+        InputError: inputs or weights are not finite, sequences differ in length, both `inputs` and `constant` are given, or dt is
+            not a positive number.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Recurrent(Driven):
 
     @property
     def into_ball(self) -> bool:
-        """Whether some ball of states is mapped into itself, as by PyTorch's own cells with tanh."""
+        """Whether some ball of states is mapped into itself, as for PyTorch's cells with tanh."""
         return bool(getattr(self.network, "into_ball", False))
 
     def drive(self, n: int) -> Tensor:
@@ -83,34 +84,34 @@ class Recurrent(Driven):
         return self.network.step(x, u.to(x))
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The state after step n and its tangents: closed form for the standard cells and where a cell has one, else forward AD."""
+        """The state after step n and its tangents: in closed form for standard cells, by the cell's own or forward AD otherwise."""
         return self.network.pushforward(x, v, self.drive(n).to(x))
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
-        """Zeros, as the module's own, when inputs drive it; without inputs (where zero may be a rest point), uniform in ±1."""
+        """Zeros, the module's default, if inputs drive it; otherwise uniform in ±1, because zero may be a fixed point."""
         if self.is_driven:
             return torch.zeros(*batch, self.dim, dtype=torch.float64)
         uniform = torch.rand(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
         return 2 * uniform - 1
 
     def pack(self, *state: Tensor) -> Tensor:
-        """The state vector, (*batch, dim), of the module's own state: h_n, or (h_n, c_n), shape (layers, *batch, hidden)."""
+        """The state vector, (*batch, dim), of a state in the module's form: h_n, or (h_n, c_n), shape (layers, *batch, hidden)."""
         parts = state[0] if len(state) == 1 and isinstance(state[0], tuple | list) else state
         return self.network.pack(*parts)
 
     def unpack(self, x: Tensor) -> Any:
-        """The module's own state of a state vector: h_n, or (h_n, c_n)."""
+        """The state in the module's own form: h_n, or (h_n, c_n)."""
         return self.network.unpack(x)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """The text between the parentheses of `repr`."""
         length = "endless" if self.horizon is None else f"{self.horizon} steps"
         dt = f"dt={self.dt:g}, " if self.dt != 1 else ""
         return f"dim={self.dim}, {dt}{self.network.label}, inputs {length}"
 
 
 def _width(*given: Any) -> int | None:
-    """Numbers in one input, of the first that is given as a sequence or drive."""
+    """Length of one input, from the first argument that is a sequence or drive."""
     for values in given:
         if isinstance(values, Drive):
             return int(values(0).shape[-1])
@@ -128,17 +129,19 @@ def _network(
     modules = [bare(one) for one in (module if isinstance(module, Sequence | nn.ModuleList) else [module])]
     is_ensemble = not isinstance(module, nn.Module) or isinstance(module, nn.ModuleList)
     if not modules:
-        raise InputError("an ensemble has at least 1 network; the list is empty.")
+        raise InputError("expected an ensemble of at least 1 network, got an empty list.")
     for one in modules:
         if not isinstance(one, nn.Module):
-            raise UnsupportedModuleError(f"{type(one).__name__} is no nn.Module.\nWrap a function of the state: sx.Map(f, dim).")
+            raise UnsupportedModuleError(
+                f"expected an nn.Module, got a {type(one).__name__}.\nWrap a function of the state: sx.Map(f, dim)."
+            )
     if len({type_before_parametrizations(module) for module in modules}) > 1:
         kinds = ", ".join(sorted({kind_of(module) for module in modules}))
-        raise UnsupportedModuleError(f"an ensemble's networks are of one kind, but these are {kinds}.\nMeasure them one by one.")
+        raise UnsupportedModuleError(f"expected an ensemble of one kind of network, got {kinds}.\nMeasure them one by one.")
     first = modules[0]
     if getattr(first, "bidirectional", False):
         raise UnsupportedModuleError(
-            f"this {describe(first)} is bidirectional: its backward half reads the future, so no state steps forward.\n"
+            f"this {describe(first)} is bidirectional: its backward half reads the future, so it has no step forward in time.\n"
             "Measure one direction: build the same module with bidirectional=False and load the weights without '_reverse'."
         )
     for one in modules:
@@ -150,7 +153,7 @@ def _network(
 
 def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) -> Drive:
     if inputs is not None and constant is not None:
-        raise InputError("inputs and constant were both given.\nPass a sequence as inputs, or one input as constant.")
+        raise InputError("expected either inputs or constant, got both.\nPass a sequence as inputs, or one input as constant.")
     if isinstance(inputs, Drive):
         drive = inputs
     elif inputs is not None:
@@ -170,23 +173,24 @@ def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) ->
 
 
 def _read(network: StandardNetwork | CustomCell, inputs: Any) -> Tensor:
-    """The inputs with time first: of one sequence or a batch of them, or of a list or packed batch of equal ones."""
+    """The inputs with time first, from one sequence or a batch, or from a list or packed batch of equal length."""
     if not isinstance(inputs, PackedSequence) and not is_listed(inputs):
         return _time_first(network, as_inputs(inputs))
     sequences = sequence_list(inputs)
     lengths = sorted({len(sequence) for sequence in sequences})
     if len(lengths) > 1:
         raise InputError(
-            f"{len(sequences)} sequences of {lengths[0]} to {lengths[-1]} steps end at different steps, so a batch of them has no "
-            "common horizon.\n"
-            "Pass an sx.Stream of them, sx.Stream(sequences), in which each copy reads one after the other; or one at a time."
+            f"the {len(sequences)} sequences have {lengths[0]} to {lengths[-1]} steps, so that their batch has no common horizon.\n"
+            "Pass sx.Stream(sequences), in which each copy reads one sequence after the other, or pass one sequence at a time."
         )
     return torch.stack(sequences, dim=1)
 
 
 def _time_first(network: StandardNetwork | CustomCell, values: Tensor) -> Tensor:
     if values.ndim not in (2, 3):
-        raise ShapeError(f"the inputs have shape {tuple(values.shape)}, {values.ndim} axes.\nPass {network.input_form}.")
+        raise ShapeError(
+            f"the inputs have {values.ndim} axes, shape {tuple(values.shape)}; expected 2 or 3.\nPass {network.input_form}."
+        )
     if 0 in values.shape:
         raise ShapeError(f"the inputs are empty: shape {tuple(values.shape)}.\nPass {network.input_form}.")
     return values.transpose(0, 1) if values.ndim == 3 and network.batch_first else values

@@ -1,4 +1,4 @@
-"""PyTorch's own recurrent modules as functions of a state vector, layer upon layer, one network or an ensemble."""
+"""PyTorch's recurrent modules as functions of a state vector: stacked layers, one network or an ensemble."""
 
 from collections.abc import Sequence
 
@@ -16,15 +16,15 @@ from separatrix.core.twin import twin
 from separatrix.systems.recurrent.cells import CELLS, LayerWeights
 
 STANDARD = (nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell)
-WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # torch's own: they make a weight, and leave the call as it is
+WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # PyTorch's hooks that compute a weight and leave the call unchanged
 
 
 class StandardNetwork(Parametric):
-    """The weights of `nn.RNN`, `nn.GRU`, `nn.LSTM` or their cells, held under PyTorch's names.
+    """Standard network: the weights of `nn.RNN`, `nn.GRU`, `nn.LSTM` or their cells, under PyTorch's names.
 
     Args:
         modules: one module, or the equal ones of an ensemble.
-        is_ensemble: stack their weights to an axis of networks.
+        is_ensemble: stack their weights along an axis of networks.
     """
 
     def __init__(self, modules: Sequence[nn.Module], is_ensemble: bool = False) -> None:
@@ -33,7 +33,7 @@ class StandardNetwork(Parametric):
         weights = [weights_of(module) for module in modules]
         shapes = [{name: tuple(weight.shape) for name, weight in own.items()} for own in weights]
         if any(shape != shapes[0] for shape in shapes):
-            raise ShapeError("an ensemble's networks have equal shapes, but these differ.\nMeasure them one by one.")
+            raise ShapeError("expected an ensemble of networks with equal shapes, but they differ.\nMeasure them one by one.")
         self.is_ensemble = is_ensemble
         for name in shapes[0]:
             tensors = [own[name] for own in weights]
@@ -55,13 +55,13 @@ class StandardNetwork(Parametric):
     def into_ball(self) -> bool:
         """Whether some ball of states is mapped into itself: tanh and convex mixtures of it are bounded, and a cell state decays.
 
-        For an LSTM, |c'| ≤ f |c| + 1, and under a constant input the forget gates f stay below 1, since h is bounded.
+        For an LSTM, |c'| ≤ f |c| + 1, and under a constant input the forget gates f stay below 1, because h is bounded.
         """
         return self.kind != "RNN_RELU"
 
     @property
     def input_form(self) -> str:
-        """The shapes that the module takes, in words."""
+        """The input shapes that the module accepts, as text."""
         batched = f"(batch, time, {self.inputs})" if self.batch_first else f"(time, batch, {self.inputs})"
         return f"inputs of shape (time, {self.inputs}) or {batched}"
 
@@ -77,7 +77,7 @@ class StandardNetwork(Parametric):
         return _join(after)
 
     def pushforward(self, x: Tensor, v: Tensor, u: Tensor, du: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The state vector after the input u, and its tangents; `du` are the input's, where it has any."""
+        """The state vector after the input u and its tangents; `du` are the tangents of the input, if it has any."""
         if self._needs_cast(x):
             return twin(self, dtype=x.dtype).pushforward(x, v, u, du)
         cell, states, tangents = CELLS[self.kind], self._split(x), self._split(v)
@@ -94,7 +94,7 @@ class StandardNetwork(Parametric):
         wanted = 2 if self.kind == "LSTM" else 1
         if len(parts) != wanted:
             names = "hidden and cell" if wanted == 2 else "hidden"
-            raise ShapeError(f"{len(parts)} tensors were given but this {self.label}'s state is {wanted}: {names}.")
+            raise ShapeError(f"the state of this {self.label} consists of {wanted} tensors ({names}), got {len(parts)}.")
         layers = [part.unbind(0) if not self.is_cell else (part,) for part in parts]
         x = torch.cat([layer for part in layers for layer in part], dim=-1)
         if x.shape[-1] != self.dim:
@@ -109,7 +109,7 @@ class StandardNetwork(Parametric):
         return tuple(state) if len(state) > 1 else state[0]
 
     def _needs_cast(self, x: Tensor) -> bool:
-        """Whether the weights must be cast to the state's dtype; within a run they already are."""
+        """Whether the weights must be cast to the dtype of the state; within a run they already are."""
         return getattr(self, self._any_weight).dtype != x.dtype and x.is_floating_point()
 
     def _split(self, x: Tensor) -> list[tuple[Tensor, ...]]:
@@ -135,29 +135,29 @@ def _kind(module: nn.Module) -> str:
     if name.startswith("RNN"):
         nonlinearity = module.nonlinearity if isinstance(module, nn.RNNCell) else module.mode.removeprefix("RNN_").lower()
         if nonlinearity not in ("tanh", "relu"):
-            raise UnsupportedModuleError(f"an RNN's nonlinearity is tanh or relu, not {nonlinearity!r}.")
+            raise UnsupportedModuleError(f"expected an RNN with nonlinearity 'tanh' or 'relu', got {nonlinearity!r}.")
         return f"RNN_{nonlinearity.upper()}"
     return name.removesuffix("Cell")
 
 
 def is_standard(module: nn.Module) -> bool:
-    """Whether a module computes what PyTorch's own does: no forward of its own, and no hook that could change the call."""
+    """Whether a module computes what PyTorch's class does: it has no forward of its own and no hook that could change the call."""
     return isinstance(module, STANDARD) and _change(module) is None
 
 
 def refuse_changed_layer(module: nn.Module) -> None:
-    """Refuse a recurrent layer, not a cell, that is not PyTorch's own: from outside, its step cannot be told."""
+    """Raise an error for a recurrent layer (not a cell) that differs from PyTorch's: its step is not accessible."""
     change = _change(module) if isinstance(module, nn.RNNBase) else None
     if change is not None:
         way = "Remove the hook, or write" if "hook" in change else "Write"
         raise UnsupportedModuleError(
-            f"this {kind_of(module)} has {change}, so it may compute something else than PyTorch's recurrence.\n"
+            f"this {kind_of(module)} has {change}, so it may differ from PyTorch's recurrence.\n"
             f"{way} the step as a cell, (u, state) → state, and measure that."
         )
 
 
 def _change(module: nn.Module) -> str | None:
-    """What keeps a module from being PyTorch's own, in words."""
+    """How a module differs from PyTorch's class, as text; None if it does not."""
     kind = next((kind for kind in STANDARD if isinstance(module, kind)), None)
     if kind is None or type(module).forward is not kind.forward or "forward" in vars(module):
         return "a forward of its own"
@@ -169,13 +169,13 @@ def _change(module: nn.Module) -> str | None:
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """The weights of a standard module as its next forward pass in evaluation mode uses them, normed or pruned if they are.
+    """The weights of a standard module as its next forward pass in evaluation mode uses them, including normalisation or pruning.
 
     Raises:
         UnsupportedModuleError: a tensor has no numbers yet.
     """
     check_initialised(module)
-    view = twin(module)  # in evaluation mode, where a spectral norm does not move
+    view = twin(module)  # in evaluation mode, in which a spectral norm is not updated
     if isinstance(module, nn.RNNCellBase):
         names = [name for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if getattr(view, name) is not None]
     else:
@@ -184,7 +184,7 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _weight(module: nn.Module, name: str) -> Tensor:
-    """One weight; those that a hook makes are made anew, since what it left at the last forward pass may be stale."""
+    """One weight; weights computed by a hook are computed again, because those of the last forward pass may be stale."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == name:
             return hook.compute_weight(module)
@@ -196,12 +196,12 @@ def _weight(module: nn.Module, name: str) -> Tensor:
 
 
 def kind_of(module: nn.Module) -> str:
-    """The name of a module's class; torch's parametrisations, which make a class of their own, do not count."""
+    """The name of a module's class, ignoring the classes that PyTorch's parametrisations create."""
     return type_before_parametrizations(module).__name__
 
 
 def describe(module: nn.Module) -> str:
-    """A module in a few words: GRU(28 → 64, 2 layers)."""
+    """A short description of a module: GRU(28 → 64, 2 layers)."""
     if not isinstance(module, STANDARD):
         return kind_of(module)
     layers = getattr(module, "num_layers", 1)
@@ -211,25 +211,25 @@ def describe(module: nn.Module) -> str:
 
 
 def check_initialised(module: nn.Module) -> None:
-    """Refuse a module whose tensors have no numbers: on the meta device, or lazy and never called."""
+    """Raise an error for a module whose tensors have no values: on the meta device, or lazy and never called."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if is_lazy(tensor):
             raise UnsupportedModuleError(
-                f"the weight {name} is lazy and not initialised yet.\nCall the module once, then measure it."
+                f"the weight {name} is lazy and not initialised yet.\nCall the module once before measuring it."
             )
         if tensor.is_meta:
             raise UnsupportedModuleError(
-                f"the weight {name} is on the meta device, where tensors have no numbers.\n"
-                'Give it memory, module.to_empty(device="cpu"), and load its weights.'
+                f"the weight {name} is on the meta device, where tensors have no values.\n"
+                'Allocate it with module.to_empty(device="cpu") and load its weights.'
             )
 
 
 def check_finite(name: str, tensors: Sequence[Tensor]) -> None:
-    """Refuse weights with NaN or infinity."""
+    """Raise an error for weights with NaN or infinite values."""
     bad = sum(int((~torch.isfinite(tensor)).sum()) for tensor in tensors)
     if bad:
         total = sum(tensor.numel() for tensor in tensors)
         raise InputError(
             f"the weight {name} has {bad} numbers out of {total} that are not finite.\n"
-            "Load a checkpoint from before the training diverged."
+            "Load a checkpoint from before training diverged."
         )
