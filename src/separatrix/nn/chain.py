@@ -29,8 +29,6 @@ def pushed_through(chain: nn.Module, x: Tensor, v: Tensor) -> tuple[Tensor, Tens
 
 def _with_slope(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
     """σ(z) and σ'(z); without AD where it is hot."""
-    if isinstance(activation, nn.Tanh):
-        return with_slope(torch.tanh, z)
     if isinstance(activation, nn.SiLU):
         gate = torch.sigmoid(z)
         value = z * gate

@@ -9,7 +9,7 @@ from torch.func import grad
 
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.tangent import pushforward
-from separatrix.nn.activation import Activation, check_elementwise, with_slope
+from separatrix.nn.activation import ActivationLike, as_activation, with_slope
 from separatrix.nn.energy import Ridges
 
 
@@ -30,15 +30,14 @@ class Network(Shift):
         activation: Σ, on each number.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, hidden: Sequence[int], activation: Activation) -> None:
+    def __init__(self, inputs: int, outputs: int, *, hidden: Sequence[int], activation: ActivationLike) -> None:
         super().__init__()
-        check_elementwise(activation)
         if isinstance(hidden, int):
             raise InputError(f"hidden layers are a list of widths, as in hidden=({hidden},), not hidden={hidden}.")
         if any(width < 1 for width in hidden):
             raise ShapeError(f"a hidden layer has at least 1 unit, not hidden = {tuple(hidden)}.")
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((inputs, *hidden, outputs)))
-        self.activation = activation
+        self.activation = as_activation(activation)
         self.active = max(1, len(hidden))  # so many layers end in Σ
 
     def forward(self, z: Tensor) -> Tensor:
@@ -62,24 +61,23 @@ class OfRidges(Shift):
 
     Args:
         size: numbers in z.
-        width: rows of K.
+        hidden: rows of K.
         activation: σ, on each number.
     """
 
-    def __init__(self, size: int, *, width: int, activation: Activation) -> None:
+    def __init__(self, size: int, *, hidden: int, activation: ActivationLike) -> None:
         super().__init__()
-        check_elementwise(activation)
-        if width < 1:
-            raise ShapeError(f"a gradient is a sum of at least 1 term, not {width}.\nGive a width of 1 or more.")
-        self.K = nn.Parameter(torch.empty(width, size))
-        self.a, self.b = nn.Parameter(torch.empty(width)), nn.Parameter(torch.empty(width))
-        self.activation = activation
+        if hidden < 1:
+            raise ShapeError(f"hidden is {hidden}; expected at least 1 unit.")
+        self.K = nn.Parameter(torch.empty(hidden, size))
+        self.a, self.b = nn.Parameter(torch.empty(hidden)), nn.Parameter(torch.empty(hidden))
+        self.activation = as_activation(activation)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """K and b as in `nn.Linear(size, width)`, a as the weights of `nn.Linear(width, 1)`."""
-        width, size = self.K.shape
-        for parameter, fan in ((self.K, size), (self.b, size), (self.a, width)):
+        """K and b as in `nn.Linear(size, hidden)`, a as the weights of `nn.Linear(hidden, 1)`."""
+        hidden, size = self.K.shape
+        for parameter, fan in ((self.K, size), (self.b, size), (self.a, hidden)):
             nn.init.uniform_(parameter, -(fan**-0.5), fan**-0.5)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -119,11 +117,10 @@ class Scaled(Shift):
         activation: σ, on each number.
     """
 
-    def __init__(self, size: int, *, activation: Activation) -> None:
+    def __init__(self, size: int, *, activation: ActivationLike) -> None:
         super().__init__()
-        check_elementwise(activation)
         self.a = nn.Parameter(torch.empty(size))
-        self.activation = activation
+        self.activation = as_activation(activation)
         nn.init.uniform_(self.a, -1, 1)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from separatrix.core.system import System
 from separatrix.flows.field import Field
 from separatrix.flows.flow import Flow
 from separatrix.flows.methods import RUNGE_KUTTA
-from separatrix.nn.activation import Activation, check_elementwise, with_slope
+from separatrix.nn.activation import Activation, ActivationLike, as_activation, with_slope
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import NORM, SUM, Guarantee, WeightedSum, guarantee_of, identity, product
 
@@ -110,14 +110,14 @@ class MassPreserving(Block):
         *,
         dt: float = 1.0,
         method: str = "euler",
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
     ) -> None:
         super().__init__(dim, dt=dt)
         _check_runge_kutta(method)
-        check_elementwise(activation)
+        function = as_activation(activation)
         if hidden is not None and check_whole("hidden", hidden) < 1:
             raise InputError(f"hidden is {hidden}; a layer has at least 1 unit.\nLeave it out for vec A = Σ(Ux + u).")
-        self.flow = Flow(Exchange(dim, hidden, activation), dim, dt, method=method)
+        self.flow = Flow(Exchange(dim, hidden, function), dim, dt, method=method)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The state after one step, with the same sum."""
@@ -300,7 +300,7 @@ def mass_preserving_network(
     hidden: int | None = 50,
     dt: float = 1.0,
     method: str = "euler",
-    activation: Activation = torch.tanh,
+    activation: ActivationLike = "tanh",
     weights: Sequence[float] | Tensor | None = None,
 ) -> Sequential | Weighted:
     r"""A network that keeps the sum: lifts and projections from width to width, with steps of mass-preserving flows at each.

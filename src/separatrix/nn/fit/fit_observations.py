@@ -32,28 +32,28 @@ class ObservationFit(Result):
         misfit: |y − ŷ| / |y| at the start and after every step, shape (steps + 1).
         observed: y, what was fitted, flattened, shape (observations).
         predicted: ŷ, what the fitted field gives in its place, shape (observations).
-        starts: the initial states, those fitted with what was found, shape (series, dim); `x0` has them in their own shape.
+        initial_states: shape (series, dim), the fitted ones with their fitted values; `x0` has them in the shape given.
         end: why it ended: the loss has settled, no step lowers it, it was still falling after `max_steps`, …
     """
 
     misfit: Tensor
     observed: Tensor
     predicted: Tensor
-    starts: Tensor
+    initial_states: Tensor
     end: str
 
     layout: ClassVar[dict[str, str]] = {
         "misfit": "step",
         "observed": "observation",
         "predicted": "observation",
-        "starts": "series state",
+        "initial_states": "series state",
     }
     units: ClassVar[dict[str, str]] = {"misfit": "1", "observed": "the observations' unit", "predicted": "the observations' unit"}
 
     @property
     def x0(self) -> Tensor:
         """The initial states, in the shape in which they were given."""
-        return self.starts.reshape(*self.settings["series"], self.starts.shape[-1])
+        return self.initial_states.reshape(*self.settings["series"], self.initial_states.shape[-1])
 
     @property
     def error(self) -> float:
@@ -156,7 +156,7 @@ def fit_observations(
         misfit=torch.tensor(misfits, dtype=torch.float64),
         observed=seen.y,
         predicted=seen.residuals(theta) + seen.y,
-        starts=initial.found(shot.unknown(theta)).reshape(-1, initial.given.shape[-1]),
+        initial_states=initial.found(shot.unknown(theta)).reshape(-1, initial.given.shape[-1]),
         end=end,
         settings={
             "parameters": shot.parameters,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from separatrix.core.errors import ShapeError
 from separatrix.flows.field import Field
 from separatrix.flows.methods.solver import Time
-from separatrix.nn.activation import Activation, check_elementwise, with_slope
+from separatrix.nn.activation import ActivationLike, as_activation, with_slope
 
 
 class DenseField(Field):
@@ -29,15 +29,15 @@ class DenseField(Field):
     """
 
     def __init__(
-        self, dim: int, hidden: Sequence[int] = (64, 64), *, activation: Activation = torch.tanh, time_dependent: bool = False
+        self, dim: int, hidden: Sequence[int] = (64, 64), *, activation: ActivationLike = "tanh", time_dependent: bool = False
     ) -> None:
         super().__init__()
         if isinstance(hidden, int):
             raise ShapeError(f"hidden is {hidden}; it is the width of each layer between.\nPass ({hidden},) for a single one.")
         if not hidden or min(dim, *hidden) < 1:
             raise ShapeError(f"a field of {dim} numbers has hidden layers of at least 1 unit each, not {tuple(hidden)}.")
-        check_elementwise(activation)
-        self.dim, self.activation, self.time_dependent = dim, activation, time_dependent
+        self.dim, self.time_dependent = dim, time_dependent
+        self.activation = as_activation(activation)
         widths = (dim + time_dependent, *hidden, dim)
         self.layers = nn.ModuleList(nn.Linear(taken, given) for taken, given in pairwise(widths))
 

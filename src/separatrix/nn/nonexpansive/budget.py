@@ -94,7 +94,7 @@ class ContractionStep(nn.Module):
     def __init__(self, *, given: float | None = None) -> None:
         super().__init__()
         if given is not None and not 0 <= given <= 2:
-            raise InputError(f"step = {given:g} is outside of 0 … 2, where x − h AᵀΣ(Ax + b) expands nothing.\nPass one inside.")
+            raise InputError(f"step_size is {given:g}; expected 0 … 2, where x − h AᵀΣ(Ax + b) is non-expansive.")
         self.given = given
         if given is None:
             self.free = nn.Parameter(logit(FIRST_CONTRACTION / 2))
@@ -117,7 +117,7 @@ class ExpansionStep(nn.Module):
     def __init__(self, *, given: float | None = None) -> None:
         super().__init__()
         if given is not None and not 0 <= given < torch.inf:
-            raise InputError(f"step = {given:g}; an expansive step is a number from 0 on.")
+            raise InputError(f"step_size is {given:g}; expected a finite number ≥ 0.")
         self.given = given
         if given is None:
             self.free = nn.Parameter(torch.tensor(FIRST_EXPANSION).expm1().log())
@@ -183,7 +183,7 @@ class PairSteps(nn.Module):
 
     def _check_given(self, given: tuple[float, float]) -> None:
         if not isinstance(given, tuple | list) or len(given) != 2:
-            raise InputError(f"steps = {given!r}; they are two numbers, (h, h_E).")
+            raise InputError(f"step_sizes is {given!r}; expected two numbers, (h, h_E).")
         h, expansion = given
         reach, room = self.budget.reach(self.slope), float(self.budget.room(max(h, 0.0), self.slope, self.substeps))
         if not 0 <= h <= reach:
@@ -192,7 +192,7 @@ class PairSteps(nn.Module):
             found = product(h, expansion, self.slope, self.substeps, self.budget)
             raise InputError(
                 f"the steps h = {h:g} and h_E = {expansion:g} have the {self.name} product {found:.4g}, more than 1.\n"
-                f"With this h, h_E can be 0 … {room:.4g}; or leave the steps out to learn them."
+                f"With this h, h_E can be 0 … {room:.4g}; or leave step_sizes out to learn them."
             )
 
 

@@ -21,10 +21,10 @@ class NonExpansiveConv2d(nn.Module):
 
     Args:
         channels: of the image.
-        width: channels of Ax. Default: as many.
-        size: of the kernel, odd.
+        hidden: channels of Ax. Default: as many.
+        kernel_size: odd.
         slope: a of the activation, from 0 to 1.
-        step: h, kept. Default: learned inside 0 … 2.
+        step_size: h, kept. Default: learned inside 0 … 2.
         padding: "circular" or "zeros".
         kernel: "orthogonal", or "scaled": a free kernel divided by a bound of its norm.
 
@@ -37,22 +37,22 @@ class NonExpansiveConv2d(nn.Module):
     def __init__(
         self,
         channels: int,
-        width: int | None = None,
+        hidden: int | None = None,
         *,
-        size: int = 3,
+        kernel_size: int = 3,
         slope: float = 0.0,
-        step: float | None = None,
+        step_size: float | None = None,
         padding: str = "circular",
         kernel: str = "orthogonal",
     ) -> None:
         super().__init__()
         check_slope(slope)
         check_padding(padding)
-        width = channels if width is None else width
-        self.weight = kernel_of(kernel, max(width, channels), min(width, channels), size)
-        self.bias = zeros(width)
-        self.step_size = ContractionStep(given=step)
-        self.slope, self.padding, self.lifts = slope, padding, width >= channels
+        hidden = channels if hidden is None else hidden
+        self.weight = kernel_of(kernel, max(hidden, channels), min(hidden, channels), kernel_size)
+        self.bias = zeros(hidden)
+        self.step_size = ContractionStep(given=step_size)
+        self.slope, self.padding, self.lifts = slope, padding, hidden >= channels
         self.isometry = self.lifts and padding == "circular" and kernel == "orthogonal"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,10 +77,10 @@ class ExpansiveConv2d(nn.Module):
 
     Args:
         channels: of the image.
-        size: of the kernel, odd.
+        kernel_size: odd.
         slope: of the activation, from 0 to 1.
-        gradient: the second form.
-        step: h, kept. Default: learned, above 0.
+        symmetric: the second form, whose Jacobian is symmetric.
+        step_size: h, kept. Default: learned, above 0.
         padding: "circular" or "zeros".
 
     Raises:
@@ -93,24 +93,24 @@ class ExpansiveConv2d(nn.Module):
         self,
         channels: int,
         *,
-        size: int = 3,
+        kernel_size: int = 3,
         slope: float = 0.0,
-        gradient: bool = False,
-        step: float | None = None,
+        symmetric: bool = False,
+        step_size: float | None = None,
         padding: str = "circular",
     ) -> None:
         super().__init__()
         check_slope(slope)
         check_padding(padding)
-        self.weight = OrthogonalKernel(channels, channels, size=size)
+        self.weight = OrthogonalKernel(channels, channels, kernel_size=kernel_size)
         self.bias = zeros(channels)
-        self.step_size = ExpansionStep(given=step)
-        self.slope, self.gradient, self.padding = slope, gradient, padding
+        self.step_size = ExpansionStep(given=step_size)
+        self.slope, self.symmetric, self.padding = slope, symmetric, padding
 
     def forward(self, x: Tensor) -> Tensor:
         """The expansion."""
         w = Convolution(self.weight(), self.padding)
-        return expanded(x, w, self.bias, self.step_size(), self.slope, self.gradient)
+        return expanded(x, w, self.bias, self.step_size(), self.slope, self.symmetric)
 
     @property
     def guarantee(self) -> Guarantee:
@@ -130,13 +130,13 @@ class AlternatingConv2d(nn.Module):
 
     Args:
         channels: of the image.
-        width: channels of Ax, at least as many. Default: as many.
-        size: of the kernels, odd.
+        hidden: channels of Ax, at least as many. Default: as many.
+        kernel_size: odd.
         substeps: S, which share A and b.
         slope: a of the activation, above 0 and below 1.
         budget: "exact" or "published".
-        gradient: expand by x + h_E WᵀΣ(Wx + v) instead.
-        steps: (h, h_E), kept. Default: learned.
+        symmetric: expand by x + h_E WᵀΣ(Wx + v) instead, whose Jacobian is symmetric.
+        step_sizes: (h, h_E), kept. Default: learned.
         padding: "circular".
 
     Raises:
@@ -148,43 +148,43 @@ class AlternatingConv2d(nn.Module):
     def __init__(
         self,
         channels: int,
-        width: int | None = None,
+        hidden: int | None = None,
         *,
-        size: int = 3,
+        kernel_size: int = 3,
         substeps: int = 1,
         slope: float = 0.5,
         budget: str = "exact",
-        gradient: bool = False,
-        steps: tuple[float, float] | None = None,
+        symmetric: bool = False,
+        step_sizes: tuple[float, float] | None = None,
         padding: str = "circular",
     ) -> None:
         super().__init__()
         check_proven(padding)
-        width = channels if width is None else width
-        self.steps = PairSteps(slope=slope, substeps=substeps, budget=budget, given=steps)
-        self.outward = OrthogonalKernel(channels, channels, size=size)
+        hidden = channels if hidden is None else hidden
+        self.step_sizes = PairSteps(slope=slope, substeps=substeps, budget=budget, given=step_sizes)
+        self.outward = OrthogonalKernel(channels, channels, kernel_size=kernel_size)
         self.outward_bias = zeros(channels)
-        self.inward = OrthogonalKernel(width, channels, size=size)
-        self.inward_bias = zeros(width)
-        self.slope, self.gradient = slope, gradient
+        self.inward = OrthogonalKernel(hidden, channels, kernel_size=kernel_size)
+        self.inward_bias = zeros(hidden)
+        self.slope, self.symmetric = slope, symmetric
 
     def forward(self, x: Tensor) -> Tensor:
         """The expansion and the contractions."""
-        h, expansion = self.steps()
-        x = expanded(x, Convolution(self.outward()), self.outward_bias, expansion, self.slope, self.gradient)
-        return gradient_step(x, Convolution(self.inward()), self.inward_bias, h, self.slope, self.steps.substeps)
+        h, expansion = self.step_sizes()
+        x = expanded(x, Convolution(self.outward()), self.outward_bias, expansion, self.slope, self.symmetric)
+        return gradient_step(x, Convolution(self.inward()), self.inward_bias, h, self.slope, self.step_sizes.substeps)
 
     @property
     def guarantee(self) -> Guarantee:
         """factor(h)^S (1 + h_E), at most 1."""
-        return Guarantee(lipschitz=self.steps.factor())
+        return Guarantee(lipschitz=self.step_sizes.factor())
 
 
-def kernel_of(name: str, out: int, channels: int, size: int) -> Built:
+def kernel_of(name: str, out_channels: int, in_channels: int, kernel_size: int) -> Built:
     """A kernel of norm at most 1 by name."""
     if name not in KERNELS:
         raise InputError(f"kernel is {name!r}; it is {' or '.join(repr(known) for known in KERNELS)}.")
-    return (OrthogonalKernel if name == "orthogonal" else ScaledKernel)(out, channels, size=size)
+    return (OrthogonalKernel if name == "orthogonal" else ScaledKernel)(out_channels, in_channels, kernel_size=kernel_size)
 
 
 def check_proven(padding: str) -> None:

@@ -83,13 +83,13 @@ class Coisometry(Block):
 
 
 class IsometryConv2d(nn.Module):
-    r"""A convolution of factor 1 on images, (*batch, channels, H, W) → (*batch, out, H, W).
+    r"""A convolution of factor 1 on images, (*batch, in_channels, H, W) → (*batch, out_channels, H, W).
 
     Under circular padding it keeps the norm of every image of every size (without a bias); under zero padding norms may shrink.
 
     Args:
-        channels, out: out ≥ channels. Default: as many.
-        size: of the kernel, odd.
+        in_channels, out_channels: of the images, out_channels ≥ in_channels. Default: out_channels = in_channels.
+        kernel_size: odd.
         padding: "circular" or "zeros".
         bias: whether a number is added to each channel.
 
@@ -99,13 +99,19 @@ class IsometryConv2d(nn.Module):
     """
 
     def __init__(
-        self, channels: int, out: int | None = None, *, size: int = 3, padding: str = "circular", bias: bool = False
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        *,
+        kernel_size: int = 3,
+        padding: str = "circular",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         check_padding(padding)
-        out = channels if out is None else out
-        self.weight = OrthogonalKernel(out, channels, size=size)
-        self.bias = zeros(out) if bias else None
+        out_channels = in_channels if out_channels is None else out_channels
+        self.weight = OrthogonalKernel(out_channels, in_channels, kernel_size=kernel_size)
+        self.bias = zeros(out_channels) if bias else None
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:

@@ -27,10 +27,10 @@ class LipschitzNet(Sequential):
 
     Args:
         dim, out: numbers that it takes and gives. Default: as many.
-        width: of the state between the lift and the last layer. Default: dim.
+        hidden: width of the state between the lift and the last layer. Default: dim.
         blocks: how many.
         kind: "alternating" or "non_expansive".
-        slope, budget, substeps, gradient: of alternating blocks, see `Alternating`.
+        slope, budget, substeps, symmetric: of alternating blocks, see `Alternating`.
 
     Raises:
         InputError: another kind; options of a block that leave no room to expand.
@@ -42,24 +42,24 @@ class LipschitzNet(Sequential):
         dim: int,
         out: int | None = None,
         *,
-        width: int | None = None,
+        hidden: int | None = None,
         blocks: int = 2,
         kind: str = "alternating",
         slope: float = 0.5,
         budget: str = "exact",
         substeps: int = 1,
-        gradient: bool = False,
+        symmetric: bool = False,
     ) -> None:
         check_kind(kind)
-        width, out = dim if width is None else width, dim if out is None else out
+        hidden, out = dim if hidden is None else hidden, dim if out is None else out
 
         def block() -> Block:
             if kind == "non_expansive":
-                return NonExpansive(width)
-            return Alternating(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)
+                return NonExpansive(hidden)
+            return Alternating(hidden, slope=slope, budget=budget, substeps=substeps, symmetric=symmetric)
 
-        lift = Isometry(dim, width) if width >= dim else Coisometry(dim, width, bias=False)
-        super().__init__(lift, *(block() for _ in range(check_blocks(blocks))), of_norm_one(width, out))
+        lift = Isometry(dim, hidden) if hidden >= dim else Coisometry(dim, hidden, bias=False)
+        super().__init__(lift, *(block() for _ in range(check_blocks(blocks))), of_norm_one(hidden, out))
 
 
 class ResidualNet(Sequential):
@@ -69,20 +69,21 @@ class ResidualNet(Sequential):
 
     Args:
         dim, out: numbers that it takes and gives. Default: as many.
-        width: of the state between the lift and the last layer. Default: dim.
+        hidden: width of the state between the lift and the last layer. Default: dim.
         blocks: how many.
     """
 
-    def __init__(self, dim: int, out: int | None = None, *, width: int | None = None, blocks: int = 2) -> None:
-        width, out = dim if width is None else width, dim if out is None else out
-        super().__init__(Plain(dim, width, bias=False), *(Residue(width) for _ in range(check_blocks(blocks))), Plain(width, out))
+    def __init__(self, dim: int, out: int | None = None, *, hidden: int | None = None, blocks: int = 2) -> None:
+        hidden, out = dim if hidden is None else hidden, dim if out is None else out
+        layers = (Residue(hidden) for _ in range(check_blocks(blocks)))
+        super().__init__(Plain(dim, hidden, bias=False), *layers, Plain(hidden, out))
 
 
 class InStages(nn.Module):
     """A classifier of images: stages of layers, each of which ends with half as many rows and columns, and a last layer.
 
     Args:
-        channels, size: of the images.
+        in_channels, image_size: of the images; image_size = H = W.
         widths: channels of each stage.
         stage: the layers of a stage, of the channels before it and of its own.
         head: the last layer, of the numbers that are left of an image.
@@ -90,20 +91,20 @@ class InStages(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        size: int,
+        in_channels: int,
+        image_size: int,
         widths: tuple[int, ...],
         stage: Callable[[int, int], Layers],
         head: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
-        side = pooled(size, len(widths))
-        self.shape = (channels, size, size)
-        self.features = nn.Sequential(*chain.from_iterable(map(stage, (channels, *widths), widths)))
+        side = pooled(image_size, len(widths))
+        self.shape = (in_channels, image_size, image_size)
+        self.features = nn.Sequential(*chain.from_iterable(map(stage, (in_channels, *widths), widths)))
         self.head = head(widths[-1] * side**2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The scores, (*batch, channels, size, size) → (*batch, classes)."""
+        """The scores, (*batch, in_channels, image_size, image_size) → (*batch, classes)."""
         if tuple(x.shape[-3:]) != self.shape:
             raise ShapeError(f"the network takes images of shape {self.shape}, not {tuple(x.shape[-3:])}.")
         scores = self.head(self.features(x.reshape(-1, *self.shape)).flatten(1))
@@ -113,20 +114,20 @@ class InStages(nn.Module):
 class LipschitzConvNet(InStages):
     r"""A classifier of images with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights.
 
-    It takes (*batch, channels, H, W) and gives scores (*batch, classes). In each stage: a 3 × 3 convolution that lifts to the
+    It takes (*batch, in_channels, H, W) and gives scores (*batch, classes). In each stage: a 3 × 3 convolution that lifts to the
     stage's width and is an isometry; blocks as in `LipschitzNet`; and pooling in windows of 2 × 2 that do not overlap, to
     the largest number or half the sum. Then a last layer with orthonormal rows. All convolutions are padded circularly. Pixels are
     taken as they are: what normalises them in front counts with its own factor.
 
     Args:
-        channels: of the images.
+        in_channels: of the images.
         classes: scores that it gives.
-        size: H = W of the images, at least 2 to the number of stages.
+        image_size: H = W of the images, at least 2 to the number of stages.
         widths: channels of each stage, none fewer than those before it.
         blocks: in each stage.
         kind: "alternating" or "non_expansive".
         pool: "max" or "sum".
-        slope, budget, substeps, gradient: of alternating blocks, see `AlternatingConv2d`.
+        slope, budget, substeps, symmetric: of alternating blocks, see `AlternatingConv2d`.
 
     Raises:
         InputError: another kind or pool; options of a block that leave no room to expand.
@@ -136,10 +137,10 @@ class LipschitzConvNet(InStages):
 
     def __init__(
         self,
-        channels: int,
+        in_channels: int,
         classes: int,
         *,
-        size: int = 32,
+        image_size: int = 32,
         widths: tuple[int, ...] = (32, 64, 128),
         blocks: int = 2,
         kind: str = "alternating",
@@ -147,19 +148,19 @@ class LipschitzConvNet(InStages):
         slope: float = 0.5,
         budget: str = "exact",
         substeps: int = 1,
-        gradient: bool = False,
+        symmetric: bool = False,
     ) -> None:
         check_kind(kind)
 
         def block(width: int) -> nn.Module:
             if kind == "non_expansive":
                 return NonExpansiveConv2d(width)
-            return AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)
+            return AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, symmetric=symmetric)
 
         def stage(before: int, width: int) -> Layers:
             return [IsometryConv2d(before, width, bias=True), *(block(width) for _ in range(check_blocks(blocks))), Pool2d(pool)]
 
-        super().__init__(channels, size, widths, stage, lambda features: of_norm_one(features, classes))
+        super().__init__(in_channels, image_size, widths, stage, lambda features: of_norm_one(features, classes))
 
     @property
     def guarantee(self) -> Guarantee:
@@ -173,17 +174,17 @@ class ResidualConvNet(InStages):
     Nothing is guaranteed of it.
 
     Args:
-        channels, classes, size, widths, blocks: as of `LipschitzConvNet`; each block has two convolutions, A and B.
+        in_channels, classes, image_size, widths, blocks: as of `LipschitzConvNet`; each block has two convolutions, A and B.
     """
 
     def __init__(
-        self, channels: int, classes: int, *, size: int = 32, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 2
+        self, in_channels: int, classes: int, *, image_size: int = 32, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 2
     ) -> None:
         def stage(before: int, width: int) -> Layers:
             lift = nn.Conv2d(before, width, 3, padding=1)
             return [lift, *(ResidueConv2d(width) for _ in range(check_blocks(blocks))), Pool2d("max")]
 
-        super().__init__(channels, size, widths, stage, lambda features: nn.Linear(features, classes))
+        super().__init__(in_channels, image_size, widths, stage, lambda features: nn.Linear(features, classes))
 
 
 class Pool2d(nn.Module):
@@ -262,14 +263,14 @@ def of_norm_one(dim: int, out: int) -> Block:
     return Coisometry(dim, out) if out <= dim else Isometry(dim, out, bias=True)
 
 
-def pooled(size: int, times: int) -> int:
+def pooled(image_size: int, times: int) -> int:
     """The side of an image that was halved so often."""
-    if times < 1 or size < 2**times:
+    if times < 1 or image_size < 2**times:
         raise ShapeError(
-            f"{times} stages halve an image {times} times, which {size} × {size} pixels cannot take.\n"
+            f"{times} stages halve an image {times} times, which {image_size} × {image_size} pixels cannot take.\n"
             f"Pass at least one width, and images of at least {2**times} × {2**times} pixels."
         )
-    return size // 2**times
+    return image_size // 2**times
 
 
 def check_blocks(blocks: int) -> int:

@@ -49,10 +49,10 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of images that keeps their size, (*batch, channels, H, W) → (*batch, out, H, W).
+    """A convolution of images that keeps their size, (*batch, in_channels, H, W) → (*batch, out_channels, H, W).
 
     Args:
-        kernel: shape (out, channels, size, size), the size odd.
+        kernel: shape (out_channels, in_channels, kernel_size, kernel_size), kernel_size odd.
         padding: "circular" or "zeros".
     """
 

@@ -67,30 +67,30 @@ class OrthogonalKernel(Built):
         K(y, x) = Π_i (P_i + x (I − P_i)) (P'_i + y (I − P'_i)) · Q,
 
     with orthogonal projectors P = UUᵀ of half the rank and an isometry Q, so that K(y, x)*K(y, x) = I wherever |x| = |y| = 1. Where
-    out is odd, every other P has the larger half: images stay where they are in the mean, and a single channel wholly.
+    out_channels is odd, every other P has the larger half: images stay where they are in the mean, and a single channel wholly.
 
     Args:
-        out, channels: of the convolution, out ≥ channels.
-        size: of the kernel, odd: (size − 1) factors in each direction.
+        out_channels, in_channels: of the convolution, out_channels ≥ in_channels.
+        kernel_size: odd; each direction has kernel_size − 1 factors.
 
     Raises:
         ShapeError: fewer channels out than in; an even size.
     Source: Li et al. 2019, arXiv:1911.00937 (block convolution of projectors); Xiao et al. 2018, arXiv:1806.05393.
     """
 
-    def __init__(self, out: int, channels: int, *, size: int = 3) -> None:
+    def __init__(self, out_channels: int, in_channels: int, *, kernel_size: int = 3) -> None:
         super().__init__()
-        check_some(channels)
-        check_size(size)
-        self.frame = OrthogonalMatrix(out, channels)
-        self.halves = OrthogonalMatrix(out, out // 2, copies=2 * (size - 1))
-        self.size = size
+        check_some(in_channels)
+        check_size(kernel_size)
+        self.frame = OrthogonalMatrix(out_channels, in_channels)
+        self.halves = OrthogonalMatrix(out_channels, out_channels // 2, copies=2 * (kernel_size - 1))
+        self.kernel_size = kernel_size
 
     def forward(self) -> Tensor:
-        """K, shape (out, channels, size, size)."""
+        """K, shape (out_channels, in_channels, kernel_size, kernel_size)."""
         frame, halves = self.frame(), self.halves()
         with without_autocast(frame.device):
-            kernel = frame[:, None, None, :]  # (out, y, x, channels)
+            kernel = frame[:, None, None, :]  # (out, y, x, in)
             for i, half in enumerate(halves.unbind()):
                 kernel = shifted(kernel, half, axis=2 - i % 2, swapped=len(frame) % 2 == 1 and i % 4 > 1)
         return kernel.permute(0, 3, 1, 2).contiguous()
@@ -104,23 +104,23 @@ class ScaledKernel(Built):
     (circular padding). No lower bound of its singular values is known.
 
     Args:
-        out, channels: of the convolution, as you like.
-        size: of the kernel, odd.
+        out_channels, in_channels: of the convolution, in any proportion.
+        kernel_size: odd.
 
     Raises:
         ShapeError: an even size.
     Source: Prach & Lampert 2022, arXiv:2208.03160.
     """
 
-    def __init__(self, out: int, channels: int, *, size: int = 3) -> None:
+    def __init__(self, out_channels: int, in_channels: int, *, kernel_size: int = 3) -> None:
         super().__init__()
-        check_some(channels)
-        check_size(size)
-        self.free = nn.Parameter(torch.empty(out, channels, size, size))
+        check_some(in_channels)
+        check_size(kernel_size)
+        self.free = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.free, a=math.sqrt(5))
 
     def forward(self) -> Tensor:
-        """K, shape (out, channels, size, size)."""
+        """K, shape (out_channels, in_channels, kernel_size, kernel_size)."""
         with without_autocast(self.free.device):
             free = at_least_single(self.free)
             largest = free.abs().amax().clamp(min=torch.finfo(free.dtype).tiny)
@@ -205,7 +205,7 @@ def check_some(count: int) -> None:
         raise ShapeError(f"a layer is of at least 1 number or channel, not {count}.")
 
 
-def check_size(size: int) -> None:
+def check_size(kernel_size: int) -> None:
     """Refuse kernels without a middle."""
-    if size < 1 or size % 2 == 0:
-        raise ShapeError(f"a kernel has an odd size, which keeps images where they are; {size} is not.")
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ShapeError(f"kernel_size is {kernel_size}; expected an odd number, which keeps images in place.")

@@ -22,24 +22,24 @@ class NonExpansive(Block):
 
     Args:
         dim: numbers in the state.
-        width: rows of A. Default: dim.
+        hidden: rows of A. Default: dim.
         slope: a, from 0 to 1.
-        step: h, kept. Default: learned inside 0 … 2.
+        step_size: h, kept. Default: learned inside 0 … 2.
 
     Raises:
         InputError: a step outside of 0 … 2, or a slope outside of 0 … 1.
     Source: Celledoni et al. 2023, arXiv:2210.02373; Meunier et al. 2022, arXiv:2110.12690.
     """
 
-    def __init__(self, dim: int, width: int | None = None, *, slope: float = 0.0, step: float | None = None) -> None:
+    def __init__(self, dim: int, hidden: int | None = None, *, slope: float = 0.0, step_size: float | None = None) -> None:
         super().__init__(dim)
         check_slope(slope)
-        width = dim if width is None else width
-        check_some(width)
-        self.weight = OrthogonalMatrix(max(width, dim), min(width, dim))
-        self.bias = zeros(width)
-        self.step_size = ContractionStep(given=step)
-        self.slope, self.isometry = slope, width >= dim
+        hidden = dim if hidden is None else hidden
+        check_some(hidden)
+        self.weight = OrthogonalMatrix(max(hidden, dim), min(hidden, dim))
+        self.bias = zeros(hidden)
+        self.step_size = ContractionStep(given=step_size)
+        self.slope, self.isometry = slope, hidden >= dim
 
     def operator(self) -> Matrix:
         """A."""
@@ -68,29 +68,29 @@ class Expansive(Block):
     Args:
         dim: numbers in the state.
         slope: of Σ, from 0 to 1.
-        gradient: the second form, the gradient of a convex potential.
-        step: h, kept. Default: learned, above 0.
+        symmetric: the second form, the gradient step of a convex potential, whose Jacobian is symmetric.
+        step_size: h, kept. Default: learned, above 0.
 
     Raises:
         InputError: a negative step, or a slope outside of 0 … 1.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
     """
 
-    def __init__(self, dim: int, *, slope: float = 0.0, gradient: bool = False, step: float | None = None) -> None:
+    def __init__(self, dim: int, *, slope: float = 0.0, symmetric: bool = False, step_size: float | None = None) -> None:
         super().__init__(dim)
         check_slope(slope)
         self.weight = OrthogonalMatrix(dim, dim)
         self.bias = zeros(dim)
-        self.step_size = ExpansionStep(given=step)
-        self.slope, self.gradient = slope, gradient
+        self.step_size = ExpansionStep(given=step_size)
+        self.slope, self.symmetric = slope, symmetric
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The expansion."""
-        return expanded(x, Matrix(self.weight()), self.bias, self.step_size(), self.slope, self.gradient)
+        return expanded(x, Matrix(self.weight()), self.bias, self.step_size(), self.slope, self.symmetric)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The expansion, and v + h DWv or v + h WᵀDWv."""
-        return expanded_tangents(x, v, Matrix(self.weight()), self.bias, self.step_size(), self.slope, self.gradient)
+        return expanded_tangents(x, v, Matrix(self.weight()), self.bias, self.step_size(), self.slope, self.symmetric)
 
     @property
     def guarantee(self) -> Guarantee:
@@ -107,12 +107,12 @@ class Alternating(Block):
 
     Args:
         dim: numbers in the state.
-        width: rows of A, at least dim. Default: dim.
+        hidden: rows of A, at least dim. Default: dim.
         substeps: S, which share A and b.
         slope: a, above 0 and below 1.
         budget: "exact" or "published".
-        gradient: expand by x + h_E WᵀΣ(Wx + v) instead.
-        steps: (h, h_E), kept. Default: learned.
+        symmetric: expand by x + h_E WᵀΣ(Wx + v) instead, whose Jacobian is symmetric.
+        step_sizes: (h, h_E), kept. Default: learned.
 
     Raises:
         InputError: steps outside of the feasible set; a slope that leaves none.
@@ -123,39 +123,39 @@ class Alternating(Block):
     def __init__(
         self,
         dim: int,
-        width: int | None = None,
+        hidden: int | None = None,
         *,
         substeps: int = 1,
         slope: float = 0.5,
         budget: str = "exact",
-        gradient: bool = False,
-        steps: tuple[float, float] | None = None,
+        symmetric: bool = False,
+        step_sizes: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(dim)
-        width = dim if width is None else width
-        self.steps = PairSteps(slope=slope, substeps=substeps, budget=budget, given=steps)
+        hidden = dim if hidden is None else hidden
+        self.step_sizes = PairSteps(slope=slope, substeps=substeps, budget=budget, given=step_sizes)
         self.outward = OrthogonalMatrix(dim, dim)
         self.outward_bias = zeros(dim)
-        self.inward = OrthogonalMatrix(width, dim)
-        self.inward_bias = zeros(width)
-        self.slope, self.gradient = slope, gradient
+        self.inward = OrthogonalMatrix(hidden, dim)
+        self.inward_bias = zeros(hidden)
+        self.slope, self.symmetric = slope, symmetric
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The expansion and the contractions."""
-        h, expansion = self.steps()
-        x = expanded(x, Matrix(self.outward()), self.outward_bias, expansion, self.slope, self.gradient)
-        return gradient_step(x, Matrix(self.inward()), self.inward_bias, h, self.slope, self.steps.substeps)
+        h, expansion = self.step_sizes()
+        x = expanded(x, Matrix(self.outward()), self.outward_bias, expansion, self.slope, self.symmetric)
+        return gradient_step(x, Matrix(self.inward()), self.inward_bias, h, self.slope, self.step_sizes.substeps)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """The same of tangents, one after the other."""
-        h, expansion = self.steps()
-        x, v = expanded_tangents(x, v, Matrix(self.outward()), self.outward_bias, expansion, self.slope, self.gradient)
-        return gradient_tangents(x, v, Matrix(self.inward()), self.inward_bias, h, self.slope, self.steps.substeps)
+        h, expansion = self.step_sizes()
+        x, v = expanded_tangents(x, v, Matrix(self.outward()), self.outward_bias, expansion, self.slope, self.symmetric)
+        return gradient_tangents(x, v, Matrix(self.inward()), self.inward_bias, h, self.slope, self.step_sizes.substeps)
 
     @property
     def guarantee(self) -> Guarantee:
         """factor(h)^S (1 + h_E), at most 1."""
-        return Guarantee(lipschitz=self.steps.factor())
+        return Guarantee(lipschitz=self.step_sizes.factor())
 
 
 def gradient_step(x: Tensor, a: Operator, bias: Tensor, h: Number, slope: float, substeps: int = 1) -> Tensor:
@@ -177,18 +177,18 @@ def gradient_tangents(
     return x, v
 
 
-def expanded(x: Tensor, w: Operator, bias: Tensor, h: Number, slope: float, gradient: bool) -> Tensor:
+def expanded(x: Tensor, w: Operator, bias: Tensor, h: Number, slope: float, symmetric: bool) -> Tensor:
     """The map x + h Σ(Wx + v),  where Σ(h ·) = h Σ(·) for h ≥ 0;  or x + h WᵀΣ(Wx + v)."""
-    if gradient:
+    if symmetric:
         return gradient_step(x, w, bias, -h, slope)
     return x + functional.leaky_relu(w.times(h)(x, h * bias), slope)
 
 
 def expanded_tangents(
-    x: Tensor, v: Tensor, w: Matrix, bias: Tensor, h: Number, slope: float, gradient: bool
+    x: Tensor, v: Tensor, w: Matrix, bias: Tensor, h: Number, slope: float, symmetric: bool
 ) -> tuple[Tensor, Tensor]:
     """The same with tangents v as rows:  v + h DWv  or  v + h WᵀDWv."""
-    if gradient:
+    if symmetric:
         return gradient_tangents(x, v, w, bias, -h, slope)
     stretched = w.times(h)
     z = stretched(x, h * bias)
@@ -196,7 +196,7 @@ def expanded_tangents(
 
 
 def slopes(z: Tensor, slope: float) -> Tensor:
-    """σ′ at z, shape (*batch, width), with an axis for tangents: (*batch, 1, width)."""
+    """Σ′ at z, shape (*batch, hidden), with an axis for tangents: (*batch, 1, hidden)."""
     return (z > 0).to(z.dtype).mul(1 - slope).add(slope).unsqueeze(-2)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.nn.activation import Activation
+from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.reversible.reversible import Couplings, Momentum, Reversible, halved, of_pair
@@ -66,7 +66,7 @@ class MomentumNet(HalfAndHalf):
         layers: int = 4,
         hidden: Sequence[int] | None = None,
         gamma: float = 0.9,
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
         bits: int | None = None,
         recompute: bool = True,
     ) -> None:
@@ -103,7 +103,7 @@ class ReversibleNet(HalfAndHalf):
         *,
         layers: int = 2,
         hidden: Sequence[int] | None = None,
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
         bits: int | None = None,
         recompute: bool = True,
     ) -> None:
@@ -117,7 +117,7 @@ class ReversibleNet(HalfAndHalf):
         return of_pair(self.couplings, 0.0)
 
 
-def perceptrons(dim: int, layers: int, hidden: Sequence[int] | None, activation: Activation) -> list[nn.Module]:
+def perceptrons(dim: int, layers: int, hidden: Sequence[int] | None, activation: ActivationLike) -> list[nn.Module]:
     """One for each layer, of half the numbers of a state."""
     if dim % 2:
         raise ShapeError(f"a state of two equal halves has an even number of numbers, not {dim}.")

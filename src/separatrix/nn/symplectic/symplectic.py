@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.nn.activation import Activation
+from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.shift import OfPotential, OfRidges, Scaled, Shift, Symmetric
@@ -75,7 +75,7 @@ class SymplecticGradient(SymplecticShear):
 
     Args:
         dim: numbers in the state (q, p), even.
-        width: rows of K.
+        hidden: rows of K.
         moves: the half that moves, "p" or "q".
         activation: σ, a function of each number on its own.
         potential: instead of this V, builds one: a function of the number of coordinates, dim / 2, that gives a module
@@ -83,7 +83,7 @@ class SymplecticGradient(SymplecticShear):
         dt: h, the step of the flow.
 
     Raises:
-        ShapeError: dim is odd, or width is below 1.
+        ShapeError: dim is odd, or hidden is below 1.
         InputError: the activation mixes numbers; another half than "q" or "p"; the step is no positive number.
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166, gradient modules, whose products approximate
         symplectic maps, in C^r on compact sets, with a smooth sigmoidal σ.
@@ -93,13 +93,13 @@ class SymplecticGradient(SymplecticShear):
         self,
         dim: int,
         *,
-        width: int = 16,
+        hidden: int = 16,
         moves: str = "p",
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
         potential: Callable[[int], nn.Module] | None = None,
         dt: float = 1.0,
     ) -> None:
-        super().__init__(gradient(half_of(dim), width, activation, potential), dim, moves=moves, dt=dt)
+        super().__init__(gradient(half_of(dim), hidden, activation, potential), dim, moves=moves, dt=dt)
 
 
 class SymplecticActivation(SymplecticShear):
@@ -119,7 +119,7 @@ class SymplecticActivation(SymplecticShear):
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166, activation modules.
     """
 
-    def __init__(self, dim: int, *, moves: str = "p", activation: Activation = torch.tanh, dt: float = 1.0) -> None:
+    def __init__(self, dim: int, *, moves: str = "p", activation: ActivationLike = "tanh", dt: float = 1.0) -> None:
         super().__init__(Scaled(half_of(dim), activation=activation), dim, moves=moves, dt=dt)
 
 
@@ -184,7 +184,7 @@ class HenonLayer(Block):
 
     Args:
         dim: numbers in the state (q, p), even.
-        width: rows of K.
+        hidden: rows of K.
         iterates: how many times H is applied; 1 for the map itself, which is Hénon's own where ∇V is quadratic.
         activation: σ, a function of each number on its own.
         potential: instead of this V, builds one: a function of the number of coordinates, dim / 2, that gives a module
@@ -192,7 +192,7 @@ class HenonLayer(Block):
         dt: h, the step of the flow.
 
     Raises:
-        ShapeError: dim is odd; width or iterates are below 1.
+        ShapeError: dim is odd; hidden or iterates are below 1.
         InputError: the activation mixes numbers, or the step is no positive number.
     Source: Burby, Tang & Maulik 2020, Plasma Phys. Control. Fusion 63, 024001, arXiv:2007.04496. Products of such maps approximate
         symplectic maps: Turaev 2003, Nonlinearity 16, 123.
@@ -202,9 +202,9 @@ class HenonLayer(Block):
         self,
         dim: int,
         *,
-        width: int = 16,
+        hidden: int = 16,
         iterates: int = TURN,
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
         potential: Callable[[int], nn.Module] | None = None,
         dt: float = 1.0,
     ) -> None:
@@ -212,7 +212,7 @@ class HenonLayer(Block):
         if iterates < 1:
             raise ShapeError(f"a layer applies its map at least 1 time, not {iterates}.\nLeave `iterates` at {TURN}.")
         super().__init__(dim, dt=dt)
-        self.gradient = gradient(half, width, activation, potential)
+        self.gradient = gradient(half, hidden, activation, potential)
         self.eta = nn.Parameter(torch.zeros(half))
         self.iterates = iterates
 
@@ -254,8 +254,8 @@ def sympnet(
     *,
     layers: int = 6,
     modules: str = "gradient",
-    width: int = 16,
-    activation: Activation = torch.tanh,
+    hidden: int = 16,
+    activation: ActivationLike = "tanh",
     dt: float = 1.0,
 ) -> Sequential:
     r"""A SympNet on states (q, p), as a sequence of blocks.
@@ -265,7 +265,7 @@ def sympnet(
         layers: how many gradient modules, which move p and q in turn; or how many pairs of a linear and an activation module,
             behind which one more linear module follows.
         modules: "gradient" (the paper's G-SympNet) or "linear" (its LA-SympNet).
-        width: of the gradient modules.
+        hidden: rows of K in each gradient module.
         activation: σ, a function of each number on its own.
         dt: h of every module, and what one step of the network takes: as h → 0 it tends to the identity.
 
@@ -280,7 +280,7 @@ def sympnet(
     check_layers(layers)
     halves = turns("p", layers)
     if modules == "gradient":
-        blocks: list[Block] = [SymplecticGradient(dim, width=width, moves=m, activation=activation, dt=dt) for m in halves]
+        blocks: list[Block] = [SymplecticGradient(dim, hidden=hidden, moves=m, activation=activation, dt=dt) for m in halves]
     elif modules == "linear":
         pairs = [(SymplecticLinear(dim, dt=dt), SymplecticActivation(dim, moves=m, activation=activation, dt=dt)) for m in halves]
         blocks = [*(block for pair in pairs for block in pair), SymplecticLinear(dim, dt=dt)]
@@ -289,13 +289,13 @@ def sympnet(
     return Sequential(*blocks, dt=dt)
 
 
-def henonnet(dim: int, *, layers: int = 4, width: int = 16, activation: Activation = torch.tanh, dt: float = 1.0) -> Sequential:
+def henonnet(dim: int, *, layers: int = 4, hidden: int = 16, activation: ActivationLike = "tanh", dt: float = 1.0) -> Sequential:
     r"""A HénonNet on states (q, p): Hénon-type layers one after the other.
 
     Args:
         dim: numbers in the state, even.
         layers: how many.
-        width: of each layer's potential.
+        hidden: terms of each layer's potential, rows of K.
         activation: σ, a function of each number on its own.
         dt: h of every layer, and what one step of the network takes: as h → 0 it tends to the identity.
 
@@ -307,12 +307,12 @@ def henonnet(dim: int, *, layers: int = 4, width: int = 16, activation: Activati
     Source: Burby, Tang & Maulik 2020, Plasma Phys. Control. Fusion 63, 024001, arXiv:2007.04496.
     """
     check_layers(layers)
-    return Sequential(*(HenonLayer(dim, width=width, activation=activation, dt=dt) for _ in range(layers)), dt=dt)
+    return Sequential(*(HenonLayer(dim, hidden=hidden, activation=activation, dt=dt) for _ in range(layers)), dt=dt)
 
 
-def gradient(size: int, width: int, activation: Activation, potential: Callable[[int], nn.Module] | None) -> Shift:
+def gradient(size: int, hidden: int, activation: ActivationLike, potential: Callable[[int], nn.Module] | None) -> Shift:
     """∇V in closed form, or of the potential that is built."""
-    return OfRidges(size, width=width, activation=activation) if potential is None else OfPotential(potential(size))
+    return OfRidges(size, hidden=hidden, activation=activation) if potential is None else OfPotential(potential(size))
 
 
 def half_of(dim: int) -> int:

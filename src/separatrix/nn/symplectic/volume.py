@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.nn.activation import Activation
+from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.shift import Network, shifted_along
@@ -52,7 +52,7 @@ class VolumePreserving(Block):
         *,
         partition: Partition | None = None,
         hidden: Sequence[int] = (),
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
         shift: Callable[[int, int], nn.Module] | None = None,
         dt: float = 1.0,
     ) -> None:
@@ -125,7 +125,7 @@ class DivergenceFree(Block):
     Source: Feng & Shang 1995, Numer. Math. 71, 451 (the splitting); Bajārs 2023, J. Comput. Phys. 476, 111911 (as a network).
     """
 
-    def __init__(self, dim: int, *, hidden: Sequence[int] = (16,), activation: Activation = torch.tanh, dt: float = 1.0) -> None:
+    def __init__(self, dim: int, *, hidden: Sequence[int] = (16,), activation: ActivationLike = "tanh", dt: float = 1.0) -> None:
         check_dim(dim)
         super().__init__(dim, dt=dt)
         self.normals = nn.Parameter(nn.init.normal_(torch.empty(dim - 1, 2)))
