@@ -195,13 +195,13 @@ def test_a_weight_is_built_once_a_pass(monkeypatch):
 
 
 def test_what_is_not_proven_is_refused():
-    with pytest.raises(sx.InputError, match="padding = 'zeros': the budget needs s_min = 1"):
+    with pytest.raises(sx.InputError, match=r"padding is 'zeros'.*s_min = 0"):
         sx.nn.AlternatingConv2d(3, padding="zeros")
-    with pytest.raises(sx.ShapeError, match="an isometry from 4 to 3 numbers"):
+    with pytest.raises(sx.ShapeError, match="4 → 3"):
         sx.nn.Alternating(4, 3)
-    with pytest.raises(sx.ShapeError, match="an isometry from 4 to 3 numbers"):
+    with pytest.raises(sx.ShapeError, match="4 → 3"):
         sx.nn.AlternatingConv2d(4, 3)
-    with pytest.raises(sx.InputError, match=r"slope = 1.5 is outside of 0 … 1"):
+    with pytest.raises(sx.InputError, match=r"slope is 1.5.*0 … 1"):
         sx.nn.NonExpansive(4, slope=1.5)
-    with pytest.raises(sx.InputError, match="kernel is 'free'; it is 'orthogonal' or 'scaled'"):
+    with pytest.raises(sx.InputError, match=r"kernel is 'free'.*'orthogonal' or 'scaled'"):
         sx.nn.NonExpansiveConv2d(4, kernel="free")

@@ -107,20 +107,20 @@ def test_a_network_is_compiled_in_one_graph_and_exported():
 
 
 def test_what_cannot_be_built_is_refused():
-    with pytest.raises(sx.InputError, match="kind is 'plain'; it is 'alternating' or 'non_expansive'"):
+    with pytest.raises(sx.InputError, match=r"kind is 'plain'.*'alternating' or 'non_expansive'"):
         sx.nn.LipschitzConvNet(1, 3, kind="plain")
-    with pytest.raises(sx.InputError, match="pool is 'mean'; it is 'max' or 'sum'"):
+    with pytest.raises(sx.InputError, match=r"pool is 'mean'.*'max' or 'sum'"):
         sx.nn.LipschitzConvNet(1, 3, pool="mean")
-    with pytest.raises(sx.ShapeError, match="3 stages halve an image 3 times, which 4 × 4 pixels cannot take"):
+    with pytest.raises(sx.ShapeError, match=r"3 stages.*8 × 8 pixels.*4 × 4"):
         sx.nn.LipschitzConvNet(1, 3, image_size=4)
-    with pytest.raises(sx.ShapeError, match="an isometry from 8 to 4 numbers"):
+    with pytest.raises(sx.ShapeError, match="8 → 4"):
         sx.nn.LipschitzConvNet(1, 3, widths=(8, 4))
-    with pytest.raises(sx.ShapeError, match=r"takes images of shape \(1, 8, 8\), not \(1, 9, 9\)"):
+    with pytest.raises(sx.ShapeError, match=r"images of shape \(1, 8, 8\).*\(1, 9, 9\)"):
         built("alternating")(torch.rand(1, 9, 9))
-    with pytest.raises(sx.InputError, match="blocks is -1; a network has 0 or more"):
+    with pytest.raises(sx.InputError, match="blocks is -1"):
         sx.nn.LipschitzNet(4, blocks=-1)
     for empty in (lambda: sx.nn.NonExpansive(4, hidden=0), lambda: sx.nn.IsometryConv2d(0, 4)):
-        with pytest.raises(sx.ShapeError, match="at least 1 number or channel, not 0"):
+        with pytest.raises(sx.ShapeError, match=r"at least 1 number or channel.*0"):
             empty()
 
 
