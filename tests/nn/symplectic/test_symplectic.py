@@ -325,7 +325,7 @@ BLOCKS = (
 @pytest.mark.parametrize("build", BLOCKS)
 def test_states_that_are_no_pairs_and_steps_that_are_none_are_refused(build):
     for dim in (5, 1, 0, -2):
-        with pytest.raises(sx.ShapeError, match=f"on an even number of coordinates, not {dim}.\nFor an odd number use"):
+        with pytest.raises(sx.ShapeError, match=rf"dim is {dim}.*\n.*VolumePreserving"):
             build(dim)
     for dt in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(sx.InputError, match="step is a positive number, not dt ="):
@@ -338,13 +338,13 @@ def test_states_that_are_no_pairs_and_steps_that_are_none_are_refused(build):
         (lambda: sx.nn.SymplecticGradient(4, activation=nn.Softmax(-1)), "elementwise"),
         (lambda: sx.nn.SymplecticActivation(4, activation=lambda z: z - z.mean()), "elementwise"),
         (lambda: sx.nn.HenonLayer(4, activation=lambda z: z.flip(-1) if z.ndim else z), "elementwise"),
-        (lambda: sx.nn.SymplecticGradient(4, moves="x"), 'a shear moves "q" or "p", not \'x\''),
-        (lambda: sx.nn.SymplecticLinear(4, moves="x"), 'a shear moves "q" or "p", not \'x\''),
-        (lambda: sx.nn.SymplecticLinear(4, factors=0), "at least 1 factor, not 0"),
+        (lambda: sx.nn.SymplecticGradient(4, moves="x"), "moves is 'x'"),
+        (lambda: sx.nn.SymplecticLinear(4, moves="x"), "moves is 'x'"),
+        (lambda: sx.nn.SymplecticLinear(4, factors=0), "factors is 0"),
         (lambda: sx.nn.SymplecticGradient(4, hidden=0), "hidden is 0"),
-        (lambda: sx.nn.HenonLayer(4, iterates=0), "at least 1 time, not 0"),
-        (lambda: sx.nn.sympnet(4, layers=0), "at least 1 layer, not 0"),
-        (lambda: sx.nn.sympnet(4, modules="both"), 'made of "gradient" or of "linear" modules, not \'both\''),
+        (lambda: sx.nn.HenonLayer(4, iterates=0), "iterates is 0"),
+        (lambda: sx.nn.sympnet(4, layers=0), "layers is 0"),
+        (lambda: sx.nn.sympnet(4, modules="both"), "modules is 'both'"),
     ],
 )
 def test_what_cannot_be_symplectic_is_refused_in_one_line(build, said):
