@@ -588,7 +588,7 @@ def test_free_bounds_of_an_oscillator_are_one_number():
         (
             lambda: sx.nn.AntisymmetricRNN(3, 5)(torch.zeros(9, 2, 3), torch.zeros(2, 5)),
             sx.ShapeError,
-            r"1 tensor of shape.*got \(2, 5\)",
+            r"1 tensor .*\(2, 5\)",
         ),
         (lambda: sx.nn.LEM(3, 5)(torch.zeros(9, 2, 3).double()), sx.InputError, r"an input in float32.*LEMCell.*float64"),
         (lambda: sx.nn.LEMCell(3, 5)(torch.zeros(2, 3, dtype=torch.long)), sx.InputError, r"an input.*int64"),
