@@ -56,7 +56,7 @@ def as_activation(activation: ActivationLike) -> Activation:
     """
     if isinstance(activation, str):
         return _named(activation)
-    function: Any = _built(activation) if isinstance(activation, type) else activation
+    function: Activation = _built(activation) if isinstance(activation, type) else activation
     if not callable(function):
         raise InputError(
             f"expected an activation, got {function!r}.\nPass a name such as 'tanh', a module such as nn.SiLU, or a function."

@@ -70,7 +70,7 @@ class Block(System):
         return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"dim={self.dim}" if self.out == self.dim else f"{self.dim} → {self.out}"
 
 

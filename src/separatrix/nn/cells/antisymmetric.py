@@ -107,7 +107,7 @@ class AntisymmetricCell(ExplicitCell):
         return around_one(change_of_step(self.solver, self.dt * norm(self.matrices()[0])))
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, gamma={self.gamma:g}{', gated=True' if self.gated else ''}"
 
 

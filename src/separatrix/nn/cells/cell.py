@@ -124,7 +124,7 @@ class OdeCell(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define exponent_bounds().")
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{self.input_size}, {self.hidden_size}{'' if self.bias else ', bias=False'}, dt={self.dt:g}"
 
 
@@ -172,7 +172,7 @@ class ExplicitCell(OdeCell):
         return RUNGE_KUTTA[self.method]
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return super().extra_repr() + (f", method={self.method}" if self.method != "euler" else "")
 
 

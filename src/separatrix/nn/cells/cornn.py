@@ -147,7 +147,7 @@ class CoRNNCell(OdeCell):
         return between(least - push * pull, largest + push * pull)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, gamma={self.gamma:g}, epsilon={self.epsilon:g}"
 
 

@@ -95,7 +95,7 @@ class OdeLayer(nn.Module):
         return hx
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         said = [f"{self.input_size}, {self.hidden_size}", f"num_layers={self.num_layers}"]
         return ", ".join(said + ["batch_first=True"] * self.batch_first + [f"dropout={self.dropout:g}"] * (self.dropout > 0))
 

@@ -12,7 +12,7 @@ SPREAD = 6.0  # times 1/hidden_size: standard deviation of the hidden matrices i
 
 
 class LipschitzCell(ExplicitCell):
-    r"""The Lipschitz recurrent cell, one step of  ḣ = A h + tanh(W h + V u + b)  with bounded symmetric parts of A and W:
+    r"""The Lipschitz recurrent cell, one step of  ḣ = A h + tanh(W h + V u + b)  with bounded symmetric parts of A and W.
 
         A, W = (1 − β)(M + Mᵀ) + β(M − Mᵀ) − γI,
 
@@ -104,7 +104,7 @@ class LipschitzCell(ExplicitCell):
         return between(least - self.dt * norm(w), largest + self.dt * norm(w))
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, beta={self.beta:g}, gamma={self.gamma:g}"
 
 

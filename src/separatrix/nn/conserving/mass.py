@@ -260,7 +260,7 @@ class Weighted(Block):
         return self.block.inverse(y * w) / w
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, weights={self.weights}"
 
     @property

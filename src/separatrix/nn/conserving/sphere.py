@@ -11,7 +11,7 @@ from separatrix.nn.guarantee import NORM, Guarantee
 
 
 class SpherePreserving(Block):
-    r"""A sphere-preserving layer, a second-order step of  ẋ = S(x) x  with skew-symmetric S(x), which conserves ‖x‖:
+    r"""A sphere-preserving layer, a second-order step of  ẋ = S(x) x  with skew-symmetric S(x), which conserves ‖x‖.
 
         S(x) = A(x) − A(x)ᵀ,   A(x) = Lᵀ diag(tanh(W x + w)) R
         m = x + h/2 S(x) x,    x' = (I − h/2 S(m))⁻¹ (I + h/2 S(m)) x

@@ -150,10 +150,8 @@ def fit_observations(
         if status != Status.NOT_CONVERGED or not at.lowered:
             break
     if unseen and status == Status.OK:
-        status, end = (
-            Status.NOT_CONVERGED,
-            f"{unseen} unknown {'entry' if unseen == 1 else 'entries'} of x0 without effect on the observations",
-        )
+        entries = "entry" if unseen == 1 else "entries"
+        status, end = Status.NOT_CONVERGED, f"{unseen} unknown {entries} of x0 without effect on the observations"
     found = ObservationFit(
         codes=torch.tensor(int(status), dtype=torch.int8),
         misfit=torch.tensor(misfits, dtype=torch.float64),

@@ -105,7 +105,7 @@ class Damped(nn.Module):
         return Guarantee(lipschitz=abs(1 - lam)).plus(guarantee_of(self.block).times(RULES[self.rule].weight(lam)))
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"rule={self.rule!r}" + ("" if self.given is None else f", damping={self.given:g}")
 
 

@@ -62,5 +62,5 @@ class DenseField(Field):
         return torch.cat([x, torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[:-1])[..., None]], dim=-1)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"dim={self.dim}, time_dependent={self.time_dependent}"

@@ -207,7 +207,7 @@ class LatentODE(nn.Module):
         return (kl_weight * bound.kl - bound.reconstruction).sum() * (self.models or 1) / numbers
 
     def forward(self, values: Tensor, times: Any, at: Any = None, *, mask: Tensor | None = None) -> Tensor:
-        """The series predicted from µ at times `at`, shape (asked, *batch, observed). Default: at the observed times."""
+        """The series predicted from µ at times `at`, shape (requested, *batch, observed). Default: at the observed times."""
         series = self._series(values, times, mask)
         since = (series.times if at is None else self._asked(at, series)) - series.first
         if at is None:
@@ -222,7 +222,7 @@ class LatentODE(nn.Module):
 
         Args:
             values, times, mask: the observed series.
-            at: requested times in any order, shape (asked,), or (asked, *batch) if every series has its own.
+            at: requested times in any order, shape (requested,), or (requested, *batch) if every series has its own.
             samples: number of samples of z₀, at least 2.
             refine: number of Adam steps that maximise the bound of each series over its own µ and s, starting from the output of
                 the recognition network; see Kim et al. 2018, arXiv:1802.02550. The weights do not change.
@@ -261,7 +261,7 @@ class LatentODE(nn.Module):
         return single
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"observed={self.observed}, latent={self.latent}, dt={self.dt:g}, method={self.method}"
 
     def _series(self, values: Tensor, times: Any, mask: Tensor | None) -> Irregular:

@@ -40,7 +40,7 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(bias, x, self.weight.mT) if x.ndim == 3 else x @ self.weight.mT + bias
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         *stack, outputs, inputs = self.weight.shape
         return f"{inputs} → {outputs}" + (f", models={stack[0]}" if stack else "")
 

@@ -66,7 +66,7 @@ class NonExpansiveConv2d(nn.Module):
         return contraction(self.step_size, self.slope, self.isometry)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"slope={self.slope:g}, padding={self.padding!r}"
 
 
@@ -118,7 +118,7 @@ class ExpansiveConv2d(nn.Module):
         return expansion(self.step_size)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"slope={self.slope:g}, padding={self.padding!r}"
 
 

@@ -11,9 +11,10 @@ from separatrix.nn.nonexpansive.orthogonal import OrthogonalKernel, OrthogonalMa
 
 
 class Isometry(Block):
-    r"""A linear isometry,  x ↦ Qx + b  with QᵀQ = I,  shape (*batch, dim) → (*batch, out).
+    r"""A linear isometry,  x ↦ Qx + b  with QᵀQ = I,  which conserves norms and distances.
 
-    The Lipschitz factor is 1. Without a bias ‖x‖ is conserved; if out = dim, log |det Q| = 0.
+    The shape is (*batch, dim) → (*batch, out), the Lipschitz factor 1. If out = dim, log |det Q| = 0. With a bias only
+    distances are conserved.
 
     Args:
         dim: numbers in x.
@@ -46,10 +47,10 @@ class Isometry(Block):
 
 
 class Coisometry(Block):
-    r"""A linear projection of norm 1,  x ↦ Qᵀx + b  with QᵀQ = I,  shape (*batch, dim) → (*batch, out).
+    r"""A linear projection of norm 1,  x ↦ Qᵀx + b  with QᵀQ = I,  which keeps some directions and drops the others.
 
-    Its rows are orthonormal, so the Lipschitz factor is 1. As the last layer of a classifier it does not expand differences of
-    scores.
+    The shape is (*batch, dim) → (*batch, out). The rows of Qᵀ are orthonormal, so the Lipschitz factor is 1. As the last layer
+    of a classifier it does not expand differences of scores.
 
     Args:
         dim: numbers in x.
@@ -128,7 +129,7 @@ class IsometryConv2d(nn.Module):
         return Guarantee(lipschitz=1.0, conserves=frozenset({NORM}) if keeps else frozenset())
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"padding={self.padding!r}"
 
 

@@ -41,7 +41,7 @@ class MarginLoss(nn.Module):
         return missing.mean()
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"margin={self.margin}, lipschitz={self.lipschitz}"
 
 

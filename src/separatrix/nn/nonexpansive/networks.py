@@ -220,7 +220,7 @@ class Pool2d(nn.Module):
         return Guarantee(lipschitz=1.0)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return repr(self.kind)
 
 

@@ -55,7 +55,7 @@ class OrthogonalMatrix(Built):
             return isometry(at_least_single(self.reflections)).to(self.reflections.dtype)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return " × ".join(str(size) for size in self.reflections.shape)
 
 

@@ -186,7 +186,7 @@ class Couplings(nn.Module):
         return Recomputed.apply(self.leap, Lattice.of(a, self.bits), calls, a, b, *(tensor for _, tensor in weights.values()))
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         shown = [] if self.bits is None else [f"bits={self.bits}"]
         return ", ".join([*shown, *([] if self.recompute else ["recompute=False"])])
 
@@ -254,7 +254,7 @@ class Momentum(Couplings):
         return Guarantee() if growth is None else Guarantee(lipschitz=float(growth[0, 0]))
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return ", ".join(filter(None, [f"gamma={self.gamma:g}", super().extra_repr()]))
 
 
@@ -315,7 +315,7 @@ class Reversible(Couplings):
         return of_pair(self, 0.0)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return ", ".join(filter(None, [f"axis={self.axis}", super().extra_repr()]))
 
 

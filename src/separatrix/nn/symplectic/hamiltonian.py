@@ -56,7 +56,7 @@ class HamiltonianBlock(Block):
         return self.follow((y,), -self.dt)[0]
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, dt={self.dt:g}"
 
 

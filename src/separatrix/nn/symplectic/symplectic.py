@@ -55,7 +55,7 @@ class SymplecticShear(Block):
         return SYMPLECTIC
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, dt={self.dt:g}, moves={self.moves}"
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -246,7 +246,7 @@ class HenonLayer(Block):
         return SYMPLECTIC
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, dt={self.dt:g}, iterates={self.iterates}"
 
 

@@ -93,7 +93,7 @@ class VolumePreserving(Block):
         return keeps_volume(self.dim)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, dt={self.dt:g}, partition={[list(group) for group in self.partition]}"
 
     def _groups(self, x: Tensor) -> list[Tensor]:
@@ -159,7 +159,7 @@ class DivergenceFree(Block):
         return keeps_volume(self.dim)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, dt={self.dt:g}"
 
     def _held(self, x: Tensor, k: int) -> Tensor:
