@@ -83,7 +83,7 @@ def leads(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def margins(scores: Tensor, labels: Tensor) -> Tensor:
-    """Min over j ≠ y of z_y − z_j, shape (batch,): positive for correct predictions."""
+    """min over j ≠ y of z_y − z_j, shape (batch,): positive for correct predictions."""
     return leads(scores, labels).scatter(-1, labels[:, None], math.inf).amin(-1)
 
 

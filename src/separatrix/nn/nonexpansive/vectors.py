@@ -198,7 +198,7 @@ def expanded_tangents(
 
 
 def slopes(z: Tensor, slope: float) -> Tensor:
-    """Σ′(z) for z of shape (*batch, hidden), with an axis for tangents: (*batch, 1, hidden)."""
+    """σ′(z) for z of shape (*batch, hidden), with an axis for tangents: (*batch, 1, hidden)."""
     return (z > 0).to(z.dtype).mul(1 - slope).add(slope).unsqueeze(-2)
 
 
