@@ -17,7 +17,7 @@ def rows() -> list[Row]:
     """Forward, backward and the optimiser's step, in float32, with either kind of block."""
     torch.manual_seed(0)
     images, classes = torch.rand(IMAGES, 3, SIDE, SIDE), torch.randint(CLASSES, (IMAGES,))
-    shape = {"size": SIDE, "widths": WIDTHS, "blocks": BLOCKS}
+    shape = {"image_size": SIDE, "widths": WIDTHS, "blocks": BLOCKS}
     networks = {
         "alternating": sx.nn.LipschitzConvNet(3, CLASSES, **shape),
         "non_expansive": sx.nn.LipschitzConvNet(3, CLASSES, kind="non_expansive", **shape),

@@ -95,9 +95,9 @@ def network(kind: str, widths: tuple[int, ...], seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == "residual":
-            return sx.nn.ResidualConvNet(SHAPE[0], CLASSES, size=SHAPE[1], widths=widths, blocks=CONVOLUTIONS // 2)
+            return sx.nn.ResidualConvNet(SHAPE[0], CLASSES, image_size=SHAPE[1], widths=widths, blocks=CONVOLUTIONS // 2)
         blocks = CONVOLUTIONS if kind == "non_expansive" else CONVOLUTIONS // 2
-        options = {"size": SHAPE[1], "widths": widths, "blocks": blocks, "substeps": SUBSTEPS}
+        options = {"image_size": SHAPE[1], "widths": widths, "blocks": blocks, "substeps": SUBSTEPS}
         return sx.nn.LipschitzConvNet(SHAPE[0], CLASSES, kind=kind, **options)
 
 

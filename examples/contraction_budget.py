@@ -61,8 +61,8 @@ def built() -> dict[str, nn.Module]:
     """A network within each budget, and an unconstrained one of equal shape."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        within = {name: sx.nn.LipschitzNet(2, 2, width=WIDTH, blocks=BLOCKS, slope=SLOPE, budget=name) for name in BUDGETS}
-        free = sx.nn.ResidualNet(2, 2, width=WIDTH, blocks=BLOCKS)
+        within = {name: sx.nn.LipschitzNet(2, 2, hidden=WIDTH, blocks=BLOCKS, slope=SLOPE, budget=name) for name in BUDGETS}
+        free = sx.nn.ResidualNet(2, 2, hidden=WIDTH, blocks=BLOCKS)
     return {name: network.double() for name, network in {**within, "unconstrained": free}.items()}
 
 
@@ -88,7 +88,7 @@ def largest_slope(network: nn.Module, points: Tensor) -> float:
 @torch.no_grad()
 def steps_of(network: sx.nn.LipschitzNet) -> Tensor:
     """The steps (h, h_E) of every block, shape (block, 2)."""
-    return torch.stack([torch.stack(block.steps()) for block in network if isinstance(block, sx.nn.Alternating)])
+    return torch.stack([torch.stack(block.step_sizes()) for block in network if isinstance(block, sx.nn.Alternating)])
 
 
 @styled

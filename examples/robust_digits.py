@@ -77,8 +77,8 @@ def made(seed: int, radii: tuple[float, ...]) -> Pair:
 def untrained(name: str) -> nn.Module:
     """75,534 parameters without a constraint on any of them, or 75,530."""
     if name == "constrained":
-        return sx.nn.LipschitzNet(PIXELS, CLASSES, width=WIDTH, blocks=MATRICES, kind="non_expansive")
-    return sx.nn.ResidualNet(PIXELS, CLASSES, width=WIDTH, blocks=MATRICES // 2)
+        return sx.nn.LipschitzNet(PIXELS, CLASSES, hidden=WIDTH, blocks=MATRICES, kind="non_expansive")
+    return sx.nn.ResidualNet(PIXELS, CLASSES, hidden=WIDTH, blocks=MATRICES // 2)
 
 
 def trained(model: nn.Module, data: Digits, rate: float) -> nn.Module:

@@ -48,8 +48,8 @@ class Plain(nn.Module):
 
 
 NETWORKS = {
-    "SympNet": lambda: sx.nn.sympnet(2, layers=4, width=16),
-    "HénonNet": lambda: sx.nn.henonnet(2, layers=5, width=12),
+    "SympNet": lambda: sx.nn.sympnet(2, layers=4, hidden=16),
+    "HénonNet": lambda: sx.nn.henonnet(2, layers=5, hidden=12),
     "plain network": lambda: Plain(width=12),
 }
 

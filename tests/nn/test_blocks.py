@@ -64,7 +64,7 @@ def test_gradients_reach_all_its_parameters(name):
 def test_states_of_another_width_are_refused_in_words(name):
     block = built(name)
     for x in (torch.zeros(3, SIZE + 2), torch.zeros(())):
-        with pytest.raises(sx.ShapeError, match=rf"{type(block).__name__} takes states of shape \(\*batch, {SIZE}\)"):
+        with pytest.raises(sx.ShapeError, match=rf"{type(block).__name__} expects states of shape \(\*batch, {SIZE}\)"):
             block(x)
 
 

@@ -105,7 +105,7 @@ def test_a_false_promise_is_found(wrong):
 
 
 def test_widths_that_do_not_meet_and_empty_sequences_are_refused():
-    with pytest.raises(sx.ShapeError, match="block 1, Matrix, takes 2 numbers, but the one before it gives 5"):
+    with pytest.raises(sx.ShapeError, match=r"block 1, Matrix.*2 numbers.*5"):
         sx.nn.Sequential(Matrix(torch.ones(5, 3)), Matrix(torch.ones(2, 2)))
     with pytest.raises(sx.InputError, match="at least one block"):
         sx.nn.Sequential(nn.Tanh())
@@ -186,14 +186,14 @@ def test_an_odd_number_of_coordinates_is_never_symplectic():
 @pytest.mark.parametrize("width", [2, 3, 5, 8])
 def test_a_state_of_another_width_is_refused(name, width):
     """Three numbers halve into two and one, and a shear would have made four of them."""
-    with pytest.raises(sx.ShapeError, match="takes states of shape"):
+    with pytest.raises(sx.ShapeError, match="states of shape"):
         sx.nn.BLOCKS[name](4)(torch.randn(6, width))
 
 
 def test_lifts_and_projections_take_their_own_width_alone():
     for block in (sx.nn.MassPreservingLift(4, 6), sx.nn.MassPreservingProjection(4, 2), sx.nn.MassPreserving(4)):
         for shape in ((5, 3), (5, 5), ()):
-            with pytest.raises(sx.ShapeError, match=r"takes states of shape \(\*batch, 4\)"):
+            with pytest.raises(sx.ShapeError, match=r"expects states of shape \(\*batch, 4\)"):
                 block(torch.randn(shape))
 
 
@@ -202,7 +202,7 @@ def test_a_linear_layer_between_blocks_may_change_the_width():
     assert (network.dim, network.out) == (3, 2)
     assert network(torch.randn(4, 3)).shape == (4, 2)
     assert network.guarantee == NOTHING
-    with pytest.raises(sx.ShapeError, match="block 2, MassPreserving, takes 4 numbers, but the one before it gives 5"):
+    with pytest.raises(sx.ShapeError, match=r"block 2, MassPreserving.*4 numbers.*5"):
         sx.nn.Sequential(sx.nn.MassPreserving(3), nn.Linear(3, 5), sx.nn.MassPreserving(4))
 
 

@@ -1,4 +1,4 @@
-"""Networks with a guarantee: layers that are discretised flows, each saying what it keeps; one guarantee a file."""
+"""Networks with a guarantee: layers that are steps of structured flows and state what they conserve or bound."""
 
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.cells import (
@@ -76,7 +76,7 @@ BLOCKS: dict[str, type[Block]] = {
     "symplectic_linear": SymplecticLinear,
     "volume_preserving": VolumePreserving,
 }
-"""Every block on vectors by name; `BLOCKS[name](dim)` builds one with defaults, for a dim of at least 4 that is even."""
+"""All blocks on vectors by name; `BLOCKS[name](dim)` builds one with defaults for any even dim ≥ 4."""
 
 __all__ = [
     "BLOCKS",

@@ -1,4 +1,4 @@
-"""Learned energies, with their gradient and Hessian in closed form, and a proven bound of the Hessian."""
+"""Learned energies with gradient and Hessian in closed form, and a proven bound on the Hessian."""
 
 import math
 from typing import NamedTuple
@@ -15,14 +15,14 @@ UNLIMITED = math.inf
 
 
 class Ridges(NamedTuple):
-    r"""U(x) = Σ_i w_i S(k_i·x + b_i),  S' = σ:  k of shape (hidden, dim), b and w of shape (hidden); S = log cosh for σ = tanh."""
+    r"""A sum of ridge functions,  U(x) = Σ_i w_i S(k_i·x + b_i)  with S' = σ:  k (hidden, dim), b and w (hidden)."""
 
     k: Tensor
     b: Tensor
     w: Tensor
 
     def value(self, x: Tensor) -> Tensor:
-        """U for σ = tanh, shape (*batch, dim) → (*batch)."""
+        """U for σ = tanh, S = log cosh; shape (*batch, dim) → (*batch)."""
         z = linear(x, self.k, self.b)
         return ((torch.logaddexp(z, -z) - math.log(2)) * self.w).sum(-1)
 
@@ -31,49 +31,52 @@ class Ridges(NamedTuple):
         return linear(activation(linear(x, self.k, self.b)) * self.w, self.k.mT)
 
     def pushforward(self, x: Tensor, v: Tensor, activation: Activation = torch.tanh) -> tuple[Tensor, Tensor]:
-        """∇U, and D²U = Kᵀ diag(w ∘ σ') K, which is symmetric, along tangents, shape (*batch, k, dim)."""
+        """∇U, and the symmetric Hessian D²U = Kᵀ diag(w ∘ σ') K applied to tangents, shape (*batch, k, dim)."""
         value, slope = with_slope(activation, linear(x, self.k, self.b))
         return linear(value * self.w, self.k.mT), linear(linear(v, self.k) * (slope * self.w)[..., None, :], self.k.mT)
 
     def curvatures(self) -> Tensor:
-        r"""Bounds of D²U(x) from above and from below at every x, shape (2), for 0 ≤ σ' ≤ 1, such as tanh's:  −N ≤ D²U ≤ P.
+        r"""Bounds (‖P‖₂, ‖N‖₂) on the Hessian, −N ≤ D²U(x) ≤ P at every x, shape (2), for 0 ≤ σ' ≤ 1 (such as tanh).
 
-        They are ‖P‖₂ and ‖N‖₂ of  P = Σ_{w_i > 0} w_i k_i k_iᵀ  and  N = Σ_{w_i < 0} |w_i| k_i k_iᵀ.
+        P = Σ_{w_i > 0} w_i k_i k_iᵀ  and  N = Σ_{w_i < 0} |w_i| k_i k_iᵀ.
         """
         signed = torch.stack([self.w.clamp(min=0), (-self.w).clamp(min=0)])[..., None]
         matrix = self.k.mT @ (signed * self.k)
-        known = matrix.isfinite().all()  # of other matrices there are no eigenvalues, but an error
+        known = matrix.isfinite().all()  # eigvalsh raises on matrices that are not finite
         return torch.linalg.eigvalsh(matrix.where(known, 0.0)).amax(-1).clamp(min=0).where(known, torch.nan)
 
     def double(self) -> "Ridges":
-        """The same numbers in float64, that no graph follows."""
+        """The same numbers in float64, detached."""
         return Ridges(*map(as_float64, self))
 
     def stiffness(self) -> Tensor:
-        """A bound of ‖D²U(x)‖₂ at every x: the larger of the two."""
+        """A bound on ‖D²U(x)‖₂ at every x: the larger of the two curvatures."""
         return self.curvatures().amax()
 
 
 class Energy(nn.Module):
     r"""A learned energy  U(x) = s Σ_i w_i log cosh(k_i·x + b_i),  shape (*batch, dim) → (*batch).
 
-    With L the proven bound of the sum's Hessian (see `Ridges.stiffness`),  s = 1 / √(1 + (L / stiffest)²),  so that
-    ‖D²U(x)‖₂ < `stiffest` at every x, for every value of the weights; without a limit s = 1.
-    Sums of this form come as near as wanted to any smooth function on a bounded set, with its derivatives, as `hidden` grows.
+    The scale is  s = 1 / √(1 + (L / stiffest)²),  where L is a proven bound on the Hessian of the sum, so ‖D²U(x)‖₂ < stiffest at
+    every x and for all weights. Without `stiffest`, s = 1. As `hidden` grows, sums of this form approximate any smooth function and
+    its derivatives on bounded sets.
 
     Args:
         dim: numbers in x.
-        hidden: terms of the sum.
-        stiffest: bound of ‖D²U‖₂. Default: none.
+        hidden: number of terms.
+        stiffest: bound on ‖D²U‖₂. Default: none.
+
+    Raises:
+        InputError: dim or hidden is less than 1; with `stiffest`, also weights in half precision.
     Source: Hornik, Stinchcombe & White 1990, Neural Networks 3, 551 (approximation with derivatives).
     """
 
     def __init__(self, dim: int, hidden: int = 64, *, stiffest: float = UNLIMITED) -> None:
         super().__init__()
         if dim < 1:
-            raise InputError(f"an energy is of at least 1 number, not {dim}.")
+            raise InputError(f"dim is {dim}; an energy needs at least 1 number.")
         if hidden < 1:
-            raise InputError(f"an energy has at least 1 hidden unit, not {hidden}.")
+            raise InputError(f"hidden is {hidden}; an energy needs at least 1 term.")
         self.stiffest = stiffest
         self.k = nn.Parameter(torch.empty(hidden, dim))
         self.b = nn.Parameter(torch.empty(hidden))
@@ -81,31 +84,31 @@ class Energy(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform numbers, as PyTorch's linear layers have."""
+        """Uniform weights, as in PyTorch's linear layers."""
         hidden, dim = self.k.shape
         for parameter, fan in ((self.k, dim), (self.b, dim), (self.w, hidden)):
             nn.init.uniform_(parameter, -(fan**-0.5), fan**-0.5)
 
     def form(self) -> Ridges:
-        """The sum at the weights as they are, scaled."""
+        """The scaled sum at the present weights."""
         ridges = Ridges(self.k, self.b, self.w)
         if self.stiffest == UNLIMITED:
             return ridges
         if self.k.dtype.itemsize < 4:
             raise InputError(
-                f"an energy of limited stiffness needs weights in float32 or float64, not {str(self.k.dtype)[6:]}.\n"
-                "Pass network.float(); autocast is fine."
+                f"an energy with bounded stiffness needs float32 or float64 weights, got {str(self.k.dtype)[6:]}.\n"
+                "Call network.float(); autocast may stay on."
             )
         with without_autocast(self.k.device):
             return ridges._replace(w=self.w / torch.sqrt(1 + (ridges.stiffness() / self.stiffest) ** 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """U(x)."""
+        """U(x), shape (*batch, dim) → (*batch)."""
         return self.form().value(x)
 
 
 class Masses(NamedTuple):
-    """T(p) = ½ Σ p_i² / m_i."""
+    """The quadratic form  T(p) = ½ Σ p_i² / m_i  at given masses."""
 
     inverse: Tensor
 
@@ -118,11 +121,11 @@ class Masses(NamedTuple):
         return self.inverse * p
 
     def pushforward(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """∇T, and D²T along tangents, shape (*batch, k, dim)."""
+        """∇T, and D²T applied to tangents, shape (*batch, k, dim)."""
         return self.inverse * p, self.inverse * v
 
     def double(self) -> "Masses":
-        """The same numbers in float64, that no graph follows."""
+        """The same numbers in float64, detached."""
         return Masses(as_float64(self.inverse))
 
     def stiffness(self) -> Tensor:
@@ -131,7 +134,7 @@ class Masses(NamedTuple):
 
 
 class KineticEnergy(nn.Module):
-    r"""The kinetic energy  T(p) = ½ Σ p_i² / m_i  of masses m_i > 0, which are learned: m_i = exp(`log_mass`_i), from 1 on.
+    r"""The kinetic energy  T(p) = ½ Σ p_i² / m_i  with learned masses  m_i = exp(`log_mass`_i),  initially 1.
 
     Args:
         dim: numbers in p.
@@ -142,9 +145,9 @@ class KineticEnergy(nn.Module):
         self.log_mass = nn.Parameter(torch.zeros(dim))
 
     def form(self) -> Masses:
-        """The form, at the masses as they are."""
+        """The quadratic form at the present masses."""
         return Masses((-self.log_mass).exp())
 
     def forward(self, p: Tensor) -> Tensor:
-        """T(p)."""
+        """T(p), shape (*batch, dim) → (*batch)."""
         return self.form().value(p)

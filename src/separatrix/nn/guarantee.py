@@ -1,4 +1,4 @@
-"""What is proven of a map, as data that composes through sequences, sums and repetitions."""
+"""Proven properties of a map, as records that compose through sequences, sums and multiples."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ SUM, NORM = "sum", "norm"
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """The function Q(x) = Σ wᵢxᵢ, which some maps conserve.
+    """The conserved function  Q(x) = Σ wᵢxᵢ.
 
     Args:
         weights: w.
@@ -20,19 +20,19 @@ class WeightedSum:
     weights: tuple[float, ...]
 
     def __str__(self) -> str:
-        """Its name, with the weights."""
+        """The name and the weights."""
         return f"weighted sum of weights {', '.join(f'{weight:g}' for weight in self.weights)}"
 
 
 @dataclass(frozen=True)
 class Guarantee:
-    r"""What is proven of a map f, for every state; not what was measured of it.
+    r"""Proven properties of a map f, valid at every state; none of them is measured.
 
     Args:
-        lipschitz: an upper bound of the Lipschitz constant,  ‖f(x) − f(y)‖₂ ≤ L ‖x − y‖₂;  inf where none is known.
-        conserves: functions Q with Q(f(x)) = Q(x): "sum" is Σxᵢ, "norm" is ‖x‖₂, a `WeightedSum` is Σ wᵢxᵢ.
-        log_det: log |det Df(x)|, where it is the same at every state; else None.
-        symplectic: whether  Df(x)ᵀ Ω Df(x) = Ω,  with Ω = (0 I; −I 0) and the state (q, p).
+        lipschitz: an upper bound on the Lipschitz constant,  ‖f(x) − f(y)‖₂ ≤ L ‖x − y‖₂;  inf if none is known.
+        conserves: functions Q with Q(f(x)) = Q(x): "sum" for Σxᵢ, "norm" for ‖x‖₂, a `WeightedSum` for Σ wᵢxᵢ.
+        log_det: log |det Df(x)| if it is the same at every state, else None.
+        symplectic: whether  Df(x)ᵀ Ω Df(x) = Ω  with Ω = (0 I; −I 0) and the state (q, p).
     """
 
     lipschitz: float = math.inf
@@ -41,8 +41,8 @@ class Guarantee:
     symplectic: bool = False
 
     def then(self, after: "Guarantee") -> "Guarantee":
-        """Of the composition: this map first, then `after`."""
-        if self is IDENTITY or after is IDENTITY:  # which conserves every function, not only those it can name
+        """The guarantee of the composition: this map, then `after`."""
+        if self is IDENTITY or after is IDENTITY:  # the identity conserves every function, not only the named ones
             return after if self is IDENTITY else self
         dets = (self.log_det, after.log_det)
         return Guarantee(
@@ -53,15 +53,15 @@ class Guarantee:
         )
 
     def plus(self, other: "Guarantee") -> "Guarantee":
-        """Of the sum  x ↦ f(x) + g(x),  as in residual wiring: Lipschitz factors add, and nothing else outlives a sum."""
+        """The guarantee of the sum  x ↦ f(x) + g(x):  Lipschitz factors add, nothing else carries over."""
         return Guarantee(lipschitz=self.lipschitz + other.lipschitz)
 
     def times(self, factor: float) -> "Guarantee":
-        """Of  x ↦ factor · f(x)."""
+        """The guarantee of  x ↦ factor · f(x)."""
         return Guarantee(lipschitz=product(self.lipschitz, abs(factor)))
 
     def words(self) -> str:
-        """What is guaranteed, in words."""
+        """The guarantee in words."""
         said = [f"{self.lipschitz:.6g}-Lipschitz"] if math.isfinite(self.lipschitz) else []
         said += [f"conserves the {name}" for name in sorted(map(str, self.conserves))]
         said += [f"log |det J| = {self.log_det:.6g}"] if self.log_det is not None else []
@@ -69,7 +69,7 @@ class Guarantee:
         return ", ".join(said) or "nothing is guaranteed"
 
     def __str__(self) -> str:
-        """The same words."""
+        """The guarantee in words."""
         return self.words()
 
 
@@ -78,19 +78,25 @@ IDENTITY = Guarantee(lipschitz=1.0, conserves=frozenset({SUM, NORM}), log_det=0.
 
 
 def identity(dim: int) -> Guarantee:
-    """Of the identity on states of so many numbers; an odd number has no pairs (q, p)."""
+    """The guarantee of the identity; in odd dimension there are no pairs (q, p), so it is not symplectic."""
     return IDENTITY if dim % 2 == 0 else replace(IDENTITY, symplectic=False)
 
 
 def product(*factors: float) -> float:
-    """The product of bounds, where a map that is constant stays so whatever follows: 0 · inf = 0."""
+    """The product of Lipschitz factors, with 0 · inf = 0: a constant map stays constant."""
     return 0.0 if 0.0 in factors else math.prod(factors)
 
 
 def guarantee_of(module: nn.Module | Any) -> Guarantee:
-    """A module's own `guarantee`; of PyTorch's identity, flattening and sequences too; else nothing.
+    """The guarantee of a module: its own `guarantee` attribute, or that of PyTorch's identity, flattening and sequences.
 
-    Bounds for PyTorch's other layers need the shape of their input: `sx.certificate` gives them.
+    Any other module has none. Bounds for PyTorch's other layers depend on the input shape; `sx.certificate` computes them.
+
+    Args:
+        module: any object.
+
+    Returns:
+        Guarantee.
     """
     own = getattr(module, "guarantee", None)
     if isinstance(own, Guarantee):
@@ -105,7 +111,7 @@ def guarantee_of(module: nn.Module | Any) -> Guarantee:
 
 
 def composed(modules: Any) -> Guarantee:
-    """Of modules one after the other."""
+    """The guarantee of modules applied in order."""
     total = IDENTITY
     for module in modules:
         total = total.then(guarantee_of(module))

@@ -1,4 +1,4 @@
-"""A module's call, and what it depends on beside its input, so that it can be repeated with the same outcome."""
+"""Calls of a module that can be repeated with the same result: random state, buffers and autocast are recorded."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ from torch.func import functional_call
 from separatrix.core.errors import UnsupportedModuleError
 
 # Note [Gradients by other ways]
-# A layer is called again by itself, so gradients reach its input and its own weights. If its value also depends on a tensor that
-# another module holds, or if the layer keeps something of its graph for a loss of its own, their gradients would be lost in
-# silence. Both are refused: the first where the graph of a value begins elsewhere, the second when somebody goes back through
-# the first call.
+# A layer is called again in isolation, so gradients reach its input and its own weights. If its value also depends on a tensor
+# that another module holds, or if the layer keeps part of its graph for a loss of its own, those gradients would be lost
+# silently. Both are refused: the first if the graph of a value starts elsewhere, the second if a backward pass reaches the
+# first call.
 
 
 class Surroundings:
-    """Autocast as it is where a network runs; the backward pass runs elsewhere.
+    """The autocast settings of the forward pass, to be restored in the backward pass.
 
     Args:
-        device: that the network runs on.
+        device: device of the network.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -30,19 +30,19 @@ class Surroundings:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """With gradients on, for which PyTorch may choose other kernels; without the cache of casts, which keeps no graph."""
+        """Gradients on, since PyTorch may choose other kernels without them; no cache of casts, since it keeps no graph."""
         autocast = torch.autocast(self.device.type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
         with torch.enable_grad(), autocast:
             yield
 
     def random_states(self) -> tuple[Tensor, ...]:
-        """Of the generators that a layer may draw on."""
+        """States of the generators that a layer may draw from."""
         here = (torch.get_rng_state(),)
         return (*here, torch.cuda.get_rng_state(self.device)) if self.device.type == "cuda" else here
 
     @contextmanager
     def random_from(self, states: tuple[Tensor, ...] | None) -> Iterator[None]:
-        """Draw again what was drawn, and leave the generators as they are now."""
+        """Repeat the same draws, then restore the generators."""
         if states is None:
             yield
             return
@@ -54,16 +54,16 @@ class Surroundings:
 
 
 class Call:
-    """One call of a module, to be repeated.
+    """One call of a module that can be repeated.
 
-    It keeps the states of random generators that the module drew on, and the buffers that it wrote to as they were before,
-    which is of the size of the layer's weights and none of its activations.
+    It stores the random states that the module drew from, and the previous values of buffers that it wrote to: memory of the size
+    of the layer's weights, and no activations.
 
     Args:
-        module: what is called.
-        surroundings: where.
-        names: of the module's tensors through which gradients go.
-        places: of these among the weights of a network.
+        module: the module.
+        surroundings: autocast settings and device.
+        names: names of the module's tensors that require gradients.
+        places: their indices among the weights of the network.
     """
 
     def __init__(self, module: nn.Module, surroundings: Surroundings, names: tuple[str, ...], places: tuple[int, ...]) -> None:
@@ -72,7 +72,7 @@ class Call:
         self.buffers: dict[str, Tensor] = {}
 
     def first(self, x: Tensor) -> Tensor:
-        """The module's value."""
+        """The first call: the module's value."""
         states, before = self.surroundings.random_states(), versions(self.module)
         training = any(part.training for part in self.module.modules())
         kept = {name: buffer.clone() for name, buffer in self.module.named_buffers()} if training else {}
@@ -81,8 +81,8 @@ class Call:
             value = self.module(start)
         if begins_elsewhere(value, (start, *differentiable(self.module).values())):
             raise UnsupportedModuleError(
-                f"{self._name} depends on a tensor that is neither its input nor its own, and that asks for a gradient.\n"
-                "Make it a parameter or a buffer of the layer, detach it, or build the network with recompute=False."
+                f"{self._name} depends on a tensor that requires a gradient but is neither its input nor its own.\n"
+                "Make it a parameter or buffer of the layer, detach it, or build the network with recompute=False."
             )
         start.register_hook(self._refuse)
         if not all(map(torch.equal, states, self.surroundings.random_states())):
@@ -92,7 +92,7 @@ class Call:
         return value
 
     def again(self, x: Tensor, weights: list[Tensor]) -> Tensor:
-        """The same value; what the module writes to its buffers is lost, because it was written the first time."""
+        """The repeated call: the same value; writes to buffers are discarded, since the first call made them."""
         tensors = dict(zip(self.names, weights, strict=True))
         now = differentiable(self.module)
         with self.surroundings.again(), self.surroundings.random_from(self.states):
@@ -107,27 +107,27 @@ class Call:
 
     def _refuse(self, gradient: Tensor) -> None:
         raise UnsupportedModuleError(
-            f"a gradient was asked of what {self._name} keeps of its first call, and would end there.\n"
-            "Build the network with recompute=False, as for a loss within a layer."
+            f"{self._name} kept part of its graph, and a gradient through it would be lost.\n"
+            "Build the network with recompute=False, which a loss inside a layer needs."
         )
 
 
 def called(module: nn.Module, x: Tensor) -> Tensor:
-    """The module's value; refuses one that writes to its input, which is needed once more."""
+    """The module's value, after a check that it did not write to its input."""
     if torch.compiler.is_compiling() or x.is_inference():
         return module(x)
     before = x._version
     value = module(x)
     if x._version != before:
         raise UnsupportedModuleError(
-            f"{type(module).__name__} writes to its input, which is needed beside its value.\n"
-            "Build it without inplace=True, and with x = x + y instead of x += y."
+            f"{type(module).__name__} writes to its input, which is still needed.\n"
+            "Build it without inplace=True, and write x = x + y instead of x += y."
         )
     return value
 
 
 def begins_elsewhere(value: object, known: Iterable[Tensor]) -> bool:
-    """Whether gradients of a value also go to other tensors than those known."""
+    """Whether the graph of a value reaches leaf tensors other than the known ones."""
     seen = {get_gradient_edge(tensor).node for tensor in known}
     ahead = [value.grad_fn] if isinstance(value, Tensor) else []
     while ahead:
@@ -142,10 +142,10 @@ def begins_elsewhere(value: object, known: Iterable[Tensor]) -> bool:
 
 
 def differentiable(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers through which gradients go, by name."""
+    """The parameters and buffers that require gradients, by name."""
     return {name: tensor for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.requires_grad}
 
 
 def versions(module: nn.Module) -> list[tuple[int, int]]:
-    """What changes where a buffer is written to or replaced."""
+    """Values that change if a buffer is written to or replaced."""
     return [(id(buffer), buffer._version) for buffer in module.buffers()]

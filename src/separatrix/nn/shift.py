@@ -1,4 +1,4 @@
-"""What a shear moves some numbers of a state by: functions of the others, with their tangents in closed form."""
+"""Shifts: the functions by which a shear moves part of a state, with closed-form tangents."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ from torch.func import grad
 
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.tangent import pushforward
-from separatrix.nn.activation import Activation, check_elementwise, with_slope
+from separatrix.nn.activation import ActivationLike, as_activation, with_slope
 from separatrix.nn.energy import Ridges
 
 
@@ -17,38 +17,37 @@ class Shift(nn.Module):
     """A function z ↦ s(z), shape (*batch, inputs) → (*batch, outputs)."""
 
     def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """s(z) and Ds(z) along the tangents v, rows of shape (*batch, k, inputs)."""
-        raise NotImplementedError(f"{type(self).__name__} defines no pushforward(z, v).")
+        """s(z) and Ds(z) v for tangents v, shape (*batch, k, inputs)."""
+        raise NotImplementedError(f"{type(self).__name__} must define pushforward(z, v).")
 
 
 class Network(Shift):
-    """A perceptron  z ↦ C Σ(… Σ(Az + a) …) + c;  without hidden layers it is  z ↦ Σ(Az + a).
+    """A perceptron  z ↦ C Σ(… Σ(Az + a) …) + c;  without hidden layers  z ↦ Σ(Az + a).
 
     Args:
-        inputs, outputs: numbers it takes and gives.
+        inputs, outputs: numbers in z and in s(z).
         hidden: widths of the hidden layers.
-        activation: Σ, on each number.
+        activation: Σ, elementwise.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, hidden: Sequence[int], activation: Activation) -> None:
+    def __init__(self, inputs: int, outputs: int, *, hidden: Sequence[int], activation: ActivationLike) -> None:
         super().__init__()
-        check_elementwise(activation)
         if isinstance(hidden, int):
-            raise InputError(f"hidden layers are a list of widths, as in hidden=({hidden},), not hidden={hidden}.")
+            raise InputError(f"hidden is {hidden}; expected the widths of all hidden layers.\nPass ({hidden},) for a single one.")
         if any(width < 1 for width in hidden):
-            raise ShapeError(f"a hidden layer has at least 1 unit, not hidden = {tuple(hidden)}.")
+            raise ShapeError(f"hidden is {tuple(hidden)}; each hidden layer needs at least 1 unit.")
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((inputs, *hidden, outputs)))
-        self.activation = activation
-        self.active = max(1, len(hidden))  # so many layers end in Σ
+        self.activation = as_activation(activation)
+        self.active = max(1, len(hidden))  # number of layers followed by Σ
 
     def forward(self, z: Tensor) -> Tensor:
-        """The network's value."""
+        """s(z)."""
         for i, layer in enumerate(self.layers):
             z = self.activation(layer(z)) if i < self.active else layer(z)
         return z
 
     def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Layer by layer."""
+        """s(z) and Ds(z) v, layer by layer."""
         for i, layer in enumerate(self.layers):
             z, v = layer(z), v @ layer.weight.mT
             if i < self.active:
@@ -62,24 +61,23 @@ class OfRidges(Shift):
 
     Args:
         size: numbers in z.
-        width: rows of K.
-        activation: σ, on each number.
+        hidden: rows of K.
+        activation: σ, elementwise.
     """
 
-    def __init__(self, size: int, *, width: int, activation: Activation) -> None:
+    def __init__(self, size: int, *, hidden: int, activation: ActivationLike) -> None:
         super().__init__()
-        check_elementwise(activation)
-        if width < 1:
-            raise ShapeError(f"a gradient is a sum of at least 1 term, not {width}.\nGive a width of 1 or more.")
-        self.K = nn.Parameter(torch.empty(width, size))
-        self.a, self.b = nn.Parameter(torch.empty(width)), nn.Parameter(torch.empty(width))
-        self.activation = activation
+        if hidden < 1:
+            raise ShapeError(f"hidden is {hidden}; expected at least 1 unit.")
+        self.K = nn.Parameter(torch.empty(hidden, size))
+        self.a, self.b = nn.Parameter(torch.empty(hidden)), nn.Parameter(torch.empty(hidden))
+        self.activation = as_activation(activation)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """K and b as in `nn.Linear(size, width)`, a as the weights of `nn.Linear(width, 1)`."""
-        width, size = self.K.shape
-        for parameter, fan in ((self.K, size), (self.b, size), (self.a, width)):
+        """K and b as in `nn.Linear(size, hidden)`, a as the weights of `nn.Linear(hidden, 1)`."""
+        hidden, size = self.K.shape
+        for parameter, fan in ((self.K, size), (self.b, size), (self.a, hidden)):
             nn.init.uniform_(parameter, -(fan**-0.5), fan**-0.5)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -87,15 +85,15 @@ class OfRidges(Shift):
         return Ridges(self.K, self.b, self.a).gradient(z, self.activation)
 
     def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient, and the Hessian  Kᵀ diag(a σ') K  along v."""
+        """The gradient, and the Hessian  Kᵀ diag(a σ') K  applied to v."""
         return Ridges(self.K, self.b, self.a).pushforward(z, v, self.activation)
 
 
 class OfPotential(Shift):
-    """The gradient ∇V of any scalar module V, by reverse AD, so that it is one whatever V is.
+    """The gradient ∇V of any scalar module V, by reverse AD.
 
     Args:
-        potential: V, which takes (…, size) and gives (…, 1).
+        potential: V, (…, size) → (…, 1).
     """
 
     def __init__(self, potential: nn.Module) -> None:
@@ -107,7 +105,7 @@ class OfPotential(Shift):
         return grad(lambda y: self.potential(y).sum())(z)
 
     def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient, and the Hessian along v by forward over reverse AD."""
+        """The gradient, and the Hessian applied to v by forward-over-reverse AD."""
         return pushforward(self, z, v)
 
 
@@ -116,14 +114,13 @@ class Scaled(Shift):
 
     Args:
         size: numbers in z.
-        activation: σ, on each number.
+        activation: σ, elementwise.
     """
 
-    def __init__(self, size: int, *, activation: Activation) -> None:
+    def __init__(self, size: int, *, activation: ActivationLike) -> None:
         super().__init__()
-        check_elementwise(activation)
         self.a = nn.Parameter(torch.empty(size))
-        self.activation = activation
+        self.activation = as_activation(activation)
         nn.init.uniform_(self.a, -1, 1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -131,7 +128,7 @@ class Scaled(Shift):
         return self.a * self.activation(z)
 
     def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient, and its diagonal Hessian along v."""
+        """The gradient, and the diagonal Hessian applied to v."""
         value, slope = with_slope(self.activation, z)
         return self.a * value, v * (self.a * slope)[..., None, :]
 
@@ -149,14 +146,14 @@ class Symmetric(Shift):
         nn.init.uniform_(self.A, -1 / size, 1 / size)
 
     def forward(self, z: Tensor) -> Tensor:
-        """The gradient; the same on tangents."""
+        """The gradient, also for tangents."""
         return z @ (self.A + self.A.mT) / 2
 
     def pushforward(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient, which is linear."""
+        """The gradient; it is linear, so the same on tangents."""
         return self(z), self(v)
 
 
 def shifted_along(shift: nn.Module, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """s(z), and Ds(z) along v: a shift's own closed form, and forward AD through any other module."""
+    """s(z) and Ds(z) v: in closed form for a `Shift`, by forward AD for any other module."""
     return shift.pushforward(z, v) if isinstance(shift, Shift) else pushforward(shift, z, v)

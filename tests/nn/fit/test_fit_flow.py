@@ -239,7 +239,7 @@ def test_the_field_of_a_flow_is_trained_and_not_its_step():
 
 
 def test_a_scale_that_is_not_positive_is_refused():
-    with pytest.raises(sx.InputError, match="not above 0"):
+    with pytest.raises(sx.InputError, match="positive"):
         sx.nn.Normalized(linear(), torch.zeros(2), torch.tensor([1.0, 0.0]), torch.ones(2))
 
 
@@ -283,15 +283,15 @@ def test_a_little_noise_leaves_the_field_nearly_unbiased():
     ("change", "said"),
     [
         ({"horizon": 0}, "horizon is 0"),
-        ({"horizon": 40}, "a segment has 41 samples"),
+        ({"horizon": 40}, "41 samples"),
         ({"steps": -1}, "steps is -1"),
         ({"batch": 1.5}, "batch is 1.5"),
         ({"lr": 0.0}, "lr is 0"),
         ({"held_out": 1.0}, "held_out is 1"),
-        ({"method": "magic"}, "no method 'magic'"),
+        ({"method": "magic"}, "method is 'magic'"),
         ({"seed": -1}, "seed is -1"),
         ({"times": -0.1}, "times is -0.1"),
-        ({"times": even(5)}, "5 times"),
+        ({"times": even(5)}, "got 5"),
         ({"times": -even()}, "times must increase"),
         ({"states": orbits(even()).log()}, "not finite"),
         ({"states": orbits(even()).requires_grad_()}, "states requires a gradient"),

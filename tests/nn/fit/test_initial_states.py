@@ -54,7 +54,7 @@ def test_rates_and_starts_of_noisy_series_are_those_of_scipys_least_squares():
     wanted = least_squares(residuals, np.concatenate([TRUE, STARTS.ravel()]), xtol=1e-9).x
     field, x0 = Prey(), torch.tensor(GUESSES, requires_grad=True)
     fit = sx.nn.fit_observations(field, torch.tensor(seen), x0=x0, **STEPS)
-    assert fit.status == "ok" and "4 parameters and 6 initial numbers" in fit.summary()
+    assert fit.status == "ok" and "4 parameters and 6 initial values" in fit.summary()
     assert close(field.rates, wanted[:4]) and close(fit.x0, wanted[4:].reshape(3, 2))
     assert torch.equal(x0.detach(), fit.x0) and x0.requires_grad  # changed in place, as parameters are
 
@@ -100,7 +100,7 @@ def test_the_velocity_of_a_pendulum_is_found_from_its_angle():
 def test_a_start_is_found_where_nothing_else_is_fitted(hide):
     x0, field = torch.tensor(GUESSES, requires_grad=True), Prey(TRUE).requires_grad_(False)
     fit = sx.nn.fit_observations((lambda x: field(x)) if hide else field, torch.tensor(by_scipy(TRUE, STARTS)), x0=x0, **STEPS)
-    assert close(x0, STARTS) and fit.settings["parameters"] == 0 and "fitted by 6 initial numbers" in fit.summary()
+    assert close(x0, STARTS) and fit.settings["parameters"] == 0 and "fitted by 6 initial values" in fit.summary()
 
 
 def test_states_in_millions_and_rates_in_thousandths_are_fitted_together():
@@ -145,7 +145,7 @@ def test_a_number_that_changes_nothing_is_told():
         observe=lambda x: x[..., 0],
         **STEPS,
     )
-    assert fit.status == "not_converged" and "1 of the unknown numbers of x0" in fit.summary()
+    assert fit.status == "not_converged" and "1 unknown entry of x0" in fit.summary()
     assert x0[0].item() == pytest.approx(2.0, abs=1e-6) and x0[1].item() == 7.0
 
 
@@ -175,5 +175,5 @@ def test_starts_that_cannot_be_fitted_are_refused():
         sx.nn.fit_observations(Prey(), seen, x0=guess, unknown=[0, 1], **STEPS)
     with pytest.raises(sx.ShapeError, match="do not broadcast"):
         sx.nn.fit_observations(Prey(), seen, x0=guess, unknown=[True] * 3, **STEPS)
-    with pytest.raises(sx.ShapeError, match="observed has shape"):
+    with pytest.raises(sx.ShapeError, match="expected observed of shape"):
         sx.nn.fit_observations(Prey(), seen, x0=guess[:2].requires_grad_(), **STEPS)

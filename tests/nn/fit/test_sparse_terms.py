@@ -53,7 +53,7 @@ def test_terms_that_the_states_cannot_tell_apart_are_not_called_known():
     x = normal(50, 2)
     x[:, 1] = 3.0  # so 1, y and y² are one term, and x and x y another
     found = sx.sparse_terms(2 * x[:, :1] + 1, x)
-    assert found.status == "not_converged" and "alike on these states" in found.summary() and float(found.error) < 1e-12
+    assert found.status == "not_converged" and "cannot be told apart" in found.summary() and float(found.error) < 1e-12
     x[:, 1] = 0.0  # all terms with y are nothing, and what is left is known
     known = sx.sparse_terms(2 * x[:, :1] + 1, x)
     assert known.status == "ok" and known.formula() == "1 + 2 x"
@@ -74,11 +74,11 @@ def test_values_and_states_may_have_any_type_of_number():
 
 def test_bad_input_is_told_in_one_line():
     x = normal(50, 2)
-    with pytest.raises(sx.ShapeError, match="do not belong to states"):
+    with pytest.raises(sx.ShapeError, match="numbers of values and states"):
         sx.sparse_terms(x[:40], x)
-    with pytest.raises(sx.ShapeError, match="5 states cannot tell 6 terms apart"):
+    with pytest.raises(sx.ShapeError, match=r"6 terms.*got 5"):
         sx.sparse_terms(x[:5], x[:5])
-    with pytest.raises(sx.ShapeError, match="there are 3 names"):
+    with pytest.raises(sx.ShapeError, match=r"names.*got 3"):
         sx.sparse_terms(x, x, names=("a", "b", "c"))
     with pytest.raises(sx.InputError, match="threshold is 1"):
         sx.sparse_terms(x, x, threshold=1.0)

@@ -88,9 +88,9 @@ def test_it_goes_where_fields_go_and_its_parameters_are_the_terms_own():
 
 
 def test_a_term_of_another_width_and_an_unknown_rule_are_refused():
-    with pytest.raises(sx.InputError, match="'product', which is not known"):
+    with pytest.raises(sx.InputError, match="combine is 'product'"):
         sx.nn.Universal(spiral, network(), combine="product")
-    with pytest.raises(sx.ShapeError, match="gives 2 numbers and the missing term 3"):
+    with pytest.raises(sx.ShapeError, match=r"got 2 .* 3 "):
         sx.nn.Universal(spiral, network(3))(torch.zeros(2, **DOUBLE), 0.0)
     with pytest.raises(sx.InputError, match="no linear layer"):
         sx.nn.zero_output_(nn.Tanh())
@@ -198,7 +198,7 @@ def test_a_fit_that_has_not_ended_says_so_and_keeps_what_it_reached():
     with torch.no_grad():
         now = sx.solve(field, START, TIMES, method="rk4", dt=0.1).states
     assert float((now - seen()).norm() / seen().norm()) == pytest.approx(fit.error, rel=1e-10)
-    with pytest.raises(sx.NotConvergedError, match="still falling after 1 step"):
+    with pytest.raises(sx.NotConvergedError, match="after 1 step"):
         sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, max_steps=1, throw=True)
 
 
@@ -213,7 +213,7 @@ def test_a_solution_that_cannot_be_followed_is_told():
 
     fit = sx.nn.fit_observations(Explosion(), seen(), x0=START, times=TIMES, dt=0.1)
     assert fit.status == "diverged" and len(fit.misfit) == 1
-    with pytest.raises(sx.DivergedError, match="not finite where the fit stands after 0 steps"):
+    with pytest.raises(sx.DivergedError, match="not finite after 0 steps"):
         sx.nn.fit_observations(Explosion(), seen(), x0=START, times=TIMES, dt=0.1, throw=True)
 
 
@@ -223,7 +223,7 @@ def test_a_fit_of_what_no_parameter_changes_is_not_called_converged():
         sx.nn.Universal(spiral, drag), torch.ones(1, **DOUBLE), x0=START, times=TIMES, dt=0.1, observe=lambda x: x[0, 0, :1] / 2
     )
     assert fit.status == "not_converged" and fit.misfit.tolist() == [0.5] and drag.c.item() == pytest.approx(0.2, abs=1e-15)
-    assert "no parameter changes what is seen" in fit.summary()
+    assert "no parameter affects the observations" in fit.summary()
     options = {"x0": START, "times": TIMES, "dt": 0.1, "observe": torch.detach, "decay": 0.1}
     cut = sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), **options)
     assert cut.status == "not_converged" and drag.c.item() == pytest.approx(0.2, abs=1e-15)
@@ -236,7 +236,7 @@ def test_a_fit_says_why_it_ended():
     noise = 0.05 * torch.randn(seen().shape, generator=torch.Generator().manual_seed(0), **DOUBLE)
     short = sx.nn.fit_observations(sx.nn.Universal(spiral, Drag()), seen(), max_steps=1, **options)
     whole = sx.nn.fit_observations(sx.nn.Universal(spiral, Drag()), seen() + noise, **options)
-    assert short.status == "not_converged" and "stopped by max_steps, the loss still falling" in short.summary()
+    assert short.status == "not_converged" and "stopped by max_steps with the loss still decreasing" in short.summary()
     assert whole.status == "ok" and whole.end == "the loss has settled"
 
 
@@ -266,9 +266,9 @@ def test_weights_that_are_computed_from_others_are_not_silenced_to_nan():
 
 def test_bad_input_of_a_fit_is_told_in_one_line():
     field = sx.nn.Universal(spiral, network())
-    with pytest.raises(sx.ShapeError, match=r"observed has shape \(15, 2, 2\)"):
+    with pytest.raises(sx.ShapeError, match=r"observed of shape .*\(15, 2, 2\)"):
         sx.nn.fit_observations(field, seen()[1:], x0=START, times=TIMES, dt=0.1)
-    with pytest.raises(sx.InputError, match="nothing was observed"):
+    with pytest.raises(sx.InputError, match="only 0 and NaN"):
         sx.nn.fit_observations(field, torch.full((16, 2, 2), torch.nan), x0=START, times=TIMES, dt=0.1)
     with pytest.raises(sx.InputError, match="1 of the observations are infinite"):
         sx.nn.fit_observations(

@@ -10,10 +10,10 @@ from torch.func import jacrev, vmap
 
 import separatrix as sx
 
-SMALL = {"size": 8, "widths": (4, 6), "blocks": 1}
+SMALL = {"image_size": 8, "widths": (4, 6), "blocks": 1}
 NETWORKS = {
     "alternating": lambda: sx.nn.LipschitzConvNet(1, 3, **SMALL),
-    "published": lambda: sx.nn.LipschitzConvNet(2, 3, budget="published", substeps=2, gradient=True, **SMALL),
+    "published": lambda: sx.nn.LipschitzConvNet(2, 3, budget="published", substeps=2, symmetric=True, **SMALL),
     "contractions": lambda: sx.nn.LipschitzConvNet(1, 3, kind="non_expansive", pool="sum", **SMALL),
     "more classes than features": lambda: sx.nn.LipschitzConvNet(1, 30, **SMALL),
 }
@@ -73,8 +73,8 @@ def test_nothing_is_guaranteed_of_the_unconstrained_twins_which_have_the_same_sh
     images = torch.rand(2, 5, 1, 8, 8)
     assert plain(images).shape == ours(images).shape == (2, 5, 3)
     assert [tuple(layer(torch.rand(1, 1, 8, 8)).shape) for layer in (plain.features, ours.features)] == [(1, 6, 2, 2)] * 2
-    assert sx.nn.guarantee_of(plain) == sx.nn.ResidualNet(4, 2, width=6).guarantee == sx.nn.Guarantee()
-    assert sx.nn.ResidualNet(4, 2, width=6)(torch.rand(5, 4)).shape == (5, 2)
+    assert sx.nn.guarantee_of(plain) == sx.nn.ResidualNet(4, 2, hidden=6).guarantee == sx.nn.Guarantee()
+    assert sx.nn.ResidualNet(4, 2, hidden=6)(torch.rand(5, 4)).shape == (5, 2)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -98,7 +98,7 @@ def test_a_network_can_be_laid_out_without_memory_and_filled_later():
 
 @pytest.mark.long
 def test_a_network_is_compiled_in_one_graph_and_exported():
-    network = sx.nn.LipschitzConvNet(1, 3, size=4, widths=(4,), blocks=1)
+    network = sx.nn.LipschitzConvNet(1, 3, image_size=4, widths=(4,), blocks=1)
     images = torch.rand(3, *network.shape)
     expected = network(images)
     compiled = torch.compile(copy.deepcopy(network), backend="eager", fullgraph=True)
@@ -107,22 +107,22 @@ def test_a_network_is_compiled_in_one_graph_and_exported():
 
 
 def test_what_cannot_be_built_is_refused():
-    with pytest.raises(sx.InputError, match="kind is 'plain'; it is 'alternating' or 'non_expansive'"):
+    with pytest.raises(sx.InputError, match=r"kind is 'plain'.*'alternating' or 'non_expansive'"):
         sx.nn.LipschitzConvNet(1, 3, kind="plain")
-    with pytest.raises(sx.InputError, match="pool is 'mean'; it is 'max' or 'sum'"):
+    with pytest.raises(sx.InputError, match=r"pool is 'mean'.*'max' or 'sum'"):
         sx.nn.LipschitzConvNet(1, 3, pool="mean")
-    with pytest.raises(sx.ShapeError, match="3 stages halve an image 3 times, which 4 × 4 pixels cannot take"):
-        sx.nn.LipschitzConvNet(1, 3, size=4)
-    with pytest.raises(sx.ShapeError, match="an isometry from 8 to 4 numbers"):
+    with pytest.raises(sx.ShapeError, match=r"3 stages.*8 × 8 pixels.*4 × 4"):
+        sx.nn.LipschitzConvNet(1, 3, image_size=4)
+    with pytest.raises(sx.ShapeError, match="8 → 4"):
         sx.nn.LipschitzConvNet(1, 3, widths=(8, 4))
-    with pytest.raises(sx.ShapeError, match=r"takes images of shape \(1, 8, 8\), not \(1, 9, 9\)"):
+    with pytest.raises(sx.ShapeError, match=r"images of shape \(1, 8, 8\).*\(1, 9, 9\)"):
         built("alternating")(torch.rand(1, 9, 9))
-    with pytest.raises(sx.InputError, match="blocks is -1; a network has 0 or more"):
+    with pytest.raises(sx.InputError, match="blocks is -1"):
         sx.nn.LipschitzNet(4, blocks=-1)
-    for empty in (lambda: sx.nn.NonExpansive(4, width=0), lambda: sx.nn.IsometryConv2d(0, 4)):
-        with pytest.raises(sx.ShapeError, match="at least 1 number or channel, not 0"):
+    for empty in (lambda: sx.nn.NonExpansive(4, hidden=0), lambda: sx.nn.IsometryConv2d(0, 4)):
+        with pytest.raises(sx.ShapeError, match=r"at least 1 number or channel.*0"):
             empty()
 
 
 def test_no_images_give_no_scores():
-    assert sx.nn.LipschitzConvNet(1, 3, size=4, widths=(2,))(torch.rand(0, 1, 4, 4)).shape == (0, 3)
+    assert sx.nn.LipschitzConvNet(1, 3, image_size=4, widths=(2,))(torch.rand(0, 1, 4, 4)).shape == (0, 3)

@@ -78,15 +78,15 @@ def test_what_is_read_wrong_is_not_certified_and_without_a_bound_nothing_is():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"labels": torch.tensor([0, 3])}, "labels go from 0 to 3, but the classifier has 3 classes"),
-        ({"labels": torch.tensor([0, -1])}, "labels go from -1 to 0"),
-        ({"labels": torch.tensor([0])}, "there are 2 images but labels of shape"),
-        ({"labels": torch.tensor([0.0, 1.0])}, "labels are float32"),
-        ({"scores": torch.zeros(2)}, "scores have shape"),
+        ({"labels": torch.tensor([0, 3])}, "from 0 to 3, but there are 3 classes"),
+        ({"labels": torch.tensor([0, -1])}, "from -1 to 0"),
+        ({"labels": torch.tensor([0])}, "labels of shape \\(2,\\).*\\(1,\\)"),
+        ({"labels": torch.tensor([0.0, 1.0])}, "float32"),
+        ({"scores": torch.zeros(2)}, r"scores of shape.*\(2,\)"),
         ({"scores": torch.zeros(2, 1)}, "at least 2 classes"),
         ({"lipschitz": -1.0}, "lipschitz is -1.0"),
         ({"lipschitz": math.nan}, "lipschitz is nan"),
-        ({"head": torch.zeros(4, 6)}, "the head has shape"),
+        ({"head": torch.zeros(4, 6)}, "head of shape \\(3, features\\).*\\(4, 6\\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_numbers(arguments, told):
@@ -97,15 +97,15 @@ def test_what_does_not_fit_is_refused_with_its_numbers(arguments, told):
 
 @pytest.mark.parametrize("options", [{"margin": 0.0}, {"margin": math.nan}, {"margin": 1.0, "lipschitz": math.inf}])
 def test_a_margin_and_its_unit_are_positive(options):
-    with pytest.raises(sx.InputError, match="is a positive number"):
+    with pytest.raises(sx.InputError, match="positive"):
         sx.nn.MarginLoss(**options)
 
 
 def test_labels_that_do_not_fit_the_scores_are_refused_by_the_loss_and_any_whole_numbers_taken():
     scores, loss = random(4, 3), sx.nn.MarginLoss(0.3)
-    with pytest.raises(sx.ShapeError, match=r"4 images but labels of shape \(1,\)"):
+    with pytest.raises(sx.ShapeError, match=r"labels of shape \(4,\).*\(1,\)"):
         loss(scores, torch.tensor([0]))  # would broadcast to a wrong number
-    with pytest.raises(sx.InputError, match="labels are float64"):
+    with pytest.raises(sx.InputError, match="float64"):
         loss(scores, torch.zeros(4, dtype=torch.float64))
     labels = torch.tensor([2, 0, 1, 2])
     for dtype in (torch.uint8, torch.int32):

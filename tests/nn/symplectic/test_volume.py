@@ -229,13 +229,13 @@ def fit(network: nn.Module, x: Tensor, y: Tensor) -> None:
 @pytest.mark.parametrize(
     ("partition", "said"),
     [
-        ([[0, 1], [1, 2, 3]], r"does not hold each of the coordinates 0 … 3 once: 1 twice\.\nPut"),
-        ([[0], [2, 3]], r"once: 1 missing\."),
-        ([[0, 1], [2, 4]], r"once: 3 missing; 4 no coordinate\."),
-        ([[0, 1], [2, -1]], r"once: 3 missing; -1 no coordinate\."),
-        ([[0, 1, 2, 3]], r"\[\[0, 1, 2, 3\]\] is not of two or more groups"),
-        ([[0, 1, 2, 3], []], r"is not of two or more groups"),
-        ([], r"is not of two or more groups"),
+        ([[0, 1], [1, 2, 3]], r"coordinates 0 … 3 once.*: 1 twice\.\nPut"),
+        ([[0], [2, 3]], r": 1 missing\."),
+        ([[0, 1], [2, 4]], r": 3 missing; 4 out of range\."),
+        ([[0, 1], [2, -1]], r": 3 missing; -1 out of range\."),
+        ([[0, 1, 2, 3]], r"two or more groups.*\[\[0, 1, 2, 3\]\]"),
+        ([[0, 1, 2, 3], []], "two or more groups"),
+        ([], "two or more groups"),
     ],
 )
 def test_partitions_that_cannot_conserve_are_refused(partition, said):
@@ -246,7 +246,7 @@ def test_partitions_that_cannot_conserve_are_refused(partition, said):
 
 @pytest.mark.parametrize("build", [sx.nn.VolumePreserving, sx.nn.DivergenceFree])
 def test_one_coordinate_alone_and_steps_that_are_none_are_refused(build):
-    with pytest.raises(sx.ShapeError, match="there is 1 alone"):
+    with pytest.raises(sx.ShapeError, match="dim is 1"):
         build(1)
     for dt in (0.0, -0.1, math.inf, math.nan):
         with pytest.raises(sx.InputError, match="step is a positive number, not dt ="):
@@ -254,10 +254,10 @@ def test_one_coordinate_alone_and_steps_that_are_none_are_refused(build):
 
 
 def test_groups_and_widths_that_are_none_are_refused():
-    with pytest.raises(sx.InputError, match=r"a list of groups of coordinates, as in \[\[0, 1\], \[2\]\], not \[0, 1, 2\]"):
+    with pytest.raises(sx.InputError, match=r"\[\[0, 1\], \[2\]\].*\[0, 1, 2\]"):
         sx.nn.VolumePreserving(3, partition=[0, 1, 2])
     for build in (sx.nn.VolumePreserving, sx.nn.DivergenceFree):
-        with pytest.raises(sx.ShapeError, match=r"at least 1 unit, not hidden = \(8, 0\)"):
+        with pytest.raises(sx.ShapeError, match=r"hidden is \(8, 0\)"):
             build(3, hidden=(8, 0))
 
 
@@ -265,7 +265,7 @@ def test_groups_and_widths_that_are_none_are_refused():
 def test_an_activation_that_mixes_numbers_is_refused(build):
     """Its slopes number by number would be no derivative, and exponents from them wrong."""
     for activation in (torch.nn.Softmax(-1), torch.nn.LayerNorm(8), torch.nn.Dropout()):
-        with pytest.raises(sx.InputError, match="mixes the numbers"):
+        with pytest.raises(sx.InputError, match="elementwise"):
             build(4, hidden=(8,), activation=activation)
     build(4, activation=torch.nn.PReLU().double())
 
@@ -275,7 +275,7 @@ def test_an_activation_that_mixes_numbers_is_refused(build):
     [
         ([[0.0, 1.0], [2.0, 3.0]], "a coordinate of the partition is 0.0, a float"),
         ([["a"], [1]], "a coordinate of the partition is 'a', a str"),
-        (4, "a list of groups"),
+        (4, r"groups of coordinates.*4"),
     ],
 )
 def test_what_is_no_partition_is_refused_in_one_line(partition, said):
@@ -289,13 +289,13 @@ def test_groups_may_be_numpys():
 
 
 def test_states_and_shifts_of_another_width_are_refused():
-    with pytest.raises(sx.ShapeError, match=r"takes states of shape \(\*batch, 5\), not \(6,\)"):
+    with pytest.raises(sx.ShapeError, match=r"states of shape \(\*batch, 5\).*\(6,\)"):
         sx.nn.VolumePreserving(5)(torch.zeros(6))
     network = sx.nn.VolumePreserving(3, partition=[[0], [1, 2]], shift=lambda inputs, outputs: nn.Linear(inputs, 3))
-    with pytest.raises(sx.ShapeError, match="a shift gives 3 numbers for a group of 1"):
+    with pytest.raises(sx.ShapeError, match=r"shift of 1 numbers.*3"):
         network(torch.zeros(3))
     for build in (sx.nn.VolumePreserving, sx.nn.DivergenceFree):
-        with pytest.raises(sx.InputError, match=r"as in hidden=\(16,\), not hidden=16"):
+        with pytest.raises(sx.InputError, match=r"hidden is 16.*\n.*\(16,\)"):
             build(3, hidden=16)
 
 

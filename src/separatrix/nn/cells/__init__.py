@@ -1,4 +1,4 @@
-"""Recurrent cells and layers that are steps of ODEs, with PyTorch's signature; one equation a file."""
+"""Recurrent cells and layers derived from ODEs, with PyTorch's signatures; one equation per file."""
 
 from separatrix.nn.cells.antisymmetric import AntisymmetricCell, AntisymmetricRNN
 from separatrix.nn.cells.cell import OdeCell
@@ -13,7 +13,7 @@ CELLS: dict[str, type[OdeCell]] = {
     "lem": LEMCell,
     "lipschitz": LipschitzCell,
 }
-"""Every cell by name; `CELLS[name](input_size, hidden_size)` builds one with defaults."""
+"""All cells by name; `CELLS[name](input_size, hidden_size)` builds one with defaults."""
 
 __all__ = [
     "CELLS",

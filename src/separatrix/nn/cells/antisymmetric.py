@@ -1,4 +1,4 @@
-"""The antisymmetric RNN: a recurrence whose ODE has eigenvalues on the imaginary axis."""
+"""The antisymmetric RNN: a recurrence whose ODE has eigenvalues near the imaginary axis."""
 
 import math
 
@@ -19,27 +19,33 @@ from separatrix.nn.cells.layer import OdeLayer, layers_of
 
 
 class AntisymmetricCell(ExplicitCell):
-    r"""The antisymmetric RNN cell, a step of  ḣ = tanh(A h + V u + b)  with  A = W − Wᵀ − γI.
+    r"""The antisymmetric RNN cell, one step of  ḣ = tanh(A h + V u + b)  with  A = W − Wᵀ − γI.
 
-    By Euler's method  h' = h + dt tanh(A h + V u + b).  Gated, ḣ = σ(A h + V_z u + b_z) ∘ tanh(A h + V u + b).
+    Euler's method gives  h' = h + dt tanh(A h + V u + b).  The gated cell has ḣ = σ(A h + V_z u + b_z) ∘ tanh(A h + V u + b).
 
-    Without the gate the eigenvalues of Dḣ = diag(tanh') A have real parts in [−γ, 0] at every instant: on the imaginary axis with
-    γ = 0, where nothing grows or fades. That holds of the ODE, frozen at that instant. With the gate it does not: the diagonal
-    σ tanh' + σ' tanh takes both signs, and then eigenvalues may be real and positive.
+    Without the gate the eigenvalues of Dḣ = diag(tanh') A have real parts in [−γ, 0] at every instant; for γ = 0 they lie on the
+    imaginary axis. This holds for the ODE frozen at that instant. It does not hold with the gate: the diagonal σ tanh' + σ' tanh
+    can have both signs, and eigenvalues may be real and positive.
 
-    An Euler step takes iω − γ to 1 + dt(iω − γ), of absolute
-    value √((1 − γdt)² + (ωdt)²): without γ it grows, and it fades only where  ω² < (2γ − γ²dt)/dt.
+    An Euler step maps iω − γ to 1 + dt(iω − γ), with absolute value √((1 − γdt)² + (ωdt)²). It therefore amplifies for γ = 0, and
+    damps only if  ω² < (2γ − γ²dt)/dt.
 
     Args:
         input_size, hidden_size: numbers in an input and in a state.
-        bias: whether there is a b.
-        dt: the step, the paper's ε.
-        gamma: γ, the diffusion, at least 0.
-        gated: with the paper's gate, which shares A.
-        method: of Runge and Kutta: "euler" is the paper's.
+        bias: whether to add b.
+        dt: step size, ε in the paper.
+        gamma: γ ≥ 0, the diffusion.
+        gated: whether to use the gate of the paper, which shares A.
+        method: a Runge–Kutta method; "euler" as in the paper.
+        device, dtype: of the weights, as in PyTorch.
 
-    `weight_hh` is W, (hidden, hidden); `weight_ih` V, (hidden, inputs), of the gate first where there is one; `bias_ih` b.
-    They start as the paper's with its σ_w = 1: W normal of variance 1/hidden, V normal of variance 1/inputs, b zero.
+    Weights: `weight_hh` is W, (hidden_size, hidden_size); `weight_ih` is V, (hidden_size, input_size), preceded by V_z if gated;
+    `bias_ih` is b. Initialisation as in the paper with σ_w = 1: W normal with variance 1/hidden_size, V normal with variance
+    1/input_size, b zero.
+
+    Raises:
+        InputError: gamma is negative, dt is not positive, or method is unknown.
+        ShapeError: input_size or hidden_size is less than 1.
     Source: Chang, Chen, Haber & Chi 2019, ICLR, arXiv:1902.09689.
     """
 
@@ -64,7 +70,7 @@ class AntisymmetricCell(ExplicitCell):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """New weights, from the global random generator."""
+        """Initialise the weights, from the global random generator."""
         nn.init.normal_(self.weight_hh, std=1 / math.sqrt(self.hidden_size))
         nn.init.normal_(self.weight_ih, std=1 / math.sqrt(self.input_size))
         if self.bias_ih is not None:
@@ -97,11 +103,11 @@ class AntisymmetricCell(ExplicitCell):
 
     @torch.no_grad()
     def exponent_bounds(self) -> tuple[float, float]:
-        """ln(1 ∓ dt ‖A‖) for Euler's method: only what the size of A says, since Dḣ is antisymmetric at no two instants alike."""
+        """ln(1 ∓ dt ‖A‖) for Euler's method; it uses only ‖A‖, since diag(tanh') A differs from step to step."""
         return around_one(change_of_step(self.solver, self.dt * norm(self.matrices()[0])))
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, gamma={self.gamma:g}{', gated=True' if self.gated else ''}"
 
 
@@ -109,8 +115,8 @@ class AntisymmetricRNN(OdeLayer):
     """Layers of `AntisymmetricCell`, with the signature of `nn.RNN`: (input, hx) → (output, h_n).
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout: as of `nn.RNN`.
-        dt, gamma, gated, method: of every cell.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, device, dtype: as in `nn.RNN`.
+        dt, gamma, gated, method: options of each `AntisymmetricCell`.
     """
 
     def __init__(

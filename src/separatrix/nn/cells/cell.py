@@ -1,4 +1,4 @@
-"""What every recurrent cell made of an ODE is: a drive, recurrent matrices, a step of a method, and its exact tangents."""
+"""The base of recurrent cells derived from ODEs: a drive, recurrent matrices, one step of a method, exact tangents."""
 
 from typing import ClassVar
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.wording import counted
 from separatrix.flows.flow import check_step
 from separatrix.flows.methods import RUNGE_KUTTA, ExplicitRungeKutta
 
@@ -15,17 +16,23 @@ Parts = tuple[Tensor, ...]
 
 
 class OdeCell(nn.Module):
-    """A recurrent cell, (input, state) → state, that is one step of a method for an ODE driven by the input.
+    """A recurrent cell, (input, state) → state: one step of a method for an ODE driven by the input.
 
-    A subclass defines `matrices`, `field`, `step` and `pushed`, on the parts of a state, (h,) or (y, z). Tangents are rows, with
-    an axis k before the last. All but `drive` and `matrices` take the drive in the place of the input, and the matrices, so that
-    a layer makes each once for a whole sequence.
+    Subclasses define `matrices`, `field`, `step` and `pushed` on the parts of a state, (h,) or (y, z). Tangents are rows, with
+    an axis k before the last. Except for `drive` and `matrices`, methods take the drive and the matrices instead of the input,
+    so that a layer computes each only once per sequence.
 
     Args:
-        input_size, hidden_size: numbers in an input, and in each part of a state.
-        bias: whether the drive V u + b has its b.
-        dt: the step, in the ODE's own time.
-        drives: how many V u + b the equation has.
+        input_size: numbers in an input.
+        hidden_size: numbers in each part of the state.
+        bias: whether the drive V u + b has a bias b.
+        dt: step size, in the time of the ODE.
+        drives: number of drives V u + b in the equation.
+        device, dtype: of the weights, as in PyTorch.
+
+    Raises:
+        ShapeError: input_size or hidden_size is less than 1.
+        InputError: dt is not positive.
     """
 
     parts: ClassVar[int] = 1
@@ -51,11 +58,11 @@ class OdeCell(nn.Module):
         self.register_parameter("bias_ih", None if rows is None else nn.Parameter(rows))
 
     def forward(self, input: Tensor, hx: State | None = None) -> State:
-        """The state a step later; the input is (batch, inputs) or (inputs), each part of the state (batch, hidden) or (hidden)."""
+        """The state a step later: input (batch, input_size) or (input_size,), parts (batch, hidden_size) or (hidden_size,)."""
         if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
             raise ShapeError(
-                f"{type(self).__name__} takes inputs of shape (batch, {self.input_size}) or ({self.input_size},), "
-                f"not {tuple(input.shape)}."
+                f"{type(self).__name__} expects inputs of shape (batch, {self.input_size}) or ({self.input_size},), "
+                f"got {tuple(input.shape)}."
             )
         check_dtype(self, "an input", input)
         state = self.zero_state(input.shape[:-1]) if hx is None else self.checked(hx, (*input.shape[:-1], self.hidden_size))
@@ -64,67 +71,67 @@ class OdeCell(nn.Module):
     def pushforward(
         self, input: Tensor, state: State, tangents: State, input_tangents: Tensor | None = None
     ) -> tuple[State, State]:
-        """The state a step later and its tangents, each part of them (*batch, k, hidden); the input's are (*batch, k, inputs)."""
+        """The state a step later and its tangents, (*batch, k, hidden_size) per part; input tangents (*batch, k, input_size)."""
         bend = None if input_tangents is None else input_tangents @ self.weight_ih.mT
         after, pushed = self.pushed(self.drive(input), bend, as_parts(state), as_parts(tangents), self.matrices())
         return joined(after), joined(pushed)
 
     def velocity(self, input: Tensor, state: State) -> State:
-        """The ODE itself: the state's derivative by the ODE's time while the input stays as it is."""
+        """The vector field of the ODE: the time derivative of the state at a constant input."""
         return joined(self.field(self.drive(input), as_parts(state), self.matrices()))
 
     def zero_state(self, batch: tuple[int, ...] = ()) -> State:
-        """Where a sequence begins, each part (*batch, hidden)."""
+        """The zero initial state, (*batch, hidden_size) per part."""
         return joined(tuple(self.weight_ih.new_zeros(*batch, self.hidden_size) for _ in range(self.parts)))
 
     def example_state(self) -> State:
-        """The same without batch axes: what `sx.Recurrent` asks for."""
+        """A state without batch axes, as `sx.Recurrent` requires."""
         return self.zero_state()
 
     def checked(self, state: State, shape: tuple[int, ...]) -> State:
-        """The state, if it has the parts and the shape that are wanted."""
+        """The state, after a check of its parts, shapes and dtype."""
         parts = as_parts(state)
         if len(parts) != self.parts:
-            raise ShapeError(f"a {type(self).__name__}'s state is {self.parts} tensors, not {len(parts)}.")
+            raise ShapeError(f"{type(self).__name__} expects a state of {counted(self.parts, 'tensor')}, got {len(parts)}.")
         for part in parts:
             if part.shape != shape:
-                raise ShapeError(f"{type(self).__name__} takes a state of shape {shape} with this input, not {tuple(part.shape)}.")
+                raise ShapeError(f"{type(self).__name__} expects a state of shape {shape} for this input, got {tuple(part.shape)}.")
             check_dtype(self, "a state", part)
         return state
 
     def drive(self, input: Tensor) -> Tensor:
-        """V u + b, (*batch, drives · hidden)."""
+        """V u + b, shape (*batch, drives · hidden_size)."""
         return nn.functional.linear(input, self.weight_ih, self.bias_ih)
 
     def matrices(self) -> Parts:
-        """The recurrent matrices that the weights make."""
-        raise NotImplementedError(f"{type(self).__name__} defines no matrices().")
+        """The recurrent matrices, computed from the weights."""
+        raise NotImplementedError(f"{type(self).__name__} must define matrices().")
 
     def field(self, drive: Tensor, state: Parts, matrices: Parts) -> Parts:
-        """The derivative of each part by the ODE's time."""
-        raise NotImplementedError(f"{type(self).__name__} defines no field().")
+        """The time derivative of each part."""
+        raise NotImplementedError(f"{type(self).__name__} must define field().")
 
     def step(self, drive: Tensor, state: Parts, matrices: Parts) -> Parts:
         """The parts a step later."""
-        raise NotImplementedError(f"{type(self).__name__} defines no step().")
+        raise NotImplementedError(f"{type(self).__name__} must define step().")
 
     def pushed(self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts) -> tuple[Parts, Parts]:
-        """The parts a step later and their tangents; `bend` is the drive's tangents, None where it has none."""
-        raise NotImplementedError(f"{type(self).__name__} defines no pushed().")
+        """The parts a step later and their tangents; `bend` holds the tangents of the drive, if any."""
+        raise NotImplementedError(f"{type(self).__name__} must define pushed().")
 
     def exponent_bounds(self) -> tuple[float, float]:
-        """Between which all Lyapunov exponents lie, nats per step, for the weights as they are and whatever the inputs."""
-        raise NotImplementedError(f"{type(self).__name__} defines no exponent_bounds().")
+        """Lower and upper bounds on all Lyapunov exponents, nats per step, at the present weights and for any inputs."""
+        raise NotImplementedError(f"{type(self).__name__} must define exponent_bounds().")
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{self.input_size}, {self.hidden_size}{'' if self.bias else ', bias=False'}, dt={self.dt:g}"
 
 
 class ExplicitCell(OdeCell):
-    """A cell whose ODE  ḣ = f(h, u)  is followed by an explicit Runge–Kutta method with the input held over the step.
+    """A cell with one explicit Runge–Kutta step of  ḣ = f(h, u),  with the input constant during the step.
 
-    A subclass defines `field`, and `bent`, which is its derivative.
+    Subclasses define `field`, and `bent`, its derivative.
     """
 
     def __init__(
@@ -140,7 +147,7 @@ class ExplicitCell(OdeCell):
         dtype: torch.dtype | None = None,
     ) -> None:
         if method not in RUNGE_KUTTA:
-            raise InputError(f"there is no explicit method {method!r}; choose one of {', '.join(RUNGE_KUTTA)}.")
+            raise InputError(f"method is {method!r}; expected one of {', '.join(RUNGE_KUTTA)}.")
         super().__init__(input_size, hidden_size, bias, dt=dt, drives=drives, device=device, dtype=dtype)
         self.method = method
 
@@ -156,37 +163,37 @@ class ExplicitCell(OdeCell):
         return (after,), (pushed,)
 
     def bent(self, drive: Tensor, bend: Tensor | None, h: Tensor, v: Tensor, matrices: Parts) -> tuple[Tensor, Tensor]:
-        """The field, and its derivative along the tangents."""
-        raise NotImplementedError(f"{type(self).__name__} defines no bent().")
+        """The field and its derivative along tangents."""
+        raise NotImplementedError(f"{type(self).__name__} must define bent().")
 
     @property
     def solver(self) -> ExplicitRungeKutta:
-        """The method itself."""
+        """The Runge–Kutta method."""
         return RUNGE_KUTTA[self.method]
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return super().extra_repr() + (f", method={self.method}" if self.method != "euler" else "")
 
 
 def check_size(name: str, size: int) -> None:
-    """Refuse a width that is no whole number from 1 on."""
+    """Refuse a size that is not an integer of at least 1."""
     if check_whole(name, size) < 1:
-        raise ShapeError(f"{name} is {size}; it must be at least 1.")
+        raise ShapeError(f"{name} is {size}; expected at least 1.")
 
 
 def check_not_negative(name: str, value: float) -> None:
-    """Refuse a constant below 0, or one that is no finite number."""
+    """Refuse a constant that is negative or not finite."""
     if not 0 <= value < float("inf"):
-        raise InputError(f"{name} is a number from 0 on, not {value}.")
+        raise InputError(f"{name} is {value}; expected a finite number ≥ 0.")
 
 
 def check_dtype(cell: OdeCell, what: str, tensor: Tensor) -> None:
-    """Refuse numbers of another dtype than the weights; under autocast products may have any."""
+    """Refuse a dtype other than that of the weights; under autocast any is allowed."""
     own = cell.weight_ih.dtype
     if tensor.dtype != own and not torch.is_autocast_enabled(tensor.device.type):
         raise InputError(
-            f"{what} is {_short(tensor.dtype)}, but the weights of {type(cell).__name__} are {_short(own)}.\n"
+            f"expected {what} in {_short(own)}, the dtype of the weights of {type(cell).__name__}, got {_short(tensor.dtype)}.\n"
             "Convert one of the two."
         )
 
@@ -196,7 +203,7 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def as_parts(state: State) -> Parts:
-    """(h,) or (y, z)."""
+    """The parts (h,) or (y, z) of a state."""
     return (state,) if isinstance(state, Tensor) else tuple(state)
 
 
@@ -206,22 +213,22 @@ def joined(parts: Parts) -> State:
 
 
 def added(pushed: Tensor, bend: Tensor | None) -> Tensor:
-    """What the state's tangents and the drive's make together."""
+    """The sum of the tangents of the state and, if any, of the drive."""
     return pushed if bend is None else pushed + bend
 
 
 def rows(coefficients: Tensor) -> Tensor:
-    """Coefficients of a state, (*batch, hidden), ready to multiply tangents."""
+    """Coefficients of shape (*batch, hidden_size) with an axis for tangents."""
     return coefficients[..., None, :]
 
 
 def tanh_and_slope(a: Tensor) -> tuple[Tensor, Tensor]:
-    """The value of tanh, and its derivative."""
+    """The hyperbolic tangent and its derivative."""
     value = a.tanh()
     return value, 1 - value * value
 
 
 def sigmoid_and_slope(a: Tensor) -> tuple[Tensor, Tensor]:
-    """The value of the logistic function, and its derivative."""
+    """The logistic function and its derivative."""
     value = a.sigmoid()
     return value, value - value * value

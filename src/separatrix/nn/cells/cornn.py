@@ -1,4 +1,4 @@
-"""coRNN: coupled, damped and forced oscillators."""
+"""The coRNN: coupled, damped and driven oscillators."""
 
 import math
 
@@ -11,30 +11,37 @@ from separatrix.nn.cells.layer import OdeLayer, layers_of
 
 
 class CoRNNCell(OdeCell):
-    r"""The coupled oscillatory cell, a step of  y″ = tanh(W y + 𝒲 y′ + V u + b) − γ y − ε y′.
+    r"""The coupled oscillatory cell, one step of  y″ = tanh(W y + 𝒲 y′ + V u + b) − γ y − ε y′.
 
-    The state is (y, z), where z = y′:
+    The state is (y, z) with z = y′:
 
         z' = z + dt (tanh(W y + 𝒲 z + V u + b) − γ y − ε z'),
         y' = y + dt z'.
 
-    The damping is implicit, which the paper allows (its code is explicit there). With d = 1/(1 + ε dt):
+    The damping is implicit, as in the paper (its published code is explicit). With d = 1/(1 + ε dt):
 
-    - Each unit has an energy  E = γ y² + z² + (ε − γdt) y z,  which the step without tanh multiplies by exactly d. It is positive
-      where |ε − γdt| < 2√γ, an oscillator that is not overdamped. There √E ≤ min(n dt, dt/(√(1 + ε dt) − 1)) after n steps from
-      zero, whatever the weights and inputs; the second is nearly 2/ε. Overdamped, with ε > γdt, |y| ≤ 1/γ.
-    - All exponents lie within ±κ dt of ½ ln d to first order, κ the norm of (W 𝒲) measured by that energy. See `exponent_bounds`.
-    - log |det| of a step is  hidden · ln d + log |det(I + dt diag(tanh′) 𝒲)|,  so that 𝒲 = 0 fixes the sum of exponents.
+    - The energy of a unit,  E = γ y² + z² + (ε − γdt) y z,  is multiplied by exactly d in a step without tanh. It is positive if
+      |ε − γdt| < 2√γ, that is, if the oscillator is underdamped. Then √E ≤ min(n dt, dt/(√(1 + ε dt) − 1)) after n steps from zero,
+      for all weights and inputs; the second bound is close to 2/ε. An overdamped unit with ε > γdt satisfies |y| ≤ 1/γ.
+    - To first order, all exponents lie within ±κ dt of ½ ln d, where κ is the norm of (W 𝒲) in the energy; see `exponent_bounds`.
+    - For one step, log |det J| = hidden_size · ln d + log |det(I + dt diag(tanh′) 𝒲)|, so 𝒲 = 0 fixes the sum of the exponents.
 
     Args:
-        input_size, hidden_size: numbers in an input, and in each of y and z.
-        bias: whether there is a b.
-        dt: the step.
+        input_size: numbers in an input.
+        hidden_size: numbers in y and in z.
+        bias: whether to add b.
+        dt: step size.
         gamma: γ ≥ 0, the squared frequency of each oscillator.
-        epsilon: ε ≥ 0, its damping.
+        epsilon: ε ≥ 0, the damping.
+        device, dtype: of the weights, as in PyTorch.
 
-    `weight_hh` is W, `weight_zh` 𝒲, both (hidden, hidden); `weight_ih` V, (hidden, inputs); `bias_ih` b. All start uniform within
-    ±1/√(inputs + 2 hidden), and the constants have the values of the paper's pixel-by-pixel digits: both as in its code.
+    Weights: `weight_hh` is W and `weight_zh` is 𝒲, both (hidden_size, hidden_size); `weight_ih` is V, (hidden_size,
+    input_size); `bias_ih` is b. All are initially uniform in ±1/√(input_size + 2 hidden_size), as in the code of the paper; the
+    default constants are those of its pixel-by-pixel digits.
+
+    Raises:
+        InputError: gamma or epsilon is negative, or dt is not positive.
+        ShapeError: input_size or hidden_size is less than 1.
     Source: Rusch & Mishra 2021, ICLR, arXiv:2010.00951.
     """
 
@@ -61,18 +68,18 @@ class CoRNNCell(OdeCell):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """New weights, from the global random generator."""
+        """Initialise the weights, from the global random generator."""
         bound = 1 / math.sqrt(self.input_size + 2 * self.hidden_size)
         for weight in self.parameters():
             nn.init.uniform_(weight, -bound, bound)
 
     @property
     def fading(self) -> float:
-        """The factor d = 1/(1 + ε dt), by which a step of free oscillation multiplies energies and areas."""
+        """The factor d = 1/(1 + ε dt) by which a free step multiplies energies and areas."""
         return 1 / (1 + self.epsilon * self.dt)
 
     def matrices(self) -> Parts:
-        """((W 𝒲),), shape (hidden, 2 hidden)."""
+        """((W 𝒲),), shape (hidden_size, 2 hidden_size)."""
         return (torch.cat([self.weight_hh, self.weight_zh], dim=-1),)
 
     def field(self, drive: Tensor, state: Parts, matrices: Parts) -> Parts:
@@ -85,11 +92,11 @@ class CoRNNCell(OdeCell):
         return torch.cat(state, dim=-1) @ matrices[0].mT + drive
 
     def step(self, drive: Tensor, state: Parts, matrices: Parts) -> Parts:
-        """First z, then y by the new z."""
+        """The update of z, then of y with the new z."""
         return self._oscillated(state, self.force(drive, state, matrices).tanh())
 
     def pushed(self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts) -> tuple[Parts, Parts]:
-        """The same step, with tanh′ ∘ (W dy + 𝒲 dz + du) in the place of the force."""
+        """The same step, and the tangents with the force replaced by tanh′ ∘ (W dy + 𝒲 dz + du)."""
         value, slope = tanh_and_slope(self.force(drive, state, matrices))
         bends = rows(slope) * added(torch.cat(tangents, dim=-1) @ matrices[0].mT, bend)
         return self._oscillated(state, value), self._oscillated(tangents, bends)
@@ -101,19 +108,19 @@ class CoRNNCell(OdeCell):
         return y + self.dt * z, z
 
     def energy(self, state: Parts) -> Tensor:
-        """E = γ y² + z² + (ε − γdt) y z of each unit, shape (*batch, hidden)."""
+        """E = γ y² + z² + (ε − γdt) y z of each unit, shape (*batch, hidden_size)."""
         y, z = state
         return self.gamma * y * y + z * z + (self.epsilon - self.gamma * self.dt) * y * z
 
     @property
     def energy_bound(self) -> float:
-        """What no unit's energy exceeds after a start from zero: (dt/(√(1 + ε dt) − 1))²; inf without damping or overdamped."""
+        """A bound on the energy of each unit after a zero start, (dt/(√(1 + ε dt) − 1))²; inf if undamped or overdamped."""
         bounded = self.epsilon > 0 and self._is_oscillator
         return (self.dt / (math.sqrt(1 + self.epsilon * self.dt) - 1)) ** 2 if bounded else math.inf
 
     @property
     def state_bound(self) -> float:
-        """What no |y| exceeds after a start from zero: what that energy allows; 1/γ overdamped; inf with too long a step."""
+        """A bound on |y| after a zero start: from `energy_bound`; 1/γ if overdamped; inf if the step is too long."""
         cross = self.epsilon - self.gamma * self.dt
         if self._is_oscillator:
             return math.sqrt(self.energy_bound / (self.gamma - cross**2 / 4))
@@ -121,12 +128,12 @@ class CoRNNCell(OdeCell):
 
     @property
     def _is_oscillator(self) -> bool:
-        """Whether the energy is positive, and hence the two multipliers of a free unit complex."""
+        """Whether the energy is positive definite, and hence the two multipliers of a free unit are complex."""
         return (self.epsilon - self.gamma * self.dt) ** 2 < 4 * self.gamma
 
     @torch.no_grad()
     def exponent_bounds(self) -> tuple[float, float]:
-        """ln(√d ∓ dt√d κ), κ the norm of (W 𝒲) measured by the energy; of an overdamped oscillator, the same in Euclid's norm."""
+        """ln(√d ∓ dt√d κ), with κ the norm of (W 𝒲) in the energy; for an overdamped oscillator in the Euclidean norm."""
         cross = (self.epsilon - self.gamma * self.dt) / 2
         form = torch.tensor([[self.gamma, cross], [cross, 1.0]], dtype=torch.float64)
         to_norm = torch.linalg.cholesky(form).mT if self._is_oscillator else torch.eye(2, dtype=torch.float64)
@@ -140,7 +147,7 @@ class CoRNNCell(OdeCell):
         return between(least - push * pull, largest + push * pull)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, gamma={self.gamma:g}, epsilon={self.epsilon:g}"
 
 
@@ -148,8 +155,8 @@ class CoRNN(OdeLayer):
     """Layers of `CoRNNCell`, with the signature of `nn.RNN`: (input, (y0, z0)) → (output, (y_n, z_n)); the output is y.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout: as of `nn.RNN`.
-        dt, gamma, epsilon: of every cell.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, device, dtype: as in `nn.RNN`.
+        dt, gamma, epsilon: options of each `CoRNNCell`.
     """
 
     def __init__(

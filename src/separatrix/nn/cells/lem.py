@@ -1,4 +1,4 @@
-"""LEM, long expressive memory: two layers of time scales that the network sets itself."""
+"""Long expressive memory (LEM): two coupled states with learned, state-dependent time scales."""
 
 import math
 
@@ -9,32 +9,39 @@ from separatrix.nn.cells.bounds import between, norm
 from separatrix.nn.cells.cell import OdeCell, Parts, added, rows, sigmoid_and_slope, tanh_and_slope
 from separatrix.nn.cells.layer import OdeLayer, layers_of
 
-STEEPEST = 0.25  # slope of the logistic function
+STEEPEST = 0.25  # maximum slope of the logistic function
 
 
 class LEMCell(OdeCell):
-    r"""The long expressive memory cell, two layers of leaky units whose time scales the state and the input set.
+    r"""The long expressive memory cell, two sets of leaky units whose time scales depend on the state and the input.
 
     The state is (y, z):
 
         ż = σ(W₁ y + V₁ u + b₁) ∘ (tanh(W_z y + V_z u + b_z) − z),
         ẏ = σ(W₂ y + V₂ u + b₂) ∘ (tanh(W_y z + V_y u + b_y) − y),
 
-    and a step goes the fractions a = dt σ(W₁ y + …) and c = dt σ(W₂ y + …) of the way, first z, then y by the new z:
+    One step moves z and then y towards their targets by the fractions a = dt σ(W₁ y + …) and c = dt σ(W₂ y + …):
 
         z' = (1 − a) ∘ z + a ∘ tanh(W_z y + V_z u + b_z),     y' = (1 − c) ∘ y + c ∘ tanh(W_y z' + V_y u + b_y).
 
-    With dt ≤ 1 these are weighted means: from zero, no number of the state ever exceeds 1 − (1 − dt)ⁿ after n steps. Where dt is
-    small nothing can change much in a step, so that all exponents are of the order of dt, see `exponent_bounds`; with dt = 1, the
-    default, gates may close or open at will, as a GRU's do, and nothing is promised but the size of the state.
+    With dt ≤ 1 these are weighted means: after n steps from zero, no entry of the state exceeds 1 − (1 − dt)ⁿ in size. If dt is
+    small, the state changes little per step and all exponents are of order dt; see `exponent_bounds`. With dt = 1, the default,
+    the gates may open and close fully, as in a GRU, and only the size of the state is bounded.
 
     Args:
-        input_size, hidden_size: numbers in an input, and in each of y and z.
-        bias: whether there are b's.
-        dt: the largest step.
+        input_size: numbers in an input.
+        hidden_size: numbers in y and in z.
+        bias: whether to add the biases.
+        dt: largest step size.
+        device, dtype: of the weights, as in PyTorch.
 
-    `weight_hh` is (W₁; W₂; W_z), (3 hidden, hidden); `weight_zh` W_y; `weight_ih` (V₁; V₂; V_z; V_y), (4 hidden, inputs);
-    `bias_ih` the b's, in that order. All start uniform within ±1/√hidden, as in the paper's code (which has each b twice).
+    Weights: `weight_hh` is (W₁; W₂; W_z), (3 hidden_size, hidden_size); `weight_zh` is W_y; `weight_ih` is (V₁; V₂; V_z; V_y),
+    (4 hidden_size, input_size); `bias_ih` holds the biases in the same order. All are initially uniform in ±1/√hidden_size, as in
+    the code of the paper (which has every bias twice).
+
+    Raises:
+        InputError: dt is not positive.
+        ShapeError: input_size or hidden_size is less than 1.
     Source: Rusch, Mishra, Erichson & Mahoney 2022, ICLR, arXiv:2110.04744.
     """
 
@@ -56,7 +63,7 @@ class LEMCell(OdeCell):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """New weights, from the global random generator."""
+        """Initialise the weights, from the global random generator."""
         bound = 1 / math.sqrt(self.hidden_size)
         for weight in self.parameters():
             nn.init.uniform_(weight, -bound, bound)
@@ -72,7 +79,7 @@ class LEMCell(OdeCell):
         return to_c.sigmoid() * ((z @ matrices[1].mT + drive_y).tanh() - y), to_a.sigmoid() * (to_z.tanh() - z)
 
     def step(self, drive: Tensor, state: Parts, matrices: Parts) -> Parts:
-        """First z, then y by the new z."""
+        """The update of z, then of y with the new z."""
         y, z = state
         to_a, to_c, to_z, drive_y = self._by_y(drive, y, matrices)
         z = z + self.dt * to_a.sigmoid() * (to_z.tanh() - z)
@@ -80,7 +87,7 @@ class LEMCell(OdeCell):
         return y, z
 
     def pushed(self, drive: Tensor, bend: Tensor | None, state: Parts, tangents: Parts, matrices: Parts) -> tuple[Parts, Parts]:
-        """The derivative of each of the two updates, one after the other."""
+        """Both updates, and their derivatives in order."""
         (y, z), (dy, dz) = state, tangents
         to_a, to_c, to_z, drive_y = self._by_y(drive, y, matrices)
         bends = (dy @ matrices[0].mT).chunk(3, dim=-1)
@@ -92,7 +99,7 @@ class LEMCell(OdeCell):
         return (y, z), (dy, dz)
 
     def _by_y(self, drive: Tensor, y: Tensor, matrices: Parts) -> Parts:
-        """What y and the input give to the two gates, to z, and to y (there the input alone)."""
+        """Preactivations of the two gates and of z from y and the input, and of y from the input alone."""
         first, last = drive.split((3 * self.hidden_size, self.hidden_size), dim=-1)
         return *(y @ matrices[0].mT + first).chunk(3, dim=-1), last
 
@@ -108,12 +115,12 @@ class LEMCell(OdeCell):
 
     @property
     def state_bound(self) -> float:
-        """What no number of the state exceeds after a start from zero: 1 with dt ≤ 1, dt/(2 − dt) below 2, then inf."""
+        """A bound on the entries of the state after a zero start: 1 for dt ≤ 1, dt/(2 − dt) for dt < 2, else inf."""
         return max(1.0, self.dt / (2 - self.dt)) if self.dt < 2 else math.inf
 
     @torch.no_grad()
     def exponent_bounds(self) -> tuple[float, float]:
-        """Σ over the two updates of ln(1 ∓ …): each I + E with ‖E‖ ≤ dt (1 + ‖W‖ + ¼ (1 + r) ‖W_gate‖), r the state's bound."""
+        """The sum over both updates I + E of ln(1 ∓ ‖E‖), ‖E‖ ≤ dt (1 + ‖W‖ + ¼ (1 + r) ‖W_gate‖), r = `state_bound`."""
         gate_z, gate_y, to_z = self.weight_hh.chunk(3, dim=-2)
         steep = STEEPEST * (1 + self.state_bound)
         keep = max(1.0, self.dt - 1)  # |1 − a| for a in [0, dt]
@@ -130,8 +137,8 @@ class LEM(OdeLayer):
     """Layers of `LEMCell`, with the signature of `nn.RNN`: (input, (y0, z0)) → (output, (y_n, z_n)); the output is y.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout: as of `nn.RNN`.
-        dt: of every cell.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, device, dtype: as in `nn.RNN`.
+        dt: largest step size of each `LEMCell`.
     """
 
     def __init__(

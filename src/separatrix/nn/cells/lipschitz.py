@@ -1,4 +1,4 @@
-"""The Lipschitz RNN: a linear part with a chosen symmetric part, and a Lipschitz nonlinearity."""
+"""The Lipschitz RNN: a linear part with a controlled symmetric part, and a Lipschitz nonlinearity."""
 
 import torch
 from torch import Tensor, nn
@@ -8,31 +8,37 @@ from separatrix.nn.cells.bounds import around_one, between, change_of_step, norm
 from separatrix.nn.cells.cell import ExplicitCell, Parts, added, check_not_negative, rows, tanh_and_slope
 from separatrix.nn.cells.layer import OdeLayer, layers_of
 
-SPREAD = 6.0  # times 1/hidden: the standard deviation of the hidden matrices in the paper's code
+SPREAD = 6.0  # times 1/hidden_size: standard deviation of the hidden matrices in the code of the paper
 
 
 class LipschitzCell(ExplicitCell):
-    r"""The Lipschitz recurrent unit, a step of  ḣ = A h + tanh(W h + V u + b)  with the symmetric parts of A and W bounded.
+    r"""The Lipschitz recurrent cell, one step of  ḣ = A h + tanh(W h + V u + b)  with bounded symmetric parts of A and W.
 
         A, W = (1 − β)(M + Mᵀ) + β(M − Mᵀ) − γI,
 
-    each with an M of its own (and β and γ, if asked), by Euler's method or another.
+    where A and W have separate matrices M and, optionally, separate β and γ.
 
-    The symmetric part of A is  (1 − β)(M + Mᵀ) − γI,  no eigenvalue of which exceeds  2(1 − β)‖M‖ − γ;  with β = 1 it is −γI
-    whatever M is. Two orbits of the ODE part no faster than  e^{(λ + ‖W‖)t},  λ its largest eigenvalue: so all of them meet where
-    λ < −‖W‖, which nothing in training enforces. Of the steps of Euler's method see `exponent_bounds`.
+    The largest eigenvalue λ of the symmetric part  (1 − β)(M + Mᵀ) − γI  of A is at most  2(1 − β)‖M‖ − γ;  for β = 1 that part is
+    −γI for every M. Two orbits of the ODE separate no faster than  e^{(λ + ‖W‖)t}.  All orbits converge if λ < −‖W‖, but training
+    does not enforce this. For the Euler step see `exponent_bounds`.
 
     Args:
         input_size, hidden_size: numbers in an input and in a state.
-        bias: whether there is a b.
-        dt: the step, the paper's ε.
-        beta: β in [0, 1] of A; 0 is symmetric, 1 antisymmetric.
+        bias: whether to add b.
+        dt: step size, ε in the paper.
+        beta: β of A, from 0 (symmetric) to 1 (antisymmetric).
         gamma: γ ≥ 0 of A.
-        beta_w, gamma_w: those of W. Default: A's, as in the paper's code.
-        method: of Runge and Kutta: "euler" or "midpoint" as the paper's.
+        beta_w, gamma_w: β and γ of W. Default: those of A, as in the code of the paper.
+        method: a Runge–Kutta method; "euler" or "midpoint" as in the paper.
+        device, dtype: of the weights, as in PyTorch.
 
-    `weight_ah` and `weight_hh` are the M of A and of W, (hidden, hidden); `weight_ih` is V, (hidden, inputs); `bias_ih` b. Both M
-    start normal of standard deviation 6/hidden, V Xavier normal, b zero; as in the paper's code, with its β, γ and ε.
+    Weights: `weight_ah` and `weight_hh` are the M of A and of W, (hidden_size, hidden_size); `weight_ih` is V, (hidden_size,
+    input_size); `bias_ih` is b. Initialisation and default constants as in the code of the paper: M normal with standard deviation
+    6/hidden_size, V Xavier normal, b zero.
+
+    Raises:
+        InputError: beta or beta_w is outside of [0, 1], gamma or gamma_w is negative, dt is not positive, or method is unknown.
+        ShapeError: input_size or hidden_size is less than 1.
     Source: Erichson, Azencot, Queiruga, Hodgkinson & Mahoney 2021, ICLR, arXiv:2006.12070.
     """
 
@@ -54,7 +60,7 @@ class LipschitzCell(ExplicitCell):
         beta_w, gamma_w = beta if beta_w is None else beta_w, gamma if gamma_w is None else gamma_w
         for name, value in (("beta", beta), ("beta_w", beta_w)):
             if not 0 <= value <= 1:
-                raise InputError(f"{name} is a number in [0, 1], not {value}.")
+                raise InputError(f"{name} is {value}; expected a number in [0, 1].")
         check_not_negative("gamma", gamma)
         check_not_negative("gamma_w", gamma_w)
         super().__init__(input_size, hidden_size, bias, dt=dt, method=method, device=device, dtype=dtype)
@@ -64,7 +70,7 @@ class LipschitzCell(ExplicitCell):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """New weights, from the global random generator."""
+        """Initialise the weights, from the global random generator."""
         nn.init.normal_(self.weight_ah, std=SPREAD / self.hidden_size)
         nn.init.normal_(self.weight_hh, std=SPREAD / self.hidden_size)
         nn.init.xavier_normal_(self.weight_ih)
@@ -72,7 +78,7 @@ class LipschitzCell(ExplicitCell):
             nn.init.zeros_(self.bias_ih)
 
     def matrices(self) -> Parts:
-        """(A, W) under each other, shape (2 hidden, hidden), for one product."""
+        """((A; W),), stacked for one product, shape (2 hidden_size, hidden_size)."""
         a = shaped(self.weight_ah, self.beta, self.gamma)
         return (torch.cat([a, shaped(self.weight_hh, self.beta_w, self.gamma_w)], dim=-2),)
 
@@ -90,7 +96,7 @@ class LipschitzCell(ExplicitCell):
 
     @torch.no_grad()
     def exponent_bounds(self) -> tuple[float, float]:
-        """Euler: the logarithms of the singular values of I + dt A, widened by dt ‖W‖; other methods by dt (‖A‖ + ‖W‖)."""
+        """For Euler's method, logarithms of the singular values of I + dt A ∓ dt ‖W‖; for others, from dt (‖A‖ + ‖W‖)."""
         a, w = self.matrices()[0].double().chunk(2, dim=-2)
         if self.method != "euler":
             return around_one(change_of_step(self.solver, self.dt * (norm(a) + norm(w))))
@@ -98,7 +104,7 @@ class LipschitzCell(ExplicitCell):
         return between(least - self.dt * norm(w), largest + self.dt * norm(w))
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, beta={self.beta:g}, gamma={self.gamma:g}"
 
 
@@ -111,8 +117,8 @@ class LipschitzRNN(OdeLayer):
     """Layers of `LipschitzCell`, with the signature of `nn.RNN`: (input, hx) → (output, h_n).
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout: as of `nn.RNN`.
-        dt, beta, gamma, beta_w, gamma_w, method: of every cell.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, device, dtype: as in `nn.RNN`.
+        dt, beta, gamma, beta_w, gamma_w, method: options of each `LipschitzCell`.
     """
 
     def __init__(

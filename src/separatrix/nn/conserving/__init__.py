@@ -1,1 +1,1 @@
-"""Layers that keep a sum, a norm or a potential."""
+"""Layers that conserve a sum or a norm, and gradient layers."""

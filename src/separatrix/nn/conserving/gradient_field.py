@@ -1,4 +1,4 @@
-"""Gradient networks: steps up the slope of a potential."""
+"""Gradient networks: steps along the gradient of a learned potential."""
 
 import math
 
@@ -13,23 +13,25 @@ from separatrix.nn.guarantee import Guarantee
 
 
 class Gradient(Block):
-    r"""A gradient layer: a step of  ẋ = ∇U(x) = Aᵀ D tanh(A x + b),  the slope of  U(x) = Σᵢ dᵢ ln cosh(aᵢᵀx + bᵢ).
+    r"""A gradient layer, one step of  ẋ = ∇U(x) = Aᵀ D tanh(A x + b)  with  U(x) = Σᵢ dᵢ ln cosh(aᵢᵀx + bᵢ).
 
-    The Jacobian of the field is the Hessian of U, AᵀD diag(1 − tanh²)A, and symmetric. Since 0 ≤ 1 − tanh² ≤ 1 it lies between
-    −N = −Aᵀ|D₋|A and P = AᵀD₊A, with the positive and the negative part of D. So the step x' = x + h ∇U(x) is Lipschitz with
+    The Jacobian of the field is the symmetric Hessian AᵀD diag(1 − tanh²)A of U. Since 0 ≤ 1 − tanh² ≤ 1, it lies between
+    −N = −Aᵀ|D₋|A and P = AᵀD₊A, where D₋ and D₊ are the negative and positive parts of D. The Euler step x' = x + h ∇U(x) therefore
+    has the Lipschitz factor
 
         L = max(1 + h ‖P‖₂, h ‖N‖₂ − 1),
 
-    and does not expand when D ≤ 0 and h ‖N‖₂ ≤ 2. By another method L is larger: each stage's bound with ‖∇²U‖ ≤ max(‖P‖₂, ‖N‖₂).
+    and is non-expansive if D ≤ 0 and h ‖N‖₂ ≤ 2. For other methods L follows from the stages with ‖∇²U‖ ≤ max(‖P‖₂, ‖N‖₂) and is
+    larger.
 
     Args:
         dim: numbers in the state; shape (*batch, dim) → (*batch, dim).
         hidden: rows of A. Default: 2 · dim.
-        dt: the step h.
-        method: "euler" is the layer of the formula; "midpoint" and "heun" are of second order, "rk4" of fourth.
+        dt: h, the step size.
+        method: "euler" as in the formula, "midpoint" or "heun" (order 2), or "rk4" (order 4).
 
     Raises:
-        InputError: fewer hidden units than 1, an unknown method, or dt is not a positive number.
+        InputError: hidden is less than 1, method is unknown, or dt is not positive.
 
     Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45(6), arXiv:2210.02373.
     """
@@ -37,9 +39,9 @@ class Gradient(Block):
     def __init__(self, dim: int, *, hidden: int | None = None, dt: float = 1.0, method: str = "euler") -> None:
         hidden = 2 * dim if hidden is None else hidden
         if hidden < 1:
-            raise InputError(f"a gradient layer has at least 1 hidden unit, not {hidden}.")
+            raise InputError(f"hidden is {hidden}; expected at least 1 unit.")
         if method not in RUNGE_KUTTA:
-            raise InputError(f"there is no method {method!r}; choose one of {', '.join(RUNGE_KUTTA)}.")
+            raise InputError(f"method is {method!r}; expected one of {', '.join(RUNGE_KUTTA)}.")
         super().__init__(dim, dt=dt)
         self.method = method
         self.inner = nn.Linear(dim, hidden)
@@ -52,7 +54,7 @@ class Gradient(Block):
         nn.init.uniform_(self.scale, -1, 1)
 
     def form(self) -> Ridges:
-        """U at the weights as they are."""
+        """U at the present weights."""
         return Ridges(self.inner.weight, self.inner.bias, self.scale)
 
     def potential(self, x: Tensor) -> Tensor:
@@ -64,11 +66,11 @@ class Gradient(Block):
         return self.form().gradient(x)
 
     def field_pushforward(self, x: Tensor, v: Tensor, t: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The velocity and its change along tangents, shape (*batch, k, dim)."""
+        """The velocity, and its derivative along tangents, shape (*batch, k, dim)."""
         return self.form().pushforward(x, v)
 
     def flow(self, x: Tensor, h: float | Tensor) -> Tensor:
-        """The state a time h later, in time h t, so that h may be a tensor; shape (*batch, dim)."""
+        """The state a time h later, shape (*batch, dim); h may be a tensor."""
         return self._solver.step(lambda y, t: h * self.field(y), x, 0.0, 1.0)
 
     def flow_pushforward(self, x: Tensor, v: Tensor, h: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -90,9 +92,9 @@ class Gradient(Block):
 
     @property
     def guarantee(self) -> Guarantee:
-        """The Lipschitz factor, by the exact norms of P and N."""
+        """The Lipschitz factor, from the exact norms of P and N."""
         with torch.no_grad():
-            bounds = self.form().double().curvatures().nan_to_num(math.inf, math.inf)  # of weights that are not finite
+            bounds = self.form().double().curvatures().nan_to_num(math.inf, math.inf)  # if the weights are not finite
         up, down = (self.dt * bounds).tolist()
         if self.method == "euler":
             return Guarantee(lipschitz=max(1 + up, down - 1))
@@ -104,7 +106,7 @@ class Gradient(Block):
 
 
 def _expansion(method: ExplicitRungeKutta, rate: float) -> float:
-    """The Lipschitz factor of a unit step of a field with that of `rate`: every stage's, one after the other."""
+    """The Lipschitz factor of a unit step of a field with Lipschitz factor `rate`, stage by stage."""
     stages: list[float] = []
     for row in method.a:
         stages.append(rate * (1 + sum(abs(a) * stage for a, stage in zip(row, stages, strict=True))))

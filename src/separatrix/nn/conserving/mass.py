@@ -1,4 +1,4 @@
-"""Mass-preserving networks: flows between the numbers of a state, whose sum stays what it is."""
+"""Mass-preserving networks: exchange between the entries of a state, which conserves their sum."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -14,25 +14,25 @@ from separatrix.core.system import System
 from separatrix.flows.field import Field
 from separatrix.flows.flow import Flow
 from separatrix.flows.methods import RUNGE_KUTTA
-from separatrix.nn.activation import Activation, check_elementwise, with_slope
+from separatrix.nn.activation import Activation, ActivationLike, as_activation, with_slope
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import NORM, SUM, Guarantee, WeightedSum, guarantee_of, identity, product
 
 # Note [Rank one is enough]
-# A field g keeps the sum where 1ᵀg = 0, and each such field is (A − Aᵀ)1 with A = g 1ᵀ/d, a matrix of rank one. So with a hidden
-# layer nothing is lost by A = f 1ᵀ/d for any network f: it gives f − mean f, at the price of d numbers where A has d².
+# A field g conserves the sum if 1ᵀg = 0, and each such field is (A − Aᵀ)1 with A = g 1ᵀ/d, a matrix of rank one. With a hidden
+# layer, A = f 1ᵀ/d for a network f is therefore fully general: it gives f − mean f and needs d numbers instead of d².
 
 # Note [Centred again]
-# Large flows may cancel: numbers of 1e8 that go round in a circle leave 1e-8 of rounding in each ẋ_i, and so in their sum. Taking
-# the mean off what is left over makes the sum 0 to the rounding of ẋ itself, whatever the weights are.
+# Large flows may cancel: flows of 1e8 around a cycle leave rounding of 1e-8 in each ẋ_i, and so in their sum. Subtracting the
+# mean from the result makes the sum 0 to the rounding of ẋ itself, for all weights.
 
 
 class Exchange(Field):
-    r"""The field  ẋ = (A(x) − A(x)ᵀ) 1:  a_ij flows from x_j to x_i, so that 1ᵀẋ = 0 whatever A is.
+    r"""The field  ẋ = (A(x) − A(x)ᵀ) 1:  a_ij flows from x_j to x_i, so 1ᵀẋ = 0 for every A.
 
     Args:
         dim: d, numbers in the state.
-        hidden: None for  vec A = Σ(Ux + u);  else m units, with  A = f 1ᵀ/d,  f = V Σ(Ux + u) + v. See Note [Rank one is enough].
+        hidden: m units with  A = f 1ᵀ/d,  f = V Σ(Ux + u) + v,  see Note [Rank one is enough]; None for  vec A = Σ(Ux + u).
         activation: Σ.
     """
 
@@ -48,7 +48,7 @@ class Exchange(Field):
         return self._between(units if self.outer is None else self.outer(units), x)
 
     def pushforward(self, x: Tensor, v: Tensor, t: float = 0.0) -> tuple[Tensor, Tensor]:
-        """ẋ and its derivative along tangents, rows of shape (*batch, k, dim)."""
+        """ẋ and its derivative along tangents, shape (*batch, k, dim)."""
         units, slope = with_slope(self.activation, self.inner(x))
         bends = slope[..., None, :] * (v @ self.inner.weight.mT)
         if self.outer is None:
@@ -63,7 +63,7 @@ class Exchange(Field):
         return self.outer(units)[..., None].expand(*x.shape, self.dim) / self.dim
 
     def _between(self, flows: Tensor, like: Tensor) -> Tensor:
-        """(A − Aᵀ) 1 of vec A or of f, in the state's own precision, so that autocast does not reach the sum."""
+        """(A − Aᵀ) 1 from vec A or f, in the precision of the state, so that autocast does not affect the sum."""
         flows = flows.to(like.dtype)
         if self.outer is not None:
             return _centred(_centred(flows))
@@ -72,34 +72,34 @@ class Exchange(Field):
 
 
 def _centred(f: Tensor) -> Tensor:
-    """Without its mean; see Note [Centred again]."""
+    """The deviation f − mean f; see Note [Centred again]."""
     return f - f.mean(-1, keepdim=True)
 
 
 class MassPreserving(Block):
-    r"""One step of  ẋ = (A(x) − A(x)ᵀ) 1,  vec A(x) = Σ(Ux + u),  which keeps the sum of the state, Σxᵢ.
+    r"""A mass-preserving layer, one step of  ẋ = (A(x) − A(x)ᵀ) 1  with  vec A(x) = Σ(Ux + u),  which conserves Σxᵢ.
 
-    a_ij is what flows from x_j to x_i. Nothing is lost on the way: 1ᵀẋ = 1ᵀA1 − 1ᵀAᵀ1 = 0 for every A. The sum is linear in x,
-    so each Runge–Kutta step keeps it too, x' = x + dt Σ_i b_i k_i with 1ᵀk_i = 0, whatever dt is.
+    The entry a_ij is the flow from x_j to x_i, and 1ᵀẋ = 1ᵀA1 − 1ᵀAᵀ1 = 0 for every A. Since the sum is linear in x, each
+    Runge–Kutta step x' = x + dt Σ_i b_i k_i with 1ᵀk_i = 0 conserves it as well, for every dt.
 
-    The formula's A has d² numbers and U has d³. With `hidden` = m units A is f(x) 1ᵀ/d instead, f = V Σ(Ux + u) + v, so that
-    ẋ = f − mean f, with 2dm + d + m numbers. That is as general: f − mean f is every field whose numbers add up to 0, and
-    vec A = W Σ(Ux + u) + w gives the same fields whatever W is; the formula itself is W = I, with d² units.
+    In this formula A has d² entries and U has d³. With `hidden` = m units A is f(x) 1ᵀ/d with f = V Σ(Ux + u) + v instead, so
+    ẋ = f − mean f with 2dm + d + m parameters. No generality is lost: every field whose entries sum to 0 has the form f − mean f.
 
-    As a system it is the map of one step; `flow` is the flow of the field, an `sx.Flow` of steps dt, for what is asked of the
-    field: its equilibria are `sx.fixed_points(block.flow)`.
+    As a system the layer is the map of one step. `flow` is the `sx.Flow` of the field with steps dt; for example
+    `sx.fixed_points(block.flow)` finds the equilibria of the field.
 
     Args:
         dim: d, numbers in the state.
-        hidden: m; None for the formula.
-        dt: the step, in the flow's time.
+        hidden: m, number of hidden units. Default: none, the formula above.
+        dt: step size, in the time of the flow.
         method: a Runge–Kutta method of `SOLVERS`: "euler", "heun", "midpoint" or "rk4".
-        activation: Σ, a function of each number on its own, such as `torch.tanh`, `torch.relu` or an `nn.SiLU()`.
+        activation: Σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
 
     Raises:
-        InputError: the method is unknown, the activation mixes numbers, dt is not a positive number, or `hidden` is below 1.
-    Limits: the sum is kept to rounding, relative to the largest Σ|xᵢ| on the way: in float64 to 1e-14 through 100 layers, to 1e-12
-        over 10,000 steps. Single numbers may become negative, and nothing else is kept.
+        InputError: method is not a Runge–Kutta method, the activation is unknown or not elementwise, dt is not positive, or hidden
+            is less than 1.
+    Limits: the sum is conserved to rounding relative to the largest intermediate Σ|xᵢ|: in float64 to 1e-14 through 100 layers and
+        1e-12 over 10,000 steps. Entries may become negative; nothing else is conserved.
     Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45, arXiv:2210.02373.
     """
 
@@ -110,17 +110,17 @@ class MassPreserving(Block):
         *,
         dt: float = 1.0,
         method: str = "euler",
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
     ) -> None:
         super().__init__(dim, dt=dt)
         _check_runge_kutta(method)
-        check_elementwise(activation)
+        function = as_activation(activation)
         if hidden is not None and check_whole("hidden", hidden) < 1:
-            raise InputError(f"hidden is {hidden}; a layer has at least 1 unit.\nLeave it out for vec A = Σ(Ux + u).")
-        self.flow = Flow(Exchange(dim, hidden, activation), dim, dt, method=method)
+            raise InputError(f"hidden is {hidden}; expected at least 1 unit.\nLeave it out for vec A = Σ(Ux + u).")
+        self.flow = Flow(Exchange(dim, hidden, function), dim, dt, method=method)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """The state after one step, with the same sum."""
+        """The state after one step."""
         return self.flow.step(x, n)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
@@ -133,19 +133,19 @@ class MassPreserving(Block):
 
     @property
     def guarantee(self) -> Guarantee:
-        """The sum is kept."""
+        """The sum is conserved."""
         return Guarantee(conserves=frozenset({SUM}))
 
 
 class MassPreservingLift(Block):
-    r"""x ↦ (x, 0):  zeros behind the state, which keep its sum and its norm.
+    r"""A lift by zero padding,  x ↦ (x, 0),  which conserves the sum and the norm.
 
     Args:
         dim: numbers in the state.
-        out: numbers in what it gives, at least as many.
+        out: numbers in the output, out ≥ dim.
 
     Raises:
-        ShapeError: `out` is less than `dim`.
+        ShapeError: out is less than dim.
     Source: as `MassPreserving`.
     """
 
@@ -153,31 +153,32 @@ class MassPreservingLift(Block):
         super().__init__(dim, out)
         if out < dim:
             raise ShapeError(
-                f"a lift gives at least as many numbers as it takes, but {out} < {dim}.\n"
-                f"Use sx.nn.MassPreservingProjection({dim}, {out}), which keeps the sum of what it drops."
+                f"expected out ≥ dim for a lift, got {dim} → {out}.\n"
+                f"Use sx.nn.MassPreservingProjection({dim}, {out}), which also conserves the sum."
             )
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """The state and zeros."""
+        """(x, 0)."""
         return nn.functional.pad(x, (0, self.out - self.dim))
 
     @property
     def guarantee(self) -> Guarantee:
-        """An isometry that keeps the sum."""
+        """Isometric; the sum is conserved."""
         return identity(self.dim) if self.out == self.dim else Guarantee(lipschitz=1.0, conserves=frozenset({SUM, NORM}))
 
 
 class MassPreservingProjection(Block):
-    r"""x ↦ x_kept + (1/k) (Σ x_dropped) 1:  the first k numbers, each with an equal share of what is dropped.
+    r"""A projection on the first k entries,  x ↦ x_kept + (1/k) (Σ x_dropped) 1,  which conserves the sum.
 
-    Its singular values are 1, k − 1 times, and √(d/k), along equal numbers.
+    Each kept entry receives an equal share of the dropped ones. The singular values are 1 (k − 1 times) and √(d/k), along equal
+    entries.
 
     Args:
         dim: d, numbers in the state.
-        out: k, how many are kept.
+        out: k, numbers in the output, out ≤ dim.
 
     Raises:
-        ShapeError: `out` is more than `dim`.
+        ShapeError: out is more than dim.
     Source: as `MassPreserving`.
     """
 
@@ -185,35 +186,34 @@ class MassPreservingProjection(Block):
         super().__init__(dim, out)
         if out > dim:
             raise ShapeError(
-                f"a projection gives at most as many numbers as it takes, but {out} > {dim}.\n"
-                f"Use sx.nn.MassPreservingLift({dim}, {out})."
+                f"expected out ≤ dim for a projection, got {dim} → {out}.\nUse sx.nn.MassPreservingLift({dim}, {out})."
             )
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """What is kept, with its share."""
+        """The kept entries, each with its share of the dropped ones."""
         return x[..., : self.out] + x[..., self.out :].sum(-1, keepdim=True) / self.out
 
     @property
     def guarantee(self) -> Guarantee:
-        """The sum is kept; the norm grows at most by √(d/k)."""
+        """The sum is conserved; the Lipschitz factor is √(d/k)."""
         widened = Guarantee(lipschitz=(self.dim / self.out) ** 0.5, conserves=frozenset({SUM}))
         return identity(self.dim) if self.out == self.dim else widened
 
 
 class Weighted(Block):
-    r"""A block in other units,  x ↦ D⁻¹ f(D x),  D = diag(w):  where f keeps the sum, this keeps the weighted sum Σ wᵢxᵢ.
+    r"""A block in other units,  x ↦ D⁻¹ f(D x)  with  D = diag(w):  if f conserves the sum, this conserves Σ wᵢxᵢ.
 
-    With amounts x in mol and molar masses w, it is the mass that is kept. A log-determinant stays what it is; a Lipschitz factor
-    grows at most by max|w| / min|w|.
+    For amounts x in mol and molar masses w, the conserved quantity is the mass. The log-determinant is that of f; the Lipschitz
+    factor grows at most by max|w| / min|w|.
 
     Args:
-        block: f, which keeps the width: a block, a whole network of blocks, or a layer such as `NeuralODE`.
-        weights: w, one number for each of the state's; not 0.
+        block: f with equal input and output width: a block, a network of blocks, or a layer such as `NeuralODE`.
+        weights: w, one nonzero number per entry of the state.
 
     Raises:
-        ShapeError: there are more or fewer weights than numbers in the state, or the block changes the width.
+        ShapeError: the number of weights differs from the width of the state, or the block changes the width.
         InputError: a weight is 0 or not finite.
-        UnsupportedModuleError: the block is no System.
+        UnsupportedModuleError: the block is not a System.
     """
 
     def __init__(self, block: System, weights: Sequence[float] | Tensor) -> None:
@@ -224,65 +224,63 @@ class Weighted(Block):
         w, out = as_numbers("weights", weights), layer.width(1)
         if out != block.dim:
             raise ShapeError(
-                f"the block takes {block.dim} numbers and gives {out}: weights belong to states of one width.\n"
-                f"End it with a block that gives {block.dim}."
+                f"expected a block with equal input and output width, got {block.dim} → {out}.\n"
+                f"End it with a block of output width {block.dim}."
             )
         if w.shape != (block.dim,):
-            raise ShapeError(
-                f"the state has {block.dim} numbers, but weights have shape {tuple(w.shape)}.\nGive one weight for each."
-            )
+            raise ShapeError(f"expected weights of shape ({block.dim},), one per entry of the state, got {tuple(w.shape)}.")
         if not (torch.isfinite(w) & (w != 0)).all():
-            raise InputError(f"weights are finite and not 0, unlike {w.tolist()}.\nLeave out of the state what has no weight.")
+            raise InputError(f"expected finite nonzero weights, got {w.tolist()}.\nRemove entries without weight from the state.")
         self.block = block
         self.weights = tuple(
             w.tolist()
         )  # Python numbers: a float32 buffer would be off by 1e-8 once the network is cast to float64
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """The block's step, in the state's own units."""
+        """D⁻¹ f(D x)."""
         w = x.new_tensor(self.weights)
         return self.block.as_layer().step(x * w, n) / w
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The block's own, likewise."""
+        """The pushforward of the block in these units."""
         w = x.new_tensor(self.weights)
         y, pushed = self.block.as_layer().pushforward(x * w, v * w, n)
         return y / w, pushed / w
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """The block's, likewise: a field's, or F(x) − x."""
+        """The residual of the block in these units: a field, or F(x) − x."""
         w = x.new_tensor(self.weights)
         return self.block.as_layer().residual(x * w, n) / w
 
     def inverse(self, y: Tensor) -> Tensor:
-        """The block's, likewise."""
+        """The inverse of the block in these units."""
         if not isinstance(self.block, Block):
             raise UnsupportedModuleError(f"{type(self.block).__name__} has no exact inverse.")
         w = y.new_tensor(self.weights)
         return self.block.inverse(y * w) / w
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, weights={self.weights}"
 
     @property
     def invertible(self) -> bool:
-        """Whether the block is."""
+        """Whether the block is invertible."""
         return isinstance(self.block, Block) and self.block.invertible
 
     @property
     def continuous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the block is."""
+        """Whether the block is a flow."""
         return self.block.as_layer().continuous
 
     def noise_of_step(self, x: Tensor, n: int = 0) -> Number:
-        """The block's, likewise."""
+        """The noise of the block in these units."""
         w = x.new_tensor(self.weights)
         return self.block.as_layer().noise_of_step(x * w, n) / w
 
     @property
     def guarantee(self) -> Guarantee:
-        """What the block guarantees, in these units."""
+        """The guarantee of the block in these units."""
         own, sizes = guarantee_of(self.block), [abs(w) for w in self.weights]
         kept = frozenset(self._in_these_units(q) for q in own.conserves if q == SUM or isinstance(q, WeightedSum))
         return Guarantee(product(own.lipschitz, max(sizes) / min(sizes)), kept, own.log_det)
@@ -300,33 +298,34 @@ def mass_preserving_network(
     hidden: int | None = 50,
     dt: float = 1.0,
     method: str = "euler",
-    activation: Activation = torch.tanh,
+    activation: ActivationLike = "tanh",
     weights: Sequence[float] | Tensor | None = None,
 ) -> Sequential | Weighted:
-    r"""A network that keeps the sum: lifts and projections from width to width, with steps of mass-preserving flows at each.
+    r"""A network that conserves the sum: lifts and projections between widths, with mass-preserving layers at each width.
 
     Args:
-        widths: numbers in the state, the first that of the input, such as (3, 10, 10, 15).
-        out: numbers that it gives. Default: as many as it takes, so that the network is a map that can be iterated.
-        blocks: steps at each width after the first.
-        hidden, dt, method, activation: of each step, see `MassPreserving`.
-        weights: w, for a network that keeps Σ wᵢxᵢ in the place of the sum, see `Weighted`.
+        widths: numbers in the state at each width, first that of the input, such as (3, 10, 10, 15).
+        out: numbers in the output. Default: as in the input, so that the network can be iterated.
+        blocks: number of layers at each width after the first.
+        hidden, dt, method, activation: options of each layer, see `MassPreserving`.
+        weights: w, for a network that conserves Σ wᵢxᵢ instead, see `Weighted`.
 
     Returns:
-        A `Sequential`; with weights, a `Weighted` one.
+        Sequential, or Weighted if weights are given.
 
     Raises:
-        InputError: fewer than two widths, or no blocks.
-        ShapeError: weights of another length than the state, or of a network whose output is not as wide as its input.
-    Source: as `MassPreserving`; widths, steps and hidden units as in its experiment with the SIR model.
+        InputError: there are fewer than two widths, blocks is less than 1, or `MassPreserving` refuses an option.
+        ShapeError: the number of weights differs from the width of the state, or weights are given and out differs from the
+            input width.
+    Source: as `MassPreserving`; default widths, steps and hidden units follow its experiment with the SIR model.
     """
     if not isinstance(widths, Iterable):
-        raise InputError(f"widths are those of all layers, the first that of the state, such as (3, 10), not {widths!r}.")
+        raise InputError(f"widths is {widths!r}; expected the width of the state, then those of the layers, such as (3, 10).")
     widths = [check_whole("a width", width) for width in widths]
     if len(widths) < 2 or check_whole("blocks", blocks) < 1:
         raise InputError(
-            f"a network has at least 2 widths and 1 block at each, not {len(widths)} and {blocks}.\n"
-            "Give the width of the state, then those of its layers, such as (3, 10)."
+            f"expected at least 2 widths and 1 block at each, got {len(widths)} and {blocks}.\n"
+            "Pass the width of the state, then those of the layers, such as (3, 10)."
         )
     layers: list[Block] = []
     for before, width in pairwise(widths):
@@ -337,7 +336,7 @@ def mass_preserving_network(
 
 
 def _resized(dim: int, out: int) -> list[Block]:
-    """What takes one width to another, where they differ."""
+    """The lift or projection between two widths, if they differ."""
     if out == dim:
         return []
     return [MassPreservingLift(dim, out) if out > dim else MassPreservingProjection(dim, out)]
@@ -346,5 +345,5 @@ def _resized(dim: int, out: int) -> list[Block]:
 def _check_runge_kutta(method: str) -> None:
     if method not in RUNGE_KUTTA:
         raise InputError(
-            f"method {method!r} is no Runge–Kutta method, and only those keep the sum.\nChoose one of {', '.join(RUNGE_KUTTA)}."
+            f"method is {method!r}; expected a Runge–Kutta method, which conserves the sum.\nPass one of {', '.join(RUNGE_KUTTA)}."
         )

@@ -1,4 +1,4 @@
-"""Presnov's decomposition of a field into a gradient and a part along spheres; and networks that take the two in turn."""
+"""Presnov's decomposition of a field into a gradient and a part along spheres, and networks that alternate the two."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from separatrix.nn.conserving.sphere import SpherePreserving
 
 @dataclass(frozen=True)
 class Presnov:
-    r"""A field in two parts,  f = ∇U + X_S,  with xᵀ X_S(x) = 0; made by `presnov`.
+    r"""A decomposition of a field,  f = ∇U + X_S  with  xᵀ X_S(x) = 0;  returned by `presnov`.
 
-    With Gauss–Legendre nodes tᵢ and weights wᵢ in the place of the integrals, `gradient` is the gradient of `potential` to rounding
-    and `sphere` is orthogonal to x to rounding, however few the nodes; what they lack in f together is `defect`.
+    The integrals are Gauss–Legendre sums. For any number of nodes `gradient` is the gradient of `potential`, and `sphere` is
+    orthogonal to x, both to rounding; `defect` is the quadrature error of their sum.
 
     Args:
         field: f.
-        nodes: n, of the quadrature.
+        nodes: n, number of quadrature nodes.
     """
 
     field: Field
@@ -54,7 +54,7 @@ class Presnov:
         return (weights * t * (along - back)).sum(0)
 
     def skew(self, x: Tensor) -> Dense:
-        """S(x) = ∫₀¹ t (Df(t x) − Df(t x)ᵀ) dt, of which X_S(x) = S(x) x: for `separatrix.flows.methods.cayley_midpoint`."""
+        """S(x) = ∫₀¹ t (Df(t x) − Df(t x)ᵀ) dt with X_S(x) = S(x) x, for `separatrix.flows.methods.cayley_midpoint`."""
         t, weights, points = self._ray(x)
         turn = jacobian(self._f, points)
         return Dense(((weights * t)[..., None] * (turn - turn.mT)).sum(0))
@@ -66,11 +66,11 @@ class Presnov:
     def _f(self, x: Tensor) -> Tensor:
         value = self.field(x, 0.0)
         if value.shape != x.shape:
-            raise ShapeError(f"a field gives a velocity for each state, {tuple(x.shape)}, but this one gives {tuple(value.shape)}.")
+            raise ShapeError(f"expected a velocity of the shape of the states, {tuple(x.shape)}, got {tuple(value.shape)}.")
         return value
 
     def _ray(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Nodes and weights on [0, 1], shape (node, 1, …), and the states t x, (node, *batch, dim)."""
+        """Nodes and weights on [0, 1], shape (node, 1, …), and the states t x, shape (node, *batch, dim)."""
         t, weights = (x.new_tensor(column).reshape(-1, *[1] * x.ndim) for column in np.polynomial.legendre.leggauss(self.nodes))
         t, weights = (t + 1) / 2, weights / 2
         return t, weights, t * x
@@ -81,28 +81,28 @@ def presnov(field: Callable[[Tensor], Tensor] | System, *, nodes: int = 16) -> P
 
         f = ∇U + X_S,   U(x) = ∫₀¹ xᵀ f(t x) dt,   xᵀ X_S(x) = 0
 
-    Both parts are unique, U up to a constant, and where f(x) = B x they are the symmetric and the skew part of B. The integrals
-    are sums over n Gauss–Legendre nodes, exact for fields that are polynomials of degree up to 2n − 1. For others the error is
-    n!⁴ / ((2n + 1) (2n)!³) times the 2n-th derivative in t of the integrand at some t: it falls exponentially in n for analytic
+    The parts are unique, U up to a constant; for f(x) = B x they are the symmetric and the skew-symmetric part of B. The integrals
+    are sums over n Gauss–Legendre nodes, exact for polynomial fields of degree up to 2n − 1. Otherwise the error is
+    n!⁴ / ((2n + 1) (2n)!³) times the 2n-th derivative in t of the integrand at some t; it decreases exponentially in n for analytic
     fields. `defect` measures it.
 
     Args:
-        field: x ↦ f(x) on states of shape (*batch, dim), each state on its own, differentiable. A module is used through a twin; a
-            `Flow` gives its field at time 0, and a map its displacement F(x) − x.
+        field: x ↦ f(x), differentiable, on states of shape (*batch, dim), independently for each state. A module is used through a
+            twin. A `Flow` contributes its field at time 0, a map its displacement F(x) − x.
         nodes: n, at least 1.
 
     Returns:
-        Presnov: `potential`, `gradient`, `sphere`, `skew` and `defect`, functions of states.
+        Presnov with the functions `potential`, `gradient`, `sphere`, `skew` and `defect` of states.
 
     Raises:
-        InputError: fewer nodes than 1.
+        InputError: nodes is not an integer of at least 1.
 
-    Limits: a field with a kink, such as a ReLU network's, has an error that falls only as a power of 1 / n.
-    Source: Tudoran 2017, arXiv:1711.11268 (every C¹ field has one such decomposition); called Presnov's and used for networks by
-        Celledoni et al. 2023, arXiv:2210.02373.
+    Limits: for a field with kinks, such as a ReLU network, the error decreases only as a power of 1 / n. Source: Tudoran 2017,
+    arXiv:1711.11268 (existence and uniqueness for C¹ fields); named Presnov decomposition and used for networks
+        by Celledoni et al. 2023, arXiv:2210.02373.
     """
     if nodes < 1 or nodes != int(nodes):
-        raise InputError(f"a quadrature has a whole number of nodes and at least 1 node, not {nodes}.")
+        raise InputError(f"nodes is {nodes}; expected an integer of at least 1.")
     if isinstance(field, System):
         field = field.residual
     own = as_field(field)
@@ -110,28 +110,29 @@ def presnov(field: Callable[[Tensor], Tensor] | System, *, nodes: int = 16) -> P
 
 
 class PresnovNetwork(Block):
-    r"""Flows of gradient fields and sphere-preserving fields in turn, each block for a share αᵢ of the time, with Σ αᵢ = 1.
+    r"""A network that alternates gradient and sphere-preserving flows, block i for a share αᵢ of the time, Σ αᵢ = 1:
 
         x ↦ Ψ_m(… Ψ_1(x)),   Ψ_i = Φ_∇Uᵢ^{αᵢh/2} ∘ Φ_Sᵢ^{αᵢh} ∘ Φ_∇Uᵢ^{αᵢh/2},   h = dt
 
-    The gradient fields are those of `Gradient` by the midpoint method, the others those of `SpherePreserving`; both are of second
-    order, so that each Ψ_i is the flow of ∇Uᵢ + Sᵢ(x)x for the time αᵢ h up to (αᵢ h)³. The shares are learned as a softmax:
-    positive and of sum 1 for all weights. A negative share would be a positive one of the field −f, which the block can have.
+    The gradient flows are those of `Gradient` with the midpoint method, the others those of `SpherePreserving`. Both are of
+    second order, so Ψ_i is the flow of ∇Uᵢ + Sᵢ(x)x over the time αᵢ h up to O((αᵢ h)³). The shares are a softmax of
+    parameters, so they stay positive with sum 1. A negative share would be a positive share of the field −f, which a block can
+    represent.
 
     Args:
         dim: numbers in the state, at least 2; shape (*batch, dim) → (*batch, dim).
-        blocks: how many Ψ_i, of equal shares to begin with; or the shares, positive numbers that are scaled to sum 1.
+        blocks: number of Ψ_i, with equal initial shares; or the initial shares, positive numbers that are normalised to sum 1.
         hidden: rows of each A.
         planes: rows of each L and R.
-        dt: the time h of all blocks together.
-        splitting: a name in `SPLITTINGS`: "strang", or "lie" of first order, Φ_Sᵢ^{αᵢh} ∘ Φ_∇Uᵢ^{αᵢh}.
+        dt: h, the time of all blocks together.
+        splitting: a name in `SPLITTINGS`: "strang" (order 2), or "lie" (order 1), Φ_Sᵢ^{αᵢh} ∘ Φ_∇Uᵢ^{αᵢh}.
 
     Raises:
-        InputError: no block, a share that is not positive, an unknown splitting, or dt is not a positive number.
+        InputError: there is no block, a share is not positive, splitting is unknown, or dt is not positive.
         ShapeError: dim is 1.
 
-    Limits: nothing is guaranteed of the whole. Flows keep neighbours neighbours: a map that folds is reached in a state with room
-        beside it, so pad the state with zeros, and project at the end.
+    Limits: the network has no guarantee. Flows are homeomorphisms and cannot fold; to approximate a map that folds, pad the state
+        with zeros and project at the end.
     Source: Celledoni et al. 2023, arXiv:2210.02373; the splitting as Hairer, Lubich & Wanner 2006, II.5.
     """
 
@@ -147,7 +148,7 @@ class PresnovNetwork(Block):
     ) -> None:
         shares = _shares(blocks)
         if splitting not in SPLITTINGS:
-            raise InputError(f"there is no splitting {splitting!r}; choose one of {', '.join(SPLITTINGS)}.")
+            raise InputError(f"splitting is {splitting!r}; expected {' or '.join(map(repr, SPLITTINGS))}.")
         super().__init__(dim, dt=dt)
         self.splitting = splitting
         self.spheres = nn.ModuleList(SpherePreserving(dim, planes=planes) for _ in shares)
@@ -160,7 +161,7 @@ class PresnovNetwork(Block):
         return torch.softmax(self.log_shares, 0)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """All blocks, one after the other."""
+        """All blocks in order."""
         for gradient, sphere, h in self._parts():
             x = SPLITTINGS[self.splitting].step((gradient.flow, sphere.flow), x, h)
         return x
@@ -179,8 +180,8 @@ class PresnovNetwork(Block):
 def _shares(blocks: int | Sequence[float]) -> list[float]:
     shares = [1.0] * blocks if isinstance(blocks, int) else [float(share) for share in blocks]
     if not shares:
-        raise InputError(f"a network has at least 1 block, not {blocks if isinstance(blocks, int) else 0}.")
+        raise InputError(f"blocks is {blocks}; expected at least 1 block.")
     for i, share in enumerate(shares):
         if not 0 < share < float("inf"):
-            raise InputError(f"the share of block {i} is {share:g}; a share of the time is a positive number.")
+            raise InputError(f"the share of block {i} is {share:g}; expected a positive number.")
     return [share / sum(shares) for share in shares]

@@ -1,4 +1,4 @@
-"""Sphere-preserving networks: steps along spheres about the origin, which keep the norm of the state."""
+"""Sphere-preserving networks: steps on spheres about the origin, which conserve the norm of the state."""
 
 import torch
 from torch import Tensor, nn
@@ -11,56 +11,55 @@ from separatrix.nn.guarantee import NORM, Guarantee
 
 
 class SpherePreserving(Block):
-    r"""A sphere-preserving layer: a second-order step of  ẋ = S(x) x  with S(x) skew, which keeps ‖x‖.
+    r"""A sphere-preserving layer, a second-order step of  ẋ = S(x) x  with skew-symmetric S(x), which conserves ‖x‖.
 
         S(x) = A(x) − A(x)ᵀ,   A(x) = Lᵀ diag(tanh(W x + w)) R
         m = x + h/2 S(x) x,    x' = (I − h/2 S(m))⁻¹ (I + h/2 S(m)) x
 
-    The Cayley transform of a skew matrix is orthogonal, so ‖x'‖ = ‖x‖ for all weights and states, up to rounding. The state
-    turns in `planes` planes, each spanned by a row of L and one of R, at a rate that depends on the state. Every smooth field
-    tangent to the spheres is S(x) x with a smooth skew S, and every continuous S is approximated on bounded sets as planes are
-    added. With 2 · planes < dim the step solves a system of size 2 · planes instead of dim.
+    The Cayley transform of a skew-symmetric matrix is orthogonal, so ‖x'‖ = ‖x‖ for all weights and states, up to rounding. The
+    state rotates in `planes` planes, each spanned by a row of L and a row of R, at rates that depend on the state. Every smooth
+    field tangent to the spheres has the form S(x) x with smooth skew-symmetric S, and any continuous S is approximated on
+    bounded sets as planes are added. If 2 · planes < dim, the step solves a linear system of size 2 · planes instead of dim.
 
     Args:
         dim: numbers in the state, at least 2; shape (*batch, dim) → (*batch, dim).
-        planes: rows of L and R, and hidden units of W.
-        dt: the step h.
+        planes: rows of L and R, and rows of W.
+        dt: h, the step size.
 
     Raises:
         ShapeError: dim is 1.
-        InputError: fewer planes than 1, or dt is not a positive number.
+        InputError: planes is less than 1, or dt is not positive.
 
-    Limits: the step has no exact inverse, and no Lipschitz factor is proven: S depends on the state, so far from the origin
-        neighbours are turned at rates far apart. Under autocast it computes in the weights' own dtype, to keep the norm.
+    Limits: the step has no exact inverse and no proven Lipschitz factor: S depends on the state, so far from the origin nearby
+        states can rotate at very different rates. Under autocast the step is computed in the dtype of the weights, to conserve the
+        norm.
     Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45(6), arXiv:2210.02373, for the field; the
         Cayley transform as Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, IV.8.
     """
 
     def __init__(self, dim: int, *, planes: int = 16, dt: float = 1.0) -> None:
         if dim == 1:
-            raise ShapeError(
-                "a sphere-preserving layer needs at least 2 numbers, not 1: a single number keeps its size by standing still."
-            )
+            raise ShapeError("dim is 1; a sphere-preserving layer needs at least 2 numbers: on a line only ±x have the norm of x.")
         if planes < 1:
-            raise InputError(f"a sphere-preserving layer turns in at least 1 plane, not {planes}.")
+            raise InputError(f"planes is {planes}; expected at least 1.")
         super().__init__(dim, dt=dt)
         self.rates = nn.Linear(dim, planes)
         self.left, self.right = (nn.Parameter(torch.empty(planes, dim)) for _ in range(2))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Every weight uniform on ±dim^(−1/2), as in PyTorch's linear layers."""
+        """All weights uniform in ±dim^(−1/2), as in PyTorch's linear layers."""
         self.rates.reset_parameters()
         bound = self.dim**-0.5
         for plane in (self.left, self.right):
             nn.init.uniform_(plane, -bound, bound)
 
     def skew(self, x: Tensor) -> Planes:
-        """S(x), of states of shape (*batch, dim)."""
+        """S(x) at states of shape (*batch, dim)."""
         return Planes(self.left, self.right, torch.tanh(self.rates(x)))
 
     def field(self, x: Tensor, t: float = 0.0) -> Tensor:
-        """The velocity S(x) x, shape (*batch, dim), which is orthogonal to x."""
+        """The velocity S(x) x, orthogonal to x, shape (*batch, dim)."""
         return self.skew(x).times(x[..., None, :])[..., 0, :]
 
     def flow(self, x: Tensor, h: Step) -> Tensor:
@@ -71,7 +70,7 @@ class SpherePreserving(Block):
     def flow_pushforward(self, x: Tensor, v: Tensor, h: Step) -> tuple[Tensor, Tensor]:
         """The state and its tangents, shape (*batch, k, dim), a time h later.
 
-        Of  y − x = h/2 S(m) (x + y):  (I − h/2 S) (δy − δx) = h S δx + h/2 δS (x + y).
+        From  y − x = h/2 S(m) (x + y)  follows  (I − h/2 S) (δy − δx) = h S δx + h/2 δS (x + y).
         """
         with without_autocast(x.device):
             x, v = self._wide(x), self._wide(v)
@@ -92,14 +91,14 @@ class SpherePreserving(Block):
 
     @property
     def guarantee(self) -> Guarantee:
-        """The norm is kept."""
+        """The norm is conserved."""
         return Guarantee(conserves=frozenset({NORM}))
 
     def _bent(self, x: Tensor, v: Tensor, u: Tensor) -> Tensor:
-        """DS(x)[v] u, of tangents v, (*batch, k, dim), and one vector u, (*batch, dim)."""
+        """DS(x)[v] u for tangents v (*batch, k, dim) and a vector u (*batch, dim)."""
         slope = 1 - torch.tanh(self.rates(x)).square()
         return turned(self.left, self.right, slope[..., None, :] * (v @ self.rates.weight.mT), u[..., None, :])
 
     def _wide(self, x: Tensor) -> Tensor:
-        """Of what autocast has made shorter than the weights."""
+        """The state in at least the precision of the weights, which autocast may have lowered."""
         return x.to(torch.promote_types(x.dtype, self.left.dtype))

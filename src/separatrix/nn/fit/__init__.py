@@ -1,1 +1,1 @@
-"""Fields fitted to data."""
+"""Fits of vector fields to data."""

@@ -1,4 +1,4 @@
-"""Flows learned from trajectories: a field whose orbits follow the data over short segments."""
+"""Flows learned from trajectories: a field is trained so that its orbits follow the data over short segments."""
 
 import math
 from dataclasses import dataclass, replace
@@ -22,27 +22,27 @@ from separatrix.flows.steps.items import Items, Together
 from separatrix.flows.steps.mesh import Mesh, equal_steps
 from separatrix.nn.fit.trajectories import Trajectories
 
-CHECKS = 50  # times that the held-out segments are looked at
-LOOKED_AT = 2_000  # segments at each of them
-LAST = 0.01  # of the learning rate, at the end
-LARGEST = 1.0  # norm of a gradient, in which one segment that leaves its data cannot undo the others
-MEMORY = 50  # pairs that L-BFGS remembers
-POLISHED = 4_000  # segments that it sees
+CHECKS = 50  # number of evaluations on held-out segments
+LOOKED_AT = 2_000  # segments per evaluation
+LAST = 0.01  # final fraction of the learning rate
+LARGEST = 1.0  # maximum norm of a gradient, so that a single diverging segment cannot dominate
+MEMORY = 50  # history size of L-BFGS
+POLISHED = 4_000  # segments used by L-BFGS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FlowFit(Result):
-    r"""How the learning of a flow went. The learned field itself is the module that was passed.
+    r"""The record of a `fit_flow` run; the learned field is the module that was passed.
 
     Args:
-        training: (check), the loss on segments that were learned from.
-        held_out: (check), on those that were not; `best` is its least.
-        steps: (check), steps of training before each check.
-        error: (sample), root mean square error of the best weights on the held-out segments, a sample, two samples, … after
-            their start, in deviations of the data.
-        lead: (sample), the mean time from the start.
-        best: the step whose weights were kept.
-        end: why it ended: "all steps taken", "interrupted" or "diverged".
+        training: training loss at each check, shape (check,).
+        held_out: held-out loss at each check, shape (check,).
+        steps: number of training steps before each check, shape (check,).
+        error: root-mean-square error of the best weights on held-out segments, 1, 2, … samples after their start, in standard
+            deviations of the data, shape (sample,).
+        lead: mean time since the start of the segment, shape (sample,).
+        best: step of the weights that were kept, which have the smallest held-out loss.
+        end: reason for the end: "all steps taken", "interrupted" or "diverged".
     """
 
     training: Tensor
@@ -68,12 +68,12 @@ class FlowFit(Result):
     }
 
     def summary(self) -> str:
-        """The error held out, and when it was reached."""
-        told = f"flow learned from {counted(self.settings['items'], 'trajectory').replace('trajectorys', 'trajectories')}: "
+        """The held-out error and the step at which it was reached."""
+        subject = f"flow learned from {counted(self.settings['items'], 'trajectory').replace('trajectorys', 'trajectories')}: "
         if math.isnan(float(self.error[-1])):
-            return told + f"no weights with a finite error were found; {self.end}"
+            return subject + f"no weights with a finite error were found; {self.end}"
         after = f"{counted(len(self.error), 'sample')} ({plain(float(self.lead[-1]))} units of time)"
-        return told + (
+        return subject + (
             f"error {plain(float(self.error[-1]))} deviations after {after}, held out; "
             f"best at step {self.best:,} of {int(self.steps[-1]):,}; {self.end}"
         )
@@ -96,42 +96,44 @@ def fit_flow(
     seed: int = 0,
     progress: bool = False,
 ) -> FlowFit:
-    r"""Train a field, in place, so that its flow follows sampled trajectories over segments of a few samples.
+    r"""Train a field in place so that its flow follows sampled trajectories over segments of a few samples:
 
         L(θ) = ⟨ |(φ_{t_k − t_0}(x_0; θ) − x_k) / d|² ⟩,     k = 1 … horizon,
 
-    over segments x_0 … x_horizon that begin at each sample of the data; d is the deviation of each number of the state. Adam on
-    random segments, with a learning rate that falls to a hundredth along a cosine; then, if asked, L-BFGS on up to 4,000 of them.
-    The weights with the least loss on held-out segments are kept, also after Ctrl-C.
+    averaged over segments x_0 … x_horizon that start at each sample of the data; d is the standard deviation of each entry of the
+    state. Adam runs on random segments with a learning rate that decreases to a hundredth along a cosine, optionally followed by
+    L-BFGS on up to 4,000 segments. The weights with the smallest held-out loss are kept, also after Ctrl-C.
 
     Args:
-        field: what is trained: a module x ↦ ẋ on states of shape (*batch, dim), a `Field` with parameters such as
-            `sx.nn.Normalized`, or the `sx.Flow` or `sx.nn.NeuralODE` of one. It computes in its own dtype, on its own device and in
-            its own mode.
+        field: the field to train: a module x ↦ ẋ on states of shape (*batch, dim), a `Field` with parameters such as
+            `sx.nn.Normalized`, or an `sx.Flow` or `sx.nn.NeuralODE` with such a field. It keeps its dtype, device and mode.
         states: trajectories, shape (time, *batch, dim); they need not lie on an attractor.
-        times: the time between two samples; or increasing times, shape (time) or (time, *batch).
-        horizon: samples that a segment is followed. In chaos gradients grow like e^{λ₁ t}: keep it below 1/λ₁.
-        method, dt: of the steps, a name in `SOLVERS` and their greatest length. Default: those of the flow; else "rk4", and
-            one step for each sample.
-        time_dependent: call `field(x, t)`, of a bare module.
-        steps: of Adam, on `batch` segments each.
-        lr: its learning rate.
-        polish: iterations of L-BFGS after them. For data without noise, and small networks in float64: a hundred take a field
-            much closer than thousands of steps of Adam.
-        held_out: share of the data that is not learned from: whole trajectories if there are ten or more, else the end of each.
-        seed: of the segments that are drawn and held out. The weights begin as they are.
-        progress: show a bar.
+        times: time between two samples, or increasing times of shape (time,) or (time, *batch).
+        horizon: number of samples in a segment after the first. In chaotic systems gradients grow like e^{λ₁ t}; keep the duration
+            of a segment below 1/λ₁.
+        method: a name in `SOLVERS`. Default: that of the flow, else "rk4".
+        dt: maximum step size of the solver. Default: that of the flow, else one step per sample.
+        time_dependent: call `field(x, t)`, for a bare module.
+        steps: number of Adam steps.
+        batch: number of segments per Adam step.
+        lr: initial learning rate of Adam.
+        polish: number of L-BFGS iterations after Adam. On noise-free data and small float64 networks, a hundred reach a much
+            smaller loss than thousands of Adam steps.
+        held_out: fraction of the data held out: whole trajectories if there are ten or more, else the end of each.
+        seed: seed of drawn and held-out segments; the initial weights are those of the field.
+        progress: show a progress bar.
 
     Returns:
-        FlowFit: the losses, and the error by the time that a held-out state is followed; status `not_converged` if interrupted,
-        `diverged` if the loss ceased to be finite.
+        FlowFit: losses, and the held-out error as a function of lead time; status `not_converged` if interrupted, `diverged` if the
+        loss became infinite or NaN.
 
     Raises:
-        InputError: an option out of range, states that are not finite, times that do not increase, a field without parameters.
-        ShapeError: states or times of another shape, too few samples for the horizon, a field of another width.
+        InputError: an option is out of range, states are not finite, times do not increase, or the field has no parameters.
+        ShapeError: states or times have other shapes, there are too few samples for the horizon, or the field has another width.
+        UnsupportedModuleError: field is not a module, flow or neural ODE.
 
-    Limits: a small error over short times is not yet the right dynamics: ask `sx.compare_dynamics`. The noise of a segment's first
-        sample is followed too, so that the field is biased by noise that is not small.
+    Limits: a small error over short times does not imply the right dynamics; compare them with `sx.compare_dynamics`. Noise in the
+        first sample of a segment propagates along it, so noise that is not small biases the field.
     Source: short segments as in multiple shooting: Voss, Timmer & Kurths 2004, Int. J. Bifurcation Chaos 14, 1905.
     """
     network, method, dt = _trained(field, method, dt, time_dependent)
@@ -175,15 +177,15 @@ def fit_flow(
 
 @dataclass(frozen=True)
 class _Shooting:
-    """Segments of trajectories, and how far a field's orbits are from them.
+    """Segments of trajectories, and the distance of a field's orbits from them.
 
     Args:
         field: the field.
         data: trajectories in its dtype and on its device.
-        deviation: d, shape (dim).
-        horizon: samples of a segment after its first.
-        method, dt: of the steps.
-        mesh: the steps of a segment, where they are the same for all.
+        deviation: d, shape (dim,).
+        horizon: number of samples in a segment after the first.
+        method, dt: solver and maximum step size.
+        mesh: the steps of a segment, if they are the same for all.
     """
 
     field: Field
@@ -198,8 +200,8 @@ class _Shooting:
     def of(cls, field: Field, data: Trajectories, deviation: Tensor, horizon: int, method: str, dt: float | None) -> "_Shooting":
         if len(data.states) <= horizon or not data.states.shape[1]:
             raise ShapeError(
-                f"a segment has {horizon + 1} samples but a part of the data has {len(data.states)}.\n"
-                "Pass longer trajectories, a smaller horizon, or hold out another share."
+                f"expected at least {horizon + 1} samples for a segment in each part of the data, got {len(data.states)}.\n"
+                "Pass longer trajectories, a smaller horizon, or another held-out fraction."
             )
         like = next(iter(field.parameters()))
         longest = float(data.times.diff(dim=0).amax()) if dt is None else dt
@@ -209,14 +211,14 @@ class _Shooting:
         return cls(field, cast, deviation.to(like), horizon, method, longest, mesh)
 
     def drawn(self, count: int, random: torch.Generator) -> Tensor:
-        """So many random segments, or all if there are no more, shape (segments); a segment is its place among all."""
+        """Indices of random segments, or of all segments if there are no more than `count`, shape (segments,)."""
         if count >= self.count:
             return torch.arange(self.count, device=self.deviation.device)
         return torch.randint(self.count, (count,), generator=random).to(self.deviation.device)
 
     @property
     def count(self) -> int:
-        """Segments that there are."""
+        """Number of segments."""
         return (len(self.data.states) - self.horizon) * self.data.states.shape[1]
 
     def errors(self, segments: Tensor) -> Tensor:
@@ -229,21 +231,21 @@ class _Shooting:
         return (nodes[mesh.node][1:] - x[1:]) / self.deviation
 
     def _own_mesh(self, n: Tensor, item: Tensor, like: Tensor) -> Mesh:
-        """Steps of each segment at its own times, which are differences of float64."""
+        """Steps of each segment at its own times, computed in float64."""
         mesh = equal_steps(self.data.times[n, item], self.dt)
         return replace(mesh, steps=[(torch.as_tensor(t).to(like), torch.as_tensor(h).to(like)) for t, h in mesh.steps])
 
     def loss(self, segments: Tensor) -> Tensor:
-        """L."""
+        """L(θ)."""
         return self.errors(segments).square().mean()
 
     def lead(self) -> Tensor:
-        """Mean time from a segment's start to each of its samples, shape (horizon)."""
+        """Mean time from the start of a segment to each of its samples, shape (horizon,)."""
         h = range(1, self.horizon + 1)
         return torch.stack([(self.data.times[k:] - self.data.times[:-k]).mean() for k in h]).cpu()
 
     def check_width(self) -> None:
-        """Refuse a field that changes the width, and a method that cannot follow it."""
+        """Refuse a field that changes the width, and an unsuitable method."""
         SOLVERS[self.method].check_dim(self.data.states.shape[-1])
         states, times = self.data.states, self.data.times.expand(-1, self.data.states.shape[1])
         first_velocity(self.field, states[0], times.flatten()[:1] if self.mesh else times[:1], by_tolerance=self.mesh is None)
@@ -255,9 +257,9 @@ class _Record:
     """The losses so far, and the best weights.
 
     Args:
-        field: whose weights are kept.
-        rest: what was held out.
-        segments: of it, that are looked at.
+        field: field whose weights are recorded.
+        rest: held-out data.
+        segments: held-out segments to evaluate.
     """
 
     def __init__(self, field: Field, rest: _Shooting, segments: Tensor) -> None:
@@ -267,7 +269,7 @@ class _Record:
 
     @torch.no_grad()
     def look(self, step: int, training: float) -> bool:
-        """Note the losses at a step, and keep its weights if they are the best; whether the loss is finite."""
+        """Record the losses at a step, and its weights if they are the best; returns whether the loss is finite."""
         held_out = float(self.rest.loss(self.segments))
         self.rows.append((step, training, held_out))
         if held_out < self.least:
@@ -276,7 +278,7 @@ class _Record:
 
     @torch.no_grad()
     def kept(self) -> dict[str, Any]:
-        """The best weights are put back; the fields of a `FlowFit`."""
+        """Restore the best weights; returns the fields of a `FlowFit`."""
         self.field.load_state_dict(self.weights)
         steps, training, held_out = zip(*self.rows, strict=True)
         error = self.rest.errors(self.segments).double().square().mean((1, 2)).sqrt().cpu()
@@ -292,14 +294,14 @@ class _Record:
 
 
 def _adam(learned: _Shooting, record: _Record, steps: int, batch: int, lr: float, random: torch.Generator, progress: bool) -> bool:
-    """Steps of Adam on random segments; whether the loss stayed finite."""
+    """Adam steps on random segments; returns whether the loss stayed finite."""
     weights = _weights(learned.field)
     optimizer = torch.optim.Adam(weights, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1), LAST * lr)
     every, losses = max(1, steps // CHECKS), []
     for tick in watched_count(steps, "Learning", progress):
         loss = learned.loss(learned.drawn(batch, random))
-        if not loss.requires_grad:  # every segment left the finite numbers at once
+        if not loss.requires_grad:  # no segment is finite
             record.look(tick.index, math.nan)
             return False
         optimizer.zero_grad()
@@ -317,19 +319,19 @@ def _adam(learned: _Shooting, record: _Record, steps: int, batch: int, lr: float
 
 
 def _lbfgs(learned: _Shooting, record: _Record, polish: int, before: int, random: torch.Generator, progress: bool) -> bool:
-    """Iterations of L-BFGS on fixed segments; whether the loss stayed finite."""
+    """L-BFGS iterations on fixed segments; returns whether the loss stayed finite."""
     segments = learned.drawn(POLISHED, random)
     every = max(1, polish // CHECKS)
     options = {"max_iter": every, "history_size": MEMORY, "tolerance_grad": 0.0, "tolerance_change": 0.0}
     optimizer = torch.optim.LBFGS(_weights(learned.field), line_search_fn="strong_wolfe", **options)
 
     with torch.no_grad():
-        unit = float(learned.loss(segments)) or 1.0  # L-BFGS drops pairs with yᵀs < 1e-10, as if 1 were the loss's natural unit
+        unit = float(learned.loss(segments)) or 1.0  # L-BFGS drops pairs with yᵀs < 1e-10, which assumes losses of order 1
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = learned.loss(segments) / unit
-        if loss.requires_grad:  # else every segment left the finite numbers at once
+        if loss.requires_grad:  # else no segment is finite
             loss.backward()
         return loss.detach()
 
@@ -345,19 +347,19 @@ def _weights(field: Field) -> list[nn.Parameter]:
 
 
 def _trained(field: Any, method: str | None, dt: float | None, time_dependent: bool) -> tuple[Field, str, float | None]:
-    """What is trained as a `Field`, and the steps by which it is followed."""
+    """The trained object as a `Field`, the method and the step size."""
     name = type(field).__name__
     if isinstance(field, Flow):
         method, dt = method or field.method, field.dt if dt is None else dt
     field = field_of(field)
     if not isinstance(field, nn.Module):
-        raise UnsupportedModuleError(f"what is trained is an nn.Module, an sx.Flow or an sx.nn.NeuralODE, not a {name}.")
+        raise UnsupportedModuleError(f"expected an nn.Module, sx.Flow or sx.nn.NeuralODE to train, got a {name}.")
     own = as_field(field, time_dependent=time_dependent)
     if not _weights(own):
-        raise InputError(f"this {name} has no parameters to train.\nPass the module itself, before it is made an sx.Flow.")
+        raise InputError(f"this {name} has no parameters to train.\nPass the module itself, before it becomes an sx.Flow.")
     method = method or "rk4"
     if method not in SOLVERS:
-        raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
+        raise InputError(f"method is {method!r}; expected one of {', '.join(SOLVERS)}.")
     return own, method, dt
 
 
@@ -365,11 +367,11 @@ def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         least = 0 if name in ("polish", "steps") else 1
         if check_whole(name, count) < least:
-            raise InputError(f"{name} is {count}; it is at least {least}.")
+            raise InputError(f"{name} is {count}; expected at least {least}.")
 
 
 def _check_rates(lr: float, held_out: float) -> None:
     if not 0 < lr < float("inf"):
-        raise InputError(f"lr is {lr}; a learning rate is a positive number.")
+        raise InputError(f"lr is {lr}; expected a positive learning rate.")
     if not 0 < held_out < 1:
-        raise InputError(f"held_out is {held_out}; it is a share of the data between 0 and 1.")
+        raise InputError(f"held_out is {held_out}; expected a fraction between 0 and 1.")

@@ -1,4 +1,4 @@
-"""Fitting a field to what was seen of its solutions, by Levenberg and Marquardt's method on the solution itself."""
+"""Fits of a field to observations of its solutions, by the Levenberg–Marquardt method on the solution."""
 
 import math
 from collections.abc import Callable
@@ -20,40 +20,40 @@ from separatrix.nn.fit.least_squares import Iterate, levenberg_marquardt
 
 Observe = Callable[[Tensor], Tensor]
 
-FLAT = "no parameter changes what is seen"
-UNSEEN = 1e-12  # of the largest derivative by an initial number, relative: one below it changes nothing that is seen
+FLAT = "no parameter affects the observations"
+UNSEEN = 1e-12  # relative derivative below which an initial value does not affect the observations
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ObservationFit(Result):
-    r"""How a field came to fit what was seen.
+    r"""The record of a `fit_observations` run; the fitted field is the module that was passed.
 
     Args:
-        misfit: |y − ŷ| / |y| at the start and after every step, shape (steps + 1).
-        observed: y, what was fitted, flattened, shape (observations).
-        predicted: ŷ, what the fitted field gives in its place, shape (observations).
-        starts: the initial states, those fitted with what was found, shape (series, dim); `x0` has them in their own shape.
-        end: why it ended: the loss has settled, no step lowers it, it was still falling after `max_steps`, …
+        misfit: |y − ŷ| / |y| at the start and after every step, shape (steps + 1,).
+        observed: y, the observations, flattened, shape (observations,).
+        predicted: ŷ, their predictions by the fitted field, shape (observations,).
+        initial_states: initial states with fitted values where they were unknown, shape (series, dim); `x0` has the given shape.
+        end: reason for the end: the loss has settled, no step lowers it, it was still decreasing after `max_steps`, …
     """
 
     misfit: Tensor
     observed: Tensor
     predicted: Tensor
-    starts: Tensor
+    initial_states: Tensor
     end: str
 
     layout: ClassVar[dict[str, str]] = {
         "misfit": "step",
         "observed": "observation",
         "predicted": "observation",
-        "starts": "series state",
+        "initial_states": "series state",
     }
     units: ClassVar[dict[str, str]] = {"misfit": "1", "observed": "the observations' unit", "predicted": "the observations' unit"}
 
     @property
     def x0(self) -> Tensor:
-        """The initial states, in the shape in which they were given."""
-        return self.starts.reshape(*self.settings["series"], self.starts.shape[-1])
+        """The initial states, in the shape of the argument x0."""
+        return self.initial_states.reshape(*self.settings["series"], self.initial_states.shape[-1])
 
     @property
     def error(self) -> float:
@@ -63,7 +63,7 @@ class ObservationFit(Result):
     def summary(self) -> str:
         """The answer in words."""
         by = [counted(self.settings["parameters"], "parameter")] if self.settings["parameters"] else []
-        by += [counted(self.settings["unknown"], "initial number")] if self.settings["unknown"] else []
+        by += [counted(self.settings["unknown"], "initial value")] if self.settings["unknown"] else []
         fitted = f"{counted(len(self.observed), 'observation')} fitted by {' and '.join(by)}"
         steps = counted(len(self.misfit) - 1, "step")
         return f"{fitted}: relative misfit {plain(float(self.misfit[0]))} → {plain(self.error)} in {steps}; {self.end}."
@@ -87,48 +87,48 @@ def fit_observations(
     progress: bool = False,
     throw: bool = False,
 ) -> ObservationFit:
-    r"""Fit a field's parameters to what was seen of its solutions:
+    r"""Fit the parameters of a field, and unknown initial values, to observations of its solutions:
 
         min_θ  |observe(x(·; θ)) − y|² + decay |θ|²,     ẋ = f(x, t; θ),   x(times[0]) = x0
 
-    and, where asked, what is not known of x0, by Levenberg and Marquardt's method with exact derivatives, `sx.sensitivities`. The
-    parameters that require gradients are changed, in place, by each step that lowers the loss, and so is an x0 that does; so a fit
-    that is interrupted has kept what it had reached.
+    The Levenberg–Marquardt method uses the exact derivatives of `sx.sensitivities`. Parameters that require gradients, and x0 if it
+    does, are updated in place by each step that lowers the loss; an interrupted fit therefore keeps its progress.
 
     Args:
-        field: f, an `nn.Module`, a `Field` such as `sx.nn.Universal`, or a `Flow` that has one.
-        observed: y, of the shape that `observe` gives; NaN where nothing was seen.
-        x0: states at the first time, shape (*batch, dim). Those of a tensor or `nn.Parameter` that requires a gradient are first
-            guesses, and fitted too: one state for each series; or one for all of them, of shape (dim) or (1, dim), where `times`
-            has axes of the series or the observations are states.
-        times: increasing, shape (times), or (times, *batch).
-        dt: the longest step of the method.
-        unknown: which numbers of x0 are fitted, a mask that broadcasts against it. Default: all, if x0 requires a gradient;
-            else none.
-        observe: what is seen of states of shape (times, *batch, dim), differentiable. Default: the states themselves.
+        field: f, an `nn.Module`, a `Field` such as `sx.nn.Universal`, or a `Flow` with a field.
+        observed: y, of the shape that `observe` returns; NaN marks missing observations.
+        x0: states at the first time, shape (*batch, dim). If it requires gradients (a tensor or `nn.Parameter`), it holds initial
+            guesses and is fitted too: one state per series, or one state for all series, shape (dim,) or (1, dim), if `times` has
+            series axes or the observations are states.
+        times: increasing times, shape (times,) or (times, *batch).
+        dt: maximum step size of the solver.
+        unknown: mask of the entries of x0 to fit, broadcast against x0. Default: all if x0 requires gradients, else none.
+        observe: differentiable function of states of shape (times, *batch, dim). Default: the states themselves.
         method: a Runge–Kutta method in `SOLVERS`.
-        decay: ρ, in units of the observations squared. For noise of standard deviation s, s² is the prior of weights of size 1.
-            It leaves x0 alone.
-        damping: λ to begin with, relative to JJᵀ; more of it makes first steps shorter.
-        max_steps: steps that lower the loss.
-        tol: it has converged when a step lowers the loss by less than this part of it, or when no step lowers it.
+        decay: ρ, in squared units of the observations. For noise of standard deviation s, ρ = s² corresponds to a prior of weights
+            of size 1. It does not apply to x0.
+        damping: initial λ, relative to JJᵀ; larger values shorten the first steps.
+        max_steps: maximum number of steps that lower the loss.
+        tol: relative decrease of the loss in one step below which the fit has converged; it has also converged if no step lowers
+            the loss.
         time_dependent: call `field(x, t)`.
-        progress: draw a bar.
-        throw: raise where the fit does not converge, or cannot begin.
+        progress: show a progress bar.
+        throw: raise if the fit does not converge or cannot start.
 
     Returns:
-        ObservationFit: `misfit` by step; status `ok` where it has converged; `not_converged` where the loss was still falling after
-        `max_steps`, which may be good enough, or where no parameter, or not every unknown number of x0, changes what is seen;
-        `diverged` where the solution is not finite. `end` says which in words. `x0` are the initial states.
+        ObservationFit: `misfit` by step, `x0`, and `end`, the reason for the end. The status is `ok` if the fit has converged;
+        `not_converged` if the loss was still decreasing after `max_steps` (which may be good enough), or if no parameter or not
+        every unknown entry of x0 affects the observations; `diverged` if the solution is not finite.
 
     Raises:
-        InputError: nothing to fit, nothing observed, an infinite observation, a number out of range, an x0 that was computed from a
-            tensor with a gradient.
-        ShapeError: `observe` gives another shape than y.
+        InputError: there is nothing to fit or nothing observed, an observation is infinite, an option is out of range, or x0 was
+            computed from a tensor with gradients.
+        ShapeError: `observe` returns another shape than that of `observed`.
         DivergedError, NotConvergedError: with `throw`.
-    Limits: J is held whole, observations × parameters, and a linear system of all observations is solved at every step: for up to
-        some 5,000 of them, and 10,000 parameters. A fit of long solutions has poor minima where the first guess is far away: fit an
-        early part first.
+    Limits: the full Jacobian, observations × parameters, is stored, and a linear system of the size of the observations is
+    solved in
+        every step, which suits up to about 5,000 observations and 10,000 parameters. Fits of long solutions have poor local minima
+        if the initial guess is far away; fit an early part first.
     Source: Marquardt 1963, J. SIAM 11, 431; for missing terms of known models, Rackauckas et al. 2020, arXiv:2001.04385.
     """
     _check_numbers(decay=decay, damping=damping, tol=tol)
@@ -150,13 +150,14 @@ def fit_observations(
         if status != Status.NOT_CONVERGED or not at.lowered:
             break
     if unseen and status == Status.OK:
-        status, end = Status.NOT_CONVERGED, f"{unseen} of the unknown numbers of x0 change nothing that is seen"
+        entries = "entry" if unseen == 1 else "entries"
+        status, end = Status.NOT_CONVERGED, f"{unseen} unknown {entries} of x0 without effect on the observations"
     found = ObservationFit(
         codes=torch.tensor(int(status), dtype=torch.int8),
         misfit=torch.tensor(misfits, dtype=torch.float64),
         observed=seen.y,
         predicted=seen.residuals(theta) + seen.y,
-        starts=initial.found(shot.unknown(theta)).reshape(-1, initial.given.shape[-1]),
+        initial_states=initial.found(shot.unknown(theta)).reshape(-1, initial.given.shape[-1]),
         end=end,
         settings={
             "parameters": shot.parameters,
@@ -174,21 +175,21 @@ def fit_observations(
 
 
 def _series(times: Any, states: Any) -> tuple[int, ...]:
-    """Axes of the series, so far as the times and the observed states, if such they are, tell."""
+    """Axes of the series, from the times and from the observed states, if given."""
     found = [tuple(torch.as_tensor(part).shape[1 : end or None]) for part, end in ((times, 0), (states, -1)) if part is not None]
     try:
         return torch.broadcast_shapes(*found)
-    except RuntimeError:  # the observations do not go with the times, which is told where they are compared
+    except RuntimeError:  # a mismatch of observations and times is reported where they are compared
         return found[0]
 
 
 class Seen:
-    """Residuals of what is seen of a solution, as a function of the field's parameters and the unknown initial numbers.
+    """Residuals of the observations as a function of the field's parameters and the unknown initial values.
 
     Args:
         shot: the solution.
-        observed: y; NaN where nothing was seen.
-        observe: what is seen of states.
+        observed: y; NaN marks missing observations.
+        observe: the observation function of states.
     """
 
     def __init__(self, shot: Shot, observed: Tensor, observe: Observe | None) -> None:
@@ -198,23 +199,23 @@ class Seen:
         shape = tuple(states.shape if observe is None else observe(states).shape)
         if shape != tuple(y.shape):
             raise ShapeError(
-                f"observed has shape {tuple(y.shape)}, but the solution is seen in shape {shape}.\n"
-                "Observations go with states of shape (times, *batch, dim)."
+                f"expected observed of shape {shape}, the observation of the solution, got {tuple(y.shape)}.\n"
+                "States have shape (times, *batch, dim)."
             )
         self._kept = ~y.isnan().flatten()
         self.y = y.flatten()[self._kept]
         if self.y.isinf().any():
-            raise InputError(f"{int(self.y.isinf().sum())} of the observations are infinite.\nMark what was not seen by NaN.")
+            raise InputError(f"{int(self.y.isinf().sum())} of the observations are infinite.\nMark missing observations by NaN.")
         if not (self.y != 0).any():
-            raise InputError("nothing was observed: y holds no number that is not 0 or NaN.")
+            raise InputError("expected observations, got only 0 and NaN in observed.")
         self._shape = states.shape
 
     def residuals(self, theta: Tensor) -> Tensor:
-        """ŷ − y, shape (observations)."""
+        """ŷ − y, shape (observations,)."""
         return self._see(self.shot.states(theta).flatten()) - self.y
 
     def linearised(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, and their Jacobian, shape (observations, parameters)."""
+        """The residuals and their Jacobian, shape (observations, parameters)."""
         states, rows = self.shot.linearised(theta)
         along = rows.movedim(-2, 0).flatten(1)  # (parameters, all numbers of all states)
         if self.observe is None:
@@ -223,7 +224,7 @@ class Seen:
         return seen - self.y, pushed.mT
 
     def balance(self) -> int:
-        """Measure unknown initial numbers in units in which each matters as much as a parameter; how many do not matter at all."""
+        """Rescale unknown initial values so that each matters as much as a parameter; returns how many have no effect."""
         shot = self.shot
         if not shot.initial.count:
             return 0
@@ -241,7 +242,7 @@ class Seen:
 
 
 def _status(at: Iterate, losses: list[float], tol: float) -> tuple[Status, str]:
-    """How it stands after a step, and what it is to be told if it ends there."""
+    """Status after a step, and the reason if the fit ends there."""
     if not math.isfinite(at.loss):
         return Status.DIVERGED, "the solution or its derivative is not finite there"
     if at.flat:
@@ -250,26 +251,26 @@ def _status(at: Iterate, losses: list[float], tol: float) -> tuple[Status, str]:
         return Status.OK, "no step lowers the loss further"
     if len(losses) > 1 and losses[-1] > (1 - tol) * losses[-2]:
         return Status.OK, "the loss has settled"
-    return Status.NOT_CONVERGED, "stopped by max_steps, the loss still falling"
+    return Status.NOT_CONVERGED, "stopped by max_steps with the loss still decreasing"
 
 
 def _check_numbers(**numbers: float) -> None:
     for name, value in numbers.items():
         if not 0 <= value < float("inf") or (name == "damping" and value == 0):
-            raise InputError(f"{name} is {value:g}; it is a finite number {'above' if name == 'damping' else 'of at least'} 0.")
+            raise InputError(f"{name} is {value:g}; expected a finite number {'> 0' if name == 'damping' else '≥ 0'}.")
 
 
 def _thrown(found: ObservationFit) -> ObservationFit:
     steps = counted(len(found.misfit) - 1, "step")
     if found.codes == Status.DIVERGED:
         raise DivergedError(
-            f"the solution or its derivative is not finite where the fit stands after {steps}.\n"
-            "Take shorter steps (dt), an earlier part of the observations, or begin from other parameters."
+            f"the solution or its derivative is not finite after {steps} of the fit.\n"
+            "Pass a smaller dt, an earlier part of the observations, or other initial parameters."
         )
     if found.codes == Status.NOT_CONVERGED and found.end == FLAT:
         raise NotConvergedError(
-            f"{FLAT} to first order.\nLet observe keep the graph of the states, or begin from other parameters."
+            f"{FLAT} to first order.\nLet observe keep the graph of the states, or pass other initial parameters."
         )
     if found.codes == Status.NOT_CONVERGED:
-        raise NotConvergedError(f"the loss was still falling after {steps}.\nAsk for more: max_steps.")
+        raise NotConvergedError(f"the loss was still decreasing after {steps}.\nIncrease max_steps.")
     return found

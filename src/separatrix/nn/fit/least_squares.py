@@ -1,4 +1,4 @@
-"""Levenberg and Marquardt's method for networks: a few thousand parameters, and as many or fewer residuals."""
+"""The Levenberg–Marquardt method for networks with a few thousand parameters and as many or fewer residuals."""
 
 import math
 from collections.abc import Iterator
@@ -8,34 +8,34 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-EASIER, HARDER = 0.2, 4.0  # what a step that lowers the loss, and one that does not, make of the damping
-LEAST = 50  # roundings: damping below, relative to JJᵀ, is lost in it
-MOST = 1e6  # damping, relative to JJᵀ, whose steps are too short to be seen
+EASIER, HARDER = 0.2, 4.0  # factors of the damping after a successful and a failed step
+LEAST = 50  # roundings: smaller damping, relative to JJᵀ, is lost to rounding
+MOST = 1e6  # maximum damping relative to JJᵀ; its steps are negligible
 
 
 class Problem(Protocol):
     """Residuals r(θ) and their Jacobian."""
 
     def residuals(self, theta: Tensor) -> Tensor:
-        """r, shape (m)."""
+        """The residuals r, shape (m,)."""
         ...
 
     def linearised(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """r and ∂r/∂θ, shape (m, parameters)."""
+        """The residuals r and ∂r/∂θ, shape (m, parameters)."""
         ...
 
 
 @dataclass(frozen=True)
 class Iterate:
-    """Where the method is after a step that lowered the loss.
+    """The state of the method after a step.
 
     Args:
-        theta: shape (parameters).
+        theta: θ, shape (parameters,).
         distance: |r|.
-        loss: |r|² + decay |θ|²; NaN where its derivative is not finite.
-        lowered: whether a step that lowers the loss was found; if not, theta is what it was.
-        flat: whether there was none to look for: the residuals, which are not 0, have no derivative by any parameter.
-        steps: 1; 0 for the start.
+        loss: |r|² + decay |θ|²; NaN if its derivative is not finite.
+        lowered: whether the step lowered the loss; if not, theta is unchanged.
+        flat: whether the residuals are nonzero but their derivatives with respect to all parameters vanish.
+        steps: 1, or 0 for the start.
     """
 
     theta: Tensor
@@ -46,19 +46,19 @@ class Iterate:
     steps: int = 1
 
 
-FREEST = 1e-6  # the least damping, relative to JJᵀ, of numbers without decay beside others with it: else the system is singular
+FREEST = 1e-6  # minimum damping, relative to JJᵀ, of parameters without decay beside others with decay; avoids a singular system
 
 
 def levenberg_marquardt(
     problem: Problem, theta: Tensor, *, decay: float, damping: float, max_steps: int, free: int = 0
 ) -> Iterator[Iterate]:
-    r"""Steps that lower  L(θ) = |r(θ)|² + ρ |θ|², each the minimum of a quadratic model that is damped by λ:
+    r"""Levenberg–Marquardt steps for  L(θ) = |r(θ)|² + ρ |θ|²,  each the minimum of a quadratic model with damping λ:
 
         min_δ  |r + J δ|² + ρ |θ + δ|² + λ |δ|²     ⇒     δ = −(ρ/c) θ − Jᵀ (J Jᵀ + c)⁻¹ (r − (ρ/c) J θ),   c = ρ + λ
 
-    so that what is factorised is m × m, however many parameters there are. λ is relative to the mean of JJᵀ's diagonal. The last
-    `free` numbers of θ have no decay: their columns of J count c/λ times.
-    Yields the start, then each step; the last one is not lowered where no damping helps.
+    The factorised matrix is m × m for any number of parameters. λ is relative to the mean of the diagonal of JJᵀ. The last `free`
+    entries of θ have no decay: their columns of J are weighted by c/λ.
+    Yields the start, then each step; the last has lowered = False if no damping lowers the loss.
     Source: Levenberg 1944, Quart. Appl. Math. 2, 164; Marquardt 1963, J. SIAM 11, 431.
     """
     r = problem.residuals(theta)
@@ -93,7 +93,7 @@ def levenberg_marquardt(
 
 
 def _step(r: Tensor, jacobian: Tensor, gram: Tensor, theta: Tensor, decay: float, damping: float, weight: Tensor) -> Tensor:
-    """δ of the damped model."""
+    """The minimiser δ of the damped model."""
     c = decay + damping
     shift = -(decay / c) * theta
     matrix = gram + c * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

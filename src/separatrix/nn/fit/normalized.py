@@ -1,4 +1,4 @@
-"""A network as a vector field in the units of its data."""
+"""A network as a vector field, normalised to the units of its data."""
 
 from typing import Self
 
@@ -13,18 +13,18 @@ from separatrix.nn.fit.trajectories import Trajectories
 
 
 class Normalized(Field):
-    r"""The field  f(x) = s ∘ g((x − m) / d)  of a network g that sees and gives numbers of order 1.
+    r"""A normalised vector field,  f(x) = s ∘ g((x − m) / d),  whose network g has inputs and outputs of order 1.
 
-    m, d and s are buffers: they are saved with the weights, follow `.to()`, and are not trained.
+    The scales m, d and s are buffers: they are saved with the weights, follow `.to()` and are not trained.
 
     Args:
         module: g, (*batch, dim) → (*batch, dim).
-        mean: m, shape (dim).
-        deviation: d, shape (dim), positive.
-        speed: s, shape (dim), positive; in units of the state per unit time.
+        mean: m, shape (dim,).
+        deviation: d, shape (dim,), positive.
+        speed: s, shape (dim,), positive, in units of the state per unit time.
 
     Raises:
-        InputError: a scale that is not positive.
+        InputError: an entry of deviation or speed is not positive.
 
     Example: `field = sx.nn.Normalized.of(network, states, times)`, then `sx.nn.fit_flow(field, states, times)`.
     """
@@ -38,7 +38,7 @@ class Normalized(Field):
     def __init__(self, module: nn.Module, mean: Tensor, deviation: Tensor, speed: Tensor) -> None:
         super().__init__()
         if not (bool((deviation > 0).all()) and bool((speed > 0).all())):
-            raise InputError("a deviation or a speed is not above 0, and so no scale.\nGive 1 to a number that never changes.")
+            raise InputError("expected positive entries in deviation and speed.\nPass 1 where the state never changes.")
         self.module = module
         dtype = next((p.dtype for p in module.parameters()), mean.dtype)
         for name, value in (("mean", mean), ("deviation", deviation), ("speed", speed)):
@@ -46,12 +46,12 @@ class Normalized(Field):
 
     @classmethod
     def of(cls, module: nn.Module, states: Tensor, times: Tensor | float) -> Self:
-        """With the mean and deviation of states, shape (time, *batch, dim), and the root mean square of their velocities.
+        """A normalised field with scales from data: mean and deviation of states, and root mean square of their velocities.
 
         Args:
             module: g.
-            states: as `sx.nn.fit_flow` takes them.
-            times: likewise.
+            states: trajectories, shape (time, *batch, dim).
+            times: time between two samples, or increasing times of shape (time,) or (time, *batch).
         """
         return cls(module, *Trajectories.of(states, times).scales())
 
@@ -60,7 +60,7 @@ class Normalized(Field):
         return self.speed * in_one_batch(self.module, (x - self.mean) / self.deviation)
 
     def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """The velocity and its derivative along v; in closed form where the network is a chain of layers that have one."""
+        """The velocity and its derivative along v, in closed form if the network is a chain of layers that have one."""
         if not is_chain(self.module):
             return super().pushforward(x, v, t)
         value, pushed = pushed_through(self.module, (x - self.mean) / self.deviation, v / self.deviation)

@@ -1,4 +1,4 @@
-"""Sampled trajectories: what a flow is learned from, and the segments that it is learned by."""
+"""Sampled trajectories from which flows are learned."""
 
 import math
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from torch import Tensor
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.flows.steps.mesh import check_times
 
-EVEN = 1e-6  # relative difference of two gaps that count as one
-WHOLE = 10  # trajectories from which on whole ones are held out
+EVEN = 1e-6  # relative difference of gaps that count as equal
+WHOLE = 10  # minimum number of trajectories for holding out whole ones
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,25 @@ class Trajectories:
 
     @classmethod
     def of(cls, states: Any, times: Any) -> "Trajectories":
-        """Trajectories (time, *batch, dim), at times (time), (time, *batch) or equal gaps of one number.
+        """Trajectories from states (time, *batch, dim) and times (time,), (time, *batch) or one gap between samples.
 
         Raises:
-            ShapeError: states have fewer than 2 axes, or times do not fit.
-            InputError: states are not finite, or are to be learned themselves, or times do not increase.
+            ShapeError: states have fewer than 2 axes or samples, or times have another shape.
+            InputError: states are not finite or require gradients, or times do not increase.
         """
         if isinstance(states, Tensor) and states.requires_grad and states.is_leaf:
             raise InputError(
-                "states requires a gradient, but segments begin at the samples as they are.\n"
-                "Pass states.detach(); sx.nn.fit_observations fits initial states together with the field."
+                "states requires a gradient, but segments start at fixed samples.\n"
+                "Pass states.detach(); to fit initial states with the field, use sx.nn.fit_observations."
             )
         states = torch.as_tensor(states).detach().double()
         if states.ndim < 2 or len(states) < 2 or not states.numel():
             raise ShapeError(
-                f"states have shape {tuple(states.shape)}; pass (time, *batch, dim) with at least 2 times.\n"
-                "Of one number in time, pass series[:, None]."
+                f"expected states of shape (time, *batch, dim) with at least 2 times, got {tuple(states.shape)}.\n"
+                "For a scalar series pass series[:, None]."
             )
         if not torch.isfinite(states).all():
-            raise InputError(
-                f"{int((~torch.isfinite(states)).sum())} numbers of the states are not finite.\nLeave those times out."
-            )
+            raise InputError(f"{int((~torch.isfinite(states)).sum())} entries of states are not finite.\nRemove those times.")
         batch = tuple(states.shape[1:-1])
         times = _times(times, len(states), batch).to(states.device)
         each = times.reshape(len(times), -1).expand(len(times), math.prod(batch))
@@ -56,18 +54,18 @@ class Trajectories:
 
     @property
     def gap(self) -> float | None:
-        """The time between two samples, where it is always the same."""
+        """The time between two samples if it is constant."""
         gaps = self.times.diff(dim=0)
         return float(gaps.mean()) if float(gaps.amax() - gaps.amin()) <= EVEN * float(gaps.mean()) else None
 
     def scales(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and deviation of the states, and root mean square of their velocities by differences, each (dim)."""
+        """Mean and deviation of the states and root mean square of their finite-difference velocities, each (dim,)."""
         velocity = self.states.diff(dim=0) / self.times.diff(dim=0)[..., None]
         spread = self.states.flatten(0, 1)
         return spread.mean(0), _positive(spread.std(0, correction=0)), _positive(velocity.square().mean((0, 1)).sqrt())
 
     def split(self, share: float, least: int, random: torch.Generator) -> "tuple[Trajectories, Trajectories]":
-        """Those to learn from and those held out: whole items of ten or more, else the last times, at least so many, of each."""
+        """Training and held-out parts: whole trajectories if there are ten or more, else at least `least` last times of each."""
         items, count = self.states.shape[1], len(self.states)
         if items >= WHOLE:
             order = torch.randperm(items, generator=random).to(self.states.device)
@@ -84,18 +82,18 @@ class Trajectories:
 
 
 def _times(times: Any, count: int, batch: tuple[int, ...]) -> Tensor:
-    """Increasing times, (time) or (time, *batch)."""
+    """Increasing times, (time,) or (time, *batch)."""
     times = torch.as_tensor(times, dtype=torch.float64).detach()
     if times.ndim == 0:
         if not 0 < float(times) < float("inf"):
-            raise InputError(f"times is {float(times):g}; one number is the time between two samples, and positive.")
+            raise InputError(f"times is {float(times):g}; expected a positive time between two samples.")
         return times * torch.arange(count, dtype=torch.float64)
     check_times(times, batch)
     if len(times) != count:
-        raise ShapeError(f"there are {len(times)} times but the states have {count}: one is given for each.")
+        raise ShapeError(f"expected {count} times, one per sample, got {len(times)}.")
     return times
 
 
 def _positive(scale: Tensor) -> Tensor:
-    """A scale that can be divided by: 1 where a number never changes."""
+    """A positive scale: 1 for entries that never change."""
     return scale.where(scale > 0, 1.0)

@@ -1,4 +1,4 @@
-"""A vector field that is a network of dense layers, with tangents in closed form."""
+"""A vector field given by a network of dense layers, with closed-form tangents."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,35 +9,35 @@ from torch import Tensor, nn
 from separatrix.core.errors import ShapeError
 from separatrix.flows.field import Field
 from separatrix.flows.methods.solver import Time
-from separatrix.nn.activation import Activation, check_elementwise, with_slope
+from separatrix.nn.activation import ActivationLike, as_activation, with_slope
 
 
 class DenseField(Field):
-    r"""The field  ẋ = W_m σ(… σ(W_1 (x, t) + b_1) …) + b_m.
+    r"""A dense network as vector field,  ẋ = W_m σ(… σ(W_1 (x, t) + b_1) …) + b_m.
 
-    Its tangents are products with the same weights, so that traces, spectra and log-densities cost no forward AD.
+    Tangents are products with the same weights, so traces, spectra and log-densities need no forward AD.
 
     Args:
         dim: numbers in the state.
-        hidden: width of each layer between.
-        activation: σ, of each number by itself.
-        time_dependent: whether t is one more input of the first layer.
+        hidden: widths of the hidden layers.
+        activation: σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
+        time_dependent: whether t is an additional input of the first layer.
 
     Raises:
         ShapeError: there is no hidden layer, or one without units.
-        InputError: the activation mixes the numbers it is given.
+        InputError: the activation is unknown or not elementwise.
     """
 
     def __init__(
-        self, dim: int, hidden: Sequence[int] = (64, 64), *, activation: Activation = torch.tanh, time_dependent: bool = False
+        self, dim: int, hidden: Sequence[int] = (64, 64), *, activation: ActivationLike = "tanh", time_dependent: bool = False
     ) -> None:
         super().__init__()
         if isinstance(hidden, int):
-            raise ShapeError(f"hidden is {hidden}; it is the width of each layer between.\nPass ({hidden},) for a single one.")
+            raise ShapeError(f"hidden is {hidden}; expected the widths of all hidden layers.\nPass ({hidden},) for a single one.")
         if not hidden or min(dim, *hidden) < 1:
-            raise ShapeError(f"a field of {dim} numbers has hidden layers of at least 1 unit each, not {tuple(hidden)}.")
-        check_elementwise(activation)
-        self.dim, self.activation, self.time_dependent = dim, activation, time_dependent
+            raise ShapeError(f"expected dim ≥ 1 and hidden layers of at least 1 unit, got dim = {dim}, hidden = {tuple(hidden)}.")
+        self.dim, self.time_dependent = dim, time_dependent
+        self.activation = as_activation(activation)
         widths = (dim + time_dependent, *hidden, dim)
         self.layers = nn.ModuleList(nn.Linear(taken, given) for taken, given in pairwise(widths))
 
@@ -49,7 +49,7 @@ class DenseField(Field):
         return x
 
     def pushforward(self, x: Tensor, v: Tensor, t: Time = 0.0) -> tuple[Tensor, Tensor]:
-        """ẋ and its derivative along tangents, rows of shape (*batch, k, dim)."""
+        """ẋ and its derivative along tangents, shape (*batch, k, dim)."""
         x, v = self.layers[0](self._with_time(x, t)), v @ self.layers[0].weight[:, : self.dim].mT
         for layer in self.layers[1:]:
             x, slope = with_slope(self.activation, x)
@@ -62,5 +62,5 @@ class DenseField(Field):
         return torch.cat([x, torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[:-1])[..., None]], dim=-1)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"dim={self.dim}, time_dependent={self.time_dependent}"

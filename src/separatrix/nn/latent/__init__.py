@@ -1,1 +1,1 @@
-"""Series at uneven times."""
+"""Latent models of time series with irregular sampling."""

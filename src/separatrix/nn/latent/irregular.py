@@ -1,4 +1,4 @@
-"""Series observed at uneven times, each at its own, of different lengths: what is there, and the gaps between."""
+"""Series of different lengths observed at irregular times: the observations and the gaps between them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,9 @@ class Irregular:
     """Observations in order of time.
 
     Args:
-        values: shape (times, *batch, observed); 0 where nothing is.
+        values: shape (times, *batch, observed); 0 in masked-out entries.
         times: float64, shape (times, *batch).
-        seen: which entries are observations, shape (times, *batch).
+        seen: mask of the observations, shape (times, *batch).
     """
 
     values: Tensor
@@ -30,13 +30,13 @@ class Irregular:
 
     @property
     def gaps(self) -> Tensor:
-        """The time from each observation to the next one, 0 at the last and where nothing is; shape (times, *batch)."""
+        """The time from each observation to the next, 0 at the last and in masked-out entries; shape (times, *batch)."""
         last = self.times.where(self.seen, -torch.inf).amax(0)
         following = self.times.where(self.seen, torch.inf).flip(0).cummin(0).values.flip(0).minimum(last)
         return torch.diff(following, dim=0, append=last[None]).to(self.values.dtype)
 
     def reading(self, read: Tensor | None) -> "Irregular":
-        """Of these observations only some."""
+        """The observations within a mask `read`; all by default."""
         if read is None:
             return self
         _check_mask("read", read, self.times)
@@ -46,12 +46,12 @@ class Irregular:
 
 
 def irregular(values: Tensor, times: Any, mask: Tensor | None, observed: int) -> Irregular:
-    """Check a batch of series; see `LatentODE` for what it may be."""
+    """A checked batch of series, in the forms that `LatentODE` accepts."""
     if values.ndim < 2 or values.shape[-1] != observed:
-        raise ShapeError(f"values have the shape (times, *batch, {observed}), not {tuple(values.shape)}.")
+        raise ShapeError(f"expected values of shape (times, *batch, {observed}), got {tuple(values.shape)}.")
     times = times_of_each("times", times, tuple(values.shape[1:-1]), values.device)
     if len(times) != len(values):
-        raise ShapeError(f"there are {len(values)} values of each series, but {len(times)} times.")
+        raise ShapeError(f"expected as many times as values, got {len(times)} times and {len(values)} values.")
     if mask is not None:
         _check_mask("mask", mask, times)
     seen = torch.ones_like(times, dtype=torch.bool) if mask is None else mask
@@ -63,42 +63,40 @@ def irregular(values: Tensor, times: Any, mask: Tensor | None, observed: int) ->
 
 
 def times_of_each(name: str, times: Any, batch: tuple[int, ...], device: torch.device) -> Tensor:
-    """Times of shape (times, *batch), from those or from times that all items share."""
+    """Times of shape (times, *batch), expanded if all items share them."""
     times = torch.as_tensor(times, dtype=torch.float64, device=device)
     if times.ndim == 1:
         times = times.reshape(-1, *[1] * len(batch)).expand(-1, *batch)
     if times.ndim == 0 or tuple(times.shape[1:]) != batch:
         wanted = ", ".join(["times", *map(str, batch)])
-        raise ShapeError(
-            f"{name} has shape {tuple(times.shape)}, but the series have the batch {batch}: pass (times) or ({wanted})."
-        )
+        raise ShapeError(f"expected {name} of shape (times,) or ({wanted}), got {tuple(times.shape)}.")
     return times
 
 
 def _check_mask(name: str, mask: Tensor, times: Tensor) -> None:
     if not isinstance(mask, Tensor):
-        raise InputError(f"{name} is a {type(mask).__name__}; pass a tensor of bool.")
+        raise InputError(f"{name} is a {type(mask).__name__}; expected a bool tensor.")
     if mask.dtype != torch.bool or mask.shape != times.shape:
         raise ShapeError(
             f"{name} is {str(mask.dtype).removeprefix('torch.')} of shape {tuple(mask.shape)}; "
-            f"it is bool of shape {tuple(times.shape)}, one for each observation."
+            f"expected bool of shape {tuple(times.shape)}, one entry per observation."
         )
 
 
 def _check_not_empty(series: Irregular) -> None:
     empty = (~series.seen.any(0)).nonzero()
     if 0 in series.times.shape[1:]:
-        raise InputError(f"the batch of series is {tuple(series.times.shape[1:])}: there is none.")
+        raise InputError(f"expected at least one series, got the batch shape {tuple(series.times.shape[1:])}.")
     if len(empty):
         where = f" {tuple(empty[0].tolist())}" if empty.shape[-1] else ""
-        raise InputError(f"series{where} has no observation.\nLeave it out of the batch: nothing can be said of it.")
+        raise InputError(f"series{where} has no observation.\nRemove it from the batch.")
 
 
 def _check_finite(series: Irregular) -> None:
     for name, whole in (("times", torch.isfinite(series.times)), ("values", torch.isfinite(series.values).all(-1))):
         missing = int((series.seen & ~whole).sum())
         if missing:
-            raise InputError(f"{missing} of the observed {name} are not finite.\nSay with mask which entries are observations.")
+            raise InputError(f"{missing} of the observed {name} are not finite.\nPass a mask that excludes them.")
 
 
 def _check_rising(series: Irregular) -> None:
@@ -108,5 +106,5 @@ def _check_rising(series: Irregular) -> None:
         i, *item = falling[0].tolist()
         here, after = float(before[(i, *item)]), float(series.times[(i + 1, *item)])
         raise InputError(
-            f"times must increase, but time {i + 1} is {after:g} after {here:g}{f' in series {tuple(item)}' if item else ''}."
+            f"expected increasing times, got {after:g} after {here:g} at time {i + 1}{f' of series {tuple(item)}' if item else ''}."
         )

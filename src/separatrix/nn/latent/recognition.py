@@ -1,4 +1,4 @@
-"""Recognition networks: what a series of observations at uneven times says of the state at the first of them."""
+"""Recognition networks: the posterior of the initial latent state given observations at irregular times."""
 
 import torch
 from torch import Tensor, nn
@@ -8,15 +8,15 @@ from separatrix.nn.latent.irregular import Irregular
 from separatrix.nn.latent.stacked import StackedLinear, perceptron
 
 ENCODERS = ("ode-rnn", "gru")
-LOG_STD = -2.0  # about where ln σ begins: at 0, samples of z₀ would hide µ, and training would begin without a signal
+LOG_STD = -2.0  # initial ln σ: at 0, the samples of z₀ would hide µ and training would start without a signal
 
 
 class Gates(nn.Module):
-    r"""A gated recurrent unit,  r = σ(·), u = σ(·), n = tanh(W u + b + r (V h + c)),  h' = n + u (h − n),  as `nn.GRUCell`.
+    r"""A gated recurrent unit,  r = σ(·), u = σ(·), n = tanh(W u + b + r (V h + c)),  h' = n + u (h − n),  as in `nn.GRUCell`.
 
     Args:
-        inputs, hidden: widths.
-        models: see `StackedLinear`.
+        inputs, hidden: numbers in the input and in h.
+        models: number of models, see `StackedLinear`.
     Source: Cho et al. 2014, arXiv:1406.1078.
     """
 
@@ -37,22 +37,25 @@ class Gates(nn.Module):
 
 
 class Recognition(nn.Module):
-    r"""q(z₀) = N(µ, σ²) of a series, read from its last observation back to its first.
+    r"""The posterior  q(z₀) = N(µ, σ²)  of a series, computed from its last observation back to its first.
 
-    "ode-rnn":  h ← h + Δt g(h)  over each gap Δt with a network g, one Euler step, then a gated unit that takes the value;
-    "gru":  a gated unit that takes the value and the gap. Either way  (µ, ln σ) = V tanh(U h + u) + v.
+    The encoder "ode-rnn" takes one Euler step  h ← h + Δt g(h)  of a network g over each gap Δt, followed by a gated unit on
+    the value. The encoder "gru" is a gated unit on the value and the gap. In both cases  (µ, ln σ) = V tanh(U h + u) + v.
 
     Args:
-        observed, latent, hidden: widths of the observations, of z₀ and of h.
-        encoder: which of the two.
-        models: see `StackedLinear`.
+        observed, latent, hidden: numbers in an observation, in z₀ and in h.
+        encoder: "ode-rnn" or "gru".
+        models: number of models, see `StackedLinear`.
+
+    Raises:
+        InputError: encoder is unknown.
     Source: Rubanova, Chen & Duvenaud 2019, NeurIPS, arXiv:1907.03907, algorithm 1.
     """
 
     def __init__(self, observed: int, latent: int, hidden: int, *, encoder: str, models: int | None = None) -> None:
         super().__init__()
         if encoder not in ENCODERS:
-            raise InputError(f"there is no encoder {encoder!r}; choose one of {', '.join(ENCODERS)}.")
+            raise InputError(f"encoder is {encoder!r}; expected {' or '.join(map(repr, ENCODERS))}.")
         self.drift = perceptron([hidden, hidden, hidden], models) if encoder == "ode-rnn" else None
         self.cell = Gates(observed + (self.drift is None), hidden, models)
         self.head = perceptron([hidden, hidden, 2 * latent], models)

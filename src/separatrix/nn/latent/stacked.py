@@ -1,4 +1,4 @@
-"""Several networks of one shape as one: layers whose weights have a leading axis."""
+"""Several networks of equal shape evaluated as one: layers whose weights have a leading axis."""
 
 from itertools import pairwise
 
@@ -10,13 +10,13 @@ from separatrix.core.errors import InputError
 
 
 class StackedLinear(nn.Module):
-    r"""x ↦ W x + b, as `nn.Linear`; or the same for several networks at once, each with its own W and b.
+    r"""A linear layer  x ↦ W x + b  as `nn.Linear`, or one for each of several networks.
 
     Args:
-        inputs, outputs: numbers that it takes and gives.
-        models: how many networks. Their states have the shape (…, models, items, inputs). Default: one, of any batch shape.
+        inputs, outputs: numbers in x and in the output.
+        models: number of networks, whose states have shape (…, models, items, inputs). Default: a single network, any batch shape.
 
-    Weights begin as those of `nn.Linear` do, uniform within ±1/√inputs.
+    Weights are initially uniform in ±1/√inputs, as in `nn.Linear`.
     """
 
     def __init__(self, inputs: int, outputs: int, models: int | None = None) -> None:
@@ -27,7 +27,7 @@ class StackedLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew."""
+        """Initialise the weights, from the global random generator."""
         bound = self.weight.shape[-1] ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
@@ -40,13 +40,13 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(bias, x, self.weight.mT) if x.ndim == 3 else x @ self.weight.mT + bias
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         *stack, outputs, inputs = self.weight.shape
         return f"{inputs} → {outputs}" + (f", models={stack[0]}" if stack else "")
 
 
 def perceptron(widths: list[int], models: int | None = None) -> nn.Sequential:
-    """Linear layers of these widths with tanh between."""
+    """Linear layers of the given widths with tanh between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [StackedLinear(inputs, outputs, models), nn.Tanh()]
@@ -54,8 +54,8 @@ def perceptron(widths: list[int], models: int | None = None) -> nn.Sequential:
 
 
 def member(stack: nn.Module, single: nn.Module, i: int) -> None:
-    """Copy network i of a stack into a single network of the same shape."""
+    """Copy network i of a stack into a single network of equal shape."""
     count = next(stack.parameters()).shape[0]
     if not 0 <= check_whole("i", i) < count:
-        raise InputError(f"there is no model {i}: the {count} models are numbered from 0.")
+        raise InputError(f"i is {i}; expected 0 to {count - 1}, one of {count} models.")
     single.load_state_dict({name: weights[i] for name, weights in stack.state_dict().items()})

@@ -1,1 +1,1 @@
-"""Layers of Lipschitz constant 1."""
+"""Layers and networks of Lipschitz factor at most 1."""

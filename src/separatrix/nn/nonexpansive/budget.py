@@ -1,4 +1,4 @@
-"""How far a layer may expand when another contracts: the factors of both, and steps that are always inside the feasible set."""
+"""Contraction budgets: Lipschitz factors of contractions, and step sizes that stay in the feasible set while they are learned."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,35 +11,43 @@ from separatrix.core.errors import InputError
 from separatrix.core.precision import at_least_single
 
 Number = float | Tensor
-INSIDE = 1e-5  # of the room to expand is never used, more than float32's rounding of it, so that the product never passes 1
-ROUNDINGS = 4  # units in the last place that learned steps take from each decay: near a factor of 0 the room hangs on these
-FIRST_CONTRACTION = 1.8  # step before training: with ReLU and h = 2 nothing is lost, with h = 1 half of all directions
-FIRST_EXPANSION = 0.5  # the same of a layer that expands
-FIRST_STEP, FIRST_SHARE = 0.5, 0.9  # the contraction's step before training, and the share of its room that the expansion takes
+INSIDE = 1e-5  # unused fraction of the room to expand, larger than its rounding in float32, so the product never exceeds 1
+ROUNDINGS = 4  # units in the last place subtracted from each decay: near a factor of 0 the room depends on them
+FIRST_CONTRACTION = 1.8  # initial step size: with ReLU, h = 2 loses no direction and h = 1 loses half of them
+FIRST_EXPANSION = 0.5  # initial step size of an expansion
+FIRST_STEP, FIRST_SHARE = 0.5, 0.9  # of a pair: the initial step size of the contraction, the fraction of its room that is used
 
 
 def exact_factor(h: Number, slope: float, *, s_min: float = 1.0, s_max: float = 1.0) -> Tensor:
     r"""The Lipschitz factor of  x ↦ x − h AᵀΣ(Ax + b),   max(|1 − h a s_min²|, |1 − h s_max²|).
 
-    The Jacobian is I − h AᵀDA with slopes D between a and 1, a symmetric matrix with eigenvalues between the two; over all such
-    D it is the largest norm there is.
+    The Jacobian I − h AᵀDA, with slopes D between a and 1, is symmetric with eigenvalues between 1 − h s_max² and 1 − h a s_min².
+    The factor is the largest norm over all such D, so it is attained.
 
     Args:
-        h: steps, a number or a tensor.
-        slope: a, the smallest slope of the activation Σ; its largest is 1.
-        s_min, s_max: of A, between which all its singular values lie: ‖Ax‖ ≥ s_min ‖x‖ for every x. An A with fewer rows than
-            columns has s_min = 0.
+        h: step sizes, a number or a tensor.
+        slope: a, the smallest slope of the activation Σ; the largest is 1.
+        s_min, s_max: bounds on the singular values of A,  s_min ‖x‖ ≤ ‖Ax‖ ≤ s_max ‖x‖.  An A with fewer rows than columns has
+            s_min = 0.
+
+    Returns:
+        The factors, shape of h.
     """
     h = _tensor(h)
     return torch.maximum((1 - h * slope * s_min**2).abs(), (1 - h * s_max**2).abs())
 
 
 def published_factor(h: Number, slope: float) -> Tensor:
-    r"""The published bound of the same factor,  √(1 − 2 a h + h²),  for an A with AᵀA = I.
+    r"""The published bound  √(1 − 2 a h + h²)  on the Lipschitz factor of  x ↦ x − h AᵀΣ(Ax + b)  with AᵀA = I.
+
+    For h ≥ 0 it is never below `exact_factor`.
 
     Args:
-        h: steps, a number or a tensor.
-        slope: a, the smallest slope of the activation.
+        h: step sizes, a number or a tensor.
+        slope: a, the smallest slope of the activation Σ.
+
+    Returns:
+        The bounds, shape of h.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
     """
     h = _tensor(h)
@@ -48,12 +56,12 @@ def published_factor(h: Number, slope: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Budget:
-    """A bound of the contraction's factor, and what it leaves to the expansion.
+    """A bound on the factor of a contraction, and the expansion that it permits.
 
     Args:
-        factor: of a step h and a slope.
-        reach: of a slope; the factor is below 1 for 0 < h < reach.
-        decay: −ln factor of a step and a slope, accurate where the factor is near 1; less where a share is spared for rounding.
+        factor: (h, slope) ↦ the bound.
+        reach: slope ↦ the step size below which the bound is less than 1.
+        decay: (h, slope, spared) ↦ −ln factor, accurate for factors near 1 and reduced by a fraction `spared` for rounding.
     """
 
     factor: Callable[[Number, float], Tensor]
@@ -61,17 +69,17 @@ class Budget:
     decay: Callable[[Tensor, float, float], Tensor]
 
     def room(self, h: Number, slope: float, substeps: int = 1, *, spared: float = 0.0) -> Tensor:
-        """The largest h_E with  factor(h)^substeps (1 + h_E) ≤ 1;  negative where the contraction is none."""
+        """The largest h_E with  factor(h)^substeps (1 + h_E) ≤ 1;  negative if the factor exceeds 1."""
         return torch.expm1((1 - spared) * substeps * self.decay(_tensor(h), slope, spared))
 
 
 def exact_decay(h: Tensor, slope: float, spared: float = 0.0) -> Tensor:
-    """The factor is 1 − min(a h, 2 − h) for h ≥ 0 and a ≤ 1."""
+    """−ln factor, where the factor is 1 − min(a h, 2 − h) for h ≥ 0 and a ≤ 1."""
     return -torch.log1p(-(1 - spared) * torch.minimum(slope * h, 2 - h))
 
 
 def published_decay(h: Tensor, slope: float, spared: float = 0.0) -> Tensor:
-    """The factor's square is 1 − h (2a − h)."""
+    """−ln factor, where the square of the factor is 1 − h (2a − h)."""
     return -torch.log1p(-(1 - spared) * h * ((1 - spared) * 2 * slope - h)) / 2
 
 
@@ -82,19 +90,19 @@ BUDGETS = {
 
 
 class ContractionStep(nn.Module):
-    r"""A step 0 < h < 2 that is learned,  h = 2 σ(θ),  or one that is given.
+    r"""A step size 0 < h < 2, learned as  h = 2 σ(θ)  or fixed.
 
     Args:
-        given: a step 0 … 2 that is kept. Default: learn it.
+        given: a fixed step size in [0, 2]. Default: learned.
 
     Raises:
-        InputError: the step is not between 0 and 2.
+        InputError: given is outside of [0, 2].
     """
 
     def __init__(self, *, given: float | None = None) -> None:
         super().__init__()
         if given is not None and not 0 <= given <= 2:
-            raise InputError(f"step = {given:g} is outside of 0 … 2, where x − h AᵀΣ(Ax + b) expands nothing.\nPass one inside.")
+            raise InputError(f"step_size is {given:g}; expected a number in 0 … 2, where x − h AᵀΣ(Ax + b) is non-expansive.")
         self.given = given
         if given is None:
             self.free = nn.Parameter(logit(FIRST_CONTRACTION / 2))
@@ -105,19 +113,19 @@ class ContractionStep(nn.Module):
 
 
 class ExpansionStep(nn.Module):
-    r"""A step h > 0 that is learned,  h = ln(1 + e^θ),  or one that is given.
+    r"""A step size h > 0, learned as  h = ln(1 + e^θ)  or fixed.
 
     Args:
-        given: a step from 0 on that is kept. Default: learn it.
+        given: a fixed step size ≥ 0. Default: learned.
 
     Raises:
-        InputError: the step is negative.
+        InputError: given is negative or not finite.
     """
 
     def __init__(self, *, given: float | None = None) -> None:
         super().__init__()
         if given is not None and not 0 <= given < torch.inf:
-            raise InputError(f"step = {given:g}; an expansive step is a number from 0 on.")
+            raise InputError(f"step_size is {given:g}; expected a finite number ≥ 0.")
         self.given = given
         if given is None:
             self.free = nn.Parameter(torch.tensor(FIRST_EXPANSION).expm1().log())
@@ -128,20 +136,20 @@ class ExpansionStep(nn.Module):
 
 
 class PairSteps(nn.Module):
-    r"""Steps of an expansion and of the contractions that follow it, with  factor(h)^S (1 + h_E) < 1  whatever is learned:
+    r"""Step sizes (h, h_E) of S contractions and one expansion with  factor(h)^S (1 + h_E) < 1  for all parameters:
 
         h = h_max σ(θ_1),     h_E = room(h) σ(θ_2),     room(h) = factor(h)^{−S} − 1.
 
-    Every pair of steps with a product below 1 (by a hundred-thousandth of the room) is the image of one θ.
+    The map from θ is onto: every pair in the feasible set, up to a fraction 1e-5 of the room, is the image of one θ.
 
     Args:
-        slope: a of the activation, above 0 and below 1.
-        substeps: S, how many contractions follow an expansion.
-        budget: "exact" or "published".
-        given: (h, h_E), each contraction's step and the expansion's, that are kept. Default: learn them.
+        slope: a, the smallest slope of the activation, 0 < a < 1.
+        substeps: S, number of contractions after the expansion.
+        budget: "exact" or "published", the bound on the factor.
+        given: fixed (h, h_E). Default: learned.
 
     Raises:
-        InputError: the given steps are outside of the feasible set; a slope that leaves none.
+        InputError: given is outside of the feasible set, the budget is unknown, or slope or substeps is out of range.
     """
 
     def __init__(
@@ -163,7 +171,7 @@ class PairSteps(nn.Module):
 
     @property
     def budget(self) -> Budget:
-        """The bound that is kept."""
+        """The bound on the factor."""
         return BUDGETS[self.name]
 
     def forward(self) -> tuple[Number, Number]:
@@ -177,36 +185,38 @@ class PairSteps(nn.Module):
 
     @torch.no_grad()
     def factor(self) -> float:
-        """What the steps as they are make together: the product that stays at most 1."""
+        """The Lipschitz factor of the pair at the present step sizes, at most 1."""
         h, expansion = (float(step) for step in self())
-        return min(1.0, product(h, expansion, self.slope, self.substeps, self.budget))  # above 1 it is by the last digit only
+        return min(1.0, product(h, expansion, self.slope, self.substeps, self.budget))  # it exceeds 1 by rounding only
 
     def _check_given(self, given: tuple[float, float]) -> None:
         if not isinstance(given, tuple | list) or len(given) != 2:
-            raise InputError(f"steps = {given!r}; they are two numbers, (h, h_E).")
+            raise InputError(f"step_sizes is {given!r}; expected two numbers, (h, h_E).")
         h, expansion = given
         reach, room = self.budget.reach(self.slope), float(self.budget.room(max(h, 0.0), self.slope, self.substeps))
         if not 0 <= h <= reach:
-            raise InputError(f"the contraction's step h = {h:g} is outside of 0 … {reach:g}: its {self.name} factor is above 1.")
+            raise InputError(
+                f"the step size h = {h:g} of the contraction is outside of 0 … {reach:g}: the {self.name} factor is above 1."
+            )
         if not 0 <= expansion <= room + 1e-12:
             found = product(h, expansion, self.slope, self.substeps, self.budget)
             raise InputError(
-                f"the steps h = {h:g} and h_E = {expansion:g} have the {self.name} product {found:.4g}, more than 1.\n"
-                f"With this h, h_E can be 0 … {room:.4g}; or leave the steps out to learn them."
+                f"the step sizes h = {h:g} and h_E = {expansion:g} have the {self.name} product {found:.4g}, more than 1.\n"
+                f"With this h, pass h_E in 0 … {room:.4g}; or leave step_sizes out to learn them."
             )
 
 
 def check_budget(slope: float, substeps: int, budget: str) -> None:
-    """Refuse what leaves no room to expand."""
+    """Refuse options that leave no room to expand."""
     if budget not in BUDGETS:
-        raise InputError(f"budget is {budget!r}; it is {' or '.join(repr(known) for known in BUDGETS)}.")
+        raise InputError(f"budget is {budget!r}; expected {' or '.join(repr(known) for known in BUDGETS)}.")
     if not 0 < slope < 1:
         raise InputError(
-            f"slope = {slope:g}: only with slopes above 0 are all directions contracted, and with 1 the layer is linear.\n"
-            "Pass a slope such as 0.5; a network of slope 0 (ReLU) takes sx.nn.NonExpansive layers alone."
+            f"slope is {slope:g}; expected 0 < slope < 1: at 0 some directions are not contracted, at 1 the layer is linear.\n"
+            "Pass a slope such as 0.5; for ReLU (slope 0) use sx.nn.NonExpansive layers only."
         )
     if check_whole("substeps", substeps) < 1:
-        raise InputError(f"substeps = {substeps}; at least 1 contraction follows an expansion.")
+        raise InputError(f"substeps is {substeps}; expected at least 1 contraction.")
 
 
 def logit(share: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Euler steps of gradient flows on images: contractions, expansions, and pairs of the two that expand nothing."""
+"""Euler steps of gradient flows on images: contractions, expansions, and non-expansive pairs of the two."""
 
 from torch import Tensor, nn
 
@@ -14,45 +14,45 @@ KERNELS = ("orthogonal", "scaled")
 
 
 class NonExpansiveConv2d(nn.Module):
-    r"""The contraction  x ↦ x − h AᵀΣ(Ax + b)  of images, (*batch, channels, H, W), A a convolution; see `NonExpansive`.
+    r"""A contraction of images,  x ↦ x − h AᵀΣ(Ax + b)  with a convolution A, (*batch, channels, H, W); see `NonExpansive`.
 
-    Under circular padding an orthogonal kernel is an isometry of images of every size, so s_min = 1; under zero padding, and of a
-    scaled kernel, only ‖A‖ ≤ 1 is proven, and the factor is max(1, |1 − h|) = 1.
+    Under circular padding an orthogonal kernel is an isometry of images of every size, so s_min = 1. Under zero padding, and for a
+    scaled kernel, only ‖A‖ ≤ 1 is proven; the factor is then max(1, |1 − h|) = 1.
 
     Args:
-        channels: of the image.
-        width: channels of Ax. Default: as many.
-        size: of the kernel, odd.
+        channels: channels of x.
+        hidden: channels of Ax. Default: channels.
+        kernel_size: height and width of the kernel, odd.
         slope: a of the activation, from 0 to 1.
-        step: h, kept. Default: learned inside 0 … 2.
+        step_size: h, fixed. Default: learned within 0 … 2.
         padding: "circular" or "zeros".
-        kernel: "orthogonal", or "scaled": a free kernel divided by a bound of its norm.
+        kernel: "orthogonal", or "scaled", a free kernel divided by a bound on its norm.
 
     Raises:
-        InputError: a step outside of 0 … 2, a slope outside of 0 … 1, another padding or kernel.
-        ShapeError: an even size.
+        InputError: step_size is outside of 0 … 2, slope outside of 0 … 1, or padding or kernel is unknown.
+        ShapeError: kernel_size is even.
     Source: Celledoni et al. 2023, arXiv:2210.02373; kernels: `sx.nn.OrthogonalKernel`, `sx.nn.ScaledKernel`.
     """
 
     def __init__(
         self,
         channels: int,
-        width: int | None = None,
+        hidden: int | None = None,
         *,
-        size: int = 3,
+        kernel_size: int = 3,
         slope: float = 0.0,
-        step: float | None = None,
+        step_size: float | None = None,
         padding: str = "circular",
         kernel: str = "orthogonal",
     ) -> None:
         super().__init__()
         check_slope(slope)
         check_padding(padding)
-        width = channels if width is None else width
-        self.weight = kernel_of(kernel, max(width, channels), min(width, channels), size)
-        self.bias = zeros(width)
-        self.step_size = ContractionStep(given=step)
-        self.slope, self.padding, self.lifts = slope, padding, width >= channels
+        hidden = channels if hidden is None else hidden
+        self.weight = kernel_of(kernel, max(hidden, channels), min(hidden, channels), kernel_size)
+        self.bias = zeros(hidden)
+        self.step_size = ContractionStep(given=step_size)
+        self.slope, self.padding, self.lifts = slope, padding, hidden >= channels
         self.isometry = self.lifts and padding == "circular" and kernel == "orthogonal"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,30 +62,30 @@ class NonExpansiveConv2d(nn.Module):
 
     @property
     def guarantee(self) -> Guarantee:
-        """The exact factor."""
+        """The exact Lipschitz factor."""
         return contraction(self.step_size, self.slope, self.isometry)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"slope={self.slope:g}, padding={self.padding!r}"
 
 
 class ExpansiveConv2d(nn.Module):
-    r"""The expansion  x ↦ x + h Σ(Wx + v)  or  x + h WᵀΣ(Wx + v)  of images, (*batch, channels, H, W); see `Expansive`.
+    r"""An expansion of images,  x ↦ x + h Σ(Wx + v)  or  x + h WᵀΣ(Wx + v),  (*batch, channels, H, W); see `Expansive`.
 
-    The Lipschitz factor is 1 + h, under both paddings.
+    The Lipschitz factor is 1 + h under both paddings.
 
     Args:
-        channels: of the image.
-        size: of the kernel, odd.
-        slope: of the activation, from 0 to 1.
-        gradient: the second form.
-        step: h, kept. Default: learned, above 0.
+        channels: channels of x.
+        kernel_size: height and width of the kernel, odd.
+        slope: slope of the activation, from 0 to 1.
+        symmetric: use the second form, whose Jacobian is symmetric.
+        step_size: h ≥ 0, fixed. Default: learned.
         padding: "circular" or "zeros".
 
     Raises:
-        InputError: a negative step, a slope outside of 0 … 1, another padding.
-        ShapeError: an even size.
+        InputError: step_size is negative, slope is outside of 0 … 1, or padding is unknown.
+        ShapeError: kernel_size is even.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
     """
 
@@ -93,105 +93,106 @@ class ExpansiveConv2d(nn.Module):
         self,
         channels: int,
         *,
-        size: int = 3,
+        kernel_size: int = 3,
         slope: float = 0.0,
-        gradient: bool = False,
-        step: float | None = None,
+        symmetric: bool = False,
+        step_size: float | None = None,
         padding: str = "circular",
     ) -> None:
         super().__init__()
         check_slope(slope)
         check_padding(padding)
-        self.weight = OrthogonalKernel(channels, channels, size=size)
+        self.weight = OrthogonalKernel(channels, channels, kernel_size=kernel_size)
         self.bias = zeros(channels)
-        self.step_size = ExpansionStep(given=step)
-        self.slope, self.gradient, self.padding = slope, gradient, padding
+        self.step_size = ExpansionStep(given=step_size)
+        self.slope, self.symmetric, self.padding = slope, symmetric, padding
 
     def forward(self, x: Tensor) -> Tensor:
         """The expansion."""
         w = Convolution(self.weight(), self.padding)
-        return expanded(x, w, self.bias, self.step_size(), self.slope, self.gradient)
+        return expanded(x, w, self.bias, self.step_size(), self.slope, self.symmetric)
 
     @property
     def guarantee(self) -> Guarantee:
-        """1 + h."""
+        """The Lipschitz factor 1 + h."""
         return expansion(self.step_size)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"slope={self.slope:g}, padding={self.padding!r}"
 
 
 class AlternatingConv2d(nn.Module):
-    r"""An expansion and S contractions of images, (*batch, channels, H, W), that expand nothing together; see `Alternating`.
+    r"""A non-expansive pair on images: an expansion, then S contractions, (*batch, channels, H, W); see `Alternating`.
 
-    Both budgets need A to contract every direction, which is proven under circular padding only: an orthogonal kernel under zero
-    padding can have s_min = 0.
+    Both budgets require that A contracts every direction. This is proven for circular padding only: under zero padding an
+    orthogonal kernel can have s_min = 0.
 
     Args:
-        channels: of the image.
-        width: channels of Ax, at least as many. Default: as many.
-        size: of the kernels, odd.
-        substeps: S, which share A and b.
-        slope: a of the activation, above 0 and below 1.
+        channels: channels of x.
+        hidden: channels of Ax, at least channels. Default: channels.
+        kernel_size: height and width of the kernels, odd.
+        substeps: S, number of contractions; they share A and b.
+        slope: a of the activation, 0 < a < 1.
         budget: "exact" or "published".
-        gradient: expand by x + h_E WᵀΣ(Wx + v) instead.
-        steps: (h, h_E), kept. Default: learned.
+        symmetric: expand by  x + h_E WᵀΣ(Wx + v)  instead, whose Jacobian is symmetric.
+        step_sizes: (h, h_E), fixed. Default: learned.
         padding: "circular".
 
     Raises:
-        InputError: steps outside of the feasible set; a slope that leaves none; zero padding.
-        ShapeError: fewer channels of Ax than of the image; an even size.
+        InputError: step_sizes are outside of the feasible set, padding is not "circular", or slope, substeps or budget is out of
+            range.
+        ShapeError: hidden is less than channels, or kernel_size is even.
     Source: Celledoni et al. 2023, arXiv:2210.02373; the exact factor: `sx.nn.exact_factor`.
     """
 
     def __init__(
         self,
         channels: int,
-        width: int | None = None,
+        hidden: int | None = None,
         *,
-        size: int = 3,
+        kernel_size: int = 3,
         substeps: int = 1,
         slope: float = 0.5,
         budget: str = "exact",
-        gradient: bool = False,
-        steps: tuple[float, float] | None = None,
+        symmetric: bool = False,
+        step_sizes: tuple[float, float] | None = None,
         padding: str = "circular",
     ) -> None:
         super().__init__()
         check_proven(padding)
-        width = channels if width is None else width
-        self.steps = PairSteps(slope=slope, substeps=substeps, budget=budget, given=steps)
-        self.outward = OrthogonalKernel(channels, channels, size=size)
+        hidden = channels if hidden is None else hidden
+        self.step_sizes = PairSteps(slope=slope, substeps=substeps, budget=budget, given=step_sizes)
+        self.outward = OrthogonalKernel(channels, channels, kernel_size=kernel_size)
         self.outward_bias = zeros(channels)
-        self.inward = OrthogonalKernel(width, channels, size=size)
-        self.inward_bias = zeros(width)
-        self.slope, self.gradient = slope, gradient
+        self.inward = OrthogonalKernel(hidden, channels, kernel_size=kernel_size)
+        self.inward_bias = zeros(hidden)
+        self.slope, self.symmetric = slope, symmetric
 
     def forward(self, x: Tensor) -> Tensor:
-        """The expansion and the contractions."""
-        h, expansion = self.steps()
-        x = expanded(x, Convolution(self.outward()), self.outward_bias, expansion, self.slope, self.gradient)
-        return gradient_step(x, Convolution(self.inward()), self.inward_bias, h, self.slope, self.steps.substeps)
+        """The expansion, then the contractions."""
+        h, expansion = self.step_sizes()
+        x = expanded(x, Convolution(self.outward()), self.outward_bias, expansion, self.slope, self.symmetric)
+        return gradient_step(x, Convolution(self.inward()), self.inward_bias, h, self.slope, self.step_sizes.substeps)
 
     @property
     def guarantee(self) -> Guarantee:
-        """factor(h)^S (1 + h_E), at most 1."""
-        return Guarantee(lipschitz=self.steps.factor())
+        """The Lipschitz factor of the pair, at most 1."""
+        return Guarantee(lipschitz=self.step_sizes.factor())
 
 
-def kernel_of(name: str, out: int, channels: int, size: int) -> Built:
+def kernel_of(name: str, out_channels: int, in_channels: int, kernel_size: int) -> Built:
     """A kernel of norm at most 1 by name."""
     if name not in KERNELS:
-        raise InputError(f"kernel is {name!r}; it is {' or '.join(repr(known) for known in KERNELS)}.")
-    return (OrthogonalKernel if name == "orthogonal" else ScaledKernel)(out, channels, size=size)
+        raise InputError(f"kernel is {name!r}; expected {' or '.join(repr(known) for known in KERNELS)}.")
+    return (OrthogonalKernel if name == "orthogonal" else ScaledKernel)(out_channels, in_channels, kernel_size=kernel_size)
 
 
 def check_proven(padding: str) -> None:
-    """Refuse a padding under which no lower bound of the singular values is known."""
+    """Refuse a padding without a lower bound on the singular values."""
     check_padding(padding)
     if padding != "circular":
         raise InputError(
-            f"padding = {padding!r}: the budget needs s_min = 1, but an orthogonal kernel under zero padding can have s_min = 0.\n"
-            'Pass padding="circular", or use sx.nn.NonExpansiveConv2d, whose factor is at most 1 without s_min.'
+            f"padding is {padding!r}; expected 'circular': under zero padding an orthogonal kernel can have s_min = 0.\n"
+            'Pass padding="circular", or use sx.nn.NonExpansiveConv2d, which needs no s_min.'
         )

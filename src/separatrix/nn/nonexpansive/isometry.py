@@ -1,4 +1,4 @@
-"""Linear layers of which every singular value is 1, or else 0: lifts, turns and projections that expand nothing."""
+"""Linear layers with singular values 1 and 0 only: lifts, rotations and projections of Lipschitz factor 1."""
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,18 @@ from separatrix.nn.nonexpansive.orthogonal import OrthogonalKernel, OrthogonalMa
 
 
 class Isometry(Block):
-    r"""A linear lift or turn that keeps norms,  x ↦ Qx + b  with QᵀQ = I.
+    r"""A linear isometry,  x ↦ Qx + b  with QᵀQ = I,  which conserves norms and distances.
 
-    Without b it keeps ‖x‖; its Lipschitz factor is 1, and log |det Q| = 0 where it is square.
+    The shape is (*batch, dim) → (*batch, out), the Lipschitz factor 1. If out = dim, log |det Q| = 0. With a bias only
+    distances are conserved.
 
     Args:
-        dim, out: numbers that it takes and gives, out ≥ dim. Default: as many.
-        bias: whether there is a b.
+        dim: numbers in x.
+        out: numbers in the output, out ≥ dim. Default: dim.
+        bias: whether to add b.
 
     Raises:
-        ShapeError: fewer numbers out than in.
+        ShapeError: out is less than dim.
     """
 
     def __init__(self, dim: int, out: int | None = None, *, bias: bool = False) -> None:
@@ -39,30 +41,31 @@ class Isometry(Block):
 
     @property
     def guarantee(self) -> Guarantee:
-        """Factor 1; ‖x‖ without a bias; volume where it is square."""
+        """Lipschitz factor 1; ‖x‖ without a bias; volume if square."""
         conserves = frozenset({NORM}) if self.bias is None else frozenset()
         return Guarantee(lipschitz=1.0, conserves=conserves, log_det=0.0 if self.dim == self.out else None)
 
 
 class Coisometry(Block):
-    r"""A linear projection of norm 1,  x ↦ Qᵀx + b  with QᵀQ = I:  it forgets some directions and keeps the others as they are.
+    r"""A linear projection of norm 1,  x ↦ Qᵀx + b  with QᵀQ = I,  which keeps some directions and drops the others.
 
-    Its rows are orthonormal, so the Lipschitz factor is 1; as the last layer of a classifier it expands no difference of scores.
+    The shape is (*batch, dim) → (*batch, out). The rows of Qᵀ are orthonormal, so the Lipschitz factor is 1. As the last layer
+    of a classifier it does not expand differences of scores.
 
     Args:
-        dim, out: numbers that it takes and gives, out ≤ dim. Default: as many.
-        bias: whether there is a b.
+        dim: numbers in x.
+        out: numbers in the output, out ≤ dim. Default: dim.
+        bias: whether to add b.
 
     Raises:
-        ShapeError: more numbers out than in.
+        ShapeError: out is more than dim.
     """
 
     def __init__(self, dim: int, out: int | None = None, *, bias: bool = True) -> None:
         super().__init__(dim, out)
         if self.out > dim:
             raise ShapeError(
-                f"orthonormal rows were asked for: {self.out} of them with {dim} numbers each are too many.\n"
-                f"Ask for at most {dim}, or use sx.nn.Isometry."
+                f"out is {self.out}, but at most dim = {dim} rows can be orthonormal.\nPass out ≤ {dim}, or use sx.nn.Isometry."
             )
         self.weight = OrthogonalMatrix(dim, self.out)
         self.bias = zeros(self.out) if bias else None
@@ -78,34 +81,41 @@ class Coisometry(Block):
 
     @property
     def guarantee(self) -> Guarantee:
-        """Factor 1."""
+        """Lipschitz factor 1."""
         return Guarantee(lipschitz=1.0)
 
 
 class IsometryConv2d(nn.Module):
-    r"""A convolution of factor 1 on images, (*batch, channels, H, W) → (*batch, out, H, W).
+    r"""A convolution of Lipschitz factor 1,  x ↦ K ∗ x + b,  (*batch, in_channels, H, W) → (*batch, out_channels, H, W).
 
-    Under circular padding it keeps the norm of every image of every size (without a bias); under zero padding norms may shrink.
+    With circular padding and no bias it conserves the norm of images of every size; with zero padding norms may shrink.
 
     Args:
-        channels, out: out ≥ channels. Default: as many.
-        size: of the kernel, odd.
+        in_channels: channels of x.
+        out_channels: channels of the output, at least in_channels. Default: in_channels.
+        kernel_size: height and width of the kernel, odd.
         padding: "circular" or "zeros".
-        bias: whether a number is added to each channel.
+        bias: whether to add one number per channel.
 
     Raises:
-        ShapeError: fewer channels out than in; an even size.
-        InputError: another padding.
+        ShapeError: out_channels is less than in_channels, or kernel_size is even.
+        InputError: unknown padding.
     """
 
     def __init__(
-        self, channels: int, out: int | None = None, *, size: int = 3, padding: str = "circular", bias: bool = False
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        *,
+        kernel_size: int = 3,
+        padding: str = "circular",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         check_padding(padding)
-        out = channels if out is None else out
-        self.weight = OrthogonalKernel(out, channels, size=size)
-        self.bias = zeros(out) if bias else None
+        out_channels = in_channels if out_channels is None else out_channels
+        self.weight = OrthogonalKernel(out_channels, in_channels, kernel_size=kernel_size)
+        self.bias = zeros(out_channels) if bias else None
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,15 +124,15 @@ class IsometryConv2d(nn.Module):
 
     @property
     def guarantee(self) -> Guarantee:
-        """Factor 1; ‖x‖ under circular padding without a bias."""
+        """Lipschitz factor 1; ‖x‖ under circular padding without a bias."""
         keeps = self.padding == "circular" and self.bias is None
         return Guarantee(lipschitz=1.0, conserves=frozenset({NORM}) if keeps else frozenset())
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"padding={self.padding!r}"
 
 
 def zeros(count: int) -> nn.Parameter:
-    """A bias at the beginning."""
+    """A bias, initially 0."""
     return nn.Parameter(torch.zeros(count))

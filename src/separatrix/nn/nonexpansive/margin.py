@@ -1,4 +1,4 @@
-"""Margins of a classifier: the loss that asks for them, and the radius within which a Lipschitz bound turns them into proof."""
+"""Margins of a classifier: a loss that trains them, and the radius that a Lipschitz bound certifies."""
 
 import math
 
@@ -9,20 +9,20 @@ from separatrix.core.errors import InputError, ShapeError
 
 
 class MarginLoss(nn.Module):
-    r"""The multiclass hinge loss  Σᵢ Σ_{j≠yᵢ} max(0, m L − (z_{yᵢ} − z_j)) / batch,  which is 0 when every margin is at least m L.
+    r"""The multiclass hinge loss  Σᵢ Σ_{j≠yᵢ} max(0, m L − (z_{yᵢ} − z_j)) / batch,  zero if every margin is at least m L.
 
-    A network with Lipschitz factor L whose loss on an image is 0 reads it right within an ℓ₂ distance of m/√2, see
-    `certified_radii`: m is a distance in the space of the inputs.
+    The margin m is a distance in input space: a network with Lipschitz factor L and zero loss on an image classifies it correctly
+    within an ℓ₂ distance of m/√2; see `certified_radii`.
 
     Args:
         margin: m > 0.
-        lipschitz: L, the factor of the network.
+        lipschitz: L, the Lipschitz factor of the network.
 
-    Shape: scores z (batch, classes) and labels y (batch), whole numbers; gives one number.
+    Shape: scores z (batch, classes) and integer labels y (batch,) → one number.
 
     Raises:
-        InputError: a margin or factor that is not positive; labels that are no whole numbers.
-        ShapeError: scores or labels are not of these shapes.
+        InputError: margin or lipschitz is not positive, or labels are not integers.
+        ShapeError: scores or labels have other shapes.
     Source: Weston & Watkins 1999, ESANN; with m in units of L as in Celledoni et al. 2023, SIAM J. Sci. Comput. 45.
     """
 
@@ -30,45 +30,45 @@ class MarginLoss(nn.Module):
         super().__init__()
         for name, value in (("margin", margin), ("lipschitz", lipschitz)):
             if not (value > 0 and math.isfinite(value)):
-                raise InputError(f"{name} is {value}; it is a positive number.")
+                raise InputError(f"{name} is {value}; expected a positive finite number.")
         self.margin, self.lipschitz = margin, lipschitz
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The mean over the batch."""
+        """The loss, averaged over the batch."""
         check_shapes(scores, labels)
         wanted = self.margin * self.lipschitz
-        missing = (wanted - leads(scores, labels)).relu().sum(-1) - wanted  # the class itself leads by 0
+        missing = (wanted - leads(scores, labels)).relu().sum(-1) - wanted  # class y itself has lead 0
         return missing.mean()
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"margin={self.margin}, lipschitz={self.lipschitz}"
 
 
 def certified_radii(scores: Tensor, labels: Tensor, lipschitz: float, *, head: Tensor | None = None) -> Tensor:
-    r"""The ℓ₂ distance within which a classifier is proven to keep reading each input right:  minⱼ (z_y − z_j) / (g_j L).
+    r"""Certified ℓ₂ radii of a classifier,  minⱼ (z_y − z_j) / (g_j L):  no smaller perturbation changes a correct prediction.
 
-    Why: z_y − z_j is the product of the scores with e_y − e_j, a vector of length √2, so it is √2 L-Lipschitz in the input and
-    stays positive for every perturbation shorter than (z_y − z_j)/(√2 L). With the last linear layer's weights W known and L
-    the factor of what comes *before* it, z_y − z_j is ‖w_y − w_j‖ L-Lipschitz, which is never worse than √2 ‖W‖₂ L.
+    The lead z_y − z_j is the product of the scores with e_y − e_j, a vector of length √2. It is therefore √2 L-Lipschitz in the
+    input, and stays positive for perturbations shorter than (z_y − z_j)/(√2 L). If the weights W of the last linear layer are given
+    and L is the factor of the layers *before* it, the lead is ‖w_y − w_j‖ L-Lipschitz, which is never worse than √2 ‖W‖₂ L.
 
     Args:
         scores: z, shape (batch, classes).
-        labels: y, shape (batch), whole numbers from 0 to classes − 1.
-        lipschitz: L of the map from the input to the scores, or to the head's input; a proven bound, not an estimate.
-        head: W, shape (classes, features). Default: none, g_j = √2.
+        labels: y, shape (batch,), integers from 0 to classes − 1.
+        lipschitz: L of the map from the input to the scores, or to the input of the head; a proven bound, not an estimate.
+        head: W, shape (classes, features); then g_j = ‖w_y − w_j‖. Default: none, g_j = √2.
 
     Returns:
-        Shape (batch); 0 where the input is read wrong, NaN where L is infinite: nothing is proven then.
+        Radii, shape (batch,): 0 for misclassified inputs, NaN if L is infinite and nothing can be certified.
 
     Raises:
-        ShapeError: scores, labels or head are not of these shapes.
-        InputError: a label is not one of the classes, or L is negative or NaN.
+        ShapeError: scores, labels or head have other shapes.
+        InputError: a label is outside of the classes, or L is negative or NaN.
     Source: Tsuzuku, Sato & Sugiyama 2018, NeurIPS 31, proposition 1.
     """
     check_labels(scores, labels)
     if not lipschitz >= 0:
-        raise InputError(f"lipschitz is {lipschitz}; a Lipschitz factor is a number from 0 on.")
+        raise InputError(f"lipschitz is {lipschitz}; expected a number ≥ 0.")
     if math.isinf(lipschitz):
         return torch.full_like(labels, math.nan, dtype=scores.dtype)
     labels = labels.long()
@@ -83,36 +83,35 @@ def leads(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def margins(scores: Tensor, labels: Tensor) -> Tensor:
-    """min over j ≠ y of z_y − z_j, shape (batch): positive where the input is read right."""
+    """min over j ≠ y of z_y − z_j, shape (batch,): positive for correct predictions."""
     return leads(scores, labels).scatter(-1, labels[:, None], math.inf).amin(-1)
 
 
 def check_labels(scores: Tensor, labels: Tensor) -> None:
-    """Refuse scores of other than two axes and two classes, and labels that do not fit them."""
+    """Check shapes, and that labels lie within the classes."""
     check_shapes(scores, labels)
     classes = scores.shape[-1]
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise InputError(
-            f"labels go from {int(labels.min())} to {int(labels.max())}, but the classifier has {classes} classes, "
-            f"0 to {classes - 1}."
+            f"labels range from {int(labels.min())} to {int(labels.max())}, but there are {classes} classes, 0 to {classes - 1}."
         )
 
 
 def check_shapes(scores: Tensor, labels: Tensor) -> None:
-    """The same without a look at the numbers."""
+    """Check shapes and the dtype of labels."""
     if scores.ndim != 2 or scores.shape[-1] < 2:
-        raise ShapeError(f"scores have shape {tuple(scores.shape)}; a classifier gives (images, classes), at least 2 classes.")
+        raise ShapeError(f"expected scores of shape (batch, classes) with at least 2 classes, got {tuple(scores.shape)}.")
     if labels.shape != scores.shape[:1]:
-        raise ShapeError(f"there are {len(scores)} images but labels of shape {tuple(labels.shape)}.\nPass one for each image.")
+        raise ShapeError(f"expected labels of shape ({len(scores)},), one per input, got {tuple(labels.shape)}.")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(f"labels are {str(labels.dtype).removeprefix('torch.')}; a label is a whole number, the class's place.")
+        raise InputError(f"expected integer labels, got {str(labels.dtype).removeprefix('torch.')}.")
 
 
 def _gains(scores: Tensor, labels: Tensor, head: Tensor | None) -> Tensor:
-    """g_j: by how much a unit step of the head's input may change z_y − z_j, shape (batch, classes)."""
+    """The factors g_j of z_y − z_j, shape (batch, classes)."""
     if head is None:
         return torch.full_like(scores, math.sqrt(2))
     if head.ndim != 2 or len(head) != scores.shape[-1]:
-        raise ShapeError(f"the head has shape {tuple(head.shape)}; it is (classes, features), of {scores.shape[-1]} classes.")
+        raise ShapeError(f"expected a head of shape ({scores.shape[-1]}, features), got {tuple(head.shape)}.")
     rows = head.detach().to(scores)
     return (rows[labels][:, None] - rows).norm(dim=-1)

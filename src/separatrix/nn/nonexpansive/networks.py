@@ -1,4 +1,4 @@
-"""Whole networks whose Lipschitz factor is at most 1 by construction, and unconstrained ones of equal shape beside them."""
+"""Networks of Lipschitz factor at most 1 by construction, and unconstrained networks of the same shape for comparison."""
 
 from collections.abc import Callable
 from itertools import chain
@@ -20,20 +20,21 @@ Layers = list[nn.Module]
 
 
 class LipschitzNet(Sequential):
-    r"""A network on vectors with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights: a lift, blocks, a last layer.
+    r"""A 1-Lipschitz network on vectors,  ‖f(x) − f(y)‖ ≤ ‖x − y‖  for all weights: a lift, blocks, a last layer.
 
-    The lift and the last layer have orthonormal columns or rows. A block is `Alternating`, or `NonExpansive` with ReLU. Inputs are
-    taken as they are: what normalises them in front counts with its own factor.
+    The lift and the last layer have orthonormal columns or rows. The blocks are `Alternating`, or `NonExpansive` with ReLU. Inputs
+    are not normalised: a normalisation in front of the network multiplies the factor by its own.
 
     Args:
-        dim, out: numbers that it takes and gives. Default: as many.
-        width: of the state between the lift and the last layer. Default: dim.
-        blocks: how many.
+        dim: numbers in x.
+        out: numbers in the output. Default: dim.
+        hidden: numbers in the state between the lift and the last layer. Default: dim.
+        blocks: number of blocks.
         kind: "alternating" or "non_expansive".
-        slope, budget, substeps, gradient: of alternating blocks, see `Alternating`.
+        slope, budget, substeps, symmetric: options of `Alternating` blocks.
 
     Raises:
-        InputError: another kind; options of a block that leave no room to expand.
+        InputError: unknown kind, or options that `Alternating` refuses.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
     """
 
@@ -42,104 +43,106 @@ class LipschitzNet(Sequential):
         dim: int,
         out: int | None = None,
         *,
-        width: int | None = None,
+        hidden: int | None = None,
         blocks: int = 2,
         kind: str = "alternating",
         slope: float = 0.5,
         budget: str = "exact",
         substeps: int = 1,
-        gradient: bool = False,
+        symmetric: bool = False,
     ) -> None:
         check_kind(kind)
-        width, out = dim if width is None else width, dim if out is None else out
+        hidden, out = dim if hidden is None else hidden, dim if out is None else out
 
         def block() -> Block:
             if kind == "non_expansive":
-                return NonExpansive(width)
-            return Alternating(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)
+                return NonExpansive(hidden)
+            return Alternating(hidden, slope=slope, budget=budget, substeps=substeps, symmetric=symmetric)
 
-        lift = Isometry(dim, width) if width >= dim else Coisometry(dim, width, bias=False)
-        super().__init__(lift, *(block() for _ in range(check_blocks(blocks))), of_norm_one(width, out))
+        lift = Isometry(dim, hidden) if hidden >= dim else Coisometry(dim, hidden, bias=False)
+        super().__init__(lift, *(block() for _ in range(check_blocks(blocks))), of_norm_one(hidden, out))
 
 
 class ResidualNet(Sequential):
-    r"""The unconstrained network of equal shape: a linear lift, layers  x ↦ x + B ReLU(Ax + b) + c,  a linear last layer.
+    r"""An unconstrained counterpart of `LipschitzNet`: a linear lift, layers  x ↦ x + B ReLU(Ax + b) + c,  a linear last layer.
 
-    Nothing is guaranteed of it.
+    It has no guarantee.
 
     Args:
-        dim, out: numbers that it takes and gives. Default: as many.
-        width: of the state between the lift and the last layer. Default: dim.
-        blocks: how many.
+        dim: numbers in x.
+        out: numbers in the output. Default: dim.
+        hidden: numbers in the state between the lift and the last layer. Default: dim.
+        blocks: number of residual layers.
     """
 
-    def __init__(self, dim: int, out: int | None = None, *, width: int | None = None, blocks: int = 2) -> None:
-        width, out = dim if width is None else width, dim if out is None else out
-        super().__init__(Plain(dim, width, bias=False), *(Residue(width) for _ in range(check_blocks(blocks))), Plain(width, out))
+    def __init__(self, dim: int, out: int | None = None, *, hidden: int | None = None, blocks: int = 2) -> None:
+        hidden, out = dim if hidden is None else hidden, dim if out is None else out
+        layers = (Residue(hidden) for _ in range(check_blocks(blocks)))
+        super().__init__(Plain(dim, hidden, bias=False), *layers, Plain(hidden, out))
 
 
 class InStages(nn.Module):
-    """A classifier of images: stages of layers, each of which ends with half as many rows and columns, and a last layer.
+    """An image classifier made of stages, each of which halves height and width, and a last layer.
 
     Args:
-        channels, size: of the images.
+        in_channels: channels of the images.
+        image_size: H = W of the images.
         widths: channels of each stage.
-        stage: the layers of a stage, of the channels before it and of its own.
-        head: the last layer, of the numbers that are left of an image.
+        stage: (channels before, channels of the stage) ↦ its layers.
+        head: number of features ↦ the last layer.
     """
 
     def __init__(
         self,
-        channels: int,
-        size: int,
+        in_channels: int,
+        image_size: int,
         widths: tuple[int, ...],
         stage: Callable[[int, int], Layers],
         head: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
-        side = pooled(size, len(widths))
-        self.shape = (channels, size, size)
-        self.features = nn.Sequential(*chain.from_iterable(map(stage, (channels, *widths), widths)))
+        side = pooled(image_size, len(widths))
+        self.shape = (in_channels, image_size, image_size)
+        self.features = nn.Sequential(*chain.from_iterable(map(stage, (in_channels, *widths), widths)))
         self.head = head(widths[-1] * side**2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The scores, (*batch, channels, size, size) → (*batch, classes)."""
+        """Scores, (*batch, in_channels, image_size, image_size) → (*batch, classes)."""
         if tuple(x.shape[-3:]) != self.shape:
-            raise ShapeError(f"the network takes images of shape {self.shape}, not {tuple(x.shape[-3:])}.")
+            raise ShapeError(f"expected images of shape {self.shape}, got {tuple(x.shape[-3:])}.")
         scores = self.head(self.features(x.reshape(-1, *self.shape)).flatten(1))
         return scores.reshape(*x.shape[:-3], scores.shape[-1])
 
 
 class LipschitzConvNet(InStages):
-    r"""A classifier of images with ‖f(x) − f(y)‖ ≤ ‖x − y‖ for every value of its weights.
+    r"""A 1-Lipschitz image classifier,  ‖f(x) − f(y)‖ ≤ ‖x − y‖  for all weights, (*batch, in_channels, H, W) → (*batch, classes).
 
-    It takes (*batch, channels, H, W) and gives scores (*batch, classes). In each stage: a 3 × 3 convolution that lifts to the
-    stage's width and is an isometry; blocks as in `LipschitzNet`; and pooling in windows of 2 × 2 that do not overlap, to
-    the largest number or half the sum. Then a last layer with orthonormal rows. All convolutions are padded circularly. Pixels are
-    taken as they are: what normalises them in front counts with its own factor.
+    Each stage consists of a 3 × 3 convolution that lifts isometrically to the channels of the stage, blocks as in
+    `LipschitzNet`, and 2 × 2 pooling without overlap. The last layer has orthonormal rows. All convolutions use circular
+    padding. Pixels are not normalised: a normalisation in front of the network multiplies the factor by its own.
 
     Args:
-        channels: of the images.
-        classes: scores that it gives.
-        size: H = W of the images, at least 2 to the number of stages.
-        widths: channels of each stage, none fewer than those before it.
-        blocks: in each stage.
+        in_channels: channels of the images.
+        classes: number of classes.
+        image_size: H = W of the images, at least 2 to the power of the number of stages.
+        widths: channels of each stage, not decreasing.
+        blocks: number of blocks in each stage.
         kind: "alternating" or "non_expansive".
-        pool: "max" or "sum".
-        slope, budget, substeps, gradient: of alternating blocks, see `AlternatingConv2d`.
+        pool: "max" or "sum", see `Pool2d`.
+        slope, budget, substeps, symmetric: options of `AlternatingConv2d` blocks.
 
     Raises:
-        InputError: another kind or pool; options of a block that leave no room to expand.
-        ShapeError: an image too small for so many stages; a stage with fewer channels than the one before.
+        InputError: unknown kind or pool, or options that `AlternatingConv2d` refuses.
+        ShapeError: images too small for the number of stages, or a stage with fewer channels than the one before.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
     """
 
     def __init__(
         self,
-        channels: int,
+        in_channels: int,
         classes: int,
         *,
-        size: int = 32,
+        image_size: int = 32,
         widths: tuple[int, ...] = (32, 64, 128),
         blocks: int = 2,
         kind: str = "alternating",
@@ -147,77 +150,77 @@ class LipschitzConvNet(InStages):
         slope: float = 0.5,
         budget: str = "exact",
         substeps: int = 1,
-        gradient: bool = False,
+        symmetric: bool = False,
     ) -> None:
         check_kind(kind)
 
         def block(width: int) -> nn.Module:
             if kind == "non_expansive":
                 return NonExpansiveConv2d(width)
-            return AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, gradient=gradient)
+            return AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, symmetric=symmetric)
 
         def stage(before: int, width: int) -> Layers:
             return [IsometryConv2d(before, width, bias=True), *(block(width) for _ in range(check_blocks(blocks))), Pool2d(pool)]
 
-        super().__init__(channels, size, widths, stage, lambda features: of_norm_one(features, classes))
+        super().__init__(in_channels, image_size, widths, stage, lambda features: of_norm_one(features, classes))
 
     @property
     def guarantee(self) -> Guarantee:
-        """The product of all layers' factors, at most 1."""
+        """The product of the factors of all layers, at most 1."""
         return guarantee_of(self.features).then(guarantee_of(self.head))
 
 
 class ResidualConvNet(InStages):
-    r"""The unconstrained classifier of equal shape: layers  x ↦ x + B ReLU(Ax + b) + c  with zero padding, max pooling.
+    r"""An unconstrained counterpart of `LipschitzConvNet`: layers  x ↦ x + B ReLU(Ax + b) + c  with zero padding, max pooling.
 
-    Nothing is guaranteed of it.
+    It has no guarantee.
 
     Args:
-        channels, classes, size, widths, blocks: as of `LipschitzConvNet`; each block has two convolutions, A and B.
+        in_channels, classes, image_size, widths, blocks: as for `LipschitzConvNet`; each block has two convolutions, A and B.
     """
 
     def __init__(
-        self, channels: int, classes: int, *, size: int = 32, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 2
+        self, in_channels: int, classes: int, *, image_size: int = 32, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 2
     ) -> None:
         def stage(before: int, width: int) -> Layers:
             lift = nn.Conv2d(before, width, 3, padding=1)
             return [lift, *(ResidueConv2d(width) for _ in range(check_blocks(blocks))), Pool2d("max")]
 
-        super().__init__(channels, size, widths, stage, lambda features: nn.Linear(features, classes))
+        super().__init__(in_channels, image_size, widths, stage, lambda features: nn.Linear(features, classes))
 
 
 class Pool2d(nn.Module):
-    r"""Pooling of images in windows of 2 × 2 with factor 1: the largest number of each ("max"), or half their sum ("sum").
+    r"""Pooling of Lipschitz factor 1 in 2 × 2 windows: the maximum ("max") or half the sum ("sum") of each.
 
-    |max a − max b| ≤ max |a − b| ≤ ‖a − b‖, and half the sum of four numbers is their product with a unit vector. An odd last row
-    or column is left out.
+    For the maximum, |max a − max b| ≤ max |a − b| ≤ ‖a − b‖; half the sum of four numbers is their product with a unit vector.
+    An odd last row or column is dropped.
 
     Args:
         kind: "max" or "sum".
 
     Raises:
-        InputError: another kind.
+        InputError: unknown kind.
     """
 
     def __init__(self, kind: str = "max") -> None:
         super().__init__()
         if kind not in POOLS:
-            raise InputError(f"pool is {kind!r}; it is {' or '.join(repr(known) for known in POOLS)}.")
+            raise InputError(f"pool is {kind!r}; expected {' or '.join(repr(known) for known in POOLS)}.")
         self.kind = kind
 
     def forward(self, x: Tensor) -> Tensor:
-        """A quarter of the pixels, (*batch, channels, H, W) → (*batch, channels, H // 2, W // 2)."""
+        """The pooled images, (*batch, channels, H, W) → (*batch, channels, H // 2, W // 2)."""
         images = x.reshape(-1, *x.shape[-3:])
         small = functional.max_pool2d(images, 2) if self.kind == "max" else 2 * functional.avg_pool2d(images, 2)
         return small.reshape(*x.shape[:-3], *small.shape[1:])
 
     @property
     def guarantee(self) -> Guarantee:
-        """Factor 1."""
+        """Lipschitz factor 1."""
         return Guarantee(lipschitz=1.0)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return repr(self.kind)
 
 
@@ -229,7 +232,7 @@ class Plain(Block):
         self.linear = nn.Linear(dim, out, bias=bias)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """The layer's value."""
+        """Ax + b."""
         return self.linear(x)
 
 
@@ -241,45 +244,45 @@ class Residue(Block):
         self.first, self.second = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """The sum."""
+        """The sum x + B ReLU(Ax + b) + c."""
         return x + self.second(functional.relu(self.first(x)))
 
 
 class ResidueConv2d(nn.Module):
-    """The same of images."""
+    """A residual layer on images,  x ↦ x + B ∗ ReLU(A ∗ x + b) + c."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum."""
+        """The sum x + B ReLU(Ax + b) + c."""
         return x + self.second(functional.relu(self.first(x)))
 
 
 def of_norm_one(dim: int, out: int) -> Block:
-    """A linear last layer with orthonormal rows, or columns where it has more rows."""
+    """A linear last layer with orthonormal rows, or orthonormal columns if out > dim."""
     return Coisometry(dim, out) if out <= dim else Isometry(dim, out, bias=True)
 
 
-def pooled(size: int, times: int) -> int:
-    """The side of an image that was halved so often."""
-    if times < 1 or size < 2**times:
+def pooled(image_size: int, times: int) -> int:
+    """The side of an image after it is halved a number of times."""
+    if times < 1 or image_size < 2**times:
         raise ShapeError(
-            f"{times} stages halve an image {times} times, which {size} × {size} pixels cannot take.\n"
-            f"Pass at least one width, and images of at least {2**times} × {2**times} pixels."
+            f"{times} stages need at least 1 stage and images of {2**times} × {2**times} pixels, got {image_size} × {image_size}.\n"
+            "Pass fewer widths, at least one, or larger images."
         )
-    return size // 2**times
+    return image_size // 2**times
 
 
 def check_blocks(blocks: int) -> int:
-    """How many blocks, refusing fewer than none."""
+    """The number of blocks, at least 0."""
     if check_whole("blocks", blocks) < 0:
-        raise InputError(f"blocks is {blocks}; a network has 0 or more.")
+        raise InputError(f"blocks is {blocks}; expected 0 or more.")
     return blocks
 
 
 def check_kind(kind: str) -> None:
     """Refuse an unknown kind."""
     if kind not in KINDS:
-        raise InputError(f"kind is {kind!r}; it is {' or '.join(repr(known) for known in KINDS)}.")
+        raise InputError(f"kind is {kind!r}; expected {' or '.join(repr(known) for known in KINDS)}.")

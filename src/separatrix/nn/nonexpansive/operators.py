@@ -1,4 +1,4 @@
-"""Linear maps of a layer with their adjoints: matrices on vectors, convolutions on images."""
+"""Linear maps with their adjoints: matrices on vectors, convolutions on images."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +13,7 @@ PADDINGS = ("circular", "zeros")
 
 
 class Operator(Protocol):
-    """A linear map  x ↦ A x  of known adjoint."""
+    """A linear map  x ↦ A x  with its adjoint."""
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """A x + b."""
@@ -24,13 +24,13 @@ class Operator(Protocol):
         ...
 
     def times(self, factor: float | Tensor) -> "Operator":
-        """The map times a number."""
+        """The map multiplied by a number."""
         ...
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """x ↦ A x on vectors, (*batch, columns) → (*batch, rows)."""
+    """The map  x ↦ A x  on vectors, (*batch, columns) → (*batch, rows)."""
 
     weight: Tensor
 
@@ -43,16 +43,16 @@ class Matrix:
         return Matrix(self.weight.mT)
 
     def times(self, factor: float | Tensor) -> "Matrix":
-        """The matrix times a number."""
+        """The matrix multiplied by a number."""
         return Matrix(factor * self.weight)
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of images that keeps their size, (*batch, channels, H, W) → (*batch, out, H, W).
+    """A convolution that keeps the image size, (*batch, in_channels, H, W) → (*batch, out_channels, H, W).
 
     Args:
-        kernel: shape (out, channels, size, size), the size odd.
+        kernel: shape (out_channels, in_channels, kernel_size, kernel_size), kernel_size odd.
         padding: "circular" or "zeros".
     """
 
@@ -60,7 +60,7 @@ class Convolution:
     padding: str = "circular"
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """A x + b, a number of b for each channel."""
+        """A x + b, with one number of b per channel."""
         images = x if x.ndim == 4 else x.reshape(-1, *x.shape[-3:])
         reach = self.kernel.shape[-1] // 2
         if self.padding == "circular":
@@ -70,18 +70,18 @@ class Convolution:
         return images if x.ndim == 4 else images.reshape(*x.shape[:-3], *images.shape[1:])
 
     def adjoint(self) -> "Convolution":
-        """Aᵀ: the kernel with its two sides exchanged and turned by half a turn; true of both paddings."""
+        """Aᵀ: the kernel with its channel axes exchanged and both spatial axes flipped; valid for both paddings."""
         return Convolution(self.kernel.transpose(0, 1).flip(-2, -1), self.padding)
 
     def times(self, factor: float | Tensor) -> "Convolution":
-        """The convolution times a number."""
+        """The convolution multiplied by a number."""
         return Convolution(factor * self.kernel, self.padding)
 
 
 def wrapped(images: Tensor, reach: int, axis: int) -> Tensor:
-    """The images with `reach` pixels of the other end before and behind an axis.
+    """The images padded circularly by `reach` pixels on both sides of an axis.
 
-    Cut and put together, which is faster forwards and backwards than PyTorch's circular padding; images too small to be cut are
+    Slicing and concatenation are faster, forward and backward, than PyTorch's circular padding; images shorter than 2 · reach are
     indexed.
     """
     size = images.shape[axis]
@@ -92,6 +92,6 @@ def wrapped(images: Tensor, reach: int, axis: int) -> Tensor:
 
 
 def check_padding(padding: str) -> None:
-    """Refuse paddings of which nothing is known."""
+    """Refuse an unknown padding."""
     if padding not in PADDINGS:
-        raise InputError(f"padding is {padding!r}; it is {' or '.join(repr(known) for known in PADDINGS)}.")
+        raise InputError(f"padding is {padding!r}; expected {' or '.join(repr(known) for known in PADDINGS)}.")

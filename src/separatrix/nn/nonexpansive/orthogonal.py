@@ -1,4 +1,4 @@
-"""Orthogonality by parametrisation: isometries made of free numbers, whatever their values."""
+"""Orthogonal matrices and convolution kernels by parametrisation: isometries for every value of free parameters."""
 
 import copy
 import math
@@ -11,36 +11,36 @@ from separatrix.core.precision import at_least_single, without_autocast
 
 
 class Built(nn.Module):
-    """A tensor that is built from free parameters: `weight()` gives it, with their gradients.
+    """A tensor computed from free parameters by calling the module, `weight()`, with gradients.
 
-    Whoever uses it more than once in a pass builds it once. `sx.nn.frozen` replaces it by the tensor itself.
+    A layer that uses it several times in a pass calls it once. `sx.nn.frozen` replaces it by the tensor itself.
     """
 
     def forward(self) -> Tensor:
         """The tensor."""
-        raise NotImplementedError(f"{type(self).__name__} defines no forward().")
+        raise NotImplementedError(f"{type(self).__name__} must define forward().")
 
 
 class OrthogonalMatrix(Built):
-    r"""A matrix Q with QᵀQ = I, rows × columns, for every value of its parameters.
+    r"""A matrix Q with QᵀQ = I, shape (rows, columns), for every value of its parameters.
 
-    Q is the first columns of a product of Householder reflections  H_1 … H_k,  whose vectors have a 1 where their free numbers
-    begin and so are never zero. Multiplied out at once: with unit vectors as the columns of V,
+    Q consists of the first columns of a product of Householder reflections  H_1 … H_k.  The vector of each reflection has a 1 above
+    its free entries, so it is never zero. With the unit vectors as columns of V, the product is
 
-        H_1 … H_k = I − V T Vᵀ,     T⁻¹ = ½ I + (the part of VᵀV above its diagonal).
+        H_1 … H_k = I − V T Vᵀ,     T⁻¹ = ½ I + (the strictly upper triangle of VᵀV).
 
-    The entries of T are at most 4, so that Q is orthogonal to rounding however large the parameters are. At the start, the
-    reflections of a Gaussian matrix.
+    The entries of T are at most 4, so Q is orthogonal to rounding for parameters of any size. Initially the reflections are those
+    of a Gaussian matrix.
 
     Args:
-        rows, columns: of Q, at least as many rows as columns.
-        copies: how many independent matrices. Default: one, without an axis for it.
+        rows, columns: shape of Q, rows ≥ columns.
+        copies: number of independent matrices, along a leading axis. Default: one, without that axis.
 
     Raises:
-        ShapeError: fewer rows than columns.
-    Limits: a square Q has the determinant (−1)^rows, whatever is learned; numbers on and above the diagonal do nothing.
+        ShapeError: rows is less than columns.
+    Limits: the determinant of a square Q is always (−1)^rows; parameters on and above the diagonal have no effect.
     Source: Bischof & Van Loan 1987, SIAM J. Sci. Stat. Comput. 8, s2; T⁻¹: Walker 1988, SIAM J. Sci. Stat. Comput. 9, 152;
-        the start: Stewart 1980, SIAM J. Numer. Anal. 17, 403.
+        initialisation: Stewart 1980, SIAM J. Numer. Anal. 17, 403.
     """
 
     def __init__(self, rows: int, columns: int, *, copies: int | None = None) -> None:
@@ -55,83 +55,84 @@ class OrthogonalMatrix(Built):
             return isometry(at_least_single(self.reflections)).to(self.reflections.dtype)
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return " × ".join(str(size) for size in self.reflections.shape)
 
 
 class OrthogonalKernel(Built):
-    r"""A convolution's kernel that is an isometry under circular padding, at every size of the image.
+    r"""A convolution kernel K that is an isometry under circular padding for images of every size.
 
-    As a polynomial in the shifts y, x of an image it is a product of factors, each an isometry,
+    As a polynomial in the shifts y and x of an image, K is a product of isometries,
 
         K(y, x) = Π_i (P_i + x (I − P_i)) (P'_i + y (I − P'_i)) · Q,
 
-    with orthogonal projectors P = UUᵀ of half the rank and an isometry Q, so that K(y, x)*K(y, x) = I wherever |x| = |y| = 1. Where
-    out is odd, every other P has the larger half: images stay where they are in the mean, and a single channel wholly.
+    with orthogonal projectors P = UUᵀ of half the rank and an isometry Q, so K(y, x)* K(y, x) = I wherever |x| = |y| = 1. If
+    out_channels is odd, alternate projectors have the larger rank, so images do not drift on average; a single channel stays in
+    place exactly. The shape of K is (out_channels, in_channels, kernel_size, kernel_size).
 
     Args:
-        out, channels: of the convolution, out ≥ channels.
-        size: of the kernel, odd: (size − 1) factors in each direction.
+        out_channels, in_channels: channels of the output and of the input, out_channels ≥ in_channels.
+        kernel_size: height and width, odd; each direction has kernel_size − 1 factors.
 
     Raises:
-        ShapeError: fewer channels out than in; an even size.
+        ShapeError: out_channels is less than in_channels, or kernel_size is even.
     Source: Li et al. 2019, arXiv:1911.00937 (block convolution of projectors); Xiao et al. 2018, arXiv:1806.05393.
     """
 
-    def __init__(self, out: int, channels: int, *, size: int = 3) -> None:
+    def __init__(self, out_channels: int, in_channels: int, *, kernel_size: int = 3) -> None:
         super().__init__()
-        check_some(channels)
-        check_size(size)
-        self.frame = OrthogonalMatrix(out, channels)
-        self.halves = OrthogonalMatrix(out, out // 2, copies=2 * (size - 1))
-        self.size = size
+        check_some(in_channels)
+        check_size(kernel_size)
+        self.frame = OrthogonalMatrix(out_channels, in_channels)
+        self.halves = OrthogonalMatrix(out_channels, out_channels // 2, copies=2 * (kernel_size - 1))
+        self.kernel_size = kernel_size
 
     def forward(self) -> Tensor:
-        """K, shape (out, channels, size, size)."""
+        """K, shape (out_channels, in_channels, kernel_size, kernel_size)."""
         frame, halves = self.frame(), self.halves()
         with without_autocast(frame.device):
-            kernel = frame[:, None, None, :]  # (out, y, x, channels)
+            kernel = frame[:, None, None, :]  # (out, y, x, in)
             for i, half in enumerate(halves.unbind()):
                 kernel = shifted(kernel, half, axis=2 - i % 2, swapped=len(frame) % 2 == 1 and i % 4 > 1)
         return kernel.permute(0, 3, 1, 2).contiguous()
 
 
 class ScaledKernel(Built):
-    r"""A convolution's kernel of norm at most 1 under any padding, at every size of the image.
+    r"""A convolution kernel of norm at most 1 under zero and circular padding, for images of every size.
 
-    Each row i (an output channel) of a free kernel W is divided by the root of  Σ_j |W Wᵀ|_ij,  summed over the shifts of the
-    product too. That bounds the norm on the infinite image by 1, and so on each part of it (zero padding) and on periodic ones
-    (circular padding). No lower bound of its singular values is known.
+    Row i (an output channel) of a free kernel W is divided by the square root of  Σ_j |W Wᵀ|_ij,  summed also over shifts. This
+    bounds the norm on the infinite image by 1, hence on every window of it (zero padding) and on periodic images (circular
+    padding). No lower bound on the singular values is known.
 
     Args:
-        out, channels: of the convolution, as you like.
-        size: of the kernel, odd.
+        out_channels, in_channels: channels of the output and of the input, any numbers.
+        kernel_size: height and width, odd.
 
     Raises:
-        ShapeError: an even size.
+        ShapeError: kernel_size is even.
     Source: Prach & Lampert 2022, arXiv:2208.03160.
     """
 
-    def __init__(self, out: int, channels: int, *, size: int = 3) -> None:
+    def __init__(self, out_channels: int, in_channels: int, *, kernel_size: int = 3) -> None:
         super().__init__()
-        check_some(channels)
-        check_size(size)
-        self.free = nn.Parameter(torch.empty(out, channels, size, size))
+        check_some(in_channels)
+        check_size(kernel_size)
+        self.free = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.free, a=math.sqrt(5))
 
     def forward(self) -> Tensor:
-        """K, shape (out, channels, size, size)."""
+        """K, shape (out_channels, in_channels, kernel_size, kernel_size)."""
         with without_autocast(self.free.device):
             free = at_least_single(self.free)
             largest = free.abs().amax().clamp(min=torch.finfo(free.dtype).tiny)
-            free = free / largest  # so that nothing overflows in the products
+            free = free / largest  # avoids overflow in the products
             products = nn.functional.conv2d(free, free, padding=free.shape[-1] - 1)
-            sums = products.abs().sum((1, 2, 3)).clamp(min=torch.finfo(free.dtype).eps ** 2)  # a row of zeros stays one
+            sums = products.abs().sum((1, 2, 3)).clamp(min=torch.finfo(free.dtype).eps ** 2)  # a row of zeros stays zero
             return (free / sums.sqrt()[:, None, None, None]).to(self.free.dtype)
 
 
 class Fixed(nn.Module):
-    """In the place of a `Built`: the tensor that it gave."""
+    """The tensor of a `Built` module, as a constant."""
 
     tensor: Tensor
 
@@ -146,13 +147,16 @@ class Fixed(nn.Module):
 
 @torch.no_grad()
 def frozen(module: nn.Module) -> nn.Module:
-    """A copy of a network for evaluation, whose orthogonal weights are built once and for all.
+    """A copy of a network for evaluation, with its orthogonal weights computed once.
 
-    Its outputs, its guarantee and its gradients with respect to the input are the network's as it is now; its parameters no
-    longer learn. For loops of many passes, such as attacks.
+    Outputs, guarantee and gradients with respect to the input are those of the present network; the parameters require no
+    gradients. Use it for many forward passes, such as attacks.
 
     Args:
         module: any module; it is not changed.
+
+    Returns:
+        The copy, in evaluation mode.
     """
     copied = copy.deepcopy(module).eval().requires_grad_(False)
     for parent in list(copied.modules()):
@@ -163,14 +167,14 @@ def frozen(module: nn.Module) -> nn.Module:
 
 
 def gaussian_reflections(shape: tuple[int, ...]) -> Tensor:
-    """The vectors by which reflections bring Gaussian matrices to triangular form: each its own Gaussian vector (Stewart 1980)."""
+    """Vectors of the reflections that triangularise a Gaussian matrix; each is a Gaussian vector itself (Stewart 1980)."""
     columns = torch.randn(shape).tril()
     first = columns.diagonal(dim1=-2, dim2=-1)
     return columns / (first + first.sign() * torch.linalg.vector_norm(columns, dim=-2)).unsqueeze(-2)
 
 
 def isometry(reflections: Tensor) -> Tensor:
-    """The first columns of H_1 … H_k, whose vectors are the columns of `reflections` below the diagonal under a 1."""
+    """The first columns of H_1 … H_k; each vector is a 1 followed by a column of `reflections` below the diagonal."""
     rows, k = reflections.shape[-2:]
     unit = torch.eye(rows, k, dtype=reflections.dtype, device=reflections.device)
     vectors = nn.functional.normalize(reflections.tril(-1) + unit, dim=-2)
@@ -179,9 +183,9 @@ def isometry(reflections: Tensor) -> Tensor:
 
 
 def shifted(kernel: Tensor, half: Tensor, axis: int, *, swapped: bool = False) -> Tensor:
-    """(P + z (I − P)) K with P = UUᵀ: the part of K in the span of U stays, the rest moves by one pixel along the axis.
+    """(P + z (I − P)) K with P = UUᵀ: the part of K in the span of U stays, the rest moves one pixel along the axis.
 
-    Swapped, P = I − UUᵀ.
+    If swapped, P = I − UUᵀ.
     """
     flat = kernel.flatten(1)
     inside = (half @ (half.mT @ flat)).view_as(kernel)
@@ -191,21 +195,21 @@ def shifted(kernel: Tensor, half: Tensor, axis: int, *, swapped: bool = False) -
 
 
 def check_isometry(rows: int, columns: int) -> None:
-    """Refuse an isometry that cannot be one."""
+    """Refuse fewer rows than columns."""
     if rows < columns:
         raise ShapeError(
-            f"an isometry from {columns} to {rows} numbers was asked for, but fewer rows than columns map something to zero.\n"
-            f"Ask for at least {columns}, or use a layer of norm 1: sx.nn.Coisometry, or of images sx.nn.NonExpansiveConv2d."
+            f"expected an isometry to have at least as many outputs as inputs, got {columns} → {rows}.\n"
+            f"Pass at least {columns} outputs, or use sx.nn.Coisometry (vectors) or sx.nn.NonExpansiveConv2d (images)."
         )
 
 
 def check_some(count: int) -> None:
-    """Refuse layers of nothing."""
+    """Refuse a layer without numbers or channels."""
     if count < 1:
-        raise ShapeError(f"a layer is of at least 1 number or channel, not {count}.")
+        raise ShapeError(f"expected at least 1 number or channel, got {count}.")
 
 
-def check_size(size: int) -> None:
-    """Refuse kernels without a middle."""
-    if size < 1 or size % 2 == 0:
-        raise ShapeError(f"a kernel has an odd size, which keeps images where they are; {size} is not.")
+def check_size(kernel_size: int) -> None:
+    """Refuse kernels without a central pixel."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ShapeError(f"kernel_size is {kernel_size}; expected an odd number, which keeps images in place.")

@@ -1,4 +1,4 @@
-"""Euler steps of gradient flows on vectors: contractions, expansions, and pairs of the two that expand nothing."""
+"""Euler steps of gradient flows on vectors: contractions, expansions, and non-expansive pairs of the two."""
 
 import torch
 from torch import Tensor
@@ -14,35 +14,37 @@ from separatrix.nn.nonexpansive.orthogonal import OrthogonalMatrix, check_some
 
 
 class NonExpansive(Block):
-    r"""A contraction, the Euler step of a convex potential's gradient flow,  x ↦ x − h AᵀΣ(Ax + b).
+    r"""A contraction,  x ↦ x − h AᵀΣ(Ax + b),  the Euler step of the gradient flow of a convex potential.
 
-    A is an isometry (with fewer rows than columns, Aᵀ is), Σ = LeakyReLU of slope a (0: ReLU). The Jacobian is the symmetric matrix
-    I − h AᵀDA with D between a and 1, so the Lipschitz factor is  max(|1 − h a s_min²|, |1 − h|)  with s_min = 1 for an isometry
-    and 0 for fewer rows: at most 1 for every step 0 … 2. With ReLU, h = 2 and a square A the Jacobian is orthogonal.
+    A is an isometry, or Aᵀ is if A has fewer rows than columns; Σ is a LeakyReLU of slope a (ReLU for a = 0). The Jacobian is
+    the symmetric matrix I − h AᵀDA with slopes D between a and 1. The Lipschitz factor is therefore
+    max(|1 − h a s_min²|, |1 − h|)  with s_min = 1 if A is an isometry and 0 otherwise: at most 1 for every h in 0 … 2. With ReLU,
+    h = 2 and a square A the Jacobian is orthogonal.
 
     Args:
         dim: numbers in the state.
-        width: rows of A. Default: dim.
+        hidden: rows of A, the hidden width. Default: dim.
         slope: a, from 0 to 1.
-        step: h, kept. Default: learned inside 0 … 2.
+        step_size: h, fixed. Default: learned within 0 … 2.
 
     Raises:
-        InputError: a step outside of 0 … 2, or a slope outside of 0 … 1.
+        InputError: step_size is outside of 0 … 2, or slope outside of 0 … 1.
+        ShapeError: hidden is less than 1.
     Source: Celledoni et al. 2023, arXiv:2210.02373; Meunier et al. 2022, arXiv:2110.12690.
     """
 
-    def __init__(self, dim: int, width: int | None = None, *, slope: float = 0.0, step: float | None = None) -> None:
+    def __init__(self, dim: int, hidden: int | None = None, *, slope: float = 0.0, step_size: float | None = None) -> None:
         super().__init__(dim)
         check_slope(slope)
-        width = dim if width is None else width
-        check_some(width)
-        self.weight = OrthogonalMatrix(max(width, dim), min(width, dim))
-        self.bias = zeros(width)
-        self.step_size = ContractionStep(given=step)
-        self.slope, self.isometry = slope, width >= dim
+        hidden = dim if hidden is None else hidden
+        check_some(hidden)
+        self.weight = OrthogonalMatrix(max(hidden, dim), min(hidden, dim))
+        self.bias = zeros(hidden)
+        self.step_size = ContractionStep(given=step_size)
+        self.slope, self.isometry = slope, hidden >= dim
 
     def operator(self) -> Matrix:
-        """A."""
+        """The linear map A."""
         weight = self.weight()
         return Matrix(weight if self.isometry else weight.mT)
 
@@ -51,115 +53,115 @@ class NonExpansive(Block):
         return gradient_step(x, self.operator(), self.bias, self.step_size(), self.slope)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The contraction, and v − h AᵀDAv."""
+        """The contraction of x, and v − h AᵀDAv."""
         return gradient_tangents(x, v, self.operator(), self.bias, self.step_size(), self.slope)
 
     @property
     def guarantee(self) -> Guarantee:
-        """The exact factor."""
+        """The exact Lipschitz factor."""
         return contraction(self.step_size, self.slope, self.isometry)
 
 
 class Expansive(Block):
-    r"""An expansion of known factor,  x ↦ x + h Σ(Wx + v)  with an orthogonal W, or  x + h WᵀΣ(Wx + v).
+    r"""An expansion of Lipschitz factor 1 + h,  x ↦ x + h Σ(Wx + v)  or  x + h WᵀΣ(Wx + v),  with an orthogonal W.
 
-    Σ = LeakyReLU. The Lipschitz factor is 1 + h.
+    Σ is a LeakyReLU.
 
     Args:
         dim: numbers in the state.
-        slope: of Σ, from 0 to 1.
-        gradient: the second form, the gradient of a convex potential.
-        step: h, kept. Default: learned, above 0.
+        slope: slope of Σ, from 0 to 1.
+        symmetric: use the second form, the gradient step of a convex potential, whose Jacobian is symmetric.
+        step_size: h ≥ 0, fixed. Default: learned.
 
     Raises:
-        InputError: a negative step, or a slope outside of 0 … 1.
+        InputError: step_size is negative, or slope is outside of 0 … 1.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
     """
 
-    def __init__(self, dim: int, *, slope: float = 0.0, gradient: bool = False, step: float | None = None) -> None:
+    def __init__(self, dim: int, *, slope: float = 0.0, symmetric: bool = False, step_size: float | None = None) -> None:
         super().__init__(dim)
         check_slope(slope)
         self.weight = OrthogonalMatrix(dim, dim)
         self.bias = zeros(dim)
-        self.step_size = ExpansionStep(given=step)
-        self.slope, self.gradient = slope, gradient
+        self.step_size = ExpansionStep(given=step_size)
+        self.slope, self.symmetric = slope, symmetric
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The expansion."""
-        return expanded(x, Matrix(self.weight()), self.bias, self.step_size(), self.slope, self.gradient)
+        return expanded(x, Matrix(self.weight()), self.bias, self.step_size(), self.slope, self.symmetric)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The expansion, and v + h DWv or v + h WᵀDWv."""
-        return expanded_tangents(x, v, Matrix(self.weight()), self.bias, self.step_size(), self.slope, self.gradient)
+        """The expansion of x, and v + h DWv or v + h WᵀDWv."""
+        return expanded_tangents(x, v, Matrix(self.weight()), self.bias, self.step_size(), self.slope, self.symmetric)
 
     @property
     def guarantee(self) -> Guarantee:
-        """1 + h."""
+        """The Lipschitz factor 1 + h."""
         return expansion(self.step_size)
 
 
 class Alternating(Block):
-    r"""An expansion, then S contractions that take it back:  x ↦ x + h_E Σ(Wx + v),  then S times  x ↦ x − h AᵀΣ(Ax + b).
+    r"""A non-expansive pair: an expansion  x ↦ x + h_E Σ(Wx + v),  then S contractions  x ↦ x − h AᵀΣ(Ax + b).
 
-    Σ = LeakyReLU of slope a. The steps are learned inside the set where  factor(h)^S (1 + h_E) ≤ 1:  they are a smooth map of two
-    free numbers into it (but for a kink where the factor has one). Two budgets: "exact", factor = max(|1 − h a|, |1 − h|), and
-    "published", factor = √(1 − 2ah + h²), which leaves less.
+    Σ is a LeakyReLU of slope a. The step sizes are learned within the feasible set  factor(h)^S (1 + h_E) ≤ 1,  as a function
+    of two free numbers that is smooth except at the kink of the factor. There are two budgets: "exact" with factor max(|1 − h
+    a|, |1 − h|), and "published" with factor √(1 − 2ah + h²), which permits less expansion.
 
     Args:
         dim: numbers in the state.
-        width: rows of A, at least dim. Default: dim.
-        substeps: S, which share A and b.
-        slope: a, above 0 and below 1.
+        hidden: rows of A, the hidden width, at least dim. Default: dim.
+        substeps: S, number of contractions; they share A and b.
+        slope: a, 0 < a < 1.
         budget: "exact" or "published".
-        gradient: expand by x + h_E WᵀΣ(Wx + v) instead.
-        steps: (h, h_E), kept. Default: learned.
+        symmetric: expand by  x + h_E WᵀΣ(Wx + v)  instead, whose Jacobian is symmetric.
+        step_sizes: (h, h_E), fixed. Default: learned.
 
     Raises:
-        InputError: steps outside of the feasible set; a slope that leaves none.
-        ShapeError: fewer rows than columns, where the contraction would contract only some directions.
+        InputError: step_sizes are outside of the feasible set, the budget is unknown, or slope or substeps is out of range.
+        ShapeError: hidden is less than dim, so that some directions would not be contracted.
     Source: Celledoni et al. 2023, arXiv:2210.02373; the exact factor: `sx.nn.exact_factor`.
     """
 
     def __init__(
         self,
         dim: int,
-        width: int | None = None,
+        hidden: int | None = None,
         *,
         substeps: int = 1,
         slope: float = 0.5,
         budget: str = "exact",
-        gradient: bool = False,
-        steps: tuple[float, float] | None = None,
+        symmetric: bool = False,
+        step_sizes: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(dim)
-        width = dim if width is None else width
-        self.steps = PairSteps(slope=slope, substeps=substeps, budget=budget, given=steps)
+        hidden = dim if hidden is None else hidden
+        self.step_sizes = PairSteps(slope=slope, substeps=substeps, budget=budget, given=step_sizes)
         self.outward = OrthogonalMatrix(dim, dim)
         self.outward_bias = zeros(dim)
-        self.inward = OrthogonalMatrix(width, dim)
-        self.inward_bias = zeros(width)
-        self.slope, self.gradient = slope, gradient
+        self.inward = OrthogonalMatrix(hidden, dim)
+        self.inward_bias = zeros(hidden)
+        self.slope, self.symmetric = slope, symmetric
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """The expansion and the contractions."""
-        h, expansion = self.steps()
-        x = expanded(x, Matrix(self.outward()), self.outward_bias, expansion, self.slope, self.gradient)
-        return gradient_step(x, Matrix(self.inward()), self.inward_bias, h, self.slope, self.steps.substeps)
+        """The expansion, then the contractions."""
+        h, expansion = self.step_sizes()
+        x = expanded(x, Matrix(self.outward()), self.outward_bias, expansion, self.slope, self.symmetric)
+        return gradient_step(x, Matrix(self.inward()), self.inward_bias, h, self.slope, self.step_sizes.substeps)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The same of tangents, one after the other."""
-        h, expansion = self.steps()
-        x, v = expanded_tangents(x, v, Matrix(self.outward()), self.outward_bias, expansion, self.slope, self.gradient)
-        return gradient_tangents(x, v, Matrix(self.inward()), self.inward_bias, h, self.slope, self.steps.substeps)
+        """The pushforward of each step in order."""
+        h, expansion = self.step_sizes()
+        x, v = expanded_tangents(x, v, Matrix(self.outward()), self.outward_bias, expansion, self.slope, self.symmetric)
+        return gradient_tangents(x, v, Matrix(self.inward()), self.inward_bias, h, self.slope, self.step_sizes.substeps)
 
     @property
     def guarantee(self) -> Guarantee:
-        """factor(h)^S (1 + h_E), at most 1."""
-        return Guarantee(lipschitz=self.steps.factor())
+        """The Lipschitz factor of the pair, at most 1."""
+        return Guarantee(lipschitz=self.step_sizes.factor())
 
 
 def gradient_step(x: Tensor, a: Operator, bias: Tensor, h: Number, slope: float, substeps: int = 1) -> Tensor:
-    """Substeps of  x ↦ x − h AᵀΣ(Ax + b),  with h multiplied into the smaller Aᵀ."""
+    """Repeated steps  x ↦ x − h AᵀΣ(Ax + b),  with h multiplied into Aᵀ."""
     back = a.adjoint().times(h)
     for _ in range(substeps):
         x = x - back(functional.leaky_relu(a(x, bias), slope))
@@ -169,7 +171,7 @@ def gradient_step(x: Tensor, a: Operator, bias: Tensor, h: Number, slope: float,
 def gradient_tangents(
     x: Tensor, v: Tensor, a: Matrix, bias: Tensor, h: Number, slope: float, substeps: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """The same with tangents v as rows:  v ↦ v − h AᵀDAv."""
+    """The same steps, and  v ↦ v − h AᵀDAv  of tangents (*batch, k, dim)."""
     back = a.adjoint().times(h)
     for _ in range(substeps):
         z = a(x, bias)
@@ -177,18 +179,18 @@ def gradient_tangents(
     return x, v
 
 
-def expanded(x: Tensor, w: Operator, bias: Tensor, h: Number, slope: float, gradient: bool) -> Tensor:
-    """The map x + h Σ(Wx + v),  where Σ(h ·) = h Σ(·) for h ≥ 0;  or x + h WᵀΣ(Wx + v)."""
-    if gradient:
+def expanded(x: Tensor, w: Operator, bias: Tensor, h: Number, slope: float, symmetric: bool) -> Tensor:
+    """The map x + h Σ(Wx + v), using Σ(h ·) = h Σ(·) for h ≥ 0; or x + h WᵀΣ(Wx + v)."""
+    if symmetric:
         return gradient_step(x, w, bias, -h, slope)
     return x + functional.leaky_relu(w.times(h)(x, h * bias), slope)
 
 
 def expanded_tangents(
-    x: Tensor, v: Tensor, w: Matrix, bias: Tensor, h: Number, slope: float, gradient: bool
+    x: Tensor, v: Tensor, w: Matrix, bias: Tensor, h: Number, slope: float, symmetric: bool
 ) -> tuple[Tensor, Tensor]:
-    """The same with tangents v as rows:  v + h DWv  or  v + h WᵀDWv."""
-    if gradient:
+    """The same map, and  v + h DWv  or  v + h WᵀDWv  of tangents (*batch, k, dim)."""
+    if symmetric:
         return gradient_tangents(x, v, w, bias, -h, slope)
     stretched = w.times(h)
     z = stretched(x, h * bias)
@@ -196,23 +198,23 @@ def expanded_tangents(
 
 
 def slopes(z: Tensor, slope: float) -> Tensor:
-    """σ′ at z, shape (*batch, width), with an axis for tangents: (*batch, 1, width)."""
+    """σ′(z) for z of shape (*batch, hidden), with an axis for tangents: (*batch, 1, hidden)."""
     return (z > 0).to(z.dtype).mul(1 - slope).add(slope).unsqueeze(-2)
 
 
 @torch.no_grad()
 def contraction(step: ContractionStep, slope: float, isometry: bool) -> Guarantee:
-    """The exact factor of a step, with s_min = 1 of an isometry and s_min = 0 of what is only known to expand nothing."""
+    """The exact factor of a contraction: s_min = 1 for an isometry, else 0."""
     return Guarantee(lipschitz=float(exact_factor(float(step()), slope, s_min=float(isometry))))
 
 
 @torch.no_grad()
 def expansion(step: ExpansionStep) -> Guarantee:
-    """The factor 1 + h."""
+    """The factor 1 + h of an expansion."""
     return Guarantee(lipschitz=1.0 + float(step()))
 
 
 def check_slope(slope: float) -> None:
-    """Refuse what is no convex potential's slope of at most 1."""
+    """Refuse slopes outside of 0 … 1, for which Σ is not monotone and non-expansive."""
     if not 0 <= slope <= 1:
-        raise InputError(f"slope = {slope:g} is outside of 0 … 1, the slopes of activations that expand nothing and do not fall.")
+        raise InputError(f"slope is {slope:g}; expected a number in 0 … 1, where the activation is monotone and non-expansive.")

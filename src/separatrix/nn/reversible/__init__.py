@@ -1,1 +1,1 @@
-"""Networks whose activations are computed back."""
+"""Reversible networks: activations are recomputed from the output instead of stored."""

@@ -1,4 +1,4 @@
-"""Numbers on a lattice of whole multiples of 2⁻ᵏ: sums, and products with a fraction, that are undone without an error."""
+"""Fixed-point numbers, multiples of 2⁻ᵏ: sums, and products with a fraction, that can be undone exactly."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,26 +10,26 @@ from torch import Tensor
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
 
-BITS, BITS_OF_FLOAT64 = 40, 48  # behind the point: the spacings 9e-13 and 4e-15, in reach of 4e6 and 16,000
+BITS, BITS_OF_FLOAT64 = 40, 48  # fractional bits: spacings 9e-13 and 4e-15, numbers up to 4e6 and 16,000
 FEWEST_BITS, MOST_BITS = 8, 56
-REACH = 2**62  # whole numbers below it add up within int64
+REACH = 2**62  # integers below it add up within int64
 LARGEST_DENOMINATOR = 1000
-WORD = 2**63  # a store of digits stays below it
+WORD = 2**63  # bound on a store of digits
 
 # Note [Digits that a product leaves over]
-# Floats lose a digit in each sum, and v ↦ γv loses log2(1/γ) bits of v for good: it contracts. On whole numbers sums lose
-# nothing, and v ↦ (n/d) v is undone where what it leaves over is kept. It is pushed onto a store, a whole number with digits of
-# changing base: the remainder of v by d goes in (base d), and a digit of base n comes out to be the last one of the product.
-# So the store grows by the factor d/n in each product, log2(1/γ) bits, and nothing else is remembered.
+# Sums of floats are rounded, and v ↦ γv loses log2(1/γ) bits of v because it contracts. Sums of integers are exact, and
+# v ↦ (n/d) v can be undone if its remainder is kept. The remainder is pushed onto a store, an integer whose digits have varying
+# bases: the remainder of v modulo d goes in (base d), and a digit of base n comes out as the last digit of the product. The store
+# therefore grows by the factor d/n per product, log2(1/γ) bits, and nothing else is stored.
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Whole multiples of 2⁻ᵇ as int64, beside floats of one type.
+    """The multiples of 2⁻ᵇ as int64, and their conversion from and to floats.
 
     Args:
-        dtype: of the floats.
-        bits: b.
+        dtype: dtype of the floats.
+        bits: b, the number of fractional bits.
     """
 
     dtype: torch.dtype
@@ -37,12 +37,12 @@ class Lattice:
 
     @classmethod
     def of(cls, x: Tensor, bits: int | None) -> "Lattice":
-        """That for numbers like x, with as many bits behind the point as asked or as fit."""
+        """The lattice for numbers like x, with the given or the default number of bits."""
         default = BITS_OF_FLOAT64 if x.dtype == torch.float64 else BITS
         return cls(x.dtype, default if bits is None else bits)
 
     def nearest(self, x: Tensor) -> Tensor:
-        """The multiples nearest to x; 0 for NaN."""
+        """The nearest multiples; 0 for NaN."""
         wide = x.to(self._wide) * 2.0**self.bits
         return wide.nan_to_num(0.0, REACH, -REACH).clamp(-REACH, REACH).round().to(torch.int64)
 
@@ -51,7 +51,7 @@ class Lattice:
         return (whole.to(self._wide) * 2.0**-self.bits).to(self.dtype)
 
     def misses(self, x: Tensor) -> Tensor:
-        """Where x is not finite, or beyond the lattice."""
+        """Mask of entries that are not finite or out of range."""
         return ~(x.abs() < REACH / 2.0**self.bits)
 
     @property
@@ -61,21 +61,21 @@ class Lattice:
 
 @dataclass
 class Digits:
-    """What products with the fraction n/d leave over; see Note [Digits that a product leaves over].
+    """Remainders of products with the fraction n/d; see Note [Digits that a product leaves over].
 
     Args:
-        fraction: n/d, above 0 and at most 1.
-        stores: whole numbers of the state's shape, one for as many products as fit.
-        products: how many are in each.
+        fraction: n/d, 0 < n/d ≤ 1.
+        stores: integers of the state's shape, each holding as many products as fit.
+        products: number of products in each store.
     """
 
     fraction: Fraction
     stores: list[Tensor] = field(default_factory=list)
     products: list[int] = field(default_factory=list)
-    _bound: int = WORD  # the last store stays below it
+    _bound: int = WORD  # bound on the last store
 
     def shrink(self, v: Tensor) -> Tensor:
-        """(n/d) v, to a unit of the last n."""
+        """(n/d) v, to within n units."""
         if self.fraction == 1:
             return v
         n, d = self.fraction.as_integer_ratio()
@@ -88,7 +88,7 @@ class Digits:
         return v * n + last
 
     def grow(self, v: Tensor) -> Tensor:
-        """What `shrink` last took to v."""
+        """The inverse of the last `shrink`."""
         if self.fraction == 1:
             return v
         n, d = self.fraction.as_integer_ratio()
@@ -107,24 +107,24 @@ class Digits:
 
 
 def divided(whole: Tensor, by: int) -> tuple[Tensor, Tensor]:
-    """Quotient and remainder, which is from 0 to by − 1."""
+    """Quotient and remainder, the remainder from 0 to by − 1."""
     quotient = torch.div(whole, by, rounding_mode="floor")
     return quotient, whole - quotient * by
 
 
 def as_fraction(gamma: float) -> Fraction:
-    """The fraction nearest to γ with a denominator of at most 1,000, which 0.9 and 0.995 are."""
+    """The fraction nearest to γ with a denominator of at most 1,000; exact for 0.9 and 0.995."""
     known = isinstance(gamma, Real) and 0 < gamma <= 1
     fraction = Fraction(float(gamma)).limit_denominator(LARGEST_DENOMINATOR) if known else Fraction(0)
     if not fraction:
-        raise InputError(f"gamma is {gamma!r}; it is above 0 and at most 1, such as 0.9.\nAt 0 nothing is left of a velocity.")
+        raise InputError(f"gamma is {gamma!r}; expected 0 < gamma ≤ 1, such as 0.9.")
     return fraction
 
 
 def check_bits(bits: int | None) -> int | None:
-    """Refuse a lattice that is coarse, or without room before the point."""
+    """Refuse a lattice that is too coarse or has too small a range."""
     if bits is not None and not FEWEST_BITS <= check_whole("bits", bits) <= MOST_BITS:
         raise InputError(
-            f"bits is {bits}; it is from {FEWEST_BITS} to {MOST_BITS}.\nLeave it out for {BITS}, or {BITS_OF_FLOAT64} in float64."
+            f"bits is {bits}; expected {FEWEST_BITS} to {MOST_BITS}.\nLeave it out for {BITS}, or {BITS_OF_FLOAT64} in float64."
         )
     return bits

@@ -1,4 +1,4 @@
-"""Reversible networks as blocks: perceptrons that move the halves of a state in turns, as systems with a guarantee."""
+"""Reversible networks as blocks: perceptrons that move the halves of a state alternately."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.nn.activation import Activation
+from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.reversible.reversible import Couplings, Momentum, Reversible, halved, of_pair
@@ -16,46 +16,42 @@ from separatrix.nn.shift import Network
 
 
 class HalfAndHalf(Block):
-    """A block on states of two halves, which couplings move in turns.
-
-    Args:
-        couplings: of halves of half as many numbers.
-        dim: numbers in both.
-    """
+    """A block on states of two halves that `couplings` move alternately."""
 
     couplings: Couplings
 
     def inverse(self, y: Tensor) -> Tensor:
-        """The state before, in floats."""
+        """The inverse in floats, up to rounding."""
         return joined(*self.couplings.undo(*halved(y, -1)))
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """Both halves behind the last layer."""
+        """The state after the last layer."""
         return joined(*self.couplings.run(*halved(x, -1)))
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """Layer by layer."""
+        """The pushforward of each layer in order."""
         pairs = zip(halved(x, -1), halved(v, -1), strict=True)
         a, b = self.couplings.along(*pairs)
         return joined(a[0], b[0]), joined(a[1], b[1])
 
 
 class MomentumNet(HalfAndHalf):
-    r"""`Momentum` on states (x, v), each half of the numbers, with perceptrons f.
+    r"""A momentum residual network with perceptrons f on states (x, v); see `Momentum`.
 
-    Its volume shrinks by the same factor at every state,  log |det J| = layers · (dim/2) · log γ.
+    It contracts volume by the same factor at every state,  log |det J| = layers · (dim/2) · log γ.
 
     Args:
-        dim: numbers in x and v together, even.
-        layers: how many.
+        dim: numbers in the state (x, v), even.
+        layers: number of layers.
         hidden: widths of the hidden layers of each f. Default: one of dim units.
         gamma: γ.
-        activation: of f's hidden units.
-        bits, recompute: as of `Momentum`.
+        activation: elementwise function of the hidden units: a name such as "tanh", an `nn.Module` class or instance, or a
+            function.
+        bits, recompute: as for `Momentum`.
 
     Raises:
         ShapeError: dim is odd.
-        InputError: fewer than 1 layer; γ is out of range; the activation mixes numbers.
+        InputError: layers is less than 1, gamma is out of range, or the activation is unknown or not elementwise.
     Source: as `Momentum`.
     """
 
@@ -66,7 +62,7 @@ class MomentumNet(HalfAndHalf):
         layers: int = 4,
         hidden: Sequence[int] | None = None,
         gamma: float = 0.9,
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
         bits: int | None = None,
         recompute: bool = True,
     ) -> None:
@@ -76,24 +72,25 @@ class MomentumNet(HalfAndHalf):
 
     @property
     def guarantee(self) -> Guarantee:
-        """The volume; and a Lipschitz factor, where all f have one."""
+        """The log-determinant; and a Lipschitz factor, if every f has one."""
         layers = len(self.couplings.layers)
         return of_pair(self.couplings, layers * (self.dim // 2) * math.log(self.couplings.leap.gamma))
 
 
 class ReversibleNet(HalfAndHalf):
-    r"""`Reversible` on vectors, with perceptrons f and g; it keeps volumes.
+    r"""A volume-preserving reversible network with perceptrons f and g on vectors; see `Reversible`.
 
     Args:
-        dim: numbers in both halves, even.
-        layers: pairs of f and g.
-        hidden: widths of the hidden layers of each. Default: one of dim units.
-        activation: of their hidden units.
-        bits, recompute: as of `Momentum`.
+        dim: numbers in the state, even.
+        layers: number of pairs f, g.
+        hidden: widths of the hidden layers of f and g. Default: one of dim units.
+        activation: elementwise function of the hidden units: a name such as "tanh", an `nn.Module` class or instance, or a
+            function.
+        bits, recompute: as for `Momentum`.
 
     Raises:
         ShapeError: dim is odd.
-        InputError: fewer than 1 layer; the activation mixes numbers.
+        InputError: layers is less than 1, or the activation is unknown or not elementwise.
     Source: as `Reversible`.
     """
 
@@ -103,7 +100,7 @@ class ReversibleNet(HalfAndHalf):
         *,
         layers: int = 2,
         hidden: Sequence[int] | None = None,
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
         bits: int | None = None,
         recompute: bool = True,
     ) -> None:
@@ -113,20 +110,20 @@ class ReversibleNet(HalfAndHalf):
 
     @property
     def guarantee(self) -> Guarantee:
-        """Volumes are kept; and a Lipschitz factor, where all modules have one."""
+        """Volume; and a Lipschitz factor, if every module has one."""
         return of_pair(self.couplings, 0.0)
 
 
-def perceptrons(dim: int, layers: int, hidden: Sequence[int] | None, activation: Activation) -> list[nn.Module]:
-    """One for each layer, of half the numbers of a state."""
+def perceptrons(dim: int, layers: int, hidden: Sequence[int] | None, activation: ActivationLike) -> list[nn.Module]:
+    """One perceptron per layer, on half of the state."""
     if dim % 2:
-        raise ShapeError(f"a state of two equal halves has an even number of numbers, not {dim}.")
+        raise ShapeError(f"dim is {dim}; expected an even number, for two equal halves.")
     if check_whole("layers", layers) < 1:
-        raise InputError(f"layers is {layers}; a network has at least 1.")
+        raise InputError(f"layers is {layers}; expected at least 1.")
     widths = (dim,) if hidden is None else hidden
     return [Network(dim // 2, dim // 2, hidden=widths, activation=activation) for _ in range(layers)]
 
 
 def joined(first: Tensor, second: Tensor) -> Tensor:
-    """The halves of vectors, or of tangents, put together."""
+    """The halves of states or tangents, concatenated."""
     return torch.cat([first, second], dim=-1)

@@ -1,1 +1,1 @@
-"""Layers that keep a volume, a symplectic form or an energy."""
+"""Layers that conserve volume or the symplectic form, and Hamiltonian networks."""

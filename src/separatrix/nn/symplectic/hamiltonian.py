@@ -1,4 +1,4 @@
-"""Hamiltonian networks: symplectic steps along a learned energy, by leapfrog where it is separable, else by the midpoint rule."""
+"""Hamiltonian networks: symplectic steps along a learned energy, by leapfrog if it is separable, else by the midpoint rule."""
 
 import math
 from typing import Literal
@@ -18,45 +18,45 @@ KINETIC = {"masses": KineticEnergy, "network": Energy}
 
 
 class HamiltonianBlock(Block):
-    """A step of size dt along the flow of a learned energy H:  q̇ = ∂H/∂p,  ṗ = −∂H/∂q,  the state being (q, p).
+    """A step of size dt along the flow  q̇ = ∂H/∂p,  ṗ = −∂H/∂q  of a learned energy H on states (q, p).
 
     Args:
-        dim: numbers in the state, even.
-        dt: the step, in the flow's own time.
+        dim: numbers in the state (q, p), even.
+        dt: step size, in the time of the flow.
     """
 
     def __init__(self, dim: int, *, dt: float) -> None:
         if dim < 2 or dim % 2:
-            raise ShapeError(f"a Hamiltonian's state (q, p) has two equal halves, so dim is even and at least 2, not {dim}.")
+            raise ShapeError(f"dim is {dim}; a Hamiltonian needs pairs (q, p), an even number of at least 2.")
         super().__init__(dim, dt=dt)
 
     def energy(self, x: Tensor) -> Tensor:
         """H, shape (*batch, dim) → (*batch)."""
-        raise NotImplementedError(f"{type(self).__name__} defines no energy(x).")
+        raise NotImplementedError(f"{type(self).__name__} must define energy(x).")
 
     def field(self, x: Tensor) -> Tensor:
-        """The vector field (∂H/∂p, −∂H/∂q), shape (*batch, dim); `sx.Flow(block.field, dim, dt)` follows it by any method."""
-        raise NotImplementedError(f"{type(self).__name__} defines no field(x).")
+        """The vector field (∂H/∂p, −∂H/∂q), shape (*batch, dim); `sx.Flow(block.field, dim, dt)` integrates it."""
+        raise NotImplementedError(f"{type(self).__name__} must define field(x).")
 
     def follow(self, parts: Parts, h: float) -> Parts:
-        """The state after a step of size h, of any sign; with its tangents if it came with them."""
-        raise NotImplementedError(f"{type(self).__name__} defines no follow(parts, h).")
+        """The state after a step of size h, with tangents if they are given; h may be negative."""
+        raise NotImplementedError(f"{type(self).__name__} must define follow(parts, h).")
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The state a time dt later."""
         return self.follow((x,), self.dt)[0]
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The step and its exact derivative, in closed form."""
+        """The step and its exact derivative in closed form."""
         x, v = self.follow((x, v), self.dt)
         return x, v
 
     def inverse(self, y: Tensor) -> Tensor:
-        """The state a time dt earlier: the same method's step of size −dt, because the method is symmetric."""
+        """The state a time dt earlier: a step of size −dt, since the method is symmetric."""
         return self.follow((y,), -self.dt)[0]
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, dt={self.dt:g}"
 
 
@@ -65,23 +65,23 @@ class SeparableHamiltonian(HamiltonianBlock):
 
         p ← p − (h/2) ∇V(q),   q ← q + h ∇T(p),   p ← p − (h/2) ∇V(q)
 
-    Every move is a shear by the gradient of a function, so the step is symplectic and has determinant 1, exactly and for all
-    weights; its inverse is the step with −h. The learned energy itself is kept to O(h²) over very long times, without drift, where
-    h is small against the periods that were learned.
-    `guarantee.lipschitz` is the product of the shears' norms ½ (s + √(s² + 4)), with s = h ‖D²T‖ or h ‖D²V‖ / 2 by proven bounds.
+    Each substep is a shear by a gradient, so the step is symplectic with determinant 1, exactly and for all weights; its inverse is
+    the step with −h. If h is small compared to the learned periods, the learned energy is conserved to O(h²) over very long times,
+    without drift. `guarantee.lipschitz` is the product of the norms ½ (s + √(s² + 4)) of the shears, where s = h ‖D²T‖ or
+    h ‖D²V‖ / 2 by proven bounds.
 
     Args:
         dim: numbers in the state (q, p), even.
         hidden: terms of each learned energy; see `Energy`.
         kinetic: "masses" for T = ½ Σ p_i²/m_i with learned m_i > 0, or "network" for a learned T.
-        dt: the step h.
-        method: "leapfrog", or "yoshida4" (three leapfrogs, one of them backwards: order 4).
+        dt: h, the step size.
+        method: "leapfrog" (order 2), or "yoshida4" (three leapfrog steps, one of them backwards; order 4).
 
     Raises:
         ShapeError: dim is odd.
-        InputError: the step is not positive; an unknown kinetic energy or method.
-    Limits: no friction, no force that depends on time. A step this long may leave H's level sets by O(h²): train with the dt of
-        the data, and the network learns what leapfrog needs.
+        InputError: dt is not positive, hidden is less than 1, or kinetic or method is unknown.
+    Limits: no friction and no time-dependent forces. One step may leave the level sets of H by O(h²). Train with the time step of
+        the data; the network then learns the energy for which leapfrog fits them.
     Source: Greydanus, Dzamba & Yosinski 2019, NeurIPS (Hamiltonian networks); Chen, Zhang, Arjovsky & Bottou 2020, ICLR
         (trained through leapfrog); Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, VI.3 and IX.8.
     """
@@ -97,9 +97,9 @@ class SeparableHamiltonian(HamiltonianBlock):
     ) -> None:
         super().__init__(dim, dt=dt)
         if kinetic not in KINETIC:
-            raise InputError(f"there is no kinetic energy {kinetic!r}; choose one of {', '.join(KINETIC)}.")
+            raise InputError(f"kinetic is {kinetic!r}; expected {' or '.join(map(repr, KINETIC))}.")
         if method not in SPLITTINGS:
-            raise InputError(f"a separable Hamiltonian is not followed by {method!r}; choose one of {', '.join(SPLITTINGS)}.")
+            raise InputError(f"method is {method!r}; expected {' or '.join(map(repr, SPLITTINGS))}.")
         self.kinetic = KineticEnergy(dim // 2) if kinetic == "masses" else Energy(dim // 2, hidden)
         self.potential = Energy(dim // 2, hidden)
         self.method = method
@@ -115,13 +115,13 @@ class SeparableHamiltonian(HamiltonianBlock):
         return torch.cat([self.kinetic.form().gradient(p), -self.potential.form().gradient(q)], dim=-1)
 
     def follow(self, parts: Parts, h: float) -> Parts:
-        """The state after a step of size h, of any sign; with its tangents if it came with them."""
+        """The state after a step of size h, with tangents if they are given; h may be negative."""
         force, velocity = _downhill(self.potential.form()), _uphill(self.kinetic.form())
         return joined(*self._splitting.follow(force, velocity, *halves(parts), 0.0, h))
 
     @property
     def guarantee(self) -> Guarantee:
-        """Symplectic, of determinant 1, with the bound of the shears' norms."""
+        """Symplectic with determinant 1; the Lipschitz factor bounds the product of the shears."""
         bend, heft = _bound(self.potential.form()), _bound(self.kinetic.form())
         norms = [
             _shear_norm(self.dt * part, bound)
@@ -136,31 +136,31 @@ class SeparableHamiltonian(HamiltonianBlock):
 
 
 class Hamiltonian(HamiltonianBlock):
-    r"""A step of the implicit midpoint rule along any learned energy H(q, p).
+    r"""An implicit midpoint step along a learned energy H(q, p), which need not be separable.
 
         x' = x + h Ω ∇H(m),   m = (x + x')/2,   Ω = (0 I; −I 0)
 
-    The energy is built so that  (h/2) ‖D²H(x)‖₂ < 1  at every x (see `Energy`): the equation then has exactly one solution, for
-    every state and all weights, and the step is a smooth map of the whole space with an inverse, the step with −h. Its derivative
-    is Cayley's,  (I − B)⁻¹ (I + B)  with  B = (h/2) Ω D²H(m),  which is symplectic of determinant 1 because ΩB is symmetric. The
-    bound κ of ‖B‖ gives  ‖J‖₂ ≤ (1 + κ)/(1 − κ), which is `guarantee.lipschitz`.
+    The energy satisfies  (h/2) ‖D²H(x)‖₂ < 1  at every x (see `Energy`). The equation therefore has exactly one solution for
+    every state and all weights, and the step is a smooth bijection whose inverse is the step with −h. Its derivative is the
+    Cayley transform  (I − B)⁻¹ (I + B)  with  B = (h/2) Ω D²H(m),  which is symplectic with determinant 1 because ΩB is
+    symmetric. A bound κ on ‖B‖ gives  ‖J‖₂ ≤ (1 + κ)/(1 − κ),  which is `guarantee.lipschitz`.
 
-    These are guarantees of the equation's solution, which Newton's method finds to `tol`; what it does not find is NaN, never a
-    step that is less than promised. Gradients, reverse and forward, are exact to the third derivative and not unrolled.
+    The guarantees hold for the solution of the equation, which Newton's method finds to `tol`. States on which it fails become NaN.
+    Reverse and forward derivatives are exact up to third order and do not unroll the iteration.
 
     Args:
-        dim: numbers in the state (q, p), even. Each step solves linear equations of that size.
+        dim: numbers in the state (q, p), even. Each step solves linear systems of this size.
         hidden: terms of the learned energy; see `Energy`.
-        dt: the step h, which bounds the stiffness that can be learned: ‖D²H‖₂ < 2/h.
-        tol: by which the equation may be off, relative to 1 + |x| + |h f(x)/2|. Default: 64 roundings of the state's dtype.
-        max_steps: of Newton, before a state is given up; 8 in a compiled or exported graph.
+        dt: h, the step size; it bounds the stiffness that can be learned, ‖D²H‖₂ < 2/h.
+        tol: tolerance of the residual, relative to 1 + |x| + |h f(x)/2|. Default: 64 roundings in the dtype of the state.
+        max_steps: maximum number of Newton steps; 8 in a compiled or exported graph.
 
     Raises:
         ShapeError: dim is odd.
-        InputError: the step is not positive.
-    Limits: one step costs some three Jacobians of the field and as many inversions, (*batch, dim, dim) numbers: for few
-        coordinates. Under autocast the equation is solved in the weights' own precision. `torch.func.vmap` over states is not
-        needed, and not possible: the number of Newton steps depends on them.
+        InputError: dt is not positive, or hidden is less than 1.
+    Limits: one step costs about three Jacobians of the field and as many matrix inversions, (*batch, dim, dim) numbers, so it suits
+        small dim. Under autocast the equation is solved in the precision of the weights. `torch.func.vmap` over states is not
+        supported, because the number of Newton steps depends on them; pass a batch instead.
     Source: Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, VI.4 (symplectic), IX.8 (long times).
     """
 
@@ -178,16 +178,16 @@ class Hamiltonian(HamiltonianBlock):
         return _turned(self.hamiltonian.form().gradient(x))
 
     def mismatch(self, x: Tensor, y: Tensor) -> Tensor:
-        """By how much x ↦ y is no step:  y − x − h Ω∇H((x + y)/2),  all of shape (*batch, dim).
+        """The residual of the step equation,  y − x − h Ω∇H((x + y)/2),  for x and y of shape (*batch, dim).
 
-        Trained on pairs, its square asks for one gradient of H instead of an equation's solution.
+        As a loss on pairs (x, y) it costs one gradient of H, without solving an equation.
         """
         return y - x - self.dt * self.field((x + y) / 2)
 
     def follow(self, parts: Parts, h: float) -> Parts:
-        """The state after a step of size h, of any sign; with its tangents if it came with them."""
+        """The state after a step of size h, with tangents if they are given; h may be negative."""
         field = _CanonicalField(self.hamiltonian.form())
-        dtype = torch.promote_types(parts[0].dtype, field.form.k.dtype)  # autocast makes states shorter than the weights
+        dtype = torch.promote_types(parts[0].dtype, field.form.k.dtype)  # autocast may have lowered the state's precision
         parts = tuple(part.to(dtype) for part in parts)
         if len(parts) == 1:
             return (self.solver.step(field, parts[0], 0.0, h),)
@@ -195,13 +195,13 @@ class Hamiltonian(HamiltonianBlock):
 
     @property
     def guarantee(self) -> Guarantee:
-        """Symplectic, of determinant 1, with Cayley's bound."""
+        """Symplectic with determinant 1; the Lipschitz factor is that of the Cayley transform."""
         kappa = self.dt / 2 * _bound(self.hamiltonian.form())
         return Guarantee(lipschitz=(1 + kappa) / (1 - kappa) if kappa < 1 else math.inf, log_det=0.0, symplectic=True)
 
 
 class _CanonicalField:
-    """Ω∇H of an energy at given weights, with its tangents."""
+    """The field Ω∇H of an energy at given weights, with its tangents."""
 
     def __init__(self, form: Ridges) -> None:
         self.form = form
@@ -215,18 +215,18 @@ class _CanonicalField:
 
 
 def _turned(gradient: Tensor) -> Tensor:
-    """Ω of it: (∂H/∂p, −∂H/∂q)."""
+    """Ω∇H = (∂H/∂p, −∂H/∂q)."""
     by_q, by_p = gradient.chunk(2, -1)
     return torch.cat([by_p, -by_q], dim=-1)
 
 
 def _uphill(form: Ridges | Masses) -> Move:
-    """The velocity ∇T(p), with its tangents where they are asked for."""
+    """The velocity ∇T(p), with tangents if they are given."""
     return lambda q, p, t: _gradient(form, p)
 
 
 def _downhill(form: Ridges | Masses) -> Move:
-    """The force −∇V(q), with its tangents where they are asked for."""
+    """The force −∇V(q), with tangents if they are given."""
     return lambda q, p, t: tuple(-part for part in _gradient(form, q))
 
 
@@ -235,7 +235,7 @@ def _gradient(form: Ridges | Masses, parts: Parts) -> Parts:
 
 
 def _bound(form: Ridges | Masses) -> float:
-    """‖D²U‖₂ at most, in float64 whatever the weights are in; inf where they are not finite."""
+    """A bound on ‖D²U‖₂, computed in float64; inf if the weights are not finite."""
     bound = float(form.double().stiffness())
     return bound if bound < math.inf else math.inf
 

@@ -1,4 +1,4 @@
-"""Symplectic networks on states (q, p): SympNets, made of shears by gradients, and Hénon-type layers."""
+"""Symplectic networks on states (q, p): SympNets, products of shears by gradients, and Hénon-type layers."""
 
 from collections.abc import Callable
 
@@ -6,25 +6,25 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.nn.activation import Activation
+from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.shift import OfPotential, OfRidges, Scaled, Shift, Symmetric
 
 SYMPLECTIC = Guarantee(log_det=0.0, symplectic=True)
-TURN = 4  # quarter turns that make a whole one
+TURN = 4  # quarter turns in a full turn
 
 
 class SymplecticShear(Block):
     r"""A shear of a state (q, p) by a gradient:  p ← p + h ∇V(q),  or  q ← q + h ∇V(p).
 
-    Its Jacobian is (I 0; hS I) or (I hS; 0 I) with the Hessian S of V, which is symmetric; that is what  JᵀΩJ = Ω  asks of it.
+    Its Jacobian is (I 0; hS I) or (I hS; 0 I) with the Hessian S of V; JᵀΩJ = Ω because S is symmetric.
 
     Args:
-        gradient: ∇V, of dim / 2 numbers.
-        dim: numbers in the state, even.
+        gradient: ∇V on dim / 2 coordinates.
+        dim: numbers in the state (q, p), even.
         moves: the half that moves, "p" or "q".
-        dt: h, the step of the flow.
+        dt: h, the step size of the flow.
     """
 
     def __init__(self, gradient: Shift, dim: int, *, moves: str, dt: float) -> None:
@@ -34,12 +34,12 @@ class SymplecticShear(Block):
         self.moves = moves
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """The shear."""
+        """The shear of x."""
         held, moved = self._halves(x)
         return self._state(held, moved + self.dt * self.gradient(held))
 
     def inverse(self, y: Tensor) -> Tensor:
-        """The shear the other way."""
+        """The opposite shear."""
         held, moved = self._halves(y)
         return self._state(held, moved - self.dt * self.gradient(held))
 
@@ -51,15 +51,15 @@ class SymplecticShear(Block):
 
     @property
     def guarantee(self) -> Guarantee:
-        """Symplectic, so that it keeps volumes too."""
+        """Symplectic, hence volume-preserving."""
         return SYMPLECTIC
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, dt={self.dt:g}, moves={self.moves}"
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The half that is held, and the one that moves."""
+        """The fixed half and the moved half."""
         q, p = x.chunk(2, dim=-1)
         return (q, p) if self.moves == "p" else (p, q)
 
@@ -68,75 +68,75 @@ class SymplecticShear(Block):
 
 
 class SymplecticGradient(SymplecticShear):
-    r"""A SympNet's gradient module:  p ← p + h Kᵀ diag(a) σ(Kq + b),  or the same with q and p exchanged.
+    r"""The gradient module of a SympNet,  p ← p + h Kᵀ diag(a) σ(Kq + b),  or the same with q and p exchanged.
 
-    It moves by the gradient of V(q) = Σ_j a_j S((Kq + b)_j), S' = σ, whose Hessian Kᵀ diag(a σ') K is symmetric: JᵀΩJ = Ω for all
-    weights. Subtracting undoes it; as h → 0 it tends to the identity.
+    The shift is the gradient of V(q) = Σ_j a_j S((Kq + b)_j) with S' = σ. Its Hessian Kᵀ diag(a σ') K is symmetric, so JᵀΩJ = Ω for
+    all weights. The inverse subtracts the shift; as h → 0 the module tends to the identity.
 
     Args:
         dim: numbers in the state (q, p), even.
-        width: rows of K.
+        hidden: rows of K, the hidden width.
         moves: the half that moves, "p" or "q".
-        activation: σ, a function of each number on its own.
-        potential: instead of this V, builds one: a function of the number of coordinates, dim / 2, that gives a module
-            (…, dim / 2) → (…, 1), such as a deeper network. Its gradient is taken by AD, which `torch.export` does not pass.
-        dt: h, the step of the flow.
+        activation: σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
+        potential: builds V instead: a function of the number of coordinates, dim / 2, that returns a module
+            (…, dim / 2) → (…, 1), such as a deeper network. Its gradient is taken by AD, which `torch.export` does not support.
+        dt: h, the step size of the flow.
 
     Raises:
-        ShapeError: dim is odd, or width is below 1.
-        InputError: the activation mixes numbers; another half than "q" or "p"; the step is no positive number.
+        ShapeError: dim is odd, or hidden is less than 1.
+        InputError: the activation is unknown or not elementwise, moves is not "q" or "p", or dt is not positive.
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166, gradient modules, whose products approximate
-        symplectic maps, in C^r on compact sets, with a smooth sigmoidal σ.
+        symplectic maps in C^r on compact sets if σ is smooth and sigmoidal.
     """
 
     def __init__(
         self,
         dim: int,
         *,
-        width: int = 16,
+        hidden: int = 16,
         moves: str = "p",
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
         potential: Callable[[int], nn.Module] | None = None,
         dt: float = 1.0,
     ) -> None:
-        super().__init__(gradient(half_of(dim), width, activation, potential), dim, moves=moves, dt=dt)
+        super().__init__(gradient(half_of(dim), hidden, activation, potential), dim, moves=moves, dt=dt)
 
 
 class SymplecticActivation(SymplecticShear):
-    r"""A SympNet's activation module:  p ← p + h diag(a) σ(q),  or the same with q and p exchanged.
+    r"""The activation module of a SympNet,  p ← p + h diag(a) σ(q),  or the same with q and p exchanged.
 
-    It is a gradient module with K = I and b = 0, which linear modules before and after it make general.
+    It is a gradient module with K = I and b = 0; linear modules before and after it make it general.
 
     Args:
         dim: numbers in the state (q, p), even.
         moves: the half that moves, "p" or "q".
-        activation: σ, a function of each number on its own.
-        dt: h, the step of the flow.
+        activation: σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
+        dt: h, the step size of the flow.
 
     Raises:
         ShapeError: dim is odd.
-        InputError: the activation mixes numbers; another half than "q" or "p"; the step is no positive number.
+        InputError: the activation is unknown or not elementwise, moves is not "q" or "p", or dt is not positive.
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166, activation modules.
     """
 
-    def __init__(self, dim: int, *, moves: str = "p", activation: Activation = torch.tanh, dt: float = 1.0) -> None:
+    def __init__(self, dim: int, *, moves: str = "p", activation: ActivationLike = "tanh", dt: float = 1.0) -> None:
         super().__init__(Scaled(half_of(dim), activation=activation), dim, moves=moves, dt=dt)
 
 
 class SymplecticLinear(Block):
-    r"""A SympNet's linear module: shears by symmetric matrices in turn,  p ← p + h S₁q,  q ← q + h S₂p,  …,  and h b is added.
+    r"""The linear module of a SympNet: alternating shears  p ← p + h S₁q,  q ← q + h S₂p,  …,  then a translation by h b.
 
-    Five factors reach every symplectic matrix. With S = (A + Aᵀ)/2 each shear is symplectic for all A.
+    With S = (A + Aᵀ)/2 each shear is symplectic for all A. Five factors suffice for every symplectic matrix.
 
     Args:
         dim: numbers in the state (q, p), even.
-        factors: how many shears.
-        moves: the half that the first one moves, "p" or "q".
-        dt: h, the step of the flow.
+        factors: number of shears.
+        moves: the half that the first shear moves, "p" or "q".
+        dt: h, the step size of the flow.
 
     Raises:
-        ShapeError: dim is odd, or there is no factor.
-        InputError: another half than "q" or "p"; the step is no positive number.
+        ShapeError: dim is odd, or factors is less than 1.
+        InputError: moves is not "q" or "p", or dt is not positive.
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166, linear modules; five factors: Jin, Lin & Xiao 2021,
         arXiv:2108.00223.
     """
@@ -144,7 +144,7 @@ class SymplecticLinear(Block):
     def __init__(self, dim: int, *, factors: int = 5, moves: str = "p", dt: float = 1.0) -> None:
         half = half_of(dim)
         if factors < 1:
-            raise ShapeError(f"a product of shears has at least 1 factor, not {factors}.")
+            raise ShapeError(f"factors is {factors}; expected at least 1.")
         super().__init__(dim, dt=dt)
         self.shears = nn.ModuleList(
             SymplecticShear(Symmetric(half), dim, moves=half_moved, dt=dt) for half_moved in turns(moves, factors)
@@ -158,42 +158,43 @@ class SymplecticLinear(Block):
         return x + self.dt * self.b
 
     def inverse(self, y: Tensor) -> Tensor:
-        """All undone, the last one first."""
+        """The opposite translation, then the opposite shears in reverse order."""
         y = y - self.dt * self.b
         for shear in reversed(self.shears):
             y = shear.inverse(y)
         return y
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The shears on the tangents."""
+        """The shears of state and tangents."""
         for shear in self.shears:
             x, v = shear.pushforward(x, v)
         return x + self.dt * self.b, v
 
     @property
     def guarantee(self) -> Guarantee:
-        """Symplectic, so that it keeps volumes too."""
+        """Symplectic, hence volume-preserving."""
         return SYMPLECTIC
 
 
 class HenonLayer(Block):
-    r"""A Hénon-type layer: the fourth iterate of the map  H(q, p) = (p + η, −q + h ∇V(p)),  ∇V(p) = Kᵀ diag(a) σ(Kp + b).
+    r"""A Hénon-type layer, the fourth iterate of  H(q, p) = (p + η, −q + h ∇V(p))  with  ∇V(p) = Kᵀ diag(a) σ(Kp + b).
 
-    H is symplectic for every potential V, and explicit; it is undone by  p = q' − η,  q = h ∇V(p) − p'.  Where V is 0 it is a
-    quarter turn about a point, whose fourth iterate is the identity: the layer tends to the identity as h → 0, whatever η is.
+    H is explicit and symplectic for every potential V; its inverse is  p = q' − η,  q = h ∇V(p) − p'.  For V = 0 it is a
+    quarter turn about a point, and its fourth iterate is the identity. The layer therefore tends to the identity as h → 0, for
+    every η.
 
     Args:
         dim: numbers in the state (q, p), even.
-        width: rows of K.
-        iterates: how many times H is applied; 1 for the map itself, which is Hénon's own where ∇V is quadratic.
-        activation: σ, a function of each number on its own.
-        potential: instead of this V, builds one: a function of the number of coordinates, dim / 2, that gives a module
-            (…, dim / 2) → (…, 1), such as a deeper network. Its gradient is taken by AD, which `torch.export` does not pass.
-        dt: h, the step of the flow.
+        hidden: rows of K, the hidden width.
+        iterates: number of times that H is applied; 1 for H itself, which is the Hénon map if ∇V is quadratic.
+        activation: σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
+        potential: builds V instead: a function of the number of coordinates, dim / 2, that returns a module
+            (…, dim / 2) → (…, 1), such as a deeper network. Its gradient is taken by AD, which `torch.export` does not support.
+        dt: h, the step size of the flow.
 
     Raises:
-        ShapeError: dim is odd; width or iterates are below 1.
-        InputError: the activation mixes numbers, or the step is no positive number.
+        ShapeError: dim is odd, or hidden or iterates is less than 1.
+        InputError: the activation is unknown or not elementwise, or dt is not positive.
     Source: Burby, Tang & Maulik 2020, Plasma Phys. Control. Fusion 63, 024001, arXiv:2007.04496. Products of such maps approximate
         symplectic maps: Turaev 2003, Nonlinearity 16, 123.
     """
@@ -202,29 +203,29 @@ class HenonLayer(Block):
         self,
         dim: int,
         *,
-        width: int = 16,
+        hidden: int = 16,
         iterates: int = TURN,
-        activation: Activation = torch.tanh,
+        activation: ActivationLike = "tanh",
         potential: Callable[[int], nn.Module] | None = None,
         dt: float = 1.0,
     ) -> None:
         half = half_of(dim)
         if iterates < 1:
-            raise ShapeError(f"a layer applies its map at least 1 time, not {iterates}.\nLeave `iterates` at {TURN}.")
+            raise ShapeError(f"iterates is {iterates}; expected at least 1.\nThe default is {TURN}.")
         super().__init__(dim, dt=dt)
-        self.gradient = gradient(half, width, activation, potential)
+        self.gradient = gradient(half, hidden, activation, potential)
         self.eta = nn.Parameter(torch.zeros(half))
         self.iterates = iterates
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """H, so many times."""
+        """H, applied `iterates` times."""
         q, p = x.chunk(2, dim=-1)
         for _ in range(self.iterates):
             q, p = p + self.eta, self.dt * self.gradient(p) - q
         return torch.cat([q, p], dim=-1)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """H undone as often."""
+        """The inverse of H, applied `iterates` times."""
         q, p = y.chunk(2, dim=-1)
         for _ in range(self.iterates):
             before = q - self.eta
@@ -241,11 +242,11 @@ class HenonLayer(Block):
 
     @property
     def guarantee(self) -> Guarantee:
-        """Symplectic, so that it keeps volumes too."""
+        """Symplectic, hence volume-preserving."""
         return SYMPLECTIC
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """Options shown by `repr`."""
         return f"{super().extra_repr()}, dt={self.dt:g}, iterates={self.iterates}"
 
 
@@ -254,91 +255,92 @@ def sympnet(
     *,
     layers: int = 6,
     modules: str = "gradient",
-    width: int = 16,
-    activation: Activation = torch.tanh,
+    hidden: int = 16,
+    activation: ActivationLike = "tanh",
     dt: float = 1.0,
 ) -> Sequential:
-    r"""A SympNet on states (q, p), as a sequence of blocks.
+    r"""A SympNet on states (q, p), a sequence of symplectic modules.
 
     Args:
-        dim: numbers in the state, even.
-        layers: how many gradient modules, which move p and q in turn; or how many pairs of a linear and an activation module,
-            behind which one more linear module follows.
-        modules: "gradient" (the paper's G-SympNet) or "linear" (its LA-SympNet).
-        width: of the gradient modules.
-        activation: σ, a function of each number on its own.
-        dt: h of every module, and what one step of the network takes: as h → 0 it tends to the identity.
+        dim: numbers in the state (q, p), even.
+        layers: number of gradient modules, which move p and q alternately; or number of pairs of a linear and an activation
+            module, followed by one more linear module.
+        modules: "gradient" (G-SympNet) or "linear" (LA-SympNet).
+        hidden: rows of K in each gradient module.
+        activation: σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
+        dt: h of every module, and the time of one step of the network, which tends to the identity as h → 0.
 
     Returns:
-        A `Sequential`, symplectic and invertible.
+        Sequential, symplectic and invertible.
 
     Raises:
-        InputError: other modules than these two.
-        ShapeError: dim is odd, or there is no layer.
+        InputError: modules is unknown, the activation is unknown or not elementwise, or dt is not positive.
+        ShapeError: dim is odd, or layers or hidden is less than 1.
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166.
     """
     check_layers(layers)
     halves = turns("p", layers)
     if modules == "gradient":
-        blocks: list[Block] = [SymplecticGradient(dim, width=width, moves=m, activation=activation, dt=dt) for m in halves]
+        blocks: list[Block] = [SymplecticGradient(dim, hidden=hidden, moves=m, activation=activation, dt=dt) for m in halves]
     elif modules == "linear":
         pairs = [(SymplecticLinear(dim, dt=dt), SymplecticActivation(dim, moves=m, activation=activation, dt=dt)) for m in halves]
         blocks = [*(block for pair in pairs for block in pair), SymplecticLinear(dim, dt=dt)]
     else:
-        raise InputError(f'a SympNet is made of "gradient" or of "linear" modules, not {modules!r}.')
+        raise InputError(f'modules is {modules!r}; expected "gradient" or "linear".')
     return Sequential(*blocks, dt=dt)
 
 
-def henonnet(dim: int, *, layers: int = 4, width: int = 16, activation: Activation = torch.tanh, dt: float = 1.0) -> Sequential:
-    r"""A HénonNet on states (q, p): Hénon-type layers one after the other.
+def henonnet(dim: int, *, layers: int = 4, hidden: int = 16, activation: ActivationLike = "tanh", dt: float = 1.0) -> Sequential:
+    r"""A HénonNet on states (q, p), a sequence of Hénon-type layers.
 
     Args:
-        dim: numbers in the state, even.
-        layers: how many.
-        width: of each layer's potential.
-        activation: σ, a function of each number on its own.
-        dt: h of every layer, and what one step of the network takes: as h → 0 it tends to the identity.
+        dim: numbers in the state (q, p), even.
+        layers: number of layers.
+        hidden: rows of K in each layer.
+        activation: σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
+        dt: h of every layer, and the time of one step of the network, which tends to the identity as h → 0.
 
     Returns:
-        A `Sequential`, symplectic and invertible.
+        Sequential, symplectic and invertible.
 
     Raises:
-        ShapeError: dim is odd, or there is no layer.
+        InputError: the activation is unknown or not elementwise, or dt is not positive.
+        ShapeError: dim is odd, or layers or hidden is less than 1.
     Source: Burby, Tang & Maulik 2020, Plasma Phys. Control. Fusion 63, 024001, arXiv:2007.04496.
     """
     check_layers(layers)
-    return Sequential(*(HenonLayer(dim, width=width, activation=activation, dt=dt) for _ in range(layers)), dt=dt)
+    return Sequential(*(HenonLayer(dim, hidden=hidden, activation=activation, dt=dt) for _ in range(layers)), dt=dt)
 
 
-def gradient(size: int, width: int, activation: Activation, potential: Callable[[int], nn.Module] | None) -> Shift:
-    """∇V in closed form, or of the potential that is built."""
-    return OfRidges(size, width=width, activation=activation) if potential is None else OfPotential(potential(size))
+def gradient(size: int, hidden: int, activation: ActivationLike, potential: Callable[[int], nn.Module] | None) -> Shift:
+    """∇V in closed form, or the gradient of the potential that `potential` builds."""
+    return OfRidges(size, hidden=hidden, activation=activation) if potential is None else OfPotential(potential(size))
 
 
 def half_of(dim: int) -> int:
-    """How many positions there are, and momenta."""
+    """Number of positions, equal to that of momenta."""
     if dim < 2 or dim % 2:
         raise ShapeError(
-            f"a symplectic map acts on pairs (q, p), so on an even number of coordinates, not {dim}.\n"
+            f"dim is {dim}; a symplectic map needs pairs (q, p), an even number of at least 2.\n"
             "For an odd number use sx.nn.VolumePreserving, or add a coordinate."
         )
     return dim // 2
 
 
 def turns(first: str, count: int) -> list[str]:
-    """The halves that move, by turns."""
+    """The halves that move, alternating."""
     check_moves(first)
     second = "q" if first == "p" else "p"
     return [(first, second)[i % 2] for i in range(count)]
 
 
 def check_moves(moves: str) -> None:
-    """A shear moves one half of the state."""
+    """Refuse other halves than q and p."""
     if moves not in ("q", "p"):
-        raise InputError(f'a shear moves "q" or "p", not {moves!r}.')
+        raise InputError(f'moves is {moves!r}; expected "q" or "p".')
 
 
 def check_layers(layers: int) -> None:
-    """A network has some."""
+    """Refuse a network without layers."""
     if layers < 1:
-        raise ShapeError(f"a network has at least 1 layer, not {layers}.")
+        raise ShapeError(f"layers is {layers}; expected at least 1.")
