@@ -11,7 +11,8 @@ from separatrix.core.errors import InputError, ShapeError
 from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block
 from separatrix.nn.guarantee import Guarantee
-from separatrix.nn.reversible.reversible import Couplings, Momentum, Reversible, halved, of_pair
+from separatrix.nn.reversible.couplings import Couplings
+from separatrix.nn.reversible.reversible import Momentum, Reversible, halved, of_pair
 from separatrix.nn.shift import Network
 
 
