@@ -266,10 +266,10 @@ def test_scores_that_are_not_finite_count_as_read_wrong_and_are_told():
     [
         ({"inputs": torch.full((4, DIM), math.nan)}, "the images have 24 numbers out of 24 that are not finite"),
         ({"inputs": torch.zeros(4, DIM, dtype=torch.float16)}, "images in float32 or float64, got float16"),
-        ({"inputs": torch.zeros(3, DIM)}, "there are 3 images but labels of shape"),
+        ({"inputs": torch.zeros(3, DIM)}, r"labels of shape \(3,\), one per input, got \(4,\)"),
         ({"inputs": torch.zeros(4)}, r"expected \(images, …\)"),
         ({"inputs": torch.full((4, DIM), 2.0)}, "outside the bounds"),
-        ({"labels": torch.full((4,), CLASSES)}, f"the classifier has {CLASSES} classes"),
+        ({"labels": torch.full((4,), CLASSES)}, f"there are {CLASSES} classes"),
         ({"labels": ["a", "b", "c", "d"]}, "labels cannot be read as numbers"),
         ({"radii": [-0.1]}, "all positive"),
         ({"radii": []}, "at least one"),
