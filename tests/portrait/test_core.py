@@ -188,7 +188,7 @@ def test_how_often_a_cell_was_called_is_told():
 
 @pytest.mark.parametrize(
     ("between", "told"),
-    [("shorter", "runs of different length: 3, 4 steps"), ("fewer", "calls 'rnn' with different batch sizes: 1, 2")],
+    [("shorter", "runs of different lengths: 3, 4 steps"), ("fewer", "calls 'rnn' with different batch sizes: 1, 2")],
 )
 def test_calls_that_do_not_fit_together_are_refused(between, told):
     with pytest.raises(InputError, match=told):
@@ -237,7 +237,7 @@ def test_what_was_exported_or_quantised_is_refused_as_such():
     quantised = Lowered()
     quantised.rnn = torch.ao.nn.quantized.dynamic.LSTM(2, 5)
     for model, told in ((exported, "computes aten.lstm"), (quantised, "computes a quantised LSTM at 'rnn'")):
-        with pytest.raises(UnsupportedModuleError, match=f"{told}(?s:.*)Pass the module that it was made of"):
+        with pytest.raises(UnsupportedModuleError, match=f"{told}(?s:.*)Pass the module that it was made from"):
             sx.analyze(model, x, steps=50)
 
 
@@ -338,8 +338,8 @@ class OwnForward(nn.GRU):
 @pytest.mark.parametrize(
     ("model", "inputs", "error", "message"),
     [
-        (torch.tanh, None, UnsupportedModuleError, "tanh is no nn.Module.*\nPass one module.*wrap"),
-        ([nn.GRU(3, 5)], None, UnsupportedModuleError, "list is no nn.Module.*wrap"),
+        (torch.tanh, None, UnsupportedModuleError, "expected an nn.Module, got tanh.*\nPass one module.*wrap"),
+        ([nn.GRU(3, 5)], None, UnsupportedModuleError, "expected an nn.Module, got list.*wrap"),
         (nn.Sequential(OwnForward(3, 5)), torch.zeros(4, 3), UnsupportedModuleError, "OwnForward has a forward of its own"),
         (nn.Sequential(nn.GRU(3, 5, device="meta")), torch.zeros(4, 3), UnsupportedModuleError, "meta device"),
         (Reader(), np.array([["a", "b"]]), InputError, "cannot be read as numbers"),

@@ -157,7 +157,7 @@ def test_growth_of_layers_none_of_which_carries_the_whole_signal_is_that_of_the_
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"inputs": None}, "no recurrent part .*\nIts depth is what `analyze` measures, given inputs"),
+        ({"inputs": None}, "no recurrent part .*\nPass inputs, so that `analyze` measures it in depth"),
         ({"inputs": torch.zeros(())}, r"failed on inputs of shape \(\)"),
         ({"inputs": torch.zeros(0, DIM)}, "are empty"),
         ({"inputs": torch.full((40, DIM), math.nan)}, "not finite"),

@@ -144,7 +144,7 @@ class InPlace(Looping):
 
 @pytest.mark.parametrize("model", [Looping(), FixedLength(), InPlace()])
 def test_a_loop_whose_step_cannot_be_called_is_named_and_never_measured_in_depth(model):
-    with pytest.raises(UnsupportedModuleError, match=r"(?s)recurrent, by a loop over axis 1.*as_cell"):
+    with pytest.raises(UnsupportedModuleError, match=r"(?s)recurrent, by a handwritten loop over axis 1.*as_cell"):
         sx.analyze(model, torch.randn(4, 12, 3))
 
 

@@ -1,4 +1,4 @@
-"""A part of a model as its core, with what reaches it in recorded forward passes."""
+"""A part of a model as its core, with the inputs that reach it in recorded forward passes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,12 +24,10 @@ from separatrix.systems.recurrent.standard_network import describe, is_standard
 
 
 def captured(model: nn.Module, name: str, given: Sequence[Arguments]) -> Core:
-    """The part of that name, with what reaches it in one forward pass for each of the arguments."""
+    """The part of that name, with its inputs in one forward pass for each of the arguments."""
     passes = [record(model, arguments, [name]).calls[name] for arguments in given]
     if not any(passes):
-        raise InputError(
-            f"one forward pass of {type(model).__name__} never reached '{name}'.\nName the part that your inputs reach."
-        )
+        raise InputError(f"one forward pass of {type(model).__name__} never reached '{name}'.\nName a part that your inputs reach.")
     part = model.get_submodule(name)
     form = None if is_standard(part) or is_layer(part) else form_of(passes[0])
     layer = None if is_standard(part) or is_layer(part) or form is not None else layer_in(part, passes[0])
@@ -60,7 +58,7 @@ def captured(model: nn.Module, name: str, given: Sequence[Arguments]) -> Core:
 
 
 def _reader(part: nn.Module, form: Form | None, layer: HandLayer | None) -> tuple[nn.Module, Callable[[Call], Sequences]]:
-    """The core in the form in which it is measured, and how its calls are read as sequences."""
+    """The core in the form in which it is measured, and a function that reads its calls as sequences."""
     if form is not None:
         cell = CalledAs(part, form)
         return cell, lambda call: Sequences(form.read(call)[None])
@@ -69,7 +67,7 @@ def _reader(part: nn.Module, form: Form | None, layer: HandLayer | None) -> tupl
 
 
 def _feedback(model: nn.Module, core: Core, form: Form | None, calls: list[Call], arguments: Arguments) -> Feedback:
-    """Whether a core that is called step by step is given what its own states made."""
+    """Whether a core that is called step by step receives inputs computed from its own states."""
     if len(calls) < 3:
         return NONE
     width = getattr(calls[0].inputs, "shape", (1,))[-1]
@@ -79,7 +77,7 @@ def _feedback(model: nn.Module, core: Core, form: Form | None, calls: list[Call]
 
 
 def _start(core: Core, form: Form | None, runs: list[list[Call]]) -> Tensor | None:
-    """The initial states that the model gives its core, one for each sequence; None where they are zero, or cannot be read."""
+    """The initial states that the model supplies, one per sequence; None if they are zero or cannot be read."""
     first = [run[0] for run in runs]
     states = [_given_state(call, form) for call in first]
     if all(is_zero(state) for state in states):
@@ -101,7 +99,7 @@ def _given_state(call: Call, form: Form | None) -> Any:
 
 
 def _example(calls: Sequence[Call]) -> Any:
-    """A state without its batch axis, from the first call that was given one; None if none was."""
+    """A state without its batch axis, from the first call that received one; None if none did."""
     call = next((call for call in calls if call.state is not None), None)
     if call is None:
         return None

@@ -1,4 +1,4 @@
-"""The recurrent core of a model: the part, what reaches it, and how it is called."""
+"""The recurrent core of a model: the part, its inputs, and how it is called."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,18 +14,18 @@ NONE = Feedback("none")
 
 @dataclass(frozen=True)
 class Core:
-    """The recurrent part of a model.
+    """Recurrent part of a model.
 
     Args:
         module: the part itself, in a form that `sx.Recurrent` takes.
-        name: where in the model it sits; empty when the model is the core.
-        inputs: what reaches it, shape (time, sequences, inputs), or None.
-        lengths: (sequences), where sequences differ in length; those that are shorter are followed by zeros.
-        start: (sequences, dim), the initial states that the model gives it, where they are not zero.
-        state: for a cell that is not PyTorch's, an example of its state without batch axes.
-        calls: how often one forward pass of the model called it.
-        read: how those calls were put together: along time where the state was carried from one to the next, else as sequences.
-        described: the part in words, where its form is not the user's.
+        name: its name in the model; empty if the model is the core.
+        inputs: the inputs that reach it, shape (time, sequences, inputs), or None.
+        lengths: (sequences), the lengths of the sequences if they differ; shorter ones are padded with zeros.
+        start: (sequences, dim), the initial states that the model supplies, if they are not zero.
+        state: for a custom cell, an example of its state without batch axes.
+        calls: number of its calls in one forward pass of the model.
+        read: how these calls were combined: along time if the state was carried from one to the next, otherwise as sequences.
+        described: description of the part, if its form is not the user's.
         feedback: whether its inputs depend on its own earlier states.
     """
 
@@ -42,17 +42,17 @@ class Core:
 
     @property
     def label(self) -> str:
-        """The core in words: GRU(28 → 64) at 'encoder.rnn'."""
+        """A description of the core: GRU(28 → 64) at 'encoder.rnn'."""
         return (self.described or describe(self.module)) + (f" at '{self.name}'" if self.name else "")
 
     @property
     def sequences(self) -> Tensor:
-        """The inputs of a core that has any."""
+        """The inputs; raises InputError if there are none."""
         if self.inputs is None:
-            raise InputError(f"nothing drives the {self.label}.")
+            raise InputError(f"the {self.label} has no inputs.")
         return self.inputs
 
     @property
     def is_started(self) -> bool:
-        """Whether the model gives it an initial state that is not zero."""
+        """Whether the model supplies a nonzero initial state."""
         return self.start is not None

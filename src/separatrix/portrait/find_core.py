@@ -22,40 +22,40 @@ OPERATORS = ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu")  # a who
 QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.quantizable", "torch.ao.nn.intrinsic.quantized")
 
 # Note [What the core is]
-# PyTorch's recurrent modules and those that tell their step (`as_cell`) are known by their class. Everything else is known by what
-# it does, when it is tried and in one recorded forward pass: the model itself as a cell or as a layer that carries its state
-# (see Note [Recognised by trying]); a part that is called step by step with the state that it returned before (see Note [The cell
-# in the calls]); a part that reads a sequence once and carries its state. Where none of these is there, but the forward pass loops
-# over time (see Note [Loops by hand]), the model is recurrent and its step cannot be called from outside: that is refused, since
-# its depth would be that of the unrolled loop. What is left is a feed-forward network.
+# PyTorch's recurrent modules and those that provide their step (`as_cell`) are recognised by their class. Everything else is
+# recognised by its behaviour in trial calls and in one recorded forward pass: the model itself as a cell or as a layer that
+# carries its state (see Note [Recognised by trying]); a part that is called step by step with the state that it returned before
+# (see Note [The cell in the calls]); a part that reads a sequence once and carries its state. If there is none of these, but the
+# forward pass loops over time (see Note [Loops by hand]), the model is recurrent and its step cannot be called from outside. It is
+# refused, because its depth would be that of the unrolled loop. Everything else is a feed-forward network.
 
 
 def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -> Core | None:
-    """The recurrent core of a model; with inputs, one forward pass captures what reaches it. See Note [What the core is].
+    """Find the recurrent core of a model; with inputs, one forward pass captures its inputs. See Note [What the core is].
 
     Args:
-        model: any module; a recurrent one is its own core.
-        inputs: what the model takes.
-        module: the core's name in `model.named_modules()`, where there are several.
+        model: any module; a recurrent module is its own core.
+        inputs: inputs of the model.
+        module: name of the core in `model.named_modules()`, if there are several.
 
     Returns:
-        The core; None for a model that, given these inputs, has no recurrent part.
+        The core; None for a model that has no recurrent part for these inputs.
 
     Raises:
-        UnsupportedModuleError: there are several recurrent parts, or none and no inputs; a layer with a forward or hooks of its
-            own; a loop over time whose step cannot be called; the model is no module, or has no weights yet.
-        InputError: the forward pass fails, never reaches the core, hands it something that is no sequence, or calls it in a
-            way that is neither one run along time nor several of equal length.
+        UnsupportedModuleError: there are several recurrent parts, or none and no inputs; a layer has its own forward or hooks;
+            there is a loop over time whose step cannot be called; the model is not a module, or has no weights yet.
+        InputError: the forward pass fails, never reaches the core, passes it something other than sequences, or calls it in a
+            way that is neither one run along time nor several runs of equal length.
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModuleError(
-            f"{getattr(model, '__name__', type(model).__name__)} is no nn.Module, so it has no recurrent part.\n"
-            "Pass one module at a time; wrap a function of the state with sx.Map(f, dim), for sx.lyapunov_spectrum."
+            f"expected an nn.Module, got {getattr(model, '__name__', type(model).__name__)}.\n"
+            "Pass one module at a time; to measure a function of the state, wrap it with sx.Map(f, dim) for sx.lyapunov_spectrum."
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModuleError(
-            f"a {type(model).__name__} is compiled by TorchScript, so its parts cannot be told apart.\n"
-            "Pass the module that it was made of; a scripted map of states is measured as sx.Map(module, dim)."
+            f"a {type(model).__name__} is compiled by TorchScript, so its parts cannot be inspected.\n"
+            "Pass the module that it was made from; to measure a scripted map of states, use sx.Map(module, dim)."
         )
     _refuse_lowered(model)
     name = _name(model, module)
@@ -76,7 +76,7 @@ def find_core(model: nn.Module, inputs: Any = None, module: str | None = None) -
 
 
 def _refuse_lowered(model: nn.Module) -> None:
-    """Refuse a recurrent part that is one operator of a compiler's: exported, or quantised. Its step cannot be called."""
+    """Raise an error for a recurrent part that was exported or quantised to a single operator: its step cannot be called."""
     for name, part in model.named_modules():
         graph = part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ()
         found = next((str(node.target) for node in graph if str(node.target).startswith(OPERATORS)), None)
@@ -84,13 +84,13 @@ def _refuse_lowered(model: nn.Module) -> None:
             found = f"a quantised {type(part).__name__}"
         if found is not None:
             raise UnsupportedModuleError(
-                f"{type(model).__name__} computes {found}{f' at {name!r}' if name else ''}, whose steps or derivatives cannot be "
-                "taken: it was exported or quantised.\nPass the module that it was made of."
+                f"{type(model).__name__} computes {found}{f' at {name!r}' if name else ''}, whose steps or derivatives are not "
+                "accessible: it was exported or quantised.\nPass the module that it was made from."
             )
 
 
 def _name(model: nn.Module, asked: str | None) -> str | None:
-    """Where the core is, as far as names and classes tell."""
+    """The name of the core, as far as names and classes determine it."""
     recurrent = recurrent_parts(model)
     if asked is not None:
         name = part_named(model, asked) if asked else None
@@ -111,7 +111,7 @@ def _several(model: nn.Module, parts: dict[str, str]) -> UnsupportedModuleError:
 
 
 def _without_inputs(model: nn.Module, name: str | None) -> Core:
-    """The core by itself: one that is known or named, or the model, if it is a cell when it is tried."""
+    """The core without inputs: a part that is known or named, or the model, if trial calls show that it is a cell."""
     if name is not None:
         return Core(model.get_submodule(name), name, None)
     width = getattr(model, "input_size", None)
@@ -125,10 +125,10 @@ def _without_inputs(model: nn.Module, name: str | None) -> Core:
             raise error from None
     parts = ", ".join(sorted({type(part).__name__ for part in model.modules() if part is not model})) or type(model).__name__
     raise UnsupportedModuleError(
-        f"{type(model).__name__} has no recurrent part that is known (RNN, GRU, LSTM, sx.nn's, or their cells); "
+        f"{type(model).__name__} has no recurrent part of a known class (RNN, GRU, LSTM, those of sx.nn, or their cells); "
         f"it consists of: {parts}.\n"
-        "Its depth is what `analyze` measures, given inputs; or if one of its modules is a recurrent cell, (u, state) → state, "
-        "name it: --module NAME, or module=."
+        "Pass inputs, so that `analyze` measures it in depth; or, if one of its modules is a recurrent cell, "
+        "(u, state) → state, name it: --module NAME, or module=."
     )
 
 
@@ -145,13 +145,13 @@ def _of_model(model: nn.Module, given: Sequence[Arguments]) -> Core | None:
     if not network.is_layer and not carries_a_state(network):
         return None
     if not network.is_layer and any(len(arguments.args) + len(arguments.kwargs) > 1 for arguments in given):
-        return None  # two arguments, one call: a module of two inputs
+        return None  # two arguments, one call: a module with two inputs
     core = as_itself(model, network, tensors[0][0].shape[-1])
     return merged(core, [read_by_itself(core.module, arguments) for arguments in given])
 
 
 def _of_parts(model: nn.Module, given: Sequence[Arguments]) -> Core | None:
-    """The one part that one forward pass shows to be recurrent; None where nothing is."""
+    """The one part that one forward pass shows to be recurrent; None if there is none."""
     names = [name for name, part in model.named_modules() if name and not isinstance(part, nn.ModuleList | nn.ModuleDict)]
     recording = record(model, given[0], names)
     found: dict[str, str] = {}
@@ -168,10 +168,10 @@ def _of_parts(model: nn.Module, given: Sequence[Arguments]) -> Core | None:
     loop = unrolled(model, given[0], counts)
     if loop is not None:
         raise UnsupportedModuleError(
-            f"{type(model).__name__} is recurrent, by a loop over axis {loop.axis} of its inputs that is written by hand: "
-            f"{loop.words}, each turn building on the one before. Its step cannot be called from outside.\n"
-            "Put the step into a module (u, state) → state and call it in the loop, or give the looping module as_cell(), which "
-            "returns that module; a layer that takes (sequence, state) and returns (outputs, state) is measured as it is. "
-            "Name a part with module=, --module."
+            f"{type(model).__name__} is recurrent, by a handwritten loop over axis {loop.axis} of its inputs: {loop.words}, and "
+            "each iteration builds on the one before. Its step cannot be called from outside.\n"
+            "Move the step into a module (u, state) → state and call it in the loop, or give the looping module a method "
+            "as_cell() that returns this module. A layer that takes (sequence, state) and returns (outputs, state) is measured "
+            "as it is. To name a part, use module= or --module."
         )
     return None

@@ -1,4 +1,4 @@
-"""Which modules are recurrent: by their class, or by what they do when they are tried."""
+"""Recognition of recurrent modules, by their class or by their behaviour in trial calls."""
 
 import inspect
 
@@ -16,7 +16,7 @@ from separatrix.systems.recurrent.standard_network import STANDARD, describe
 
 
 def recurrent_parts(model: nn.Module) -> list[str]:
-    """Names of the recurrent layers and cells in a model that are known; not of what a layer consists of."""
+    """Names of the recurrent layers and cells of known classes in a model, without those inside a layer."""
     found: list[str] = []
     for name, part in model.named_modules():
         if is_known(part) and not any(name.startswith(f"{outer}.") or not outer for outer in found):
@@ -29,23 +29,23 @@ def is_known(part: nn.Module) -> bool:
 
 
 def reads_sequences(core: nn.Module) -> bool:
-    """Whether a core is a layer, which is called once for a whole sequence; else it is a cell."""
+    """Whether a core is a layer, which is called once for a whole sequence; otherwise it is a cell."""
     return isinstance(core, nn.RNNBase) or is_layer(core)
 
 
 def is_batch_first(core: nn.Module) -> bool:
-    """Whether a core takes (batch, time, inputs); only layers can, a cell takes time first."""
+    """Whether a core takes (batch, time, inputs); only layers can, cells take time first."""
     return reads_sequences(core) and getattr(core, "batch_first", False)
 
 
 def as_itself(model: nn.Module, network: CustomCell, width: int | None) -> Core:
-    """A model that was tried and found a cell, or a layer that carries its state, as a core without inputs."""
+    """A model that trial calls showed to be a cell, or a layer that carries its state, as a core without inputs."""
     by_hand = layer_of(model, width) if network.is_layer and not is_layer(model) and width is not None else None
     return Core(model if by_hand is None else by_hand, "", None, described=describe(model))
 
 
 def shows_recurrence(part: nn.Module, calls: list[Call]) -> bool:
-    """Whether its calls show a part to be a cell, or a trial a layer that carries its state."""
+    """Whether the calls of a part show that it is a cell, or a trial shows that it is a layer that carries its state."""
     if isinstance(part, torch.jit.ScriptModule) or not calls:
         return False
     if len(calls) > 1:
@@ -57,7 +57,7 @@ def shows_recurrence(part: nn.Module, calls: list[Call]) -> bool:
 
 
 def _varies(form: Form, calls: list[Call]) -> bool:
-    """Whether the inputs differ from call to call; a block that is run again on the same has no inputs, but depth."""
+    """Whether the inputs differ from call to call; a block that runs again on the same input has depth, not inputs."""
     first = form.read(calls[1])
     return any(not torch.equal(form.read(call), first) for call in calls[2:]) or len(calls) == 2
 

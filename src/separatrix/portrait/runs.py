@@ -13,7 +13,7 @@ from separatrix.systems.recurrent.custom_cell import flatten
 
 
 def runs_of(calls: Sequence[Call]) -> list[list[Call]]:
-    """The calls sorted into runs: one belongs to the run whose last returned state it was given, else it begins a run."""
+    """The calls sorted into runs: a call that received the last state of a run belongs to it; otherwise it starts a new run."""
     runs: list[list[Call]] = []
     for call in calls:
         run = next((run for run in reversed(runs) if _carried(run[-1], call)), None)
@@ -25,14 +25,14 @@ def runs_of(calls: Sequence[Call]) -> list[list[Call]]:
 
 
 def _carried(before: Call, after: Call) -> bool:
-    """Whether a call got the state that another returned, alone or beside an output."""
+    """Whether a call received the state that another returned, alone or with an output."""
     returned = before.returned
     second = returned[1] if isinstance(returned, tuple) and len(returned) == 2 else None
     return after.state is not None and any(same_state(after.state, state) for state in (second, returned) if state is not None)
 
 
 def same_state(one: Any, two: Any) -> bool:
-    """Whether two states are the same numbers in one order, whatever they are kept in and what axes of length 1 they have."""
+    """Whether two states hold the same numbers in the same order, whatever their containers and axes of length 1."""
     pairs = list(zip_longest(leaves(one), leaves(two)))
     return bool(pairs) and all(a is not None and b is not None and _same_numbers(a, b) for a, b in pairs)
 

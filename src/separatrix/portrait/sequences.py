@@ -1,4 +1,4 @@
-"""What reaches a core in the calls of a forward pass, as sequences: read, joined along time, and put side by side."""
+"""Inputs of a core in the calls of a forward pass, as sequences: read, joined along time, and stacked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from separatrix.systems.recurrent.standard_network import describe
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences that reach a core, (time, sequences, inputs), and their lengths where they differ."""
+    """Sequences that reach a core, (time, sequences, inputs), and their lengths if they differ."""
 
     values: Tensor
     lengths: Tensor | None = None
@@ -29,7 +29,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Read:
-    """What reached the core in one forward pass, and the initial states that it was given, or None."""
+    """Inputs of the core in one forward pass, and the initial states that it received, or None."""
 
     values: Tensor
     lengths: Tensor | None
@@ -37,28 +37,28 @@ class Read:
 
 
 def piece_of(core: nn.Module, part: nn.Module, values: Any) -> Sequences:
-    """What one call was given, (time, sequences, inputs)."""
+    """The inputs of one call, (time, sequences, inputs)."""
     if isinstance(values, PackedSequence):
         padded, lengths = pad_packed_sequence(values)
         return Sequences(padded, lengths)
     if not isinstance(values, Tensor):
-        raise InputError(f"the core is called with a {type(values).__name__} as its input.\nIt must be a tensor.")
+        raise InputError(f"expected a tensor as the input of the core, got a {type(values).__name__}.")
     if reads_sequences(core):
         return Sequences(_time_first(core, part, values))
     if values.ndim not in (1, 2):
         raise ShapeError(
-            f"the {describe(part)} is given inputs of shape {tuple(values.shape)}, {values.ndim} axes.\n"
-            "A cell's inputs are (batch, inputs), or (inputs) alone."
+            f"the {describe(part)} receives inputs of shape {tuple(values.shape)}, {values.ndim} axes.\n"
+            "The inputs of a cell must have shape (batch, inputs) or (inputs)."
         )
     return Sequences(values.reshape(1, -1, values.shape[-1]))
 
 
 def _time_first(core: nn.Module, part: nn.Module, values: Tensor) -> Tensor:
-    """(time, sequences, inputs) of what a recurrent layer takes, or a cell step by step."""
+    """The inputs of a recurrent layer, or of a cell step by step, as (time, sequences, inputs)."""
     if values.ndim not in (2, 3):
         raise ShapeError(
             f"the inputs have {values.ndim} axes, shape {tuple(values.shape)}, but a {describe(part)} takes 2 or 3.\n"
-            "Pass (time, inputs), or with a batch of sequences as the module takes it."
+            "Pass (time, inputs), or with a batch axis where the module takes it."
         )
     if 0 in values.shape:
         raise ShapeError(f"the inputs are empty: shape {tuple(values.shape)}.")
@@ -66,7 +66,7 @@ def _time_first(core: nn.Module, part: nn.Module, values: Tensor) -> Tensor:
     if isinstance(width, int) and values.shape[-1] != width:
         raise ShapeError(
             f"the inputs have {values.shape[-1]} numbers per step but this {describe(part)} takes {width}.\n"
-            f"Pass (time, {width}), or with a batch of sequences as the module takes it."
+            f"Pass (time, {width}), or with a batch axis where the module takes it."
         )
     if values.ndim == 2:
         return values[:, None]
@@ -74,11 +74,11 @@ def _time_first(core: nn.Module, part: nn.Module, values: Tensor) -> Tensor:
 
 
 def joined(run_pieces: list[list[Sequences]]) -> tuple[Tensor, Tensor | None]:
-    """The pieces of each run along time, runs side by side; lengths where packed sequences had them."""
+    """The pieces of each run joined along time, with the runs stacked, and the lengths of packed sequences."""
     if any(piece.lengths is not None for run in run_pieces for piece in run):
         if any(len(run) > 1 for run in run_pieces):
             raise InputError(
-                "the core reads packed sequences in several pieces that carry the state.\nGive each sequence in one piece."
+                "the core reads packed sequences in several pieces that carry the state.\nPass each sequence in one piece."
             )
         singles = [run[0] for run in run_pieces]
         length = max(len(one.values) for one in singles)
@@ -88,30 +88,30 @@ def joined(run_pieces: list[list[Sequences]]) -> tuple[Tensor, Tensor | None]:
 
 
 def check_pieces(name: str, runs: list[list[Call]], pieces: list[list[Sequences]]) -> None:
-    """Refuse calls that are neither one run along time nor several of equal length."""
+    """Raise an error for calls that are neither one run along time nor several runs of equal length."""
     batches = sorted({piece.values.shape[1] for run in pieces for piece in run})
     if len(batches) > 1:
         raise InputError(
             f"one forward pass calls '{name}' with different batch sizes: {listed(batches)}.\n"
-            "Give inputs for which all calls have the same, such as sequences of equal length."
+            "Pass inputs for which all calls have the same batch size, such as sequences of equal length."
         )
     lengths = [sum(len(piece.values) for piece in run) for run in pieces]
     first = runs[0][0].state
     if len(runs) > 1 and any(not is_zero(run[0].state) and not same_state(run[0].state, first) for run in runs):
         raise InputError(
-            f"one forward pass calls '{name}' {sum(map(len, runs))} times, in {len(runs)} runs that begin with states that no call "
+            f"one forward pass calls '{name}' {sum(map(len, runs))} times, in {len(runs)} runs that start from states that no call "
             "returned: the model changes the state in between.\n"
-            "Write the whole step, that change included, as a cell (u, state) → state, and measure that."
+            "Write the whole step, including this change, as a cell (u, state) → state, and measure that."
         )
     if len(set(lengths)) > 1:
         raise InputError(
-            f"one forward pass calls '{name}' for runs of different length: {listed(sorted(set(lengths)))} steps.\n"
-            "Give inputs for which they are equal, or measure the part by itself: sx.Recurrent(part, its inputs)."
+            f"one forward pass calls '{name}' for runs of different lengths: {listed(sorted(set(lengths)))} steps.\n"
+            "Pass inputs for which they are equal, or measure the part by itself: sx.Recurrent(part, its inputs)."
         )
 
 
 def merged(core: Core, passes: list[Read]) -> Core:
-    """The core with the sequences of all passes side by side."""
+    """The core with the sequences of all passes stacked."""
     length = max(len(one.values) for one in passes)
     values = torch.cat([pad(one.values, (0, 0, 0, 0, 0, length - len(one.values))) for one in passes], dim=1)
     lengths = torch.cat([_lengths(one) for one in passes])
@@ -126,13 +126,13 @@ def _lengths(one: Read) -> Tensor:
 
 
 def _started(one: Read, passes: list[Read]) -> Tensor:
-    """The initial states of a pass; zeros where it was given none."""
+    """The initial states of a pass; zeros if it received none."""
     like = next(other.start for other in passes if other.start is not None)
     return like.new_zeros(one.values.shape[1], like.shape[-1]) if one.start is None else one.start
 
 
 def read_by_itself(core: nn.Module, arguments: Arguments) -> Read:
-    """Sequences, and a state where one is given, handed to a core that is the model."""
+    """The sequences, and the state if there is one, passed to a model that is its own core."""
     values = (*arguments.args, *arguments.kwargs.values())
     named = {name: values[i] for i, name in enumerate(parameters(core)[: len(values)])} if not arguments.kwargs else {}
     first = next(iter(named.values()), None) if named else values[0]

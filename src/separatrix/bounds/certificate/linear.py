@@ -82,7 +82,7 @@ def _by_majorant(call: Call, keep: set[str]) -> Factor:
     at = _random(ones.numel(), call).reshape(ones.shape)
     change, most = call.run(at)[0] - call.run(0 * at)[0], majorant.run(at.abs())[0] - zero
     if bool((change.abs() > most * (1 + AGREEMENT) + AGREEMENT * most.abs().max()).any()):
-        raise NoBoundError(f"no bound is known of {call.name} in this form")
+        raise NoBoundError(f"no bound is known for {call.name} in this form")
     value = root(times(float((made.detach() - zero).max()), float(columns.max())))
     return Factor(computed(value), "√(‖A‖₁ ‖A‖∞)")
 

@@ -137,7 +137,7 @@ def treats_items_alone(network: CustomCell, width: int | None = None) -> bool:
             return all(_close(network.step(x[:count], u[:count]), singly[:count]) for count in (2, ITEMS))
         except Exception as error:  # user code may raise anything; then it is not a cell for these items
             if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
-                why, way = "is compiled by TorchScript and does not run in float64.", "Pass the module that it was made of."
+                why, way = "is compiled by TorchScript and does not run in float64.", "Pass the module that it was made from."
             else:
                 reason = (str(error).strip().splitlines() or ["no message"])[0]
                 why, way = f"failed on {ITEMS} random items in float64: {type(error).__name__}: {reason}", A_CELL
