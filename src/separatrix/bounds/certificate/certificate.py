@@ -9,30 +9,33 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from separatrix.bounds.certificate.graph import UntraceableError, operator_graph, quiet, tensors, told
+from separatrix.bounds.certificate.accepted import (
+    check_model,
+    checked_shape,
+    flat,
+    replayed,
+    runs,
+    starts_of,
+    without_gradients,
+)
+from separatrix.bounds.certificate.graph import UntraceableError, operator_graph
 from separatrix.bounds.certificate.layers import OWN, Bounds, LayerFactor
-from separatrix.bounds.certificate.steepest import SCALES, Steepest, lower_bound
+from separatrix.bounds.certificate.steepest import Steepest, lower_bound
 from separatrix.bounds.certificate.witness import dense_lower_bound, quotients
 from separatrix.core.checks import check_seed, check_whole
-from separatrix.core.errors import ContradictionError, InputError, ModelError, SeparatrixError, ShapeError, UnsupportedModuleError
-from separatrix.core.inputs import as_inputs
+from separatrix.core.errors import ContradictionError, InputError, SeparatrixError, UnsupportedModuleError
 from separatrix.core.progress import watched
-from separatrix.core.randomness import torch_generator, undisturbed
+from separatrix.core.randomness import undisturbed
 from separatrix.core.result import Result, Status
-from separatrix.core.tangent import plain_kernels
 from separatrix.core.twin import twin
 from separatrix.core.wording import plain
 from separatrix.core.wrappers import bare
 
-MOST_INPUTS = 8  # of the user's inputs from which the ascent starts
-MOST_REPLAYED = 3  # starts at which the operators are compared with the network
-EXTREMES = (1e-30, 1e-6, 1e3, 1e6, 1e30)  # factors that scale a start
 PASSES = 3  # over every start, which must agree
 ROUNDING = 1e3  # round-offs by which they may differ: sums in a different order
 MOST_NAMED = 3  # layers that the summary names
 SAME = 1e-10  # relative difference allowed between an input alone and beside another: float64's sums
 NO_FUNCTION = "two passes with one input differ: it draws random numbers, or keeps a state"
-PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)  # to try if a network fails in float64
 SLACK = 1e6  # round-offs by which a measurement may exceed a bound that it attains
 
 
@@ -174,22 +177,22 @@ def certificate(
         attention, recurrent layers, integer inputs, discontinuous functions, or control flow that depends on the numbers.
     Source: Szegedy et al. 2014, arXiv:1312.6199, §4.3 (products of norms); lower bounds as difference quotients.
     """
-    shape = _checked_shape(input_shape)
+    shape = checked_shape(input_shape)
     model = bare(model)
-    _check_model(model)
+    check_model(model)
     for name, value in (("starts", starts), ("steps", steps)):
         if check_whole(name, value) < 1:
             raise InputError(f"{name} is {value}; it must be at least 1.")
     seed = check_seed(seed)
-    begin = _starts(shape, inputs, starts, seed)
+    begin = starts_of(shape, inputs, starts, seed)
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    network = _without_gradients(twin(model, dtype=torch.float64, device=device))
+    network = without_gradients(twin(model, dtype=torch.float64, device=device))
     begin, settings = begin.to(device), {"starts": starts, "steps": steps, "seed": seed, "inputs": len(begin) - starts}
     kind = type(model).__name__
-    if not _runs(network, begin[:1], shape, model):
+    if not runs(network, begin[:1], shape, model):
         why = "its inputs are integers, for which there is no Lipschitz factor"
         return _ended(Certificate(**_facts([], {kind: why}, kind, shape), bound=math.inf, lower=0.0, settings=settings), throw)
-    layers, unknown, bound, unit = _proven(network, _replayed(begin), kind, progress)
+    layers, unknown, bound, unit = _proven(network, replayed(begin), kind, progress)
     lower = _measured(network, begin, unit, settings, progress)
     if not math.isfinite(bound) and not unknown:
         unknown = {kind: "no bound is known for its output"}
@@ -258,7 +261,7 @@ def _by_rows(network: nn.Module, begin: Tensor) -> Callable[[Tensor], Tensor]:
     """(count, dim) → (count, width), each row as a separate input, even if the network mixes the items of a batch."""
 
     def at_once(z: Tensor) -> Tensor:
-        return _flat(network(z.reshape(len(z), *begin.shape[1:]).clone()), len(z))
+        return flat(network(z.reshape(len(z), *begin.shape[1:]).clone()), len(z))
 
     def one_by_one(z: Tensor) -> Tensor:
         return torch.cat([at_once(row) for row in z.split(1)])
@@ -294,125 +297,3 @@ def _ended(found: Certificate, throw: bool) -> Certificate:
     if throw and not found.is_bounded:
         raise UnsupportedModuleError(f"{found.summary()}.\nReplace these layers, or give them a guarantee.")
     return found
-
-
-def _checked_shape(given: Any) -> tuple[int, ...]:
-    sizes = (
-        (given,) if isinstance(given, int) else tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
-    )
-    if sizes is None or not sizes or not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
-        raise InputError(
-            f"input_shape is {given!r}; expected the shape of one input without batch axis, such as 64 or (3, 32, 32)."
-        )
-    return sizes
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
-        raise UnsupportedModuleError(f"expected a plain nn.Module, whose layers can be inspected; got a {type(model).__name__}.")
-    scripted = next((name for name, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)), None)
-    if scripted is not None:
-        raise UnsupportedModuleError(
-            f"'{scripted}' is compiled by TorchScript, so its operators cannot be seen.\nPass the module that it was made from."
-        )
-    if any(nn.parameter.is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        raise ModelError(f"{type(model).__name__} has uninitialised weights without a shape.\nCall it once on its inputs.")
-
-
-def _starts(shape: tuple[int, ...], inputs: Tensor | None, count: int, seed: int) -> Tensor:
-    """Random inputs of several sizes, followed by the user's; (count, *shape), float64."""
-    random = torch_generator(seed, "starts of an ascent")
-    scales = [scale for scale, _ in zip(itertools.cycle(SCALES), range(count), strict=False)]
-    drawn = torch.randn(count, *shape, dtype=torch.float64, generator=random)
-    begin = drawn * torch.tensor(scales, dtype=torch.float64).reshape(-1, *[1] * len(shape))
-    if inputs is None:
-        return begin
-    given = as_inputs(inputs).double().cpu()
-    if given.shape[1:] != shape or not len(given):
-        raise ShapeError(
-            f"inputs have shape {tuple(given.shape)}; expected (count, {', '.join(map(str, shape))}) for inputs of shape {shape}."
-        )
-    return torch.cat([begin, given[:MOST_INPUTS]])
-
-
-def _replayed(begin: Tensor) -> Tensor:
-    """Inputs at which operators and network are compared: if code tests numbers, it tests them against 0, 1 and large ones."""
-    first, ones = begin[:1], torch.ones_like(begin[:1])
-    one_hot = torch.zeros_like(ones).flatten(1).index_fill(1, torch.tensor([0], device=ones.device), 1.0).reshape(ones.shape)
-    scaled = [scale * first for scale in EXTREMES]
-    return torch.cat([begin[:MOST_REPLAYED], 0 * ones, ones, one_hot, (10 * first).round(), *scaled])
-
-
-def _without_gradients(network: nn.Module) -> nn.Module:
-    """A twin with its own weights and counters: derivatives are with respect to the input only, and its writes stay local."""
-    for part in network.modules():
-        own = {name: tensor if tensor is None else tensor.detach().clone() for name, tensor in part._parameters.items()}
-        part._parameters.update({name: own[name] if own[name] is None else nn.Parameter(own[name], False) for name in own})
-        part._buffers.update(
-            {name: tensor if tensor is None else tensor.detach().clone() for name, tensor in part._buffers.items()}
-        )
-    return network
-
-
-def _runs(network: nn.Module, x: Tensor, shape: tuple[int, ...], model: nn.Module) -> bool:
-    """Whether the network takes real numbers; False if it takes integers."""
-    kind = type(model).__name__
-    try:
-        with torch.no_grad(), plain_kernels(), quiet():
-            _flat(network(x.clone()), 1)
-        return True
-    except InputError:
-        raise
-    except Exception as error:  # the user's code: whatever it raises is the message
-        if _takes_whole_numbers(network, x):
-            return False
-        raise _refusal(model, x, error, f"{kind} fails on an input of shape {shape}, with a batch axis of 1 before it") from error
-
-
-def _refusal(model: nn.Module, x: Tensor, error: Exception, what: str) -> SeparatrixError:
-    """The cause of a failure: the shape, the precision in which the network can run, or the network itself."""
-    reason = told(error, 200)
-    narrow = next((dtype for dtype in PRECISIONS if _takes(model, x, dtype)), None)
-    if narrow is not None:
-        name = str(narrow).removeprefix("torch.")
-        return ModelError(
-            f"{what} in float64, in which it is evaluated, although it runs in {name}: {reason}.\n"
-            f"Register the tensors that stay in {name} on the module, so that .double() converts them; or pass the model before "
-            "quantisation."
-        )
-    if not isinstance(error, RuntimeError | ValueError | IndexError | AssertionError) or "dtype" in str(error):
-        return ModelError(f"{what}: {reason}.\nThe shape is not the cause: fix the error in forward.")
-    return ShapeError(
-        f"{what}: {reason}.\n"
-        "Pass the shape of one input without its batch axis, as the model takes it; if it is right, fix the error in forward."
-    )
-
-
-def _takes(model: nn.Module, x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether the unchanged model, in evaluation mode, runs in a precision."""
-    try:
-        with torch.no_grad(), plain_kernels(), quiet():
-            _flat(twin(model, dtype=dtype, device=x.device)(x.to(dtype)), 1)
-        return True
-    except Exception:  # user code may raise anything; then it does not run in this precision
-        return False
-
-
-def _takes_whole_numbers(network: nn.Module, x: Tensor) -> bool:
-    try:
-        with torch.no_grad(), plain_kernels():
-            network(torch.zeros(x.shape, dtype=torch.int64, device=x.device))
-        return True
-    except Exception:  # then the kind of number is not the cause
-        return False
-
-
-def _flat(output: Any, count: int) -> Tensor:
-    """All real tensors that a network returns, as one row per item."""
-    parts = [part.reshape(count, -1) for part in tensors(output)]
-    if not parts:
-        raise InputError(
-            f"the model returned a {type(output).__name__} without a floating-point tensor.\n"
-            "It must return tensors, alone or in dictionaries, lists, tuples or dataclasses."
-        )
-    return torch.cat([part.double() for part in parts], dim=-1)
