@@ -258,7 +258,7 @@ def test_a_result_of_ones_own_is_saved_loaded_and_shown(tmp_path):
     for again in (sx.load(path), sx.Result.load(path), MeanState.load(path)):
         assert_same_bits(result, again)
     assert "MeanState of 2 runs" in result._repr_html_() and "<svg" not in result._repr_html_()
-    with pytest.raises(sx.InputError, match="no picture of a MeanState"):
+    with pytest.raises(sx.InputError, match="MeanState has no figure"):
         result.plot()
     with pytest.raises(sx.InputError, match="holds a MeanState, not a LyapunovSpectrum"):
         sx.LyapunovSpectrum.load(path)

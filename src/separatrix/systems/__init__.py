@@ -31,7 +31,7 @@ def noisy_lstm() -> Recurrent:
 
 
 def residual_layers() -> Layers:
-    """Sixty-four residual layers of 8 units, x ← x + ¼ tanh(W x + b), each with its own weights; depth plays the role of time."""
+    """Sixty-four residual layers of 8 units, x ← x + ¼ tanh(W x + b), each with its own weights: depth is time."""
     generator = torch.Generator().manual_seed(0)
     return Layers([_ResidualLayer(generator) for _ in range(64)], 8)
 

@@ -21,7 +21,7 @@ X = torch.ones(3, 2, dtype=torch.float64)
         (lambda: sx.nn.NeuralODE(nn.Tanh(), 2, time="a"), "positive time, not 'a'"),
         (lambda: sx.nn.ContinuousDepth(nn.Linear(2, 2), time="a"), "positive time, not 'a'"),
         (lambda: sx.Flow(nn.Tanh(), 2, "a"), "not dt = 'a'"),
-        (lambda: sx.nn.damped(3), "not a int"),
+        (lambda: sx.nn.damped(3), "got a int"),
         (lambda: sx.nn.fit_flow(nn.Linear(2, 2).double(), torch.zeros(99, 2, 3, dtype=torch.float64), 0.1), "cannot take states"),
         (lambda: sx.depth_profile(sx.nn.Universal(nn.Tanh(), nn.Linear(2, 2)), X), "is a field"),
     ],
