@@ -12,7 +12,7 @@ def rows() -> list[Row]:
     """Released at rest over three magnets; compilation counts. The thirds of the circle are the magnets' by symmetry."""
     places = sx.grid((-2, -2), (2, 2), (SIDE, SIDE))
     released = torch.cat([places, torch.zeros_like(places)], dim=-1)
-    found: list[sx.Basins] = []
+    found: list[sx.results.Basins] = []
     system = sx.classic.magnetic_pendulum()
     seconds = stopwatch(lambda: found.append(sx.basins_of_attraction(sx.Compiled(system), released)))
     if len(found[0].kind) != 3 or float(found[0].undecided) > 0:

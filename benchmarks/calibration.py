@@ -81,7 +81,7 @@ class GaussianProducts(sx.System):
         return x, v @ matrices.mT
 
 
-Run = Callable[[int, int | None, int], sx.LyapunovSpectrum]  # of (runs, steps or the default, seed)
+Run = Callable[[int, int | None, int], sx.results.LyapunovSpectrum]  # of (runs, steps or the default, seed)
 
 
 def textbook(system: sx.System) -> Run:
@@ -89,7 +89,7 @@ def textbook(system: sx.System) -> Run:
     return lambda runs, steps, seed: sx.lyapunov_spectrum(system, system.initial_state((runs,), seed), steps=steps, seed=seed)
 
 
-def driven_gru(runs: int, steps: int | None, seed: int) -> sx.LyapunovSpectrum:
+def driven_gru(runs: int, steps: int | None, seed: int) -> sx.results.LyapunovSpectrum:
     """One GRU of 8 units, weights doubled, each run along its own white noise."""
     torch.manual_seed(0)
     gru, steps = nn.GRU(2, 8).double(), steps or 2_000
@@ -101,7 +101,7 @@ def driven_gru(runs: int, steps: int | None, seed: int) -> sx.LyapunovSpectrum:
     return sx.lyapunov_spectrum(sx.Recurrent(gru, inputs), steps=steps, settle=settle, seed=seed)
 
 
-def gaussian(runs: int, steps: int | None, seed: int) -> sx.LyapunovSpectrum:
+def gaussian(runs: int, steps: int | None, seed: int) -> sx.results.LyapunovSpectrum:
     """Products of 4 × 4 Gaussian matrices."""
     return sx.lyapunov_spectrum(GaussianProducts(4, runs, seed), torch.zeros(runs, 4, dtype=torch.float64), steps=steps)
 
@@ -112,7 +112,7 @@ def newman(size: int) -> Tensor:
     return (math.log(2) + torch.digamma(half)) / 2
 
 
-def coverage(name: str, run: Run, truth: sx.PooledSpectrum | Tensor, steps: int | None = None) -> list[Coverage]:
+def coverage(name: str, run: Run, truth: sx.results.PooledSpectrum | Tensor, steps: int | None = None) -> list[Coverage]:
     """200 runs, of the default length if none is given, against the exact exponents or those of a very long run."""
     if isinstance(truth, Tensor):
         exact, known = truth, ["exact"] * len(truth)
@@ -127,7 +127,7 @@ def coverage(name: str, run: Run, truth: sx.PooledSpectrum | Tensor, steps: int 
     ]
 
 
-def long_run(run: Run, steps: int = LONG_STEPS) -> sx.PooledSpectrum:
+def long_run(run: Run, steps: int = LONG_STEPS) -> sx.results.PooledSpectrum:
     """The truth, with an error far below that of one run."""
     return run(LONG_STATES, steps, 1).pooled()
 

@@ -15,7 +15,7 @@ def rows() -> list[Row]:
     torch.manual_seed(0)
     layers = network()
     sx.operator_norm(*layers[0])  # the first call pays for loading
-    found: list[sx.bounds.OperatorNorm] = []
+    found: list[sx.results.OperatorNorm] = []
     seconds = [stopwatch(lambda layer=layer, shape=shape: found.append(sx.operator_norm(layer, shape))) for layer, shape in layers]
     loose = sum(one.slack for one in found)
     if loose > TIGHT:
@@ -40,7 +40,7 @@ def network() -> list[tuple[nn.Module, tuple[int, ...]]]:
     return [*layers, (nn.Linear(channels * side**2, 10), (channels * side**2,))]
 
 
-def row_of(layer: nn.Module, shape: tuple[int, ...], found: sx.bounds.OperatorNorm, seconds: float) -> Row:
+def row_of(layer: nn.Module, shape: tuple[int, ...], found: sx.results.OperatorNorm, seconds: float) -> Row:
     """A layer in words."""
     work = f"norm of {type(layer).__name__} {shape[0]} → {layer.weight.shape[0]}"
     work += f", 3 × 3 at {shape[1]} × {shape[2]}" if len(shape) == 3 else ""

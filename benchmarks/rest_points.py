@@ -23,7 +23,7 @@ def _row(kind: str) -> Row:
     guesses = states_between(network)
     system = sx.Recurrent(network, constant=torch.zeros(BITS))
     sx.fixed_points(system, guesses[:16])  # warms up
-    ours: list[sx.FixedPoints] = []
+    ours: list[sx.results.FixedPoints] = []
     theirs: list[Tensor] = []
     our_seconds = stopwatch(lambda: ours.append(sx.fixed_points(system, guesses)))
     their_seconds = stopwatch(lambda: theirs.append(by_adam(network, guesses)))

@@ -97,7 +97,7 @@ def trained(rounds: int, every: int) -> tuple[Memory, dict[int, dict[str, Tensor
     return model, checkpoints, losses
 
 
-def bits(model: Memory, checkpoints: dict[int, dict[str, Tensor]], points: sx.Along) -> Tensor:
+def bits(model: Memory, checkpoints: dict[int, dict[str, Tensor]], points: sx.results.Along) -> Tensor:
     """What each checkpoint's readout says at its rest points, (checkpoint, track); NaN where a point is not there."""
     tracks = points.result
     weights = torch.stack([one["readout.weight"][0] for one in checkpoints.values()]).double()
@@ -106,7 +106,7 @@ def bits(model: Memory, checkpoints: dict[int, dict[str, Tensor]], points: sx.Al
 
 
 @styled
-def figure(model: Memory, checkpoints: dict, losses: dict, spectra: sx.Along, points: sx.Along) -> Figure:
+def figure(model: Memory, checkpoints: dict, losses: dict, spectra: sx.results.Along, points: sx.results.Along) -> Figure:
     """The loss with λ₁ below it, and beside them the rest points as the readout sees them."""
     picture = Figure(figsize=(10.6, 4.6), layout="constrained")
     grid = picture.add_gridspec(2, 2, width_ratios=(1, 1.2))

@@ -71,7 +71,7 @@ def plane_beside(patterns: Tensor, side: int) -> Tensor:
 
 
 @styled
-def figure(pendulum: sx.Basins, newton: sx.Basins, memories: sx.Basins) -> Figure:
+def figure(pendulum: sx.results.Basins, newton: sx.results.Basins, memories: sx.results.Basins) -> Figure:
     """The three maps in a row."""
     picture = Figure(figsize=(13.2, 5.2), layout="constrained")
     left, middle, right = picture.subplots(1, 3)

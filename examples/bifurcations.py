@@ -28,7 +28,7 @@ class Neuron(sx.System):
         return torch.tanh(along_tangents(self.w) * x)
 
 
-def main(argv: list[str] | None = None) -> dict[str, list[sx.Branch]]:
+def main(argv: list[str] | None = None) -> dict[str, list[sx.results.Branch]]:
     """Follow the branches, draw and save `bifurcations.png`; the branches of each system."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a coarse run, in seconds")
@@ -54,7 +54,12 @@ def main(argv: list[str] | None = None) -> dict[str, list[sx.Branch]]:
 
 
 @styled
-def figure(diagram: sx.OrbitDiagram, doubling: list[sx.Branch], neuron: list[sx.Branch], lorenz: list[sx.Branch]) -> Figure:
+def figure(
+    diagram: sx.results.OrbitDiagram,
+    doubling: list[sx.results.Branch],
+    neuron: list[sx.results.Branch],
+    lorenz: list[sx.results.Branch],
+) -> Figure:
     """Three panels, a system each."""
     picture = Figure(figsize=(11, 3.8), layout="constrained")
     left, middle, right = picture.subplots(1, 3, width_ratios=(1.4, 1, 1))

@@ -116,7 +116,7 @@ def trained(images: Tensor, labels: Tensor, epochs: int) -> Constrained:
 
 
 @styled
-def figure(found: sx.bounds.Certificate, scales: list[float], steps: list[float]) -> Figure:
+def figure(found: sx.results.Certificate, scales: list[float], steps: list[float]) -> Figure:
     """The factor of each layer, the bound so far and what was measured; the claim, 1, is the black line."""
     picture = Figure(figsize=(7.4, 6.2), layout="constrained")
     axes = picture.subplots()

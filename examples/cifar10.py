@@ -101,7 +101,7 @@ def network(kind: str, widths: tuple[int, ...], seed: int = 0) -> nn.Module:
         return sx.nn.LipschitzConvNet(SHAPE[0], CLASSES, kind=kind, **options)
 
 
-def studied(kind: str, margin: float, data: Path, runs: Path, plan: Plan, device: str) -> tuple[nn.Module, sx.bounds.Robustness]:
+def studied(kind: str, margin: float, data: Path, runs: Path, plan: Plan, device: str) -> tuple[nn.Module, sx.results.Robustness]:
     """A trained network and its robustness, from the folder of runs where they are."""
     name = f"{kind}-{margin:g}"
     model = trained(network(kind, plan.widths).to(device), data, runs / f"{name}.safetensors", margin, plan, name)
@@ -110,7 +110,7 @@ def studied(kind: str, margin: float, data: Path, runs: Path, plan: Plan, device
         images, labels = cifar10(data, train=False)
         shown = images[: plan.images].to(device) / 255
         sx.bounds.robustness(model, shown, labels[: plan.images].to(device), progress=True, **plan.options).save(kept)
-    result = sx.bounds.Robustness.load(kept)
+    result = sx.results.Robustness.load(kept)
     print(f"{name}: {result}", flush=True)
     return model, result
 
@@ -202,7 +202,7 @@ def resumed(model: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> t
 
 def deceived(
     found: dict[tuple[str, float], Any], margin: float, data: Path, device: str, ladder: tuple[float, ...]
-) -> sx.bounds.AdversarialImages:
+) -> sx.results.AdversarialImages:
     """The first test image that all networks of one margin read right, and what deceives each; else the first of all."""
     images, labels = cifar10(data, train=False)
     models = {kind.replace("_", "-"): model for (kind, m), (model, _) in found.items() if m == margin}
@@ -214,7 +214,7 @@ def deceived(
 
 @styled
 def figure(
-    found: dict[tuple[str, float], Any], margins: tuple[float, ...] | list[float], picture: sx.bounds.AdversarialImages
+    found: dict[tuple[str, float], Any], margins: tuple[float, ...] | list[float], picture: sx.results.AdversarialImages
 ) -> Figure:
     """The curves of each margin; beside them the first test image against each network of the first."""
     whole = Figure(figsize=(5 * len(margins) + 7.6, 1.2 + 2.2 * len(picture.names)), layout="constrained")

@@ -68,7 +68,7 @@ def trained(units: int, samples: int, seed: int) -> tuple[Reservoir, Readout, Te
     return reservoir, Readout(weight), orbit, states[-1], error
 
 
-def main(argv: list[str] | None = None) -> tuple[float, sx.LyapunovSpectrum]:
+def main(argv: list[str] | None = None) -> tuple[float, sx.results.LyapunovSpectrum]:
     """Train, close, measure, draw and save `closed_reservoir.png`; the error of one prediction and the loop's spectrum."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small reservoir, in seconds")

@@ -355,7 +355,7 @@ def judge(machine: Machine, extent: Extent) -> dict[str, Any]:
     }
 
 
-def kinds(machine: Machine, rest: sx.FixedPoints) -> dict[str, int]:
+def kinds(machine: Machine, rest: sx.results.FixedPoints) -> dict[str, int]:
     """How many equilibria of each kind there are on one turn."""
     places = (within_a_turn(rest.points, machine.angle) * 1e6).round()
     places[:, machine.angle] = places[:, machine.angle].where(
@@ -365,7 +365,7 @@ def kinds(machine: Machine, rest: sx.FixedPoints) -> dict[str, int]:
     return dict(Counter(first.values()))
 
 
-def reaches(machine: Machine, start: Tensor, patience: int) -> tuple[Tensor, sx.Basins]:
+def reaches(machine: Machine, start: Tensor, patience: int) -> tuple[Tensor, sx.results.Basins]:
     """Which states end at the top: basins of the step on a cylinder, where a turn leads back and whirling is an attractor."""
     flow = machine.flow()
     turning = sx.Map(lambda x: within_a_turn(flow.step(x), machine.angle), flow.dim)

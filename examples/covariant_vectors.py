@@ -13,7 +13,7 @@ from separatrix.plot.covariant import draw_angles, draw_vectors
 from separatrix.plot.style import canvas, styled
 
 
-def main(argv: list[str] | None = None) -> tuple[sx.CovariantVectors, sx.CovariantVectors]:
+def main(argv: list[str] | None = None) -> tuple[sx.results.CovariantVectors, sx.results.CovariantVectors]:
     """Measure, draw and save `covariant_vectors.png`; the vectors of both systems."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a short run, in seconds")
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> tuple[sx.CovariantVectors, sx.Covaria
 
 
 @styled
-def figure(henon: sx.CovariantVectors, lorenz: sx.CovariantVectors) -> Figure:
+def figure(henon: sx.results.CovariantVectors, lorenz: sx.results.CovariantVectors) -> Figure:
     """The directions on the Hénon attractor, and for both systems the angle between unstable and stable."""
     picture, ((left, middle, right),) = canvas(1, 3, width=4.2)
     draw_vectors(left, henon)

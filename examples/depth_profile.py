@@ -78,7 +78,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> nn.M
 
 
 @styled
-def figure(profiles: dict[str, sx.DepthProfile], accuracy: dict[str, float]) -> Figure:
+def figure(profiles: dict[str, sx.results.DepthProfile], accuracy: dict[str, float]) -> Figure:
     """The gain of all four, the gradient of all four, and the singular values of the one that learned."""
     drawn, axes = canvas(1, 3, width=4.4, height=3.7)
     named = {

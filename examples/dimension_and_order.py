@@ -49,7 +49,7 @@ def on_circles(states: Tensor) -> Tensor:
 
 
 @styled
-def figure(dimension: sx.CorrelationDimension, spectra: dict[str, sx.PowerSpectrum]) -> Figure:
+def figure(dimension: sx.results.CorrelationDimension, spectra: dict[str, sx.results.PowerSpectrum]) -> Figure:
     """The share of near pairs and its local slopes; below, three spectra."""
     picture = Figure(figsize=(11.5, 6.6), layout="constrained")
     upper, lower = picture.subfigures(2, 1)

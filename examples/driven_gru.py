@@ -17,7 +17,7 @@ INPUTS = 8
 SETTLE = 800  # steps in which two directions turn into the leading one, at a gap of some 0.03 nats a step
 
 
-def main(argv: list[str] | None = None) -> tuple[Tensor, sx.LyapunovSpectrum]:
+def main(argv: list[str] | None = None) -> tuple[Tensor, sx.results.LyapunovSpectrum]:
     """Measure, draw and save `driven_gru.png`; the scales and the spectra, one batch item a scale."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small network, in seconds")
@@ -48,7 +48,7 @@ def scaled_gru(hidden: int, scale: float) -> nn.GRU:
 
 
 @styled
-def figure(scales: Tensor, spectrum: sx.LyapunovSpectrum) -> Figure:
+def figure(scales: Tensor, spectrum: sx.results.LyapunovSpectrum) -> Figure:
     """One spectrum for each scale, with bands of two standard errors; λ₁ against the scale."""
     picture, ((left, right),) = canvas(1, 2)
     index = torch.arange(1, spectrum.exponents.shape[-1] + 1)

@@ -58,7 +58,9 @@ def orbits_of(system: sx.Noisy) -> Tensor:
 
 
 @styled
-def figure(sizes: Tensor, echo: sx.EchoState, pair: sx.EchoState, orbits: dict[float, Tensor], wells: dict[float, Any]) -> Figure:
+def figure(
+    sizes: Tensor, echo: sx.results.EchoState, pair: sx.results.EchoState, orbits: dict[float, Tensor], wells: dict[float, Any]
+) -> Figure:
     """Distances of two sizes; λ₁ and the responses over all sizes; orbits in a double well without and with noise."""
     picture = Figure(figsize=(11, 6.6), layout="constrained")
     (distances, border), (calm, noisy) = picture.subplots(2, 2)

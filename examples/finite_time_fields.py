@@ -102,9 +102,9 @@ def trained(points: Tensor, classes: Tensor) -> Classifier:
 
 @styled
 def figure(
-    gyre: sx.FiniteTimeField,
-    spring: sx.FiniteTimeField,
-    field: sx.FiniteTimeField,
+    gyre: sx.results.FiniteTimeField,
+    spring: sx.results.FiniteTimeField,
+    field: sx.results.FiniteTimeField,
     margin: Tensor,
     points: Tensor,
     classes: Tensor,

@@ -37,7 +37,7 @@ class FlipFlop(nn.Module):
         return self.readout(self.core(pulses)[0])
 
 
-def main(argv: list[str] | None = None) -> tuple[FlipFlop, sx.FixedPoints]:
+def main(argv: list[str] | None = None) -> tuple[FlipFlop, sx.results.FixedPoints]:
     """Train, find, draw and save `flip_flop.png`; the network and its rest points."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a shorter training, in seconds")
@@ -99,12 +99,12 @@ def states_of(path: Tensor, count: int) -> Tensor:
     return share * first + (1 - share) * second
 
 
-def degree(found: sx.FixedPoints) -> int:
+def degree(found: sx.results.FixedPoints) -> int:
     """Σ sign det(I − DF) over the points, which is 1 for a map of a ball into itself if none is missing."""
     return int((1 - found.multipliers).prod(-1).real.sign().sum())
 
 
-def memories(network: FlipFlop, found: sx.FixedPoints) -> set[str]:
+def memories(network: FlipFlop, found: sx.results.FixedPoints) -> set[str]:
     """The signs that the readout gives at the points that attract, such as "+−+"."""
     stable = [i for i, kind in enumerate(found.kind) if kind.startswith("stable")]
     with torch.no_grad():
@@ -120,7 +120,7 @@ def seen(network: FlipFlop, states: Tensor) -> Tensor:
 
 
 @styled
-def figure(network: FlipFlop, found: sx.FixedPoints, path: Tensor) -> Figure:
+def figure(network: FlipFlop, found: sx.results.FixedPoints, path: Tensor) -> Figure:
     """The points as the readout sees them, over the orbits that they order, and their multipliers."""
     picture, ((left, right),) = canvas(1, 2, width=4.8, height=4.6)
     left.plot(*seen(network, path).unbind(-1), color=FAINT, linewidth=0.4, alpha=0.4)

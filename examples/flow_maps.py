@@ -40,7 +40,7 @@ class Residual(Plain):
         return x + super().forward(x) / 2
 
 
-def main(argv: list[str] | None = None) -> dict[str, sx.FlowMap]:
+def main(argv: list[str] | None = None) -> dict[str, sx.results.FlowMap]:
     """Train, carry, draw and save `flow_maps.png`, and with --film `flow_maps.gif`; the two flow maps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a coarse sheet, in seconds")
@@ -92,7 +92,7 @@ def trained(block: type[Plain], points: Tensor, classes: Tensor) -> nn.Sequentia
 
 
 @styled
-def figure(flows: dict[str, sx.FlowMap]) -> Figure:
+def figure(flows: dict[str, sx.results.FlowMap]) -> Figure:
     """A row for each network: its input, and every other layer."""
     shown = (0, 2, 4, 6, 7)
     picture, panels = canvas(len(flows), len(shown), width=2.75, height=3.2)

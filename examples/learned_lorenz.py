@@ -62,8 +62,8 @@ class Learned:
 
     case: Case
     flow: sx.Flow
-    fit: sx.nn.FlowFit
-    verdict: sx.DynamicsComparison
+    fit: sx.results.FlowFit
+    verdict: sx.results.DynamicsComparison
 
 
 GOOD = Case("256 short trajectories with transients", 256, 50, displaced=0.2)

@@ -16,7 +16,7 @@ from separatrix.plot.style import BAR, series, styled
 EXACT_SUM = -(10 + 1 + 8 / 3)  # the field's divergence, which is constant
 
 
-def main(argv: list[str] | None = None) -> sx.LyapunovSpectrum:
+def main(argv: list[str] | None = None) -> sx.results.LyapunovSpectrum:
     """Measure, draw and save `lorenz.png`; the spectrum."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a short run, in seconds")
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> sx.LyapunovSpectrum:
 
 
 @styled
-def figure(orbit: torch.Tensor, spectrum: sx.LyapunovSpectrum) -> Figure:
+def figure(orbit: torch.Tensor, spectrum: sx.results.LyapunovSpectrum) -> Figure:
     """The attractor on the left; on the right the running estimates, and bands of two standard errors about their last."""
     picture = Figure(figsize=(9, 4.2), layout="constrained")
     left, right = picture.subfigures(1, 2, width_ratios=(1, 1.1))

@@ -80,7 +80,7 @@ def follow(field: sx.Field, start: Tensor, times: Tensor, *, dt: float) -> Tenso
     return sx.solve(field, start, times, method="rk4", dt=dt).states
 
 
-def tell(terms: sx.SparseTerms) -> None:
+def tell(terms: sx.results.SparseTerms) -> None:
     """The formulas beside the true ones."""
     for i, (name, true) in enumerate((("ẋ", f"−{BETA} x y"), ("ẏ", f"{GAMMA} x y"))):
         print(f"missing from {name}: {terms.formula(i)}    (true: {true})")

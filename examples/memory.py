@@ -83,7 +83,9 @@ def reservoir(kind: str) -> sx.Recurrent:
 
 
 @styled
-def figure(curves: dict[str, Any], scales: Tensor, by_scale: dict[str, list[Any]], growth: sx.Propagation, chain: Any) -> Figure:
+def figure(
+    curves: dict[str, Any], scales: Tensor, by_scale: dict[str, list[Any]], growth: sx.results.Propagation, chain: Any
+) -> Figure:
     """Memory curves; capacity over the size of the input; singular values over lags; a chain's transient growth."""
     picture = Figure(figsize=(11, 6.8), layout="constrained")
     (memory, capacity), (lags, transient) = picture.subplots(2, 2)

@@ -41,7 +41,7 @@ class AdaptingCell(nn.Module):
         return after[0], after
 
 
-def main(argv: list[str] | None = None) -> sx.LyapunovSpectrum:
+def main(argv: list[str] | None = None) -> sx.results.LyapunovSpectrum:
     """Measure, draw and save `own_cell.png`; the spectra, one batch item a strength."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small network, in seconds")
@@ -69,7 +69,7 @@ def cell(hidden: int, strength: float) -> AdaptingCell:
 
 
 @styled
-def figure(spectrum: sx.LyapunovSpectrum, hidden: int) -> Figure:
+def figure(spectrum: sx.results.LyapunovSpectrum, hidden: int) -> Figure:
     """The leading exponents for each strength, and λ₁ against it beside the two-trajectory rate."""
     picture, ((left, right),) = canvas(1, 2)
     index, exact = torch.arange(1, hidden + 1), math.log(1 - RATE / SLOWNESS)

@@ -34,7 +34,7 @@ class Memory(nn.Module):
         return self.readout(self.core(pulses)[0])
 
 
-def main(argv: list[str] | None = None) -> dict[str, sx.PhasePortrait]:
+def main(argv: list[str] | None = None) -> dict[str, sx.results.PhasePortrait]:
     """Train, measure, draw and save `phase_portraits.png`; the three portraits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a shorter training and a coarser grid, in seconds")
@@ -98,7 +98,7 @@ def trained(rounds: int) -> Memory:
 
 
 @styled
-def figure(spikes: sx.PhasePortrait, swings: sx.PhasePortrait, memory: sx.PhasePortrait) -> Figure:
+def figure(spikes: sx.results.PhasePortrait, swings: sx.results.PhasePortrait, memory: sx.results.PhasePortrait) -> Figure:
     """The three side by side."""
     picture, ((left, middle, right),) = canvas(1, 3, width=4.9, height=4.9)
     draw_phase_portrait(left, spikes, names=("v (dimensionless)", "w (dimensionless)"))

@@ -213,7 +213,7 @@ def draw_accuracies(axes: Axes, found: dict[str, dict[str, Tensor]]) -> None:
     axes.legend(loc="lower center", ncols=2)
 
 
-def draw_orders(axes: Axes, found: dict[str, sx.StepConvergence]) -> None:
+def draw_orders(axes: Axes, found: dict[str, sx.results.StepConvergence]) -> None:
     """How trained networks near their limits."""
     for number, kind in enumerate(KINDS):
         draw_step_convergence(axes, found[kind], name=kind, number=number)

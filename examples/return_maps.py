@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 @styled
-def figure(maxima: sx.ReturnMap, band: Tensor, cut: Tensor, returns: sx.ReturnMap, strobed: Tensor) -> Figure:
+def figure(maxima: sx.results.ReturnMap, band: Tensor, cut: Tensor, returns: sx.results.ReturnMap, strobed: Tensor) -> Figure:
     """Four panels: the cusp, the band with its section, the parabola, and the strobed attractor."""
     picture = Figure(figsize=(9.4, 8.4), layout="constrained")
     (cusp, cross), (parabola, folds) = picture.subplots(2, 2)

@@ -35,7 +35,7 @@ class Pair:
     models: dict[str, nn.Module]
     images: Tensor
     labels: Tensor
-    robust: dict[str, sx.bounds.Robustness]
+    robust: dict[str, sx.results.Robustness]
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -115,14 +115,14 @@ def compared(pairs: list[Pair]) -> dict[str, Any]:
     return {"radius": float(constrained[0].radii[at]), "share": share}
 
 
-def usual(pair: Pair, radius: float) -> sx.bounds.Robustness:
+def usual(pair: Pair, radius: float) -> sx.results.Robustness:
     """The constrained network under the attack with which such networks are often reported: PGD-10, one start, cross-entropy."""
     options = {"radii": [radius], "attack": "cross entropy", "steps": 10, "restarts": 1}
     return sx.bounds.robustness(pair.models["constrained"], pair.images, pair.labels, **options)
 
 
 @styled
-def figure(pairs: list[Pair], picture: sx.bounds.AdversarialImages, radius: float) -> Figure:
+def figure(pairs: list[Pair], picture: sx.results.AdversarialImages, radius: float) -> Figure:
     """The first seed's curves with their errors, the others' without; beside them what it takes to deceive each network."""
     whole = Figure(figsize=(12.4, 5.6), layout="constrained")
     left, right = whole.subfigures(1, 2, width_ratios=(1, 1.12))
@@ -142,7 +142,7 @@ def figure(pairs: list[Pair], picture: sx.bounds.AdversarialImages, radius: floa
     return whole
 
 
-def typical(picture: sx.bounds.AdversarialImages) -> int:
+def typical(picture: sx.results.AdversarialImages) -> int:
     """The digit whose distances are nearest to the median ones."""
     middle = picture.distances.median(1, keepdim=True).values
     return int((picture.distances / middle).log().square().sum(0).argmin())

@@ -51,7 +51,7 @@ def test_a_saved_result_comes_back_bit_for_bit(spectrum, tmp_path):
     assert path == tmp_path / "spectrum.zarr"
     assert spectrum.exponents.isnan().any()
     assert_same_bits(spectrum, sx.load(path))
-    assert_same_bits(spectrum, sx.LyapunovSpectrum.load(path))
+    assert_same_bits(spectrum, sx.results.LyapunovSpectrum.load(path))
     assert sx.load(path).check.settings == spectrum.check.settings
 
 
@@ -79,7 +79,7 @@ def test_a_portrait_of_every_regime_comes_back_from_its_report(inputs, tmp_path,
     assert_same_bits(portrait, sx.load(out / "results.zarr" / "a name"))
 
 
-def spectrum_of_one_axis(result: sx.LyapunovSpectrum) -> sx.LyapunovSpectrum:
+def spectrum_of_one_axis(result: sx.results.LyapunovSpectrum) -> sx.results.LyapunovSpectrum:
     """The same numbers with at least one batch axis."""
     if result.batch:
         return result
@@ -166,7 +166,7 @@ def test_a_result_of_another_kind_is_refused(spectrum, tmp_path):
     """`LyapunovSpectrum.load` of a divergence rate says which it found."""
     path = spectrum.check.save(tmp_path / "rate.zarr")
     with pytest.raises(sx.InputError, match="holds a DivergenceRate, not a LyapunovSpectrum"):
-        sx.LyapunovSpectrum.load(path)
+        sx.results.LyapunovSpectrum.load(path)
 
 
 def test_the_answer_is_in_words(spectrum):
@@ -261,7 +261,7 @@ def test_a_result_of_ones_own_is_saved_loaded_and_shown(tmp_path):
     with pytest.raises(sx.InputError, match="MeanState has no figure"):
         result.plot()
     with pytest.raises(sx.InputError, match="holds a MeanState, not a LyapunovSpectrum"):
-        sx.LyapunovSpectrum.load(path)
+        sx.results.LyapunovSpectrum.load(path)
     with pytest.raises(sx.InputError, match="holds a MeanState, not a Pictured"):
         Pictured.load(path)
 

@@ -33,18 +33,18 @@ def layers() -> nn.Sequential:
     return nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
 
 
-def along() -> sx.Along:
+def along() -> sx.results.Along:
     checkpoints = [cell().state_dict(), {name: 1.5 * weight for name, weight in cell().state_dict().items()}]
     return sx.along(checkpoints, sx.fixed_points, build=sx.Recurrent, model=cell())
 
 
-def separate() -> sx.Along:
+def separate() -> sx.results.Along:
     """The basins of a unit before and after its pitchfork: one attractor, then two."""
     units = {w: sx.Map(lambda x, w=w: torch.tanh(w * x), 1) for w in (0.5, 2.0)}
     return sx.along(units, lambda unit: sx.basins_of_attraction(unit, torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]))
 
 
-def deceived() -> sx.bounds.AdversarialImages:
+def deceived() -> sx.results.AdversarialImages:
     models = {"one": layers(), "other": nn.Sequential(nn.Tanh(), layers())}
     x = torch.tensor([[0.5, 0.1], [0.2, 0.9]], dtype=torch.float64)
     return sx.bounds.adversarial_images(models, x, torch.tensor([0, 1]), radii=[0.1, 5.0], bounds=None, steps=2, restarts=1)
@@ -56,63 +56,67 @@ def turning() -> Tensor:
     return torch.stack([t.cos(), t.sin()], dim=-1)
 
 
-def robust() -> sx.bounds.Robustness:
+def robust() -> sx.results.Robustness:
     x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = (torch.arange(20) % 5 == 0).long()
     return sx.bounds.robustness(layers(), x, labels, lipschitz=5.0, radii=[0.05, 0.5], bounds=None, steps=2, restarts=1)
 
 
-def sparse() -> sx.SparseTerms:
+def sparse() -> sx.results.SparseTerms:
     x = torch.randn(30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     values = torch.stack([x, 1.1 * x, x * float("nan")])
     return sx.sparse_terms(values, x)
 
 
-def fitted() -> sx.nn.ObservationFit:
+def fitted() -> sx.results.ObservationFit:
     x0, times = torch.ones(2, dtype=torch.float64), torch.linspace(0, 1, 5)
     return sx.nn.fit_observations(layers(), torch.ones(5, 2), x0=x0, times=times, dt=0.25, max_steps=3)
 
 
 MADE = {
-    sx.LyapunovSpectrum: lambda: sx.lyapunov_spectrum(ranges(), check=True, **BRIEF),
-    sx.PooledSpectrum: lambda: sx.lyapunov_spectrum(ranges(), **BRIEF).pooled(),
-    sx.DivergenceRate: lambda: sx.divergence_rate(ranges(), **BRIEF),
-    sx.CovariantVectors: lambda: sx.covariant_lyapunov_vectors(ranges(), **BRIEF),
-    sx.FiniteTimeField: lambda: sx.finite_time_lyapunov(sx.classic.henon(), sx.grid((-1, -1), (1, 1), (4, 5)), steps=3),
-    sx.Propagation: lambda: sx.gradient_propagation(driven(), lags=[1, 5, 20]),
-    sx.FixedPoints: lambda: sx.fixed_points(sx.classic.henon(), count=16),
-    sx.PhasePortrait: lambda: sx.phase_portrait(sx.classic.pendulum(), resolution=12, steps=20),
-    sx.FlowMap: lambda: sx.flow_map(layers(), sx.grid((-1, -1), (1, 1), (4, 5))),
-    sx.CorrelationDimension: lambda: sx.correlation_dimension(sx.classic.henon(), steps=2_000),
-    sx.PowerSpectrum: lambda: sx.power_spectrum(ranges(), steps=512, settle=20),
-    sx.EchoState: lambda: sx.echo_state(driven(), states=4, steps=100),
-    sx.TransientGrowth: lambda: sx.transient_growth(ranges(), steps=10),
-    sx.MemoryCapacity: lambda: sx.memory_capacity(driven(), max_lag=5, steps=300),
-    sx.Basins: lambda: sx.basins_of_attraction(sx.classic.henon(), sx.grid((-1, -1), (1, 1), (6, 6)), steps=200, max_steps=2_000),
-    sx.ReturnMap: lambda: sx.return_map(sx.classic.lorenz63(), steps=20, settle=5),
-    sx.OrbitDiagram: lambda: sx.orbit_diagram(sx.classic.logistic(), "r", torch.linspace(3, 4.5, 4), steps=20, settle=100),
-    sx.Branch: lambda: sx.continuation(sx.classic.logistic(), "r", 2.5, 3.2, step=0.05),
-    sx.DepthProfile: lambda: sx.depth_profile(layers(), torch.randn(4, 2)),
-    sx.DepthPortrait: lambda: sx.analyze(layers(), torch.randn(4, 2)),
-    sx.RecurrentPortrait: lambda: sx.analyze(cell(), copies=2, also="fixed_points", **BRIEF),
-    sx.Along: along,
-    sx.Separate: lambda: separate().result,
-    sx.Tracks: lambda: along().result,
-    sx.bounds.AdversarialImages: deceived,
-    sx.bounds.Robustness: robust,
-    sx.bounds.Certificate: lambda: sx.certificate(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GLU()), 3, starts=2, steps=2),
-    sx.Arrival: lambda: sx.solve_until(
+    sx.results.LyapunovSpectrum: lambda: sx.lyapunov_spectrum(ranges(), check=True, **BRIEF),
+    sx.results.PooledSpectrum: lambda: sx.lyapunov_spectrum(ranges(), **BRIEF).pooled(),
+    sx.results.DivergenceRate: lambda: sx.divergence_rate(ranges(), **BRIEF),
+    sx.results.CovariantVectors: lambda: sx.covariant_lyapunov_vectors(ranges(), **BRIEF),
+    sx.results.FiniteTimeField: lambda: sx.finite_time_lyapunov(sx.classic.henon(), sx.grid((-1, -1), (1, 1), (4, 5)), steps=3),
+    sx.results.Propagation: lambda: sx.gradient_propagation(driven(), lags=[1, 5, 20]),
+    sx.results.FixedPoints: lambda: sx.fixed_points(sx.classic.henon(), count=16),
+    sx.results.PhasePortrait: lambda: sx.phase_portrait(sx.classic.pendulum(), resolution=12, steps=20),
+    sx.results.FlowMap: lambda: sx.flow_map(layers(), sx.grid((-1, -1), (1, 1), (4, 5))),
+    sx.results.CorrelationDimension: lambda: sx.correlation_dimension(sx.classic.henon(), steps=2_000),
+    sx.results.PowerSpectrum: lambda: sx.power_spectrum(ranges(), steps=512, settle=20),
+    sx.results.EchoState: lambda: sx.echo_state(driven(), states=4, steps=100),
+    sx.results.TransientGrowth: lambda: sx.transient_growth(ranges(), steps=10),
+    sx.results.MemoryCapacity: lambda: sx.memory_capacity(driven(), max_lag=5, steps=300),
+    sx.results.Basins: lambda: sx.basins_of_attraction(
+        sx.classic.henon(), sx.grid((-1, -1), (1, 1), (6, 6)), steps=200, max_steps=2_000
+    ),
+    sx.results.ReturnMap: lambda: sx.return_map(sx.classic.lorenz63(), steps=20, settle=5),
+    sx.results.OrbitDiagram: lambda: sx.orbit_diagram(sx.classic.logistic(), "r", torch.linspace(3, 4.5, 4), steps=20, settle=100),
+    sx.results.Branch: lambda: sx.continuation(sx.classic.logistic(), "r", 2.5, 3.2, step=0.05),
+    sx.results.DepthProfile: lambda: sx.depth_profile(layers(), torch.randn(4, 2)),
+    sx.results.DepthPortrait: lambda: sx.analyze(layers(), torch.randn(4, 2)),
+    sx.results.RecurrentPortrait: lambda: sx.analyze(cell(), copies=2, also="fixed_points", **BRIEF),
+    sx.results.Along: along,
+    sx.results.Separate: lambda: separate().result,
+    sx.results.Tracks: lambda: along().result,
+    sx.results.AdversarialImages: deceived,
+    sx.results.Robustness: robust,
+    sx.results.Certificate: lambda: sx.certificate(
+        torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GLU()), 3, starts=2, steps=2
+    ),
+    sx.results.Arrival: lambda: sx.solve_until(
         lambda x: x * x, torch.tensor([[0.5], [1.5], [-1.0]], dtype=torch.float64), lambda x: x[..., 0] - 1, max_time=1.5
     ),
-    sx.nn.LogDensity: lambda: sx.nn.ContinuousNormalizingFlow(nn.Tanh(), 2).log_density(torch.randn(4, 2), probes=3),
-    sx.nn.FlowFit: lambda: sx.nn.fit_flow(layers(), turning(), 0.1, horizon=1, steps=3),
-    sx.DynamicsComparison: lambda: sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(b=0.25), orbits=6, steps=200),
-    sx.Solution: lambda: sx.solve(lambda x: x * x, torch.tensor([[0.5], [1.5]], dtype=torch.float64), [0.0, 0.5, 1.0]),
-    sx.StabilityRegion: lambda: sx.stability_region(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=20),
-    sx.StepConvergence: lambda: sx.step_convergence(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=10),
-    sx.SparseTerms: sparse,
-    sx.nn.ObservationFit: fitted,
-    sx.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
+    sx.results.LogDensity: lambda: sx.nn.ContinuousNormalizingFlow(nn.Tanh(), 2).log_density(torch.randn(4, 2), probes=3),
+    sx.results.FlowFit: lambda: sx.nn.fit_flow(layers(), turning(), 0.1, horizon=1, steps=3),
+    sx.results.DynamicsComparison: lambda: sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(b=0.25), orbits=6, steps=200),
+    sx.results.Solution: lambda: sx.solve(lambda x: x * x, torch.tensor([[0.5], [1.5]], dtype=torch.float64), [0.0, 0.5, 1.0]),
+    sx.results.StabilityRegion: lambda: sx.stability_region(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=20),
+    sx.results.StepConvergence: lambda: sx.step_convergence(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=10),
+    sx.results.SparseTerms: sparse,
+    sx.results.ObservationFit: fitted,
+    sx.results.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
 }
 
 

@@ -69,7 +69,7 @@ def test_analyze_says_the_growth_of_dense_jacobians(case):
     portrait = asked(case, "analyze", model, lambda: sx.analyze(model, one, also="none"))
     if portrait is None:
         return
-    assert isinstance(portrait, sx.DepthPortrait)
+    assert isinstance(portrait, sx.results.DepthPortrait)
     profile = portrait.profile
     reference_model, x = reference(case)
     true = layer_jacobians(case, reference_model, x[:1])

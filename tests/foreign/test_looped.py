@@ -23,7 +23,7 @@ def test_analyze_gives_the_exponents_of_the_loop_that_runs(case):
         plainly = asked(case, "analyze", model, lambda: sx.analyze(model, case.given(case.inputs), module=case.module, also="none"))
         assert plainly is None, "what is refused with steps is not measured in depth without them"
         return
-    assert isinstance(portrait, sx.RecurrentPortrait), "a loop over time is not a depth"
+    assert isinstance(portrait, sx.results.RecurrentPortrait), "a loop over time is not a depth"
     if case.said and re.search(case.said, portrait.verdict):
         return
     assert portrait.spectrum.dim == case.dim

@@ -20,7 +20,7 @@ class Block(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def profile() -> sx.DepthProfile:
+def profile() -> sx.results.DepthProfile:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 5), Block(), Block(), nn.Linear(5, 3))

@@ -18,12 +18,12 @@ def double_well(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def well() -> sx.PhasePortrait:
+def well() -> sx.results.PhasePortrait:
     return sx.phase_portrait(sx.Flow(double_well, 2, dt=0.02), low=(-2, -1.5), high=(2, 1.5), steps=100, resolution=20)
 
 
 @pytest.fixture(scope="module")
-def lorenz() -> sx.PhasePortrait:
+def lorenz() -> sx.results.PhasePortrait:
     return sx.phase_portrait(sx.classic.lorenz63(), plane=(0, 2), steps=300, resolution=20)
 
 
@@ -33,7 +33,7 @@ class Fold(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def folded() -> sx.FlowMap:
+def folded() -> sx.results.FlowMap:
     sheet = sx.grid((-1, -1), (1, 1), (11, 9))
     return sx.flow_map(
         nn.Sequential(Fold()), sheet, points=sheet[::5, ::4].reshape(-1, 2), classes=torch.arange(9) % 2, align=False

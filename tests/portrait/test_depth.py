@@ -109,12 +109,12 @@ def test_a_feed_forward_model_that_says_its_hidden_size_is_not_taken_for_a_cell(
         def forward(self, x):
             return self.layers(x)
 
-    assert isinstance(sx.analyze(Perceptron(), torch.randn(4, 3)), sx.DepthPortrait)
+    assert isinstance(sx.analyze(Perceptron(), torch.randn(4, 3)), sx.results.DepthPortrait)
 
 
 def test_a_model_with_a_recurrent_part_is_measured_along_time():
-    assert isinstance(sx.analyze(nn.Linear(2, 2), torch.randn(5, 2), also=["none"]), sx.DepthPortrait)
-    assert isinstance(sx.analyze(nn.GRU(2, 3), torch.randn(5, 4, 2), steps=50, copies=2, also="none"), sx.RecurrentPortrait)
+    assert isinstance(sx.analyze(nn.Linear(2, 2), torch.randn(5, 2), also=["none"]), sx.results.DepthPortrait)
+    assert isinstance(sx.analyze(nn.GRU(2, 3), torch.randn(5, 4, 2), steps=50, copies=2, also="none"), sx.results.RecurrentPortrait)
 
 
 def test_the_model_is_left_as_it_was():

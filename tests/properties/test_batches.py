@@ -42,7 +42,7 @@ def measured(name: str, system: sx.System, x0: Tensor) -> sx.Result:
 
 def items(result: sx.Result) -> dict[str, Tensor]:
     """The tensors whose first axis is the batch's; of a fixed-point search, where each guess came to."""
-    if isinstance(result, sx.FixedPoints):
+    if isinstance(result, sx.results.FixedPoints):
         return {"codes": result.codes, "reached": result.reached}
     found = {"codes": result.codes}
     for key, layout in result.layout.items():

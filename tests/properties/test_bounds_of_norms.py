@@ -138,7 +138,7 @@ def arranged(draw, layers: list[nn.Module]) -> Any:
 WAYS = st.sampled_from(((1024, 3e9, 2048), (0, -1e30, 2048), (0, 1e30, 2048), (0, 3e9, 1)))
 
 
-def norm_by(way: tuple[int, float, int], given_layers: Any, shape: tuple[int, ...]) -> sx.bounds.OperatorNorm:
+def norm_by(way: tuple[int, float, int], given_layers: Any, shape: tuple[int, ...]) -> sx.results.OperatorNorm:
     """With one way to prove made the cheapest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof, "SMALL", way[0])
@@ -156,7 +156,7 @@ def dense(module: nn.Module, shape: tuple[int, ...], scale: float = 1.0) -> Tens
     return (images[1:] - images[:1]).T / scale
 
 
-def assert_encloses(found: sx.bounds.OperatorNorm, matrix: Tensor) -> None:
+def assert_encloses(found: sx.results.OperatorNorm, matrix: Tensor) -> None:
     values = torch.linalg.svdvals(matrix)
     largest = float(values[0])
     least = float(values[-1]) if matrix.shape[0] >= matrix.shape[1] else 0.0

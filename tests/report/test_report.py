@@ -475,11 +475,11 @@ def test_networks_of_both_kinds_stand_in_one_page(portraits, deep, tmp_path):
 
 
 def test_every_kind_of_portrait_has_a_view_with_a_mark_for_every_verdict(portraits, deep):
-    assert set(VIEWS) == {sx.RecurrentPortrait, sx.DepthPortrait}
+    assert set(VIEWS) == {sx.results.RecurrentPortrait, sx.results.DepthPortrait}
     for portrait in (*portraits.values(), *deep.values()):
         assert portrait.side in view_of(portrait).marks
     told = set(re.findall(r'"([a-z-]+)"', DepthProfile.verdicts.fget.__doc__))
-    assert told == set(VIEWS[sx.DepthPortrait].marks)
+    assert told == set(VIEWS[sx.results.DepthPortrait].marks)
 
 
 def test_the_same_portraits_give_the_same_bytes(report, portraits, tmp_path):

@@ -31,8 +31,9 @@ class Flow(System):
     r"""The flow of  ẋ = f(x, t),  followed by a one-step method with fixed step dt; step n begins at t = n dt.
 
     Args:
-        field: x ↦ ẋ on states of shape (*batch, dim), a module, whose parameters are then the flow's, or a `Field`, which may carry
-            parameters and closed-form tangents.
+        field: x ↦ ẋ on states of shape (*batch, dim); a module, which the flow then contains as `nn.Sequential` contains its layers
+            (`flow.parameters()`, `flow.double()` and `flow.train()` are the module's; runs work on a twin); or a `Field`, which may
+            carry parameters and closed-form tangents.
         dim: length of the state.
         dt: step, in the field's unit of time.
         method: a name in `SOLVERS`: "euler", "heun", "midpoint", "rk4" or "dopri5" for any field; "implicit_midpoint", symplectic

@@ -23,15 +23,14 @@ from separatrix.nn.conserving.mass import (
 from separatrix.nn.conserving.presnov import Presnov, PresnovNetwork, presnov
 from separatrix.nn.conserving.sphere import SpherePreserving
 from separatrix.nn.energy import Energy, KineticEnergy
-from separatrix.nn.fit.fit_flow import FlowFit, fit_flow
-from separatrix.nn.fit.fit_observations import ObservationFit, fit_observations
+from separatrix.nn.fit.fit_flow import fit_flow
+from separatrix.nn.fit.fit_observations import fit_observations
 from separatrix.nn.fit.normalized import Normalized
-from separatrix.nn.fit.sparse_terms import SparseTerms, sparse_terms
 from separatrix.nn.fit.universal import Universal, zero_output_
 from separatrix.nn.flows.continuous_depth import ContinuousDepth
 from separatrix.nn.flows.damped import Damped, damped
 from separatrix.nn.flows.dense_field import DenseField
-from separatrix.nn.flows.density import ContinuousNormalizingFlow, LogDensity
+from separatrix.nn.flows.density import ContinuousNormalizingFlow
 from separatrix.nn.flows.neural_ode import NeuralODE
 from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
 from separatrix.nn.latent.latent_ode import LatentODE
@@ -98,7 +97,6 @@ __all__ = [
     "Energy",
     "Expansive",
     "ExpansiveConv2d",
-    "FlowFit",
     "Gradient",
     "Guarantee",
     "Hamiltonian",
@@ -112,7 +110,6 @@ __all__ = [
     "LipschitzConvNet",
     "LipschitzNet",
     "LipschitzRNN",
-    "LogDensity",
     "MarginLoss",
     "MassPreserving",
     "MassPreservingLift",
@@ -123,7 +120,6 @@ __all__ = [
     "NonExpansive",
     "NonExpansiveConv2d",
     "Normalized",
-    "ObservationFit",
     "OrthogonalKernel",
     "OrthogonalMatrix",
     "Pool2d",
@@ -137,7 +133,6 @@ __all__ = [
     "ScaledKernel",
     "SeparableHamiltonian",
     "Sequential",
-    "SparseTerms",
     "SpherePreserving",
     "SymplecticActivation",
     "SymplecticGradient",
@@ -157,7 +152,6 @@ __all__ = [
     "mass_preserving_network",
     "presnov",
     "published_factor",
-    "sparse_terms",
     "sympnet",
     "zero_output_",
 ]

@@ -40,7 +40,7 @@ def numbers(*values: float) -> torch.Tensor:
 LINE = torch.linspace(-2, 2, 21, dtype=torch.float64)[:, None]
 
 
-def sought(system: sx.System) -> sx.FixedPoints:
+def sought(system: sx.System) -> sx.results.FixedPoints:
     return sx.fixed_points(system, LINE)
 
 
@@ -162,7 +162,7 @@ def test_spectra_over_checkpoints_are_those_of_lone_runs_bit_for_bit():
     x0 = numbers(0.1, 0.3)[:, None]
     parameters = {1: 3.5, 2: 3.7, 5: 3.9}
     found = sx.along({e: sx.classic.logistic(r) for e, r in parameters.items()}, lambda s: sx.lyapunov_spectrum(s, x0, steps=300))
-    assert isinstance(found.result, sx.LyapunovSpectrum) and found.result.batch == (3, 2)
+    assert isinstance(found.result, sx.results.LyapunovSpectrum) and found.result.batch == (3, 2)
     for i, r in enumerate(parameters.values()):
         alone = sx.lyapunov_spectrum(sx.classic.logistic(r), x0, steps=300)
         for name in ("exponents", "stderr", "kaplan_yorke_dimension", "codes"):
@@ -186,7 +186,7 @@ def test_any_analysis_is_put_side_by_side_and_drawn(analysis, tmp_path):
     found = sx.along({a: sx.classic.henon(a) for a in (1.2, 1.3, 1.4)}, analysis)
     assert found.result.batch == (3,) and found.batch == (3,)
     again = sx.load(found.save(tmp_path / "along"))
-    assert isinstance(again, sx.Along) and repr(again) == repr(found)
+    assert isinstance(again, sx.results.Along) and repr(again) == repr(found)
     assert torch.equal(again.result.codes, found.result.codes)
     assert "<svg" in plot.svg(found.plot())
 
@@ -330,7 +330,7 @@ def test_results_without_a_common_batch_stand_each_by_itself():
         return sx.basins_of_attraction(system, grid)
 
     found = sx.along({0: 0.5, 1: 2.0}, basins, build=build)
-    assert isinstance(found.result, sx.Separate)
+    assert isinstance(found.result, sx.results.Separate)
     assert [len(result.kind) for result in found.result.each.values()] == [1, 2]
     assert found.status.tolist() == ["ok", "ok"]
 
@@ -338,5 +338,5 @@ def test_results_without_a_common_batch_stand_each_by_itself():
 def test_results_of_other_lags_are_not_put_into_one():
     lags = iter([(0, 1), (0, 2)])
     found = sx.along([neuron(1.0), neuron(2.0)], lambda s: sx.gradient_propagation(s, lags=next(lags)))
-    assert isinstance(found.result, sx.Separate)
+    assert isinstance(found.result, sx.results.Separate)
     assert [result.lags.tolist() for result in found.result.each.values()] == [[0, 1], [0, 2]]

@@ -219,7 +219,7 @@ def test_it_respects_the_horizon_of_its_inputs():
 def test_it_is_saved_and_loaded(tmp_path):
     found = sx.correlation_dimension_of(points_of("circle", 400))
     again = sx.load(found.save(tmp_path / "dimension"))
-    assert isinstance(again, sx.CorrelationDimension) and repr(again) == repr(found)
+    assert isinstance(again, sx.results.CorrelationDimension) and repr(again) == repr(found)
     assert torch.equal(again.slopes.nan_to_num(), found.slopes.nan_to_num())
 
 

@@ -246,7 +246,7 @@ def test_an_observable_keeps_time_and_batch():
 def test_it_is_saved_and_loaded(tmp_path):
     spectrum = sx.power_spectrum(sx.classic.logistic(3.5), steps=500)
     again = sx.load(spectrum.save(tmp_path / "spectrum"))
-    assert isinstance(again, sx.PowerSpectrum) and repr(again) == repr(spectrum)
+    assert isinstance(again, sx.results.PowerSpectrum) and repr(again) == repr(spectrum)
     assert again.verdict == "periodic" and torch.equal(again.power, spectrum.power)
 
 

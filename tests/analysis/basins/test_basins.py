@@ -312,7 +312,7 @@ def test_where_all_is_undecided_no_entropy_is_told():
 def test_the_result_is_saved_and_loaded(tmp_path):
     basins = sx.basins_of_attraction(bistable(), sx.grid((-1.01,), (1.0,), (40,)))
     again = sx.load(basins.save(tmp_path / "basins"))
-    assert isinstance(again, sx.Basins) and repr(again) == repr(basins)
+    assert isinstance(again, sx.results.Basins) and repr(again) == repr(basins)
     assert torch.equal(again.labels, basins.labels) and torch.equal(again.attractors, basins.attractors)
 
 

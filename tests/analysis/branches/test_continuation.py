@@ -60,7 +60,7 @@ def lorenz(x: Tensor, p) -> Tensor:
     return torch.cat([10 * (b - a), a * (p - c) - b, a * b - 8 / 3 * c], dim=-1)
 
 
-def only(branch: sx.Branch, kind: str) -> sx.Bifurcation:
+def only(branch: sx.results.Branch, kind: str) -> sx.results.Bifurcation:
     assert [b.kind for b in branch.bifurcations] == [kind]
     return branch.bifurcations[0]
 

@@ -537,7 +537,7 @@ def test_the_same_seed_gives_the_same_bits():
 
 def test_a_profile_is_saved_and_read_again(tmp_path):
     profile = sx.depth_profile(*built("unet"), k=2)
-    again = sx.DepthProfile.load(profile.save(tmp_path / "profile"))
+    again = sx.results.DepthProfile.load(profile.save(tmp_path / "profile"))
     assert again.summary() == profile.summary() and again.layers == profile.layers
     assert again.to_dataset()["singular_values"].dims == ("layer", "batch", "k")
 

@@ -297,7 +297,7 @@ def test_the_sensitivity_to_the_input_is_how_the_point_moves():
     torch.manual_seed(1)
     module = nn.GRU(2, 4).double()
 
-    def at(u: Tensor) -> sx.FixedPoints:
+    def at(u: Tensor) -> sx.results.FixedPoints:
         return sx.fixed_points(sx.Recurrent(module, constant=u), guesses(10, 4, 0.3))
 
     u, h = torch.tensor([0.3, -0.7], dtype=F64), 1e-5

@@ -51,7 +51,7 @@ RUNS = {
 
 
 @pytest.fixture(scope="module", params=RUNS)
-def case(request) -> tuple[sx.System, Tensor, dict[str, int], sx.CovariantVectors]:
+def case(request) -> tuple[sx.System, Tensor, dict[str, int], sx.results.CovariantVectors]:
     system, asked = RUNS[request.param]
     x0 = system.initial_state()
     return system, x0, asked, sx.covariant_lyapunov_vectors(system, x0, **asked)

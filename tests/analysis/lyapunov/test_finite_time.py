@@ -178,7 +178,7 @@ def test_what_cannot_be_asked_is_refused(bad, told):
 def test_a_field_is_saved_and_loaded(tmp_path):
     field = sx.finite_time_lyapunov(Kicked(), sx.grid((0, 0), (6, 6), (4, 3)), steps=5, k=2)
     again = sx.load(field.save(tmp_path / "field"))
-    assert isinstance(again, sx.FiniteTimeField) and repr(again) == repr(field)
+    assert isinstance(again, sx.results.FiniteTimeField) and repr(again) == repr(field)
     assert torch.equal(again.exponents, field.exponents) and torch.equal(again.x0, field.x0)
 
 

@@ -285,11 +285,11 @@ def test_the_check_is_the_leading_exponent_within_the_bars(system, steps):
 # --- pooled ----------------------------------------------------------------------------------------------------------
 
 
-def spectrum_of(exponents: Tensor, stderr: Tensor, codes: Tensor | None = None) -> sx.LyapunovSpectrum:
+def spectrum_of(exponents: Tensor, stderr: Tensor, codes: Tensor | None = None) -> sx.results.LyapunovSpectrum:
     """A spectrum with the given numbers, (*batch, k)."""
     batch = exponents.shape[:-1]
     blank = torch.zeros(batch, dtype=torch.float64)
-    return sx.LyapunovSpectrum(
+    return sx.results.LyapunovSpectrum(
         codes=torch.zeros(batch, dtype=torch.int8) if codes is None else codes,
         exponents=exponents,
         stderr=stderr,

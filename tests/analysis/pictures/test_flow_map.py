@@ -223,7 +223,7 @@ def test_a_flow_map_saves_and_loads(tmp_path):
     torch.manual_seed(0)
     for points in (None, SHEET.reshape(-1, 2)):
         flow = sx.flow_map(Net(), SHEET, points=points)
-        again = sx.FlowMap.load(flow.save(tmp_path / str(points is None)))
+        again = sx.results.FlowMap.load(flow.save(tmp_path / str(points is None)))
         for name in flow.layout:
             assert (getattr(again, name) is None) == (getattr(flow, name) is None)
             if getattr(flow, name) is not None:

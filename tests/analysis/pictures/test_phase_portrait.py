@@ -254,7 +254,7 @@ def test_a_default_window_holds_orbits_and_the_rest_points_near_them():
 
 def test_a_portrait_saves_loads_and_tells_itself(tmp_path):
     portrait = sx.phase_portrait(linear_flow([[-1.0, 0, 0], [0, -1, 0], [1, 0, 2]]), **SQUARE)
-    again = sx.PhasePortrait.load(portrait.save(tmp_path / "portrait"))
+    again = sx.results.PhasePortrait.load(portrait.save(tmp_path / "portrait"))
     for name in portrait.layout:
         torch.testing.assert_close(getattr(again, name), getattr(portrait, name), rtol=0, atol=0, equal_nan=True)
     assert again.rest.kind == portrait.rest.kind and again.labels == portrait.labels and again.is_flow

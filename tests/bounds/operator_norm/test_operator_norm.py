@@ -39,7 +39,7 @@ def dense(layers: list[nn.Module], shape: tuple[int, ...]) -> torch.Tensor:
         return (images - network(torch.zeros(1, *shape, dtype=torch.float64))).flatten(1).T
 
 
-def assert_holds_and_is_tight(layers: list[nn.Module], shape: tuple[int, ...]) -> sx.bounds.OperatorNorm:
+def assert_holds_and_is_tight(layers: list[nn.Module], shape: tuple[int, ...]) -> sx.results.OperatorNorm:
     matrix = dense(layers, shape)
     values = torch.linalg.svdvals(matrix)
     largest = float(values[0])
@@ -251,7 +251,7 @@ def test_a_long_chain_that_is_no_one_matrix_has_the_product_of_the_bounds(monkey
 
 def test_what_only_renames_keeps_the_norm():
     layers = [nn.Identity(), nn.Flatten(), nn.Unflatten(1, (3, 4))]
-    assert sx.operator_norm(layers, (12, 1, 1)) == sx.bounds.OperatorNorm(1.0, 1.0, "identity", 1.0)
+    assert sx.operator_norm(layers, (12, 1, 1)) == sx.results.OperatorNorm(1.0, 1.0, "identity", 1.0)
 
 
 def test_circular_padding_proves_the_smallest_singular_value_too(monkeypatch):
@@ -555,7 +555,7 @@ def test_a_bound_that_a_measurement_exceeds_is_an_error_and_no_result(size, part
 
     def wrong(piece, budget):
         found = right(piece, budget)
-        return sx.bounds.OperatorNorm(
+        return sx.results.OperatorNorm(
             *((0.9 * found.bound, 0.0, "") if part == "bound" else (found.bound, 0.0, "", found.bound * 1.1))
         )
 

@@ -28,7 +28,7 @@ PLANES = {"steep": Plane((3.0, 4.0), 0.0), "level": Plane((0.0, 1.0), 0.2)}
 
 
 @pytest.fixture(scope="module")
-def found() -> sx.bounds.AdversarialImages:
+def found() -> sx.results.AdversarialImages:
     return sx.bounds.adversarial_images(PLANES, X, torch.zeros(2, dtype=torch.long), bounds=None, steps=5, restarts=1)
 
 
