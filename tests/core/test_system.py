@@ -318,7 +318,7 @@ def test_states_of_half_precision_are_refused_with_the_way_out(dtype):
     ("given", "what"), [(nn.GRU(3, 5), "a GRU"), (lambda x: x, "a function"), (Rotation, "the class Rotation")]
 )
 def test_what_is_no_system_is_refused_with_the_ways_to_wrap_it(measure, given, what):
-    with pytest.raises(UnsupportedModuleError, match=rf"is {what}, no System.\nWrap it: sx.Recurrent\(.*sx.Map\("):
+    with pytest.raises(UnsupportedModuleError, match=rf"got {what}.\nWrap it: sx.Recurrent\(.*sx.Map\("):
         measure(given)
 
 

@@ -168,7 +168,7 @@ def check_system_type(system: object) -> None:
     if not isinstance(system, System):
         what = f"the class {system.__name__}" if isinstance(system, type) else f"a {type(system).__name__}"
         raise UnsupportedModuleError(
-            f"what was given is {what}, no System.\nWrap it: sx.Recurrent(module, inputs), or sx.Map(function, dim)."
+            f"expected a System, got {what}.\nWrap it: sx.Recurrent(module, inputs), or sx.Map(function, dim)."
         )
 
 

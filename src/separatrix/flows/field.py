@@ -63,7 +63,7 @@ def field_of(given: Any) -> Any:
 def without_field(given: object) -> UnsupportedModuleError:
     """The error for what is no flow."""
     return UnsupportedModuleError(
-        f"what was given is a {type(given).__name__}, no Flow: it has no field and no method.\n"
+        f"expected a Flow, got a {type(given).__name__}, which has no field and no method.\n"
         "Give the field: sx.Flow(field, dim, dt), or sx.nn.ContinuousDepth(fields) for the blocks of a residual network."
     )
 

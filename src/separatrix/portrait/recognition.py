@@ -25,6 +25,7 @@ def recurrent_parts(model: nn.Module) -> list[str]:
 
 
 def is_known(part: nn.Module) -> bool:
+    """Whether a module is a recurrent network of a known class, or a layer of such cells."""
     return isinstance(part, (*STANDARD, OdeCell)) or is_layer(part)
 
 
@@ -63,6 +64,7 @@ def _varies(form: Form, calls: list[Call]) -> bool:
 
 
 def is_cell(cell: CalledAs) -> bool:
+    """Whether a module can be run as a recurrent cell."""
     try:
         own_network([cell], False, None, cell.input_size)
     except SeparatrixError:
@@ -81,6 +83,7 @@ def layer_in(part: nn.Module, calls: list[Call]) -> HandLayer | None:
 
 
 def parameters(model: nn.Module) -> list[str]:
+    """The argument names of a forward pass; empty where they cannot be inspected."""
     try:
         return list(inspect.signature(model.forward).parameters)
     except (TypeError, ValueError):

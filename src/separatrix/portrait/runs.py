@@ -42,4 +42,5 @@ def _same_numbers(a: Tensor, b: Tensor) -> bool:
 
 
 def is_zero(state: Any) -> bool:
+    """Whether a state is absent, or all of its numbers are zero."""
     return state is None or not any(bool(part.any()) for part in flatten(state))

@@ -149,4 +149,5 @@ def packed(system: Recurrent, state: Any) -> Tensor:
 
 
 def listed(values: Sequence[object], most: int = 8) -> str:
+    """The first values in words, separated by commas."""
     return ", ".join(map(str, values[:most])) + (", …" if len(values) > most else "")

@@ -264,7 +264,7 @@ def test_what_cannot_be_asked_is_refused():
         sx.along([neuron(1.0)], sought, gate=0)
     with pytest.raises(sx.InputError, match="model was given without build"):
         sx.along([{}], sought, model=memory(1.0))
-    with pytest.raises(sx.UnsupportedModuleError, match="no System"):
+    with pytest.raises(sx.UnsupportedModuleError, match="expected a System, got"):
         sx.along([memory(1.0)], sought)
     with pytest.raises(sx.ModelError, match=r"does not fit this RNN: .*weight_ih_l0"):
         sx.along([{}], sought, model=memory(1.0), build=sx.Recurrent)

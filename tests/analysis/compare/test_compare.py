@@ -188,7 +188,7 @@ def test_sampled_maxima_are_those_of_a_sine():
         (normal(40, 3), {"dt": 0.02}, "40 samples"),
         (normal(500, 3).log(), {"dt": 0.02}, "not finite"),
         (normal(500, 2), {"dt": 0.02}, "the truth 2"),
-        (None, {}, "no System"),
+        (None, {}, "expected a System, got"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_line(truth, change, said):

@@ -320,7 +320,7 @@ class Raising(nn.Module):
         (nn.Linear(2, 2), {"points": torch.zeros(4, 2), "classes": torch.zeros(3)}, "there are 4 points"),
         (nn.Linear(2, 2), {"points": torch.zeros(4, 3)}, "of shape (3,) each"),
         (nn.Linear(2, 2), {"every": 0}, "every is 0"),
-        (lambda x: x, {}, "no nn.Module and no System"),
+        (lambda x: x, {}, "a System or an nn.Module, got a function"),
         (sx.classic.henon(), {"layers": ["0"]}, "a System has steps"),
         (sx.classic.henon(), {"steps": 0}, "steps is 0"),
         (sx.classic.henon(), {"x0": SHEET[..., :1]}, "the state has 1 numbers"),

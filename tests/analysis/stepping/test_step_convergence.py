@@ -99,7 +99,7 @@ def test_a_limit_that_is_not_finite_is_diverged_and_its_neighbours_are_not():
 
 
 def test_what_is_no_flow_is_refused():
-    with pytest.raises(sx.UnsupportedModuleError, match="is a Henon, no Flow"):
+    with pytest.raises(sx.UnsupportedModuleError, match="expected a Flow, got a Henon"):
         sx.step_convergence(sx.classic.henon())
     with pytest.raises(sx.InputError, match="halvings is 1; it is at least 2"):
         sx.step_convergence(growth("euler"), halvings=1)

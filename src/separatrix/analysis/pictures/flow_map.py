@@ -176,7 +176,9 @@ def flow_map(
             raise InputError("a network's inputs have no default.\nPass x0, such as sx.grid((-1, -1), (1, 1), (41, 41)).")
         x = x0
     else:
-        raise UnsupportedModuleError(f"{type(model).__name__} is no nn.Module and no System.\nWrap a function: sx.Map(f, dim).")
+        raise UnsupportedModuleError(
+            f"expected a System or an nn.Module, got a {type(model).__name__}.\nWrap a function: sx.Map(f, dim)."
+        )
     sheet = _read(x, "x0")
     batch = sheet.shape[:-1] if isinstance(model, System) else sheet.shape[: _batch_axes(sheet, points)]
     inputs = sheet.reshape(-1, *sheet.shape[len(batch) :])

@@ -34,7 +34,7 @@ def plan_steps(
     Raises:
         InputError: a count is negative or zero, or the tolerance is not positive.
         HorizonError: more steps than the system can take.
-        UnsupportedModuleError: what was given is no System.
+        UnsupportedModuleError: the argument is not a System.
     """
     check_system_type(system)
     for name, count in (("steps", steps), ("settle", settle), ("max_steps", max_steps)):

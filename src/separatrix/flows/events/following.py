@@ -62,6 +62,7 @@ class Watch:
 
 
 def steps_by_tolerance(field: Unfolded, problem: Problem, watch: Watch, method: str, tolerance: Tolerance) -> Run:
+    """The steps of each item up to its event, chosen by tolerance."""
     times, x0 = torch.stack([problem.begin, problem.end]).detach(), problem.x0.detach()
     together = Together.probe(field.field, tuple(field.batch), x0, times)
     check_apart(together)
