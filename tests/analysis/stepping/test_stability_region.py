@@ -109,7 +109,7 @@ def test_float32_states_have_the_same_eigenvalues():
 
 
 def test_what_is_no_flow_is_refused():
-    with pytest.raises(sx.UnsupportedModuleError, match="expected a Flow, got a .*no field"):
+    with pytest.raises(sx.UnsupportedModuleError, match=r"expected a Flow, got a .*no field"):
         sx.stability_region(sx.classic.henon())
     with pytest.raises(sx.InputError, match="every is 0; it is at least 1"):
         sx.stability_region(sx.classic.lorenz63(), every=0)
