@@ -16,7 +16,7 @@ def rows() -> list[Row]:
     system = sx.classic.magnetic_pendulum()
     seconds = stopwatch(lambda: found.append(sx.basins_of_attraction(sx.Compiled(system), released)))
     if len(found[0].kind) != 3 or float(found[0].undecided) > 0:
-        raise AssertionError(f"the pendulum has 3 rest points, and every state falls to one: {found[0]}.")
+        raise AssertionError(f"the pendulum has 3 equilibria, and every state falls to one: {found[0]}.")
     return [
         Row(f"magnetic pendulum, basins of {SIDE} × {SIDE} states, sx.Compiled", seconds, "goal", GOAL, "s", floor=True, goal=1.0)
     ]

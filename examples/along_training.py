@@ -1,7 +1,7 @@
 """Along training: how a network of one bit of memory comes to have two states to rest in.
 
 A small tanh network is trained to hold the sign of the last pulse that it was given. Its weights are kept as it learns, and every
-checkpoint is measured: λ₁ of the network under its pulses, and the rest points without any. It begins with one rest point, which
+checkpoint is measured: λ₁ of the network under its pulses, and the fixed points without any. It begins with one fixed point, which
 forgets; on the way two memories are born with a saddle between them.
 
 Run it:  python examples/along_training.py [--quick] [--out DIR]
@@ -37,7 +37,7 @@ class Memory(nn.Module):
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Train, follow, draw and save `along_training.png`; the checkpoints' losses, spectra and rest points."""
+    """Train, follow, draw and save `along_training.png`; the checkpoints' losses, spectra and fixed points."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer checkpoints, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     print(spectra)
     points = sx.along(
         checkpoints,
-        lambda system: sx.fixed_points(system, count=64),
+        lambda system: sx.fixed_points(system, starts=64),
         model=model,
         build=lambda network: sx.Recurrent(network.core),
     )
@@ -98,7 +98,7 @@ def trained(rounds: int, every: int) -> tuple[Memory, dict[int, dict[str, Tensor
 
 
 def bits(model: Memory, checkpoints: dict[int, dict[str, Tensor]], points: sx.results.Along) -> Tensor:
-    """What each checkpoint's readout says at its rest points, (checkpoint, track); NaN where a point is not there."""
+    """What each checkpoint's readout says at its fixed points, (checkpoint, track); NaN where a point is not there."""
     tracks = points.result
     weights = torch.stack([one["readout.weight"][0] for one in checkpoints.values()]).double()
     bias = torch.stack([one["readout.bias"] for one in checkpoints.values()]).double()
@@ -107,7 +107,7 @@ def bits(model: Memory, checkpoints: dict[int, dict[str, Tensor]], points: sx.re
 
 @styled
 def figure(model: Memory, checkpoints: dict, losses: dict, spectra: sx.results.Along, points: sx.results.Along) -> Figure:
-    """The loss with λ₁ below it, and beside them the rest points as the readout sees them."""
+    """The loss with λ₁ below it, and beside them the fixed points as the readout sees them."""
     picture = Figure(figsize=(10.6, 4.6), layout="constrained")
     grid = picture.add_gridspec(2, 2, width_ratios=(1, 1.2))
     upper, lower, right = (picture.add_subplot(place) for place in (grid[0, 0], grid[1, 0], grid[:, 1]))
@@ -116,7 +116,7 @@ def figure(model: Memory, checkpoints: dict, losses: dict, spectra: sx.results.A
     draw_along(lower, spectra, label="batches of training")
     lower.set(ylabel="λ₁ (nats per step)")
     draw_tracks(right, points.result, bits(model, checkpoints, points), label="batches of training")
-    right.set(ylabel="bit read out at the rest point", title="Its rest points without input")
+    right.set(ylabel="bit read out at the fixed point", title="Its fixed points without input")
     for axes in (upper, lower):
         axes.set_xlim(right.get_xlim())
     return picture

@@ -39,14 +39,14 @@ def main(argv: list[str] | None = None) -> dict[str, list[sx.results.Branch]]:
 
     logistic = sx.classic.logistic()
     diagram = sx.orbit_diagram(logistic, "r", (2.6, 4.0, 200 if asked.quick else 1_000), settle=1_000, steps=100)
-    doubling = [sx.continuation(logistic, "r", 2.6, 3.7, torch.tensor([0.6]), step=step)]
+    doubling = [sx.continuation(logistic, "r", 2.6, 3.7, torch.tensor([0.6]), step_size=step)]
     for _ in range(2):
-        doubling.append(sx.continuation(logistic, "r", 2.6, 3.7, doubling[-1].bifurcations[0], step=step))
-    rest = sx.continuation(Neuron(), "w", 0.5, 1.5, torch.tensor([0.0]), step=step)
+        doubling.append(sx.continuation(logistic, "r", 2.6, 3.7, doubling[-1].bifurcations[0], step_size=step))
+    rest = sx.continuation(Neuron(), "w", 0.5, 1.5, torch.tensor([0.0]), step_size=step)
     fork = rest.bifurcations[0]
     ways = (fork, fork._replace(direction=-fork.direction))
-    neuron = [rest, *(sx.continuation(Neuron(), "w", 0.5, 1.5, way, step=step) for way in ways)]
-    lorenz = [sx.continuation(sx.classic.lorenz63(), "rho", 12.0, 30.0, torch.tensor([5.0, 5.0, 11.0]), step=step)]
+    neuron = [rest, *(sx.continuation(Neuron(), "w", 0.5, 1.5, way, step_size=step) for way in ways)]
+    lorenz = [sx.continuation(sx.classic.lorenz63(), "rho", 12.0, 30.0, torch.tensor([5.0, 5.0, 11.0]), step_size=step)]
     for branch in (*doubling, *neuron, *lorenz):
         print(branch)
     figure(diagram, doubling, neuron, lorenz).savefig(asked.out / "bifurcations.png", dpi=120)
@@ -73,7 +73,7 @@ def figure(
     middle.set(xlabel="weight w (dimensionless)", ylabel="h (dimensionless)", title="h ← tanh(w h)")
     for branch in lorenz:
         draw_branch(right, branch)
-    right.set(xlabel="ρ (dimensionless)", ylabel="x (dimensionless)", title="Lorenz: a rest point")
+    right.set(xlabel="ρ (dimensionless)", ylabel="x (dimensionless)", title="Lorenz: an equilibrium")
     for axes in (left, middle, right):
         axes.tick_params(**TICKS)
     return picture

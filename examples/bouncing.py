@@ -54,7 +54,7 @@ class Ball(torch.nn.Module):
         state, time = start, torch.zeros(len(start), dtype=start.dtype)
         times, places = [], []
         for _ in range(count):
-            event = sx.solve_until(self.velocity, state, height, start=time, max_time=LONG, direction=-1)
+            event = sx.solve_until(self.velocity, state, height, start=time, end=LONG, direction=-1)
             time, state = event.times, self.bounce(event.states)
             times.append(time)
             places.append(event.states[..., 0])
@@ -173,7 +173,7 @@ def orbit(ball: Ball, start: Tensor, points: int = 20) -> tuple[Tensor, Tensor]:
     """Times and heights of one ball from bounce to bounce."""
     times, heights, state, begin = [], [], start, 0.0
     while begin < SHOWN and len(times) < MOST:
-        event = sx.solve_until(ball.velocity, state, height, start=begin, max_time=LONG, direction=-1)
+        event = sx.solve_until(ball.velocity, state, height, start=begin, end=LONG, direction=-1)
         flight = torch.linspace(begin, float(event.times), points, dtype=torch.float64)
         heights.append(sx.solve(ball.velocity, state, flight).states[:, 0, 1])
         times.append(flight)

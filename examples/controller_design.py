@@ -371,7 +371,7 @@ def reaches(machine: Machine, start: Tensor, patience: int) -> tuple[Tensor, sx.
     turning = sx.Map(lambda x: within_a_turn(flow.step(x), machine.angle), flow.dim)
     basins = sx.basins_of_attraction(turning, start, steps=min(200, patience // 3), max_steps=patience)
     ends = zip(basins.kind, basins.attractors.norm(dim=-1).tolist(), strict=True)
-    top = [kind == "rest point" and away < UPRIGHT for kind, away in ends]
+    top = [kind == "fixed point" and away < UPRIGHT for kind, away in ends]
     return torch.tensor([*top, False])[basins.labels], basins  # the label −1 is the last
 
 

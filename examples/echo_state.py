@@ -29,11 +29,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     steps = 1_500 if asked.quick else 4_000
 
     unit = sx.Map(driven_unit(sizes, steps), 1, time_dependent=True)
-    echo = sx.echo_state(unit, torch.zeros(len(sizes), 1, dtype=torch.float64), steps=steps, states=16)
+    echo = sx.echo_state(unit, torch.zeros(len(sizes), 1, dtype=torch.float64), steps=steps, starts=16)
     print(echo)
     shown = torch.tensor([0.2, 1.2], dtype=torch.float64)
     pair = sx.echo_state(
-        sx.Map(driven_unit(shown, steps), 1, time_dependent=True), torch.zeros(2, 1, dtype=torch.float64), steps=400, states=16
+        sx.Map(driven_unit(shown, steps), 1, time_dependent=True), torch.zeros(2, 1, dtype=torch.float64), steps=400, starts=16
     )
 
     well = sx.Flow(lambda x: x - x**3, 1, 0.05, method="euler")

@@ -1,7 +1,7 @@
 r"""A network that remembers three bits: its 8 memories, and the saddles between them.
 
 Each of three inputs sends a pulse of ±1 now and then; each of three outputs holds the sign of the last pulse of its input. A GRU is
-trained on it here, then its rest points without input are found: what attracts is a memory, a saddle is where a pulse decides.
+trained on it here, then its fixed points without input are found: what attracts is a memory, a saddle is where a pulse decides.
 They form a cube: 8 memories at its corners, a saddle on each of its 12 edges, one on each of 6 faces, one in the middle. A check:
 over all fixed points of a map of a ball into itself the signs of det(I − DF) sum to 1 (Brouwer), so a single one cannot be missing.
 
@@ -38,7 +38,7 @@ class FlipFlop(nn.Module):
 
 
 def main(argv: list[str] | None = None) -> tuple[FlipFlop, sx.results.FixedPoints]:
-    """Train, find, draw and save `flip_flop.png`; the network and its rest points."""
+    """Train, find, draw and save `flip_flop.png`; the network and its fixed points."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a shorter training, in seconds")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")

@@ -4,9 +4,9 @@
 
 Forty trajectories of eight samples, half a unit of time apart, with noise of standard deviation 0.05 on every number: a network of
 two hidden layers is fitted as the field, together with the noiseless start of each trajectory. What it learned is a flow like any
-other: its limit cycle, the rates of its rest point and both Lyapunov exponents (on a cycle, the Floquet exponents) are measured and
-compared with the equation's own, which SciPy computes. Printed is the mean over the seeds, of data, noise and initial weights, and
-their standard deviation; the networks of all seeds are one batch. It takes about a minute on one idle core.
+other: its limit cycle, the rates of its equilibrium and both Lyapunov exponents (on a cycle, the Floquet exponents) are measured
+and compared with the equation's own, which SciPy computes. Printed is the mean over the seeds, of data, noise and initial weights,
+and their standard deviation; the networks of all seeds are one batch. It takes about a minute on one idle core.
 
 Run it:  python examples/neural_ode.py [--quick] [--seeds N] [--out DIR]
 """

@@ -41,7 +41,7 @@ class Network(nn.Module):
         super().__init__()
         self.stem, self.head = nn.Linear(2, WIDTH), nn.Linear(WIDTH, 2)
         field = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, WIDTH))
-        self.depth = sx.nn.ContinuousDepth(field, time=TIME, steps=STEPS, method=method)
+        self.depth = sx.nn.ContinuousDepth(field, end=TIME, steps=STEPS, method=method)
 
     def forward(self, x: Tensor, factor: int = 1, method: str | None = None) -> Tensor:
         """Scores (items, 2) of points (items, 2), with each step taken in `factor` parts."""

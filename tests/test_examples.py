@@ -121,7 +121,7 @@ def test_a_trained_flip_flop_has_eight_memories_one_for_each_three_bits(found):
     assert sum(kind.startswith("stable") for kind in points.kind) == 2**3
 
 
-def test_the_rest_points_of_the_flip_flop_add_up_to_brouwer_s_degree(found):
+def test_the_fixed_points_of_the_flip_flop_add_up_to_brouwer_s_degree(found):
     """Σ sign det(I − DF) = 1 over the fixed points of a map of a ball into itself, as a GRU is one."""
     _, points = found("flip_flop")[0]
     assert (1 - points.multipliers).prod(-1).real.sign().sum() == 1

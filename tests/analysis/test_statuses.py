@@ -94,7 +94,7 @@ X = torch.tensor([0.1, 0.1], dtype=torch.float64)
 NOT_OK = {
     "lyapunov_spectrum": {
         "too few steps for an error bar": lambda: sx.lyapunov_spectrum(sx.classic.henon(), steps=5),
-        "a tolerance out of reach": lambda: sx.lyapunov_spectrum(sx.classic.henon(), steps=50, tol=1e-9, max_steps=100),
+        "a tolerance out of reach": lambda: sx.lyapunov_spectrum(sx.classic.henon(), steps=50, error=1e-9, max_steps=100),
         "rates that fade": lambda: sx.lyapunov_spectrum(Slowing(), steps=500, settle=0),
         "NaN late": lambda: sx.lyapunov_spectrum(LateNaN(), steps=50, settle=0),
     },

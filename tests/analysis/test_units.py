@@ -1,4 +1,4 @@
-"""One gene in nanomoles per litre and in moles, in seconds and in years: folds, rest points and basins are the same."""
+"""One gene in nanomoles per litre and in moles, in seconds and in years: folds, fixed points and basins are the same."""
 
 import math
 
@@ -37,13 +37,13 @@ UNITS = [(1.0, 1.0, 1.0), (1e-9, 1.0, 1.0), (1e9, 1e-9, 1e6), (1e-6, 1e9, 1e-9)]
 def test_folds_are_where_they_are_in_any_unit(unit, time, turn):
     for x0 in ([0.05 * unit], None):
         x0 = None if x0 is None else torch.tensor(x0, dtype=torch.float64)
-        branch = sx.continuation(gene(unit, time, turn), "p", 0.2 * turn, 7 * turn, x0, step=0.04)
+        branch = sx.continuation(gene(unit, time, turn), "p", 0.2 * turn, 7 * turn, x0, step_size=0.04)
         assert branch.kinds == ("fold", "fold") and branch.status == "ok"
         assert (branch.bifurcation_parameters / turn).tolist() == pytest.approx(FOLDS, rel=1e-10)
 
 
 @pytest.mark.parametrize(("unit", "time", "turn"), UNITS)
-def test_rest_points_and_basins_are_the_same_in_any_unit(unit, time, turn):
+def test_fixed_points_and_basins_are_the_same_in_any_unit(unit, time, turn):
     """At p = 3 the cubic  x³ − 3.05 x² + x − 0.05 = 0  has three roots, of which the middle one repels."""
     exact = sorted(np.roots([1, -3.05, 1, -0.05]).real)
     system, states = gene(unit, time, turn), unit * torch.linspace(0, 5, 48, dtype=torch.float64)[:, None]
@@ -53,13 +53,13 @@ def test_rest_points_and_basins_are_the_same_in_any_unit(unit, time, turn):
     assert (found.rates[:, 0] * time).tolist() == pytest.approx(slope, rel=1e-9)
     basins = sx.basins_of_attraction(system, states, steps=50)
     assert sorted((basins.attractors[:, 0] / unit).tolist()) == pytest.approx([exact[0], exact[2]], rel=1e-2)
-    assert basins.kind == ("rest point", "rest point")
+    assert basins.kind == ("fixed point", "fixed point")
     beyond = (states[:, 0] / unit > exact[1]).double().mean()
     assert float(basins.fractions.max()) == pytest.approx(float(beyond), abs=1e-12)
 
 
 def test_numbers_of_very_different_size_each_have_a_unit():
-    """A voltage of kilovolts and a concentration of nanomoles per litre: the same two attractors, folds and rest points."""
+    """A voltage of kilovolts and a concentration of nanomoles per litre: the same two attractors, folds and fixed points."""
 
     class Both(sx.Field):
         def __init__(self, p: float = 3.0) -> None:
@@ -73,7 +73,7 @@ def test_numbers_of_very_different_size_each_have_a_unit():
 
     size = torch.tensor([1e-9, 1e3], dtype=torch.float64)
     system = sx.Flow(Both(), 2, 0.05)
-    branch = sx.continuation(system, "p", 0.2, 7.0, 0.05 * size, step=0.04)
+    branch = sx.continuation(system, "p", 0.2, 7.0, 0.05 * size, step_size=0.04)
     assert branch.kinds == ("fold", "fold")
     assert branch.bifurcation_parameters.tolist() == pytest.approx(FOLDS, rel=1e-9)
     states = size * torch.linspace(0, 5, 24, dtype=torch.float64)[:, None]
@@ -99,7 +99,7 @@ def test_a_system_s_own_tangents_are_used_where_automatic_ones_are_not_its_own()
             return self(x, t), -2 * x[..., None, :] * v
 
     system = sx.Flow(Hard(), 1, 0.1)
-    branch = sx.continuation(system, "p", 1.0, -1.0, torch.tensor([1.0]), step=0.05)
+    branch = sx.continuation(system, "p", 1.0, -1.0, torch.tensor([1.0]), step_size=0.05)
     assert branch.kinds == ("fold",) and branch.bifurcations[0].parameter == pytest.approx(0.0, abs=1e-8)
     found = sx.fixed_points(system, torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None])
     assert sorted(found.rates[:, 0].tolist()) == pytest.approx([-2.0, 2.0], rel=1e-9)

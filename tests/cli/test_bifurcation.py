@@ -45,7 +45,7 @@ def run(monkeypatch, *arguments: str) -> int:
 
 
 def test_a_system_of_the_user_s_own_gives_its_pitchfork_as_json_and_a_picture(place, monkeypatch, capfd):
-    assert run(monkeypatch, "net.py:Neuron", "w", "--start", "0.5", "--stop", "1.5", "--step", "0.03", "--json") == 0
+    assert run(monkeypatch, "net.py:Neuron", "w", "--start", "0.5", "--stop", "1.5", "--step-size", "0.03", "--json") == 0
     told = json.loads(capfd.readouterr().out)
     (fork,) = told["bifurcations"]
     assert fork["kind"] == "pitchfork" and fork["parameter"] == pytest.approx(1.0, abs=1e-8)
@@ -55,14 +55,14 @@ def test_a_system_of_the_user_s_own_gives_its_pitchfork_as_json_and_a_picture(pl
 @pytest.mark.parametrize("line", [("constant[1]",), ("constant", "--direction", "0,1")])
 def test_a_constant_input_is_turned_from_one_fold_to_the_other(line, monkeypatch, capfd):
     """The map h' = tanh(1.5 h + u) has its folds at |u| = artanh(h) − 1.5 h with 1.5 (1 − h²) = 1."""
-    rest = ("--start", "-1", "--stop", "1", "--x0", "-0.9", "--step", "0.03", "--json")
+    rest = ("--start", "-1", "--stop", "1", "--x0", "-0.9", "--step-size", "0.03", "--json")
     assert run(monkeypatch, "net.py:driven", *line, *rest) == 0
     folds = [b["parameter"] for b in json.loads(capfd.readouterr().out)["bifurcations"]]
     assert folds == pytest.approx([0.2075464552, -0.2075464552], abs=1e-8)
 
 
 def test_a_system_by_name_gives_its_flip_in_words_and_no_picture_is_lost(place, monkeypatch, capfd):
-    line = ("logistic", "r", "--start", "2.6", "--stop", "3.4", "--x0", "0.6", "--step", "0.05", "--out", "b.svg")
+    line = ("logistic", "r", "--start", "2.6", "--stop", "3.4", "--x0", "0.6", "--step-size", "0.05", "--out", "b.svg")
     assert run(monkeypatch, *line) == 0
     assert "flip at 3" in capfd.readouterr().out
     assert run(monkeypatch, *line) == 2

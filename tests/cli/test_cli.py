@@ -248,7 +248,7 @@ def test_weights_change_the_answer(place, monkeypatch, capfd):
         (("net.py:Reader", "--inputs", "x.npy", "--k", "0"), "k is 0"),
         (("net.py:Reader", "--inputs", "x.npy", "--steps", "0"), "steps is 0"),
         (("net.py:Reader", "--inputs", "x.npy", "--copies", "0"), "copies is 0"),
-        (("net.py:Reader", "--inputs", "x.npy", "--tol", "-1"), "tol is -1"),
+        (("net.py:Reader", "--inputs", "x.npy", "--error", "-1"), "error is -1"),
         (("net.py:Reader", "--inputs", "wide.npy"), "Reader failed on inputs of shape"),
         (("net.py:Reader", "--inputs", "nan.npy"), "not finite"),
         (("net.py:Reader", "--inputs", "text.npy"), "text.npy"),
@@ -341,7 +341,7 @@ def test_list_shows_every_system_analysis_and_demo(monkeypatch, capfd):
 
 def test_a_flow_rests_where_its_field_does_and_takes_no_inputs(place, monkeypatch, capfd):
     (place / "flow.py").write_text(FLOW)
-    assert run(monkeypatch, "fixed-points", "flow.py:made", "--count", "8", "--json") == 0
+    assert run(monkeypatch, "fixed-points", "flow.py:made", "--starts", "8", "--json") == 0
     (point,) = json.loads(capfd.readouterr().out)["points"]
     assert point["kind"] == "stable focus" and np.abs(point["point"]).max() < 1e-8
     assert run(monkeypatch, "fixed-points", "flow.py:made", "--inputs", "x.npy") == 2
@@ -352,10 +352,10 @@ def test_every_flag_is_explained_in_the_words_of_the_docstring(monkeypatch, capf
     monkeypatch.setenv("COLUMNS", "200")
     assert run(monkeypatch, "analyze", "--help") == 0
     printed = " ".join(capfd.readouterr().out.replace("│", " ").split())
-    for name in ("module", "k", "copies", "steps", "settle", "tol", "seed"):
+    for name in ("module", "k", "copies", "steps", "settle", "error", "seed"):
         assert f"--{name}" in printed
         assert described_arguments(sx.analyze)[name][:30] in printed
-    told = [described_arguments(sx.analyze)[name] for name in ("k", "copies", "steps", "settle", "tol", "seed")]
+    told = [described_arguments(sx.analyze)[name] for name in ("k", "copies", "steps", "settle", "error", "seed")]
     assert len(set(told)) == len(told) and not any("as for" in sentence for sentence in told)
 
 
@@ -407,7 +407,7 @@ def test_fixed_points_refuses_a_picture_it_cannot_write_before_it_looks_for_any(
 def test_fixed_points_of_which_no_error_is_known_are_json_all_the_same(place, monkeypatch, capfd):
     """At weight 1 and no input every number from 0 on is a fixed point of a rectified unit, and no place is known."""
     (place / "line.py").write_text(BISTABLE.replace("RNNCell(1, 1)", 'RNNCell(1, 1, nonlinearity="relu")').replace("2.0", "1.0"))
-    assert run(monkeypatch, "fixed-points", "line.py:unit", "--count", "8", "--json") == 0
+    assert run(monkeypatch, "fixed-points", "line.py:unit", "--starts", "8", "--json") == 0
     points = json.loads(capfd.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))["points"]
     assert "inf" in [point["error"] for point in points]
 

@@ -116,7 +116,7 @@ def test_status_is_in_words(spectrum):
     assert spectrum.status[1, 2] == "diverged"
     assert set(spectrum.status.flat) == {"ok", "diverged"}
     assert sx.lyapunov_spectrum(sx.classic.logistic(3.2), steps=200).status == "ok"
-    assert sx.lyapunov_spectrum(sx.classic.henon(), steps=100, tol=1e-9, max_steps=100).status == "not_converged"
+    assert sx.lyapunov_spectrum(sx.classic.henon(), steps=100, error=1e-9, max_steps=100).status == "not_converged"
     assert sx.lyapunov_spectrum(sx.classic.henon(), torch.tensor([3.0, 0.5]).double(), steps=100).status == "diverged"
 
 
@@ -130,7 +130,7 @@ def test_a_result_cannot_be_changed(spectrum):
 
 def test_how_it_was_measured_is_recorded(spectrum):
     """What was asked, with the defaults filled in, and the versions that the numbers depend on."""
-    assert {"k": 2, "steps": 300, "settle": 100, "every": "auto", "tol": None, "seed": 3}.items() <= spectrum.settings.items()
+    assert {"k": 2, "steps": 300, "settle": 100, "every": "auto", "error": None, "seed": 3}.items() <= spectrum.settings.items()
     assert {"separatrix", "torch", "python", "threads"} <= spectrum.versions.keys()
     assert spectrum.versions["separatrix"] == sx.__version__
 

@@ -80,12 +80,12 @@ MADE = {
     sx.results.CovariantVectors: lambda: sx.covariant_lyapunov_vectors(ranges(), **BRIEF),
     sx.results.FiniteTimeField: lambda: sx.finite_time_lyapunov(sx.classic.henon(), sx.grid((-1, -1), (1, 1), (4, 5)), steps=3),
     sx.results.Propagation: lambda: sx.gradient_propagation(driven(), lags=[1, 5, 20]),
-    sx.results.FixedPoints: lambda: sx.fixed_points(sx.classic.henon(), count=16),
+    sx.results.FixedPoints: lambda: sx.fixed_points(sx.classic.henon(), starts=16),
     sx.results.PhasePortrait: lambda: sx.phase_portrait(sx.classic.pendulum(), resolution=12, steps=20),
     sx.results.FlowMap: lambda: sx.flow_map(layers(), sx.grid((-1, -1), (1, 1), (4, 5))),
     sx.results.CorrelationDimension: lambda: sx.correlation_dimension(sx.classic.henon(), steps=2_000),
     sx.results.PowerSpectrum: lambda: sx.power_spectrum(ranges(), steps=512, settle=20),
-    sx.results.EchoState: lambda: sx.echo_state(driven(), states=4, steps=100),
+    sx.results.EchoState: lambda: sx.echo_state(driven(), starts=4, steps=100),
     sx.results.TransientGrowth: lambda: sx.transient_growth(ranges(), steps=10),
     sx.results.MemoryCapacity: lambda: sx.memory_capacity(driven(), max_lag=5, steps=300),
     sx.results.Basins: lambda: sx.basins_of_attraction(
@@ -93,7 +93,7 @@ MADE = {
     ),
     sx.results.ReturnMap: lambda: sx.return_map(sx.classic.lorenz63(), steps=20, settle=5),
     sx.results.OrbitDiagram: lambda: sx.orbit_diagram(sx.classic.logistic(), "r", torch.linspace(3, 4.5, 4), steps=20, settle=100),
-    sx.results.Branch: lambda: sx.continuation(sx.classic.logistic(), "r", 2.5, 3.2, step=0.05),
+    sx.results.Branch: lambda: sx.continuation(sx.classic.logistic(), "r", 2.5, 3.2, step_size=0.05),
     sx.results.DepthProfile: lambda: sx.depth_profile(layers(), torch.randn(4, 2)),
     sx.results.DepthPortrait: lambda: sx.analyze(layers(), torch.randn(4, 2)),
     sx.results.RecurrentPortrait: lambda: sx.analyze(cell(), copies=2, also="fixed_points", **BRIEF),
@@ -106,11 +106,11 @@ MADE = {
         torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GLU()), 3, starts=2, steps=2
     ),
     sx.results.Arrival: lambda: sx.solve_until(
-        lambda x: x * x, torch.tensor([[0.5], [1.5], [-1.0]], dtype=torch.float64), lambda x: x[..., 0] - 1, max_time=1.5
+        lambda x: x * x, torch.tensor([[0.5], [1.5], [-1.0]], dtype=torch.float64), lambda x: x[..., 0] - 1, end=1.5
     ),
     sx.results.LogDensity: lambda: sx.nn.ContinuousNormalizingFlow(nn.Tanh(), 2).log_density(torch.randn(4, 2), probes=3),
     sx.results.FlowFit: lambda: sx.nn.fit_flow(layers(), turning(), 0.1, horizon=1, steps=3),
-    sx.results.DynamicsComparison: lambda: sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(b=0.25), orbits=6, steps=200),
+    sx.results.DynamicsComparison: lambda: sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(b=0.25), starts=6, steps=200),
     sx.results.Solution: lambda: sx.solve(lambda x: x * x, torch.tensor([[0.5], [1.5]], dtype=torch.float64), [0.0, 0.5, 1.0]),
     sx.results.StabilityRegion: lambda: sx.stability_region(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=20),
     sx.results.StepConvergence: lambda: sx.step_convergence(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=10),

@@ -61,7 +61,7 @@ FOLLOWED = {
     "Flow": lambda field, **how: sx.Flow(field, 2, 0.1, **how),
     "NeuralODE": lambda field, **how: sx.nn.NeuralODE(field, 2, **how),
     "solve": lambda field, **how: sx.solve(field, X, [0.0, 1.0], **how),
-    "solve_until": lambda field, **how: sx.solve_until(field, X, lambda x, t=0.0: x[..., 0], max_time=1.0, **how),
+    "solve_until": lambda field, **how: sx.solve_until(field, X, lambda x, t=0.0: x[..., 0], end=1.0, **how),
     "sensitivities": lambda field, **how: sx.sensitivities(field, X, [0.0, 1.0], dt=0.1, **how),
     "Universal": lambda field, **how: sx.nn.Universal(field, nn.Linear(2, 2), **how),
 }

@@ -1,4 +1,4 @@
-"""Flows: orders of convergence by regression, exact discrete derivatives, time, and rest points."""
+"""Flows: orders of convergence by regression, exact discrete derivatives, time, and equilibria."""
 
 import math
 
@@ -117,7 +117,7 @@ def test_a_function_of_time_alone_is_integrated_by_simpsons_rule():
     assert torch.allclose(orbit, t**4 - t**3, rtol=1e-13, atol=1e-13)
 
 
-def test_the_residual_is_the_field_so_that_rest_points_do_not_depend_on_the_method():
+def test_the_residual_is_the_field_so_that_equilibria_do_not_depend_on_the_method():
     for method in ORDERS:
         flow = Flow(lambda x: x.sin(), 1, 0.7, method=method)
         assert flow.residual(torch.tensor([math.pi / 6], dtype=torch.float64)).item() == pytest.approx(0.5)

@@ -53,7 +53,7 @@ def test_nullclines_and_manifolds_are_drawn_where_they_were_found(well):
     assert axes.get_xlim() == (-2, 2) and axes.get_ylim() == (-1.5, 1.5)
 
 
-def test_rest_points_are_marked_by_kind_as_elsewhere(well):
+def test_fixed_points_are_marked_by_kind_as_elsewhere(well):
     """The same colours and markers as in the picture of `fixed_points`: full where they attract."""
     axes = well.plot().axes[0]
     for kind in ("stable focus", "saddle with 1 unstable direction"):

@@ -397,7 +397,7 @@ def test_a_value_is_said_in_the_digits_of_its_error(value, error, said):
 
 
 def test_a_branch_is_solid_where_it_is_stable_and_its_flip_is_marked_at_three():
-    branch = sx.continuation(sx.classic.logistic(), "r", 2.6, 3.4, torch.tensor([0.6]), step=0.03)
+    branch = sx.continuation(sx.classic.logistic(), "r", 2.6, 3.4, torch.tensor([0.6]), step_size=0.03)
     figure = branch.plot()
     (stable,), (unstable,), (mark,) = (drawn(figure, gid) for gid in ("stable", "unstable", "bifurcation"))
     assert stable.get_linestyle() == "-" and unstable.get_linestyle() == "--"
@@ -414,7 +414,7 @@ def test_an_orbit_diagram_shows_every_kept_state():
 
 
 def test_distances_are_drawn_as_they_are_with_the_verdict_in_the_legend():
-    echo = sx.echo_state(sx.Map(lambda h: torch.tanh(2 * h), 1), states=6, steps=200)
+    echo = sx.echo_state(sx.Map(lambda h: torch.tanh(2 * h), 1), starts=6, steps=200)
     axes = echo.plot().axes[0]
     line = next(line for line in axes.get_lines() if line.get_gid() == "largest 1")
     np.testing.assert_allclose(line.get_ydata(), echo.distance)

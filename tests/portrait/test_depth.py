@@ -165,7 +165,7 @@ def test_growth_of_layers_none_of_which_carries_the_whole_signal_is_that_of_the_
         ({"inputs": "text"}, "cannot be read as numbers"),
         ({"inputs": torch.zeros(4, DIM + 1)}, "Sequential failed on inputs"),
         ({"steps": 10}, "steps cannot be used: Sequential has no recurrent part"),
-        ({"settle": 10, "tol": 0.1}, "settle and tol cannot be used"),
+        ({"settle": 10, "error": 0.1}, "settle and error cannot be used"),
         ({"also": "fixed_points"}, "also cannot be used"),
         ({"copies": 0}, "copies is 0"),
         ({"k": 0}, "k is 0"),

@@ -26,7 +26,7 @@ def unit(weight: float, inputs: int = 1) -> nn.RNN:
 
 
 def root(weight: float, u: float) -> float:
-    """The stable rest point of h ← tanh(w h + u), by iterating it."""
+    """The stable fixed point of h ← tanh(w h + u), by iterating it."""
     h = 1.0
     for _ in range(5_000):
         h = math.tanh(weight * h + u)
@@ -109,7 +109,7 @@ def test_responses_that_forget_at_different_rates_are_not_told_one_rate():
 
 
 def test_a_sheared_network_amplifies_by_the_largest_norm_of_its_powers():
-    """At the rest point 0 of h ← tanh(W h) the amplification after t steps is ‖Wᵗ‖₂."""
+    """At the fixed point 0 of h ← tanh(W h) the amplification after t steps is ‖Wᵗ‖₂."""
     rnn, shear = nn.RNN(1, 2, bias=False).double(), torch.tensor([[0.6, 3.0], [0.0, 0.6]], dtype=torch.float64)
     with torch.no_grad():
         rnn.weight_hh_l0.copy_(shear)

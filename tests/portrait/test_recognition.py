@@ -331,7 +331,7 @@ def test_a_model_that_fails_is_told_with_its_own_words():
     ],
 )
 def test_a_second_argument_makes_no_recurrent_layer_of_a_network_that_carries_nothing(forward, shape):
-    """Its depth is measured; asked for its rest points, it has none."""
+    """Its depth is measured; asked for its fixed points, it has none."""
     torch.manual_seed(0)
     kind = type("Net", (nn.Module,), {"forward": forward})
     model = kind()

@@ -210,7 +210,7 @@ def blocks(draw) -> sx.nn.Block:
             elif part == "tanh":
                 parts.append(nn.Tanh())
             elif part == "neural ode":
-                parts.append(sx.nn.NeuralODE(nn.Sequential(nn.Linear(dim, dim), nn.Tanh()), dim, time=1.0))
+                parts.append(sx.nn.NeuralODE(nn.Sequential(nn.Linear(dim, dim), nn.Tanh()), dim, end=1.0))
             else:
                 block = sx.nn.BLOCKS[part](dim)
                 parts.append(block if block.out == dim else nn.Tanh())

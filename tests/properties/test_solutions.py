@@ -61,7 +61,7 @@ def test_events_are_the_first_bracket_of_a_dense_solution(dim, seed, forced, met
         x0,
         lambda x, t: x @ n + c * torch.cos(3 * t) + d,
         direction=direction,
-        max_time=end,
+        end=end,
         method=method,
         time_dependent=True,
         **ways,

@@ -1,4 +1,4 @@
-"""Rest points, branches, basins and dimensions of random fields in random units of state, time and parameter, and turned axes."""
+"""Fixed points, branches, basins and dimensions of random fields in random units of state, time and parameter, and turned axes."""
 
 import torch
 from hypothesis import given
@@ -53,7 +53,7 @@ def same_points(found: Tensor, wanted: Tensor, near: float) -> bool:
 
 @fewer(4)
 @given(st.integers(1, 4), SEEDS, UNITS, UNITS, st.booleans())
-def test_rest_points_are_the_same_in_any_units(dim, seed, size, time, rotates):
+def test_fixed_points_are_the_same_in_any_units(dim, seed, size, time, rotates):
     plain, units = (Units(dim, seed, *c, rotates=r) for c, r in (((1.0, 1.0, 1.0), False), ((size, time, 1.0), rotates)))
     guesses = 3 * uniform(seed + 5, 24, dim)
     one = sx.fixed_points(network(dim, seed, plain), guesses)
@@ -72,7 +72,7 @@ def test_branches_are_the_same_in_any_units(dim, seed, size, time, turn, rotates
     found = sx.fixed_points(network(dim, seed, plain, p=-1.5), 3 * uniform(seed + 5, 24, dim))
     start = found.points[0]
     one, other = (
-        sx.continuation(network(dim, seed, each), "p", -1.5 * each.turn, 1.5 * each.turn, each.seen(start), step=0.04)
+        sx.continuation(network(dim, seed, each), "p", -1.5 * each.turn, 1.5 * each.turn, each.seen(start), step_size=0.04)
         for each in (plain, units)
     )
     assert other.kinds == one.kinds and other.end == one.end
@@ -105,7 +105,7 @@ def test_totals_are_found_and_kept_in_any_units(seed, size, time, scales):
             return size * weights * torch.stack([-first, first - second, second], -1) / time
 
     x0 = size * weights * torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)
-    branch = sx.continuation(sx.Flow(Chain(), dim, 0.1 * time), "k", 0.5, 2.0, x0, step=0.1)
+    branch = sx.continuation(sx.Flow(Chain(), dim, 0.1 * time), "k", 0.5, 2.0, x0, step_size=0.1)
     assert len(branch.conserved) == 1 and branch.end == "stop"
     total = (branch.points / (size * weights)).sum(-1)
     torch.testing.assert_close(total, torch.full_like(total, 1.75), rtol=1e-10, atol=0)
@@ -124,7 +124,7 @@ def test_basins_are_the_same_in_any_units(dim, seed, size, time, rotates):
         return
     assert sorted(other.kind) == sorted(one.kind)
     assert float((other.fractions.sort().values - one.fractions.sort().values).abs().max()) <= 1 / 24 + 1e-12
-    rest = torch.tensor([kind == "rest point" for kind in one.kind])
+    rest = torch.tensor([kind in ("fixed point", "equilibrium") for kind in one.kind])
     for point in one.attractors[rest]:
         assert float((units.meant(other.attractors) - point).norm(dim=-1).min()) <= 2e-2
 

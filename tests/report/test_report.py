@@ -143,12 +143,12 @@ def test_the_summary_is_valid_json_with_infinities_and_nan(portraits, tmp_path, 
     odd = replace(
         portrait,
         pooled=replace(portrait.pooled, exponents=exponents, stderr=torch.full_like(exponents, math.nan)),
-        settings={**portrait.settings, "tol": math.inf, "lags": (1, math.nan)},
+        settings={**portrait.settings, "error": math.inf, "lags": (1, math.nan)},
     )
     out = write_report({"odd": odd}, tmp_path / "out", title="")
     said = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)["portraits"]["odd"]
     assert said["exponents_nats_per_step"][-1] == "-inf" and said["lambda_1_stderr"] == "nan"
-    assert said["settings"]["tol"] == "inf" and said["settings"]["lags"] == [1, "nan"]
+    assert said["settings"]["error"] == "inf" and said["settings"]["lags"] == [1, "nan"]
 
 
 def test_missing_parents_are_made(portraits, tmp_path, without_page):
@@ -368,7 +368,7 @@ def test_the_printed_call_measures_the_same_again(page, portraits):
 
 def test_the_printed_call_keeps_the_tolerance_and_the_steps_that_were_asked(portraits, tmp_path):
     """With a tolerance a run goes on: to print the steps it took would make the next one longer."""
-    portrait = analyze(*network_and_data(6), copies=2, steps=100, settle=10, tol=0.05, also="none")
+    portrait = analyze(*network_and_data(6), copies=2, steps=100, settle=10, error=0.05, also="none")
     assert portrait.spectrum.steps > 100
     page = Page((write_report({"a": portrait}, tmp_path / "out", title="t") / "report.html").read_text(encoding="utf-8"))
     (call,) = re.findall(r"sx\.analyze\((.*?)\)", page.words)
@@ -390,7 +390,7 @@ def test_the_printed_call_keeps_the_tolerance_and_the_steps_that_were_asked(port
 def test_the_page_says_why_a_run_did_not_converge(portraits, tol, error, said):
     spectrum = portraits["trained"].spectrum
     codes = torch.tensor([Status.OK, Status.NOT_CONVERGED, Status.OK], dtype=torch.int8)
-    settings = {**spectrum.settings, "tol": tol}
+    settings = {**spectrum.settings, "error": tol}
     odd = replace(spectrum, codes=codes, stderr=torch.full_like(spectrum.stderr, error), settings=settings)
     assert why_not_converged(odd) == said
     assert why_not_converged(replace(odd, codes=0 * codes)) == ""

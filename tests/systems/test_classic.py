@@ -162,7 +162,7 @@ def test_the_logistic_two_cycle_has_the_multiplier_4_plus_2r_minus_r_squared():
 
 
 def test_lorenz_convection_rolls_lose_stability_at_hopfs_rho():
-    """At ρ = σ (σ + β + 3)/(σ − β − 1) the rest points ±(√(β(ρ−1)), √(β(ρ−1)), ρ−1) have a purely imaginary pair."""
+    """At ρ = σ (σ + β + 3)/(σ − β − 1) the equilibria ±(√(β(ρ−1)), √(β(ρ−1)), ρ−1) have a purely imaginary pair."""
     sigma, beta = 10.0, 8 / 3
     rho = sigma * (sigma + beta + 3) / (sigma - beta - 1)
     side = math.sqrt(beta * (rho - 1))

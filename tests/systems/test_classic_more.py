@@ -194,7 +194,7 @@ def test_fitzhugh_and_nagumos_neuron_fires_where_the_trace_at_rest_is_positive()
 # ---------------------------------------------------------------- a delay
 
 
-def test_mackey_and_glasss_rest_point_has_the_rates_of_its_characteristic_equation():
+def test_mackey_and_glasss_equilibrium_has_the_rates_of_its_characteristic_equation():
     """At x* = 1, β = 2γ:  s = −γ + b e^{−sτ},  b = γ (2 − p)/2,  so  s = −γ + W_k(b τ e^{γτ})/τ;  Heun's error falls as dt²."""
     gamma, power, tau = 0.1, 10.0, 17.0
     b = gamma * (2 - power) / 2

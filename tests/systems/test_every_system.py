@@ -103,7 +103,7 @@ NEEDS = {  # how a class is built where its defaults do not do, or would be slow
     "Seeded": lambda: sx.Seeded(sx.Map(lambda x: torch.tanh(x.roll(1, -1) + 0.1 * torch.randn_like(x)), 4), seed=3),
     "Flow": swing,
     "ContinuousDepth": lambda: sx.nn.ContinuousDepth([field() for _ in range(3)], steps=6, method="heun", between="linear"),
-    "NeuralODE": lambda: sx.nn.NeuralODE(field(), time=2.0),
+    "NeuralODE": lambda: sx.nn.NeuralODE(field(), end=2.0),
     "ContinuousNormalizingFlow": lambda: sx.nn.ContinuousNormalizingFlow(field(), 4),
     "FlowLayer": lambda: sx.nn.NeuralODE(field(), dt=0.4).as_layer(),
     "Sequential": lambda: sx.nn.Sequential(sx.nn.Isometry(4), nn.Tanh(), sx.nn.NeuralODE(field(), dt=0.5)),

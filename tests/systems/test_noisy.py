@@ -73,7 +73,7 @@ def test_contracting_copies_under_one_noise_meet():
     x0 = torch.tensor([[-5.0], [5.0]], dtype=torch.float64)
     end = sx.trajectory(ornstein_uhlenbeck(), x0, 3000)[-1]
     assert float((end[1] - end[0]).abs()) < 11 * math.exp(-30)
-    assert float(end.abs().max()) > 1e-3  # where they meet is not the rest point
+    assert float(end.abs().max()) > 1e-3  # where they meet is not the fixed point
 
 
 def test_the_scale_may_be_a_grid():

@@ -24,7 +24,7 @@ from separatrix.systems import SYSTEMS
 WORDS = described_arguments(continuation)
 
 
-@flags_of(continuation, "period", "step", "max_steps", "tol", "seed")
+@flags_of(continuation, "period", "step_size", "max_steps", "tol", "seed")
 def bifurcation(
     system: Annotated[
         str,

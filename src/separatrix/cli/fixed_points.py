@@ -28,7 +28,7 @@ from separatrix.systems.recurrent.recurrent import Recurrent
 MOST_ROWS = 40
 
 
-@flags_of(find, "n", "period", "tol", "max_steps", "path_steps", "distinct", "count", "seed")
+@flags_of(find, "n", "period", "tol", "max_steps", "path_steps", "distinct", "starts", "seed")
 def fixed_points(
     model: Annotated[
         str,

@@ -92,7 +92,7 @@ class Flow(System):
         return SOLVERS[self.method].pushforward(self.during(n).pushforward, x, v, n * self.dt, self.dt)
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """The field itself: its zeros are the flow's rest points, whatever the method."""
+        """The field itself: its zeros are the flow's equilibria, whatever the method."""
         return self.during(n)(x, n * self.dt)
 
     def residual_pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from separatrix.analysis.basins.basins import Basins
+from separatrix.analysis.basins.result import RESTING
 from separatrix.core.wording import counted
 from separatrix.plot.fixed_points import principal_plane
 from separatrix.plot.runs import array
@@ -111,17 +112,17 @@ def _handles(basins: Basins) -> list[Patch]:
 def _draw_attractors(axes: Axes, basins: Basins, plane: Plane) -> None:
     """Draw a marker at each fixed point, and the states of every other attractor, within the picture."""
     for i, (kind, orbit) in enumerate(zip(basins.kind, array(basins.orbits), strict=True)):
-        states = plane.coordinates(orbit[-1:] if kind == "rest point" else orbit)
-        color, size = COLORS[i % len(COLORS)], 6 if kind == "rest point" else 1.2
+        states = plane.coordinates(orbit[-1:] if kind in RESTING else orbit)
+        color, size = COLORS[i % len(COLORS)], 6 if kind in RESTING else 1.2
         edge = (
             {"markeredgecolor": "white", "markeredgewidth": 1.2}
-            if kind == "rest point"
+            if kind in RESTING
             else {"markeredgecolor": "white", "markeredgewidth": 0.25}
         )
         axes.plot(
             *states.T,
             MARKS[i % len(MARKS)],
-            color=INK if kind == "rest point" else color,
+            color=INK if kind in RESTING else color,
             markersize=size,
             gid=f"attractor {i + 1}",
             **edge,

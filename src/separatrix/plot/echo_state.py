@@ -34,9 +34,9 @@ def draw_distances(axes: Axes, echo: EchoState, names: tuple[str, ...] = ()) -> 
     if largest.shape[1] == 1:
         look = series(1)
         axes.plot(time, median[:, 0].clip(LOWEST), color=look.color, linestyle=look.line, label="median", gid="median")
-    tol = float(echo.settings.get("tol", 1e-6))
-    axes.axhline(tol, color=FAINT, linewidth=1, gid="tol")
-    axes.text(0.99, tol, "converged below", va="top", ha="right", transform=axes.get_yaxis_transform(), **NOTE)
+    distinct = float(echo.settings.get("distinct", 1e-6))
+    axes.axhline(distinct, color=FAINT, linewidth=1, gid="distinct")
+    axes.text(0.99, distinct, "converged below", va="top", ha="right", transform=axes.get_yaxis_transform(), **NOTE)
     axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="time (units of time)", ylabel="distance (over the size of the states)")

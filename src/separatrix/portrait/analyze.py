@@ -48,7 +48,7 @@ def analyze(
     copies: int = 16,
     steps: int | None = None,
     settle: int | None = None,
-    tol: float | None = None,
+    error: float | None = None,
     also: str | Sequence[str] = "auto",
     layers: Sequence[str] | None = None,
     targets: Any = None,
@@ -82,7 +82,7 @@ def analyze(
             settling.
         settle: number of initial steps left out of the average, in which the state reaches its attractor. Default: a fifth of
             the steps; along given sequences, at most a tenth of their length.
-        tol: continue until every error bar is below this, in nats per step, for at most 100 times `steps`.
+        error: continue until every error bar is below this, in nats per step, for at most 100 times `steps`.
         also: further analyses of the recurrent part: "fixed_points", "phase_portrait", "basins_of_attraction",
             "power_spectrum", "echo_state", "transient_growth", "memory_capacity", "covariant_lyapunov_vectors",
             "correlation_dimension". "auto" runs the analyses that take seconds, "none" runs none.
@@ -119,14 +119,14 @@ def analyze(
             f"{type(model).__name__} has no recurrent part",
             steps=steps,
             settle=settle,
-            tol=tol,
+            error=error,
             also=(named - {"auto", "none"}) or None,
             noise=None if noise == "refuse" else noise,
         )
         asked = {"layers": layers, "targets": targets, "loss": loss}
         return depth_portrait(model, inputs, k=k, copies=copies, **asked, seed=seed, progress=progress)
     _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss)
-    asked = {"steps": steps, "settle": settle, "tol": tol, "also": also, "noise": noise}
+    asked = {"steps": steps, "settle": settle, "error": error, "also": also, "noise": noise}
     return _recurrent_portrait(model, core, k=k, copies=copies, **asked, seed=seed, progress=progress)
 
 
@@ -145,7 +145,7 @@ def _recurrent_portrait(
     copies: int,
     steps: int | None,
     settle: int | None,
-    tol: float | None,
+    error: float | None,
     also: str | Sequence[str],
     noise: str,
     seed: int,
@@ -156,16 +156,16 @@ def _recurrent_portrait(
     questions = chosen(also, regime.common)
     k = min(regime.system.dim, ALL_EXPONENTS) if k is None else k
     x0 = regime.initial_states(copies, seed)
-    steps = _whole_sequence(regime, steps, settle, tol)
+    steps = _whole_sequence(regime, steps, settle, error)
     _check_length(regime, steps, settle)
     spectrum = lyapunov_spectrum(
-        regime.system, x0, k=k, steps=steps, settle=settle, tol=tol, seed=seed, check=True, progress=progress
+        regime.system, x0, k=k, steps=steps, settle=settle, error=error, seed=seed, check=True, progress=progress
     )
     settled = spectrum.settle
     groups = attractors(regime.system, x0, settled, ATTRACTOR_STEPS) if regime.is_autonomous else None
     counted = _counted(spectrum, groups)
     pooled = _headline(spectrum, counted)
-    rate, error = float(pooled.exponents[0]), float(pooled.stderr[0])
+    rate, stderr = float(pooled.exponents[0]), float(pooled.stderr[0])
     propagation = _propagation(regime, settled, seed)
     finite, length = _finite_time(core, regime)
     growth = None if finite is None else float(finite.mean()) * length
@@ -187,8 +187,8 @@ def _recurrent_portrait(
         response_steps=responses.steps if responses else settled + ATTRACTOR_STEPS,
         plane=plane,
         explained=explained,
-        verdict=verdict(rate, error, spectrum.steps, responses, groups, of=regime.of, disagreement=_doubt(spectrum, counted)),
-        advice=advice(rate, error, spectrum.steps, length, growth, responses),
+        verdict=verdict(rate, stderr, spectrum.steps, responses, groups, of=regime.of, disagreement=_doubt(spectrum, counted)),
+        advice=advice(rate, stderr, spectrum.steps, length, growth, responses),
         did=_did(regime, spectrum, responses, groups),
         regime=regime.kind,
         model=type(model).__name__,
@@ -199,10 +199,10 @@ def _recurrent_portrait(
     )
 
 
-def _whole_sequence(regime: Regime, steps: int | None, settle: int | None, tol: float | None) -> int | None:
+def _whole_sequence(regime: Regime, steps: int | None, settle: int | None, error: float | None) -> int | None:
     """Along given sequences, all of their steps that are not settling."""
     horizon = regime.system.horizon
-    if steps is not None or horizon is None or tol is not None:
+    if steps is not None or horizon is None or error is not None:
         return steps
     return horizon - (horizon // 10 if settle is None else settle)
 

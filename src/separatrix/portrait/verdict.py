@@ -152,7 +152,7 @@ def _if_ordered(rate: float, length: int | None, growth: float | None) -> list[s
 
 
 def _if_at_the_edge(rate: float, length: int | None, growth: float | None) -> list[str]:
-    return ["λ₁ cannot be distinguished from 0, where signals last longest. If the side matters, use more steps or set tol."]
+    return ["λ₁ cannot be distinguished from 0, where signals last longest. If the side matters, use more steps or set error."]
 
 
 def _steps(count: float) -> str:
@@ -162,11 +162,11 @@ def _steps(count: float) -> str:
 
 def why_not_converged(spectrum: LyapunovSpectrum) -> str:
     """Why some runs are "not converged"; empty if all converged."""
-    errors, tol = spectrum.stderr[spectrum.codes == Status.NOT_CONVERGED], spectrum.settings.get("tol")
+    errors, limit = spectrum.stderr[spectrum.codes == Status.NOT_CONVERGED], spectrum.settings.get("error")
     if len(errors) == 0:
         return ""
     if bool(errors.isnan().any()):
         return "not converged: too few steps for an error bar"
-    if tol is not None and bool((errors > tol).any()):
-        return f"not converged: error bars above {plain(tol)}"
+    if limit is not None and bool((errors > limit).any()):
+        return f"not converged: error bars above {plain(limit)}"
     return "not converged: the two halves of the run differ by more than chance"

@@ -84,7 +84,7 @@ def _compared(records: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
 def _again(portrait: Portrait) -> str:
     """Python code that repeats the measurement of a portrait."""
     settings = portrait.settings
-    if settings.get("tol") is not None:  # `steps` then says how many were taken in the end
+    if settings.get("error") is not None:  # `steps` then says how many were taken in the end
         settings = {**settings, "steps": settings.get("least_steps", settings.get("steps"))}
     asked = {key: settings[key] for key in view_of(portrait).arguments if settings.get(key) not in (None, "", "auto")}
     needed = [f"{name} = ...    # {THINGS[name].format(portrait.model)}" for name in portrait.takes]

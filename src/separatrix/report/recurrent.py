@@ -177,7 +177,7 @@ RECURRENT = View(
     "(right). Bars: ± 2 standard errors, where they are wider than the marker.",
     quantities=QUANTITIES,
     sections=_sections,
-    arguments=("module", "k", "copies", "steps", "settle", "tol", "also", "seed"),
+    arguments=("module", "k", "copies", "steps", "settle", "error", "also", "seed"),
     record="spectrum",
     glossary=GLOSSARY,
 )

@@ -1,4 +1,4 @@
-"""Along checkpoints: rest points that are born, lost and turned at known places, and spectra that are those of lone runs."""
+"""Along checkpoints: fixed points that are born, lost and turned at known places, and spectra that are those of lone runs."""
 
 import copy
 import math
@@ -13,12 +13,12 @@ from separatrix import plot
 
 
 def neuron(w: float) -> sx.Map:
-    """The map x ↦ tanh(w x): one rest point up to w = 1, three beyond."""
+    """The map x ↦ tanh(w x): one fixed point up to w = 1, three beyond."""
     return sx.Map(lambda x: torch.tanh(w * x), 1)
 
 
 def fold(mu: float) -> sx.Map:
-    """The map x ↦ x + μ − x²: rest points ±√μ."""
+    """The map x ↦ x + μ − x²: fixed points ±√μ."""
     return sx.Map(lambda x: x + mu - x * x, 1)
 
 
@@ -44,7 +44,7 @@ def sought(system: sx.System) -> sx.results.FixedPoints:
     return sx.fixed_points(system, LINE)
 
 
-# ---------------------------------------------------------------- rest points
+# ---------------------------------------------------------------- fixed points
 
 
 def test_a_neurons_memories_are_born_in_a_pitchfork_at_weight_one():
@@ -98,7 +98,7 @@ def test_a_change_of_stability_is_named_by_the_border_it_crosses(systems, likely
 
 
 def test_a_delayed_logistic_map_turns_at_a_neimark_sacker_point():
-    """The map x' = a x (1 − y), y' = x loses its rest point's stability at a = 2 to a pair of multipliers e^{±iπ/3}."""
+    """The map x' = a x (1 − y), y' = x loses its fixed point's stability at a = 2 to a pair of multipliers e^{±iπ/3}."""
 
     def delayed(a):
         return sx.Map(lambda z: torch.stack([a * z[..., 0] * (1 - z[..., 1]), z[..., 0]], -1), 2)
@@ -110,7 +110,7 @@ def test_a_delayed_logistic_map_turns_at_a_neimark_sacker_point():
 
 
 def crossing(t: float) -> sx.Map:
-    """Rest points at (t, ε), (−t, −ε) and a saddle at the origin, with ε = 0.05: the first coordinates cross at t = 0."""
+    """Fixed points at (t, ε), (−t, −ε) and a saddle at the origin, with ε = 0.05: the first coordinates cross at t = 0."""
 
     def step(z):
         x, y = z.unbind(-1)
@@ -121,7 +121,7 @@ def crossing(t: float) -> sx.Map:
 
 
 def test_tracks_that_cross_are_not_swapped():
-    """Between −0.1 and 0.15 the nearest point of each is the other's: only going straight on tells them apart."""
+    """Between −0.1 and 0.15 the neafixed point of each is the other's: only going straight on tells them apart."""
     guesses = sx.grid((-0.6, -0.06), (0.6, 0.06), (7, 7))
     times = (-0.5, -0.3, -0.1, 0.15, 0.35)
     tracks = sx.along({t: crossing(t) for t in times}, lambda system: sx.fixed_points(system, guesses)).result
@@ -149,10 +149,10 @@ def test_points_that_a_checkpoints_own_guesses_miss_are_found_from_its_neighbour
     assert sx.along({1.5: neuron(1.5), 1.6: neuron(1.6)}, lambda s: sx.fixed_points(s, next(few))).result.alive.all()
 
 
-def test_checkpoints_without_any_rest_point_make_no_tracks():
+def test_checkpoints_without_any_fixed_point_make_no_tracks():
     found = sx.along([fold(-0.1), fold(-0.2)], sought)
     assert found.result.points.shape == (2, 0, 1) and found.status.tolist() == ["ok", "ok"]
-    assert "0 rest points followed" in repr(found) and "<svg" in plot.svg(found.plot())
+    assert "0 fixed points followed" in repr(found) and "<svg" in plot.svg(found.plot())
 
 
 # ---------------------------------------------------------------- any analysis
@@ -224,7 +224,7 @@ def test_a_checkpoint_whose_weights_are_not_finite_aborts_nothing():
     assert not found.result.exponents[[0, 1, 3]].isnan().any()
     ((label, message),) = found.failures
     assert label == "2" and "not finite" in message and message in repr(found)
-    points = sx.along(checkpoints, lambda s: sx.fixed_points(s, count=32), **asked)
+    points = sx.along(checkpoints, lambda s: sx.fixed_points(s, starts=32), **asked)
     assert points.status.tolist() == ["ok", "ok", "diverged", "ok"]
     assert (points.result.alive.sum(-1) >= 1).tolist() == [True, True, False, True]
     assert points.result.alive[:, 0].tolist() == [True, True, False, True]  # followed past the gap
@@ -312,7 +312,7 @@ def test_a_refused_checkpoint_counts_as_diverged_whatever_the_analysis():
     assert "1 echo state, 1 diverged" in echo.summary()
 
 
-def test_rest_points_of_networks_of_two_sizes_are_refused_in_words():
+def test_fixed_points_of_networks_of_two_sizes_are_refused_in_words():
     networks = [torch.nn.GRU(2, 4), torch.nn.GRU(2, 5)]
     with pytest.raises(sx.InputError, match="states of 4 and 5 numbers"):
         sx.along(networks, sx.fixed_points, build=lambda net: sx.Recurrent(net, constant=torch.zeros(2)))

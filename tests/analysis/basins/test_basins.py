@@ -49,7 +49,7 @@ def hopfield(patterns: torch.Tensor, gain: float) -> sx.Recurrent:
 def test_two_wells_have_half_the_states_each_and_the_border_itself_none():
     x0 = torch.cat([-(x := 2 * uniform(60, 1) + 1e-9), x, torch.zeros(1, 1, dtype=torch.float64)])
     basins = sx.basins_of_attraction(bistable(), x0)
-    assert basins.kind == ("rest point", "rest point")
+    assert basins.kind == ("fixed point", "fixed point")
     assert basins.attractors.flatten().tolist() == pytest.approx([-1, 1], abs=1e-9)
     assert basins.labels.tolist() == [0] * 60 + [1] * 60 + [-1]
     assert basins.fractions.tolist() == [60 / 121] * 2
@@ -108,7 +108,7 @@ def test_cycles_inside_each_other_are_told_apart_whatever_their_phase():
 
 @pytest.mark.parametrize(("r", "period"), [(2.8, 0), (3.2, 2), (3.5, 4), (3.83, 3)])
 def test_a_cycle_of_a_map_is_one_attractor_with_its_period(r, period):
-    """Also where the period divides the intervals at which orbits are looked at, and a phase looks like a rest point."""
+    """Also where the period divides the intervals at which orbits are looked at, and a phase looks like a fixed point."""
     basins = sx.basins_of_attraction(sx.classic.logistic(r=r), uniform(40, 1))
     assert basins.fractions.tolist() == [1] and basins.period.tolist() == [period]
 
@@ -163,7 +163,7 @@ def test_the_magnetic_pendulum_turns_with_its_three_magnets():
         states.append(torch.stack([c * p[:, 0] - s * p[:, 1], s * p[:, 0] + c * p[:, 1]], -1))
     places = torch.stack(states)
     basins = sx.basins_of_attraction(sx.classic.magnetic_pendulum(dt=0.05), torch.cat([places, torch.zeros_like(places)], -1))
-    assert basins.kind == ("rest point",) * 3
+    assert basins.kind == ("fixed point",) * 3
     angle = torch.atan2(basins.attractors[:, 1], basins.attractors[:, 0]) / (2 * math.pi / 3)
     assert (angle - angle.round()).abs().max() < 1e-6
     magnet = angle.round().long()[basins.labels] % 3
@@ -194,7 +194,7 @@ def test_a_force_that_repeats_is_seen_once_a_period():
         sx.basins_of_attraction(forced)
     basins = sx.basins_of_attraction(sx.Iterate(forced, 40), sx.grid((-1, -1), (1, 1), (3, 3)), steps=20)
     response = 1 / complex(2 - 1, 0.5)  # x = Re(response e^{it}), seen at t = 0
-    assert basins.kind == ("rest point",) and basins.fractions.tolist() == [1]
+    assert basins.kind == ("fixed point",) and basins.fractions.tolist() == [1]
     assert basins.attractors[0].tolist() == pytest.approx([response.real, (1j * response).real], abs=1e-4)  # RK4 at 40 steps a turn
 
 
@@ -277,8 +277,8 @@ def test_only_a_lattice_has_an_entropy():
     ("bad", "told"),
     [
         ({"steps": 3}, "steps is 3"),
-        ({"tol": 0.0}, "tol is 0"),
-        ({"tol": math.nan}, "tol is nan"),
+        ({"distinct": 0.0}, "distinct is 0"),
+        ({"distinct": math.nan}, "distinct is nan"),
         ({"max_steps": 2_000}, "max_steps is 2000"),
         ({"settle": -1}, "settle -1"),
         ({"seed": -1}, "seed is -1"),

@@ -51,7 +51,7 @@ def enzyme(x, p):
 
 
 def product(x, p):
-    """A curve of rest points at each k, on which x y tells them apart: d(x y)/dt = 0."""
+    """A curve of fixed points at each k, on which x y tells them apart: d(x y)/dt = 0."""
     a, b = x
     g = p["k"] - a - 0.5 * b**2
     return a * g, -b * g
@@ -59,7 +59,7 @@ def product(x, p):
 
 def test_a_closed_reaction_has_no_bifurcation_and_keeps_its_total():
     """A ⇌ B at a + b = T rests where  k a = (T − a)(1 + a)."""
-    branch = sx.continuation(flow(2, autocatalysis, k=1.0), "k", 0.5, 1.0, state(1.0, 0.5), step=0.05)
+    branch = sx.continuation(flow(2, autocatalysis, k=1.0), "k", 0.5, 1.0, state(1.0, 0.5), step_size=0.05)
     k, total = branch.parameters, 1.5
     root = total - 1 - k
     a = (root + (root.square() + 4 * total).sqrt()) / 2
@@ -73,7 +73,7 @@ def test_a_closed_reaction_has_no_bifurcation_and_keeps_its_total():
 
 def test_the_total_is_a_parameter():
     """The same at k = 1: (T − a)(1 + a) = a, whatever T."""
-    branch = sx.continuation(flow(2, autocatalysis, k=1.0), "total", 0.5, 4.0, state(1.0, 0.5), step=0.05)
+    branch = sx.continuation(flow(2, autocatalysis, k=1.0), "total", 0.5, 4.0, state(1.0, 0.5), step_size=0.05)
     total = branch.parameters
     a = ((total - 2) + ((total - 2).square() + 4 * total).sqrt()) / 2
     torch.testing.assert_close(branch.points, torch.stack([a, total - a], -1), rtol=1e-10, atol=0)
@@ -99,13 +99,13 @@ def test_the_folds_of_a_closed_switch_are_those_of_the_equation_left_after_elimi
         return tuple(unit * one for one in switch(tuple(one / unit for one in x), p))
 
     by_k = folds_by_hand(lambda b: (b / (3.0 - b) - 0.02) * (1 + b**2) / b**2, 1e-3, 2.9)
-    branch = sx.continuation(flow(2, scaled, k=1.0), "k", 0.2, 4.0, unit * state(2.9, 0.1), step=0.08)
+    branch = sx.continuation(flow(2, scaled, k=1.0), "k", 0.2, 4.0, unit * state(2.9, 0.1), step_size=0.08)
     assert branch.kinds == ("fold", "fold")
     assert branch.bifurcation_parameters.tolist() == pytest.approx(by_k, rel=1e-9)
     torch.testing.assert_close(branch.points.sum(-1), torch.full_like(branch.parameters, 3.0 * unit), rtol=1e-12, atol=0)
 
     by_total = folds_by_hand(lambda b: b + b / (0.02 + 2.0 * b**2 / (1 + b**2)), 1e-3, 9.0)
-    turned = sx.continuation(flow(2, scaled, k=2.0), "total", unit, 6 * unit, unit * state(0.9, 0.1), step=0.08)
+    turned = sx.continuation(flow(2, scaled, k=2.0), "total", unit, 6 * unit, unit * state(0.9, 0.1), step_size=0.08)
     assert turned.kinds == ("fold", "fold")
     assert (turned.bifurcation_parameters / unit).tolist() == pytest.approx(by_total, rel=1e-9)
 
@@ -122,11 +122,11 @@ def test_an_enzyme_keeps_two_totals_and_either_is_turned():
         es, p = fsolve(left, [0.05 * enzymes, 0.3], xtol=1e-12)
         return np.array([substrate - es - p, enzymes - es, es, p])
 
-    branch = sx.continuation(system, "k", 0.5, 3.0, state(1.0, 0.2, 0.0, 0.0), step=0.1)
+    branch = sx.continuation(system, "k", 0.5, 3.0, state(1.0, 0.2, 0.0, 0.0), step_size=0.1)
     assert set(branch.conserved) == {"x[1] + x[2]", "x[0] + x[2] + x[3]"} and branch.kinds == ()
     for k, point in zip(branch.parameters.tolist(), branch.points.numpy(), strict=True):
         np.testing.assert_allclose(point, by_hand(k, 0.2, 1.0), rtol=1e-9)
-    turned = sx.continuation(system, "total", 0.2, 2.0, state(1.0, 0.2, 0.0, 0.0), total=[0, 1, 1, 0], step=0.1)
+    turned = sx.continuation(system, "total", 0.2, 2.0, state(1.0, 0.2, 0.0, 0.0), total=[0, 1, 1, 0], step_size=0.1)
     for enzymes, point in zip(turned.parameters.tolist(), turned.points.numpy(), strict=True):
         np.testing.assert_allclose(point, by_hand(1.0, enzymes, 1.0), rtol=1e-8)
 
@@ -140,7 +140,7 @@ def test_an_ultrasensitive_switch_is_goldbeter_s_and_koshland_s_function():
         rate = p["v"] * w / (j + w) - modified / (j + modified)
         return -rate, rate
 
-    branch = sx.continuation(flow(2, rates, v=1.0), "v", 0.5, 2.0, state(0.98, 0.02), step=0.02)
+    branch = sx.continuation(flow(2, rates, v=1.0), "v", 0.5, 2.0, state(0.98, 0.02), step_size=0.02)
     v = branch.parameters
     b = 1 - v + j + v * j
     share = 2 * v * j / (b + (b.square() - 4 * (1 - v) * v * j).sqrt())
@@ -156,7 +156,7 @@ def test_a_symmetric_closed_network_still_forks():
         feed = [c * y * y - y + 0.05 * c for y in (a, b)]
         return feed[0] + 0.02 * (b - a), feed[1] + 0.02 * (a - b), -feed[0] - feed[1]
 
-    branch = sx.continuation(flow(3, rates), "total", 0.5, 2.72, state(0.1, 0.1, 0.3), step=0.02)
+    branch = sx.continuation(flow(3, rates), "total", 0.5, 2.72, state(0.1, 0.1, 0.3), step_size=0.02)
 
     def total(a: float) -> float:
         return 2 * a + a / (a * a + 0.05)
@@ -170,12 +170,12 @@ def test_a_conserved_product_is_refused_by_name_and_kept_where_it_is_passed():
     system = flow(2, product, k=2.0)
     with pytest.raises(sx.InputError, match=r"not isolated.*\n.*total=function"):
         sx.continuation(system, "k", 2.0, 3.0, state(1.0, 0.5))
-    branch = sx.continuation(system, "k", 2.0, 3.0, state(1.0, 0.5), total=lambda x: x[0] * x[1], step=0.05)
+    branch = sx.continuation(system, "k", 2.0, 3.0, state(1.0, 0.5), total=lambda x: x[0] * x[1], step_size=0.05)
     a, k = branch.points[:, 0], branch.parameters
     torch.testing.assert_close(branch.points.prod(-1), torch.full_like(k, 0.5), rtol=1e-10, atol=0)
     torch.testing.assert_close(a + 0.125 / a**2, k, rtol=1e-10, atol=0)
     assert branch.kinds == () and branch.end == "stop"
-    turned = sx.continuation(system, "total", 0.5, 1.6, state(1.9, 0.26), total=lambda x: x[0] * x[1], step=0.02)
+    turned = sx.continuation(system, "total", 0.5, 1.6, state(1.9, 0.26), total=lambda x: x[0] * x[1], step_size=0.02)
     fold = turned.bifurcations[0]
     assert fold.kind == "fold"  # x y = 2 b − b³/2 is largest at b² = 4/3, where a = 4/3
     assert fold.parameter == pytest.approx(4 / 3 * math.sqrt(4 / 3), rel=1e-9)
@@ -184,9 +184,9 @@ def test_a_conserved_product_is_refused_by_name_and_kept_where_it_is_passed():
 def test_a_hamiltonian_system_s_pairs_are_no_hopf_points():
     """The frictionless double well: every pair of rates sums to 0, so no sum changes its sign; it forks at k = 0."""
     well = flow(2, lambda x, p: (x[1], p["k"] * x[0] - x[0] ** 3), k=1.0)
-    rest = sx.continuation(well, "k", -1.0, 1.0, state(0.0, 0.0), step=0.05)
+    rest = sx.continuation(well, "k", -1.0, 1.0, state(0.0, 0.0), step_size=0.05)
     assert rest.kinds == ("pitchfork",) and rest.bifurcations[0].parameter == pytest.approx(0.0, abs=1e-9)
-    centre = sx.continuation(well, "k", 1.0, 2.0, state(1.0, 0.0), step=0.05)
+    centre = sx.continuation(well, "k", 1.0, 2.0, state(1.0, 0.0), step_size=0.05)
     assert centre.kinds == () and not bool(centre.stable.any())
 
 

@@ -48,7 +48,7 @@ def test_one_batch_is_a_loop_over_the_values():
 
 
 def test_a_value_that_diverges_leaves_the_others_alone():
-    diagram = sx.orbit_diagram(Parabola(), "r", [3.2, 4.5, 2.8], settle=100, steps=20, tol=1e-4)
+    diagram = sx.orbit_diagram(Parabola(), "r", [3.2, 4.5, 2.8], settle=100, steps=20, distinct=1e-4)
     assert diagram.status.tolist() == ["ok", "diverged", "ok"]
     assert diagram.periods.tolist() == [2, 0, 1] and diagram.states[:, 1].isnan().all()
 

@@ -10,7 +10,7 @@ import separatrix as sx
 from separatrix.analysis.attractor.maxima import sampled_return_map
 from separatrix.analysis.compare.resampled import DRAWS, of_deviations, of_orbits, return_map_difference, spectrum_difference
 
-QUICK = {"component": 2, "orbits": 12, "steps": 1_500, "settle": 600, "points": 1_500}
+QUICK = {"component": 2, "starts": 12, "steps": 1_500, "settle": 600, "points": 1_500}
 LORENZ = sx.classic.lorenz63(dt=0.02)
 
 
@@ -58,7 +58,7 @@ def test_another_parameter_is_told_apart():
 
 def test_a_faster_clock_changes_rates_and_times_but_no_dimension_or_measure():
     """Of 20 orbits: from 12 the power spectra are told apart for three seeds in four only."""
-    found = sx.compare_dynamics(sx.Flow(Faster(LORENZ.field, 1.2), 3, 0.02 / 1.2), LORENZ, **{**QUICK, "orbits": 20})
+    found = sx.compare_dynamics(sx.Flow(Faster(LORENZ.field, 1.2), 3, 0.02 / 1.2), LORENZ, **{**QUICK, "starts": 20})
     told = {name for name, differs in zip(found.names, found.differs, strict=True) if differs}
     assert {"λ₃", "time between maxima", "power spectrum"} <= told
     assert not told & {"Kaplan–Yorke dimension", "correlation dimension", "deviation of x₃", "return map", "λ₂"}
@@ -82,7 +82,7 @@ def test_a_linear_flow_has_its_rates_and_comes_to_rest():
 def test_a_false_alarm_is_raised_about_as_seldom_as_was_asked():
     """Hénon's map against itself, 20 times: at a level of 5 % more than 4 alarms have a chance of 0.3 %."""
     henon = sx.classic.henon()
-    found = [sx.compare_dynamics(henon, henon, orbits=12, steps=400, settle=80, points=0, seed=seed) for seed in range(20)]
+    found = [sx.compare_dynamics(henon, henon, starts=12, steps=400, settle=80, points=0, seed=seed) for seed in range(20)]
     assert sum(not one.agrees for one in found) <= 4
     p = torch.cat([one.p_value for one in found])
     assert 0.2 < float((p < 0.5).double().mean()) < 0.8
@@ -92,12 +92,12 @@ def test_a_false_alarm_is_raised_about_as_seldom_as_was_asked():
 
 def test_orbits_part_before_they_are_measured_however_short_a_run_is():
     henon = sx.classic.henon()
-    found = sx.compare_dynamics(henon, henon, orbits=4, steps=40, points=0)
+    found = sx.compare_dynamics(henon, henon, starts=4, steps=40, points=0)
     assert found.settings["settle"] == 400  # a fifth of the default 2,000: these orbits begin near each other
 
 
 def test_orbits_that_leave_are_an_answer():
-    away = sx.compare_dynamics(sx.classic.henon(a=3.0), sx.classic.henon(), orbits=8, steps=200)
+    away = sx.compare_dynamics(sx.classic.henon(a=3.0), sx.classic.henon(), starts=8, steps=200)
     assert away.status == "diverged" and away.left == (0, 8) and not away.agrees and away.names == ()
     assert "8 of 8 learned orbits left for infinity" in away.summary()
     assert away.plot().get_label() == away.summary()
@@ -107,14 +107,14 @@ def test_a_few_orbits_that_leave_are_counted_and_the_others_measured():
     """Beyond |x| = 1.28 the learned map runs away; some orbits of Hénon's map come there within 40 steps, others do not."""
     henon = sx.classic.henon()
     leaky = sx.Map(lambda x: torch.where(x[..., :1] > 1.2715, 1e3 * x, henon.step(x)), 2)
-    found = sx.compare_dynamics(leaky, henon, orbits=64, steps=30, settle=10, points=0)
+    found = sx.compare_dynamics(leaky, henon, starts=64, steps=30, settle=10, points=0)
     assert 0 < found.left[1] < 60 and not found.agrees and found.status == "ok"
     assert "left for infinity" in found.summary()
 
 
 def test_data_of_the_truth_take_the_place_of_the_system():
     data = sx.trajectory(LORENZ, LORENZ.initial_state((2,)), 9_000, settle=600, every=2)
-    settings = {"dt": 0.04, "component": 2, "orbits": 12, "settle": 600, "points": 1_500}
+    settings = {"dt": 0.04, "component": 2, "starts": 12, "settle": 600, "points": 1_500}
     same = sx.compare_dynamics(LORENZ, data.numpy(), **settings)
     other = sx.compare_dynamics(sx.classic.lorenz63(rho=26.0, dt=0.02), data, **settings)
     assert same.agrees and not other.agrees
@@ -176,7 +176,7 @@ def test_sampled_maxima_are_those_of_a_sine():
     [
         (sx.classic.henon(), {}, "2"),
         (sx.Iterate(LORENZ, 2), {}, "one is a flow and the other a map"),
-        (LORENZ, {"orbits": 2}, "orbits is 2"),
+        (LORENZ, {"starts": 2}, "starts is 2"),
         (LORENZ, {"component": 3}, "component is 3"),
         (LORENZ, {"level": 0.0}, "level is 0"),
         (LORENZ, {"points": 10}, "points is 10"),
@@ -197,6 +197,6 @@ def test_what_cannot_be_compared_is_refused_in_a_line(truth, change, said):
 
 
 def test_an_unknown_quantity_is_refused():
-    found = sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(), orbits=6, steps=100, points=0)
+    found = sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(), starts=6, steps=100, points=0)
     with pytest.raises(sx.InputError, match="no quantity 'warmth'"):
         found.of("warmth")

@@ -30,7 +30,7 @@ def test_a_unit_with_a_weight_below_one_forgets_under_any_drive_at_least_as_fast
 
 def test_a_linear_unit_contracts_at_exactly_its_weight():
     drive = noise(200, 1.0)
-    found = sx.echo_state(sx.Map(lambda h, n: -0.6 * h + drive[n], 1, time_dependent=True), steps=200, states=5)
+    found = sx.echo_state(sx.Map(lambda h, n: -0.6 * h + drive[n], 1, time_dependent=True), steps=200, starts=5)
     assert float(found.contraction) == pytest.approx(math.log(0.6), abs=1e-6)  # but for the size of the states, which may grow
     assert float(found.exponent) == pytest.approx(math.log(0.6), abs=1e-12)
     torch.testing.assert_close(found.exponents, torch.full((5,), math.log(0.6), dtype=torch.float64))
@@ -53,9 +53,9 @@ def test_a_large_drive_takes_the_bistable_units_memory_away():
     assert found.distance[-1] < 1e-12
 
 
-def test_the_rest_points_of_a_bistable_unit_have_the_exponent_of_their_multiplier():
+def test_the_fixed_points_of_a_bistable_unit_have_the_exponent_of_their_multiplier():
     """h = tanh(2h) at ±0.95750402407729, where the multiplier is 2(1 − h²)."""
-    found = sx.echo_state(sx.Map(lambda h: torch.tanh(2 * h), 1), states=8)
+    found = sx.echo_state(sx.Map(lambda h: torch.tanh(2 * h), 1), starts=8)
     assert found.verdict == "several responses"
     exact = math.log(2 * (1 - 0.95750402407729**2))
     assert found.exponents.tolist() == pytest.approx([exact] * 8, abs=1e-9)
@@ -64,7 +64,7 @@ def test_the_rest_points_of_a_bistable_unit_have_the_exponent_of_their_multiplie
 
 def test_a_chaotic_map_is_sensitive():
     """Near copies part at ln 2 on the doubling map's conjugate x → 1 − 2x²."""
-    found = sx.echo_state(sx.Map(lambda x: 1 - 2 * x * x, 1), torch.tensor([0.1], dtype=torch.float64), spread=0.5, states=12)
+    found = sx.echo_state(sx.Map(lambda x: 1 - 2 * x * x, 1), torch.tensor([0.1], dtype=torch.float64), spread=0.5, starts=12)
     assert found.verdict == "sensitive"
     assert float(found.exponent) == pytest.approx(math.log(2), abs=0.01)
     assert int(found.responses) == 12
@@ -103,7 +103,7 @@ def test_a_state_that_diverges_is_no_echo():
 def test_a_gru_driven_by_its_stream_is_followed_copy_by_copy(tmp_path):
     torch.manual_seed(0)
     system = sx.Recurrent(torch.nn.GRU(2, 6), sx.Stream(torch.randn(9, 8, 2), copies=3))
-    found = sx.echo_state(system, states=4, steps=300)
+    found = sx.echo_state(system, starts=4, steps=300)
     assert found.groups.shape == (4, 3)
     assert (found.verdict == "echo state").all()
     rate = sx.lyapunov_spectrum(system, k=1, steps=240, settle=60).exponents[:, 0]
@@ -122,13 +122,13 @@ def test_a_state_that_is_erased_at_once_has_met_and_its_exponent_is_minus_infini
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"states": 1}, "at least 2"),
+        ({"starts": 1}, "at least 2"),
         ({"spread": 0.0}, "spread is 0.0"),
         ({"spread": math.nan}, "spread is nan"),
-        ({"tol": -1.0}, "tol is -1.0"),
+        ({"distinct": -1.0}, "distinct is -1.0"),
         ({"steps": 0}, "at least 1"),
         ({"steps": 5}, "can take 4"),
-        ({"states": 2.5}, "whole number"),
+        ({"starts": 2.5}, "whole number"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):

@@ -94,7 +94,7 @@ def test_a_branch_of_cycles_doubles_its_period_where_it_should(monkeypatch):
     """
     monkeypatch.setattr(import_module("separatrix.analysis.branches.continuation"), "BISECTIONS", 8)
     section = sx.Section(sx.Flow(Twisted(), 3, 0.3), 1)
-    branch = sx.continuation(section, "mu", -0.1, 0.1, torch.tensor([1.0, 0.0], dtype=torch.float64), step=0.5)
+    branch = sx.continuation(section, "mu", -0.1, 0.1, torch.tensor([1.0, 0.0], dtype=torch.float64), step_size=0.5)
     assert branch.kinds == ("flip",)
     assert branch.bifurcations[0].parameter == pytest.approx(0, abs=1e-3)
     wanted = -(2 * math.pi * branch.parameters).exp()
@@ -103,7 +103,7 @@ def test_a_branch_of_cycles_doubles_its_period_where_it_should(monkeypatch):
     assert torch.equal(branch.stable, branch.parameters < branch.bifurcations[0].parameter)
 
 
-def test_the_periods_of_a_map_s_cycles_are_their_steps_and_rest_points_of_a_flow_have_none():
+def test_the_periods_of_a_map_s_cycles_are_their_steps_and_fixed_points_of_a_flow_have_none():
     found = sx.fixed_points(sx.classic.logistic(3.2), period=2)
     assert found.periods.tolist() == found.minimal_period.tolist()
     assert sx.fixed_points(sx.classic.lorenz63()).periods is None

@@ -1,4 +1,4 @@
-"""Rest points and cycles against closed forms, and against SciPy."""
+"""Fixed points and cycles against closed forms, and against SciPy."""
 
 import copy
 import itertools
@@ -94,7 +94,7 @@ def test_henon_s_fixed_points_are_the_roots_of_the_quadratic():
         assert found.kind[i] == "saddle with 1 unstable direction"
 
 
-def test_lorenz_s_rest_points_have_the_field_s_eigenvalues_whatever_the_step():
+def test_lorenz_s_fixed_points_have_the_field_s_eigenvalues_whatever_the_step():
     """λ³ + 41/3 λ² + 8(28 + 10)/3 λ + 1440 = 0 at C±; at the origin −8/3 and −11/2 ± √1201/2."""
     for dt in (0.01, 0.3):
         found = sx.fixed_points(sx.Flow(lorenz, dim=3, dt=dt, method="euler"), guesses(60, 3, 20.0))
@@ -265,7 +265,7 @@ def test_bad_input_is_told_in_a_line(options, told):
 
 
 def test_what_is_not_one_system_is_refused():
-    with pytest.raises(sx.InputError, match="period is 2, but a flow's rest points have none"):
+    with pytest.raises(sx.InputError, match="period is 2, but a flow's equilibria have none"):
         sx.fixed_points(sx.Flow(lorenz, dim=3, dt=0.01), period=2)
     with pytest.raises(sx.ShapeError, match=r"a batch of systems: .* \(4,\)"):
         sx.fixed_points(sx.classic.henon(a=torch.linspace(1, 1.4, 4)))
@@ -346,7 +346,7 @@ def test_a_gru_s_gate_that_is_almost_shut_hides_no_point_and_one_that_is_shut_is
         assert "not isolated" in repr(found)
 
 
-def test_a_line_of_rest_points_is_told():
+def test_a_line_of_fixed_points_is_told():
     """(x, y) ↦ (x, y/2) rests all along y = 0; the point nearest to each guess, or any other, is none that stands alone."""
     found = sx.fixed_points(sx.Map(lambda x: x * torch.tensor([1.0, 0.5]).to(x), dim=2), guesses(6, 2))
     assert len(found.points) == 6
@@ -444,7 +444,7 @@ def test_indices_of_pytorchs_bounded_cells_add_up_to_one(kind, period):
         parameter.data *= 4
     found = sx.fixed_points(sx.Recurrent(module), period=period)
     assert found.points_missing is False
-    assert sx.fixed_points(sx.Recurrent(nn.RNN(1, 3, nonlinearity="relu")), count=8).index_expected is None
+    assert sx.fixed_points(sx.Recurrent(nn.RNN(1, 3, nonlinearity="relu")), starts=8).index_expected is None
 
 
 def test_indices_of_a_flow_are_signs_of_minus_its_field():
@@ -536,7 +536,7 @@ def test_a_wide_network_of_rank_2_rests_where_its_two_numbers_do(flow):
 
 
 @pytest.mark.parametrize("system", [sx.Flow(torch.ones_like, 2, 0.1), sx.Map(lambda x: x + 1.0, 2)])
-def test_what_moves_everywhere_alike_has_no_rest_point(system):
+def test_what_moves_everywhere_alike_has_no_fixed_point(system):
     """Paths flee to where 1 is lost in the rounding of x; that is no zero."""
     found = sx.fixed_points(system)
     assert len(found.points) == 0 and set(found.status.tolist()) == {"not_converged"}
@@ -586,7 +586,7 @@ def test_what_says_that_it_is_continuous_is_asked_for_its_field(derived):
     found = sx.fixed_points(derived(OwnFlow()), torch.ones(1, 1, dtype=torch.float64))
     assert float(found.points.abs().max()) < 1e-12
     assert float(found.rates[0, 0]) == pytest.approx(-0.5, abs=1e-12)
-    with pytest.raises(sx.InputError, match="a flow's rest points have none"):
+    with pytest.raises(sx.InputError, match="a flow's equilibria have none"):
         sx.fixed_points(derived(OwnFlow()), period=2)
 
 

@@ -15,7 +15,7 @@ def linear(*diagonal: float) -> sx.Map:
 
 
 def test_a_linear_map_parts_at_its_leading_rate():
-    """About the rest point 0 the separation is exactly the tangent: ln 2, once it points along the first axis."""
+    """About the fixed point 0 the separation is exactly the tangent: ln 2, once it points along the first axis."""
     measured = sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=50, settle=50)
     assert float(measured.rate) == pytest.approx(math.log(2), abs=1e-12)
     assert measured.status == "ok"

@@ -23,7 +23,7 @@ def of(exponents: list[float] | Tensor, dim: int | None = None) -> tuple[Tensor,
         ([0.9056, 0.0, -14.5723], 2 + 0.9056 / 14.5723),  # the Lorenz attractor: 2.062
         ([0.0, -0.3], 1.0),  # a limit cycle
         ([0.0, 0.0, -1.0], 2.0),  # a torus
-        ([-0.1, -0.2], 0.0),  # a rest point
+        ([-0.1, -0.2], 0.0),  # a fixed point
         ([0.2, 0.1], 2.0),  # it fills the space
         ([0.5, 0.2, -0.7], 3.0),  # an area- or volume-preserving map: the sum is 0
         ([0.4, -0.1, -0.1, -0.1, -0.4], 4 + 0.1 / 0.4),

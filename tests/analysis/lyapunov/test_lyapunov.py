@@ -20,7 +20,7 @@ def seeded(*shape: int, seed: int = 0) -> Tensor:
 
 
 class Linear(sx.System):
-    """x → W x, followed at its rest point 0 so that growth does not overflow."""
+    """x → W x, followed at its fixed point 0 so that growth does not overflow."""
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__(len(matrix))
@@ -185,7 +185,7 @@ def test_the_mean_exponent_of_a_tanh_network_is_its_mean_log_slope_and_log_deter
     assert float(spectrum.exponents.sum()) == pytest.approx(float(log_slope + torch.linalg.slogdet(system.weight)[1]), rel=1e-8)
 
 
-def test_a_tanh_network_below_gain_1_has_the_exponents_of_its_rest_point():
+def test_a_tanh_network_below_gain_1_has_the_exponents_of_its_fixed_point():
     """Below g = 1 every orbit falls into 0, where the exponents are ln |eig J|. Source: notes/lyapunov.md §3.2 (c)."""
     system = TanhNetwork(size=10, gain=0.8)
     values, vectors = torch.linalg.eig(system.weight)

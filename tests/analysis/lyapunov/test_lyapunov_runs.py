@@ -26,7 +26,7 @@ def test_a_grid_of_parameters_is_a_loop():
     for i, value in enumerate(r):
         alone = sx.lyapunov_spectrum(sx.classic.logistic(float(value)), torch.tensor([0.4]).double(), steps=1000, settle=500)
         assert float(together.exponents[i]) == pytest.approx(float(alone.exponents), abs=1e-12)
-    assert float(together.exponents[0]) == pytest.approx(math.log(0.5), abs=1e-12)  # rest point 1 − 1/r: slope 2 − r
+    assert float(together.exponents[0]) == pytest.approx(math.log(0.5), abs=1e-12)  # fixed point 1 − 1/r: slope 2 − r
     assert float(together.exponents[1]) == pytest.approx(math.log(0.16) / 2, abs=1e-12)
 
 
@@ -100,7 +100,7 @@ def test_throw_raises_instead_of_marking():
     with pytest.raises(sx.DivergedError, match=rf"1 of 2 runs .* step {step_of_overflow([3.0, 0.5])}\b"):
         sx.lyapunov_spectrum(sx.classic.henon(), x0, steps=100, throw=True)
     with pytest.raises(sx.NotConvergedError, match="300 steps"):
-        sx.lyapunov_spectrum(sx.classic.henon(), steps=100, tol=1e-9, max_steps=300, throw=True)
+        sx.lyapunov_spectrum(sx.classic.henon(), steps=100, error=1e-9, max_steps=300, throw=True)
 
 
 # --- stopping --------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_throw_raises_instead_of_marking():
 def test_a_tolerance_goes_on_until_every_bar_is_below_it():
     """Hénon's bar is near 0.37 / √steps: 0.006 takes some 4,000 steps, more than asked and fewer than allowed."""
     x0 = sx.classic.henon().initial_state((8,), seed=1)
-    spectrum = sx.lyapunov_spectrum(sx.classic.henon(), x0, steps=500, tol=6e-3)
+    spectrum = sx.lyapunov_spectrum(sx.classic.henon(), x0, steps=500, error=6e-3)
     assert (spectrum.stderr <= 6e-3).all()
     assert spectrum.converged.all()
     assert 2_000 < spectrum.steps < 50_000
@@ -118,7 +118,7 @@ def test_a_tolerance_goes_on_until_every_bar_is_below_it():
 
 def test_a_tolerance_out_of_reach_ends_at_max_steps_not_converged():
     """The limit is kept exactly, and the answer is not called converged."""
-    spectrum = sx.lyapunov_spectrum(sx.classic.henon(), steps=500, tol=1e-6, max_steps=1234)
+    spectrum = sx.lyapunov_spectrum(sx.classic.henon(), steps=500, error=1e-6, max_steps=1234)
     assert spectrum.steps == 1234
     assert spectrum.status == "not_converged"
     assert not spectrum.converged
@@ -127,12 +127,12 @@ def test_a_tolerance_out_of_reach_ends_at_max_steps_not_converged():
 def test_a_tolerance_within_a_horizon_ends_with_the_inputs():
     """Stopping respects what the drive can give."""
     system = sx.Recurrent(nn.RNN(1, 3), seeded(100, 1))
-    spectrum = sx.lyapunov_spectrum(system, steps=40, settle=10, tol=1e-12)
+    spectrum = sx.lyapunov_spectrum(system, steps=40, settle=10, error=1e-12)
     assert spectrum.settle + spectrum.steps == 100
 
 
 class Exponential(sx.System):
-    """v → e^{a_n} v about a rest point, a_n a function of n."""
+    """v → e^{a_n} v about a fixed point, a_n a function of n."""
 
     def __init__(self, rate) -> None:
         super().__init__(1)
@@ -198,7 +198,7 @@ def test_the_defaults_cover_200_units_of_time(dt, steps):
     """Within 2,000 … 10,000 steps; a fifth as many settle."""
     plan = plan_steps(sx.System(1, dt=dt))
     assert (plan.settle, plan.steps, plan.most) == (steps // 5, steps, steps)
-    assert plan_steps(sx.System(1, dt=dt), tol=0.1).most == 100 * steps
+    assert plan_steps(sx.System(1, dt=dt), error=0.1).most == 100 * steps
 
 
 def test_more_steps_than_the_horizon_are_refused_with_both_numbers():
@@ -220,10 +220,10 @@ def test_k_out_of_range_is_refused_with_both_numbers(k):
     [
         ({"steps": 0}, "steps is 0"),
         ({"settle": -1}, "settle is -1"),
-        ({"tol": 0.0}, "tol is 0.0"),
-        ({"tol": math.nan}, "tol is nan"),
+        ({"error": 0.0}, "error is 0.0"),
+        ({"error": math.nan}, "error is nan"),
         ({"max_steps": 0}, "max_steps is 0"),
-        ({"steps": 100, "max_steps": 50, "tol": 0.1}, "max_steps is 50 but steps is 100"),
+        ({"steps": 100, "max_steps": 50, "error": 0.1}, "max_steps is 50 but steps is 100"),
         ({"every": 0}, "every is 0"),
         ({"every": "often"}, "every is 'often'"),
     ],

@@ -135,7 +135,7 @@ def test_the_manifold_of_a_slow_saddle_reaches_the_window_s_edge():
         assert float(places[:, 1 - axis].abs().max()) < 1e-12
 
 
-def test_rest_points_have_the_kinds_of_their_jacobians():
+def test_fixed_points_have_the_kinds_of_their_jacobians():
     portrait = sx.phase_portrait(sx.Flow(lambda x: double_well(x, 0.3), 2, dt=0.02), **SQUARE)
     kinds = {round(float(place[0])): kind for place, kind in zip(portrait.rest_places, portrait.rest.kind, strict=True)}
     assert kinds == {-1: "stable focus", 1: "stable focus", 0: "saddle with 1 unstable direction"}
@@ -243,7 +243,7 @@ def test_a_diverging_orbit_has_its_status_and_disturbs_no_other():
     torch.testing.assert_close(portrait.orbits[:, 0], sx.trajectory(sx.classic.henon(), x0[0], 40), rtol=0, atol=0)
 
 
-def test_a_default_window_holds_orbits_and_the_rest_points_near_them():
+def test_a_default_window_holds_orbits_and_the_fixed_points_near_them():
     portrait = sx.phase_portrait(sx.classic.lorenz63(), plane=(0, 2), steps=500)
     assert len(portrait.rest.points) == 3
     for places in (portrait.orbits.reshape(-1, 2), portrait.rest_places):

@@ -52,7 +52,7 @@ def test_the_stable_step_is_where_a_run_begins_to_grow(method):
 def test_a_network_s_eigenvalues_are_those_of_each_layer_s_jacobian_at_its_state():
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3)).double() for _ in range(3)]
-    model, x = sx.nn.ContinuousDepth(layers, time=2.0, method="midpoint"), torch.randn(4, 3, dtype=torch.float64)
+    model, x = sx.nn.ContinuousDepth(layers, end=2.0, method="midpoint"), torch.randn(4, 3, dtype=torch.float64)
     found, orbit = sx.stability_region(model, x), sx.trajectory(model, x, 3).detach()
     assert found.eigenvalues.shape == (3, 4, 3)
     for n, layer in enumerate(layers):
@@ -72,7 +72,7 @@ def test_layers_are_looked_at_in_their_own_time():
     layers = [nn.Linear(1, 1, bias=False).double() for _ in range(7)]
     for k, layer in enumerate(layers):
         nn.init.constant_(layer.weight, -float(k))
-    model = sx.nn.ContinuousDepth(layers, steps=21, time=0.7)
+    model = sx.nn.ContinuousDepth(layers, steps=21, end=0.7)
     found = sx.stability_region(model, torch.ones(1, dtype=torch.float64))
     assert found.eigenvalues[:, 0].real.tolist() == [-float(n // 3) for n in range(21)]
 

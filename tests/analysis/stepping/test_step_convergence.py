@@ -60,7 +60,7 @@ def test_the_slope_and_its_error_are_those_of_least_squares():
 def test_a_network_of_jumping_layers_nears_the_product_of_their_exponentials():
     torch.manual_seed(0)
     layers = [nn.Linear(3, 3, bias=False).double() for _ in range(4)]
-    model, x = sx.nn.ContinuousDepth(layers, time=4.0), torch.randn(6, 3, dtype=torch.float64)
+    model, x = sx.nn.ContinuousDepth(layers, end=4.0), torch.randn(6, 3, dtype=torch.float64)
     found = sx.step_convergence(model, x)
     limit = x
     for layer in layers:

@@ -140,7 +140,7 @@ def test_layers_pass_through_too():
 def test_what_does_not_pass_is_refused_by_name():
     x0, net = starts(), Solver().net
     with pytest.raises(sx.InputError, match=r"solve_until does not pass through torch.func.vmap"):
-        vmap(lambda x: sx.solve_until(lambda y: -y, x, lambda y: y[..., 0] - 0.1, max_time=9.0).times)(x0)
+        vmap(lambda x: sx.solve_until(lambda y: -y, x, lambda y: y[..., 0] - 0.1, end=9.0).times)(x0)
     with pytest.raises(sx.InputError, match="the field does not pass"):
         vmap(lambda x: sx.solve(lambda y: -y if y.sum() > 0 else y, x, TIMES).states)(x0)
     with pytest.raises(sx.InputError, match="does not pass"):

@@ -127,7 +127,7 @@ def test_nothing_is_recorded_where_such_a_field_is_only_followed():
 
 @pytest.mark.parametrize("kind", KINDS[:-2])
 def test_analyses_take_the_derivative_of_such_a_field(kind):
-    """The rates at a rest point of H are those of J H″, here by a Hessian that is written out."""
+    """The rates at an equilibrium of H are those of J H″, here by a Hessian that is written out."""
     field = kind()
     w, b, out = field.net[0].weight, field.net[0].bias, field.net[2].weight[0]
 

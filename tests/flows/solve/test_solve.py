@@ -183,13 +183,13 @@ def test_a_pulse_that_steps_would_leap_over_is_seen_with_a_longest_step():
     area = 0.05 * math.pi**0.5
     assert end() < 1e-200  # leapt over
     assert end(max_step=0.05) == pytest.approx(area, rel=1e-7)
-    layer = sx.nn.NeuralODE(field, 1, time=10.0, method="dopri5", rtol=1e-8, atol=1e-10, max_step=0.05, time_dependent=True)
+    layer = sx.nn.NeuralODE(field, 1, end=10.0, method="dopri5", rtol=1e-8, atol=1e-10, max_step=0.05, time_dependent=True)
     assert float(layer(torch.zeros(1, **DOUBLE))) == pytest.approx(area, rel=1e-7)
     found = sx.solve_until(
         field,
         torch.zeros(1, **DOUBLE),
         lambda x, t: x[..., 0] - area / 2,
-        max_time=10.0,
+        end=10.0,
         max_step=0.05,
         rtol=1e-8,
         atol=1e-10,

@@ -98,7 +98,7 @@ def test_between_the_steps_a_very_stiff_solution_is_as_good_as_at_their_ends(rat
     times = torch.linspace(0, 20, 81, **DOUBLE)
     found = sx.solve(field, torch.ones(1, **DOUBLE), times, **settings)
     assert (found.states[:, 0] - times.cos()).abs().max() < 1e-5
-    hit = sx.solve_until(field, torch.ones(1, **DOUBLE), lambda x, t: x[..., 0] + 0.5, max_time=20.0, **settings)
+    hit = sx.solve_until(field, torch.ones(1, **DOUBLE), lambda x, t: x[..., 0] + 0.5, end=20.0, **settings)
     assert abs(float(hit.times) - 2 * np.pi / 3) < 1e-5
 
 
@@ -116,6 +116,6 @@ def test_an_event_of_a_stiff_field_is_found():
     crossed.terminal = True
     run = radau(events=crossed)
     found = sx.solve_until(
-        van_der_pol, torch.tensor([2.0, 0], **DOUBLE), lambda x: x[..., 0], max_time=2000.0, method="rodas5p", rtol=1e-8
+        van_der_pol, torch.tensor([2.0, 0], **DOUBLE), lambda x: x[..., 0], end=2000.0, method="rodas5p", rtol=1e-8
     )
     assert float(found.times) == pytest.approx(float(run.t_events[0][0]), rel=1e-7)

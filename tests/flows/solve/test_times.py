@@ -56,7 +56,7 @@ def test_a_ball_meets_a_vibrating_table_where_newton_s_method_says():
     x0 = torch.tensor([1.0, 0.0], **DOUBLE)
     for start in (x0, x0[None], x0.expand(3, 2)):
         for ways in ({"method": "rk4", "dt": 0.068}, {"method": "rk4", "dt": 0.05}, {}, {"method": "rodas5p"}):
-            found = sx.solve_until(field, start, event, direction=-1, max_time=5.0, time_dependent=True, **ways)
+            found = sx.solve_until(field, start, event, direction=-1, end=5.0, time_dependent=True, **ways)
             assert (found.times - 0.514622381305).abs().max() < 1e-7, ways
 
 
@@ -100,7 +100,7 @@ def test_the_derivative_by_a_time_is_the_field_and_by_the_first_one_that_of_a_la
 def test_a_gradient_goes_on_past_an_event_to_a_fixed_end():
     """ẋ = −3 up to the event x = 1 at t* = (x0 − 1)/3, then ẋ = 1 to 2: x = 1 + 2 − t*, whose derivative by x0 is −1/3."""
     x0 = torch.tensor([2.0], **DOUBLE, requires_grad=True)
-    hit = sx.solve_until(lambda x: -3 + 0 * x, x0, lambda x: x[..., 0] - 1, max_time=5.0)
+    hit = sx.solve_until(lambda x: -3 + 0 * x, x0, lambda x: x[..., 0] - 1, end=5.0)
     after = sx.solve(lambda x: 1 + 0 * x, hit.states, [hit.times, 2.0]).last
     assert float(after) == pytest.approx(1 + 2 - 1 / 3) and float(torch.autograd.grad(after.sum(), x0)[0]) == pytest.approx(-1 / 3)
 
@@ -119,12 +119,12 @@ def test_a_loop_over_events_goes_on_when_items_have_none_left():
     """Times of the event before are NaN where there was none; all of them may be."""
     x0 = torch.tensor([[1.0, 0.0], [0.0, 1.0]], **DOUBLE)
     turn = lambda x: torch.stack([x[..., 1], -x[..., 0]], -1)  # noqa: E731
-    hit = sx.solve_until(turn, x0, lambda x: x[..., 1] + 0.5, max_time=1.0)  # −sin t = −1/2 at π/6, and cos t = −1/2 not yet
+    hit = sx.solve_until(turn, x0, lambda x: x[..., 1] + 0.5, end=1.0)  # −sin t = −1/2 at π/6, and cos t = −1/2 not yet
     after = sx.solve(lambda x: -x, hit.states, [hit.times, 3.0])
     assert list(after.status) == ["ok", "diverged"] and after.times.isnan().any(0).tolist() == [False, True]
     exact = torch.tensor([math.cos(math.pi / 6), -0.5], **DOUBLE) * math.exp(math.pi / 6 - 3)
     assert (after.last[0] - exact).abs().max() < 1e-5
-    none = sx.solve_until(turn, x0, lambda x: x[..., 0] - 7, max_time=0.5)
+    none = sx.solve_until(turn, x0, lambda x: x[..., 0] - 7, end=0.5)
     ended = sx.solve(lambda x: -x, none.states, [none.times, 3.0])
     assert list(ended.status) == ["diverged"] * 2 and ended.states.isnan().all()
 
@@ -139,7 +139,7 @@ def test_forward_mode_gives_the_derivative_by_times():
     assert (by - torch.tensor([[1.0, -1.0]], **DOUBLE) / math.e).abs().max() < 1e-7
     with torch.autograd.forward_ad.dual_level(), pytest.raises(sx.InputError, match="forward_ad"):
         x0 = torch.autograd.forward_ad.make_dual(torch.ones(1, **DOUBLE), torch.ones(1, **DOUBLE))
-        sx.solve_until(lambda x: -x, x0, lambda x: x[..., 0] - 0.5, max_time=2.0)
+        sx.solve_until(lambda x: -x, x0, lambda x: x[..., 0] - 0.5, end=2.0)
 
 
 class TimeFirst(nn.Module):

@@ -263,7 +263,7 @@ def test_an_interrupted_fit_keeps_the_best_so_far():
 
 def test_a_neural_ode_is_trained_by_its_own_method_and_in_its_own_dtype():
     torch.manual_seed(0)
-    ode = sx.nn.NeuralODE(nn.Linear(2, 2, bias=False), time=1.0, dt=DT, method="euler")
+    ode = sx.nn.NeuralODE(nn.Linear(2, 2, bias=False), end=1.0, dt=DT, method="euler")
     fit = sx.nn.fit_flow(ode, orbits(even()), DT, horizon=2, steps=300, lr=0.05)
     assert fit.settings["method"] == "euler" and ode.field.function.weight.dtype == torch.float32
     torch.testing.assert_close(ode.field.function.weight.detach().double(), DISCRETE["euler"], rtol=0, atol=3e-3)

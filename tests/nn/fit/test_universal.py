@@ -79,7 +79,7 @@ def test_it_goes_where_fields_go_and_its_parameters_are_the_terms_own():
     assert {id(p) for p in field.parameters()} == {id(p) for p in missing.parameters()}
     assert set(field.at(beta=0.5).parameter_names) == {"alpha", "beta", "gamma", "delta"}
     x0 = torch.tensor([[0.5, 1.5], [1.0, 2.0]], **DOUBLE)
-    layer = sx.nn.NeuralODE(field, 2, time=0.5, dt=0.05)
+    layer = sx.nn.NeuralODE(field, 2, end=0.5, dt=0.05)
     torch.testing.assert_close(layer(x0), sx.solve(field, x0, [0.0, 0.5], method="rk4", dt=0.05).last)
     layer(x0).sum().backward()
     assert all(p.grad is not None for p in missing.parameters())

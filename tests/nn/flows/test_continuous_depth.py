@@ -59,7 +59,7 @@ def test_euler_s_method_is_the_residual_network_itself():
     for layer in layers:
         y = y + time / 5 * layer(y)
     for between in ("constant", "linear"):
-        torch.testing.assert_close(sx.nn.ContinuousDepth(layers, time=time, between=between)(x), y, rtol=0, atol=1e-14)
+        torch.testing.assert_close(sx.nn.ContinuousDepth(layers, end=time, between=between)(x), y, rtol=0, atol=1e-14)
 
 
 def test_one_shared_field_is_a_looped_block():
@@ -81,7 +81,7 @@ def test_a_shared_linear_field_converges_to_its_exponential_at_the_method_s_orde
 @pytest.mark.parametrize("method", ANY_FIELD)
 def test_the_logistic_field_converges_to_its_closed_form_at_the_method_s_order(method):
     x = torch.linspace(0.1, 0.7, 4, dtype=torch.float64)[:, None]
-    model = sx.nn.ContinuousDepth(Logistic(), 1, steps=2, time=1.5, method=method)
+    model = sx.nn.ContinuousDepth(Logistic(), 1, steps=2, end=1.5, method=method)
     exact = x * math.exp(1.5) / (1 - x + x * math.exp(1.5))
     assert order(model, x, exact) == pytest.approx(SOLVERS[method].order, abs=0.25)
 
@@ -98,7 +98,7 @@ def order(model: sx.nn.ContinuousDepth, x: Tensor, exact: Tensor) -> float:
 def test_fields_that_jump_from_layer_to_layer_keep_the_method_s_order(method):
     """The limit is the product of the layers' exponentials: no stage looks across a border."""
     a, b, c = (0.8 * normal(3, 3, seed=seed) for seed in range(3))
-    model, x = sx.nn.ContinuousDepth(linear(a, b, c), time=3.0, method=method), normal(5, 3)
+    model, x = sx.nn.ContinuousDepth(linear(a, b, c), end=3.0, method=method), normal(5, 3)
     exact = x @ torch.linalg.matrix_exp(a).T @ torch.linalg.matrix_exp(b).T @ torch.linalg.matrix_exp(c).T
     assert order(model, x, exact) == pytest.approx(SOLVERS[method].order, abs=0.3)
 
@@ -108,7 +108,7 @@ def test_fields_that_are_interpolated_keep_the_method_s_order(method):
     """A field a(t) x of one number, a piecewise linear: x(T) = x₀ e^{∫a}, the trapezia and the last layer's own time."""
     a = (0.3, -1.2, 1.7)
     model = sx.nn.ContinuousDepth(
-        linear(*(torch.tensor([[one]], dtype=torch.float64) for one in a)), time=3.0, between="linear", method=method
+        linear(*(torch.tensor([[one]], dtype=torch.float64) for one in a)), end=3.0, between="linear", method=method
     )
     x = normal(5, 1)
     exact = x * math.exp((a[0] + a[1]) / 2 + (a[1] + a[2]) / 2 + a[2])
@@ -118,8 +118,8 @@ def test_fields_that_are_interpolated_keep_the_method_s_order(method):
 @pytest.mark.parametrize("method", ["leapfrog", "yoshida4"])
 def test_separable_fields_are_followed_symplectically_at_the_method_s_order(method):
     field, x = Swinging(), normal(5, 4)
-    model = sx.nn.ContinuousDepth(field, 4, steps=4, time=2.0, method=method)
-    exact = sx.nn.ContinuousDepth(field, 4, steps=400, time=2.0, method="dopri5")(x)
+    model = sx.nn.ContinuousDepth(field, 4, steps=4, end=2.0, method=method)
+    exact = sx.nn.ContinuousDepth(field, 4, steps=400, end=2.0, method="dopri5")(x)
     assert order(model, x, exact) == pytest.approx(SOLVERS[method].order, abs=0.25)
     volumes = torch.linalg.det(jacobian(model, x)).detach()
     torch.testing.assert_close(volumes, torch.ones_like(volumes), rtol=0, atol=1e-12)
@@ -129,7 +129,7 @@ def test_refining_shares_the_weights_and_leaves_the_model_as_it_was():
     model, x = sx.nn.ContinuousDepth(fields(3)), normal(2, 4)
     before = model(x)
     half = model.refined(4, method="rk4")
-    assert (half.steps, half.method, half.time, half.dt) == (12, "rk4", 1.0, 1 / 12)
+    assert (half.steps, half.method, half.end, half.dt) == (12, "rk4", 1.0, 1 / 12)
     assert (model.steps, model.method) == (3, "euler") and torch.equal(model(x), before)
     assert [id(p) for p in half.parameters()] == [id(p) for p in model.parameters()]
     half(x).sum().backward()
@@ -164,7 +164,7 @@ def test_it_is_a_system_of_as_many_steps_as_layers(method, between):
 
 
 def test_its_finite_time_exponents_are_those_of_its_whole_jacobian():
-    model, x = sx.nn.ContinuousDepth(fields(3), time=2.0, method="rk4", between="linear"), normal(5, 4)
+    model, x = sx.nn.ContinuousDepth(fields(3), end=2.0, method="rk4", between="linear"), normal(5, 4)
     exponents = sx.finite_time_lyapunov(model, x, k=4).exponents
     torch.testing.assert_close(exponents, torch.linalg.svdvals(jacobian(model, x)).log() / 2.0, rtol=0, atol=1e-12)
     gains = sx.gradient_propagation(model, x).log_singular_values[-1]
@@ -188,7 +188,7 @@ def test_a_field_s_own_tangents_and_time_are_used():
         def pushforward(self, x, v, t):
             return self(x, t), -v
 
-    model, x = sx.nn.ContinuousDepth(Driven(), 1, time=2.0, steps=40, method="rk4"), normal(3, 1)
+    model, x = sx.nn.ContinuousDepth(Driven(), 1, end=2.0, steps=40, method="rk4"), normal(3, 1)
     exact = (x - 0.5) * math.exp(-2) + (math.cos(2) + math.sin(2)) / 2
     torch.testing.assert_close(model(x), exact, rtol=0, atol=1e-6)
     check_system(model)
@@ -247,7 +247,7 @@ def test_what_cannot_be_followed_is_refused_in_one_line():
     with pytest.raises(sx.InputError, match="whole multiple"):
         build(fields(1), steps=0)
     with pytest.raises(sx.InputError, match="positive time, not -1"):
-        build(fields(1), time=-1.0)
+        build(fields(1), end=-1.0)
     with pytest.raises(sx.InputError, match="no method 'ab2'"):
         build(fields(1), method="ab2")
     with pytest.raises(sx.InputError, match="no interpolation 'cubic'"):
@@ -292,4 +292,4 @@ def test_within_a_network_it_is_all_its_layers_on_flat_states():
     value, pushed = network.pushforward(x, torch.eye(18, dtype=torch.float64).expand(2, 18, 18))
     assert torch.equal(value, network.step(x))
     torch.testing.assert_close(pushed.mT, wanted, rtol=0, atol=1e-13)
-    assert network.horizon is None and middle.as_layer().dt == middle.time
+    assert network.horizon is None and middle.as_layer().dt == middle.end

@@ -35,7 +35,7 @@ def random_field(dim: int = 2, hidden: tuple[int, ...] = (16, 16), scale: float 
 @pytest.mark.parametrize("time", [1.0, 0.5])
 def test_a_linear_field_makes_the_normal_density_of_its_exponential(steps, time):
     """x(T) = e^{AT} z has covariance e^{AT} e^{AᵀT}."""
-    flow = sx.nn.ContinuousNormalizingFlow(linear, 3, time=time, **steps)
+    flow = sx.nn.ContinuousNormalizingFlow(linear, 3, end=time, **steps)
     x, grown = points(7, 3), torch.matrix_exp(time * MATRIX)
     wanted = MultivariateNormal(torch.zeros(3, **DOUBLE), grown @ grown.mT).log_prob(x)
     found = flow.log_density(x)
@@ -46,7 +46,7 @@ def test_a_linear_field_makes_the_normal_density_of_its_exponential(steps, time)
 
 def test_a_field_that_depends_on_time_is_run_backwards_in_time_too():
     """ẋ = t x:  x(T) = e^{T²/2} z, whatever the order of the steps in which that is found."""
-    flow = sx.nn.ContinuousNormalizingFlow(lambda x, t: t * x, 1, time=1.5, dt=1 / 32, time_dependent=True)
+    flow = sx.nn.ContinuousNormalizingFlow(lambda x, t: t * x, 1, end=1.5, dt=1 / 32, time_dependent=True)
     x, width = points(5, 1), math.exp(1.5**2 / 2)
     wanted = -((x[:, 0] / width) ** 2 + math.log(2 * math.pi)) / 2 - math.log(width)
     torch.testing.assert_close(flow.log_density(x).values, wanted, rtol=0, atol=1e-6)
@@ -198,7 +198,7 @@ def test_a_point_that_goes_to_infinity_is_told_and_no_other():
         ({"trace": "guessed"}, "no trace 'guessed'"),
         ({"noise": "uniform"}, "no noise"),
         ({"probes": 0}, "probes is 0"),
-        ({"time": 0.0}, "positive time"),
+        ({"end": 0.0}, "positive time"),
         ({"method": "rk5"}, "no method"),
     ],
 )

@@ -29,7 +29,7 @@ def test_a_linear_fields_exponents_are_its_eigenvalues():
     linear = nn.Linear(2, 2, bias=False).double()
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[-0.1, 0.0], [0.3, -0.5]]))
-    flow = sx.nn.NeuralODE(linear, time=1.0)
+    flow = sx.nn.NeuralODE(linear, end=1.0)
     spectrum = sx.lyapunov_spectrum(flow, torch.ones(2, dtype=torch.float64), steps=400, settle=800)
     assert torch.allclose(spectrum.exponents, torch.tensor([-0.1, -0.5], dtype=torch.float64), atol=1e-6)
 
@@ -38,7 +38,7 @@ def test_a_width_that_cannot_be_told_is_asked_for():
     with pytest.raises(sx.InputError, match="Pass dim"):
         sx.nn.NeuralODE(nn.Tanh())
     with pytest.raises(sx.InputError, match="positive time"):
-        sx.nn.NeuralODE(field(), time=0.0)
+        sx.nn.NeuralODE(field(), end=0.0)
 
 
 def linear(matrix: list[list[float]]) -> nn.Linear:
@@ -67,9 +67,9 @@ def test_its_steps_are_a_system():
     sx.testing.check_system(sx.nn.NeuralODE(field()))
 
 
-def test_its_rest_points_and_portrait_are_the_fields():
+def test_its_equilibria_and_portrait_are_the_fields():
     """A focus at the origin: eigenvalues −0.1 ± i."""
-    flow = sx.nn.NeuralODE(linear([[-0.1, 1.0], [-1.0, -0.1]]), time=1.0)
+    flow = sx.nn.NeuralODE(linear([[-0.1, 1.0], [-1.0, -0.1]]), end=1.0)
     rest = sx.fixed_points(flow, torch.ones(1, 2, dtype=torch.float64))
     assert rest.kind == ("stable focus",) and torch.allclose(rest.rates[0], torch.full((2,), -0.1, dtype=torch.float64))
     portrait = sx.phase_portrait(flow, low=(-1.0, -1.0), high=(1.0, 1.0), plane=(0, 1), resolution=8, steps=20)
@@ -142,7 +142,7 @@ COMPOSED = {
 @pytest.mark.parametrize("settings", COMPOSED.values(), ids=COMPOSED)
 def test_in_a_network_it_is_the_layer_and_its_tangents_are_that_layers(settings):
     """Against the network's Jacobian by reverse mode."""
-    layer = sx.nn.NeuralODE(field(), time=2.0, **settings)
+    layer = sx.nn.NeuralODE(field(), end=2.0, **settings)
     network, x = sx.nn.Sequential(sx.nn.Isometry(2).double(), layer), torch.randn(3, 2, dtype=torch.float64)
     assert torch.equal(network(x), layer(network[0](x)))
     assert torch.equal(network.step(x), network(x)) and torch.equal(network.residual(x), network(x) - x)
@@ -155,7 +155,7 @@ def test_in_a_network_it_is_the_layer_and_its_tangents_are_that_layers(settings)
 
 def test_exponents_of_a_network_with_it_are_those_of_the_plain_function():
     """The sum of all is the mean log |det J|, by reverse mode."""
-    network = sx.nn.Sequential(sx.nn.Isometry(2).double(), sx.nn.NeuralODE(field(), time=2.0, dt=0.5))
+    network = sx.nn.Sequential(sx.nn.Isometry(2).double(), sx.nn.NeuralODE(field(), end=2.0, dt=0.5))
     x, total = torch.tensor([0.3, -0.4], dtype=torch.float64), 0.0
     found = sx.lyapunov_spectrum(network, x, steps=6, settle=0)
     for _ in range(6):
@@ -166,7 +166,7 @@ def test_exponents_of_a_network_with_it_are_those_of_the_plain_function():
 
 def test_as_a_layer_it_is_a_map_of_the_time_T_and_as_a_flow_one_of_dt():
     """ẋ = −x/2 for the time 3: both have the exponent −1/2 per unit time; the map's multiplier at 0 is e^−1.5."""
-    flow = sx.nn.NeuralODE(linear([[-0.5]]), time=3.0, dt=0.15)
+    flow = sx.nn.NeuralODE(linear([[-0.5]]), end=3.0, dt=0.15)
     layer = flow.as_layer()
     assert (flow.dt, layer.dt) == (3 / 20, 3.0) and not layer.continuous
     x = torch.ones(1, dtype=torch.float64)
@@ -179,7 +179,7 @@ def test_as_a_layer_it_is_a_map_of_the_time_T_and_as_a_flow_one_of_dt():
 
 def test_a_weighted_layer_is_the_layer_in_other_units():
     """That is,  x ↦ D⁻¹ Φ_T(D x)."""
-    layer, w = sx.nn.NeuralODE(field(), time=2.0), torch.tensor([2.0, 0.5], dtype=torch.float64)
+    layer, w = sx.nn.NeuralODE(field(), end=2.0), torch.tensor([2.0, 0.5], dtype=torch.float64)
     network, x = sx.nn.Weighted(layer, w.tolist()), torch.randn(3, 2, dtype=torch.float64)
     assert torch.equal(network(x), layer(x * w) / w) and network.dt == 2.0 and not network.continuous
     wanted = torch.stack([torch.autograd.functional.jacobian(network, one) for one in x])

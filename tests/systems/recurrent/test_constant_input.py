@@ -41,7 +41,7 @@ def fold_of(w: float) -> float:
 @pytest.mark.parametrize("w", [1.2, 1.5, 3.0])
 def test_the_folds_in_a_constant_input_lie_where_the_closed_form_has_them(build, w):
     system = sx.Recurrent(build(w), constant=[-2.0])
-    branch = sx.continuation(system, "constant[0]", -2.0, 2.0, torch.tensor([-0.9], dtype=torch.float64), step=0.04)
+    branch = sx.continuation(system, "constant[0]", -2.0, 2.0, torch.tensor([-0.9], dtype=torch.float64), step_size=0.04)
     assert branch.kinds == ("fold", "fold")
     assert branch.bifurcation_parameters.tolist() == pytest.approx([fold_of(w), -fold_of(w)], abs=1e-9)
 
@@ -51,11 +51,11 @@ def test_an_input_is_turned_along_a_direction_which_is_its_gain():
     u = torch.tensor([0.5, -0.1, 0.2], dtype=torch.float64)
     system = sx.Recurrent(one_unit(1.5, inputs=3), constant=torch.zeros(3))
     low = torch.tensor([-0.9], dtype=torch.float64)
-    branch = sx.continuation(system, "constant", -1.0, 1.0, low, direction=u, step=0.04)
+    branch = sx.continuation(system, "constant", -1.0, 1.0, low, direction=u, step_size=0.04)
     expected = fold_of(1.5) / float(u.sum())
     assert branch.bifurcation_parameters.tolist() == pytest.approx([expected, -expected], abs=1e-9)
     moved = sx.Recurrent(one_unit(1.5, inputs=3), constant=0.25 * u)
-    again = sx.continuation(moved, "constant", -1.5, 1.5, low, direction=u, step=0.04)
+    again = sx.continuation(moved, "constant", -1.5, 1.5, low, direction=u, step_size=0.04)
     assert again.bifurcation_parameters.tolist() == pytest.approx([expected - 0.25, -expected - 0.25], abs=1e-9)
 
 
@@ -156,7 +156,7 @@ def test_rates_are_per_unit_of_time_whatever_measures_them(at):
     asked = {"steps": 40, "settle": 10}
 
     def told(system: sx.System) -> list[Tensor]:
-        points = sx.fixed_points(system, count=8)
+        points = sx.fixed_points(system, starts=8)
         return [
             sx.lyapunov_spectrum(system, x0, **asked).exponents,
             sx.finite_time_lyapunov(system, x0, steps=30).exponents,

@@ -48,7 +48,7 @@ class Along(Result):
     Args:
         labels: (checkpoint), their names as numbers: epochs, steps of training.
         result: the analysis's own result, with the checkpoints as the first axis of its batch: its `exponents` are
-            (checkpoint, *batch, k). Of rest points, the `Tracks` that they make. A series that is shorter is filled up with NaN;
+            (checkpoint, *batch, k). Of fixed points, the `Tracks` that they make. A series that is shorter is filled up with NaN;
             what is no tensor (steps, notes) is that of the first checkpoint with an answer. Where checkpoints differ in what is
             one for a whole batch (the attractors of `basins_of_attraction`, a portrait's plane): `Separate` results.
         codes: (checkpoint), the worst status of a checkpoint's runs; `diverged` where it was refused, with NaN for numbers.
@@ -82,7 +82,7 @@ def along(
 
     Checkpoints are kept while training with  `checkpoints[epoch] = copy.deepcopy(model.state_dict())`  and read from files with
     `torch.load(path, weights_only=True)`.  One whose weights or runs are not finite aborts nothing: it has its status, and the
-    others are followed past it. Rest points are matched from one checkpoint to the next: see `Tracks`.
+    others are followed past it. Fixed points are matched from one checkpoint to the next: see `Tracks`.
 
     Args:
         checkpoints: number ↦ checkpoint, in order; or a sequence, which is counted from 0. A checkpoint is what `build` takes; with
@@ -92,13 +92,13 @@ def along(
         build: checkpoint ↦ System.
         model: a network of the right shape. `build` then gets a copy of it that holds the checkpoint's weights:
             `build=lambda net: sx.Recurrent(net.rnn)`.  It is not changed itself.
-        gate: how far a rest point may move from where it is expected and still be the same, as root mean square over the
+        gate: how far a fixed point may move from where it is expected and still be the same, as root mean square over the
             components, relative to that of the largest point of all checkpoints, or of the guesses if that is more.
         progress: show a bar.
         throw: raise what a checkpoint was refused for, instead of going on.
 
     Returns:
-        Along: `labels`, `result` with the checkpoints as its first axis (for rest points, `Tracks`), and `status`.
+        Along: `labels`, `result` with the checkpoints as its first axis (for fixed points, `Tracks`), and `status`.
 
     Raises:
         InputError: there are no checkpoints, their labels do not increase, or their results are of several classes.

@@ -1,4 +1,4 @@
-"""Rest points from one checkpoint to the next: which is which, which are born, which are lost, which change their stability."""
+"""Fixed points from one checkpoint to the next: which is which, which are born, which are lost, which change their stability."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ FLIPPED = 3.0  # times as far counts a point whose index would have to change on
 
 
 class Event(NamedTuple):
-    """Something that happened to rest points between two checkpoints.
+    """Something that happened to fixed points between two checkpoints.
 
     Args:
         change: "birth", "loss" or "stability".
@@ -42,7 +42,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tracks(Result):
-    """Rest points followed along checkpoints; a track is one point for as long as it is there.
+    """Fixed points followed along checkpoints; a track is one point for as long as it is there.
 
     Every checkpoint's points are sought anew, and from the points of its two neighbours: what is there on both sides is not missed
     between them. Points of two checkpoints are then paired so that the distances from where each was expected are least in sum
@@ -114,7 +114,7 @@ class Tracks(Result):
     def summary(self) -> str:
         """How many points were followed, and what happened to them."""
         tracks, now = self.points.shape[1], int(self.alive[-1].sum())
-        lines = [f"{counted(tracks, 'rest point')} followed, {now} at the end; {counted(len(self.told), 'event')}"]
+        lines = [f"{counted(tracks, 'fixed point')} followed, {now} at the end; {counted(len(self.told), 'event')}"]
         known = self.degree[self.codes == Status.OK]
         if len(known) and bool((known != known[0]).any()):
             lines.append("the degree changes: a point was missed, or came from far outside")
@@ -123,14 +123,14 @@ class Tracks(Result):
 
 
 def follow(labels: Tensor, systems: Sequence[System | None], results: Sequence[Result | None], gate: float) -> Tracks:
-    """The tracks of the rest points of all checkpoints; None is a checkpoint without an answer, which is stepped over."""
+    """The tracks of the fixed points of all checkpoints; None is a checkpoint without an answer, which is stepped over."""
     there = [i for i, result in enumerate(results) if isinstance(result, FixedPoints)]
     found = {i: result for i, result in enumerate(results) if isinstance(result, FixedPoints)}
     sizes = {found[i].points.shape[-1] for i in there}
     if len(sizes) > 1:
         raise InputError(
             f"the checkpoints have states of {' and '.join(map(str, sorted(sizes)))} numbers.\n"
-            "Rest points are followed in one space: pass checkpoints of one network."
+            "Fixed points are followed in one space: pass checkpoints of one network."
         )
     for order in (there, there[::-1]):
         for beside, i in pairwise(order):
@@ -327,7 +327,7 @@ class _Step(NamedTuple):
         return self._opposite(flipped, self.after) if len(flipped) > 1 else None
 
     def _opposite(self, left: list[int], side: int) -> tuple[int, int] | None:
-        """The two nearest points of opposite index."""
+        """The two neafixed points of opposite index."""
         points = self.tracks["points"][side]
         pairs = [(a, b) for k, a in enumerate(left) for b in left[k + 1 :] if self._index_of(a, side) * self._index_of(b, side) < 0]
         return min(pairs, key=lambda pair: float((points[pair[0]] - points[pair[1]]).norm()), default=None)

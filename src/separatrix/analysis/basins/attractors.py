@@ -32,7 +32,7 @@ class Attractor:
     """States that an orbit keeps coming back to.
 
     Args:
-        states: (time, dim), at equal times; a rest point is one state.
+        states: (time, dim), at equal times; a fixed point is one state.
         reach: distance from them within which a state has arrived.
         spacing: steps from one of them to the next.
         near: distance below which two states are one.
@@ -56,7 +56,7 @@ class Attractor:
         return len(self.states) == 1
 
     def period(self) -> float:
-        """Steps of a cycle, 0 for a rest point, NaN where no cycle was seen."""
+        """Steps of a cycle, 0 for a fixed point, NaN where no cycle was seen."""
         if self.is_rest:
             return 0.0
         return self.spacing * (
@@ -173,16 +173,16 @@ def piece(front: Front, steps: int, spacing: int) -> tuple[Piece, Front]:
     return Piece(torch.stack(states), spacing, (front.x - before).norm(dim=-1)), front
 
 
-def recurring(before: Piece, after: Piece, tol: float, unit: float, flowing: bool) -> list[Candidate]:
+def recurring(before: Piece, after: Piece, distinct: float, unit: float, flowing: bool) -> list[Candidate]:
     """What each orbit came to, of states that are large against the unit, or else to be told apart in it. See Note [Recurrence]."""
     return [
-        _candidate(before.states[:, i], after.states[:, i], before.spacing, float(after.move[i]), tol, unit, flowing)
+        _candidate(before.states[:, i], after.states[:, i], before.spacing, float(after.move[i]), distinct, unit, flowing)
         for i in range(len(after.move))
     ]
 
 
-def _candidate(before: Tensor, after: Tensor, spacing: int, move: float, tol: float, unit: float, flowing: bool) -> Candidate:
-    near = tol * max(unit, float(after.abs().max()))
+def _candidate(before: Tensor, after: Tensor, spacing: int, move: float, distinct: float, unit: float, flowing: bool) -> Candidate:
+    near = distinct * max(unit, float(after.abs().max()))
     later = after[len(after) // 2 :]
     rests = move <= near and float((later - later[-1]).norm(dim=-1).max()) <= near
     reach = near if rests else _reach(before, after, near, flowing)

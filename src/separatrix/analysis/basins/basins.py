@@ -8,7 +8,7 @@ from torch import Tensor
 
 from separatrix.analysis.basins.attractors import COPIES, Attractor
 from separatrix.analysis.basins.borders import binomial_errors, is_lattice, lattice_errors
-from separatrix.analysis.basins.result import Basins
+from separatrix.analysis.basins.result import RESTING, Basins
 from separatrix.analysis.basins.scouts import Plan
 from separatrix.analysis.basins.search import SCOUTS, Search
 from separatrix.analysis.lyapunov.divergence import divergence_rate
@@ -33,7 +33,7 @@ def basins_of_attraction(
     *,
     steps: int = 1_000,
     settle: int = 0,
-    tol: float = 1e-3,
+    distinct: float = 1e-3,
     max_steps: int = 50_000,
     scale: float | Tensor | None = None,
     seed: int = 0,
@@ -51,7 +51,8 @@ def basins_of_attraction(
         x0: initial states, shape (*batch, dim): a grid such as `sx.grid(…)`, or any others. Default: `system.initial_state()`.
         steps: states to remember of each attractor, and the length of the first pieces that are compared.
         settle: steps that scouts take first. More where long transients look like attractors.
-        tol: how near to a rest point a state has arrived, relative to the larger of |x| and `scale`; nearer attractors are one.
+        distinct: distance at which a state has arrived at a fixed point, relative to the larger of |x| and `scale`; nearer
+            attractors are one.
         max_steps: after which a state is undecided.
         scale: the size of states, a number; or of each number of the state, shape (dim): distances are then between states divided
             by it. Default: the size of the states that orbits come to, but not above that of x0, nor below a thousandth; each
@@ -71,15 +72,15 @@ def basins_of_attraction(
 
     Limits: distances are Euclidean over the numbers of the state: see `scale`. A transient that lasts longer
         than its scouts are followed passes for an attractor. Attractors nearer to each other than their own remembered states
-        are (many dimensions of chaos) are one. Where nothing attracts (no friction, a line of rest points), all is undecided.
+        are (many dimensions of chaos) are one. Where nothing attracts (no friction, a line of fixed points), all is undecided.
     Source: recurrence and proximity as in Datseris & Wagemakers 2022, Chaos 32, 023104, without cells.
     """
-    _check(system, steps=steps, settle=settle, tol=tol, max_steps=max_steps, seed=seed)
+    _check(system, steps=steps, settle=settle, distinct=distinct, max_steps=max_steps, seed=seed)
     front = begin(system, x0, seed=seed)
     _check_autonomous(front, max_steps)
     sizes, unit = _sizes(front, scale, settle + steps)
     front = front if sizes is None else in_units(front, sizes)
-    plan = Plan(steps=steps, settle=settle, tol=tol, max_steps=max_steps, seed=seed, unit=unit)
+    plan = Plan(steps=steps, settle=settle, distinct=distinct, max_steps=max_steps, seed=seed, unit=unit)
     search = Search(front, plan)
     for _ in watched(search.run(), len(search.labels), "States decided", progress):
         pass
@@ -116,6 +117,7 @@ def _basins(search: Search, front: Front, sizes: Tensor | None, settings: dict[s
     is_grid = is_lattice(x0)
     periods = torch.tensor([one.period() for one in known], dtype=torch.float64)
     rate, error = _rates(front, known, periods, search.plan)
+    resting = RESTING[front.system.continuous]
     return Basins(
         codes=search.codes.reshape(batch),
         labels=labels,
@@ -128,7 +130,7 @@ def _basins(search: Search, front: Front, sizes: Tensor | None, settings: dict[s
         rate=rate,
         rate_stderr=error,
         reach=torch.tensor([one.reach for one in known], dtype=torch.float64),
-        kind=tuple(_kind(*values) for values in zip(periods.tolist(), rate.tolist(), error.tolist(), strict=True)),
+        kind=tuple(_kind(*values, resting) for values in zip(periods.tolist(), rate.tolist(), error.tolist(), strict=True)),
         is_grid=is_grid,
         settings=settings,
     )
@@ -155,21 +157,21 @@ def _rates(front: Front, known: list[Attractor], periods: Tensor, plan: Plan) ->
     return rate, error
 
 
-def _kind(period: float, rate: float, error: float) -> str:
+def _kind(period: float, rate: float, error: float, resting: str) -> str:
     if period == 0:
-        return "rest point"
+        return resting
     if period > 0:
         return "cycle"
     return "chaotic" if rate > SIGNIFICANT * error else "quasi-periodic"
 
 
-def _check(system: System, *, tol: float, **counts: int) -> None:
+def _check(system: System, *, distinct: float, **counts: int) -> None:
     check_system_type(system)
     check_seed(counts.pop("seed"))
     for name, value in counts.items():
         check_whole(name, value)
-    if not (isinstance(tol, int | float) and 0 < tol < 1):
-        raise InputError(f"tol is {tol}; it is a small positive number.")
+    if not (isinstance(distinct, int | float) and 0 < distinct < 1):
+        raise InputError(f"distinct is {distinct}; it is a small positive number.")
     if counts["steps"] < FEWEST:
         raise InputError(f"steps is {counts['steps']}; an attractor is seen in {FEWEST} states or more.")
     least = 3 * counts["steps"] + counts["settle"]

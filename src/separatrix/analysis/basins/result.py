@@ -12,6 +12,7 @@ from separatrix.core.result import Result, Status
 from separatrix.core.wording import counted
 from separatrix.core.wording import measured as in_words
 
+RESTING = ("fixed point", "equilibrium")  # kinds of attractors that are one state: of a map, and of a flow
 BOX = 5  # states a side of the boxes of a basin entropy, as in its source
 
 
@@ -28,14 +29,15 @@ class Basins(Result):
         fractions: (attractor), the share of all states that reaches it.
         stderr: (attractor), of the fraction: binomial for states at large; on a lattice √(n/12)/N with n of N cells crossed by the
             basin's border. A border along the lattice's own lines can be off by more, up to n/2N.
-        orbits: (attractor, time, dim), states of each attractor at equal times; of a rest point, that state.
-        spacing: (attractor), the time from one of them to the next; 0 for a rest point.
-        period: (attractor), of a cycle; 0 for a rest point, NaN where there is none.
+        orbits: (attractor, time, dim), states of each attractor at equal times; of a fixed point, that state.
+        spacing: (attractor), the time from one of them to the next; 0 for a fixed point.
+        period: (attractor), of a cycle; 0 for a fixed point, NaN where there is none.
         rate: (attractor), nats per unit time: λ₁ by two near trajectories where there is no period, NaN elsewhere.
         rate_stderr: its standard error.
         reach: (attractor), the distance at which a state has arrived; of states divided by `settings["scale"]` where that is one
             size for each number.
-        kind: (attractor), "rest point", "cycle", "chaotic" (λ₁ more than 3 standard errors above 0), else "quasi-periodic".
+        kind: (attractor), "equilibrium" (of a flow) or "fixed point" (of a map), "cycle", "chaotic" (λ₁ more than 3 standard errors
+            above 0), else "quasi-periodic".
         is_grid: whether the states are a lattice, each batch axis one of its directions.
     """
 
@@ -148,7 +150,7 @@ class Basins(Result):
         """The kind of one attractor, with its period or exponent."""
         if self.kind[i] == "cycle":
             return f"cycle of period {float(self.period[i]):.5g}"
-        if self.kind[i] == "rest point":
+        if self.kind[i] in RESTING:
             return self.kind[i]
         return f"{self.kind[i]}, λ₁ = {in_words(float(self.rate[i]), float(self.rate_stderr[i]))} nats per unit time"
 

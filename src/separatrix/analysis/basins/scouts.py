@@ -16,7 +16,7 @@ class Plan:
 
     steps: int
     settle: int
-    tol: float
+    distinct: float
     max_steps: int
     seed: int
     unit: float
@@ -57,7 +57,7 @@ def _settled(front: Front, known: list[Attractor], plan: Plan) -> tuple[dict[int
         after, front = piece(front, 2 * plan.steps, before.spacing)
         open_ = (front.failed_at < 0) & ~_arrived(front.x, known)
         after, before, front, scouts = after.of(open_), before.of(open_), kept(front, open_), scouts[open_]
-        candidates = recurring(before, after, plan.tol, plan.unit, flowing)
+        candidates = recurring(before, after, plan.distinct, plan.unit, flowing)
         done = torch.tensor([math.isfinite(one.reach) for one in candidates], dtype=torch.bool, device=scouts.device)
         found |= {scout: one for scout, one in zip(scouts.tolist(), candidates, strict=True) if math.isfinite(one.reach)}
         before, front, scouts = after.of(~done).thinned(), kept(front, ~done), scouts[~done]
@@ -103,11 +103,11 @@ def _measured(front: Front, plan: Plan, most: int) -> list[Candidate]:
     flowing, end, steps = front.system.continuous, front.n + most, plan.steps
     before, front = piece(front, steps, 1)
     after, front = piece(front, 2 * steps, 1)
-    best = recurring(before, after, plan.tol, plan.unit, flowing)
+    best = recurring(before, after, plan.distinct, plan.unit, flowing)
     while front.n + 4 * before.spacing * steps <= end and not all(one.rests for one in best):
         before = after.thinned()
         after, front = piece(front, 2 * steps, before.spacing)
-        found = recurring(before, after, plan.tol, plan.unit, flowing)
+        found = recurring(before, after, plan.distinct, plan.unit, flowing)
         finer = [new.is_finer_than(old) for old, new in zip(best, found, strict=True)]
         best = [new if better else old for old, new, better in zip(best, found, finer, strict=True)]
         if not any(finer) and all(math.isfinite(one.reach) for one in best):

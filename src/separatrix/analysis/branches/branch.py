@@ -1,4 +1,4 @@
-"""The record of a branch of rest points or cycles, and of the bifurcations on it."""
+"""The record of a branch of fixed points, equilibria or cycles, and of the bifurcations on it."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -13,7 +13,7 @@ ENDS = {
     "max_steps": " (stopped by max_steps)",
     "lost": " (lost there)",
     "start": " (turned back)",
-    "not isolated": " (there, rest points are not isolated)",
+    "not isolated": " (there, fixed points are not isolated)",
 }
 
 
@@ -25,7 +25,7 @@ class Bifurcation(NamedTuple):
         parameter: its value there, and `error` the width of the bracket it lies in.
         point: the state there, (dim).
         direction: the way in which the other branch leaves, (dim + 1): of the state and, the last number, of the parameter; zeros
-            where there is none (a fold), or where it is no branch of rest points or cycles of steps (Hopf, Neimark–Sacker).
+            where there is none (a fold), or where it is no branch of fixed points or cycles of steps (Hopf, Neimark–Sacker).
         period: of the cycles on that other branch; after a flip, twice that of this one.
     """
 
@@ -39,13 +39,13 @@ class Bifurcation(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Branch(Result):
-    r"""A branch of rest points, or of cycles of one period.
+    r"""A branch of fixed points, or of cycles of one period.
 
     Args:
         parameter: name of the parameter.
         continuous: the eigenvalues are rates of a flow (stable: Re < 0), not multipliers of a map (stable: |μ| < 1).
         end: where the branch was left: at the "stop" or the "start" of the range, after "max_steps", "lost", or "not isolated",
-            where it came to a line of rest points.
+            where it came to a line of fixed points.
         parameters: (point), in the order of the branch, which may turn.
         points: (point, dim).
         eigenvalues: (point, eigenvalue), complex; of the field's Jacobian, or of the Jacobian of F^period: dim of them, or one

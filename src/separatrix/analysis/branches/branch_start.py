@@ -53,7 +53,7 @@ def begun(
     if continuous and period > 1:
         raise InputError(
             f"period is {period}, but a flow has no cycles of so many steps.\n"
-            "Leave it out: a flow's rest points are followed. Its cycles are those of an sx.Section."
+            "Leave it out: a flow's equilibria are followed. Its cycles are those of an sx.Section."
         )
     if isinstance(x0, Bifurcation):
         _check_other_branch(x0, parameter, start, stop)
@@ -135,7 +135,7 @@ def _quiet(system: System) -> Callable[[Tensor], Tensor]:
 
 
 def _onto_branch(equations: Equations, x: Tensor, given: Tensor | None) -> tuple[Equations, Tensor]:
-    """The rest point near x at the start of the range, found again in units of its own until these stay."""
+    """The fixed point near x at the start of the range, found again in units of its own until these stay."""
     up = torch.cat([torch.zeros_like(x), x.new_ones(1)])
     if given is None and not x.any():  # the only size there is: that of a first step
         local = equations.linear(equations.at(x, 0.0))
@@ -160,7 +160,7 @@ def _no_start(equations: Equations, x: Tensor) -> InputError:
     size = float(equations.system_at(x.new_tensor(equations.start)).residual(x).abs().amax())
     what = TOTAL if equations.knob is None else equations.knob.parameter
     return InputError(
-        f"no rest point or cycle was found near x0 at {what} = {equations.start:g}: Newton's method did not bring the residual, "
+        f"no fixed point or cycle was found near x0 at {what} = {equations.start:g}: Newton's method did not bring the residual, "
         f"{plain(size)} at x0, to {equations.tol:g} of its terms.\n"
         "Pass an x0 nearer to one, the end of a trajectory for a stable one."
     )
@@ -179,7 +179,7 @@ def _seen_scale(equations: Equations, x: Tensor) -> Tensor:
 
 
 def _check_isolated(equations: Equations, x: Tensor) -> None:
-    """Refuse a point on a line of rest points, where nothing says which of them belongs to the next parameter."""
+    """Refuse a point on a line of fixed points, where nothing says which of them belongs to the next parameter."""
     z = equations.at(x, 0.0)
     local = equations.linear(z)
     square = local.reduced[:, :-1]
@@ -198,16 +198,16 @@ def _check_isolated(equations: Equations, x: Tensor) -> None:
     if there.size <= max(ROUNDED_TERMS, 10 * local.size) and bool(torch.isfinite(beside).all()):
         what = TOTAL if equations.knob is None else equations.knob.parameter
         raise InputError(
-            f"the rest points at {what} = {equations.start:g} are not isolated: the one near x0 has another {BESIDE:g} of the "
+            f"the fixed points at {what} = {equations.start:g} are not isolated: the one near x0 has another {BESIDE:g} of the "
             "state's size away.\nIf a quantity is conserved that is no linear sum of the state, the same at every value of the "
-            "parameter, pass it as total=function; otherwise begin where rest points are isolated."
+            "parameter, pass it as total=function; otherwise begin where fixed points are isolated."
         )
 
 
 def _check_other_branch(event: Bifurcation, parameter: str, start: float, stop: float) -> None:
     if not bool(event.direction.any()):
         raise InputError(
-            f"no other branch of rest points, or of cycles of steps, goes through a {event.kind}.\n"
+            f"no other branch of fixed points, or of cycles of steps, goes through a {event.kind}.\n"
             "One goes through a flip, a pitchfork and a transcritical bifurcation. The cycles of a flow are those of an sx.Section."
         )
     if not min(start, stop) <= event.parameter <= max(start, stop):

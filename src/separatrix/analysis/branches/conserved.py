@@ -1,4 +1,4 @@
-"""Conserved quantities: linear ones are found from the residual alone; they single out one rest point from a line of them."""
+"""Conserved quantities: linear ones are found from the residual alone; they single out one fixed point from a line of them."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ NEAR, LARGEST = 1e-7, 1_000
 
 # Note [Totals]
 # If w·f(x) = 0 for all x, as for the atoms of a closed reaction network, w·x stays as it is, every Jacobian has w as a left null
-# vector, and rest points come in lines. A total is a linear sum that is found by asking for just that: w·f = 0 over states at
+# vector, and fixed points come in lines. A total is a linear sum that is found by asking for just that: w·f = 0 over states at
 # random, at several values of the parameter. To the equations G(x) = 0 are then added W x = c, W the weights as rows: one more
 # for each that the others make needless, so that they are solved as least squares whose least is 0. Along W's null space, where
 # the totals stay, the Jacobian is what it would be after eliminating some numbers of the state by hand: all test functions of a

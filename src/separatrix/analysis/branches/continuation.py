@@ -1,4 +1,4 @@
-"""A branch of rest points or cycles followed through a parameter, and the bifurcations on it."""
+"""A branch of fixed points, equilibria or cycles followed through a parameter, and the bifurcations on it."""
 
 from collections.abc import Callable, Iterator
 from numbers import Real
@@ -26,7 +26,7 @@ FLAT = 1e-6  # second derivative along the null vector, relative to what else th
 ROUNDED = 1e-10  # of the largest eigenvalue: a sum of two below is zero, whatever its sign
 SINGULAR = 1e-14  # least singular value, per number of the state, of a point whose determinants are rounding's
 ZERO = 1e-13  # of its unit: a number of a bifurcation's state below is 0
-LINE = 3  # such points in a row are on a line of rest points
+LINE = 3  # such points in a row are on a line of fixed points
 GROWN = 2.0  # a number's size, in its unit, from which on its unit grows with it
 
 
@@ -42,7 +42,7 @@ def continuation(
     total: Tensor | Callable[[Tensor], Tensor] | None = None,
     scale: float | Tensor | None = None,
     period: int = 1,
-    step: float = 0.01,
+    step_size: float = 0.01,
     max_steps: int = 2_000,
     tol: float = 1e-12,
     seed: int = 0,
@@ -67,7 +67,7 @@ def continuation(
             component of a network's constant input; or an array that is moved along `direction`; or "total", a conserved sum.
         start: value of the parameter to begin at; the branch is first followed towards `stop`.
         stop: the other end. The branch is left where the parameter leaves the range, at either end.
-        x0: state near the rest point or cycle at `start`, shape (dim), whose totals are kept; or one of the `bifurcations` of a
+        x0: state near the fixed point or cycle at `start`, shape (dim), whose totals are kept; or one of the `bifurcations` of a
             branch, of which the other branch is then followed from there on, one way (the other way: with its `direction`
             negated). Default: `system.initial_state()`.
         direction: d, of the array's shape: what is varied is the p of  array + p d. Of a network at rest under no input,
@@ -77,8 +77,8 @@ def continuation(
             linear sum: a function of one state; it is kept where another parameter is turned.
         scale: the unit of the state in which steps are measured, a number or shape (dim). Default: of each component, the largest
             size at x0's point and at those Newton's method finds from it over the range, and on the branch so far.
-        period: steps of a map's cycle; 1 for a flow, of which rest points are followed. A bifurcation brings its own.
-        step: largest step along the branch, in units of |stop − start| for p and of `scale` for x.
+        period: steps of a map's cycle; 1 for a flow, whose equilibria are followed. A bifurcation brings its own.
+        step_size: largest step along the branch, in units of |stop − start| for p and of `scale` for x.
         max_steps: most points to take.
         tol: largest residual of a point, of each equation relative to the sum of its terms |∂G_i/∂x_j| |x_j|.
         seed: of the initial state.
@@ -89,23 +89,24 @@ def continuation(
         and what is `conserved`.
 
     Raises:
-        InputError: there is no such parameter, no range, or Newton's method finds no rest point near x0; no other branch of rest
-            points or cycles goes through the bifurcation; a total is not conserved, or rest points near x0's are not isolated.
+        InputError: there is no such parameter, no range, or Newton's method finds no fixed point near x0; no other branch of rest
+            points or cycles goes through the bifurcation; a total is not conserved, or fixed points near x0's are not isolated.
 
-    Limits: two events of one kind within one step cancel; take a smaller `step`. The determinant needs d² numbers, and the
+    Limits: two events of one kind within one step cancel; take a smaller `step_size`. The determinant needs d² numbers, and the
     Hopf test d² products. The work is in float64, whatever x0 is.
     Source: Keller 1977, in Applications of Bifurcation Theory, 359; test functions as Kuznetsov 2004, Elements of Applied
         Bifurcation Theory, ch. 10.2.
     """
-    seed = _check_asked(parameter, start, stop, period, step, max_steps, tol, seed)
+    seed = _check_asked(parameter, start, stop, period, step_size, max_steps, tol, seed)
     period = _period(x0, period)
     equations, x = begun(system, parameter, direction, float(start), float(stop), x0, total, scale, period, tol, seed)
-    walk = _Walk(equations, step, period, scale is None)
+    walk = _Walk(equations, step_size, period, scale is None)
     marks, events = [walk.first(x, x0)], []
     for pair in watched(walk.follow(marks[0], max_steps - 1), max_steps, f"Branch through {parameter}", progress):
         events += walk.events(pair.here, pair.there)
         marks.append(pair.there)
-    asked = {"start": start, "stop": stop, "period": period, "step": step, "max_steps": max_steps, "tol": tol, "seed": seed}
+    asked = {"start": start, "stop": stop, "period": period, "step_size": step_size}
+    asked |= {"max_steps": max_steps, "tol": tol, "seed": seed}
     knob = equations.knob
     return _branch(walk, parameter, marks, events, {**({} if knob is None else knob.settings), **asked, "turned": knob is None})
 
@@ -143,14 +144,16 @@ def _inwards(eigenvalues: Tensor, continuous: bool) -> Tensor:
     return (eigenvalues.real < -ROUNDED * size).all(-1)
 
 
-def _check_asked(parameter: str, start: float, stop: float, period: int, step: float, max_steps: int, tol: float, seed: int) -> int:
+def _check_asked(
+    parameter: str, start: float, stop: float, period: int, step_size: float, max_steps: int, tol: float, seed: int
+) -> int:
     """Refuse what cannot be followed; the seed as Python's own number."""
     check_range(parameter, start, stop)
     for name, count in (("period", period), ("max_steps", max_steps)):
         check_whole(name, count)
         if count < 1:
             raise InputError(f"{name} is {count}; it is at least 1.")
-    for name, size in (("step", step), ("tol", tol)):
+    for name, size in (("step_size", step_size), ("tol", tol)):
         if not (isinstance(size, Real) and 0 < size < 1):
             raise InputError(f"{name} is {size}; it lies between 0 and 1.")
     return check_seed(seed)

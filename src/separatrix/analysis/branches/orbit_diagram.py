@@ -66,13 +66,13 @@ def orbit_diagram(
     direction: Tensor | None = None,
     settle: int = 1_000,
     steps: int = 200,
-    tol: float = 1e-6,
+    distinct: float = 1e-6,
     seed: int = 0,
     progress: bool = False,
 ) -> OrbitDiagram:
     r"""The orbits of  x_{n+1} = F(x_n; p)  after settling, for all values of the parameter p in one run.
 
-    A cycle has the least length q ≤ 64, steps / 2 with  |x_{n+q} − x_n| ≤ tol · max(s, |x|)  for every component and all
+    A cycle has the least length q ≤ 64, steps / 2 with  |x_{n+q} − x_n| ≤ distinct · max(s, |x|)  for every component and all
     kept n; s is a thousandth of the size of x0.
 
     Args:
@@ -84,7 +84,7 @@ def orbit_diagram(
         direction: d, of the array's shape: the values are the p of  array + p d.
         settle: steps to discard first.
         steps: states to keep.
-        tol: how near a cycle must come back to itself.
+        distinct: how near a cycle must come back to itself.
         seed: of the initial state.
         progress: show a bar.
 
@@ -105,8 +105,8 @@ def orbit_diagram(
     check_steps(system, settle=settle, steps=steps)
     if steps < 2:
         raise InputError(f"steps is {steps}; a cycle is seen in at least 2 states.")
-    if not (isinstance(tol, Real) and tol > 0):
-        raise InputError(f"tol is {tol}; states come back to within a positive distance.")
+    if not (isinstance(distinct, Real) and distinct > 0):
+        raise InputError(f"distinct is {distinct}; states come back to within a positive distance.")
     x0 = system.initial_state(tuple(system.batch_shape), seed) if x0 is None else torch.as_tensor(x0)
     grid = _as_values(parameter, values)
     axes = max(x0.ndim - 1, len(system.batch_shape))
@@ -121,7 +121,7 @@ def orbit_diagram(
             states.append(front.x)
             front = front.advance(1) if i < SETTLING + steps - 1 else front
     kept = torch.stack(states)
-    periods, moving = _periods(kept, tol, least)
+    periods, moving = _periods(kept, distinct, least)
     codes = torch.where(moving, Status.NOT_CONVERGED, Status.OK).masked_fill(front.failed_at >= 0, Status.DIVERGED)
     return OrbitDiagram(
         codes=codes.to(torch.int8),
@@ -129,7 +129,7 @@ def orbit_diagram(
         values=grid,
         states=kept,
         periods=periods,
-        settings={**knob.settings, "settle": settle, "steps": steps, "tol": tol, "seed": seed},
+        settings={**knob.settings, "settle": settle, "steps": steps, "distinct": distinct, "seed": seed},
     )
 
 
@@ -151,14 +151,14 @@ def _as_values(parameter: str, values: Tensor | Sequence[float]) -> Tensor:
     return grid
 
 
-def _periods(states: Tensor, tol: float, least: Tensor) -> tuple[Tensor, Tensor]:
+def _periods(states: Tensor, distinct: float, least: Tensor) -> tuple[Tensor, Tensor]:
     """The least lag at which every state comes back, 0 where there is none, and whether that is not yet known.
 
     A slow passage comes back to within any tolerance, or goes one way; only that it comes nearer tells a cycle from it. Where it
     comes nearer at a shorter lag too, one that divides this, the cycle may be of that length in the end.
     """
     size = torch.maximum(states.abs().amax((0, -1)), least)
-    near, rounding = tol * size, ROUNDINGS * torch.finfo(states.dtype).eps * size
+    near, rounding = distinct * size, ROUNDINGS * torch.finfo(states.dtype).eps * size
     periods = torch.zeros(states.shape[1:-1], dtype=torch.int64, device=states.device)
     moving, nears = torch.zeros_like(periods, dtype=torch.bool), {}
     for lag in range(1, min(LONGEST, len(states) // 2) + 1):

@@ -15,7 +15,7 @@ from separatrix.core.evolve import check_steps, check_system_type
 from separatrix.core.result import Status
 from separatrix.core.system import System
 
-ORBITS = 32  # of each system, by default
+STARTS = 32  # of each system, by default
 DURATION, SHORTEST = 100.0, 2_000  # units of time of each, and steps that they take at least
 POINTS, FEWEST_POINTS = 10_000, 1_000  # of an attractor, for its correlation dimension
 
@@ -28,7 +28,7 @@ def compare_dynamics(
     *,
     dt: float | None = None,
     k: int | None = None,
-    orbits: int = ORBITS,
+    starts: int = STARTS,
     steps: int | None = None,
     settle: int | None = None,
     component: int = 0,
@@ -56,11 +56,11 @@ def compare_dynamics(
         learned: the system that is judged.
         truth: the true system, of as many numbers and, if it is no `Flow`, steps of the same length of time; or data of it, shape
             (time, *batch, dim), that have settled, sampled at distances `dt`. Of data the exponents are not known and left out.
-        x0: where the true orbits begin, shape (orbits, dim). Default: `truth.initial_state((orbits,))`. The learned ones begin
+        x0: where the true orbits begin, shape (starts, dim). Default: `truth.initial_state((starts,))`. The learned ones begin
             where the true ones ended, on the attractor, and must stay there.
         dt: the time between two samples of data, a whole number of steps of the learned system.
         k: number of leading exponents. Default: all.
-        orbits: of each system; with data, of the learned one, and pieces into which a single series is cut.
+        starts: number of orbits of each system; with data, of the learned one, and pieces into which a single series is cut.
         steps: of the learned system, for each orbit; the truth is followed for the same time. Default: 100 units of time, at least
             2,000 steps. With data: the length of a piece.
         settle: steps before them, of either system, in which orbits that begin near each other must part: their spread is the error
@@ -88,11 +88,11 @@ def compare_dynamics(
         different degrees of freedom: Welch 1947, Biometrika 34, 28.
     """
     truth = torch.as_tensor(truth) if hasattr(truth, "__array__") else truth
-    _check(learned, truth, orbits, component, points, level, seed)
+    _check(learned, truth, starts, component, points, level, seed)
     duration = _steps(learned, steps)
     wait = _settling(learned, duration) if settle is None else check_whole("settle", settle)
     check_steps(learned, settle=wait, steps=duration)
-    asked = Asked(k, orbits, duration, wait, component, points, seed, progress)
+    asked = Asked(k, starts, duration, wait, component, points, seed, progress)
     pair = sampled(learned, truth, x0, dt, asked)
     enough = pair["learned"].states.shape[1] >= FEWEST
     found, held = quantities_of(learned, truth, pair, asked) if enough else ({}, Held({}, {}, {}))
@@ -129,7 +129,7 @@ def _settling(learned: System, steps: int) -> int:
     return (steps if learned.horizon is not None else max(steps, _steps(learned, None))) // 5
 
 
-def _check(learned: System, truth: Any, orbits: int, component: int, points: int, level: float, seed: int) -> None:
+def _check(learned: System, truth: Any, starts: int, component: int, points: int, level: float, seed: int) -> None:
     check_system_type(learned)
     if not isinstance(truth, Tensor):
         check_system_type(truth)
@@ -140,8 +140,8 @@ def _check(learned: System, truth: Any, orbits: int, component: int, points: int
         raise ShapeError(f"the learned system has {learned.dim} numbers and the truth {width}: they are not of one kind.")
     if isinstance(truth, System) and truth.continuous != learned.continuous:
         raise InputError("one is a flow and the other a map: a return map of maxima and one of steps cannot be compared.")
-    if check_whole("orbits", orbits) < FEWEST:
-        raise InputError(f"orbits is {orbits}; fewer than {FEWEST} have no error bar.")
+    if check_whole("starts", starts) < FEWEST:
+        raise InputError(f"starts is {starts}; fewer than {FEWEST} have no error bar.")
     if not 0 <= check_whole("component", component) < learned.dim:
         raise InputError(f"component is {component}, but the state has the components 0 … {learned.dim - 1}.")
     if points != 0 and check_whole("points", points) < FEWEST_POINTS:

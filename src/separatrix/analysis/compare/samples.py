@@ -37,7 +37,7 @@ class Asked(NamedTuple):
     """What was asked, defaults filled in."""
 
     k: int | None
-    orbits: int
+    starts: int
     steps: int
     settle: int
     component: int
@@ -51,17 +51,17 @@ def sampled(learned: System, truth: System | Tensor, x0: Tensor | None, dt: floa
     steps, every = asked.steps, 1
     if isinstance(truth, System):
         own = max(1, round(steps * learned.dt / truth.dt)) if truth.continuous else steps
-        starts = _starts(truth, x0, asked.orbits, asked.seed)
+        starts = _starts(truth, x0, asked.starts, asked.seed)
         true = _followed(truth, starts, own, asked.settle, 1, None, "True orbits", asked.progress)
     else:
-        true, every = _of_data(truth, dt, asked.orbits, learned.dt)
+        true, every = _of_data(truth, dt, asked.starts, learned.dt)
         steps = (len(true.states) - 1) * every
     if true.states.shape[1] < FEWEST:
         raise DivergedError(
             f"{true.states.shape[1]} of {true.followed} true orbits stay: fewer than {FEWEST} have no error bar.\n"
             "Begin elsewhere, follow more orbits, or settle for longer."
         )
-    start = true.states[-1] if isinstance(truth, System) else _scattered(true.states, asked.orbits)
+    start = true.states[-1] if isinstance(truth, System) else _scattered(true.states, asked.starts)
     ours = _followed(learned, start, steps, asked.settle, every, true.states, "Learned orbits", asked.progress)
     return {"true": true, "learned": ours}
 
@@ -97,11 +97,11 @@ def _starts(truth: System, x0: Tensor | None, orbits: int, seed: int) -> Tensor:
     """Where the true orbits begin, (orbits, dim)."""
     start = truth.initial_state((orbits,), seed) if x0 is None else torch.as_tensor(x0)
     if start.ndim != 2:
-        raise ShapeError(f"x0 has shape {tuple(start.shape)}; pass (orbits, {truth.dim}).")
+        raise ShapeError(f"x0 has shape {tuple(start.shape)}; pass (starts, {truth.dim}).")
     if len(start) < FEWEST or bool((start == start[0]).all()):
         raise InputError(
             f"{len(start)} orbits begin in {len(start.unique(dim=0))} states: their spread, the error bar, is not known.\n"
-            f"Pass x0 of shape (orbits, {truth.dim}) with at least {FEWEST} different states."
+            f"Pass x0 of shape (starts, {truth.dim}) with at least {FEWEST} different states."
         )
     return start
 

@@ -127,10 +127,10 @@ def echo_state(
     system: System,
     x0: Tensor | None = None,
     *,
-    states: int = 32,
+    starts: int = 32,
     spread: float = 1.0,
     steps: int | None = None,
-    tol: float = SAME,
+    distinct: float = SAME,
     seed: int = 0,
     progress: bool = False,
 ) -> EchoState:
@@ -141,10 +141,10 @@ def echo_state(
     Args:
         system: any System; its drive, its noise and its parameters are the same for all states of one batch item.
         x0: about which the initial states lie, shape (*batch, dim). Default: the middle of as many of `system.initial_state`.
-        states: how many initial states, at least 2.
+        starts: number of initial states, at least 2.
         spread: they are uniform in x0 ± spread, in every component.
         steps: for how long they are followed. Default: 2,000, within the horizon.
-        tol: distance, over the size of the states, under which two have met.
+        distinct: distance, over the size of the states, under which two have met.
         seed: of the initial states.
         progress: show a progress bar.
 
@@ -152,27 +152,27 @@ def echo_state(
         EchoState: `verdict`, `responses`, `distance` over `time`, `contraction`, and `exponent` ± `stderr`, for each batch item.
 
     Raises:
-        InputError: fewer than 2 states, a spread or tolerance that is not positive, or no step.
+        InputError: fewer than 2 starts, a spread or tolerance that is not positive, or no step.
         HorizonError: more steps than the system can take.
     Limits: what initial states outside the spread do is not known, nor what an end still to come would do: an item whose states are
         still closing in, or were followed for less than 20/|λ₁|, is undecided, `not_converged`. λ₁ is averaged over the last
         four fifths of the steps.
     Source: Jaeger 2001, GMD Report 148, def. 1 (echo states); Manjunath & Jaeger 2013, Neural Comput. 25, 671 (for a given input).
     """
-    steps = _checked(system, states=states, spread=spread, steps=steps, tol=tol)
+    steps = _checked(system, starts=starts, spread=spread, steps=steps, distinct=distinct)
     check_seed(seed)
-    middle = system.initial_state((states,), seed).mean(0) if x0 is None else x0
+    middle = system.initial_state((starts,), seed).mean(0) if x0 is None else x0
     centre = begin(system, middle).x
-    front = begin(system, scattered(centre, states, float(spread), seed))
+    front = begin(system, scattered(centre, starts, float(spread), seed))
     walk = _Walk(TangentRun.begin(front, random_frame(front.x, 1, seed), every=1))
-    found = separation(walk.positions(steps, progress), steps, float(tol))
+    found = separation(walk.positions(steps, progress), steps, float(distinct))
     rate, error, exponents = _pooled(walk.tally, found.groups, walk.run.erased[..., 0])
     answers = _answers(found, rate, error, steps, system.dt)
     codes = torch.full_like(answers, int(Status.OK))
     codes = codes.masked_fill(answers == UNDECIDED, int(Status.NOT_CONVERGED)).masked_fill(answers == LOST, int(Status.DIVERGED))
     time = torch.tensor(walk.times, dtype=torch.float64)
     contraction, doubt = _contraction(found, time.to(found.largest))
-    asked = {"states": states, "spread": spread, "steps": steps, "tol": tol, "seed": seed, "clock": system.clock}
+    asked = {"starts": starts, "spread": spread, "steps": steps, "distinct": distinct, "seed": seed, "clock": system.clock}
     return EchoState(
         codes=codes,
         answers=answers,
@@ -267,11 +267,11 @@ def _contraction(found: Separation, time: Tensor) -> tuple[Tensor, Tensor]:
     return rate.where(count > 0, at_once), error.where(count >= FEWEST, torch.nan)
 
 
-def _checked(system: System, *, states: int, spread: float, steps: int | None, tol: float) -> int:
+def _checked(system: System, *, starts: int, spread: float, steps: int | None, distinct: float) -> int:
     """The steps to take; refuses what makes no sense."""
-    if check_whole("states", states) < 2:
-        raise InputError(f"states is {states}; whether they meet can be asked of at least 2.")
-    for name, value in (("spread", spread), ("tol", tol)):
+    if check_whole("starts", starts) < 2:
+        raise InputError(f"starts is {starts}; whether they meet can be asked of at least 2.")
+    for name, value in (("spread", spread), ("distinct", distinct)):
         if not (isinstance(value, int | float) and 0 < value < math.inf):
             raise InputError(f"{name} is {value!r}; it is a positive number.")
     check_system_type(system)

@@ -93,13 +93,13 @@ def _positions(system: System, x0: Tensor, marks: tuple[int, ...]) -> Iterator[t
         yield mark, front.x
 
 
-def separation(positions: Iterable[tuple[int, Tensor]], total: int, tol: float = SAME) -> Separation:
+def separation(positions: Iterable[tuple[int, Tensor]], total: int, distinct: float = SAME) -> Separation:
     """Distances between states as they go.
 
     Args:
         positions: after how many steps, increasing, and the states then, shape (states, *batch, dim).
         total: after how many steps they end.
-        tol: distance, over the size of the states, under which two are one.
+        distinct: distance, over the size of the states, under which two are one.
     """
     steps, largest, median, sizes = [], [], [], []
     size = halfway = between = x = torch.zeros(())
@@ -111,7 +111,7 @@ def separation(positions: Iterable[tuple[int, Tensor]], total: int, tol: float =
         steps.append(n)
         largest.append(between.flatten(-2).nan_to_num(-1.0).amax(-1))
         median.append(_of_pairs(between).nanmedian(-1).values)
-    closing_in = ((between < halfway / 2) & (between >= tol)).any(-1).any(-1)
+    closing_in = ((between < halfway / 2) & (between >= distinct)).any(-1).any(-1)
     alive = x.isfinite().all(-1).sum(0) > 0
     spread = torch.stack(largest)
     return Separation(
@@ -119,7 +119,7 @@ def separation(positions: Iterable[tuple[int, Tensor]], total: int, tol: float =
         spread.where(spread >= 0, torch.nan),
         torch.stack(median),
         torch.stack(sizes),
-        _groups(between < tol, x),
+        _groups(between < distinct, x),
         closing_in & alive,
     )
 

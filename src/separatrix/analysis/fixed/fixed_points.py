@@ -1,4 +1,4 @@
-"""Where a system rests: fixed points, rest points of flows, cycles and slow points, each with its stability."""
+"""Fixed points of maps, equilibria of flows, cycles and slow points, each with its stability."""
 
 from dataclasses import replace
 from numbers import Real
@@ -41,7 +41,7 @@ def fixed_points(
     max_steps: int = 100,
     path_steps: int = 500,
     distinct: float = 1e-6,
-    count: int = 256,
+    starts: int = 256,
     scale: float | Tensor | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -51,8 +51,8 @@ def fixed_points(
     The drive is frozen at step n. All guesses are solved as one batch, each on its own: one that fails disturbs no other.
 
     Args:
-        system: any System; a flow is taken at its field, so that rest points and eigenvalues are the flow's, not the solver's.
-        guesses: states to begin from, shape (*batch, dim). Default: `count` states of 16 orbits, scattered by 1 % to 200 % of
+        system: any System; a flow is taken at its field, so that equilibria and eigenvalues are the flow's, not the solver's.
+        guesses: states to begin from, shape (*batch, dim). Default: `starts` states of 16 orbits, scattered by 1 % to 200 % of
             their spread.
         n: the step whose drive, or time, is kept for ever.
         period: p, at least 1. Cycles whose period divides p are found too, and say so.
@@ -63,7 +63,7 @@ def fixed_points(
             almost every guess if states far out are brought inwards, as by a network of bounded states or a dissipative flow.
             Every other path is followed to its second zero, since det(1 − DF) > 0 at all first ones. 0: no paths.
         distinct: points nearer than this to each other, relative to max(1, ‖x‖∞), are one.
-        count: how many guesses to make where none are given.
+        starts: how many guesses to make where none are given.
         scale: the size of states, a number, or one for each number of the state, shape (dim): all is then done with states divided
             by it, and 1 in `tol` and `distinct` is that. Default: see `tol`.
         seed: of the guesses.
@@ -73,17 +73,17 @@ def fixed_points(
         FixedPoints: `points` (point, dim), `multipliers`, `rates`, `kind`, `found_by`, and `slow` apart from them.
 
     Raises:
-        InputError: period, count or max_steps below 1, no guesses, or a flow with a period.
+        InputError: period, starts or max_steps below 1, no guesses, or a flow with a period.
         HorizonError: the system has no step n.
         ShapeError: the system is a batch of systems.
 
     Limits: what the guesses lead to is found; that there is no more is not proved. Dense Jacobians in pieces of 1,000,000 numbers;
         of states of more than 2,000 numbers only products J v are used (GMRES, Arnoldi): no paths, no slow points, the leading 6
-        eigenvalues, `errors` estimated. On a line of rest points each guess finds a point of its own: see `isolated`.
+        eigenvalues, `errors` estimated. On a line of fixed points each guess finds a point of its own: see `isolated`.
     Source: Sussillo & Barak 2013, Neural Comput. 25, 626 (guesses from orbits, slow points); damping as Moré 1978, Lect. Notes
         Math. 630, 105; paths: Chow, Mallet-Paris & Yorke 1978, Math. Comp. 32, 887.
     """
-    asked = Asked(tol, max_steps, path_steps, distinct, count, seed)
+    asked = Asked(tol, max_steps, path_steps, distinct, starts, seed)
     _check(system, n, period, asked)
     start = _start(system, guesses, asked, n, scale)
     problem = Problem.of(start.system, n, period).at_pace_of(start.states)
@@ -96,7 +96,7 @@ def fixed_points(
         "n": n,
         "period": period,
         **asked._asdict(),
-        "count": count if guesses is None else None,
+        "starts": starts if guesses is None else None,
         "further_starts": further,
         "unit": start.unit if start.scale is None else start.scale.tolist(),
         "border": BORDER[start.x.dtype],
@@ -142,7 +142,7 @@ class _Fates(NamedTuple):
 
 def _start(system: System, guesses: Tensor | None, asked: Asked, n: int, scale: float | Tensor | None) -> _Start:
     """The guesses, given or made, in a unit that suits them."""
-    given = default_guesses(system, asked.count, asked.seed) if guesses is None else _as_guesses(guesses)
+    given = default_guesses(system, asked.starts, asked.seed) if guesses is None else _as_guesses(guesses)
     if given.numel() == 0:
         raise InputError(f"there are no guesses: their shape is {tuple(given.shape)}.\nPass at least one state, or leave them out.")
     finite = torch.isfinite(given).all(-1)
@@ -215,7 +215,7 @@ def _check(system: System, n: int, period: int, asked: Asked) -> None:
     check_system_type(system)
     check_seed(asked.seed)
     check_whole("n", n)
-    for name, value in (("period", period), ("count", asked.count), ("max_steps", asked.max_steps)):
+    for name, value in (("period", period), ("starts", asked.starts), ("max_steps", asked.max_steps)):
         if check_whole(name, value) < 1:
             raise InputError(f"{name} is {value}; it is at least 1.")
     if check_whole("path_steps", asked.path_steps) < 0:
@@ -229,7 +229,7 @@ def _check(system: System, n: int, period: int, asked: Asked) -> None:
     if system.batch_shape:
         raise ShapeError(
             f"this is a batch of systems: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
-            "Ask for the rest points of one of them at a time: system.at(…), or one sequence of inputs."
+            "Ask for the fixed points of one of them at a time: system.at(…), or one sequence of inputs."
         )
 
 

@@ -1,4 +1,4 @@
-"""Where to look for rest points: states that the system visits, and their surroundings."""
+"""Where to look for fixed points: states that the system visits, and their surroundings."""
 
 import torch
 from torch import Tensor

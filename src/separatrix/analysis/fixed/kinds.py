@@ -1,4 +1,4 @@
-"""What the eigenvalues at a rest point say: does it attract, repel, or both, and does it turn?"""
+"""What the eigenvalues at a fixed point say: does it attract, repel, or both, and does it turn?"""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ BORDER = {torch.float64: 1e-6, torch.float32: 1e-3}  # nearer to the border than
 
 
 def kind_of(growth: Tensor, turning: Tensor, border: float, dim: int | None = None) -> str:
-    """The kind of one rest point in words.
+    """The kind of one fixed point in words.
 
     A node or a focus is told by its leading eigenvalue, which is what is seen near it.
 

@@ -35,7 +35,7 @@ class Problem(NamedTuple):
         if system.continuous:
             if period != 1:
                 raise InputError(
-                    f"period is {period}, but a flow's rest points have none.\nFor cycles of its steps pass sx.Iterate(system, 1)."
+                    f"period is {period}, but a flow's equilibria have none.\nFor cycles of its steps pass sx.Iterate(system, 1)."
                 )
             return cls(frozen, frozen, 1, True)
         return cls(frozen, Iterate(frozen, period), period, False)

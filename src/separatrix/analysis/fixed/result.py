@@ -14,7 +14,7 @@ from separatrix.core.wording import counted, plain
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FixedPoints(Result):
-    r"""Rest points of a flow, fixed points of a map, or its cycles, the most attracting first.
+    r"""Equilibria of a flow, fixed points of a map, or its cycles, the most attracting first.
 
     Each guess has a status: `ok` when it came to a point, `not_converged` when it ended elsewhere (at a slow point, perhaps), and
     `diverged` when the system has no finite value there.
@@ -23,21 +23,21 @@ class FixedPoints(Result):
         points: (point, dim); of a cycle, one of its states.
         residuals: (point), ‖F^p(x) − x‖∞, or the largest component of a flow's field.
         errors: (point), how far rounding may have moved the point, ‖ |DF^p − 1|⁻¹ ε (|x| + |DF^p − 1| |x|) ‖∞ to first order; inf
-            where the matrix is singular, as on a line of rest points. With a scale for each number: over it, times the largest.
+            where the matrix is singular, as on a line of fixed points. With a scale for each number: over it, times the largest.
         multipliers: (point, eigenvalue), complex, |μ| descending: eigenvalues of DF^p; of a flow, exp(λ dt) with λ those of its
             field. All of them; of states of more than 2,000 numbers the leading 6.
         rates: (point, eigenvalue), nats per unit time: ln|μ| / T, T the time that F^p takes there; of a flow, Re λ.
         frequencies: (point, eigenvalue), radians per unit time: arg μ / T; of a flow, Im λ.
         kind: (point), "stable node", "saddle with 1 unstable direction", …; "undecided" where an eigenvalue is too near the border;
             "on a kink" where the step has no derivative (a ReLU of zero), and so no eigenvalues, which are NaN.
-        minimal_period: (point), the smallest number of steps after which the state returns; 1 for a rest point.
+        minimal_period: (point), the smallest number of steps after which the state returns; 1 for a fixed point.
         cycles: (point, phase, dim), the p states of each cycle, the first of them being the point.
         periods: (point), time of one round of the cycle, in the system's unit: of a section, the period of the flow's cycle. None
-            where a flow's rest points were sought, which have none.
+            where a flow's equilibria were sought, which have none.
         found_by: (point), how many guesses came to it.
         slow: (slow_point, dim), local minima of ‖residual‖ that are not zero: states where the system lingers.
         slow_residuals: (slow_point), ‖residual‖∞ there.
-        sensitivity: (point, dim, input), ∂x*/∂u, how a rest point moves with the frozen input: (1 − DF)⁻¹ ∂F/∂u. None where
+        sensitivity: (point, dim, input), ∂x*/∂u, how a fixed point moves with the frozen input: (1 − DF)⁻¹ ∂F/∂u. None where
             the system has no input, or p > 1; NaN where DF has the eigenvalue 1.
         reached: (*batch, dim), where each guess came to; NaN for those that came to no point.
         size: root mean square of the guesses in units of `settings["unit"]`.
@@ -96,7 +96,7 @@ class FixedPoints(Result):
 
     @property
     def isolated(self) -> Tensor:
-        """Whether a point's place is known to better than `distinct`, (point): not on a line of rest points, nor in a flat."""
+        """Whether a point's place is known to better than `distinct`, (point): not on a line of fixed points, nor in a flat."""
         unit = torch.as_tensor(self.settings.get("unit", 1.0)).to(self.points)
         return is_isolated(self.errors / unit.max(), self.points / unit, self.settings["distinct"])
 

@@ -44,7 +44,7 @@ class Search(NamedTuple):
             if not (self.is_free and self.is_short_of(found)):
                 break
             seed = self.asked.seed + again
-            guessed = default_guesses(self.system, self.asked.count, seed).to(guesses)
+            guessed = default_guesses(self.system, self.asked.starts, seed).to(guesses)
             starts = torch.cat([guessed, self.around(torch.cat([guesses, guessed]), found, seed)])
             found, count = self.added(found, starts), count + len(starts)
         return found, count
@@ -76,10 +76,10 @@ class Search(NamedTuple):
         if not self.is_free or is_needless or period * guesses.shape[-1] > FEW:
             return guesses[:0]
         finite = guesses[torch.isfinite(guesses).all(-1)]
-        wide = wide_guesses(step.step, finite, self.asked.count, seed)
+        wide = wide_guesses(step.step, finite, self.asked.starts, seed)
         if period == 1:
             return wide
-        pool, count = torch.cat([finite, wide, found.x]), self.asked.count * min(period, MOST_SHOTS)
+        pool, count = torch.cat([finite, wide, found.x]), self.asked.starts * min(period, MOST_SHOTS)
         options = {"tol": self.asked.tol, "max_steps": self.asked.max_steps, "seed": seed}
         return torch.cat([wide, shot(step.step, step.pushforward, pool, period, count, **options)])
 

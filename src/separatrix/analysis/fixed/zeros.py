@@ -22,7 +22,7 @@ class Asked(NamedTuple):
     max_steps: int
     path_steps: int
     distinct: float
-    count: int
+    starts: int
     seed: int
 
 

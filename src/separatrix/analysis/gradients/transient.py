@@ -27,7 +27,7 @@ REACH = 1e4  # between the nearest of them and the farthest, which is the size o
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TransientGrowth(Result):
-    r"""How far perturbations of an orbit, or of a rest point, grow before they fade.
+    r"""How far perturbations of an orbit, or of a fixed point, grow before they fade.
 
     Args:
         log_norm: (record, *batch), ln ‖Φ(t)‖₂, Φ(t) = ∂x(t)/∂x(0): the largest amplification after each step, nats.
@@ -40,7 +40,7 @@ class TransientGrowth(Result):
             step; nats per unit time.
         spectral_abscissa: (*batch), what eigenvalues of the same J say: max Re λ, or ln max |λ|; nats per unit time.
         departure: (*batch), Henrici's √(‖J‖_F² − Σ|λ|²)/‖J‖_F: 0 for a normal J, near 1 for a very non-normal one.
-        kreiss: (*batch), ln of a lower bound of Kreiss's constant of J, nats: at a rest point, peak ≥ kreiss; ∞ where J has an
+        kreiss: (*batch), ln of a lower bound of Kreiss's constant of J, nats: at a fixed point, peak ≥ kreiss; ∞ where J has an
             eigenvalue that grows.
     """
 
@@ -115,7 +115,7 @@ def transient_growth(
 
     Args:
         system: any System.
-        x0: rest points, or where orbits begin, shape (*batch, dim). Default: `system.initial_state()`.
+        x0: fixed points, or where orbits begin, shape (*batch, dim). Default: `system.initial_state()`.
         steps: for how long perturbations are followed. Default: 50 units of time, within 200 … 5,000 steps and the horizon.
         settle: steps before the first.
         seed: of the initial state.

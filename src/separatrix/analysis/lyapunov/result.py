@@ -21,7 +21,7 @@ class LyapunovSpectrum(Result):
         exponents: (*batch, k), nats per unit time, descending. −∞: directions that a Jacobian, singular to rounding, erases (relu
             units that are off, tanh units saturated beyond the last digit). NaN: diverged.
         stderr: (*batch, k), standard errors by batch means; 0 for −∞, NaN when the run is too short to tell.
-        converged: (*batch), no drift between the halves of the run, and every error bar below `tol` if one was asked.
+        converged: (*batch), no drift between the halves of the run, and every error bar below `error` if one was asked.
         failed_at: (*batch), the step at which a sample left the finite numbers, −1 if it did not.
         rank: (*batch), how many of the k exponents are finite.
         kaplan_yorke_dimension: (*batch), j + Σ_{i≤j} λ_i / |λ_{j+1}| with j the last index whose partial sum is not negative (by

@@ -25,7 +25,7 @@ from separatrix.core.system import System
 
 ENOUGH_BLOCKS = 16  # QRs that a run takes at least, however flat the spectrum: error bars live on the blocks between them
 FLOAT32 = "float32: each QR adds an error near 1e-4, so that wide spectra are limited by it; pass x0 in float64 for the full range"
-AGREEING_CHECKS = 3  # how often in a row the error bars must lie below `tol`
+AGREEING_CHECKS = 3  # how often in a row the error bars must lie below `error`
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def lyapunov_spectrum(
     steps: int | None = None,
     settle: int | None = None,
     every: int | Literal["auto"] = "auto",
-    tol: float | None = None,
+    error: float | None = None,
     max_steps: int | None = None,
     seed: int = 0,
     check: bool = False,
@@ -55,8 +55,8 @@ def lyapunov_spectrum(
         steps: steps to average over, exactly. Default: 200 units of time, within 2,000 … 10,000 steps and the horizon.
         settle: steps before them, in which the orbit reaches its attractor and the frame aligns. Default: a fifth of `steps`.
         every: steps between two QRs, fewer where the frame would degenerate; "auto" picks it from the running spectrum.
-        tol: go on after `steps` until every error bar lies below it, three checks in a row, or until `max_steps`.
-        max_steps: limit for `tol`. Default: a hundred times `steps`, within the horizon.
+        error: go on after `steps` until every error bar lies below it, three checks in a row, or until `max_steps`.
+        max_steps: limit for `error`. Default: a hundred times `steps`, within the horizon.
         seed: for the initial state, where x0 is not given, and for the frame.
         check: also follow two near trajectories, and give the rate at which they part beside λ₁. An item for which the two
             disagree beyond their error bars is `not_converged`, and the summary begins with it.
@@ -75,16 +75,16 @@ def lyapunov_spectrum(
     Source: Benettin et al. 1980, Meccanica 15, 9; frame and QR as Geist, Parlitz & Lauterborn 1990, Prog. Theor. Phys. 83, 875.
     """
     seed = check_seed(seed)
-    plan = plan_steps(system, steps=steps, settle=settle, tol=tol, max_steps=max_steps)
+    plan = plan_steps(system, steps=steps, settle=settle, error=error, max_steps=max_steps)
     k = check_k(k, system.dim)
     front = begin(system, x0, seed=seed)
     run = settled(TangentRun.begin(front, random_frame(front.x, k, seed), every), plan.settle, progress=progress)
     run = run.with_all_directions()
     tally = Tally()
-    measured = _until_steady(run, tally, plan, tol)
+    measured = _until_steady(run, tally, plan, error)
     for run in watched(measured, plan.most, "Lyapunov spectrum", progress):
         tally.add(run.block)
-    spectrum = held_to_a_derivative(_spectrum(run, tally, tol), run.front)
+    spectrum = held_to_a_derivative(_spectrum(run, tally, error), run.front)
     near = divergence_rate(system, x0, steps=tally.steps, settle=plan.settle, seed=seed) if check else None
     asked = {
         "k": k,
@@ -92,7 +92,7 @@ def lyapunov_spectrum(
         "least_steps": plan.steps,
         "settle": plan.settle,
         "every": every,
-        "tol": tol,
+        "error": error,
         "seed": seed,
         "clock": system.clock,
         "dtype": str(front.x.dtype),
@@ -103,7 +103,7 @@ def lyapunov_spectrum(
     return spectrum
 
 
-def _until_steady(run: TangentRun, tally: Tally, plan: Plan, tol: float | None) -> Iterator[TangentRun]:
+def _until_steady(run: TangentRun, tally: Tally, plan: Plan, error: float | None) -> Iterator[TangentRun]:
     """The run at each QR of the steps asked for.
 
     With a tolerance, of a quarter more at a time until the error bars lie below it or the steps run out.
@@ -112,20 +112,20 @@ def _until_steady(run: TangentRun, tally: Tally, plan: Plan, tol: float | None) 
     while True:
         for run in more:
             yield run
-        if tol is None or tally.steps >= plan.most:
+        if error is None or tally.steps >= plan.most:
             return
-        agreed = agreed + 1 if _error_bars_below(tally, run, tol) else 0
+        agreed = agreed + 1 if _error_bars_below(tally, run, error) else 0
         if agreed == AGREEING_CHECKS:
             return
         more = stretches(run, min(max(tally.steps // 4, 1), plan.most - tally.steps))
 
 
-def _error_bars_below(tally: Tally, run: TangentRun, tol: float) -> bool:
-    error = standard_error(*tally.series()).masked_fill(run.erased, 0.0)
-    return bool(((error <= tol).all(-1) | (run.front.failed_at >= 0)).all())
+def _error_bars_below(tally: Tally, run: TangentRun, error: float) -> bool:
+    stderr = standard_error(*tally.series()).masked_fill(run.erased, 0.0)
+    return bool(((stderr <= error).all(-1) | (run.front.failed_at >= 0)).all())
 
 
-def _spectrum(run: TangentRun, tally: Tally, tol: float | None) -> LyapunovSpectrum:
+def _spectrum(run: TangentRun, tally: Tally, error: float | None) -> LyapunovSpectrum:
     """Averages, error bars and verdicts of a finished run."""
     rates, duration = tally.series()
     failed = (run.front.failed_at >= 0) | rates.isnan().any(0).any(-1)
@@ -134,11 +134,11 @@ def _spectrum(run: TangentRun, tally: Tally, tol: float | None) -> LyapunovSpect
     exponents, order = exponents.sort(dim=-1, descending=True)
     rates = rates.gather(-1, order.expand_as(rates))
     erased = exponents == -math.inf
-    error = standard_error(rates, duration).masked_fill(erased, 0.0).masked_fill(failed[..., None], math.nan)
+    stderr = standard_error(rates, duration).masked_fill(erased, 0.0).masked_fill(failed[..., None], math.nan)
     drift = (drifts(rates, duration, exponents.shape[-1]) & ~erased).any(-1)
-    steady = ~(drift | error.isnan().any(-1))
-    if tol is not None:
-        steady &= (error <= tol).all(-1)
+    steady = ~(drift | stderr.isnan().any(-1))
+    if error is not None:
+        steady &= (stderr <= error).all(-1)
     dimension, dimension_error = kaplan_yorke(exponents, rates, duration, run.front.x.shape[-1])
     entropy, entropy_error = positive_sum(exponents, rates, duration)
     history = ((rates * duration).cumsum(0) / duration.cumsum(0)).masked_fill(erased, -math.inf)
@@ -146,7 +146,7 @@ def _spectrum(run: TangentRun, tally: Tally, tol: float | None) -> LyapunovSpect
     return LyapunovSpectrum(
         codes=codes.to(torch.int8),
         exponents=exponents,
-        stderr=error,
+        stderr=stderr,
         converged=steady & ~failed,
         failed_at=run.front.failed_at,
         rank=(~erased & ~failed[..., None]).sum(-1),

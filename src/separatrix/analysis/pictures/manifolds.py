@@ -54,7 +54,7 @@ def manifolds(problem: Problem, rest: FixedPoints, window: Window, *, stable: bo
 
     Args:
         problem: the system, frozen.
-        rest: its rest points.
+        rest: its fixed points.
         window: where they are looked at.
         stable: the stable manifolds, backward in time, or the unstable ones.
         steps: how many a flow's curve goes on after it has left its saddle.

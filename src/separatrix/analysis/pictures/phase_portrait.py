@@ -1,4 +1,4 @@
-"""Phase portraits: the field on a plane of the state space, its nullclines, orbits, rest points and separatrices."""
+"""Phase portraits: the field on a plane of the state space, its nullclines, orbits, fixed points and separatrices."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from separatrix.core.wording import counted
 from separatrix.flows.flow import Flow
 
 ORBITS = 16  # of a default portrait
-GUESSES = 256  # states near orbits from which rest points are sought, besides those of the plane
+GUESSES = 256  # states near orbits from which fixed points are sought, besides those of the plane
 COARSE = 16  # states of the plane, along each axis, that are guesses too
 MARGIN = 0.08  # of the orbits' range, on each side of a default window
 NO_SPAN = 1e-9  # a range below this is a point
@@ -37,7 +37,7 @@ class PhasePortrait(Result):
     r"""What a system does on a plane  origin + a₁ axis₁ + a₂ axis₂;  (a₁, a₂) is a place. The batch is that of the orbits.
 
     In two dimensions the plane is the state space. In more, field, nullclines and shares are those *on* the plane, while orbits,
-    rest points and manifolds are drawn where they project.
+    fixed points and manifolds are drawn where they project.
 
     Args:
         origin: (dim), the state at the place (0, 0).
@@ -50,7 +50,7 @@ class PhasePortrait(Result):
         nullcline_1, nullcline_2: (vertex, axis), lines on which the first, or second, component is 0, with a row of NaN after each
             line. In more than two dimensions: zeros of the projected field, which need not be at rest where they meet.
         orbits: (step, *batch, axis), places of the orbits.
-        rest: the rest points that were found, their stability, and the guesses' status.
+        rest: the fixed points (of a flow, equilibria) that were found, their stability, and the guesses' status.
         rest_places: (point, axis).
         rest_away: (point), distance of each from the plane.
         unstable, stable: (branch, sample, axis), the unstable and stable manifolds of saddles where these are curves; NaN past a
@@ -104,7 +104,7 @@ class PhasePortrait(Result):
     }
 
     def summary(self) -> str:
-        """The plane, the rest points, the separatrices, the orbits, and how much of the field leaves the plane."""
+        """The plane, the fixed points, the separatrices, the orbits, and how much of the field leaves the plane."""
         lines = [f"phase portrait of a {'flow' if self.is_flow else 'map'} over {self.labels[0]} and {self.labels[1]}"]
         lines.append(self.rest.summary().splitlines()[0])
         lines.append(f"branches of saddles' manifolds: {len(self.stable)} stable, {len(self.unstable)} unstable")
@@ -133,7 +133,7 @@ def phase_portrait(
     seed: int = 0,
     progress: bool = False,
 ) -> PhasePortrait:
-    r"""The field of a flow, or F(x) − x of a map, over a plane, with nullclines, orbits, rest points and separatrices.
+    r"""The field of a flow, or F(x) − x of a map, over a plane, with nullclines, orbits, fixed points and separatrices.
 
     A driven or time-dependent system is frozen at step n, its orbits as well. A flow is taken at its field, so that everything is
     the flow's and not its solver's; orbits and manifolds follow the field by RK4 at the system's dt.
@@ -143,12 +143,12 @@ def phase_portrait(
         x0: where orbits begin, shape (*batch, dim). Default: 16 states near those that the system visits.
         plane: (i, j), two numbers of the state, through the mean of the settled orbits; (origin, axis1, axis2), three vectors; or
             "principal": the state space itself in two dimensions, else the leading principal plane of the later half of the orbits
-            with the rest points, or of all of the orbits where those span none.
-        low, high: the window's corners in places, two numbers each. Default: the orbits' range and rest points near it.
+            with the fixed points, or of all of the orbits where those span none.
+        low, high: the window's corners in places, two numbers each. Default: the orbits' range and fixed points near it.
         resolution: points of the grid along each axis. Nullclines are found on it, then bisected to the last bit.
         steps: of each orbit, and of a flow's manifold once it has left its saddle.
         settle: steps before the orbits begin.
-        guesses: where to look for rest points, (*batch, dim). Default: 256 states near orbits, and 256 of the plane.
+        guesses: where to look for fixed points, (*batch, dim). Default: 256 states near orbits, and 256 of the plane.
         n: the step whose drive, or time, is kept for ever.
         seed: of orbits and guesses.
         progress: show a bar of the orbits' steps.
@@ -162,7 +162,7 @@ def phase_portrait(
         HorizonError: the system has no step n.
         ShapeError: an axis of another width than the state's, or a batch of systems.
 
-    Limits: nullclines thinner than the grid are missed, and zeros at which no sign changes; so are rest points that no guess leads
+    Limits: nullclines thinner than the grid are missed, and zeros at which no sign changes; so are fixed points that no guess leads
         to. States of more than 2,000 numbers are refused. Manifolds begin 1e-4 windows from their saddle, with an
         error of the square of that, and are drawn where they are curves: in the plane, or where a saddle has one unstable (or one
         stable) direction. A map's stable ones need inverse images, and end where there are none.
@@ -305,7 +305,7 @@ def _kept(orbits: Tensor) -> Tensor:
 def _window(
     orbits: Tensor, points: Tensor, low: tuple[float, ...] | None, high: tuple[float, ...] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The corners asked for; else those of the orbits that do not diverge, and of the rest points within one such range."""
+    """The corners asked for; else those of the orbits that do not diverge, and of the fixed points within one such range."""
     kept = _kept(orbits).flatten(0, 1)
     kept = kept if len(kept) else torch.cat([orbits[0].reshape(-1, 2), points])
     ends = [_range(kept[:, axis], points[:, axis]) for axis in (0, 1)]

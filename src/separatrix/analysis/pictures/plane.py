@@ -129,7 +129,7 @@ def _principal(settled: Tensor) -> Plane:
     center, axes, share = principal_axes(states)
     if not share[1] > LEAST_SHARE:
         raise InputError(
-            "the orbits and rest points lie on one line or point, which spans no plane.\n"
+            "the orbits and fixed points lie on one line or point, which spans no plane.\n"
             "Give x0 that differ more, plane=(i, j), or plane=(origin, axis1, axis2)."
         )
     first, second = (f"principal component {i + 1} ({float(share[i]):.0%} of variance)" for i in (0, 1))

@@ -26,7 +26,7 @@ def plan_steps(
     *,
     steps: int | None = None,
     settle: int | None = None,
-    tol: float | None = None,
+    error: float | None = None,
     max_steps: int | None = None,
 ) -> Plan:
     """Fill in what was not asked for, within the steps that the system can take.
@@ -44,8 +44,8 @@ def plan_steps(
         raise InputError(f"steps is {steps}; an average needs at least 1.")
     if max_steps is not None and max_steps < 1:
         raise InputError(f"max_steps is {max_steps}; an average needs at least 1.")
-    if tol is not None and not (isinstance(tol, int | float) and tol > 0):
-        raise InputError(f"tol is {tol!r}; an error bar can only lie below a positive number.")
+    if error is not None and not (isinstance(error, int | float) and error > 0):
+        raise InputError(f"error is {error!r}; an error bar can only lie below a positive number.")
     room = system.horizon
     wanted = steps if steps is not None else min(max(round(ENOUGH_TIME / system.dt), FEWEST), MOST)
     if settle is None:
@@ -58,7 +58,7 @@ def plan_steps(
         raise InputError(f"max_steps is {most} but steps is {wanted}: the limit is below what is asked for first.")
     if room is not None:
         most = min(most, room - settle)
-    return Plan(int(settle), int(min(wanted, most)), int(most if tol is not None else min(wanted, most)))
+    return Plan(int(settle), int(min(wanted, most)), int(most if error is not None else min(wanted, most)))
 
 
 def default_steps(system: System, settle: int = 0) -> int:

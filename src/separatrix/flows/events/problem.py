@@ -26,18 +26,18 @@ class Problem(NamedTuple):
     finite: Tensor
 
     @classmethod
-    def of(cls, x0: Tensor, start: Any, max_time: Any) -> "Problem":
+    def of(cls, x0: Tensor, start: Any, stop: Any) -> "Problem":
         """Of what users give."""
         items = x0.reshape(-1, x0.shape[-1])
-        begin, end = (times_of_items(name, value, x0) for name, value in (("start", start), ("max_time", max_time)))
+        begin, end = (times_of_items(name, value, x0) for name, value in (("start", start), ("end", stop)))
         finite = torch.isfinite(items).all(-1) & torch.isfinite(begin)
         if not bool(torch.isfinite(end).all()):
-            raise InputError("max_time is not finite; it is the time up to which an event is looked for.")
+            raise InputError("end is not finite; it is the time up to which an event is looked for.")
         late = finite & (end < begin)
         if bool(late.any()):
             raise InputError(
-                f"max_time is {float(end[late][0]):g}, before the start at {float(begin[late][0]):g}.\n"
-                "Both are times, not lengths of time: pass max_time=start + how long to look."
+                f"end is {float(end[late][0]):g}, before the start at {float(begin[late][0]):g}.\n"
+                "Both are times, not lengths of time: pass end=start + how long to look."
             )
         given = finite & (end > begin)
         some = int(given.to(torch.int8).argmax()) if bool(given.any()) else None

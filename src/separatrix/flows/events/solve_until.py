@@ -34,7 +34,7 @@ def solve_until(
     x0: Tensor,
     event: Callable[..., Tensor],
     *,
-    max_time: Any,
+    end: Any,
     start: Any = 0.0,
     direction: int = 0,
     tol: float | None = None,
@@ -58,12 +58,12 @@ def solve_until(
         x0: states at the start, shape (*batch, dim).
         event: g, x ↦ a number for each item, shape (*batch) or (*batch, 1); an `nn.Module` or a function. Its x has the batch as
             one axis, and may have other axes before it.
-        max_time: the time up to which an event is looked for; a number, or shape (*batch).
+        end: the time up to which an event is looked for; a number, or shape (*batch).
         start: the time of x0; a number, or shape (*batch), which may carry a graph, as the time of the event before.
         direction: +1 for g rising through 0, −1 for falling, 0 for both.
         tol: by which t* may be off, on the polynomial. Default: to rounding.
         method, dt, rtol, atol, max_steps, max_step: of the steps; see `sx.solve`. With `dt` any method of `SOLVERS`, on the cubic
-            through the ends of a step; each step is dt long but the last before max_time.
+            through the ends of a step; each step is dt long but the last before `end`.
         time_dependent: call `field(x, t)` and `event(x, t)`.
         throw: raise where an item fails.
 
@@ -100,7 +100,7 @@ def solve_until(
         check_tolerance(x0, tolerance)
     own = twin(own, dtype=x0.dtype, device=x0.device)
     ready = Unfolded(own, batch)
-    problem = Problem.of(x0, start, max_time)
+    problem = Problem.of(x0, start, end)
     first_velocity(own, problem.x0.reshape(x0.shape), problem.begin.detach().reshape(1, *batch), by_tolerance=True)
     surface = Surface(twin(FunctionField(event, time_dependent=time_dependent), dtype=x0.dtype, device=x0.device))
     surface.check(problem)

@@ -76,15 +76,15 @@ class DepthField(Field):
 
     Args:
         fields: one for each layer, or one for all.
-        time: T, of all layers together.
+        end: T, of all layers together.
         between: "constant", f(x, t) = f_k(x) in layer k; or "linear", which goes over from f_k where layer k begins to f_{k+1}
             where it ends, and stays at the last one.
     """
 
-    def __init__(self, fields: Iterable[Field], *, time: float, between: str = "constant") -> None:
+    def __init__(self, fields: Iterable[Field], *, end: float, between: str = "constant") -> None:
         super().__init__()
         self.fields = nn.ModuleList(fields)
-        self.time, self.between = time, between
+        self.end, self.between = end, between
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The velocity at time t, one number for all items; where a layer begins, that layer's."""
@@ -103,11 +103,11 @@ class DepthField(Field):
                 f"{len(self.fields)} layers have one time for all items, but each was given its own: shape {tuple(t.shape)}.\n"
                 "Follow them in equal steps; or share one field among all layers."
             )
-        return self.piece(int(t / self.time * len(self.fields) + ROUNDING))
+        return self.piece(int(t / self.end * len(self.fields) + ROUNDING))
 
     def piece(self, k: int) -> Piece:
         """Layer k; the last one goes on for ever."""
-        last, span = len(self.fields) - 1, self.time / len(self.fields)
+        last, span = len(self.fields) - 1, self.end / len(self.fields)
         k = min(max(k, 0), last)
         after = self.fields[k + 1] if self.between == "linear" and k < last else None
         return Piece(self.fields[k], after, k * span, span)
@@ -125,7 +125,7 @@ class ContinuousDepth(TimedFlow):
         fields: one module, or a sequence of K; each takes a batch (items, *shape) to a batch of the same shape. Also `Field`s,
             which act on flat states and may depend on time.
         shape: of one state: a number, or (channels, height, width). Default: what the first linear layer takes.
-        time: T.
+        end: T.
         steps: L, a whole multiple of K. Default: K; or 10 of one field.
         method: a name in `SOLVERS`; for "leapfrog" and "yoshida4" the fields are separable, the state (q, p) being flat.
         between: "constant": f = f_k in layer k. "linear": f goes over from f_k where layer k begins to f_{k+1} where that one
@@ -153,18 +153,18 @@ class ContinuousDepth(TimedFlow):
         fields: nn.Module | Iterable[nn.Module],
         shape: int | tuple[int, ...] | None = None,
         *,
-        time: float = 1.0,
+        end: float = 1.0,
         steps: int | None = None,
         method: str = "euler",
         between: str = "constant",
     ) -> None:
         given = [field_of(field) for field in _as_fields(fields)]
         steps = (len(given) if len(given) > 1 else STEPS) if steps is None else steps
-        _check_options(len(given), time, steps, between)
+        _check_options(len(given), end, steps, between)
         sizes = _shape_of(given[0]) if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
         own = [field if isinstance(field, Field) else ShapedField(field, sizes) for field in given]
-        super().__init__(DepthField(own, time=time, between=between), torch.Size(sizes).numel(), time / steps, method=method)
-        self.shape, self.time, self.horizon = sizes, time, steps
+        super().__init__(DepthField(own, end=end, between=between), torch.Size(sizes).numel(), end / steps, method=method)
+        self.shape, self.end, self.horizon = sizes, end, steps
         self.state = nn.Identity()  # its outputs are the states behind the layers, for hooks and `sx.depth_profile`
         self._check_fields()
 
@@ -196,7 +196,7 @@ class ContinuousDepth(TimedFlow):
         """The very same weights in `factor` layers for each one, each for a shorter time; by another method if one is given."""
         other = super().refined(factor, method=method)
         other.horizon = factor * self.horizon
-        other.dt = self.time / other.horizon
+        other.dt = self.end / other.horizon
         if other.method != self.method:
             other._check_fields()
         return other
@@ -224,7 +224,7 @@ class ContinuousDepth(TimedFlow):
 
     def extra_repr(self) -> str:
         """What `print` shows between the parentheses."""
-        return f"shape=({_listed(self.shape)}), time={self.time:g}, steps={self.steps}, method={self.method}"
+        return f"shape=({_listed(self.shape)}), end={self.end:g}, steps={self.steps}, method={self.method}"
 
     @torch.no_grad()
     def _check_fields(self) -> None:
@@ -272,8 +272,8 @@ def _as_fields(fields: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
     return given
 
 
-def _check_options(fields: int, time: float, steps: int, between: str) -> None:
-    check_positive(time, "a network in continuous depth is followed for a positive time, not")
+def _check_options(fields: int, end: float, steps: int, between: str) -> None:
+    check_positive(end, "a network in continuous depth is followed for a positive time, not")
     if not isinstance(steps, int) or steps < 1 or steps % fields:
         raise InputError(
             f"steps is {steps!r}; it is a whole multiple of the number of fields, {fields}: "

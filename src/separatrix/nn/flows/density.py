@@ -36,7 +36,7 @@ class ContinuousNormalizingFlow(NeuralODE):
     Args:
         field: f, a module (*batch, dim) → (*batch, dim), or a `Field`, such as `sx.nn.DenseField`, whose tangents are then its own.
         dim: numbers in a point.
-        time: T.
+        end: T.
         trace: "exact" or "hutchinson".
         probes: k, of Hutchinson's estimate.
         noise: "rademacher" (signs, of least variance) or "gaussian" probes.
@@ -62,7 +62,7 @@ class ContinuousNormalizingFlow(NeuralODE):
         field: nn.Module | Callable[..., Tensor],
         dim: int,
         *,
-        time: float = 1.0,
+        end: float = 1.0,
         trace: str = "exact",
         probes: int = 1,
         noise: str = "rademacher",
@@ -76,7 +76,7 @@ class ContinuousNormalizingFlow(NeuralODE):
         time_dependent: bool = False,
     ) -> None:
         settings: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "max_step": max_step, "gradient": gradient}
-        super().__init__(field, dim, time=time, dt=dt, method=method, time_dependent=time_dependent, **settings)
+        super().__init__(field, dim, end=end, dt=dt, method=method, time_dependent=time_dependent, **settings)
         _check_one_of("trace", trace, TRACES)
         _check_one_of("noise", noise, NOISES)
         if getattr(field, "dim", dim) != dim:
@@ -95,7 +95,7 @@ class ContinuousNormalizingFlow(NeuralODE):
         count = 0 if probes is None and self.trace == "exact" else _check_probes(self.probes if probes is None else probes)
         points = x.reshape(-1, self.dim)
         tangents = self._probes(points, count, seed) if count else None
-        back = self._solved(Augmented(self.field, tangents, self.time, self.dim), with_integrals(points, count))
+        back = self._solved(Augmented(self.field, tangents, self.end, self.dim), with_integrals(points, count))
         latents, integrals = back.last[:, : self.dim], back.last[:, self.dim :]
         shape, settings = x.shape[:-1], back.settings | {"probes": count, "noise": self.noise, "seed": seed}
         return LogDensity(
@@ -116,11 +116,11 @@ class ContinuousNormalizingFlow(NeuralODE):
 
     def transport(self, z: Tensor, times: Any = None) -> Solution:
         """Where points of the base are at the asked times, by default 0 and T; the first is that of z."""
-        return cast(Solution, self.solve(self._points(z), (0.0, self.time) if times is None else times))
+        return cast(Solution, self.solve(self._points(z), (0.0, self.end) if times is None else times))
 
     def inverse(self, x: Tensor) -> Tensor:
         """The points of the base that the flow takes to x, shape (*batch, dim)."""
-        return self._solved(Reversed(self.field, self.time), self._points(x)).last
+        return self._solved(Reversed(self.field, self.end), self._points(x)).last
 
     def _points(self, x: Any) -> Tensor:
         x = torch.as_tensor(x)
@@ -130,7 +130,7 @@ class ContinuousNormalizingFlow(NeuralODE):
 
     def _solved(self, field: Field, x0: Tensor) -> Solution:
         dt = None if self.by_tolerance else self.dt
-        return cast(Solution, solve(field, x0, (0.0, self.time), method=self.method, dt=dt, **self.settings))
+        return cast(Solution, solve(field, x0, (0.0, self.end), method=self.method, dt=dt, **self.settings))
 
     def _probes(self, x: Tensor, count: int, seed: int) -> Tensor:
         """ε, rows of shape (items, k, dim)."""
@@ -178,7 +178,7 @@ class Augmented(Reversed):
     Args:
         field: f.
         probes: ε, rows of shape (items, k, dim); None for the exact trace, and one ℓ.
-        time: T.
+        end: T.
         dim: numbers in y; those behind it in the state are ℓ.
     """
 

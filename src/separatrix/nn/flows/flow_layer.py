@@ -14,7 +14,7 @@ class TimedFlow(Flow):
     it is the layer; everything else that takes a `System` takes the flow.
     """
 
-    time: float
+    end: float
 
     def pushed(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """What the layer makes of flat states, and its derivative along the tangents v, rows of shape (*batch, k, dim)."""
@@ -36,7 +36,7 @@ class FlowLayer(Block):
     """
 
     def __init__(self, flow: TimedFlow) -> None:
-        super().__init__(flow.dim, dt=flow.time)
+        super().__init__(flow.dim, dt=flow.end)
         self.flow = flow
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:

@@ -29,7 +29,7 @@ class NeuralODE(TimedFlow):
     Args:
         field: f, a module (*batch, dim) → (*batch, dim), or a `Field`.
         dim: numbers in the state. Default: what f's last linear layer gives.
-        time: T.
+        end: T.
         dt: length of equal steps. Default: with a pair such as "dopri5", steps by tolerance; else T / 20.
         method: a name in `SOLVERS`.
         rtol, atol, max_steps, max_step: of steps by tolerance; see `sx.solve`.
@@ -40,7 +40,7 @@ class NeuralODE(TimedFlow):
 
     Twenty steps of RK4 are the default: they need nothing but PyTorch, cost the same for every input, and can be compiled, exported
     and differentiated twice; another dt tells whether they are short enough. As a `Flow` it takes one step of its method for each
-    step of the system, of length dt or T / 20: its spectra, rest points and portraits are those of the field. Called, and within
+    step of the system, of length dt or T / 20: its spectra, equilibria and portraits are those of the field. Called, and within
     a network such as `sx.nn.Sequential`, it is the layer; `as_layer()` is the layer as a system of its own, one step of which
     takes the time T, with the derivative of the very steps that the layer takes.
 
@@ -55,7 +55,7 @@ class NeuralODE(TimedFlow):
         field: nn.Module | Callable[..., Tensor],
         dim: int | None = None,
         *,
-        time: float = 1.0,
+        end: float = 1.0,
         dt: float | None = None,
         method: str = "rk4",
         rtol: float = 1e-5,
@@ -66,16 +66,16 @@ class NeuralODE(TimedFlow):
         time_dependent: bool = False,
         shape: Any = None,
     ) -> None:
-        check_positive(time, "a neural ODE is followed for a positive time, not")
+        check_positive(end, "a neural ODE is followed for a positive time, not")
         form = None if shape is None else Form.of_shapes(shape)
         if form is None:
             own = as_field(field, time_dependent=time_dependent)
         else:
             dim, own = form.dim, Structured(field, form, time_dependent=time_dependent, in_one_batch=True)
-        step = time / STEPS if dt is None else dt
+        step = end / STEPS if dt is None else dt
         super().__init__(own, _width(field) if dim is None else dim, step, method=method)
         self.form = form
-        self.time = time
+        self.end = end
         self.settings = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "max_step": max_step, "gradient": gradient}
         self.by_tolerance = dt is None and method in PAIRS
 
@@ -94,8 +94,8 @@ class NeuralODE(TimedFlow):
     def _later(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             return self._followed(x, self.settings)
-        steps = whole_steps(self.time, self.dt)
-        h = self.time / steps
+        steps = whole_steps(self.end, self.dt)
+        h = self.end / steps
         for i in range(steps):
             x = SOLVERS[self.method].step(self.field, x, i * h, h)
         return x
@@ -105,8 +105,8 @@ class NeuralODE(TimedFlow):
         if self.by_tolerance:
             settings = self.settings | {"gradient": "backpropagation"}  # which alone keeps a graph that has a derivative
             return pushforward(lambda y: self._followed(y, settings), x, v)
-        field, steps = twin(self.field, dtype=x.dtype, device=x.device), whole_steps(self.time, self.dt)
-        h = self.time / steps
+        field, steps = twin(self.field, dtype=x.dtype, device=x.device), whole_steps(self.end, self.dt)
+        h = self.end / steps
         for i in range(steps):
             x, v = SOLVERS[self.method].pushforward(field.pushforward, x, v, i * h, h)
         return x, v
@@ -119,7 +119,7 @@ class NeuralODE(TimedFlow):
 
     def _followed(self, x: Tensor, settings: dict[str, Any]) -> Tensor:
         """The states a time T later; an item that is not finite stays NaN and disturbs no other, as in every layer."""
-        ends, dt = (0.0, self.time), None if self.by_tolerance else self.dt
+        ends, dt = (0.0, self.end), None if self.by_tolerance else self.dt
         fine = torch.isfinite(x).all(-1, keepdim=True)
         if laid_open(fine)[0].all():
             return solve(self.field, x, ends, method=self.method, dt=dt, **settings).last
