@@ -53,7 +53,7 @@ def test_fixed_points_and_basins_are_the_same_in_any_unit(unit, time, turn):
     assert (found.rates[:, 0] * time).tolist() == pytest.approx(slope, rel=1e-9)
     basins = sx.basins_of_attraction(system, states, steps=50)
     assert sorted((basins.attractors[:, 0] / unit).tolist()) == pytest.approx([exact[0], exact[2]], rel=1e-2)
-    assert basins.kind == ("fixed point", "fixed point")
+    assert basins.kind == ("equilibrium", "equilibrium")
     beyond = (states[:, 0] / unit > exact[1]).double().mean()
     assert float(basins.fractions.max()) == pytest.approx(float(beyond), abs=1e-12)
 

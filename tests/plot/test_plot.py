@@ -1,10 +1,12 @@
 """What is drawn is what was measured."""
 
 import importlib
+import inspect
 import math
 import pkgutil
 import re
 from dataclasses import dataclass, fields, replace
+from typing import get_args
 from xml.etree import ElementTree
 
 import matplotlib
@@ -105,8 +107,22 @@ def result_classes() -> set[type[Result]]:
     return found - {Result, Portrait, Followed, StructuredSolution}  # which draws itself
 
 
-def test_every_result_has_a_picture_and_the_table_has_no_other():
-    assert result_classes() == set(plot.PLOTS)
+@pytest.mark.parametrize("kind", sorted(result_classes(), key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
+def test_every_result_names_the_function_that_draws_it(kind):
+    module, _, function = kind.drawn_by.partition(":")
+    (drawn,) = list(inspect.signature(getattr(importlib.import_module(module), function)).parameters.values())[:1]
+    assert kind in (drawn.annotation, *get_args(drawn.annotation))
+
+
+def test_a_result_of_ones_own_is_drawn_once_it_is_defined():
+    class Height(sx.Result):
+        drawn_by = f"{__name__}:height_figure"
+
+    assert Height(codes=torch.zeros((), dtype=torch.int8)).plot().get_label() == "a height"
+
+
+def height_figure(result: sx.Result) -> matplotlib.figure.Figure:
+    return matplotlib.figure.Figure(label="a height")
 
 
 def test_plot_finds_the_picture_of_each_part_of_a_portrait(driven):
@@ -121,8 +137,8 @@ class Unpictured(Result):
     value: Tensor
 
 
-def test_a_result_without_a_picture_says_which_results_have_one():
-    with pytest.raises(InputError, match=r"a Unpictured has no figure; .*LyapunovSpectrum"):
+def test_a_result_without_a_picture_says_how_to_give_it_one():
+    with pytest.raises(InputError, match=r"a Unpictured has no figure.\nGive the class .* plot\(self\)"):
         Unpictured(codes=torch.tensor(0), value=torch.tensor(1.0)).plot()
 
 

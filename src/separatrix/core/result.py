@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.core.errors import InputError, NoPictureError
+from separatrix.core.errors import DivergedError, InputError, NoPictureError, NotConvergedError
+from separatrix.core.wording import counted
 
 if TYPE_CHECKING:
     import xarray
@@ -55,8 +56,9 @@ class Result:
 
     A subclass declares its tensors as fields and in `layout` the names of their axes, with "batch" standing for the batch axes
     of the run: {"exponents": "batch k"}. `units` names the unit of each. A field may hold a Result, or a dictionary of them.
-    One that has a picture of its own defines `plot`; the others are shown in words. A class of your own is loaded wherever it has
-    been imported or defined before; a file never says what code to run.
+    A class that has a figure defines `plot`, or names the function that draws it in `drawn_by`, as "package.module:function";
+    the others are shown in words. A class of your own is loaded wherever it has been imported or defined before; a file never
+    says what code to run.
 
     Args:
         codes: `Status` of each batch item, shape (*batch), int8.
@@ -68,6 +70,7 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions)
 
+    drawn_by: ClassVar[str] = ""
     layout: ClassVar[dict[str, str]] = {}
     units: ClassVar[dict[str, str]] = {}
 
@@ -88,6 +91,26 @@ class Result:
             return Status(int(self.codes)).words
         counts = {status.words: int((self.codes == status).sum()) for status in Status}
         return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+    def or_raise(self, throw: bool = True) -> Self:
+        """This result; with `throw`, an item that is not ok is an error.
+
+        Raises:
+            DivergedError: an item diverged.
+            NotConvergedError: an item did not converge.
+        """
+        for status, error in ((Status.DIVERGED, DivergedError), (Status.NOT_CONVERGED, NotConvergedError)):
+            failed = (self.codes == status).nonzero()
+            if throw and len(failed):
+                first = f", first at index {tuple(failed[0].tolist())}" if self.batch else ""
+                raise error(
+                    f"{len(failed)} of {counted(self.codes.numel(), 'item')} {status.words}{first}.\n{self._remedy(status)}"
+                )
+        return self
+
+    def _remedy(self, status: Status) -> str:
+        """What a person can do about items of that status; by default, the answer in words."""
+        return self.summary()
 
     def summary(self) -> str:
         """The answer in words."""
@@ -114,12 +137,18 @@ class Result:
         return f"<p style='white-space:pre-line'>{_escape(self.summary())}</p>{shown}"
 
     def plot(self) -> "Figure":
-        """A Matplotlib figure of the result. A class of your own that has a picture overrides this.
+        """A Matplotlib figure of the result, by the function that its class names in `drawn_by`.
 
         Raises:
-            NoPictureError: there is no picture of its class.
+            NoPictureError: the class names none.
         """
-        return importlib.import_module("separatrix.plot").figure(self)
+        if not self.drawn_by:
+            raise NoPictureError(
+                f"a {type(self).__name__} has no figure.\n"
+                "Give the class a method plot(self) that returns a Matplotlib figure, or name a function in drawn_by."
+            )
+        module, _, function = self.drawn_by.partition(":")
+        return getattr(importlib.import_module(module), function)(self)
 
     def to_dataset(self) -> "xarray.Dataset":
         """The result as an xarray Dataset: named axes, units, settings as attributes.

@@ -54,6 +54,7 @@ class Solution(Followed):
 
     states: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.solution:solution_figure"
     layout: ClassVar[dict[str, str]] = {**Followed.layout, "states": "time batch state"}
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class DepthPortrait(Portrait):
     """
 
     profile: DepthProfile
+    drawn_by: ClassVar[str] = "separatrix.plot.depth_portrait:depth_portrait_figure"
 
     @property
     def side(self) -> str:

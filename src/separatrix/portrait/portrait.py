@@ -100,6 +100,7 @@ class RecurrentPortrait(Portrait):
     explained: Tensor
     regime: str
 
+    drawn_by: ClassVar[str] = "separatrix.plot.portrait:portrait_figure"
     layout: ClassVar[dict[str, str]] = {
         "counted": "run",
         "finite_time": "sequence",

@@ -31,8 +31,7 @@ def _overview(portraits: Mapping[str, DepthPortrait]) -> Figure:
 
 def _sections(portraits: Mapping[str, DepthPortrait]) -> list[Section]:
     drawings = [
-        Drawing(drawn(plot.figure(portrait.profile), f"depth{number}"), name)
-        for number, (name, portrait) in enumerate(portraits.items())
+        Drawing(drawn(portrait.profile.plot(), f"depth{number}"), name) for number, (name, portrait) in enumerate(portraits.items())
     ]
     caption = (
         "Above: the size of a change of the input at each layer, for a random change (gain) and for the most sensitive ones "

@@ -49,7 +49,7 @@ def hopfield(patterns: torch.Tensor, gain: float) -> sx.Recurrent:
 def test_two_wells_have_half_the_states_each_and_the_border_itself_none():
     x0 = torch.cat([-(x := 2 * uniform(60, 1) + 1e-9), x, torch.zeros(1, 1, dtype=torch.float64)])
     basins = sx.basins_of_attraction(bistable(), x0)
-    assert basins.kind == ("fixed point", "fixed point")
+    assert basins.kind == ("equilibrium", "equilibrium")
     assert basins.attractors.flatten().tolist() == pytest.approx([-1, 1], abs=1e-9)
     assert basins.labels.tolist() == [0] * 60 + [1] * 60 + [-1]
     assert basins.fractions.tolist() == [60 / 121] * 2
@@ -163,7 +163,7 @@ def test_the_magnetic_pendulum_turns_with_its_three_magnets():
         states.append(torch.stack([c * p[:, 0] - s * p[:, 1], s * p[:, 0] + c * p[:, 1]], -1))
     places = torch.stack(states)
     basins = sx.basins_of_attraction(sx.classic.magnetic_pendulum(dt=0.05), torch.cat([places, torch.zeros_like(places)], -1))
-    assert basins.kind == ("fixed point",) * 3
+    assert basins.kind == ("equilibrium",) * 3
     angle = torch.atan2(basins.attractors[:, 1], basins.attractors[:, 0]) / (2 * math.pi / 3)
     assert (angle - angle.round()).abs().max() < 1e-6
     magnet = angle.round().long()[basins.labels] % 3
@@ -298,9 +298,9 @@ def test_a_batch_of_systems_is_refused():
 
 
 def test_what_is_lost_is_raised_where_that_is_asked():
-    with pytest.raises(sx.DivergedError, match="1 of 2 states"):
+    with pytest.raises(sx.DivergedError, match="1 of 2 items"):
         sx.basins_of_attraction(sx.Map(squaring, 2), torch.tensor([[0.1, 0], [2, 0]], dtype=torch.float64), throw=True)
-    with pytest.raises(sx.NotConvergedError, match="1 of 1 states"):
+    with pytest.raises(sx.NotConvergedError, match="1 of 1 item"):
         sx.basins_of_attraction(bistable(), torch.zeros(1, 1, dtype=torch.float64), throw=True)
 
 

@@ -97,7 +97,7 @@ def test_tangents_that_leave_the_numbers_alone_are_a_divergence_at_their_step():
 def test_throw_raises_instead_of_marking():
     """`DivergedError` with the count and the step; `NotConvergedError` when the bars stay above the tolerance."""
     x0 = torch.tensor([[0.0, 0.0], [3.0, 0.5]], dtype=torch.float64)
-    with pytest.raises(sx.DivergedError, match=rf"1 of 2 runs .* step {step_of_overflow([3.0, 0.5])}\b"):
+    with pytest.raises(sx.DivergedError, match=rf"(?s)1 of 2 items .* step {step_of_overflow([3.0, 0.5])}\b"):
         sx.lyapunov_spectrum(sx.classic.henon(), x0, steps=100, throw=True)
     with pytest.raises(sx.NotConvergedError, match="300 steps"):
         sx.lyapunov_spectrum(sx.classic.henon(), steps=100, error=1e-9, max_steps=300, throw=True)

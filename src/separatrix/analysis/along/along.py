@@ -35,6 +35,7 @@ class Separate(Result):
     """
 
     each: dict[str, Result]
+    drawn_by: ClassVar[str] = "separatrix.plot.along:separate_figure"
 
     def summary(self) -> str:
         """What was found on each."""
@@ -59,6 +60,7 @@ class Along(Result):
     result: Result
     failures: tuple[tuple[str, str], ...] = ()
 
+    drawn_by: ClassVar[str] = "separatrix.plot.along:along_figure"
     layout: ClassVar[dict[str, str]] = {"labels": "batch"}
 
     def summary(self) -> str:

@@ -78,6 +78,7 @@ class Tracks(Result):
     between: Tensor
     event_tracks: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.along:tracks_figure"
     layout: ClassVar[dict[str, str]] = {
         "labels": "batch",
         "points": "batch track dim",

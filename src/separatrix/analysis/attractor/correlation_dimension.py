@@ -62,6 +62,7 @@ class CorrelationDimension(Result):
     slope_errors: Tensor
     theiler: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.correlation_dimension:correlation_figure"
     layout: ClassVar[dict[str, str]] = {
         "dimension": "batch",
         "stderr": "batch",

@@ -81,6 +81,7 @@ class PowerSpectrum(Result):
     base: Tensor
     verdicts: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.power_spectrum:power_spectrum_figure"
     layout: ClassVar[dict[str, str]] = {
         "frequencies": "frequency",
         "power": "frequency batch",

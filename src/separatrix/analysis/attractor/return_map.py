@@ -33,6 +33,7 @@ class ReturnMap(Result):
     values: Tensor
     intervals: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.return_map:return_map_figure"
     layout: ClassVar[dict[str, str]] = {"values": "visit batch", "intervals": "interval batch"}
     units: ClassVar[dict[str, str]] = {"intervals": "units of time"}
 

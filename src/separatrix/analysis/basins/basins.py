@@ -14,7 +14,7 @@ from separatrix.analysis.basins.search import SCOUTS, Search
 from separatrix.analysis.lyapunov.divergence import divergence_rate
 from separatrix.analysis.run.units import as_scale, in_units, mixed_sizes, overall
 from separatrix.core.checks import check_seed, check_whole
-from separatrix.core.errors import DivergedError, InputError, NotConvergedError, ShapeError
+from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.evolve import Front, begin, check_steps, check_system_type
 from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator
@@ -85,9 +85,7 @@ def basins_of_attraction(
     for _ in watched(search.run(), len(search.labels), "States decided", progress):
         pass
     basins = _basins(search, front, sizes, {**asdict(plan), "scale": unit if sizes is None else sizes.tolist()})
-    if throw:
-        _throw(basins)
-    return basins
+    return basins.or_raise(throw)
 
 
 def _sizes(front: Front, scale: Any, steps: int) -> tuple[Tensor | None, float]:
@@ -204,14 +202,3 @@ def _check_autonomous(front: Front, max_steps: int) -> None:
                 "Freeze its input, system.frozen(n); or, where that repeats after p steps, pass sx.Iterate(system, p)."
             )
     check_steps(system, max_steps=max_steps)
-
-
-def _throw(basins: Basins) -> None:
-    count = basins.codes.numel()
-    if basins.diverged:
-        raise DivergedError(f"{round(basins.diverged * count)} of {count} states left the finite numbers.")
-    if basins.undecided:
-        raise NotConvergedError(
-            f"{round(basins.undecided * count)} of {count} states reached no attractor within the steps.\n"
-            "Raise max_steps; a state exactly on a border, or where nothing attracts, never gets anywhere."
-        )

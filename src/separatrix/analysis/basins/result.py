@@ -54,6 +54,7 @@ class Basins(Result):
     kind: tuple[str, ...]
     is_grid: bool
 
+    drawn_by: ClassVar[str] = "separatrix.plot.basins:basins_figure"
     layout: ClassVar[dict[str, str]] = {
         "labels": "batch",
         "x0": "batch dim",
@@ -141,6 +142,14 @@ class Basins(Result):
         if self.is_grid and min(self.batch) >= BOX and self.undecided < 1:
             lines.append(_told(self.entropy()))
         return "\n".join(lines)
+
+    def _remedy(self, status: Status) -> str:
+        if status is Status.DIVERGED:
+            return "These states left the finite numbers; leave them out of x0."
+        return (
+            "These states reached no attractor in max_steps; raise it. A state exactly on a border, or where nothing attracts, "
+            "never reaches one."
+        )
 
     def share(self, i: int) -> str:
         """The fraction of one attractor with its error."""

@@ -81,6 +81,7 @@ class Branch(Result):
     conserved: tuple[str, ...]
     totals: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.bifurcations:branch_figure"
     layout: ClassVar[dict[str, str]] = {
         "parameters": "point",
         "points": "point dim",

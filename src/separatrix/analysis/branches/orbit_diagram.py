@@ -40,6 +40,7 @@ class OrbitDiagram(Result):
     states: Tensor
     periods: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.bifurcations:orbit_diagram_figure"
     layout: ClassVar[dict[str, str]] = {"values": "value", "states": "time batch dim", "periods": "batch"}
     units: ClassVar[dict[str, str]] = {"periods": "steps", "states": "the state's unit"}
 

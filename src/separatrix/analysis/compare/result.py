@@ -50,6 +50,7 @@ class DynamicsComparison(Result):
     dimensions: dict[str, CorrelationDimension]
     maps: dict[str, ReturnMap]
 
+    drawn_by: ClassVar[str] = "separatrix.plot.comparison:comparison_figure"
     layout: ClassVar[dict[str, str]] = dict.fromkeys(
         ("true", "learned", "true_stderr", "learned_stderr", "stderr", "z", "limit", "p_value"), "quantity"
     )

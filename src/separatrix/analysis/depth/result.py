@@ -53,6 +53,7 @@ class DepthProfile(Result):
     model: str
     loss: str
 
+    drawn_by: ClassVar[str] = "separatrix.plot.depth:depth_figure"
     layout: ClassVar[dict[str, str]] = {
         "widths": "layer",
         "cut": "layer",

@@ -58,6 +58,7 @@ class EchoState(Result):
     stderr: Tensor
     steps: int
 
+    drawn_by: ClassVar[str] = "separatrix.plot.echo_state:echo_state_figure"
     layout: ClassVar[dict[str, str]] = {
         "answers": "batch",
         "responses": "batch",

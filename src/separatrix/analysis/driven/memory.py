@@ -57,6 +57,7 @@ class MemoryCapacity(Result):
     dim: int
     enters: str
 
+    drawn_by: ClassVar[str] = "separatrix.plot.memory:memory_figure"
     layout: ClassVar[dict[str, str]] = {
         "lags": "lag",
         "curve": "lag batch",

@@ -53,6 +53,7 @@ class Stationarity(Result):
     level: float
     steps: int
 
+    drawn_by: ClassVar[str] = "separatrix.plot.stationarity:stationarity_figure"
     layout: ClassVar[dict[str, str]] = {
         "p_value": "batch",
         "p_values": "batch test input",

@@ -66,6 +66,7 @@ class FixedPoints(Result):
     periods: Tensor | None = None
     sensitivity: Tensor | None = None
 
+    drawn_by: ClassVar[str] = "separatrix.plot.fixed_points:fixed_points_figure"
     layout: ClassVar[dict[str, str]] = {
         "points": "point dim",
         "residuals": "point",

@@ -45,6 +45,7 @@ class Propagation(Result):
     rates: Tensor
     rates_stderr: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.propagation:propagation_figure"
     layout: ClassVar[dict[str, str]] = {
         "lags": "lag",
         "time": "lag",

@@ -55,6 +55,7 @@ class TransientGrowth(Result):
     departure: Tensor
     kreiss: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.transient:transient_figure"
     layout: ClassVar[dict[str, str]] = {
         "log_norm": "record batch",
         "time": "record",

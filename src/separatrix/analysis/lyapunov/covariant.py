@@ -77,6 +77,7 @@ class CovariantVectors(Result):
     align: int
     every: int
 
+    drawn_by: ClassVar[str] = "separatrix.plot.covariant:covariant_figure"
     layout: ClassVar[dict[str, str]] = {
         "vectors": "time batch k dim",
         "states": "time batch dim",

@@ -45,6 +45,7 @@ class DivergenceRate(Result):
     distance: float
     steps: int
 
+    drawn_by: ClassVar[str] = "separatrix.plot.check:divergence_figure"
     layout: ClassVar[dict[str, str]] = {"rate": "batch", "stderr": "batch", "duration": "batch"}
     units: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("rate", "stderr"), "nats per unit time"),

@@ -34,6 +34,7 @@ class FiniteTimeField(Result):
     x0: Tensor
     time: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.finite_time_field:finite_time_field_figure"
     layout: ClassVar[dict[str, str]] = {"exponents": "batch k", "x0": "batch dim", "time": "batch"}
     units: ClassVar[dict[str, str]] = {"exponents": "nats per unit time", "time": "units of time", "x0": "the state's unit"}
 

@@ -32,6 +32,7 @@ class PooledSpectrum(Result):
     runs: int
     diverged: int
 
+    drawn_by: ClassVar[str] = "separatrix.plot.spectrum:pooled_figure"
     layout: ClassVar[dict[str, str]] = {"exponents": "k", "stderr": "k", "within": "k", "between": "k"}
     units: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("exponents", "stderr"), "nats per unit time"),

@@ -52,6 +52,7 @@ class LyapunovSpectrum(Result):
     settle: int
     notes: tuple[str, ...] = ()
 
+    drawn_by: ClassVar[str] = "separatrix.plot.spectrum:spectrum_figure"
     layout: ClassVar[dict[str, str]] = {
         "exponents": "batch k",
         "stderr": "batch k",
@@ -104,6 +105,12 @@ class LyapunovSpectrum(Result):
             f"The check disagrees{of}: λ₁ = {ours} nats per {self.clock} from tangents, but two near trajectories {theirs}.\n"
             "Do not rely on either: a step that draws at random, keeps state or jumps is not what its derivative is of."
         )
+
+    def _remedy(self, status: Status) -> str:
+        if status is Status.DIVERGED:
+            return f"The first left the finite numbers at step {int(self.failed_at[self.codes == status].min())}."
+        largest = float(self.stderr.nan_to_num(math.inf).max())
+        return self._warning() or f"The largest error bar after {self.steps} steps is {largest:.2g}: take more steps."
 
     def _told(self) -> str:
         if self.batch:

@@ -17,7 +17,6 @@ from separatrix.analysis.run.steps import Plan, plan_steps
 from separatrix.analysis.run.tally import Tally
 from separatrix.analysis.run.tangent_run import TangentRun, check_k, random_frame, settled, stretches
 from separatrix.core.checks import check_seed
-from separatrix.core.errors import DivergedError, NotConvergedError
 from separatrix.core.evolve import begin
 from separatrix.core.progress import watched
 from separatrix.core.result import Status
@@ -98,9 +97,7 @@ def lyapunov_spectrum(
         "dtype": str(front.x.dtype),
     }
     spectrum = held_to_its_check(replace(spectrum, check=near, settle=plan.settle, settings=asked))
-    if throw:
-        _throw(spectrum)
-    return spectrum
+    return spectrum.or_raise(throw)
 
 
 def _until_steady(run: TangentRun, tally: Tally, plan: Plan, error: float | None) -> Iterator[TangentRun]:
@@ -170,19 +167,3 @@ def _notes(dtype: torch.dtype, erased: Tensor) -> tuple[str, ...]:
     if dtype != torch.float64:
         notes.append(FLOAT32)
     return tuple(notes)
-
-
-def _throw(spectrum: LyapunovSpectrum) -> None:
-    failed = spectrum.failed_at[spectrum.codes == Status.DIVERGED]
-    if failed.numel():
-        raise DivergedError(
-            f"{failed.numel()} of {spectrum.codes.numel()} runs left the finite numbers, the first at step {int(failed.min())}."
-        )
-    if spectrum.disagreement.any():
-        raise NotConvergedError(spectrum._warning())
-    open_ = int((spectrum.codes == Status.NOT_CONVERGED).sum())
-    if open_:
-        raise NotConvergedError(
-            f"{open_} of {spectrum.codes.numel()} runs did not converge in {spectrum.steps} steps "
-            f"(largest error bar {spectrum.stderr.nan_to_num(math.inf).max():.2g}).\nGive more steps."
-        )

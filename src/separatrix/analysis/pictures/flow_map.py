@@ -56,6 +56,7 @@ class FlowMap(Result):
     names: tuple[str, ...]
     widths: tuple[int, ...]
 
+    drawn_by: ClassVar[str] = "separatrix.plot.flow_map:flow_map_figure"
     layout: ClassVar[dict[str, str]] = {
         "images": "layer batch axis",
         "share": "layer",

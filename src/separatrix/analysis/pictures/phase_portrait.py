@@ -79,6 +79,7 @@ class PhasePortrait(Result):
     stable_of: Tensor
     is_flow: bool
 
+    drawn_by: ClassVar[str] = "separatrix.plot.phase_portrait:phase_portrait_figure"
     layout: ClassVar[dict[str, str]] = {
         "origin": "dim",
         "axes": "axis dim",

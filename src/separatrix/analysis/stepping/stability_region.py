@@ -44,6 +44,7 @@ class StabilityRegion(Result):
     dt: float
     method: str
 
+    drawn_by: ClassVar[str] = "separatrix.plot.stability_region:stability_region_figure"
     layout: ClassVar[dict[str, str]] = {
         "times": "time",
         "eigenvalues": "time batch mode",

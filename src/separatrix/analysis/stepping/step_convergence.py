@@ -49,6 +49,7 @@ class StepConvergence(Result):
     method: str
     nominal: int
 
+    drawn_by: ClassVar[str] = "separatrix.plot.step_convergence:step_convergence_figure"
     layout: ClassVar[dict[str, str]] = {
         "steps": "level",
         "dt": "level",

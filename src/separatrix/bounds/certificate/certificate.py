@@ -76,6 +76,7 @@ class Certificate(Result):
     model: str
     input_shape: tuple[int, ...]
 
+    drawn_by: ClassVar[str] = "separatrix.plot.certificate:certificate_figure"
     layout: ClassVar[dict[str, str]] = {"factors": "layer", "lowers": "layer", "reach": "layer", "seconds": "layer"}
     units: ClassVar[dict[str, str]] = {
         "factors": "change of the output per change of the input of the layer",

@@ -40,6 +40,7 @@ class AdversarialImages(Result):
     names: tuple[str, ...]
     shape: tuple[int, ...]
 
+    drawn_by: ClassVar[str] = "separatrix.plot.adversarial:adversarial_figure"
     layout: ClassVar[dict[str, str]] = {
         "images": "batch pixel",
         "perturbations": "network batch pixel",

@@ -48,6 +48,7 @@ class Robustness(Result):
     radii: Tensor
     lipschitz: float
 
+    drawn_by: ClassVar[str] = "separatrix.plot.robustness:robustness_figure"
     layout: ClassVar[dict[str, str]] = {
         "certified": "batch",
         "broken": "batch",

@@ -32,6 +32,7 @@ class Arrival(Result):
     rejected: Tensor
     reached: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.arrival:arrival_figure"
     layout: ClassVar[dict[str, str]] = {
         "times": "batch",
         "states": "batch state",

@@ -53,6 +53,7 @@ class FlowFit(Result):
     best: int
     end: str
 
+    drawn_by: ClassVar[str] = "separatrix.plot.flow_fit:flow_fit_figure"
     layout: ClassVar[dict[str, str]] = {
         "training": "check",
         "held_out": "check",

@@ -42,6 +42,7 @@ class ObservationFit(Result):
     initial_states: Tensor
     end: str
 
+    drawn_by: ClassVar[str] = "separatrix.plot.observation_fit:observation_fit_figure"
     layout: ClassVar[dict[str, str]] = {
         "misfit": "step",
         "observed": "observation",

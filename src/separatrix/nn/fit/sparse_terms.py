@@ -32,6 +32,7 @@ class SparseTerms(Result):
     error: Tensor
     terms: tuple[str, ...]
 
+    drawn_by: ClassVar[str] = "separatrix.plot.sparse_terms:sparse_terms_figure"
     layout: ClassVar[dict[str, str]] = {"coefficients": "batch output term", "error": "batch output"}
     units: ClassVar[dict[str, str]] = {"coefficients": "the function's unit over the term's", "error": "1"}
 

@@ -153,6 +153,7 @@ class LogDensity(Result):
     stderr: Tensor
     latents: Tensor
 
+    drawn_by: ClassVar[str] = "separatrix.plot.log_density:log_density_figure"
     layout: ClassVar[dict[str, str]] = {"values": "batch", "stderr": "batch", "latents": "batch state"}
     units: ClassVar[dict[str, str]] = {"values": "nats", "stderr": "nats"}
 
