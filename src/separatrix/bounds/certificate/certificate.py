@@ -20,6 +20,7 @@ from separatrix.bounds.certificate.accepted import (
 )
 from separatrix.bounds.certificate.graph import UntraceableError, operator_graph
 from separatrix.bounds.certificate.layers import OWN, Bounds, LayerFactor
+from separatrix.bounds.certificate.rules import RULES
 from separatrix.bounds.certificate.steepest import Steepest, lower_bound
 from separatrix.bounds.certificate.witness import dense_lower_bound, quotients
 from separatrix.core.checks import check_seed, check_whole
@@ -209,7 +210,7 @@ def certificate(
 def _proven(network: nn.Module, x: Tensor, kind: str, progress: bool) -> tuple[list[LayerFactor], dict[str, str], float, float]:
     """The layers, those without a bound, the bound, and the round-off of the lowest precision in the network."""
     try:
-        graph = operator_graph(network, x)
+        graph = operator_graph(network, x, RULES)
     except UntraceableError as error:
         name, _, reason = error.args
         return [], {name or kind: reason}, math.inf, torch.finfo(x.dtype).eps

@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import io
 import logging
+import operator
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,12 +122,13 @@ def tensors(output: Any) -> Iterator[Any]:
             yield from tensors(getattr(output, field.name))
 
 
-def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
+def operator_graph(network: nn.Module, x: Tensor, known: Container[str] = ()) -> OperatorGraph:
     """Record the operators that a network runs on inputs of this shape.
 
     Args:
         network: a copy in evaluation mode, which may be written to (see twin).
         x: inputs, one after the other: the first is traced, and the outputs for all are compared with those of the operators.
+        known: names of operators that need not be decomposed.
 
     Raises:
         UntraceableError: the control flow depends on the numbers, or leaves PyTorch.
@@ -137,7 +139,7 @@ def operator_graph(network: nn.Module, x: Tensor) -> OperatorGraph:
     with torch.no_grad(), quiet(), _kept_whole(leaves, reads) as keep:
         _watch(network, whole, reads, x)
         keep()
-        program = _exported(whole, network, x)
+        program = _exported(whole, network, x, known)
     signature = program.graph_signature
     held = {
         spec.arg.name: _tensor(program, spec.target)
@@ -228,15 +230,27 @@ def _input(x: Tensor, grad: bool) -> Tensor:
     return x.clone().requires_grad_(grad).clone()
 
 
-def _exported(whole: nn.Module, network: nn.Module, x: Tensor) -> Any:
+def _exported(whole: nn.Module, network: nn.Module, x: Tensor, known: Container[str]) -> Any:
     """Traced with fake tensors; where a path depends on weights, once more after a symbolic trace in which weights are numbers."""
     try:
-        return torch.export.export(whole, (x,), strict=False).run_decompositions({})
+        return _functional(torch.export.export(whole, (x,), strict=False), known)
     except Exception as error:  # whatever the user's code raises on tensors without numbers
         failure = error
     with contextlib.suppress(Exception):
-        return torch.export.export(torch.fx.symbolic_trace(whole), (x,), strict=False).run_decompositions({})
+        return _functional(torch.export.export(torch.fx.symbolic_trace(whole), (x,), strict=False), known)
     raise UntraceableError(*_where(network, failure)) from failure
+
+
+def _functional(program: Any, known: Container[str]) -> Any:
+    """The program in operators that change nothing in place; as it is where it has no other, since decomposing takes longest."""
+    nodes = [node for node in program.graph.nodes if node.op not in ("placeholder", "output")]
+    return program if all(_is_functional(node, known) for node in nodes) else program.run_decompositions({})
+
+
+def _is_functional(node: torch.fx.Node, known: Container[str]) -> bool:
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return node.target is operator.getitem
+    return node.target._opname in known and not node.target._schema.is_mutable
 
 
 class _Replay(torch.fx.Interpreter):

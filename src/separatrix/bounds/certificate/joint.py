@@ -102,7 +102,9 @@ class Together:
         except Exception:  # it cuts at places drawn at random, or by rules of its own: nothing is known of its places
             return None
         place = node.args[1] if node is not cut else 0
-        return (source, made[place].reshape(-1)) if isinstance(place, int) else None
+        if not isinstance(place, int) or made[place].dtype != numbers.dtype:  # what reads the bits as other numbers is no cut
+            return None
+        return source, made[place].reshape(-1)
 
     def _before_sorting(self, nodes: list[Node]) -> list[Node]:
         """In the place of the larger and the smaller of two, these two."""
