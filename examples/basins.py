@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
-    side = 24 if asked.quick else 256
+    side = 16 if asked.quick else 256
 
     places = sx.grid((-2, -2), (2, 2), (side, side))
     released = torch.cat([places, torch.zeros_like(places)], dim=-1)  # at rest

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    found = learn(seeds=1 if asked.quick else 5, samples=80 if asked.quick else SAMPLES, max_steps=15 if asked.quick else 40)
+    found = learn(seeds=1 if asked.quick else 5, samples=80 if asked.quick else SAMPLES, max_steps=12 if asked.quick else 40)
     figure(found).savefig(asked.out / "black_hole.png", dpi=120)
     return found
 

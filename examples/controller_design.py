@@ -236,7 +236,7 @@ class Extent(NamedTuple):
 FULL = Extent(
     (Plan(Pendulum, 60, 1e-2, 4.0), Plan(CartPole, 300, 1e-2, 4.0)), 5, 1000, 1200, (0.8, 1.2), (1.0, 2.0, 4.0, 8.0), 10, 60.0
 )
-QUICK = Extent((Plan(Pendulum, 40, 1e-2, 2.5), Plan(CartPole, 60, 1e-2, 1.5)), 1, 60, 600, (), (0.2, 0.5), 1, 20.0)
+QUICK = Extent((Plan(Pendulum, 40, 1e-2, 2.5), Plan(CartPole, 48, 1e-2, 1.5)), 1, 60, 300, (), (0.2, 0.5), 1, 20.0)
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    seeds, steps, side = (1, 120, 60) if asked.quick else (5, 1200, 80)
+    seeds, steps, side = (1, 80, 40) if asked.quick else (5, 1200, 80)
     runs = [one_seed(seed, steps=steps) for seed in range(seeds)]
     tell(runs)
     flow, grid = runs[0]["flow"], sx.grid(LOW, HIGH, (side, side)).to(torch.float64)

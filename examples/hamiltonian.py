@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, list[Run]]]:
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
-    hidden, rounds, steps = (64, (200, 150), 2_000) if asked.quick else (128, (500, 1500), 100_000)
+    hidden, rounds, steps = (64, (120, 100), 1_500) if asked.quick else (128, (500, 1500), 100_000)
 
     runs: dict[str, dict[str, list[Run]]] = {}
     for case in cases(hidden):

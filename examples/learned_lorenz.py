@@ -81,8 +81,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
-    training = {"steps": 300, "polish": 60} if asked.quick else {"steps": 2_000, "polish": 3_000}
-    judging = {"orbits": 8, "steps": 600, "points": 1_000} if asked.quick else {"orbits": 32, "steps": 5_000}
+    training = {"steps": 200, "polish": 40} if asked.quick else {"steps": 2_000, "polish": 3_000}
+    judging = {"starts": 8, "steps": 400, "points": 1_000} if asked.quick else {"starts": 32, "steps": 5_000}
 
     good = [learned(GOOD, seed, training, judging) for seed in range(1 if asked.quick else SEEDS)]
     others = [learned(case, 0, training, judging) for case in OTHERS[asked.quick :]]

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
 
-    found = learn(seeds=1 if asked.quick else 5, max_steps=40 if asked.quick else 60)
+    found = learn(seeds=1 if asked.quick else 5, max_steps=25 if asked.quick else 60)
     figure(found).savefig(asked.out / "lotka_volterra.png", dpi=120)
     return found
 

@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> tuple[Found, list[Found]]:
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
-    hidden, rounds, count, steps, seeds = (16, 200, 20, 500, 1) if asked.quick else (32, 2_000, 40, 2_000, asked.seeds)
+    hidden, rounds, count, steps, seeds = (16, 120, 20, 400, 1) if asked.quick else (32, 2_000, 40, 2_000, asked.seeds)
 
     times, noisy = samples(count, seeds)
     with torch.random.fork_rng(devices=[]):

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
-    iterations, steps, seeds = (150, 1_000, 1) if asked.quick else (2_000, STEPS, SEEDS)
+    iterations, steps, seeds = (80, 600, 1) if asked.quick else (2_000, STEPS, SEEDS)
 
     truth, x0 = Quadratic(2), torch.tensor(CURVES + ISLANDS, dtype=torch.float64)
     found: dict[str, Any] = {"truth": {"orbits": sx.trajectory(truth, x0, steps)}}

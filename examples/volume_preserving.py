@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the picture")
     asked = parser.parse_args(argv)
     asked.out.mkdir(parents=True, exist_ok=True)
-    iterations, steps = (60, 120) if asked.quick else (1_500, STEPS)
+    iterations, steps = (30, 80) if asked.quick else (1_500, STEPS)
 
     truth = sx.Iterate(sx.Flow(abc, dim=3, dt=DT / 10), 10)
     systems = {"truth": truth}

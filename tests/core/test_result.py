@@ -71,7 +71,8 @@ def test_a_portrait_of_every_regime_comes_back_from_its_report(inputs, tmp_path,
     """Bit for bit, also what an autonomous network has not: finite-time exponents. The report's page need not be drawn for that."""
     monkeypatch.setattr(writing, "render", lambda *_: "<p>page</p>")
     torch.manual_seed(0)
-    portrait = sx.analyze(torch.nn.GRU(2, 3), inputs, copies=2, steps=100, settle=20)
+    also = "auto" if inputs is not None and inputs.ndim == 3 else "none"
+    portrait = sx.analyze(torch.nn.GRU(2, 3), inputs, copies=2, steps=100, settle=20, also=also)
     assert portrait.regime == request.node.callspec.id
     assert (portrait.finite_time is None) == (inputs is None)
     assert_same_bits(portrait, sx.load(portrait.save(tmp_path / "portrait.zarr")))

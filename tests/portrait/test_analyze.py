@@ -86,7 +86,7 @@ def largest_growth(model: nn.GRU, sequence: torch.Tensor) -> torch.Tensor:
 
 def test_one_long_sequence_is_followed_along_itself():
     torch.manual_seed(0)
-    portrait = sx.analyze(nn.LSTM(2, 3), torch.randn(1200, 2))
+    portrait = sx.analyze(nn.LSTM(2, 3), torch.randn(1200, 2), also="none")
     assert portrait.regime == "sequence"
     assert portrait.spectrum.settle + portrait.spectrum.steps == 1200
     assert portrait.spectrum.dim == 6  # h and c
@@ -119,7 +119,7 @@ def test_a_network_that_overflows_is_said_to_diverge():
 
 def test_a_network_that_grows_without_bound_is_said_to_diverge():
     """Multiplier 40, inputs near 10⁻³: ln(1.8e308 / 10⁻³) / ln 40 ≈ 194 steps to the overflow, through states whose squares do."""
-    portrait = sx.analyze(rnn_with(40 * torch.eye(2), nonlinearity="relu"), torch.rand(5, 6, 1), copies=3, steps=300)
+    portrait = sx.analyze(rnn_with(40 * torch.eye(2), nonlinearity="relu"), torch.rand(5, 6, 1), copies=3, steps=300, also="none")
     assert portrait.status == "diverged"
     assert portrait.spectrum.failed_at.tolist() == pytest.approx([194] * 3, abs=4)
 
@@ -150,7 +150,7 @@ def test_a_network_of_which_some_runs_diverge_says_how_many():
         rnn.bias_ih_l0.zero_()
     starts = sx.Recurrent(rnn).initial_state((16,), 0)
     grow = int((starts > 0.25).any(-1).sum())
-    portrait = sx.analyze(rnn, steps=1200, settle=100)
+    portrait = sx.analyze(rnn, steps=1200, settle=100, also="none")
     assert f"{grow} of 16 initial states diverge" in portrait.verdict
     assert "16 initial states reach" not in portrait.verdict
     assert portrait.lambda_1[0] == -math.inf
@@ -158,14 +158,14 @@ def test_a_network_of_which_some_runs_diverge_says_how_many():
 
 def test_a_sequence_too_short_to_forget_is_said_to_be_too_short():
     """Multiplier 0.95 over 30 steps: e^−1.5 of the distance is left, so nothing is known of the end."""
-    portrait = sx.analyze(rnn_with(0.95 * torch.eye(2)), torch.zeros(30, 1))
+    portrait = sx.analyze(rnn_with(0.95 * torch.eye(2)), torch.zeros(30, 1), also="none")
     assert "within 30 steps, which is too few to tell" in portrait.verdict
     assert not any("remembers its initial state" in line for line in portrait.advice)
 
 
 def test_slow_contraction_is_not_taken_for_memory():
     """h' = tanh(0.9997 h) falls to 0, but in 20,000 steps only by e^6."""
-    portrait = sx.analyze(rnn_with(0.9997 * torch.eye(2)), torch.zeros(7, 3, 1), steps=400, settle=0, copies=4)
+    portrait = sx.analyze(rnn_with(0.9997 * torch.eye(2)), torch.zeros(7, 3, 1), steps=400, settle=0, copies=4, also="none")
     assert "different responses" not in portrait.verdict
     assert not any("remembers its initial state" in line for line in portrait.advice)
 
@@ -189,7 +189,7 @@ def test_a_side_is_taken_beyond_two_standard_errors_and_what_a_zero_exponent_sho
 def test_a_neutral_cycle_is_at_the_edge():
     """A rotation by 0.3 held on a circle by tanh: λ₁ = 0 along it."""
     turn = torch.tensor([[math.cos(0.3), -math.sin(0.3)], [math.sin(0.3), math.cos(0.3)]])
-    assert sx.analyze(rnn_with(1.3 * turn), copies=8).verdict.startswith("at the edge")
+    assert sx.analyze(rnn_with(1.3 * turn), copies=8, also="none").verdict.startswith("at the edge")
 
 
 def test_advice_names_the_steps_over_which_gradients_live():

@@ -11,7 +11,7 @@ from torch import Tensor
 import separatrix as sx
 from properties.strategies import SEEDS, fewer, normal, uniform
 
-FEW = {"steps": 40, "settle": 10, "every": 1, "states": 4, "max_lag": 4, "lags": (1, 5, 10, 20), "max_steps": 300}
+FEW = {"steps": 40, "settle": 10, "every": 1, "starts": 4, "max_lag": 4, "lags": (1, 5, 10, 20), "max_steps": 300}
 MORE = {  # what few steps do not suffice for
     "correlation_dimension": {"steps": 600},
     "power_spectrum": {"steps": 300},

@@ -235,7 +235,7 @@ def test_a_bifurcation_without_another_branch_is_said_in_a_line():
         (("p", 1.0, math.nan), {}, "from 1.0 to nan; both ends must be finite"),
         (("p", 2.0, 2.0), {}, "from 2.0 to 2.0, which are equal"),
         (("p", 2.6, 3.4), {"period": 0}, "period is 0"),
-        (("p", 2.6, 3.4), {"step": 0.0}, "step is 0.0"),
+        (("p", 2.6, 3.4), {"step_size": 0.0}, "step_size is 0.0"),
         (("p", "low", 3.4), {}, "both ends must be numbers"),
         (("p", 2.6, 3.4, "here"), {}, "x0 cannot be read as numbers"),
         (("p", 2.6, 3.4, torch.zeros(3, 1)), {}, "not at a batch of shape"),
