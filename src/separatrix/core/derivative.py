@@ -1,6 +1,7 @@
 """The derivatives of a system's functions: computed automatically, and compared with differences of the functions themselves."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from separatrix.core.errors import UnsupportedModuleError
 from separatrix.core.randomness import Draws
-from separatrix.core.tangent import Function, climb
+from separatrix.core.tangent import AS_A_BATCH, Function, alike, as_a_batch, climb
 
 SHORT = 3 / 7  # shortest trial step as a power of the round-off: 2e-7 of the state in float64, 1e-3 in float32, well above rounding
 LONGER = 4.0  # ratio of one trial step to the one before
@@ -40,6 +41,7 @@ class Tangents:
         self._what = what
         self._rungs: dict[int, int] = {}
         self._tried: set[int] = set()
+        self._as_a_batch: dict[tuple[Any, ...], bool] = {}
 
     def of_another_run(self) -> "Tangents":
         """The same with nothing compared yet, for a run in which the parameters may have other values."""
@@ -53,10 +55,25 @@ class Tangents:
         Raises:
             UnsupportedModuleError: f cannot be differentiated, or its automatic derivative is not its own.
         """
+        key = (which, x.shape, v.shape)
+        if self._as_a_batch.get(key) and not torch.is_grad_enabled():
+            pushed_batch = as_a_batch(f, x, v)
+            if pushed_batch is not None:
+                return pushed_batch
+            self._as_a_batch[key] = False
         value, pushed, self._rungs[which] = climb(f, x, v, self._rungs.get(which, 0))
+        if key not in self._as_a_batch and self._may_be_a_batch(x, v):
+            again = as_a_batch(f, x, v) if self._rungs[which] == 0 else None
+            self._as_a_batch[key] = again is not None and alike(again[1], pushed)
         if self.is_first(x, v, value, which=which):
             check_derivative(f, x, "field" if which == FIELD else self._what)
         return value, pushed
+
+    def _may_be_a_batch(self, x: Tensor, v: Tensor) -> bool:
+        """Whether the tangents are few enough for Note [Tangents as a batch] to matter, and numbers that can be read."""
+        if torch.is_grad_enabled() or _is_transformed(x, v):
+            return False
+        return 0 < v.numel() <= AS_A_BATCH and bool(v.isfinite().all())
 
     def is_first(self, *tensors: Tensor, which: int = 0) -> bool:
         """Whether the function number `which` has not been compared yet and can be now; true at most once."""
