@@ -170,18 +170,18 @@ def test_a_flow_conforms(method):
 
 
 def test_a_field_without_a_formula_says_so():
-    with pytest.raises(NotImplementedError, match="Field defines no forward"):
+    with pytest.raises(NotImplementedError, match="forward"):
         Flow(Field(), 1, 0.1).step(torch.zeros(1))
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="no method 'rk45'; choose one of euler, heun, midpoint, rk4, dopri5"):
+    with pytest.raises(InputError, match=r"'rk45'(?s:.*)euler, heun, midpoint, rk4, dopri5"):
         Flow(torch.sin, 1, 0.1, method="rk45")
 
 
 @pytest.mark.parametrize("dt", [0, -0.1, math.inf, math.nan])
 def test_a_step_that_is_no_positive_number_is_refused(dt):
-    with pytest.raises(InputError, match="positive number"):
+    with pytest.raises(InputError, match="dt = "):
         Flow(torch.sin, 1, dt)
 
 
@@ -202,9 +202,9 @@ def test_a_refined_flow_takes_shorter_steps_of_the_same_field():
     turned.field = FunctionField(lambda x: x)
     assert float(flow.step(x)) == pytest.approx(0.6)
     for factor in (0, 1.5):
-        with pytest.raises(InputError, match="a whole number from 1 on"):
+        with pytest.raises(InputError, match="factor is"):
             flow.refined(factor)
-    with pytest.raises(InputError, match="no method 'rk45'"):
+    with pytest.raises(InputError, match="'rk45'"):
         flow.refined(method="rk45")
 
 

@@ -37,7 +37,7 @@ class Flow(System):
         dim: length of the state.
         dt: step size, in the field's unit of time.
         method: a name in `SOLVERS`. Any field: "euler", "heun", "midpoint", "rk4", "dopri5". Any low-dimensional field:
-            "implicit_midpoint", symplectic and without a stability limit on dt. Separable fields: "leapfrog", "yoshida4", symplectic.
+            "implicit_midpoint", symplectic, without a stability limit on dt. Separable fields: "leapfrog", "yoshida4", symplectic.
         time_dependent: call `field(x, t)`.
         start: the state that `initial_state` returns. Default: the origin.
         is_complex: the field takes and returns `dim` complex numbers. The state then has 2 · dim real numbers, Re z₁, Im z₁, Re z₂,

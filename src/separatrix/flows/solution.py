@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from separatrix.core.errors import InputError
-from separatrix.core.result import Result
+from separatrix.core.result import Result, Status
 from separatrix.core.structure import Nested
 from separatrix.flows.states import Form
 
@@ -28,6 +28,9 @@ class Followed(Result):
     def numbers_in_a_state(self) -> int:
         """Numbers in one state."""
         raise NotImplementedError
+
+    def _remedy(self, status: Status) -> str:
+        return "\n".join(self.why) or self.summary()
 
     def summary(self) -> str:
         count = self.codes.numel()

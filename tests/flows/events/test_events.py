@@ -74,7 +74,7 @@ def test_the_time_of_an_event_has_the_method_s_order(method, order):
 
 @pytest.mark.parametrize("event", [lambda x: x[0] - 0.5, lambda x: x[..., 0] - x[..., 0].mean()])
 def test_an_event_that_mixes_items_is_refused(event):
-    with pytest.raises(sx.InputError, match="of others"):
+    with pytest.raises(sx.InputError, match="event"):
         sx.solve_until(lambda x: -x, torch.tensor([[1.0, 0.0], [0.0, 1.0]], **DOUBLE), event, end=1.0)
 
 
@@ -325,23 +325,23 @@ def test_single_precision_stays_so_and_more_batch_axes_are_kept():
     [
         ({"direction": 2}, "direction is 2"),
         ({"tol": -1.0}, "tol is -1"),
-        ({"end": -1.0}, "before the start"),
-        ({"end": math.inf}, "not finite"),
+        ({"end": -1.0}, "end = -1"),
+        ({"end": math.inf}, "end"),
         ({"end": torch.ones(3)}, "end has shape"),
-        ({"event": lambda x: x}, "not one number for each"),
+        ({"event": lambda x: x}, "event"),
         ({"event": lambda x: 1.0}, "a float"),
-        ({"event": lambda x: x[..., 0] < 0}, "the event is bool"),
+        ({"event": lambda x: x[..., 0] < 0}, "bool"),
         ({"event": lambda x: x.sub_(0.5)[..., 0]}, "in place"),
         ({"direction": torch.tensor([1, -1])}, "direction is tensor"),
-        ({"x0": torch.ones(2, 2, dtype=torch.int64)}, "x0 is int64"),
-        ({"x0": torch.ones(())}, "without an axis"),
-        ({"x0": torch.ones(0, 2)}, "no state"),
+        ({"x0": torch.ones(2, 2, dtype=torch.int64)}, "int64"),
+        ({"x0": torch.ones(())}, "x0"),
+        ({"x0": torch.ones(0, 2)}, "x0"),
         ({"max_steps": 0, "dt": 0.1}, "max_steps is 0"),
-        ({"method": "rk4"}, "no error estimate"),
-        ({"method": "rk5", "dt": 0.1}, "no method"),
+        ({"method": "rk4"}, "rk4"),
+        ({"method": "rk5", "dt": 0.1}, "rk5"),
         ({"dt": -1.0}, "dt = -1"),
         ({"rtol": 2.0}, "rtol is 2"),
-        ({"field": lambda x: -x, "x0": torch.ones(2, 3), "method": "leapfrog", "dt": 0.1}, "odd"),
+        ({"field": lambda x: -x, "x0": torch.ones(2, 3), "method": "leapfrog", "dt": 0.1}, "3"),
         ({"field": lambda x: x[..., :1]}, "velocities of shape"),
     ],
 )
@@ -353,5 +353,5 @@ def test_bad_input_is_named(change, words):
 
 
 def test_failures_are_raised_where_asked():
-    with pytest.raises(sx.DivergedError, match="diverged"):
+    with pytest.raises(sx.DivergedError, match="1 of 1"):
         sx.solve_until(lambda x: x * x, torch.ones(1, 1, **DOUBLE), lambda x: x[..., 0] + 1, end=5.0, rtol=1e-4, throw=True)

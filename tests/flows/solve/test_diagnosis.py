@@ -20,7 +20,7 @@ def test_a_stiff_field_is_called_so_with_its_rate_and_what_to_do():
     found = sx.solve(stiff, X0, [0.0, 10.0], max_steps=300)
     assert list(found.status) == ["not_converged"] * 3
     (why,) = found.why
-    assert "max_steps = 300" in why and "stiff" in why and "1e+04 in a unit of time" in why and "rodas5p" in why
+    assert "max_steps = 300" in why and "stiff" in why and "1e+04 per unit time" in why and "rodas5p" in why
     assert "underflow" not in why and why in found.summary()
     assert float(found.reached[0]) == pytest.approx(300 * 3.3e-4, rel=0.3)
     rescued = sx.solve(stiff, X0, [0.0, 10.0], method="rodas5p", max_steps=100)
@@ -59,13 +59,13 @@ def test_a_field_that_is_no_function_has_no_steps_left():
         lambda x: torch.sign(torch.sin(1e9 * x)) * 1e3 + 1 / (1 - x).abs().clamp(min=1e-12), X0 / 2, [0.0, 1.0], max_steps=200
     )
     assert set(found.status) == {"not_converged"}
-    assert any(words in found.why[0] for words in ("its steps vanish", "max_steps"))
+    assert any(words in found.why[0] for words in ("step size vanished", "max_steps"))
 
 
 def test_equal_steps_that_are_too_long_are_told_the_longest():
     """RK4 is stable up to 2.785 / rate."""
     (why,) = sx.solve(stiff, X0, [0.0, 10.0], method="rk4", dt=0.1).why
-    assert "too long" in why and "up to dt = 0.00028" in why
+    assert "dt = 0.1" in why and "up to dt = 0.00028" in why
 
 
 def test_equal_steps_are_nan_from_the_step_that_fails_on_and_not_before():

@@ -35,9 +35,9 @@ def test_a_linear_fields_exponents_are_its_eigenvalues():
 
 
 def test_a_width_that_cannot_be_told_is_asked_for():
-    with pytest.raises(sx.InputError, match="Pass dim"):
+    with pytest.raises(sx.InputError, match="dim"):
         sx.nn.NeuralODE(nn.Tanh())
-    with pytest.raises(sx.InputError, match="positive time"):
+    with pytest.raises(sx.InputError, match="end = "):
         sx.nn.NeuralODE(field(), end=0.0)
 
 
@@ -118,7 +118,7 @@ def test_steps_by_tolerance_give_a_layer_its_gradient_without_a_graph_of_them():
 
 
 def test_half_precision_states_are_refused():
-    with pytest.raises(sx.InputError, match="float16, but states are float32 or float64"):
+    with pytest.raises(sx.InputError, match="float16"):
         sx.nn.NeuralODE(field())(torch.ones(1, 2, dtype=torch.float16))
 
 
@@ -222,7 +222,7 @@ def test_a_field_of_time_and_state_in_the_other_order_is_told_how_it_is_called(s
         def forward(self, a, b):
             return super().forward(a, b)
 
-    with pytest.raises(sx.InputError, match=r"takes \(t, x\), the time first"):
+    with pytest.raises(sx.InputError, match=r"\(t, x\)"):
         sx.nn.NeuralODE(TimeFirst(2, 2), time_dependent=time_dependent, **settings)
     layer = sx.nn.NeuralODE(Unnamed(2, 2), time_dependent=time_dependent, **settings)
     told = r"called as f\(x, t\), the state first" if time_dependent else r"as f\(x, t\) with time_dependent=True"

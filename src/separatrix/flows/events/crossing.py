@@ -127,10 +127,10 @@ def next_crossing(
         if not len(walk.x):
             break
         after = walk.stepped()
-        there, lost = walk.crossed(after, direction), ~torch.isfinite(after.x.detach().sum(-1))
-        if bool((there | lost).any()):
-            legs.append(walk.last_leg(there | lost, after.side.where(~lost, torch.nan), steps))
-            after = after.chosen(~(there | lost))
+        arrived, failed = walk.crossed(after, direction), ~torch.isfinite(after.x.detach().sum(-1))
+        if bool((arrived | failed).any()):
+            legs.append(walk.last_leg(arrived | failed, after.side.where(~failed, torch.nan), steps))
+            after = after.chosen(~(arrived | failed))
         walk = after
     legs.append(walk.last_leg(walk.index >= 0, torch.full_like(walk.side, torch.nan), max_steps))
     leg = _Leg(*(torch.cat(part) for part in zip(*legs, strict=True)))

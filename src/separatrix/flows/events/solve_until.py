@@ -23,7 +23,7 @@ from separatrix.flows.flow import Flow
 from separatrix.flows.gradients.mapped import lanes_refused
 from separatrix.flows.methods import SOLVERS
 from separatrix.flows.solve.solve import MAX_STEPS
-from separatrix.flows.steps.checks import as_state, check_method, check_no_longest, check_tolerance, first_velocity, raise_failure
+from separatrix.flows.steps.checks import as_state, check_method, check_no_longest, check_tolerance, first_velocity
 from separatrix.flows.steps.mesh import Run
 from separatrix.flows.steps.tolerance import Tolerance
 

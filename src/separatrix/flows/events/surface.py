@@ -61,7 +61,7 @@ class Surface(NamedTuple):
         if not isinstance(value, Tensor) or value.shape not in (x.shape[:-1], (*x.shape[:-1], 1)):
             shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise ShapeError(
-                f"expected one number for each of the {len(x)} items from the event, got {shown} for states of shape {tuple(x.shape)}.\n"
+                f"expected one number per item from the event, shape ({len(x)}), got {shown} from states {tuple(x.shape)}.\n"
                 "Index the last axis: event=lambda x: x[..., 0]."
             )
         if not value.is_floating_point():

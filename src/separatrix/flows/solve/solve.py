@@ -27,7 +27,6 @@ from separatrix.flows.steps.checks import (
     check_apart,
     check_method,
     check_no_longest,
-    raise_failure,
 )
 from separatrix.flows.steps.discrete import Discrete
 from separatrix.flows.steps.items import Items, Together
