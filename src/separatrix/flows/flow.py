@@ -132,7 +132,7 @@ def check_flow(system: object) -> Flow:
 
 def check_step(dt: float) -> None:
     """Refuse a step size that is not a positive number."""
-    check_positive(dt, "expected a positive step size, got dt =")
+    check_positive(dt, "the step size must be a positive number, not dt =")
 
 
 def check_positive(value: object, broken: str) -> None:

@@ -276,7 +276,7 @@ def check_autonomous(flow: Flow, x: Tensor, what: str) -> None:
         apart = (flow.field(x, t) - now).abs().amax()
         if float(apart) > 0:
             raise InputError(
-                f"expected an autonomous field: between t = 0 and t = {t:.3g} it changes by {float(apart):.3g}, and {what}.\n"
+                f"the field depends on time: between t = 0 and t = {t:.3g} it changes by {float(apart):.3g}, and {what}.\n"
                 "Use sx.Stroboscopic(flow, period) instead."
             )
 
