@@ -86,7 +86,7 @@ def test_a_linear_flows_step_is_the_truncated_exponential(method):
 @pytest.mark.parametrize("method", ORDERS | SYMPLECTIC)
 @pytest.mark.parametrize("field", [Swing, AutomaticSwing])
 def test_the_tangents_are_those_of_the_discrete_step(method, field):
-    """Not of the flow that it approximates: the step is far too long here."""
+    """Of the discrete step, not of the exact flow: the step is far too long here."""
     flow = Flow(field(), 2, 0.9, method=method)
     x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     v = torch.randn(5, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -191,7 +191,7 @@ def test_a_function_field_differentiates_its_function():
 
 
 def test_a_refined_flow_takes_shorter_steps_of_the_same_field():
-    """Two half steps of Euler's on ẋ = a x are (1 + a h/2)²; what the copy is given does not reach the flow."""
+    """Two half steps of Euler's on ẋ = a x are (1 + a h/2)²; changes of the copy do not affect the flow."""
     flow = Flow(lambda x: -0.8 * x, 1, 0.5, method="euler")
     x = torch.ones(1, dtype=torch.float64)
     half, other = flow.refined(2), flow.refined(1, method="rk4")

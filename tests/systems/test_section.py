@@ -336,7 +336,7 @@ def test_a_plane_that_is_none_is_refused_in_one_line(options, told):
 
 
 def test_only_a_flow_of_two_numbers_or_more_has_sections():
-    with pytest.raises(sx.UnsupportedModuleError, match="a section .* Henon"):
+    with pytest.raises(sx.UnsupportedModuleError, match=r"a section .* Henon"):
         sx.Section(sx.classic.henon(), 0)
     with pytest.raises(sx.ShapeError, match="at least 2 components; this one has 1"):
         sx.Section(sx.Flow(torch.sin, 1, 0.1), 0)

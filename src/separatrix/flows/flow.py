@@ -40,8 +40,8 @@ class Flow(System):
             "implicit_midpoint", symplectic, without a stability limit on dt. Separable fields: "leapfrog", "yoshida4", symplectic.
         time_dependent: call `field(x, t)`.
         start: the state that `initial_state` returns. Default: the origin.
-        is_complex: the field takes and returns `dim` complex numbers. The state then has 2 · dim real numbers, Re z₁, Im z₁, Re z₂,
-            …; `pack` and `unpack` convert.
+        is_complex: the field takes and returns `dim` complex numbers. The state then has 2 · dim real ones, Re z₁, Im z₁, Re z₂, …;
+            `pack` and `unpack` convert.
 
     Raises:
         InputError: unknown method, or dt is not a positive number; when a run begins: the method needs a separable field and this

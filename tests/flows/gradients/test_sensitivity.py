@@ -24,7 +24,7 @@ class Decay(nn.Module):
 
 
 class Forced(nn.Module):
-    """ẋ = a cos(b t) − x, number by number; both parameters in every number."""
+    """ẋ = a cos(b t) − x in every component, with both parameters in each."""
 
     def __init__(self) -> None:
         super().__init__()

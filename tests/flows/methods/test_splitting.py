@@ -53,7 +53,7 @@ def test_the_pendulum_is_followed_at_the_order_forwards_and_backwards(method, en
 
 @pytest.mark.parametrize("method", ORDERS)
 def test_a_force_that_depends_on_time_keeps_the_order(method):
-    """q̈ = −q + cos 2t from (1, 0):  q = (4/3) cos t − (1/3) cos 2t.  And ṙ = s cos t, which reads the velocity's own clock."""
+    """q̈ = −q + cos 2t from (1, 0):  q = (4/3) cos t − (1/3) cos 2t.  And ṙ = s cos t, where the velocity depends on time."""
 
     def field(x: Tensor, t: float) -> Tensor:
         q, r, p, s = x.unbind(-1)

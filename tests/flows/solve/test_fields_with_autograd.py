@@ -15,7 +15,7 @@ SETTINGS = [{"rtol": 1e-9, "atol": 1e-9}, {"method": "rk4", "dt": 0.05}]
 
 
 class Energy(nn.Module):
-    """A network of one number, and the same weights in every subclass."""
+    """A network with a scalar output, and the same weights in every subclass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ FIELDS = {kind.__name__: kind for kind in KINDS} | {
 @pytest.mark.parametrize("settings", SETTINGS, ids=["tolerance", "rk4"])
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_gradient_of_a_field_with_autograd_inside_is_that_of_differences(name, settings):
-    """Central differences along one direction of all parameters and the start: with the tolerance's steps right to 1e-5."""
+    """Central differences along one direction of all parameters and the start: with adaptive steps accurate to 1e-5."""
     field = FIELDS[name]()
     by = [starts(), *field.parameters()]
     along = [torch.randn(part.shape, generator=torch.Generator().manual_seed(5), **DOUBLE) for part in by]

@@ -1,4 +1,4 @@
-"""Input that no solver can use is named in one line, before any of it is used."""
+"""Unusable input is refused in at most two lines before a run begins."""
 
 import pytest
 import torch

@@ -19,12 +19,12 @@ def starts() -> Tensor:
 
 
 def asked() -> Tensor:
-    """Times of three items, in no order, some before 0."""
+    """Unordered times of three items, some negative."""
     return 6 * torch.rand(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 2
 
 
 def reference(x0: Tensor, times: Tensor) -> Tensor:
-    """By SciPy, one state at one time after the other."""
+    """The solution by SciPy, one state and one time after another."""
 
     def at(start: Tensor, t: float) -> np.ndarray:
         return solve_ivp(lambda _, x: [x[1], -np.sin(x[0])], (0, t), start.numpy(), rtol=1e-11, atol=1e-12).y[:, -1]

@@ -136,7 +136,7 @@ def test_decay_pulls_at_parameters_and_not_at_starts():
     assert field.a.item() == pytest.approx(0.0, abs=1e-8) and x0.item() == pytest.approx(float(seen.mean()), abs=1e-6)
 
 
-def test_a_number_that_changes_nothing_is_told():
+def test_an_initial_value_without_effect_is_reported():
     x0 = torch.tensor([0.5, 7.0], **DOUBLE, requires_grad=True)
     fit = sx.nn.fit_observations(
         lambda x: torch.stack([-x[..., 0], x[..., 0]], -1),

@@ -72,7 +72,7 @@ def test_values_and_states_may_have_any_type_of_number():
     assert sx.sparse_terms(2 * masses[:, :1], masses).formula() == "2 x"
 
 
-def test_bad_input_is_told_in_one_line():
+def test_bad_input_is_refused_in_one_line():
     x = normal(50, 2)
     with pytest.raises(sx.ShapeError, match="numbers of values and states"):
         sx.sparse_terms(x[:40], x)

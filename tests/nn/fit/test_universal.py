@@ -202,7 +202,7 @@ def test_a_fit_that_has_not_ended_says_so_and_keeps_what_it_reached():
         sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, max_steps=1, throw=True)
 
 
-def test_a_solution_that_cannot_be_followed_is_told():
+def test_a_solution_that_diverges_is_reported():
     class Explosion(nn.Module):
         def __init__(self):
             super().__init__()
@@ -264,7 +264,7 @@ def test_weights_that_are_computed_from_others_are_not_silenced_to_nan():
     assert torch.isfinite(normed(torch.ones(2))).all()
 
 
-def test_bad_input_of_a_fit_is_told_in_one_line():
+def test_bad_input_of_a_fit_is_refused_in_one_line():
     field = sx.nn.Universal(spiral, network())
     with pytest.raises(sx.ShapeError, match=r"observed of shape .*\(15, 2, 2\)"):
         sx.nn.fit_observations(field, seen()[1:], x0=START, times=TIMES, dt=0.1)

@@ -242,7 +242,7 @@ def test_what_cannot_be_followed_is_refused_in_one_line():
     build = sx.nn.ContinuousDepth
     with pytest.raises(sx.InputError, match="got 0"):
         build([])
-    with pytest.raises(sx.InputError, match="steps is 4.* 3: 3, 6"):
+    with pytest.raises(sx.InputError, match=r"steps is 4.* 3: 3, 6"):
         build(fields(3), steps=4)
     with pytest.raises(sx.InputError, match="steps is"):
         build(fields(1), steps=0)

@@ -32,8 +32,8 @@ class Surface(NamedTuple):
 
     def along(self, x: Tensor, t: Tensor, dx: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """g and its derivative along (dx, dt), shape (*batch) each."""
-        point, way = torch.cat([x, t], -1), torch.cat([dx, dt], -1)
-        value, slope = pushforward(lambda y: self.value(y[..., :-1], y[..., -1:])[..., None], point, way[..., None, :])
+        point, direction = torch.cat([x, t], -1), torch.cat([dx, dt], -1)
+        value, slope = pushforward(lambda y: self.value(y[..., :-1], y[..., -1:])[..., None], point, direction[..., None, :])
         return value[..., 0], slope[..., 0, 0]
 
     @torch.no_grad()

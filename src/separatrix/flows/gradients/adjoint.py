@@ -7,7 +7,7 @@ The cotangent λ of the state and the gradient in the parameters are
 where λ is incremented by the cotangent of the loss at each requested time. It is solved from one requested time to the previous
 one, with the method and tolerance of the solution. x(t) is read from the solution's polynomials and never solved backwards, which
 would be unstable where the flow contracts. The integral is a three-point Gauss rule in each step.
-Source: Pontryagin et al. 1962; Chen, Rubanova, Bettencourt & Duvenaud 2018, arXiv:1806.07366, algorithm 1 (which solves x
+Source: Pontryagin et al. 1962; Chen, Rubanova, Bettencourt & Duvenaud 2018, arXiv:1806.07366, algorithm 1 (with x solved
     backwards).
 """
 
@@ -38,12 +38,12 @@ class ByAdjoint:
     """Solution of the adjoint equation.
 
     Args:
-        asked: the times, (times, items).
+        requested: the times, (times, items).
         dt: step size of equal steps, or None.
         tolerance: tolerance of adaptive steps, or None.
     """
 
-    asked: Tensor
+    requested: Tensor
     dt: float | None
     tolerance: Tolerance | None
 
@@ -55,8 +55,8 @@ class ByAdjoint:
         λ = g[-1]
         for k in range(len(g) - 1, 0, -1):
             size = λ.abs().amax(-1, keepdim=True)
-            field = Adjoint(together, path, self.asked[k], size[:, 0] > 0)
-            back = self._back(run, field, λ / size.where(size > 0, 1.0), self.asked[k] - self.asked[k - 1])
+            field = Adjoint(together, path, self.requested[k], size[:, 0] > 0)
+            back = self._back(run, field, λ / size.where(size > 0, 1.0), self.requested[k] - self.requested[k - 1])
             _add_integral(gradients, leaves, field, back, size)
             λ = size * back.nodes[-1] + g[k - 1]
         return [λ, *gradients]

@@ -60,10 +60,10 @@ class Backward:
     def _of_nodes(self, g: Tensor) -> Tensor:
         """The loss's cotangents of all nodes, (steps + 1, items, dim): direct ones, and through the polynomials between nodes."""
         run, c = self.run, torch.zeros_like(self.run.nodes)
-        asked = (g != 0).any(-1)
-        time, item = (asked & ~run.inside).nonzero(as_tuple=True)
+        requested = (g != 0).any(-1)
+        time, item = (requested & ~run.inside).nonzero(as_tuple=True)
         c.index_put_((run.nearest[time, item], item), g[time, item], accumulate=True)
-        for group in self.together.groups(asked & run.inside):
+        for group in self.together.groups(requested & run.inside):
             x = run.before(group).requires_grad_()
             value = self._of(x, partial(run.between, group))
             found = self._pulled(value, x, group.only(group.of(g), 0.0))

@@ -1,10 +1,10 @@
-r"""Gradients of solutions: three ways, which differ in memory, in exactness and in repeatability.
+r"""Gradients of solutions: three ways, which differ in memory, in exactness and in the order of derivatives.
 
-| gradient | of | memory | backward passes |
+| gradient | of | memory | derivatives |
 |---|---|---|---|
-| "backpropagation" | the discrete solution, exact | all intermediate results | any number, higher derivatives too |
-| "checkpoint" | the discrete solution, exact | the state before every step | first derivatives |
-| "adjoint" | the exact solution, up to the tolerance | the state before every step | first derivatives |
+| "backpropagation" | the discrete solution, exact | all intermediate results | of any order |
+| "checkpoint" | the discrete solution, exact | the state before every step | first |
+| "adjoint" | the exact solution, up to the tolerance | the state before every step | first |
 """
 
 from collections.abc import Callable, Sequence
@@ -30,33 +30,35 @@ GRADIENTS = ("backpropagation", "checkpoint", "adjoint")
 # once, with their graph, like every other layer; second derivatives, forward AD and torch.compile work through them.
 
 
-def way(asked: str | None, field: Field, x0: Tensor, first: Tensor, *, hidden: bool, by_tolerance: bool) -> str | None:
+def choose_gradient(
+    gradient: str | None, field: Field, x0: Tensor, first: Tensor, *, hidden: bool, by_tolerance: bool
+) -> str | None:
     """The gradient method; None if no derivative is needed. See Note [Which gradient].
 
     Args:
-        asked: a name in `GRADIENTS`, or None for the default.
+        gradient: a name in `GRADIENTS`, or None for the default.
         field: a twin, with its gradients.
         x0: initial states.
         first: the initial velocities.
         hidden: whether the field depends on a tensor that requires a gradient and that it does not own; see Note [Hidden tensors].
         by_tolerance: whether the steps are adaptive.
     """
-    if asked is not None and asked not in GRADIENTS:
-        raise InputError(f"unknown gradient {asked!r}.\nChoose one of {', '.join(GRADIENTS)}.")
+    if gradient is not None and gradient not in GRADIENTS:
+        raise InputError(f"unknown gradient {gradient!r}.\nChoose one of {', '.join(GRADIENTS)}.")
     if any(map(functorch.is_functorch_wrapped_tensor, (x0, first))):
         return "backpropagation"  # transforms of torch.func go through the steps themselves
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in (x0, first, *field.parameters(), *field.buffers())):
         return "backpropagation"  # and so does forward AD
     if not torch.is_grad_enabled():
         return None
-    if hidden and asked in ("checkpoint", "adjoint"):
+    if hidden and gradient in ("checkpoint", "adjoint"):
         raise InputError(
-            f'gradient="{asked}" needs a field that owns every tensor it depends on; this one depends on others.\n'
+            f'gradient="{gradient}" needs a field that owns every tensor it depends on; this one depends on others.\n'
             'Make the field an nn.Module that owns them; or pass gradient="backpropagation".'
         )
     if not (hidden or x0.requires_grad or Tensors.of(field).values):
         return None
-    return asked or ("checkpoint" if by_tolerance and not hidden else "backpropagation")
+    return gradient or ("checkpoint" if by_tolerance and not hidden else "backpropagation")
 
 
 Sweep = Callable[[Discrete, Tensors, Sequence[Tensor], Tensor], list[Tensor]]

@@ -143,14 +143,14 @@ class Mapped:
     Args:
         field, x0: as under vmap; for decreasing times, the field with time reversed.
         lanes: the hidden axes.
-        asked: the times, increasing.
+        requested: the times, increasing.
         sense: −1 if the given times decrease, else +1.
     """
 
     field: Field
     x0: Tensor
     lanes: Lanes
-    asked: Tensor
+    requested: Tensor
     sense: int
 
     @classmethod
@@ -165,52 +165,52 @@ class Mapped:
                 "times are mapped by torch.func.vmap, but steps end on them.\n"
                 "Pass times of shape (times, *batch), and x0 with the batch."
             )
-        asked = as_times(times, laid_open(x0)[0].device)
-        if asked.requires_grad:
+        requested = as_times(times, laid_open(x0)[0].device)
+        if requested.requires_grad:
             raise InputError("times require a gradient, which does not pass through torch.func.vmap.\nPass times.detach().")
-        sense = -1 if asked.ndim and len(asked) > 1 and bool((asked[1] < asked[0]).all()) else 1
+        sense = -1 if requested.ndim and len(requested) > 1 and bool((requested[1] < requested[0]).all()) else 1
         own = twin(as_field(field, time_dependent=time_dependent), dtype=x0.dtype, device=x0.device)
         own = own if sense > 0 else Reversed(own)
         x0 = x0.expand(*torch.broadcast_shapes(x0.shape[:-1], own.batch_shape), x0.shape[-1])
         levels = dict(laid_open(x0)[1])
         try:
             with torch.no_grad():
-                first = own(x0, first_time(x0, sense * asked, by_tolerance=by_tolerance))
+                first = own(x0, first_time(x0, sense * requested, by_tolerance=by_tolerance))
             levels |= dict(laid_open(first)[1])
         except Exception:  # errors of the field are reported when its first velocity is checked
             pass
-        return cls(own, x0, Lanes(sorted(levels.items()), tuple(x0.shape[:-1])), sense * asked, sense) if levels else None
+        return cls(own, x0, Lanes(sorted(levels.items()), tuple(x0.shape[:-1])), sense * requested, sense) if levels else None
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Field, Tensor]]:
         """The field and x0 with all axes exposed and no graph, while no transform is active."""
-        whole = (*self.lanes.shape, *self.lanes.batch)
+        lead = (*self.lanes.shape, *self.lanes.batch)
         x0 = self.lanes.open(self.x0, 0)
         with torch.no_grad(), temporarily_clear_interpreter_stack() as transforms:
 
             def velocity(x: Tensor, t: Time) -> Tensor:
-                axis = x.ndim - 1 - len(whole)
+                axis = x.ndim - 1 - len(lead)
                 t = t.expand(*x.shape[:-1], *t.shape[x.ndim - 1 :]) if isinstance(t, Tensor) and t.ndim else t
                 with temporarily_restore_interpreter_stack(transforms):
                     t = self.lanes.hidden(t, axis) if isinstance(t, Tensor) and t.ndim else t
                     with lanes_refused("the field"):
                         return self.lanes.open(self.field(self.lanes.hidden(x, axis), t), axis)
 
-            yield Opened(velocity, whole, time_dependent=self.field.time_dependent), x0.detach()
+            yield Opened(velocity, lead, time_dependent=self.field.time_dependent), x0.detach()
 
     @property
     def open_times(self) -> Tensor:
         """The times, with all axes exposed."""
-        times, count = self.asked, len(self.lanes.levels)
+        times, count = self.requested, len(self.lanes.levels)
         return times if times.ndim < 2 else times[(slice(None), *[None] * count)].expand(-1, *self.lanes.shape, *times.shape[1:])
 
     def solution(self, found: Solution, run: Run | None, method: Solver) -> Solution:
         """The solution under vmap, from the one with exposed axes and its steps. See Note [Lanes are items]."""
-        whole = (*self.lanes.shape, *self.lanes.batch)
-        asked = self.sense * found.times.flatten(1)
+        lead = (*self.lanes.shape, *self.lanes.batch)
+        requested = self.sense * found.times.flatten(1)
         with lanes_refused(f'the field, or method="{method.name}",'):
             states = (
-                self._states(run, method, asked, whole)
+                self._states(run, method, requested, lead)
                 if run is not None and torch.is_grad_enabled()
                 else self.lanes.hidden(found.states, 1)
             )
@@ -220,12 +220,12 @@ class Mapped:
         axes = {"times": 1, "accepted": 0, "rejected": 0, "reached": 0, "codes": 0}
         return replace(found, states=states, **{name: self.lanes.hidden(parts[name], axis) for name, axis in axes.items()})
 
-    def _states(self, run: Run, method: Solver, asked: Tensor, whole: tuple[int, ...]) -> Tensor:
+    def _states(self, run: Run, method: Solver, requested: Tensor, lead: tuple[int, ...]) -> Tensor:
         """The states at the requested times, recomputed by the known steps; finished items rest at their start."""
 
         def column(along: Tensor) -> Tensor:
             """Numbers of the items, (…, items), with the lanes hidden: (…, *batch, 1)."""
-            return self.lanes.hidden(along.reshape(*along.shape[:-1], *whole, 1), along.ndim - 1)
+            return self.lanes.hidden(along.reshape(*along.shape[:-1], *lead, 1), along.ndim - 1)
 
         nodes, field = [self.x0], Items(self.field, None)
         for i, (t, h) in enumerate(run.mesh.steps):
@@ -237,7 +237,7 @@ class Mapped:
             x = method.step(field, nodes[-1].where(goes, self.x0), t, h * goes.to(self.x0))
             nodes.append(x.where(goes, nodes[-1]))
         along = torch.stack(nodes)
-        node = run.mesh.node[:, None].expand_as(asked) if run.mesh.node.ndim == 1 else run.mesh.node
+        node = run.mesh.node[:, None].expand_as(requested) if run.mesh.node.ndim == 1 else run.mesh.node
         if run.mesh.share is None:
             return gathered_from(along, column(node))
         share = run.mesh.share

@@ -45,8 +45,7 @@ def sensitivities(
     The derivative is that of the method's own steps, and so exact for the returned states up to rounding.
 
     Args:
-        field: f, an `nn.Module`, a `Field`, or a `Flow`. A module is used through its twin, in evaluation mode and in the dtype of
-            x0.
+        field: f, an `nn.Module`, a `Field`, or a `Flow`. A module is used through its twin, in evaluation mode and in x0's dtype.
         x0: states at the first time, shape (*batch, dim).
         times: increasing, shape (times), or (times, *batch).
         dt: largest step size; equal steps end at the given times.

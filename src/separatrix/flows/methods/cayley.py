@@ -158,7 +158,7 @@ def predicted(skew: Skew, x: Tensor, h: Step) -> Tensor:
 
 def _as_long_as(x: Tensor, y: Tensor) -> Tensor:
     """y with the length of x; NaN if y overflowed. No derivative goes through the ratio, which is 1 up to rounding."""
-    size = x.detach().abs().amax(-1, keepdim=True)  # the squares of small numbers would underflow
+    size = x.detach().abs().amax(-1, keepdim=True)  # avoids underflow of squares
     wanted, got = (torch.linalg.vector_norm(part.detach() / size, dim=-1, keepdim=True) for part in (x, y))
     ratio = wanted / got
     return y * ratio.where(ratio > 0, torch.nan).where(size > 0, 1.0)

@@ -50,9 +50,7 @@ class Pair(Solver):
     """A method with an embedded one of lower order, whose difference estimates the error."""
 
     def attempt(self, field: Slope, x: Tensor, t: Tensor, h: Tensor, slope: Tensor | None) -> Trial:
-        """A trial step from x, shape (items, dim), at t, of length h, (items, 1), float64; `slope` is the velocity at x, if
-        known.
-        """
+        """A trial step from x, shape (items, dim), at t, of length h, (items, 1), float64; `slope`: the velocity at x, if known."""
         raise NotImplementedError
 
     def piece(self, field: Slope, x: Tensor, t: Time, h: Time) -> Hermite:

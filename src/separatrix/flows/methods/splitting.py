@@ -62,7 +62,7 @@ class Splitting(Solver):
         return q, p
 
     def amplification(self, z: Tensor) -> Tensor:
-        """The larger of the two factors on  q̇ = λ p, ṗ = λ q,  with eigenvalues ±λ, like every separable linear field.
+        """The larger of the two factors on  q̇ = λ p, ṗ = λ q,  whose eigenvalues are ±λ, as for any separable field.
 
         The step has determinant 1 and a trace that is a polynomial in z², so the factors are the roots of  r² − trace · r + 1.
         Neither exceeds 1 only if both lie on the unit circle, which holds on an interval of the imaginary axis (leapfrog: |z| ≤ 2).

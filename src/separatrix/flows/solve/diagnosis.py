@@ -33,7 +33,7 @@ def reasons(run: Run, field: Items, problem: Problem, steps: Steps) -> tuple[str
     sentences = [f"{_name(item, batch)} was not followed: its initial condition is not finite." for item in _first(~begun)]
     for status in (Status.DIVERGED, Status.NOT_CONVERGED):
         for item in _first((run.codes == status) & begun):
-            end = _End(run, field, problem.asked, item, steps.method, problem.sense)
+            end = _End(run, field, problem.requested, item, steps.method, problem.sense)
             words = end.of_equal_steps(steps.dt) if steps.dt is not None else end.by_tolerance(status, steps.tolerance)
             sentences.append(f"{_name(item, batch)} {words}")
     return tuple(sentences)
@@ -47,9 +47,9 @@ def _first(which: Tensor) -> list[int]:
 class _End:
     """Where an item ended, in the user's times."""
 
-    def __init__(self, run: Run, field: Items, asked: Tensor, item: int, method: str, sense: int) -> None:
+    def __init__(self, run: Run, field: Items, requested: Tensor, item: int, method: str, sense: int) -> None:
         self.run, self.field, self.item, self.method, self.sense = run, field, item, method, sense
-        self.begin, self.t, self.last = (sense * float(time[item]) for time in (asked[0], run.reached, asked[-1]))
+        self.begin, self.t, self.last = (sense * float(time[item]) for time in (requested[0], run.reached, requested[-1]))
         self.steps = int(run.accepted[item])
         self.size = float(run.nodes[self.steps, item].abs().amax())
 
@@ -82,11 +82,11 @@ class _End:
     def of_equal_steps(self, dt: float) -> str:
         """The reason, for equal steps."""
         rate, limit = self.rate(0), _limit(self.method)
-        gone = f"diverged: the state is not finite after t = {self.t:.6g}, where its largest number was {self.size:.2g}"
+        ended = f"diverged: the state is not finite after t = {self.t:.6g}, where its largest number was {self.size:.2g}"
         if limit is None or rate * dt <= limit:
-            return f"{gone}. Pass dt < {dt:g}, or leave dt out: adaptive steps distinguish a true divergence from too long a step."
+            return f"{ended}. Pass dt < {dt:g}, or leave dt out: adaptive steps distinguish a true divergence from too long a step."
         return (
-            f"{gone}. The step size dt = {dt:g} is too large: the fastest rate at the start is {rate:.2g} per unit time, and "
+            f"{ended}. The step size dt = {dt:g} is too large: the fastest rate at the start is {rate:.2g} per unit time, and "
             f'{self.method} is stable up to dt = {limit / rate:.2g}. Pass a smaller dt; or method="rodas5p" without dt.'
         )
 

@@ -1,4 +1,4 @@
-"""An initial value problem: what is followed, from where, and when it is asked for."""
+"""Initial value problems: a field, initial conditions and the times at which states are requested."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ class Problem:
         return own.expand(-1, *self.batch).contiguous()
 
     @property
-    def asked(self) -> Tensor:
+    def requested(self) -> Tensor:
         """The times without a graph, (times, items)."""
         return self._of_items(self.times.detach())
 
@@ -95,7 +95,7 @@ class Problem:
 
     def carried(self, states: Tensor) -> Tensor:
         """States at the times, (times, items, dim), with derivatives in the times. See Note [Derivative by a time]."""
-        return self._moved(states, self._late(), self.asked) if self._moves else states
+        return self._moved(states, self._late(), self.requested) if self._moves else states
 
     def begins(self) -> Tensor:
         """Initial states, (items, dim), with a derivative in the first time: that of the state carried back from a later start."""

@@ -13,7 +13,7 @@ from separatrix.flows.field import Field
 from separatrix.flows.flow import Flow
 from separatrix.flows.gradients.adjoint import ByAdjoint
 from separatrix.flows.gradients.checkpoint import by_checkpoints
-from separatrix.flows.gradients.gradient import apart_from_graph, way
+from separatrix.flows.gradients.gradient import apart_from_graph, choose_gradient
 from separatrix.flows.gradients.lost import check_gradient
 from separatrix.flows.gradients.mapped import Mapped, Opened, transformed
 from separatrix.flows.methods import PAIRS, SOLVERS, Rosenbrock
@@ -63,8 +63,7 @@ def solve(
     Args:
         field: x ↦ ẋ on states of shape (*batch, dim): an `nn.Module`, a function, a `Field`, or a `Flow`, whose method and step
             size are then the defaults. A module is used through its twin, in evaluation mode and in the dtype of x0; gradients
-            reach its parameters. Parameters of a `Field` may have batch axes; the batch of the run is their broadcast with that of
-            x0.
+            reach its parameters. Parameters of a `Field` may have batch axes, which broadcast against those of x0.
         x0: states at the first time, shape (*batch, dim). Or structured states: tuples, dictionaries and other containers of
             tensors, images, complex numbers; the field then takes and returns the same structure, and `states` has it too. In a
             batch, an item that is not finite stays NaN and the others are solved.
@@ -80,13 +79,12 @@ def solve(
         gradient: how derivatives are taken. "backpropagation": exact for the discrete solution, stores every intermediate result,
             can be differentiated again; if the field cuts its graph, the gradient of the rest, with a warning. "checkpoint": the
             same values, stores only the states between steps. "adjoint": a second equation solved backwards, accurate to the
-            tolerance.
-            Default: "checkpoint" for adaptive steps; "backpropagation" for equal steps, and for functions that close over a tensor
-            that requires a gradient.
+            tolerance. Default: "checkpoint" for adaptive steps; "backpropagation" for equal steps, and for functions that close
+            over a tensor that requires a gradient.
         time_dependent: call `field(x, t)`; t is a tensor of shape (*batch), or a scalar in equal steps that all items share.
         batch_axes: number of leading axes of x0 that are the batch. Default: all but the last for a tensor; 0 for containers, whose
             tensors then form one state and share their steps.
-        progress: show a bar that follows the slowest item.
+        progress: show a progress bar.
         throw: raise instead of marking items that diverged or did not converge.
 
     Returns:
@@ -152,7 +150,7 @@ def _solved(
     if not bool(problem.begun.any()):
         return _ended(problem, how), None
     steps = Steps.of(problem, **how)
-    return _solution(problem, steps, _way(given, problem, steps, gradient), progress)
+    return _solution(problem, steps, _gradient(given, problem, steps, gradient), progress)
 
 
 def _ended(problem: Problem, how: dict[str, Any]) -> Solution:
@@ -170,10 +168,10 @@ def _ended(problem: Problem, how: dict[str, Any]) -> Solution:
     )
 
 
-def _way(given: Callable[..., Any], problem: Problem, steps: Steps, gradient: str | None) -> str | None:
+def _gradient(given: Callable[..., Any], problem: Problem, steps: Steps, gradient: str | None) -> str | None:
     """The gradient method, checked against the field."""
     hides = bool(hidden(steps.first, lambda: problem.first_velocity(by_tolerance=steps.by_tolerance)))
-    chosen = way(gradient, problem.field, problem.begins(), steps.first, hidden=hides, by_tolerance=steps.by_tolerance)
+    chosen = choose_gradient(gradient, problem.field, problem.begins(), steps.first, hidden=hides, by_tolerance=steps.by_tolerance)
     if chosen == "adjoint" and isinstance(SOLVERS[steps.method], Rosenbrock):
         raise InputError(
             f'gradient="adjoint" needs a method without time derivatives for the backward equation; {steps.method} takes them.\n'
@@ -186,18 +184,18 @@ def _way(given: Callable[..., Any], problem: Problem, steps: Steps, gradient: st
 
 
 def _solution(problem: Problem, steps: Steps, chosen: str | None, progress: bool) -> tuple[Solution, Run]:
-    field, batch, asked, solver = problem.field, problem.batch, problem.asked, SOLVERS[steps.method]
+    field, batch, requested, solver = problem.field, problem.batch, problem.requested, SOLVERS[steps.method]
     items, flat, keeps = problem.begins(), Items(field, batch), chosen == "backpropagation"
     alone_in_time = steps.by_tolerance or problem.times.ndim > 1
     probed = alone_in_time or chosen in ("checkpoint", "adjoint")
-    together = Together.probe(field, batch, items.detach(), asked) if probed else Together.alone(field, batch)
+    together = Together.probe(field, batch, items.detach(), requested) if probed else Together.alone(field, batch)
     if alone_in_time or chosen == "adjoint":
         check_apart(together)
     if steps.tolerance is not None:
         alone = Items(field, None) if together.packs else None
         first = steps.first.detach().reshape(items.shape)
         run = adaptive_steps(
-            PAIRS[steps.method], flat, items.detach(), asked, steps.tolerance, first=first, alone=alone, progress=progress
+            PAIRS[steps.method], flat, items.detach(), requested, steps.tolerance, first=first, alone=alone, progress=progress
         )
         nodes = torch.stack(run.mesh.follow(solver, flat, items)) if keeps else run.nodes
     else:
@@ -205,11 +203,11 @@ def _solution(problem: Problem, steps: Steps, chosen: str | None, progress: bool
         mesh = equal_steps(times if times.ndim == 1 else times.flatten(1), steps.dt)
         with torch.set_grad_enabled(keeps):
             nodes = torch.stack(mesh.follow(solver, flat, items, progress=progress))
-        run = Run.of(mesh, nodes.detach(), asked)
+        run = Run.of(mesh, nodes.detach(), requested)
     run = run.only(problem.begun.flatten())
     discrete = Discrete.of(solver, together, run.mesh, nodes)
-    states = problem.carried(_differentiable(discrete, chosen, items, field, asked, steps.dt, steps.tolerance))
-    states = states.where(run.alive(asked)[..., None], torch.nan)
+    states = problem.carried(_differentiable(discrete, chosen, items, field, requested, steps.dt, steps.tolerance))
+    states = states.where(run.alive(requested)[..., None], torch.nan)
     found = Solution(
         times=problem.given_times,
         states=states.reshape(-1, *problem.x0.shape),
@@ -224,10 +222,16 @@ def _solution(problem: Problem, steps: Steps, chosen: str | None, progress: bool
 
 
 def _differentiable(
-    discrete: Discrete, way: str | None, x0: Tensor, field: Field, asked: Tensor, dt: float | None, tolerance: Tolerance | None
+    discrete: Discrete,
+    gradient: str | None,
+    x0: Tensor,
+    field: Field,
+    requested: Tensor,
+    dt: float | None,
+    tolerance: Tolerance | None,
 ) -> Tensor:
-    if way not in ("checkpoint", "adjoint"):
-        with torch.set_grad_enabled(way == "backpropagation"):
+    if gradient not in ("checkpoint", "adjoint"):
+        with torch.set_grad_enabled(gradient == "backpropagation"):
             return discrete.states()
-    sweep = by_checkpoints if way == "checkpoint" else ByAdjoint(asked, dt, tolerance)
+    sweep = by_checkpoints if gradient == "checkpoint" else ByAdjoint(requested, dt, tolerance)
     return apart_from_graph(discrete, x0, Tensors.of(field), sweep)

@@ -123,7 +123,7 @@ def adaptive_steps(
         first: the velocities at x0, if known.
         alone: the field of any subset of the items; None if the field takes all items only.
         until: reports the items that have arrived; they stop there.
-        progress: show a bar that follows the slowest item.
+        progress: show a progress bar, which follows the slowest item.
     """
     log, going, controller = Log.begin(times, grain_of(field, x0, times)), Going(field, alone, x0), Controller(pair.order)
     slope = going(x0, times[0, :, None].to(x0)) if first is None else first

@@ -129,8 +129,7 @@ def first_time(x0: Tensor, times: Tensor, *, by_tolerance: bool) -> float | Tens
 
 
 def first_velocity(field: Field, x0: Tensor, times: Tensor, *, by_tolerance: bool) -> Tensor:
-    """The initial velocity with all of the field's own tensors detached, so that any graph left is hidden. See Note [Hidden
-    tensors].
+    """The initial velocity, with the field's own tensors detached: any graph left is hidden. See Note [Hidden tensors].
 
     Raises:
         ShapeError: it does not have the shape of the states.

@@ -35,13 +35,13 @@ class Going:
             self.who = (~done).nonzero()[:, 0]
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        return self._asked(lambda field, *at: (field(*at),), x, t)[0]
+        return self._evaluated(lambda field, *at: (field(*at),), x, t)[0]
 
     def linearised(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The velocity, its derivative in the state as rows, (items, dim, dim), and in the time. See Note [Rows backwards]."""
         if self.backwards is None:
             self.backwards = x.shape[-1] <= NARROW and not self.field.has_own_tangents and self._keeps_its_graph(x, t)
-        value, rows, drift = self._asked(backwards if self.backwards else linearised, x, t)
+        value, rows, drift = self._evaluated(backwards if self.backwards else linearised, x, t)
         return value, rows, drift if self.field.time_dependent else None
 
     def _keeps_its_graph(self, x: Tensor, t: Tensor) -> bool:
@@ -51,15 +51,17 @@ class Going:
         except RuntimeError:  # an operator without that derivative
             return False
 
-    def _asked(self, ask: Callable[..., tuple[Any, ...]], x: Tensor, t: Tensor) -> tuple[Any, ...]:
+    def _evaluated(self, evaluate: Callable[..., tuple[Any, ...]], x: Tensor, t: Tensor) -> tuple[Any, ...]:
         """A quantity evaluated for the items under way, and 0 for the others."""
         who = self.who
         if who is None:
-            return ask(self.field, x, t)
+            return evaluate(self.field, x, t)
         if self.alone is not None and len(who):
-            found = ask(self.alone, x[who], t[who])
+            found = evaluate(self.alone, x[who], t[who])
         else:
-            found = tuple(part if part is None else part[who] for part in ask(self.field, self.x0.index_copy(0, who, x[who]), t))
+            found = tuple(
+                part if part is None else part[who] for part in evaluate(self.field, self.x0.index_copy(0, who, x[who]), t)
+            )
         return tuple(part if part is None else _among(part, who, len(x)) for part in found)
 
 

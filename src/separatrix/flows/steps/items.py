@@ -12,14 +12,14 @@ from separatrix.flows.methods.solver import Slope, Time
 MOST = 4096  # states per call: a hidden layer of 64 float64 numbers then fills two megabytes, which fit a cache
 
 # Note [States together]
-# After a run all states are known, so whatever must be recomputed at each state is computed for many of them at once. A field that
-# depends only on a state and a time accepts any states in any number: they are packed, and items that took few steps cost
-# little. A field with parameters for each item, which broadcast, accepts whole rows: several states of every item, along a leading
-# axis. A field that holds data of each item in any other way is evaluated one row at a time. Which of these a field is, is tested
-# near the start at points that differ between items: with a few states out of order, then with two different rows, whose means
-# differ too. A field whose velocities depend on the states of other items (a mean field, attention among items) passes that test;
-# it is detected by moving some of the items, and evaluated one row at a time. Adaptive steps would mix its states at different
-# times.
+# After a run all states are known, so whatever must be recomputed at each state is computed for many of them at once. A field
+# that depends only on a state and a time accepts any states in any number: they are packed, and items that took few steps cost
+# little. A field with parameters for each item, which broadcast, accepts whole rows: several states of every item, along a
+# leading axis. A field that holds data of each item in any other way is evaluated one row at a time. The kind of a field is
+# tested near the start, at points that differ between items: with a few states out of order, then with two different rows, whose
+# means differ too. A field whose velocities depend on the states of other items (a mean field, attention among items) passes that
+# test; it is detected by moving some of the items, and evaluated one row at a time. Adaptive steps would mix its states at
+# different times.
 
 
 class Items(WrappedField):
@@ -114,17 +114,17 @@ class Together:
     @torch.no_grad()
     def probe(cls, field: Field, batch: tuple[int, ...], x: Tensor, times: Tensor) -> "Together":
         """Test a field near the states x, (items, dim), within the times, (times, items)."""
-        whole, places, moments = Items(field, batch), near(x), within(times.to(x))
+        flat, places, moments = Items(field, batch), near(x), within(times.to(x))
         try:
-            here, there = (whole(place, t) for place, t in zip(places, moments, strict=True))
+            here, there = (flat(place, t) for place, t in zip(places, moments, strict=True))
         except Exception:  # any error: the field does not accept columns of times, or other states
             return cls.alone(field, batch)
         x, t, both = (torch.cat(parts) for parts in (places, moments, (here, there)))
         few = _out_of_order(len(here), x.device)
         if not field.batch_shape and _takes(Items(field, None), x[few], t[few], both[few]):
             return cls(field, batch, True, True, False)
-        mixes = mixed(whole, places, moments, (here, there))
-        stacks = not mixes and _takes(whole, x, t, both)
+        mixes = mixed(flat, places, moments, (here, there))
+        stacks = not mixes and _takes(flat, x, t, both)
         return cls(field, batch, False, stacks, mixes)
 
     @classmethod

@@ -76,14 +76,14 @@ class Run:
     reached: Tensor
 
     @classmethod
-    def of(cls, mesh: Mesh, nodes: Tensor, asked: Tensor) -> "Run":
-        """The run of equal steps: an item ends where its states stop being finite; `asked` are the times, (times, items)."""
+    def of(cls, mesh: Mesh, nodes: Tensor, requested: Tensor) -> "Run":
+        """The run of equal steps: an item ends where its states stop being finite; `requested` are the times, (times, items)."""
         finite = torch.isfinite(nodes).all(-1)
         codes = torch.where(finite[-1], int(Status.OK), int(Status.DIVERGED)).to(torch.int8)
         accepted = finite.long().cumprod(0).sum(0) - 1
-        ends = [t + h for t, h in mesh.steps]
-        after = torch.stack([asked[0], *(torch.as_tensor(end, device=asked.device).reshape(-1).expand(len(codes)) for end in ends)])
-        reached = asked[-1].where(finite[-1], after.gather(0, accepted[None])[0])
+        ends = [torch.as_tensor(t + h, device=requested.device) for t, h in mesh.steps]
+        after = torch.stack([requested[0], *(end.reshape(-1).expand(len(codes)) for end in ends)])
+        reached = requested[-1].where(finite[-1], after.gather(0, accepted[None])[0])
         return cls(mesh, nodes, codes, accepted, torch.zeros_like(accepted), reached)
 
     def only(self, begun: Tensor) -> "Run":
@@ -94,9 +94,9 @@ class Run:
         accepted, rejected = self.accepted.where(begun, 0), self.rejected.where(begun, 0)
         return replace(self, codes=codes, accepted=accepted, rejected=rejected, reached=self.reached.where(begun, torch.nan))
 
-    def alive(self, asked: Tensor) -> Tensor:
+    def alive(self, requested: Tensor) -> Tensor:
         """Mask of the requested times, (times, items), that were reached, up to rounding."""
-        return asked <= self.reached + ROUNDING * asked.abs().maximum(asked - asked[0])
+        return requested <= self.reached + ROUNDING * requested.abs().maximum(requested - requested[0])
 
 
 def equal_steps(times: Tensor, dt: float) -> Mesh:

@@ -10,8 +10,7 @@ from separatrix.flows.methods.solver import Slope, Solver
 
 
 class Piece(NamedTuple):
-    r"""The state within a step as a polynomial in θ ∈ [0, 1]:  x(t + θh) = c_0 + c_1 θ + c_2 θ² + …,  each c_i of shape (*batch,
-    dim).
+    r"""The state within a step as a polynomial:  x(t + θh) = c_0 + c_1 θ + c_2 θ² + …,  θ ∈ [0, 1],  each c_i (*batch, dim).
 
     It is the cubic through the states and slopes at both ends; for an embedded pair, its own polynomial of degree four. Unlike
     `Hermite` it is written in powers of θ, for its slope and zeros.

@@ -52,8 +52,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Controller:
-    """The controller of the step size:  h · safety · r^(−α/q) · r'^(β/q),  r and r' the error ratios of this and the last accepted
-    step.
+    """The next step size,  h · safety · r^(−α/q) · r'^(β/q),  from the error ratios r of this step and r' of the last accepted one.
 
     Args:
         order: q, the order of the local error of the estimate.
