@@ -47,6 +47,11 @@ class Flow(System):
         InputError: unknown method, or dt is not a positive number; when a run begins: the method needs a separable field and this
             one is not.
         ShapeError: the method needs a state (q, p), but dim is odd.
+
+    Example:
+        >>> pendulum = sx.Flow(lambda x: torch.stack([x[..., 1], -torch.sin(x[..., 0])], -1), dim=2, dt=0.1)
+        >>> sx.trajectory(pendulum, torch.tensor([1.0, 0.0]).double(), 10).shape
+        torch.Size([11, 2])
     """
 
     continuous = True

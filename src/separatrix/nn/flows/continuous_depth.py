@@ -145,6 +145,11 @@ class ContinuousDepth(TimedFlow):
         is not).
     Source: E 2017, Commun. Math. Stat. 5, 1; Haber & Ruthotto 2017, Inverse Problems 34, 014004; Lu et al. 2018, ICML,
         arXiv:1710.10121 (other methods); Queiruga et al. 2020, arXiv:2008.02389 (weights in continuous depth).
+
+    Example:
+        >>> network = sx.nn.ContinuousDepth([nn.Linear(2, 2) for _ in range(3)])
+        >>> network.steps, network.refined(2).steps
+        (3, 6)
     """
 
     layered = True

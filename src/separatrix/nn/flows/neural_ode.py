@@ -49,6 +49,11 @@ class NeuralODE(TimedFlow):
         evaluated
         in evaluation mode: with dropout it would not be a function of state and time.
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366.
+
+    Example:
+        >>> layer = sx.nn.NeuralODE(nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)))
+        >>> layer(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
     """
 
     def __init__(
