@@ -1,4 +1,4 @@
-"""What a field is: the same for a flow, a neural ODE, an initial value problem and a fit."""
+"""Fields mean the same in a flow, a neural ODE, an initial value problem and a fit."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def by_solving(module, x):
 
 
 def trained(way):
-    """The weights after three steps of gradient descent on |x(1)|², by the parameters of what follows the field."""
+    """The weights after three steps of gradient descent on |x(1)|², with the parameters of the object that contains the field."""
     module = network()
     optimizer = torch.optim.SGD(way(module, X)[0].parameters(), lr=0.1)
     for _ in range(3):

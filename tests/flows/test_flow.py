@@ -86,7 +86,7 @@ def test_a_linear_flows_step_is_the_truncated_exponential(method):
 @pytest.mark.parametrize("method", ORDERS | SYMPLECTIC)
 @pytest.mark.parametrize("field", [Swing, AutomaticSwing])
 def test_the_tangents_are_those_of_the_discrete_step(method, field):
-    """Not of the flow that it approximates: the step is far too long here."""
+    """Of the discrete step, not of the exact flow: the step is far too long here."""
     flow = Flow(field(), 2, 0.9, method=method)
     x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     v = torch.randn(5, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -170,18 +170,18 @@ def test_a_flow_conforms(method):
 
 
 def test_a_field_without_a_formula_says_so():
-    with pytest.raises(NotImplementedError, match="Field defines no forward"):
+    with pytest.raises(NotImplementedError, match="forward"):
         Flow(Field(), 1, 0.1).step(torch.zeros(1))
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="no method 'rk45'; choose one of euler, heun, midpoint, rk4, dopri5"):
+    with pytest.raises(InputError, match=r"'rk45'(?s:.*)euler, heun, midpoint, rk4, dopri5"):
         Flow(torch.sin, 1, 0.1, method="rk45")
 
 
 @pytest.mark.parametrize("dt", [0, -0.1, math.inf, math.nan])
 def test_a_step_that_is_no_positive_number_is_refused(dt):
-    with pytest.raises(InputError, match="positive number"):
+    with pytest.raises(InputError, match="dt = "):
         Flow(torch.sin, 1, dt)
 
 
@@ -191,7 +191,7 @@ def test_a_function_field_differentiates_its_function():
 
 
 def test_a_refined_flow_takes_shorter_steps_of_the_same_field():
-    """Two half steps of Euler's on ẋ = a x are (1 + a h/2)²; what the copy is given does not reach the flow."""
+    """Two half steps of Euler's on ẋ = a x are (1 + a h/2)²; changes of the copy do not affect the flow."""
     flow = Flow(lambda x: -0.8 * x, 1, 0.5, method="euler")
     x = torch.ones(1, dtype=torch.float64)
     half, other = flow.refined(2), flow.refined(1, method="rk4")
@@ -202,9 +202,9 @@ def test_a_refined_flow_takes_shorter_steps_of_the_same_field():
     turned.field = FunctionField(lambda x: x)
     assert float(flow.step(x)) == pytest.approx(0.6)
     for factor in (0, 1.5):
-        with pytest.raises(InputError, match="a whole number from 1 on"):
+        with pytest.raises(InputError, match="factor is"):
             flow.refined(factor)
-    with pytest.raises(InputError, match="no method 'rk45'"):
+    with pytest.raises(InputError, match="'rk45'"):
         flow.refined(method="rk45")
 
 

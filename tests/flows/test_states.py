@@ -104,10 +104,10 @@ def test_a_field_of_time_and_containers():
 @pytest.mark.parametrize(
     ("field", "state", "more", "words"),
     [
-        (lambda s: (s[0],), (torch.ones(2, **DOUBLE), torch.ones(2, **DOUBLE)), {}, "velocities of parts"),
-        (lambda s: s, (torch.ones(2, 1, **DOUBLE), torch.ones(3, 1, **DOUBLE)), {"batch_axes": 1}, "do not share"),
+        (lambda s: (s[0],), (torch.ones(2, **DOUBLE), torch.ones(2, **DOUBLE)), {}, "parts"),
+        (lambda s: s, (torch.ones(2, 1, **DOUBLE), torch.ones(3, 1, **DOUBLE)), {"batch_axes": 1}, "1 batch axes"),
         (lambda s: s, {"n": torch.ones(2, dtype=torch.int64)}, {}, "int64"),
-        (lambda s: s, (torch.ones(2, **DOUBLE), torch.full((2,), math.nan, **DOUBLE)), {}, "not finite"),
+        (lambda s: s, (torch.ones(2, **DOUBLE), torch.full((2,), math.nan, **DOUBLE)), {}, "2 of 4"),
         (lambda s: s, {}, {}, "x0"),
     ],
 )

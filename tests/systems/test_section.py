@@ -310,7 +310,7 @@ def test_a_section_never_crossed_is_one_line_with_the_range_that_is():
 
 
 def test_a_field_that_depends_on_time_is_refused_with_the_way_out():
-    with pytest.raises(sx.InputError, match=r"depends on time: .*\nStrobe it: sx.Stroboscopic"):
+    with pytest.raises(sx.InputError, match=r"depends on time: .*\n.*sx.Stroboscopic"):
         sx.trajectory(sx.Section(sx.classic.duffing(), 0), torch.ones(1).double(), 2)
 
 
@@ -336,7 +336,7 @@ def test_a_plane_that_is_none_is_refused_in_one_line(options, told):
 
 
 def test_only_a_flow_of_two_numbers_or_more_has_sections():
-    with pytest.raises(sx.UnsupportedModuleError, match="a section is made of a Flow, and this is a Henon"):
+    with pytest.raises(sx.UnsupportedModuleError, match=r"a section .* Henon"):
         sx.Section(sx.classic.henon(), 0)
     with pytest.raises(sx.ShapeError, match="at least 2 components; this one has 1"):
         sx.Section(sx.Flow(torch.sin, 1, 0.1), 0)

@@ -1,4 +1,4 @@
-"""Initial value problems: fields followed to asked times, or to an event, with gradients."""
+"""Initial value problems: solutions at given times or up to an event, with gradients."""
 
 from separatrix.flows.events.arrival import Arrival
 from separatrix.flows.events.solve_until import solve_until

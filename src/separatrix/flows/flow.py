@@ -1,4 +1,4 @@
-"""Flows: a vector field and the method that follows it, as a system of steps dt."""
+"""Flows: a vector field and a one-step method, as a system."""
 
 import copy
 from collections.abc import Callable
@@ -16,38 +16,42 @@ from separatrix.flows.methods.solver import Time
 
 
 class Velocity(Protocol):
-    """What a method follows: a velocity f(x, t), and its derivative along tangents."""
+    """What a method integrates: a velocity f(x, t) and its derivative along tangents."""
 
     def __call__(self, x: Tensor, t: Time) -> Tensor:
         """The velocity at x, shape (*batch, dim)."""
         ...
 
     def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """The velocity, and its derivative along the tangents v, rows of shape (*batch, k, dim)."""
+        """The velocity, and its derivative along the tangents v, shape (*batch, k, dim)."""
         ...
 
 
 class Flow(System):
-    r"""The flow of  ẋ = f(x, t),  followed by a one-step method with fixed step dt; step n begins at t = n dt.
+    r"""The flow of  ẋ = f(x, t),  integrated by a one-step method with step size dt; step n begins at t = n dt.
 
     Args:
-        field: x ↦ ẋ on states of shape (*batch, dim); a module, which the flow then contains as `nn.Sequential` contains its layers
-            (`flow.parameters()`, `flow.double()` and `flow.train()` are the module's; runs work on a twin); or a `Field`, which may
-            carry parameters and closed-form tangents.
+        field: x ↦ ẋ on states of shape (*batch, dim): a function; a module, which becomes a submodule of the flow
+            (`flow.parameters()`, `flow.double()` and `flow.train()` act on it, while runs use a twin); or a `Field`, which may have
+            parameters and closed-form tangents.
         dim: length of the state.
-        dt: step, in the field's unit of time.
-        method: a name in `SOLVERS`: "euler", "heun", "midpoint", "rk4" or "dopri5" for any field; "implicit_midpoint", symplectic
-            and with no bound on dt by stability, for any field of few numbers; "leapfrog" or "yoshida4", symplectic, for a
-            separable one.
+        dt: step size, in the field's unit of time.
+        method: a name in `SOLVERS`. Any field: "euler", "heun", "midpoint", "rk4", "dopri5". Any low-dimensional field:
+            "implicit_midpoint", symplectic, without a stability limit on dt. Separable fields: "leapfrog", "yoshida4", symplectic.
         time_dependent: call `field(x, t)`.
-        start: where `initial_state` begins; None for the origin.
-        is_complex: the field takes and gives `dim` complex numbers. The state is their real and imaginary parts, Re z₁, Im z₁,
-            Re z₂, …, twice as many; `pack` and `unpack` translate.
+        start: the state that `initial_state` returns. Default: the origin.
+        is_complex: the field takes and returns `dim` complex numbers. The state then has 2 · dim real ones, Re z₁, Im z₁, Re z₂, …;
+            `pack` and `unpack` convert.
 
     Raises:
-        InputError: the method is unknown, or dt is not a positive number; when a run begins: the method needs a separable field,
-            and this is none.
-        ShapeError: the method needs a state (q, p), and dim is odd.
+        InputError: unknown method, or dt is not a positive number; when a run begins: the method needs a separable field and this
+            one is not.
+        ShapeError: the method needs a state (q, p), but dim is odd.
+
+    Example:
+        >>> pendulum = sx.Flow(lambda x: torch.stack([x[..., 1], -torch.sin(x[..., 0])], -1), dim=2, dt=0.1)
+        >>> sx.trajectory(pendulum, torch.tensor([1.0, 0.0]).double(), 10).shape
+        torch.Size([11, 2])
     """
 
     continuous = True
@@ -72,37 +76,37 @@ class Flow(System):
         self.method = method
 
     def during(self, n: int) -> Velocity:
-        """What step n follows: the field."""
+        """The field that step n integrates."""
         return self.field
 
     def pack(self, state: Any) -> Tensor:
-        """The state vector of a state; of complex numbers, their real and imaginary parts."""
+        """The state vector of a state: for complex numbers, their real and imaginary parts."""
         return as_pairs(state) if self.is_complex and state.is_complex() else state
 
     def unpack(self, x: Tensor) -> Any:
-        """The state of a state vector: complex numbers, where the field takes those."""
+        """The state of a state vector: complex numbers if the field is complex."""
         return from_pairs(x) if self.is_complex else x
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
-        """The state a time dt later."""
+        """The state after a time dt."""
         return SOLVERS[self.method].step(self.during(n), x, n * self.dt, self.dt)
 
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The exact derivative of the discrete step, by the same method on the variational equation."""
+        """The exact derivative of the discrete step: the same method applied to the variational equation."""
         return SOLVERS[self.method].pushforward(self.during(n).pushforward, x, v, n * self.dt, self.dt)
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """The field itself: its zeros are the flow's equilibria, whatever the method."""
+        """The field: its zeros are the flow's equilibria, whatever the method."""
         return self.during(n)(x, n * self.dt)
 
     def residual_pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
-        """The field and its derivative, its own where it has one."""
+        """The field and its derivative along tangents."""
         return self.during(n).pushforward(x, v, n * self.dt)
 
     def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
-        """The same field with the very same parameters, in `factor` steps for each one; by another method if one is given."""
+        """The same field and parameters with `factor` steps in place of each one, optionally by another method."""
         if not isinstance(factor, int) or factor < 1:
-            raise InputError(f"factor is {factor!r}; it is how many steps make one of now, a whole number from 1 on.")
+            raise InputError(f"factor is {factor!r}; expected a whole number ≥ 1, the number of steps that replace one.")
         check_method(self.method if method is None else method, self.dim)
         other = copy.copy(self)
         other.__dict__ |= {name: dict(self.__dict__[name]) for name in ("_parameters", "_buffers", "_modules", "_ranks")}
@@ -111,33 +115,32 @@ class Flow(System):
 
     def check_start(self, x: Tensor) -> None:
         """Refuse a field that the method cannot follow."""
-        SOLVERS[self.method].check_field(self.during(0), x, self.dt / 2)  # at 0 a term may be 0
+        SOLVERS[self.method].check_field(self.during(0), x, self.dt / 2)  # not at t = 0, where a term may vanish
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
         return f"{super().extra_repr()}, method={self.method}"
 
 
 def check_method(method: str, dim: int) -> None:
-    """Refuse a method that is not there, or that cannot follow states of so many numbers."""
+    """Refuse an unknown method, or one that does not fit the length of the state."""
     if method not in SOLVERS:
-        raise InputError(f"there is no method {method!r}; choose one of {', '.join(SOLVERS)}.")
+        raise InputError(f"unknown method {method!r}.\nChoose one of {', '.join(SOLVERS)}.")
     SOLVERS[method].check_dim(dim)
 
 
 def check_flow(system: object) -> Flow:
-    """The system as the flow that it is; refuses what is none."""
+    """The system, checked to be a flow."""
     if not isinstance(system, Flow):
         raise without_field(system)
     return system
 
 
 def check_step(dt: float) -> None:
-    """Refuse a step that is no positive number."""
-    check_positive(dt, "a flow's step is a positive number, not dt =")
+    """Refuse a step size that is not a positive number."""
+    check_positive(dt, "the step size must be a positive number, not dt =")
 
 
 def check_positive(value: object, broken: str) -> None:
-    """Refuse what is no positive number, in the given words, which its value ends."""
+    """Refuse a value that is not a positive number, with an error that begins with `broken` and ends with the value."""
     if not isinstance(value, Real | Tensor) or not 0 < value < float("inf"):
         raise InputError(f"{broken} {value!r}.")

@@ -1,4 +1,4 @@
-"""What following an equation gives: states at the asked times, and how each item fared."""
+"""Solutions: states at the requested times, and how each item ended."""
 
 import importlib
 from dataclasses import dataclass, fields
@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from separatrix.core.errors import InputError
-from separatrix.core.result import Result
+from separatrix.core.result import Result, Status
 from separatrix.core.structure import Nested
 from separatrix.flows.states import Form
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Followed(Result):
-    """How the items of an initial value problem fared; the fields are those of `Solution`."""
+    """Base of solutions. See `Solution` for the fields."""
 
     times: Tensor
     accepted: Tensor
@@ -26,11 +26,13 @@ class Followed(Result):
     units: ClassVar[dict[str, str]] = {"times": "time", "reached": "time"}
 
     def numbers_in_a_state(self) -> int:
-        """How many there are."""
+        """Numbers in one state."""
         raise NotImplementedError
 
+    def _remedy(self, status: Status) -> str:
+        return "\n".join(self.why) or self.summary()
+
     def summary(self) -> str:
-        """The answer in words."""
         count = self.codes.numel()
         items = f"{count} solution{'s' if count > 1 else ''} of {self.numbers_in_a_state()} numbers"
         steps = f"{int(self.accepted.amin())} to {int(self.accepted.amax())}" if self.batch else f"{int(self.accepted)}"
@@ -41,15 +43,15 @@ class Followed(Result):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Solution(Followed):
-    """The solution of an initial value problem at the asked times.
+    """The solution of an initial value problem at the requested times.
 
     Args:
-        times: where it was asked, shape (times, *batch).
-        states: shape (times, *batch, dim), differentiable; NaN from where an item failed.
-        accepted: steps taken, shape (*batch).
-        rejected: steps tried and not taken, shape (*batch).
-        reached: the time up to which each item was followed, shape (*batch).
-        why: of every kind of failure that there was, what happened and what to do, in words.
+        times: the requested times, shape (times, *batch).
+        states: shape (times, *batch, dim), differentiable; NaN from the time at which an item failed.
+        accepted: number of accepted steps, shape (*batch).
+        rejected: number of rejected steps, shape (*batch).
+        reached: the time that each item reached, shape (*batch).
+        why: for each kind of failure, a sentence that says what happened and what to do.
     """
 
     states: Tensor
@@ -59,11 +61,10 @@ class Solution(Followed):
 
     @property
     def last(self) -> Tensor:
-        """The states at the last asked time, shape (*batch, dim)."""
+        """The states at the last time, shape (*batch, dim)."""
         return self.states[-1]
 
     def numbers_in_a_state(self) -> int:
-        """The length of the last axis."""
         return self.states.shape[-1]
 
 
@@ -73,7 +74,7 @@ class StructuredSolution(Followed):
 
     Args:
         vectors: the states packed, shape (times, *batch, dim).
-        form: how they are packed; not saved, so that a solution that was loaded has vectors only.
+        form: how they are packed. It is not saved: a loaded solution has `vectors` only.
     """
 
     vectors: Tensor
@@ -83,29 +84,28 @@ class StructuredSolution(Followed):
 
     @classmethod
     def of(cls, found: Solution, form: Form) -> Self:
-        """The same solution, in that form."""
+        """The same solution, with states of that form."""
         held = {f.name: getattr(found, f.name) for f in fields(found)}
         return cls(vectors=held.pop("states"), form=form, **held)
 
     @property
     def states(self) -> Nested:
-        """As x0, each tensor with the axis of times in front; differentiable."""
+        """The states in the form of x0, each tensor with a leading time axis; differentiable."""
         return self._form().unpack(self.vectors)
 
     @property
     def last(self) -> Nested:
-        """The states at the last asked time, as x0."""
+        """The states at the last time, in the form of x0."""
         return self._form().unpack(self.vectors[-1])
 
     def plot(self) -> Any:
-        """The vectors over time."""
+        """A figure of the packed states over time."""
         return importlib.import_module("separatrix.plot.solution").solution_figure(self)
 
     def numbers_in_a_state(self) -> int:
-        """The length of the packed vector."""
         return self.vectors.shape[-1]
 
     def _form(self) -> Form:
         if not isinstance(self.form, Form):
-            raise InputError("this solution was loaded, and how its states were made up is not saved.\nRead its vectors.")
+            raise InputError("the form of the states is not saved, and this solution was loaded.\nRead `vectors`.")
         return self.form

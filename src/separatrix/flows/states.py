@@ -1,4 +1,4 @@
-"""States as people write them, tuples, dictionaries, images, complex numbers: packed into vectors, and back."""
+"""States as users write them (tuples, dictionaries, images, complex numbers), packed into vectors and back."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ REAL = (torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class Form:
-    """How a state is made up: its tensors one after the other, each flattened; complex ones as pairs of real numbers.
+    """The layout of a state: its tensors one after another, each flattened; complex numbers as pairs of real ones.
 
     Args:
-        like: a state of the run, of which the containers, shapes and dtypes are taken.
-        batch_axes: how many leading axes of each tensor are the batch.
+        like: a state of the run, which defines the containers, shapes and dtypes.
+        batch_axes: number of leading batch axes of each tensor.
     """
 
     like: Nested
@@ -29,34 +29,34 @@ class Form:
 
     @classmethod
     def of(cls, x0: Nested, batch_axes: int | None) -> "Form | None":
-        """That of a state which is no vector; None for a vector.
+        """The form of a structured state; None for a vector.
 
         Raises:
-            InputError: it holds no tensor, or one of another kind than real and complex floating-point numbers.
-            ShapeError: its tensors do not share the batch.
+            InputError: it holds no tensor, or a tensor that is neither real nor complex floating-point.
+            ShapeError: its tensors do not share the batch axes.
         """
         if isinstance(x0, Tensor):
             if not x0.is_complex() and (batch_axes is None or batch_axes == x0.ndim - 1):
                 return None
             batch_axes = x0.ndim - 1 if batch_axes is None else batch_axes
         elif isinstance(x0, Mapping) and not leaves(x0):
-            raise InputError("x0 is a dictionary that holds no tensor.\nPass its numbers as tensors.")
+            raise InputError("expected a dictionary of tensors for x0, but it holds no tensor.\nPass its numbers as tensors.")
         elif children(x0) is None or not leaves(x0):
-            return None  # no state: what reads it says so
+            return None  # not a state: whoever reads it reports that
         if isinstance(batch_axes, bool) or not isinstance(batch_axes, int | None) or (batch_axes or 0) < 0:
-            raise InputError(f"batch_axes is {batch_axes!r}; it is how many leading axes are the batch, a whole number from 0 on.")
+            raise InputError(f"batch_axes is {batch_axes!r}; expected a whole number ≥ 0, the number of leading batch axes.")
         form = cls(x0, 0 if batch_axes is None else batch_axes)
         form._check()
         return form
 
     @classmethod
     def of_shapes(cls, shapes: Any) -> "Form":
-        """That of states without a batch: of one tensor the lengths of its axes, or tuples, lists and dictionaries of such."""
+        """The form of states without a batch: from the shape of one tensor, or a tuple, list or dictionary of shapes."""
         return cls(_of_shapes(shapes), 0)
 
     @property
     def dim(self) -> int:
-        """Numbers in a vector."""
+        """Length of the packed vector."""
         return sum(self._sizes())
 
     @property
@@ -65,20 +65,20 @@ class Form:
         return tuple(leaves(self.like)[0].shape[: self.batch_axes])
 
     def pack(self, state: Nested) -> Tensor:
-        """The vectors, (*lead, dim), of states whose tensors have any leading axes."""
+        """Pack states, whose tensors may have any leading axes, into vectors (*lead, dim)."""
         parts = []
         for part, like in zip(leaves(state), leaves(self.like), strict=True):
             own = like.ndim - self.batch_axes
             if part.ndim < own or part.shape[part.ndim - own :] != like.shape[self.batch_axes :]:
                 wanted, found = tuple(like.shape[self.batch_axes :]), tuple(part.shape)
-                raise ShapeError(f"a part of the state has shape {found}, which does not end on {wanted}, the shape of one state.")
+                raise ShapeError(f"a part of the state has shape {found}; expected one that ends in {wanted}, the shape in x0.")
             part = part.to(like.dtype) if like.is_complex() else part
             flat = part.reshape((*part.shape[: part.ndim - own], -1))
             parts.append(as_pairs(flat) if like.is_complex() else flat)
         return torch.cat(parts, dim=-1)
 
     def unpack(self, x: Tensor) -> Nested:
-        """The states of vectors, (*lead, dim)."""
+        """Unpack vectors (*lead, dim) into states."""
         parts = []
         for part, like in zip(x.split(self._sizes(), dim=-1), leaves(self.like), strict=True):
             value = from_pairs(part) if like.is_complex() else part
@@ -95,13 +95,13 @@ class Form:
             if (part.real.dtype if part.is_complex() else part.dtype) not in REAL:
                 kind = str(part.dtype).removeprefix("torch.")
                 raise InputError(
-                    f"a part of x0 is {kind}, but states are float32, float64 or complex.\nPass .double() or .float()."
+                    f"expected float32, float64 or complex states, but a part of x0 is {kind}.\nPass .double() or .float()."
                 )
             if part.ndim < self.batch_axes or part.shape[: self.batch_axes] != parts[0].shape[: self.batch_axes]:
                 shapes = ", ".join(str(tuple(one.shape)) for one in parts)
                 raise ShapeError(
-                    f"the parts of x0 have shapes {shapes}, which do not share {self.batch_axes} batch axes.\n"
-                    "Pass batch_axes, the number of leading axes that all of them share; 0 where all of it is one state."
+                    f"expected parts of x0 that share {self.batch_axes} batch axes, got shapes {shapes}.\n"
+                    "Set batch_axes to the number of leading axes that all parts share, or to 0 if x0 is a single state."
                 )
 
 
@@ -113,18 +113,18 @@ def _of_shapes(shapes: Any) -> Nested:
     if isinstance(shapes, tuple | list) and shapes:
         return type(shapes)(_of_shapes(shape) for shape in shapes)
     raise InputError(
-        f"shape is {shapes!r}; it is that of a state without its batch, (3, 32, 32), or a tuple or dictionary of such: "
+        f"shape is {shapes!r}; expected the shape of a state without its batch, (3, 32, 32), or a tuple or dictionary of such: "
         '((2,), (1,)), {"q": (2,)}.'
     )
 
 
 class Structured(Field):
-    """A field on vectors, from one on states of a form.
+    """A field on vectors, from a field on structured states.
 
     Args:
-        field: takes and gives states as they are.
+        field: takes and returns states in their own form.
         form: how they become vectors.
-        in_one_batch: a module is given one batch axis, whatever those of the vectors.
+        in_one_batch: call a module with one batch axis, whatever the batch axes of the vectors.
     """
 
     def __init__(self, field: Callable[..., Any], form: Form, *, time_dependent: bool, in_one_batch: bool) -> None:
@@ -134,7 +134,6 @@ class Structured(Field):
         self.in_one_batch = in_one_batch and isinstance(self.inner.function, nn.Module)
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
-        """The velocity, (*lead, dim)."""
         lead = x.shape[:-1]
         if self.in_one_batch and len(lead) != 1:
             x, t = x.reshape(-1, x.shape[-1]), t.expand(lead).reshape(-1) if isinstance(t, Tensor) and t.ndim else t
@@ -150,17 +149,16 @@ class Structured(Field):
         )
         if not fits:
             raise ShapeError(
-                f"the field takes states of parts {', '.join(map(str, own))} to velocities of parts "
+                f"expected velocities of the same parts as the states, {', '.join(map(str, own))}, got parts "
                 f"{', '.join(str(tuple(part.shape)) for part in found) or 'none'}.\n"
-                "It must return one velocity for each number of a state, in the same containers."
+                "Return one velocity for each number of the state, in the same containers."
             )
 
 
 class _Plain(FunctionField):
-    """A user's function, its value as it is."""
+    """A user's function, with its value unchanged."""
 
     def forward(self, x: Any, t: Time) -> Any:
-        """The function's value."""
         like = leaves(x)[0]
         when = (t if isinstance(t, Tensor) else torch.tensor(t, dtype=like.real.dtype, device=like.device),)
         return self.function(x, *(when if self.time_dependent else ()))

@@ -117,5 +117,5 @@ def test_a_component_without_a_maximum_and_a_field_of_time_are_refused():
 @pytest.mark.parametrize("derived", [lambda flow: sx.Noisy(flow, 0.1), lambda flow: Frozen(flow, 0)])
 def test_maxima_between_steps_are_asked_of_a_flow_itself(derived):
     """A noisy flow goes on in time too, but has no states between its steps; it is no map either."""
-    with pytest.raises(sx.UnsupportedModuleError, match="a return map of maxima is made of a Flow"):
+    with pytest.raises(sx.UnsupportedModuleError, match=r"a return map of maxima .* a "):
         sx.return_map(derived(sx.classic.lorenz63()), component=2, steps=5)

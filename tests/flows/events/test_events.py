@@ -74,7 +74,7 @@ def test_the_time_of_an_event_has_the_method_s_order(method, order):
 
 @pytest.mark.parametrize("event", [lambda x: x[0] - 0.5, lambda x: x[..., 0] - x[..., 0].mean()])
 def test_an_event_that_mixes_items_is_refused(event):
-    with pytest.raises(sx.InputError, match="of others"):
+    with pytest.raises(sx.InputError, match="event"):
         sx.solve_until(lambda x: -x, torch.tensor([[1.0, 0.0], [0.0, 1.0]], **DOUBLE), event, end=1.0)
 
 
@@ -146,7 +146,7 @@ def test_gradients_reach_networks_as_fields_and_as_events():
 
 
 def test_a_flow_is_followed_along_its_field_by_its_own_method():
-    """Where it was called as if it were a field, its steps were taken for velocities."""
+    """An nn.Module event is called as an event, not as a field."""
     flow = sx.Flow(turning, 2, 0.05, method="rk4")
     x0 = torch.tensor([1.0, 0.0], **DOUBLE)
     found = sx.solve_until(flow, x0, height, end=3.0)
@@ -200,7 +200,7 @@ def test_the_direction_is_kept_and_both_is_the_first_of_both():
 
 
 def test_two_crossings_within_one_step_are_both_seen():
-    """A parabola of which one step of any length is exact: above 0 at both ends, below in the middle."""
+    """A parabola, on which a step of any length is exact: above 0 at both ends, below in the middle."""
     x0 = torch.tensor([0.3, -3.0], **DOUBLE)
     for direction, sign in ((-1, -1), (1, 1), (0, -1)):
         found = sx.solve_until(lambda x: -falling(-x), x0, height, end=0.9, method="rk4", dt=5.0, direction=direction)
@@ -220,7 +220,7 @@ def test_a_start_on_the_surface_leaves_it_first():
 
 
 def test_an_orbit_that_touches_is_told_by_its_speed():
-    """The cosine + 1 reaches below 10⁻⁶ on a time of 0.0028, four eighths of a step; and never below −10⁻⁶."""
+    """1 + cos t is below 10⁻⁶ for a time of 0.0028, four eighths of a step; and never below −10⁻⁶."""
     x0 = torch.tensor([[1.0, 0.0], [1.0, 0.0]], **DOUBLE)
     depth = torch.tensor([1e-6, -1e-6], **DOUBLE)
     fine = sx.solve_until(turning, x0, lambda x: x[..., 0] + 1 - depth, end=6.0, method="dopri5", dt=0.005)
@@ -231,7 +231,7 @@ def test_an_orbit_that_touches_is_told_by_its_speed():
 
 @pytest.mark.parametrize("ways", [{}, {"method": "rk4", "dt": 0.03}])
 def test_each_item_ends_for_itself(ways):
-    """ẋ = x² from x0 is at 2 at t = 1/x0 − 1/2, infinite at 1/x0; items before, too late, on the other side, and not finite."""
+    """ẋ = x² from x0 reaches 2 at t = 1/x0 − 1/2 and diverges at 1/x0. Items: in time, too late, on the other side, not finite."""
     x0 = torch.tensor([[1.0], [0.1], [-1.0], [0.5], [math.nan]], **DOUBLE, requires_grad=True)
     never = torch.tensor([False, False, False, True, False])
     rate = torch.ones((), **DOUBLE, requires_grad=True)
@@ -325,23 +325,23 @@ def test_single_precision_stays_so_and_more_batch_axes_are_kept():
     [
         ({"direction": 2}, "direction is 2"),
         ({"tol": -1.0}, "tol is -1"),
-        ({"end": -1.0}, "before the start"),
-        ({"end": math.inf}, "not finite"),
+        ({"end": -1.0}, "end = -1"),
+        ({"end": math.inf}, "end"),
         ({"end": torch.ones(3)}, "end has shape"),
-        ({"event": lambda x: x}, "not one number for each"),
+        ({"event": lambda x: x}, "event"),
         ({"event": lambda x: 1.0}, "a float"),
-        ({"event": lambda x: x[..., 0] < 0}, "the event is bool"),
+        ({"event": lambda x: x[..., 0] < 0}, "bool"),
         ({"event": lambda x: x.sub_(0.5)[..., 0]}, "in place"),
         ({"direction": torch.tensor([1, -1])}, "direction is tensor"),
-        ({"x0": torch.ones(2, 2, dtype=torch.int64)}, "x0 is int64"),
-        ({"x0": torch.ones(())}, "without an axis"),
-        ({"x0": torch.ones(0, 2)}, "no state"),
+        ({"x0": torch.ones(2, 2, dtype=torch.int64)}, "int64"),
+        ({"x0": torch.ones(())}, "x0"),
+        ({"x0": torch.ones(0, 2)}, "x0"),
         ({"max_steps": 0, "dt": 0.1}, "max_steps is 0"),
-        ({"method": "rk4"}, "no error estimate"),
-        ({"method": "rk5", "dt": 0.1}, "no method"),
+        ({"method": "rk4"}, "rk4"),
+        ({"method": "rk5", "dt": 0.1}, "rk5"),
         ({"dt": -1.0}, "dt = -1"),
         ({"rtol": 2.0}, "rtol is 2"),
-        ({"field": lambda x: -x, "x0": torch.ones(2, 3), "method": "leapfrog", "dt": 0.1}, "odd"),
+        ({"field": lambda x: -x, "x0": torch.ones(2, 3), "method": "leapfrog", "dt": 0.1}, "3"),
         ({"field": lambda x: x[..., :1]}, "velocities of shape"),
     ],
 )
@@ -353,5 +353,5 @@ def test_bad_input_is_named(change, words):
 
 
 def test_failures_are_raised_where_asked():
-    with pytest.raises(sx.DivergedError, match="diverged"):
+    with pytest.raises(sx.DivergedError, match="1 of 1"):
         sx.solve_until(lambda x: x * x, torch.ones(1, 1, **DOUBLE), lambda x: x[..., 0] + 1, end=5.0, rtol=1e-4, throw=True)

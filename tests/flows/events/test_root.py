@@ -11,7 +11,7 @@ DOUBLE = {"dtype": torch.float64}
 
 
 def found(f, a, b, near=0.0):
-    """The zeros of f in [a, b], and how often f was asked."""
+    """The zeros of f in [a, b], and the number of evaluations of f."""
     a, b = (torch.as_tensor(end, **DOUBLE) for end in (a, b))
     asked = []
 

@@ -50,7 +50,7 @@ def starts() -> Tensor:
 
 
 def weighed(states: Tensor) -> Tensor:
-    """A loss in which every asked number has a weight of its own."""
+    """A loss with a different weight for every requested number."""
     return (states * torch.arange(1.0, states.numel() + 1, dtype=states.dtype).reshape(states.shape).sin()).sum()
 
 
@@ -139,7 +139,7 @@ def test_float32_gradients_are_those_of_float64_to_its_rounding():
 @pytest.mark.parametrize("gradient", ["backpropagation", "checkpoint", "adjoint"])
 @pytest.mark.parametrize("settings", [{"rtol": 1e-6, "atol": 1e-8}, {"method": "rk4", "dt": 0.005}], ids=["tolerance", "rk4"])
 def test_items_that_fail_leave_the_others_gradients_as_they_are(gradient, settings):
-    """∂x/∂x0 = 1/(1 − a x0 t)² and ∂x/∂a = x0² t/(1 − a x0 t)², for what was reached; the rest counts for nothing."""
+    """∂x/∂x0 = 1/(1 − a x0 t)² and ∂x/∂a = x0² t/(1 − a x0 t)², at the times that were reached; the rest does not contribute."""
     field = Square()
     x0 = torch.tensor([[0.5], [1.5], [-1.0]], **DOUBLE, requires_grad=True)  # the second is infinite at 2/3
     found = sx.solve(field, x0, [0.0, 0.5, 1.0], gradient=gradient, **settings)
@@ -193,7 +193,7 @@ def test_a_field_may_hold_data_or_parameters_of_each_item():
 
 
 class Attention(nn.Module):
-    """Every item looks at all."""
+    """A field in which every item depends on all items."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class MeanField(nn.Module):
 @pytest.mark.parametrize("x", [starts(), torch.ones(5, 2, **DOUBLE), starts()[:2]], ids=["apart", "equal", "two"])
 @pytest.mark.parametrize("field", [Attention(), MeanField(), lambda x: x.mean(-2, keepdim=True) ** 2 - x])
 def test_items_that_interact_have_their_own_gradients_in_equal_steps_and_no_steps_of_their_own(field, x):
-    """A mean over rows of equal states is that of one row, which is how several rows at a time once passed."""
+    """With equal rows, the mean over rows is that of one row, so a test on equal rows cannot detect mixing."""
 
     def found(gradient: str) -> list[Tensor]:
         x0 = x.clone().requires_grad_()
@@ -228,9 +228,9 @@ def test_items_that_interact_have_their_own_gradients_in_equal_steps_and_no_step
 
     for a, b in zip(found("checkpoint"), found("backpropagation"), strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-13)
-    with pytest.raises(sx.InputError, match="of other items"):
+    with pytest.raises(sx.InputError, match="items"):
         found("adjoint")
-    with pytest.raises(sx.InputError, match="of other items"):
+    with pytest.raises(sx.InputError, match="items"):
         sx.solve(field, x, SHARED)
 
 
@@ -238,12 +238,12 @@ def test_items_that_interact_have_their_own_gradients_in_equal_steps_and_no_step
 def test_items_that_interact_along_any_axis_of_the_batch_are_found(axes):
     for axis in range(len(axes)):
         if axes[axis] > 1:
-            with pytest.raises(sx.InputError, match="of other items"):
+            with pytest.raises(sx.InputError, match="items"):
                 sx.solve(lambda x, axis=axis: x.mean(axis, keepdim=True) - x, torch.ones(*axes, 3, **DOUBLE), [0.0, 1.0])
 
 
 def test_data_that_are_cut_to_the_batch_are_given_to_the_items_they_are_of():
-    """ẋ_i = u_i t from 0: all velocities are 0 at the start, which tells nothing; items end at different times."""
+    """ẋ_i = u_i t from 0: all velocities are 0 at the start, so the start shows no mixing; items end at different times."""
     u = torch.randn(5, 2, generator=torch.Generator().manual_seed(2), **DOUBLE)
     found = sx.solve(lambda x, t: u[: len(x)] * t[..., None] + 0 * x, torch.zeros(5, 2, **DOUBLE), OWN, time_dependent=True)
     assert (found.states - u * OWN[..., None] ** 2 / 2).abs().max() < 1e-12
@@ -277,7 +277,7 @@ def test_a_function_that_hides_a_tensor_is_backpropagated_and_never_loses_it():
     assert found.settings["gradient"] == "backpropagation"
     assert float(torch.autograd.grad(found.last.sum(), a)[0]) == pytest.approx(-2 * math.exp(-0.7), rel=1e-7)
     for gradient in ("checkpoint", "adjoint"):
-        with pytest.raises(sx.InputError, match="its own"):
+        with pytest.raises(sx.InputError, match="gradient="):
             sx.solve(lambda x: -a * x, x0, [0.0, 1.0], gradient=gradient)
 
 
@@ -285,7 +285,7 @@ def test_a_tensor_that_hides_in_another_branch_is_found_where_its_step_is_taken_
     a = torch.tensor(0.7, **DOUBLE, requires_grad=True)
     x0 = torch.ones(2, 1, **DOUBLE, requires_grad=True)
     found = sx.solve(lambda x: -x if float(x.detach().amin()) > 0.8 else -a * x, x0, [0.0, 1.0], gradient="checkpoint")
-    with pytest.raises(sx.InputError, match="no parameter of it"):
+    with pytest.raises(sx.InputError, match="gradient="):
         found.last.sum().backward()
 
 
@@ -294,7 +294,7 @@ def test_only_backpropagation_is_differentiated_twice():
     found = sx.solve(field, x0, [0.0, 1.0], gradient="backpropagation").last.sum()
     (first,) = torch.autograd.grad(found, x0, create_graph=True)
     assert torch.autograd.grad(first.square().sum(), field[0].weight)[0].abs().sum() > 0
-    with pytest.raises(sx.InputError, match="differentiated again"):
+    with pytest.raises(sx.InputError, match="backpropagation"):
         torch.autograd.grad(sx.solve(field, x0, [0.0, 1.0]).last.sum(), x0, create_graph=True)
 
 
@@ -338,5 +338,5 @@ def test_nothing_is_recorded_where_nothing_asks_for_it():
 
 
 def test_an_unknown_gradient_is_named():
-    with pytest.raises(sx.InputError, match="no gradient 'adjoin'"):
+    with pytest.raises(sx.InputError, match="'adjoin'"):
         sx.solve(network(), starts(), [0.0, 1.0], gradient="adjoin")

@@ -32,7 +32,7 @@ def starts() -> Tensor:
 
 
 def differences(f, x: Tensor, step: float = 1e-4) -> Tensor:
-    """Central differences of f by every number of x, behind f's own axes."""
+    """Central differences of f in every number of x, along a last axis."""
     units = step * torch.eye(x.numel(), **DOUBLE).reshape(-1, *x.shape)
     slopes = [((f(x + unit) - f(x - unit)) / (2 * step)).detach() for unit in units]
     return torch.stack(slopes, -1).reshape(*slopes[0].shape, *x.shape)
@@ -55,7 +55,7 @@ def test_lanes_are_items_like_any_others(settings):
 
 @each_setting
 def test_jacobians_in_any_mode_and_mapped_are_those_of_differences(settings):
-    """With the tolerance's steps a difference is right to 1e-8 / 1e-4."""
+    """With adaptive steps, a difference is accurate to 1e-8 / 1e-4."""
     solver, x0 = Solver(**settings), starts()
     exact = settings | ({} if "dt" in settings else {"rtol": 1e-10, "atol": 1e-10})
     tight = Solver(**exact)
@@ -83,7 +83,7 @@ def test_gradients_of_each_sample_and_ensembles_of_modules(settings):
 
 @pytest.mark.parametrize("settings", SETTINGS[::2], ids=["rk4", "tsit5"])
 def test_a_lane_that_fails_is_nan_and_leaves_the_others_alone(settings):
-    """∂x/∂x0 = 1/(1 − x0 t)² of ẋ = x², which x0 = 1.5 leaves at t = 2/3."""
+    """∂x/∂x0 = 1/(1 − x0 t)² for ẋ = x²; the item from x0 = 1.5 diverges at t = 2/3."""
 
     def half(x: Tensor) -> Tensor:
         return sx.solve(lambda y: y * y, x, [0.0, 0.5, 1.0], **settings).states
@@ -139,15 +139,15 @@ def test_layers_pass_through_too():
 
 def test_what_does_not_pass_is_refused_by_name():
     x0, net = starts(), Solver().net
-    with pytest.raises(sx.InputError, match=r"solve_until does not pass through torch.func.vmap"):
+    with pytest.raises(sx.InputError, match=r"solve_until.*vmap"):
         vmap(lambda x: sx.solve_until(lambda y: -y, x, lambda y: y[..., 0] - 0.1, end=9.0).times)(x0)
-    with pytest.raises(sx.InputError, match="the field does not pass"):
+    with pytest.raises(sx.InputError, match=r"the field.*vmap"):
         vmap(lambda x: sx.solve(lambda y: -y if y.sum() > 0 else y, x, TIMES).states)(x0)
-    with pytest.raises(sx.InputError, match="does not pass"):
+    with pytest.raises(sx.InputError, match="vmap"):
         vmap(lambda x: sx.sensitivities(net, x, TIMES, dt=0.1)[0])(x0)
-    with pytest.raises(sx.InputError, match="times are mapped"):
+    with pytest.raises(sx.InputError, match="times"):
         vmap(lambda t: sx.solve(lambda y: -y, x0, t).states)(torch.tensor([TIMES, TIMES]))
-    with pytest.raises(sx.InputError, match="differentiated again"):
+    with pytest.raises(sx.InputError, match="backpropagation"):
         torch.autograd.gradgradcheck(lambda x: Solver()(x).sum(), (x0.requires_grad_(),))
 
 
@@ -157,7 +157,7 @@ def test_a_module_that_solves_may_be_compiled_and_says_what_to_export_in_its_pla
     assert torch.equal(compiled(x0), solver(x0))
     by = [torch.autograd.grad(f(x0).sum(), solver.net[0].weight)[0] for f in (compiled, solver)]
     assert torch.equal(*by)
-    with pytest.raises(sx.InputError, match=r"(?s)no graph of it can be kept.*NeuralODE"):
+    with pytest.raises(sx.InputError, match="NeuralODE"):
         torch.export.export(solver, (x0,))
     with pytest.raises(Exception, match="NeuralODE"):
         torch._dynamo.reset()

@@ -15,7 +15,7 @@ START = torch.tensor([0.8, -0.5, 0.3], dtype=torch.float64)
 
 
 def skew(x: Tensor) -> Dense:
-    """A turn whose axis follows the state."""
+    """A rotation whose axis depends on the state."""
     a = torch.stack([x[..., 1] + 1, x[..., 2] ** 2, torch.sin(x[..., 0])], dim=-1)
     zero = torch.zeros_like(x[..., 0])
     rows = [(zero, -a[..., 2], a[..., 1]), (a[..., 2], zero, -a[..., 0]), (-a[..., 1], a[..., 0], zero)]
@@ -27,7 +27,7 @@ def sphere(x: Tensor, t: float = 0.0) -> Tensor:
 
 
 def gradient(x: Tensor, t: float = 0.0) -> Tensor:
-    """Of Σ sin xᵢ + x₁ x₂."""
+    """The gradient of Σ sin xᵢ + x₁ x₂."""
     return torch.cos(x) + torch.stack([x[..., 1], x[..., 0], torch.zeros_like(x[..., 2])], dim=-1)
 
 

@@ -26,7 +26,7 @@ def rotor(x: Tensor) -> Tensor:
 
 
 def coupled(x: Tensor) -> Tensor:
-    """Of H = ½ p²(1 + q²) + ½ q²,  which is not separable."""
+    """The field of H = ½ p²(1 + q²) + ½ q²,  which is not separable."""
     q, p = x.unbind(-1)
     return torch.stack([p * (1 + q * q), -q - p * p * q], dim=-1)
 
@@ -69,7 +69,7 @@ def test_a_linear_step_is_cayleys_transform_however_long_it_is():
 
 
 def test_quadratic_invariants_are_kept_to_rounding():
-    """Both of the free rotor's, over 100 steps; the explicit midpoint rule loses them."""
+    """Both invariants of the free rotor, over 100 steps; the explicit midpoint rule does not keep them."""
     moments = torch.tensor([1.0, 0.5, 1 / 3], dtype=torch.float64)
     x0 = normal(10, 3)
     last = {m: sx.trajectory(sx.Flow(rotor, 3, 0.1, method=m), x0, 100)[-1] for m in ("implicit_midpoint", "midpoint")}
@@ -81,7 +81,7 @@ def test_quadratic_invariants_are_kept_to_rounding():
 
 
 def test_a_hamiltonian_step_is_symplectic_and_its_reverse_is_its_inverse():
-    """To rounding, on a field that no splitting takes apart."""
+    """To rounding, on a field that is not separable."""
     omega = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
     flow, x = implicit(coupled, 2, 0.3), normal(50, 2)
     jac = jacobian(flow, x)
@@ -161,7 +161,7 @@ def test_a_run_goes_on_without_the_item_that_failed():
 
 
 def test_newton_is_damped_where_a_full_step_overshoots():
-    """A field with a steep front, stepped from afar: G is monotone, so that there is one solution, which damping finds."""
+    """A field with a steep front, from far away: G is monotone, so there is one solution, which damping finds."""
     flow = implicit(lambda x: -torch.atan(50 * x), 1, 2.0)
     x = torch.tensor([[0.9], [-3.0], [1.2]], dtype=torch.float64)
     m = (flow.step(x) + x) / 2

@@ -13,7 +13,7 @@ DOUBLE = {"dtype": torch.float64}
 
 
 def slopes(errors: list[float]) -> list[float]:
-    """Of log error over log step, the step being halved each time."""
+    """The slopes of log error over log step size for successive halvings."""
     return [math.log2(a / b) for a, b in pairwise(errors)]
 
 

@@ -14,7 +14,7 @@ DOUBLE = {"dtype": torch.float64}
 
 
 class Robertson(nn.Module):
-    """Three species whose rates differ by nine orders."""
+    """Three species whose rates differ by nine orders of magnitude."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def test_robertson_s_reaction_to_1e11():
 
 
 def radau(**asked) -> Any:
-    """Van der Pol's oscillator at µ = 1000 from (2, 0) to t = 2000 by SciPy, far closer than what is tested."""
+    """Van der Pol's oscillator at µ = 1000 from (2, 0) to t = 2000 by SciPy, at a much tighter tolerance."""
 
     def velocity(t: float, y: list[float]) -> list[float]:
         return [y[1], 1000 * (1 - y[0] ** 2) * y[1] - y[0]]

@@ -35,7 +35,7 @@ def test_a_forced_field_is_told_one_time_for_each_state(ways, batch):
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_a_time_that_meets_the_numbers_of_a_state_is_refused_or_right(batch):
-    """ẋ = −t x in as many numbers as items: t of shape (*batch) would be laid along the numbers."""
+    """ẋ = −t x with as many components as items: t of shape (*batch) would broadcast along the components."""
     x0 = torch.ones(batch, batch, **DOUBLE)
     settings = {"time_dependent": True, "rtol": 1e-9}
     if batch > 1:
@@ -61,7 +61,7 @@ def test_a_ball_meets_a_vibrating_table_where_newton_s_method_says():
 
 
 @pytest.mark.parametrize("ways", WAYS)
-def test_falling_times_go_back(ways):
+def test_decreasing_times_go_backwards(ways):
     x0 = torch.tensor([[0.3, -0.2], [1.0, 0.5]], **DOUBLE)
     tolerances = {} if "dt" in ways else {"rtol": 1e-10}
     there = sx.solve(forced, x0, [0.0, 2.0], time_dependent=True, **ways, **tolerances)
@@ -72,12 +72,12 @@ def test_falling_times_go_back(ways):
 
 def test_times_that_turn_are_refused():
     for times in ([0.0, 1.0, 0.5], [0.0, -1.0, 0.5], [0.0, 0.0]):
-        with pytest.raises(sx.InputError, match="times must"):
+        with pytest.raises(sx.InputError, match="times"):
             sx.solve(lambda x: -x, torch.ones(2, **DOUBLE), times)
 
 
 def test_an_item_that_fails_on_the_way_back_says_when():
-    """ẋ = x² from 1 at t = 0 was infinite at no time before; from −1 it was at −1."""
+    """ẋ = x²: backwards in time the item from 1 stays finite, the one from −1 diverges at t = −1."""
     found = sx.solve(lambda x: x * x, torch.tensor([[1.0], [-1.0]], **DOUBLE), [0.0, -2.0])
     assert list(found.status) == ["ok", "diverged"] and float(found.reached[1]) == pytest.approx(-1, abs=1e-4)
     assert "t = -1" in found.why[0] and float(found.last[0]) == pytest.approx(1 / 3, rel=1e-4)
@@ -85,7 +85,7 @@ def test_an_item_that_fails_on_the_way_back_says_when():
 
 @pytest.mark.parametrize("ways", [{"rtol": 1e-11}, {"rtol": 1e-11, "gradient": "backpropagation"}, {"method": "rk4", "dt": 0.01}])
 def test_the_derivative_by_a_time_is_the_field_and_by_the_first_one_that_of_a_later_start(ways):
-    """Against differences in all times, of each item its own; second derivatives where the graph is kept."""
+    """Against differences in all times, separate for each item; second derivatives where the graph is kept."""
     x0 = torch.tensor([[0.3, -0.2], [1.0, 0.5]], **DOUBLE)
     times = torch.tensor([[0.1, 0.0], [0.6, 0.8], [1.0, 1.7]], **DOUBLE, requires_grad=True)
 
@@ -105,7 +105,7 @@ def test_a_gradient_goes_on_past_an_event_to_a_fixed_end():
     assert float(after) == pytest.approx(1 + 2 - 1 / 3) and float(torch.autograd.grad(after.sum(), x0)[0]) == pytest.approx(-1 / 3)
 
 
-def test_items_that_have_ended_stay_so_and_the_others_go_on():
+def test_items_that_have_ended_stay_ended_and_the_others_go_on():
     x0 = torch.tensor([[1.0], [math.nan], [2.0]], **DOUBLE, requires_grad=True)
     for ways in ({"rtol": 1e-9}, {"method": "rk4", "dt": 0.01}):
         found = sx.solve(lambda x: -x, x0, [0.0, 1.0], **ways)
@@ -116,7 +116,7 @@ def test_items_that_have_ended_stay_so_and_the_others_go_on():
 
 
 def test_a_loop_over_events_goes_on_when_items_have_none_left():
-    """Times of the event before are NaN where there was none; all of them may be."""
+    """Times of the previous event are NaN where there was none; all of them may be NaN."""
     x0 = torch.tensor([[1.0, 0.0], [0.0, 1.0]], **DOUBLE)
     turn = lambda x: torch.stack([x[..., 1], -x[..., 0]], -1)  # noqa: E731
     hit = sx.solve_until(turn, x0, lambda x: x[..., 1] + 0.5, end=1.0)  # −sin t = −1/2 at π/6, and cos t = −1/2 not yet
@@ -153,12 +153,12 @@ class TimeFirst(nn.Module):
 @pytest.mark.parametrize("time_dependent", [True, False])
 def test_a_function_of_time_and_state_is_refused_by_the_name_of_its_first_argument(field, time_dependent):
     for call in (sx.solve, lambda *args, **more: sx.Flow(field, 1, 0.1, **more)):
-        with pytest.raises(sx.InputError, match="the time first"):
+        with pytest.raises(sx.InputError, match="time"):
             call(field, torch.ones(1, **DOUBLE), [0.0, 1.0], time_dependent=time_dependent)
 
 
 def test_float32_times_that_are_too_coarse_end_with_the_reason():
-    """At t = 1e7 float32 knows the time to 1: a forced field cannot be followed, one that does not look at the time can."""
+    """At t = 1e7, float32 resolves times to 1: a forced field cannot be solved, an autonomous one can."""
     x0 = torch.tensor([1.0, 0.0])
     found = sx.solve(forced, x0, [1e7, 1e7 + 3], time_dependent=True)
     assert found.status == "not_converged" and "x0.double()" in found.why[0]

@@ -208,7 +208,7 @@ def test_a_loss_that_is_no_number_ends_the_fit_with_the_weights_from_before():
 
     field = Wild()
     fit = sx.nn.fit_flow(field, orbits(even()), DT, horizon=1, steps=500)
-    assert fit.status == "diverged" and fit.end == "diverged"
+    assert fit.status == "diverged" and fit.verdict == "diverged"
     assert torch.isfinite(field.w).all() and int(fit.steps[-1]) < 100
 
 
@@ -228,7 +228,7 @@ def test_weights_that_are_no_numbers_end_the_fit_without_a_traceback(polish):
 
     for calls in (1, 60):
         fit = sx.nn.fit_flow(Burst(calls), orbits(even()), DT, horizon=1, steps=0 if polish else 500, polish=polish)
-        assert fit.status == "diverged" and fit.end == "diverged"
+        assert fit.status == "diverged" and fit.verdict == "diverged"
 
 
 def test_the_field_of_a_flow_is_trained_and_not_its_step():

@@ -136,7 +136,7 @@ def test_decay_pulls_at_parameters_and_not_at_starts():
     assert field.a.item() == pytest.approx(0.0, abs=1e-8) and x0.item() == pytest.approx(float(seen.mean()), abs=1e-6)
 
 
-def test_a_number_that_changes_nothing_is_told():
+def test_an_initial_value_without_effect_is_reported():
     x0 = torch.tensor([0.5, 7.0], **DOUBLE, requires_grad=True)
     fit = sx.nn.fit_observations(
         lambda x: torch.stack([-x[..., 0], x[..., 0]], -1),
@@ -169,11 +169,11 @@ def test_a_start_that_a_module_owns_is_fitted_as_one_unless_its_field_depends_on
 
 def test_starts_that_cannot_be_fitted_are_refused():
     seen, guess = torch.tensor(by_scipy(TRUE, STARTS)), torch.tensor(GUESSES)
-    with pytest.raises(sx.InputError, match="computed from other tensors"):
+    with pytest.raises(sx.InputError, match="x0"):
         sx.nn.fit_observations(Prey(), seen, x0=2 * guess.clone().requires_grad_(), **STEPS)
-    with pytest.raises(sx.InputError, match="not a mask"):
+    with pytest.raises(sx.InputError, match="unknown"):
         sx.nn.fit_observations(Prey(), seen, x0=guess, unknown=[0, 1], **STEPS)
-    with pytest.raises(sx.ShapeError, match="do not broadcast"):
+    with pytest.raises(sx.ShapeError, match="unknown has shape"):
         sx.nn.fit_observations(Prey(), seen, x0=guess, unknown=[True] * 3, **STEPS)
     with pytest.raises(sx.ShapeError, match="expected observed of shape"):
         sx.nn.fit_observations(Prey(), seen, x0=guess[:2].requires_grad_(), **STEPS)

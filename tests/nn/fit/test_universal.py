@@ -92,7 +92,7 @@ def test_a_term_of_another_width_and_an_unknown_rule_are_refused():
         sx.nn.Universal(spiral, network(), combine="product")
     with pytest.raises(sx.ShapeError, match=r"got 2 .* 3 "):
         sx.nn.Universal(spiral, network(3))(torch.zeros(2, **DOUBLE), 0.0)
-    with pytest.raises(sx.InputError, match="no linear layer"):
+    with pytest.raises(sx.InputError, match="Linear"):
         sx.nn.zero_output_(nn.Tanh())
 
 
@@ -202,7 +202,7 @@ def test_a_fit_that_has_not_ended_says_so_and_keeps_what_it_reached():
         sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, max_steps=1, throw=True)
 
 
-def test_a_solution_that_cannot_be_followed_is_told():
+def test_a_solution_that_diverges_is_reported():
     class Explosion(nn.Module):
         def __init__(self):
             super().__init__()
@@ -227,7 +227,7 @@ def test_a_fit_of_what_no_parameter_changes_is_not_called_converged():
     options = {"x0": START, "times": TIMES, "dt": 0.1, "observe": torch.detach, "decay": 0.1}
     cut = sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), **options)
     assert cut.status == "not_converged" and drag.c.item() == pytest.approx(0.2, abs=1e-15)
-    with pytest.raises(sx.NotConvergedError, match="keep the graph"):
+    with pytest.raises(sx.NotConvergedError, match="graph"):
         sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), throw=True, **options)
 
 
@@ -237,7 +237,7 @@ def test_a_fit_says_why_it_ended():
     short = sx.nn.fit_observations(sx.nn.Universal(spiral, Drag()), seen(), max_steps=1, **options)
     whole = sx.nn.fit_observations(sx.nn.Universal(spiral, Drag()), seen() + noise, **options)
     assert short.status == "not_converged" and "stopped by max_steps with the loss still decreasing" in short.summary()
-    assert whole.status == "ok" and whole.end == "the loss has settled"
+    assert whole.status == "ok" and whole.verdict == "the loss has settled"
 
 
 def test_a_flow_stands_for_its_field_and_a_map_for_none():
@@ -264,7 +264,7 @@ def test_weights_that_are_computed_from_others_are_not_silenced_to_nan():
     assert torch.isfinite(normed(torch.ones(2))).all()
 
 
-def test_bad_input_of_a_fit_is_told_in_one_line():
+def test_bad_input_of_a_fit_is_refused_in_one_line():
     field = sx.nn.Universal(spiral, network())
     with pytest.raises(sx.ShapeError, match=r"observed of shape .*\(15, 2, 2\)"):
         sx.nn.fit_observations(field, seen()[1:], x0=START, times=TIMES, dt=0.1)
@@ -285,5 +285,5 @@ def test_bad_input_of_a_fit_is_told_in_one_line():
         sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, damping=0.0)
     with pytest.raises(sx.InputError, match="decay is -1"):
         sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, decay=-1.0)
-    with pytest.raises(sx.InputError, match="no parameter"):
+    with pytest.raises(sx.InputError, match="parameter"):
         sx.nn.fit_observations(sx.nn.Universal(spiral, spiral), seen(), x0=START, times=TIMES, dt=0.1)

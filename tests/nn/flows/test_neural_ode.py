@@ -34,10 +34,10 @@ def test_a_linear_fields_exponents_are_its_eigenvalues():
     assert torch.allclose(spectrum.exponents, torch.tensor([-0.1, -0.5], dtype=torch.float64), atol=1e-6)
 
 
-def test_a_width_that_cannot_be_told_is_asked_for():
-    with pytest.raises(sx.InputError, match="Pass dim"):
+def test_a_width_that_cannot_be_inferred_must_be_given():
+    with pytest.raises(sx.InputError, match="dim"):
         sx.nn.NeuralODE(nn.Tanh())
-    with pytest.raises(sx.InputError, match="positive time"):
+    with pytest.raises(sx.InputError, match="end = "):
         sx.nn.NeuralODE(field(), end=0.0)
 
 
@@ -55,7 +55,7 @@ def test_twenty_steps_of_rk4_are_the_default():
     assert 1e-10 < error < (1 / 20) ** 4 / 120
 
 
-def test_a_layer_is_solved_at_asked_times_and_by_every_gradient():
+def test_a_layer_is_solved_at_given_times_and_by_every_gradient():
     layer = sx.nn.NeuralODE(field(), method="tsit5", gradient="adjoint", rtol=1e-8, atol=1e-8)
     x0 = torch.randn(4, 2, dtype=torch.float64)
     found = layer.solve(x0, [0.0, 0.5, 2.0])
@@ -118,7 +118,7 @@ def test_steps_by_tolerance_give_a_layer_its_gradient_without_a_graph_of_them():
 
 
 def test_half_precision_states_are_refused():
-    with pytest.raises(sx.InputError, match="float16, but states are float32 or float64"):
+    with pytest.raises(sx.InputError, match="float16"):
         sx.nn.NeuralODE(field())(torch.ones(1, 2, dtype=torch.float16))
 
 
@@ -194,8 +194,8 @@ def test_a_network_of_it_is_compiled_and_exported():
 
 
 @pytest.mark.parametrize("settings", [{}, {"method": "dopri5"}], ids=["equal steps", "by tolerance"])
-def test_an_item_that_is_lost_disturbs_no_other_in_the_layer(settings):
-    """Also on the way through a network in which one item leaves the finite numbers: ẋ = x³ from 5 does within the time 1/50."""
+def test_an_item_that_diverges_does_not_affect_others_in_the_layer(settings):
+    """Also inside a network in which one item diverges: ẋ = x³ from 5 does so within a time of 1/50."""
     layer, x = sx.nn.NeuralODE(field(), **settings), torch.randn(3, 2, dtype=torch.float64)
     broken = x.clone()
     broken[1, 0] = math.nan
@@ -213,7 +213,7 @@ def test_an_item_that_is_lost_disturbs_no_other_in_the_layer(settings):
 
 @pytest.mark.parametrize("settings", [{}, {"method": "dopri5"}], ids=["equal steps", "by tolerance"])
 @pytest.mark.parametrize("time_dependent", [False, True])
-def test_a_field_of_time_and_state_in_the_other_order_is_told_how_it_is_called(settings, time_dependent):
+def test_a_field_with_the_time_first_is_refused_with_the_right_order(settings, time_dependent):
     class TimeFirst(nn.Linear):
         def forward(self, t, x):
             return super().forward(x.reshape(-1, 2)).expand(t.shape)
@@ -222,11 +222,11 @@ def test_a_field_of_time_and_state_in_the_other_order_is_told_how_it_is_called(s
         def forward(self, a, b):
             return super().forward(a, b)
 
-    with pytest.raises(sx.InputError, match=r"takes \(t, x\), the time first"):
+    with pytest.raises(sx.InputError, match=r"\(t, x\)"):
         sx.nn.NeuralODE(TimeFirst(2, 2), time_dependent=time_dependent, **settings)
     layer = sx.nn.NeuralODE(Unnamed(2, 2), time_dependent=time_dependent, **settings)
-    told = r"called as f\(x, t\), the state first" if time_dependent else r"as f\(x, t\) with time_dependent=True"
-    with pytest.raises((sx.InputError, sx.ShapeError), match=told):
+    order = r"called as f\(x, t\), the state first" if time_dependent else r"as f\(x, t\) with time_dependent=True"
+    with pytest.raises((sx.InputError, sx.ShapeError), match=order):
         layer(torch.randn(4, 2))
-    with pytest.raises(sx.InputError, match=told):
+    with pytest.raises(sx.InputError, match=order):
         sx.lyapunov_spectrum(layer, steps=5)

@@ -1,1 +1,1 @@
-"""Where a flow crosses a surface."""
+"""Events: where a flow crosses a surface."""

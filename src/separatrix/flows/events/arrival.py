@@ -1,4 +1,4 @@
-"""What following an equation to an event gives: when and where each item arrives, and how it fared."""
+"""Arrivals: when and where each item meets its event, and how it ended."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,15 +13,15 @@ from separatrix.core.wording import counted, plain
 class Arrival(Result):
     """The first zero of a function along the solution of an initial value problem.
 
-    An item that meets none in its time is `ok` with `found` False. One that fails before is `diverged` or `not_converged`.
+    An item without an event before `end` is `ok` with `found` False. One that fails first is `diverged` or `not_converged`.
 
     Args:
-        times: of the event, shape (*batch), float64, differentiable; NaN where there is none.
-        states: there, shape (*batch, dim), differentiable; NaN where there is none.
+        times: times of the events, shape (*batch), float64, differentiable; NaN where there is none.
+        states: states at the events, shape (*batch, dim), differentiable; NaN where there is none.
         found: whether there is an event, shape (*batch).
-        speeds: d/dt g(x(t), t) at the event, shape (*batch): near 0 the orbit only touches, and the gradients grow like 1 / speed.
-        accepted, rejected: steps, shape (*batch).
-        reached: the time up to which each item is known, shape (*batch).
+        speeds: d/dt g(x(t), t) at the event, shape (*batch). Near 0 the orbit is tangent, and gradients grow like 1 / speed.
+        accepted, rejected: number of accepted and rejected steps, shape (*batch).
+        reached: time up to which each item was followed, shape (*batch).
     """
 
     times: Tensor
@@ -45,11 +45,10 @@ class Arrival(Result):
     units: ClassVar[dict[str, str]] = {"times": "time", "reached": "time"}
 
     def summary(self) -> str:
-        """The answer in words."""
         total, times = self.codes.numel(), self.times.detach()[self.found]
         span = "" if not len(times) else f", at t = {_range(times)}"
         late = int((~self.found & (self.codes == Status.OK)).sum())
-        without = f"; {late} without one in the time given" if late else ""
+        without = f"; {late} without one before the end time" if late else ""
         method = str(self.settings["method"]).replace("_", " ")
         return f"{len(times)} of {counted(total, 'item')} with an event{span}, by {method}{without}; {self.ended()}."
 

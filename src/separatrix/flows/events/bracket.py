@@ -1,4 +1,4 @@
-"""The part of a step in which an event lies: the first over which the sign changes the asked way."""
+"""Brackets of events: the first part of a step over which the sign changes in the given direction."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ from separatrix.flows.methods.solver import Solver
 from separatrix.flows.steps.mesh import Mesh, Run
 from separatrix.flows.steps.piece import Piece
 
-PARTS = 8  # of a step, at whose ends g is looked at
-AT_ONCE = 1_000_000  # numbers in the states that are looked at together
+PARTS = 8  # parts of a step at whose ends g is sampled
+AT_ONCE = 1_000_000  # state components evaluated together
 
 
 class Bracket(NamedTuple):
-    """Of each item the step in which its event lies, the shares of it between which it does, and whether there is one."""
+    """For each item: the step that contains its event, the bracket as fractions of that step, and whether there is an event."""
 
     step: Tensor
     low: Tensor
@@ -27,7 +27,7 @@ class Bracket(NamedTuple):
 
 @torch.no_grad()
 def first_bracket(field: Field, surface: Surface, method: Solver, run: Run, side: Tensor, direction: int) -> Bracket:
-    """The first part of a step over which g changes its sign the asked way; steps are looked at some at a time."""
+    """The first part of a step over which g changes sign in the given direction; steps are processed in chunks."""
     t, h = columns(run.mesh, run.nodes)
     items = len(side)
     step, part, found = torch.zeros_like(side, dtype=torch.int64), torch.zeros_like(side, dtype=torch.int64), side != side
@@ -50,13 +50,13 @@ def first_bracket(field: Field, surface: Surface, method: Solver, run: Run, side
 
 
 def _filled(side: Tensor, signs: Tensor) -> Tensor:
-    """The last sign that was not 0 before each, (times, items), and after the last."""
+    """The last nonzero sign before each sample, (times, items), and after the last one."""
     known = torch.cat([side[None], signs.nan_to_num(0.0)])
     index = torch.arange(len(known), device=known.device)[:, None].expand_as(known)
     return known.gather(0, torch.where(known != 0, index, 0).cummax(0).values)
 
 
 def columns(mesh: Mesh, nodes: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """The begins and lengths of all steps, each (steps, items, 1)."""
+    """Start times and lengths of all steps, each (steps, items, 1)."""
     t, h = (torch.stack([torch.as_tensor(step[i]) for step in mesh.steps]) for i in (0, 1))
     return t.to(nodes.device, dtype or nodes.dtype), h.to(nodes.device, dtype or nodes.dtype)

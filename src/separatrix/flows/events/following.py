@@ -1,4 +1,4 @@
-"""Steps up to an event: each item is followed no further than the step after which it has crossed."""
+"""Steps up to an event: each item stops after the step in which it crosses the surface."""
 
 import torch
 from torch import Tensor
@@ -18,11 +18,11 @@ from separatrix.flows.steps.tolerance import Tolerance
 
 
 class Unfolded(WrappedField):
-    """A field whose items have axes of their own, on items that lie along one axis, the last before the state.
+    """A field with several batch axes, on items along one axis, the last before the state axis.
 
     Args:
         field: any field.
-        batch: the items' axes.
+        batch: the batch axes.
     """
 
     def __init__(self, field: Field, batch: torch.Size) -> None:
@@ -30,11 +30,11 @@ class Unfolded(WrappedField):
         self.batch = batch
 
     def inward(self, x: Tensor, t: Time) -> tuple[Tensor, Time]:
-        """States (*times, items, dim), each with its time, on the items' own axes."""
+        """States (*times, items, dim) and their times, with the batch axes restored."""
         return self._unfolded(x), self._unfolded(torch.as_tensor(t).to(x).expand(*x.shape[:-1], 1))[..., 0]
 
     def outward(self, value: Tensor, like: Tensor) -> Tensor:
-        """On one axis again."""
+        """The value with one item axis again."""
         return value.reshape(like.shape)
 
     def _unfolded(self, along: Tensor) -> Tensor:
@@ -42,19 +42,19 @@ class Unfolded(WrappedField):
 
 
 class Watch:
-    """Told of each item's states one after the other, it says which have crossed the surface the asked way.
+    """A callback that receives each item's states in order and reports which items have crossed the surface.
 
     Args:
-        surface: where g is zero.
-        side: the last sign of g that was not 0, shape (items).
-        direction: asked.
+        surface: the zeros of g.
+        side: the last nonzero sign of g, shape (items).
+        direction: +1, −1 or 0, as in `solve_until`.
     """
 
     def __init__(self, surface: Surface, side: Tensor, direction: int) -> None:
         self.surface, self.side, self.direction = surface, side, direction
 
     def __call__(self, moved: Tensor, t: Tensor, x: Tensor) -> Tensor:
-        """Which of the items that moved to x, (items, dim), at t, (items), have crossed."""
+        """Mask of the items that crossed on moving to x, (items, dim), at times t, (items)."""
         now = self.surface.value(x, t[:, None].to(x)).sign()
         arrived = moved & crosses(self.side, now, self.direction)
         self.side = now.where(moved & now.isfinite() & (now != 0), self.side)
@@ -62,7 +62,7 @@ class Watch:
 
 
 def steps_by_tolerance(field: Unfolded, problem: Problem, watch: Watch, method: str, tolerance: Tolerance) -> Run:
-    """The steps of each item up to its event, chosen by tolerance."""
+    """Adaptive steps of each item up to its event."""
     times, x0 = torch.stack([problem.begin, problem.end]).detach(), problem.x0.detach()
     together = Together.probe(field.field, tuple(field.batch), x0, times)
     check_apart(together)
@@ -72,7 +72,7 @@ def steps_by_tolerance(field: Unfolded, problem: Problem, watch: Watch, method: 
 
 @torch.no_grad()
 def equal_steps_until(field: Field, problem: Problem, watch: Watch, method: Solver, dt: float, max_steps: int) -> Run:
-    """Steps of dt, the last one up to the end, each item until it arrives; one whose step is not finite does not take it."""
+    """Equal steps, the last one shortened to the end time, each item until it arrives; a step that is not finite is not taken."""
     method.check_dim(problem.x0.shape[-1])
     x, begin, end = problem.x0.detach(), problem.begin.detach(), problem.end
     counts = ((end - begin) / dt - 1e-9).ceil().clamp(min=1)

@@ -1,4 +1,4 @@
-"""Where in its step an event is: on the step's own polynomial, with exact derivatives."""
+"""Location of an event within its step: on the polynomial of the step, with exact derivatives."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,13 +16,13 @@ from separatrix.flows.methods.solver import Solver
 from separatrix.flows.steps.mesh import Run
 from separatrix.flows.steps.piece import Piece, Substeps
 
-ROUNDINGS = 4  # of the time: what is located as well as can be
+ROUNDINGS = 4  # rounding errors of the time within which an event is located
 NEWTON = 4  # steps from the zero of a polynomial to that of the solution
 
 # Note [Derivative of an event]
-# Where an event is moves with θ, since  g(x(t*, θ), t*) = 0  whatever θ is:  dt*/dθ = −(∂g/∂θ) / ġ.  One Newton step
-# t ← t − g(x(t, θ), t) / ġ  from the zero, recorded, moves nothing and has that derivative; a second one makes second derivatives
-# right too. ġ is that of the step's polynomial, so that these are the derivatives of what is computed, not of the true orbit.
+# The time of an event depends on θ, since  g(x(t*, θ), t*) = 0  for all θ:  dt*/dθ = −(∂g/∂θ) / ġ.  One recorded Newton step
+# t ← t − g(x(t, θ), t) / ġ  from the zero leaves t unchanged and has that derivative; a second one makes second derivatives exact
+# too. ġ comes from the polynomial of the step, so that these are the derivatives of the computed orbit, not of the true one.
 
 
 class Located(NamedTuple):
@@ -36,7 +36,7 @@ class Located(NamedTuple):
 def located(
     field: Field, surface: Surface, method: Solver, run: Run, problem: Problem, bracket: Bracket, tol: float | None
 ) -> Located:
-    """The events with their derivatives. See Note [Derivative of an event]."""
+    """The events, with their derivatives. See Note [Derivative of an event]."""
     shift = (problem.begin - problem.begin.detach())[:, None]  # 0, which carries the start's derivative
     t, h = (part.gather(0, bracket.step[None, :, None])[0] for part in columns(run.mesh, run.nodes, torch.float64))
     x = _before(field, method, run, problem, bracket, shift)
@@ -53,7 +53,7 @@ def located(
 
 
 def _before(field: Field, method: Solver, run: Run, problem: Problem, bracket: Bracket, shift: Tensor) -> Tensor:
-    """The states before the steps of the events; with a graph the steps up to there are taken again, and no others."""
+    """The states before the steps of the events; with a graph, recomputed by the steps up to there."""
     if not torch.is_grad_enabled():
         return run.nodes.gather(0, bracket.step[None, :, None].expand_as(run.nodes[:1]))[0]
     x = problem.x0
@@ -65,7 +65,7 @@ def _before(field: Field, method: Solver, run: Run, problem: Problem, bracket: B
 
 @torch.no_grad()
 def _root(surface: Surface, piece: Piece, t: Tensor, h: Tensor, bracket: Bracket, tol: float | None) -> Tensor:
-    """The share at which g is zero, (items, 1)."""
+    """The fraction of the step at which g is zero, (items, 1)."""
 
     def value(share: Tensor) -> Tensor:
         return surface.value(piece.at(share[:, None]), t + share[:, None] * h)
@@ -77,7 +77,7 @@ def _root(surface: Surface, piece: Piece, t: Tensor, h: Tensor, bracket: Bracket
 
 
 def _off_the_start(value: Callable[[Tensor], Tensor], bracket: Bracket) -> tuple[Tensor, Tensor]:
-    """Shares with g on both sides: an item that starts on the surface is first followed off it, by halves of the way."""
+    """A bracket with opposite signs: for an item that starts on the surface, the lower end is moved off it by bisection."""
     a, b = bracket.low, bracket.high
     past = value(b).sign()
     on = bracket.found & (past != 0) & (value(a).sign() != -past)

@@ -1,4 +1,4 @@
-"""What is followed to an event: items that begin somewhere and some time, and end some time."""
+"""Event problems: items with initial conditions, start times and end times."""
 
 from typing import Any, NamedTuple
 
@@ -10,13 +10,13 @@ from separatrix.core.errors import InputError, ShapeError
 
 
 class Problem(NamedTuple):
-    """Items that begin somewhere, some time, and end some time; those that cannot begin are stood in for by one that can.
+    """Initial conditions, start times and end times. Items that cannot start are replaced by copies of one that can.
 
     Args:
         x0: shape (items, dim).
-        begin, end: times, shape (items), float64.
-        given: which items are not stood in for.
-        finite: which began at finite numbers.
+        begin, end: start and end times, shape (items), float64.
+        given: mask of the items that were not replaced, shape (items).
+        finite: mask of the items with a finite start, shape (items).
     """
 
     x0: Tensor
@@ -27,17 +27,17 @@ class Problem(NamedTuple):
 
     @classmethod
     def of(cls, x0: Tensor, start: Any, stop: Any) -> "Problem":
-        """Of what users give."""
+        """The problem from the user's arguments, checked."""
         items = x0.reshape(-1, x0.shape[-1])
         begin, end = (times_of_items(name, value, x0) for name, value in (("start", start), ("end", stop)))
         finite = torch.isfinite(items).all(-1) & torch.isfinite(begin)
         if not bool(torch.isfinite(end).all()):
-            raise InputError("end is not finite; it is the time up to which an event is looked for.")
+            raise InputError("expected a finite end time.\nPass the time up to which an event is searched.")
         late = finite & (end < begin)
         if bool(late.any()):
             raise InputError(
-                f"end is {float(end[late][0]):g}, before the start at {float(begin[late][0]):g}.\n"
-                "Both are times, not lengths of time: pass end=start + how long to look."
+                f"expected end ≥ start, got end = {float(end[late][0]):g} and start = {float(begin[late][0]):g}.\n"
+                "Both are times, not durations: pass end = start + duration."
             )
         given = finite & (end > begin)
         some = int(given.to(torch.int8).argmax()) if bool(given.any()) else None
@@ -49,12 +49,12 @@ class Problem(NamedTuple):
 
 
 def times_of_items(name: str, value: Any, x0: Tensor) -> Tensor:
-    """A time of each item, float64, shape (items)."""
+    """One time per item, float64, shape (items)."""
     batch = x0.shape[:-1]
     time = value if isinstance(value, Tensor) else as_numbers(name, value)
     time = time.to(x0.device, torch.float64)
     if time.ndim and time.shape != batch:
         raise ShapeError(
-            f"{name} has shape {tuple(time.shape)}, but x0 has the batch {tuple(batch)}.\nPass a number, or one for each item."
+            f"{name} has shape {tuple(time.shape)}, but x0 has the batch {tuple(batch)}.\nPass one number, or one per item."
         )
     return time.expand(batch).reshape(-1)

@@ -1,18 +1,18 @@
-"""Zeros of functions of one number, for many items at once: where a sign changes, and where in a bracket the zero is."""
+"""Zeros of scalar functions for many items at once: sign changes, and roots in brackets."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-SEARCH = 100  # trials; bisection alone takes 50
+SEARCH = 100  # maximum number of trials; bisection alone takes 50
 
 
 def crosses(side: Tensor, now: Tensor, direction: int) -> Tensor:
-    """Whether a sign has changed the asked way; a zero is a change, what is not finite is none.
+    """Whether a sign has changed in the given direction. Reaching 0 counts as a change; values that are not finite do not.
 
     Args:
-        side: the sign before; from 0 nothing changes.
+        side: the sign before; from 0 there is no change.
         now: the sign after.
         direction: +1 for rising, −1 for falling, 0 for both.
     """
@@ -21,13 +21,13 @@ def crosses(side: Tensor, now: Tensor, direction: int) -> Tensor:
 
 
 def root(value: Callable[[Tensor], Tensor], ends: tuple[Tensor, Tensor], at_ends: tuple[Tensor, Tensor], near: Tensor) -> Tensor:
-    """A zero in each item's bracket: by inverse quadratic interpolation where that is safe, else by bisection.
+    """A zero in each item's bracket, by inverse quadratic interpolation where that is safe, else by bisection.
 
     Args:
-        value: from a place of each item, shape (items), to the function there.
-        ends: a and b, shape (items); an item whose ends are the same keeps them.
-        at_ends: the function there; the signs differ.
-        near: by how much the zero may be off.
+        value: the function, from one point per item, shape (items), to its values.
+        ends: a and b, shape (items); an item with a = b keeps them.
+        at_ends: the values at both ends, of opposite signs.
+        near: tolerance of the zero.
     Source: Chandrupatla 1997, Adv. Eng. Softw. 28, 145.
     """
     (a, b), (at_a, at_b) = ends, at_ends
@@ -52,7 +52,7 @@ def root(value: Callable[[Tensor], Tensor], ends: tuple[Tensor, Tensor], at_ends
 
 
 def _next_share(a: Tensor, b: Tensor, c: Tensor, at_a: Tensor, at_b: Tensor, at_c: Tensor) -> Tensor:
-    """How far from a to b the next trial is: where the inverse parabola through the three points is zero, if it is monotone."""
+    """The relative position of the next trial from a to b: the root of the inverse parabola if it is monotone, else 1/2."""
     xi, phi = (a - b) / (c - b), (at_a - at_b) / (at_c - at_b)
     inverse = at_a / (at_b - at_a) * at_c / (at_b - at_c) + (c - a) / (b - a) * at_a / (at_c - at_a) * at_b / (at_c - at_b)
     return inverse.where((phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi), 0.5)

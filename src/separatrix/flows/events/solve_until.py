@@ -23,7 +23,7 @@ from separatrix.flows.flow import Flow
 from separatrix.flows.gradients.mapped import lanes_refused
 from separatrix.flows.methods import SOLVERS
 from separatrix.flows.solve.solve import MAX_STEPS
-from separatrix.flows.steps.checks import as_state, check_method, check_no_longest, check_tolerance, first_velocity, raise_failure
+from separatrix.flows.steps.checks import as_state, check_method, check_no_longest, check_tolerance, first_velocity
 from separatrix.flows.steps.mesh import Run
 from separatrix.flows.steps.tolerance import Tolerance
 
@@ -47,40 +47,47 @@ def solve_until(
     time_dependent: bool = False,
     throw: bool = False,
 ) -> Arrival:
-    r"""The first t* > start at which  g(x(t*), t*) = 0  along  ẋ = f(x, t),  x(start) = x0;  with x(t*), both differentiable.
+    r"""The first t* > start at which  g(x(t*), t*) = 0  along  ẋ = f(x, t),  x(start) = x0,  and the state there; differentiable.
 
-    Each item is followed by itself, and no further than the step in which its event lies. There the event is located on the
-    polynomial of the step by a bracketing method. Derivatives are those of the implicit function theorem,
-    dt*/dθ = −(∂g/∂θ) / ġ, in x0, start, and all that f and g depend on; first and second ones are exact.
+    Each item takes its own steps and stops after the step that contains its event. The event is then located on the polynomial of
+    that step by a bracketing method. Derivatives follow from the implicit function theorem,  dt*/dθ = −(∂g/∂θ) / ġ,  with respect
+    to x0, start and everything that f and g depend on; first and second derivatives are exact.
 
     Args:
         field: as in `sx.solve`.
-        x0: states at the start, shape (*batch, dim).
-        event: g, x ↦ a number for each item, shape (*batch) or (*batch, 1); an `nn.Module` or a function. Its x has the batch as
-            one axis, and may have other axes before it.
-        end: the time up to which an event is looked for; a number, or shape (*batch).
-        start: the time of x0; a number, or shape (*batch), which may carry a graph, as the time of the event before.
+        x0: initial states, shape (*batch, dim).
+        event: g, a function or an `nn.Module` from states to one number per item, shape (*batch) or (*batch, 1). It is called with
+            all batch axes flattened to one, which may follow other axes.
+        end: the time up to which an event is searched; a number, or shape (*batch).
+        start: the time of x0; a number, or shape (*batch). It may carry a graph, as the time of a previous event does.
         direction: +1 for g rising through 0, −1 for falling, 0 for both.
-        tol: by which t* may be off, on the polynomial. Default: to rounding.
-        method, dt, rtol, atol, max_steps, max_step: of the steps; see `sx.solve`. With `dt` any method of `SOLVERS`, on the cubic
-            through the ends of a step; each step is dt long but the last before `end`.
+        tol: error in t* on the polynomial. Default: rounding.
+        method, dt, rtol, atol, max_steps, max_step: as in `sx.solve`. With `dt`, any method in `SOLVERS`; the polynomial is then
+            the cubic through both ends of a step, and all steps but the last before `end` have length dt.
         time_dependent: call `field(x, t)` and `event(x, t)`.
-        throw: raise where an item fails.
+        throw: raise instead of marking items that diverged or did not converge.
 
     Returns:
-        Arrival. An item without an event is `ok`, `found` False, and its time and state are NaN. An item that starts on the
-        surface, to `tol` in time, leaves it first. A start that is not finite has no event: a loop over events goes on without.
+        Arrival. An item without an event is `ok` with `found` False; its time and state are NaN. An item that starts on the
+        surface, to within `tol` in time, leaves it first. An item with a start that is not finite has no event, so that chains of
+        events can continue with the others.
 
     Raises:
-        InputError: a time, direction or tolerance out of range, an unknown method.
-        ShapeError: the field changes the width, or g is not one number for each item.
-        DivergedError, NotConvergedError: with `throw`.
+        InputError: a time, direction or tolerance out of range, or an unknown method.
+        ShapeError: the velocities differ in shape from the states, or g is not one number per item.
+        DivergedError, NotConvergedError: an item failed and `throw` is set.
 
-    Limits: g is looked at at the ends of eighths of a step: two zeros nearer to each other may be missed together, take a smaller
-        dt, max_step or tolerance. Where the orbit only touches the surface (`speeds` near 0) the time is good to the square root
-        of the error, is found or not by chance, and has no derivative.
+    Limits: g is sampled eight times per step. Two zeros within one eighth of a step can be missed together; reduce dt, max_step or
+        the tolerance. Where the orbit is tangent to the surface (`speeds` near 0), the time is only accurate to the square root of
+        the error, may or may not be found, and has no derivative.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.6; Chen, Amos & Nickel 2021, ICLR,
-        arXiv:2011.03902; the search as Chandrupatla 1997, Adv. Eng. Softw. 28, 145.
+        arXiv:2011.03902; root search: Chandrupatla 1997, Adv. Eng. Softw. 28, 145.
+
+    Example:
+        >>> ball = sx.solve_until(lambda x: torch.stack([x[..., 1], -torch.ones_like(x[..., 1])], -1),
+        ...                       torch.tensor([2.0, 0.0]).double(), event=lambda x: x[..., 0], end=5.0)
+        >>> print(f"{float(ball.times):.4f}")  # a fall from height 2 with g = 1 takes 2 units of time
+        2.0000
     """
     if isinstance(field, Flow):
         method, dt = method or field.method, field.dt if method is None and dt is None else dt
@@ -91,7 +98,8 @@ def solve_until(
     tolerance = Tolerance(rtol, atol, max_steps, max_step)
     if any(isinstance(part, Tensor) and forward_ad.unpack_dual(part).tangent is not None for part in (x0, start)):
         raise InputError(
-            "torch.autograd.forward_ad does not pass through solve_until.\nTake torch.func.jvp or jacfwd; or gradients backwards."
+            "torch.autograd.forward_ad does not pass through solve_until.\n"
+            "Use torch.func.jvp or torch.func.jacfwd, or reverse-mode gradients."
         )
     own = as_field(field, time_dependent=time_dependent)
     x0 = as_state(x0, own)
@@ -114,13 +122,11 @@ def solve_until(
     event_at = located(ready, surface, SOLVERS[method], run, problem, bracket, tol)
     settings = {"method": method, "dt": dt, **vars(tolerance), "direction": direction, "tol": tol}
     found = _arrival(problem, run, bracket, event_at, batch, settings)
-    if throw:
-        raise_failure(found)
-    return found
+    return found.or_raise(throw)
 
 
 def _arrival(problem: Problem, run: Run, bracket: Bracket, event: Located, batch: torch.Size, settings: dict[str, Any]) -> Arrival:
-    """The result, without those that never began."""
+    """The result; items that could not start have no event."""
     found = bracket.found & problem.given
     codes = run.codes.where(~found & problem.given, int(Status.OK)).where(problem.finite, int(Status.DIVERGED))
     return Arrival(
@@ -138,9 +144,9 @@ def _arrival(problem: Problem, run: Run, bracket: Bracket, event: Located, batch
 
 def _check(direction: int, tol: float | None, method: str, dt: float | None, max_steps: int) -> None:
     if isinstance(direction, Tensor) or direction not in (-1, 0, 1):
-        raise InputError(f"direction is {direction}; it is +1 for g rising through 0, −1 for falling, 0 for both.")
+        raise InputError(f"direction is {direction}; expected +1 (g rising through 0), −1 (falling) or 0 (both).")
     if tol is not None and not 0 <= tol < math.inf:
-        raise InputError(f"tol is {tol:g}; it is a time of at least 0, by which the event's may be off.")
+        raise InputError(f"tol is {tol:g}; expected a finite time ≥ 0, the error of an event.")
     if check_whole("max_steps", max_steps) < 1:
-        raise InputError(f"max_steps is {max_steps}; it is at least 1.")
+        raise InputError(f"max_steps is {max_steps}; expected at least 1.")
     check_method(method, dt)

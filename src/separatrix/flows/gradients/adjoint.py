@@ -1,13 +1,14 @@
-r"""The gradient of the equation's own solution, by a second equation that is solved backwards.
+r"""The gradient of the exact solution of an equation, by a second equation that is solved backwards.
 
-The cotangent λ of the state and the gradient by the parameters are
+The cotangent λ of the state and the gradient in the parameters are
 
     λ̇ = −(∂f/∂x)ᵀ λ,        g = ∫ (∂f/∂θ)ᵀ λ dt,
 
-λ being increased by the loss's own cotangent at each asked time. It is solved from one asked time to the one before by the method
-and the tolerance of the solution itself; x(t) is read from that solution's polynomials and never followed backwards, which would
-be unstable where the flow contracts. The integral is Gauss's of three nodes in each step.
-Source: Pontryagin et al. 1962; Chen, Rubanova, Bettencourt & Duvenaud 2018, arXiv:1806.07366, algorithm 1 (which follows x back).
+where λ is incremented by the cotangent of the loss at each requested time. It is solved from one requested time to the previous
+one, with the method and tolerance of the solution. x(t) is read from the solution's polynomials and never solved backwards, which
+would be unstable where the flow contracts. The integral is a three-point Gauss rule in each step.
+Source: Pontryagin et al. 1962; Chen, Rubanova, Bettencourt & Duvenaud 2018, arXiv:1806.07366, algorithm 1 (with x solved
+    backwards).
 """
 
 from collections.abc import Sequence
@@ -34,34 +35,34 @@ GAUSS = ((0.5 - 0.15**0.5, 5 / 18), (0.5, 4 / 9), (0.5 + 0.15**0.5, 5 / 18))  # 
 
 @dataclass(frozen=True)
 class ByAdjoint:
-    """How the adjoint equation is solved.
+    """Solution of the adjoint equation.
 
     Args:
-        asked: the times, (times, items).
-        dt: of equal steps, or None.
-        tolerance: of steps by tolerance, or None.
+        requested: the times, (times, items).
+        dt: step size of equal steps, or None.
+        tolerance: tolerance of adaptive steps, or None.
     """
 
-    asked: Tensor
+    requested: Tensor
     dt: float | None
     tolerance: Tolerance | None
 
     def __call__(self, run: Discrete, tensors: Tensors, values: Sequence[Tensor], g: Tensor) -> list[Tensor]:
-        """The cotangents of x0 and of the tensors, which have these values, from those of the asked states, (times, items, dim)."""
+        """Cotangents of x0 and of the tensors, with the given values, from those of the requested states, (times, items, dim)."""
         leaves = [value.detach().requires_grad_() for value in values]
         together = run.together.over(tensors.replaced(run.together.field, leaves))
         path, gradients = Path(run), [torch.zeros_like(leaf) for leaf in leaves]
         λ = g[-1]
         for k in range(len(g) - 1, 0, -1):
             size = λ.abs().amax(-1, keepdim=True)
-            field = Adjoint(together, path, self.asked[k], size[:, 0] > 0)
-            back = self._back(run, field, λ / size.where(size > 0, 1.0), self.asked[k] - self.asked[k - 1])
+            field = Adjoint(together, path, self.requested[k], size[:, 0] > 0)
+            back = self._back(run, field, λ / size.where(size > 0, 1.0), self.requested[k] - self.requested[k - 1])
             _add_integral(gradients, leaves, field, back, size)
             λ = size * back.nodes[-1] + g[k - 1]
         return [λ, *gradients]
 
     def _back(self, run: Discrete, field: "Adjoint", λ: Tensor, gap: Tensor) -> Discrete:
-        """The cotangents from one asked time to the one before, in reversed time."""
+        """The cotangents from one requested time to the previous one, in reversed time."""
         items, times = len(λ), torch.stack([torch.zeros_like(gap), gap])
         together = Together(field, (items,), False, field.together.stacks, field.together.mixes)
         flat = Items(field, (items,))
@@ -72,8 +73,8 @@ class ByAdjoint:
             back = adaptive_steps(run.method, flat, λ, times, self.tolerance)
         if (back.codes != Status.OK).any():
             raise NotConvergedError(
-                f"the adjoint equation of {int((back.codes != Status.OK).sum())} of {items} items could not be solved backwards.\n"
-                'Pass gradient="checkpoint", which solves none.'
+                f"the adjoint equation could not be solved for {int((back.codes != Status.OK).sum())} of {items} items.\n"
+                'Pass gradient="checkpoint", which does not need it.'
             )
         return Discrete.of(run.method, together, back.mesh, back.nodes)
 
@@ -82,7 +83,7 @@ class Path:
     """The solution as a function of time: the polynomial of every step.
 
     Args:
-        run: its steps.
+        run: the steps.
     """
 
     def __init__(self, run: Discrete) -> None:
@@ -92,7 +93,7 @@ class Path:
         self.rising = run.begins.where(run.lengths > 0, torch.inf).mT.contiguous()
 
     def at(self, t: Tensor, item: Tensor) -> Tensor:
-        """The states of the items at the times, both of shape (states)."""
+        """The states of the given items at the given times, both of shape (states)."""
         node = (torch.searchsorted(self.rising[item], t[:, None], right=True)[:, 0] - 1).clamp(min=0)
         share = (t - self.run.begins[node, item]) / self.run.lengths[node, item]
         share = share.nan_to_num().clamp(0.0, 1.0).to(self.x0)[:, None]
@@ -100,13 +101,13 @@ class Path:
 
 
 class Adjoint(Field):
-    """λ ↦ (∂f/∂x)ᵀ λ along the solution, in time reversed from the asked times.
+    """λ ↦ (∂f/∂x)ᵀ λ along the solution, in reversed time.
 
     Args:
         together: the field f.
         path: the solution.
-        ends: when reversed time begins, (items).
-        active: which items' cotangents are not 0, (items); the others rest.
+        ends: start of the reversed time, (items).
+        active: mask of the items with cotangents other than 0, (items); the others rest.
     """
 
     def __init__(self, together: Together, path: Path, ends: Tensor, active: Tensor) -> None:
@@ -117,12 +118,12 @@ class Adjoint(Field):
     def forward(self, x: Tensor, t: Time) -> Tensor:
         """The velocity of cotangents, (*rows, items, dim)."""
         states, value = self.velocity(x.shape[:-1], t)
-        if not value.requires_grad:  # it is the same in all states
+        if not value.requires_grad:  # independent of the state
             return torch.zeros_like(x)
         return torch.autograd.grad(value, states, x.reshape(states.shape), materialize_grads=True)[0].reshape(x.shape)
 
     def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """It is linear."""
+        """The map is linear."""
         rows = [self(row, t) for row in v.unbind(-2)]
         return self(x, t), torch.stack(rows, dim=-2) if rows else v
 
@@ -138,13 +139,13 @@ class Adjoint(Field):
 
 
 def pieces(run: Discrete) -> Hermite:
-    """The polynomials of all steps, each part (steps, items, dim): the pair's own; else cubics through states and slopes."""
+    """The polynomials of all steps, each part (steps, items, dim): the pair's own, else cubics through states and slopes."""
     parts = [run.nodes[:-1].clone(), run.nodes[1:].clone(), *torch.zeros(3, *run.nodes[1:].shape).to(run.nodes)]
     for group in run.together.groups(run.lengths > 0):
         x = group.only(group.of(run.nodes), run.rest)
         piece = _piece(run, group, x, group.column(run.begins, x), group.column(run.lengths, x))
-        for whole, part in zip(parts[2:], (piece.leaving, piece.coming, piece.bend), strict=True):
-            whole.index_put_((group.row, group.item), group.only(part, 0.0))
+        for target, part in zip(parts[2:], (piece.leaving, piece.coming, piece.bend), strict=True):
+            target.index_put_((group.row, group.item), group.only(part, 0.0))
     return Hermite(*parts)
 
 
@@ -156,7 +157,7 @@ def _piece(run: Discrete, group: Group, x: Tensor, t: Tensor, h: Tensor) -> Herm
 
 
 def _add_integral(gradients: list[Tensor], leaves: list[Tensor], field: Adjoint, back: Discrete, size: Tensor) -> None:
-    """Add  ∫ (∂f/∂θ)ᵀ λ dt  over the steps backwards; cotangents are in units of `size`, (items, 1)."""
+    """Add  ∫ (∂f/∂θ)ᵀ λ dt  over the backward steps; cotangents are in units of `size`, (items, 1)."""
     if not leaves:
         return
     found = pieces(back)

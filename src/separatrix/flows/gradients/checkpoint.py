@@ -1,12 +1,12 @@
-r"""The exact gradient of a discrete solution from its states alone.
+r"""The exact gradient of a discrete solution, from its states.
 
-With the steps  x_{n+1} = Φ_n(x_n, θ)  held fixed, the cotangents λ_n of the states and the gradient by the parameters are
+With the steps  x_{n+1} = Φ_n(x_n, θ)  held fixed, the cotangents λ_n of the states and the gradient in the parameters are
 
     λ_n = (∂Φ_n/∂x)ᵀ λ_{n+1} + c_n,        g = Σ_n (∂Φ_n/∂θ)ᵀ λ_{n+1} + …,
 
-c_n being what the loss says of x_n itself. All x_n are known, so all Φ_n are evaluated again together, as one batch; of few numbers
-the Jacobians ∂Φ_n/∂x are read off row by row, the recursion is one small product a step, and one more pass backward gives g. Of
-many numbers each step is differentiated on its own, when its λ_{n+1} is there.
+where c_n is the cotangent of the loss at x_n itself. All x_n are known, so all Φ_n are evaluated again as one batch. For short
+states the Jacobians ∂Φ_n/∂x are computed row by row, the recursion is one small product per step, and one more backward pass gives
+g. For long states each step is differentiated separately, once its λ_{n+1} is known.
 Source: Griewank & Walther 2008, Evaluating Derivatives, chapters 3 and 12 (every step is a checkpoint).
 """
 
@@ -20,21 +20,21 @@ from separatrix.flows.steps.discrete import Discrete
 from separatrix.flows.steps.items import Group
 from separatrix.flows.steps.tensors import Tensors, check_nothing_hidden
 
-NARROW = 8  # numbers in a state up to which Jacobians are cheaper than one step after the other
+NARROW = 8  # state length up to which Jacobians are cheaper than a sequence of steps
 
 
 def by_checkpoints(run: Discrete, tensors: Tensors, values: Sequence[Tensor], g: Tensor) -> list[Tensor]:
-    """The cotangents of x0 and of the tensors, which have these values, from those of the asked states, (times, items, dim)."""
+    """Cotangents of x0 and of the tensors, with the given values, from those of the requested states, (times, items, dim)."""
     return Backward(run, tensors, values).cotangents(g)
 
 
 class Backward:
-    """One pass backward through a run.
+    """A backward pass through a run.
 
     Args:
         run: the steps and their states.
-        tensors: of the field, by which the gradient is asked.
-        values: what they are.
+        tensors: tensors of the field that receive gradients.
+        values: their values.
     """
 
     def __init__(self, run: Discrete, tensors: Tensors, values: Sequence[Tensor]) -> None:
@@ -44,10 +44,10 @@ class Backward:
         self.gradients = [torch.zeros_like(leaf) for leaf in self.leaves]
 
     def cotangents(self, g: Tensor) -> list[Tensor]:
-        """Those of x0 and of the tensors, from those of the asked states, (times, items, dim)."""
+        """Cotangents of x0 and of the tensors, from those of the requested states, (times, items, dim)."""
         run = self.run
         c = self._of_nodes(g)
-        matters = ((c != 0).any(-1).flip(0).cumsum(0).flip(0) > 0)[1:]  # a step after all that the loss sees does not
+        matters = ((c != 0).any(-1).flip(0).cumsum(0).flip(0) > 0)[1:]  # later steps do not affect the loss
         wanted = matters & (run.lengths > 0)
         narrow = c.shape[-1] <= NARROW
         at, upto = c[-1], len(wanted)
@@ -58,12 +58,12 @@ class Backward:
         return [at + c[:upto].sum(0), *self.gradients]
 
     def _of_nodes(self, g: Tensor) -> Tensor:
-        """What the loss says of every node, (steps + 1, items, dim): of those asked for, and through the polynomials between."""
+        """The loss's cotangents of all nodes, (steps + 1, items, dim): direct ones, and through the polynomials between nodes."""
         run, c = self.run, torch.zeros_like(self.run.nodes)
-        asked = (g != 0).any(-1)
-        time, item = (asked & ~run.inside).nonzero(as_tuple=True)
+        requested = (g != 0).any(-1)
+        time, item = (requested & ~run.inside).nonzero(as_tuple=True)
         c.index_put_((run.nearest[time, item], item), g[time, item], accumulate=True)
-        for group in self.together.groups(asked & run.inside):
+        for group in self.together.groups(requested & run.inside):
             x = run.before(group).requires_grad_()
             value = self._of(x, partial(run.between, group))
             found = self._pulled(value, x, group.only(group.of(g), 0.0))
@@ -71,7 +71,7 @@ class Backward:
         return c
 
     def _through(self, group: Group, at: Tensor, c: Tensor) -> Tensor:
-        """The cotangents λ before the group's rows, (items, dim), from those after; the gradients grow by the group's."""
+        """The cotangents λ before the group's rows, (items, dim), from those after; adds the group's share to the gradients."""
         run, (first, end) = self.run, group.rows
         x = group.only(group.of(run.nodes), run.rest).requires_grad_()
         value = self._of(x, partial(run.after, group))
@@ -88,14 +88,14 @@ class Backward:
         return at
 
     def _of(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
-        """A function of the states x with its graph, which leads to them and to the tensors alone."""
+        """A function of the states x with its graph, checked to lead only to them and to the tensors."""
         with torch.enable_grad():
             value = f(x)
             check_nothing_hidden(value, lambda: f(x), [x, *self.leaves])
         return value
 
     def _pulled(self, value: Tensor, x: Tensor, cotangents: Tensor, *, by_state: bool = True) -> Tensor:
-        """The cotangents of x; those of the tensors are added up."""
+        """The cotangents of x; those of the tensors are added to the gradients."""
         by = [*self.leaves, x] if by_state else self.leaves
         found = list(torch.autograd.grad(value, by, cotangents, allow_unused=True)) if by else []
         of_x = found.pop() if by_state else x

@@ -1,10 +1,10 @@
-r"""How a solution is differentiated: three ways, which differ in memory, in what they are exact for, and in how often they serve.
+r"""Gradients of solutions: three ways, which differ in memory, in exactness and in the order of derivatives.
 
-| gradient | of what | memory | again |
+| gradient | of | memory | derivatives |
 |---|---|---|---|
-| "backpropagation" | the discrete solution, exactly | all that every step computes | as often as wanted |
-| "checkpoint" | the discrete solution, exactly | the state before every step | once |
-| "adjoint" | the equation's solution, but for the tolerance | the state before every step | once |
+| "backpropagation" | the discrete solution, exact | all intermediate results | of any order |
+| "checkpoint" | the discrete solution, exact | the state before every step | first |
+| "adjoint" | the exact solution, up to the tolerance | the state before every step | first |
 """
 
 from collections.abc import Callable, Sequence
@@ -25,51 +25,53 @@ from separatrix.flows.steps.tensors import Tensors, as_at_first
 GRADIENTS = ("backpropagation", "checkpoint", "adjoint")
 
 # Note [Which gradient]
-# Steps by tolerance are found without a graph, and nobody knows beforehand how many there will be: "checkpoint" gives the gradient
-# of backpropagation to rounding, from the states alone and, as all steps are done at once, faster. Equal steps are taken once, with
-# their graph, which is what every other layer does, and what second derivatives, forward AD and torch.compile go through.
+# Adaptive steps are found without a graph, and their number is not known in advance: "checkpoint" gives the gradient of
+# backpropagation up to rounding, from the states alone, and faster, since all steps are processed at once. Equal steps are taken
+# once, with their graph, like every other layer; second derivatives, forward AD and torch.compile work through them.
 
 
-def way(asked: str | None, field: Field, x0: Tensor, first: Tensor, *, hidden: bool, by_tolerance: bool) -> str | None:
-    """The way to differentiate; None where nothing asks for a derivative. See Note [Which gradient].
+def choose_gradient(
+    gradient: str | None, field: Field, x0: Tensor, first: Tensor, *, hidden: bool, by_tolerance: bool
+) -> str | None:
+    """The gradient method; None if no derivative is needed. See Note [Which gradient].
 
     Args:
-        asked: one of `GRADIENTS`, or None for the default.
+        gradient: a name in `GRADIENTS`, or None for the default.
         field: a twin, with its gradients.
-        x0: where a run begins.
-        first: the velocity there.
-        hidden: whether the field depends on a tensor with a gradient that it does not own; see Note [Hidden tensors].
-        by_tolerance: whether its steps are.
+        x0: initial states.
+        first: the initial velocities.
+        hidden: whether the field depends on a tensor that requires a gradient and that it does not own; see Note [Hidden tensors].
+        by_tolerance: whether the steps are adaptive.
     """
-    if asked is not None and asked not in GRADIENTS:
-        raise InputError(f"there is no gradient {asked!r}; choose one of {', '.join(GRADIENTS)}.")
+    if gradient is not None and gradient not in GRADIENTS:
+        raise InputError(f"unknown gradient {gradient!r}.\nChoose one of {', '.join(GRADIENTS)}.")
     if any(map(functorch.is_functorch_wrapped_tensor, (x0, first))):
-        return "backpropagation"  # as the transforms of torch.func go through the steps themselves
+        return "backpropagation"  # transforms of torch.func go through the steps themselves
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in (x0, first, *field.parameters(), *field.buffers())):
-        return "backpropagation"  # and forward AD
+        return "backpropagation"  # and so does forward AD
     if not torch.is_grad_enabled():
         return None
-    if hidden and asked in ("checkpoint", "adjoint"):
+    if hidden and gradient in ("checkpoint", "adjoint"):
         raise InputError(
-            f'gradient="{asked}" needs to see every tensor that the field depends on, but not all of this one\'s are its own.\n'
+            f'gradient="{gradient}" needs a field that owns every tensor it depends on; this one depends on others.\n'
             'Make the field an nn.Module that owns them; or pass gradient="backpropagation".'
         )
     if not (hidden or x0.requires_grad or Tensors.of(field).values):
         return None
-    return asked or ("checkpoint" if by_tolerance and not hidden else "backpropagation")
+    return gradient or ("checkpoint" if by_tolerance and not hidden else "backpropagation")
 
 
 Sweep = Callable[[Discrete, Tensors, Sequence[Tensor], Tensor], list[Tensor]]
 
 
 def apart_from_graph(run: Discrete, x0: Tensor, tensors: Tensors, sweep: Sweep) -> Tensor:
-    """The states at the asked times, (times, items, dim), of a run whose nodes have no graph, differentiable once.
+    """The states at the requested times, (times, items, dim), of a run without a graph; differentiable once.
 
     Args:
         run: the steps and their states.
-        x0: where they began, (items, dim).
-        tensors: of the field, by which it is differentiated.
-        sweep: from the run, those tensors, their values and the cotangents of the states, the cotangents of x0 and of the tensors.
+        x0: initial states, (items, dim).
+        tensors: tensors of the field that receive gradients.
+        sweep: maps the run, the tensors, their values and the cotangents of the states to the cotangents of x0 and the tensors.
     """
     field = run.together.field
     held = (*field.parameters(), *field.buffers())
@@ -97,10 +99,10 @@ class _Apart(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise InputError(
-                "this solution's gradient was asked to be differentiated again, but its steps were taken without a graph.\n"
-                'Pass gradient="backpropagation", whose graph is kept.'
+                "second derivatives need a graph of the steps, which this solution does not keep.\n"
+                'Pass gradient="backpropagation", which keeps it.'
             )
-        values = ctx.saved_tensors[: len(ctx.tensors.values)]  # refuses what was written to since
+        values = ctx.saved_tensors[: len(ctx.tensors.values)]  # raises if one was modified in place
         with ctx.context():
             found = lane_by_lane(lambda lane: ctx.sweep(ctx.run, ctx.tensors, values, lane), g)
         return None, None, None, None, None, *found

@@ -1,4 +1,4 @@
-"""Whether the gradient that autograd gives of a field is the field's own: its author may have cut the graph."""
+"""Check that autograd differentiates a field correctly: its author may have cut the graph."""
 
 import warnings
 from collections.abc import Callable
@@ -15,23 +15,22 @@ from separatrix.core.references import ATOMS, parts_of
 
 Velocities = Callable[[Tensor], Tensor]
 
-MOST_KEPT = 64  # closures of one function that are known at a time
+MOST_KEPT = 64  # closures of one function that are remembered
 
 # Note [Lost gradients]
-# detach, torch.no_grad and torch.autograd.grad without create_graph, inside a field, take its derivative out of the graph. What
-# is left has a gradient all the same, that of x0 through the steps' own sums, and nobody would know that it is wrong. So the
-# first time that a field is solved with a gradient, the derivative of a random mixture of its velocities is held against
-# differences.
+# detach, torch.no_grad and torch.autograd.grad without create_graph, inside a field, remove its derivative from the graph. The rest
+# still has a gradient, that of x0 through the sums of the steps, so the error would go unnoticed. Therefore, the first time a field
+# is solved with a gradient, the derivative of a random combination of its velocities is compared with finite differences.
 
 
 def check_gradient(given: Any, field: Velocities, x: Tensor, *, by_the_graph: bool) -> None:
-    """Refuse a field whose gradient by the state is not its own; asked once of every field. See Note [Lost gradients].
+    """Refuse a field whose gradient in the state is wrong; tested once per field. See Note [Lost gradients].
 
     Args:
-        given: the user's field, by which it is remembered.
+        given: the user's field, the key under which the result is remembered.
         field: states ↦ velocities, both (items, dim).
-        x: states near which it is asked.
-        by_the_graph: the user asked for whatever gradient the graph has: only warn.
+        x: states near which the field is tested.
+        by_the_graph: the user asked for the gradient of the graph as it is: warn only.
     """
     if torch.is_autocast_enabled(x.device.type) or _is_known(given):
         return
@@ -52,15 +51,15 @@ def check_gradient(given: Any, field: Velocities, x: Tensor, *, by_the_graph: bo
     if changed is None:
         return _remember(given)
     broken = (
-        f"the gradient that autograd gives is not that of the field: along one direction it is {changed[0]:.6g}, while the field "
-        f"itself changes by {changed[1]:.6g}."
+        f"autograd's gradient is not that of the field: along one direction it is {changed[0]:.6g}, while the field changes by "
+        f"{changed[1]:.6g}."
     )
     if by_the_graph:
         return warnings.warn(broken, stacklevel=3)
     raise UnsupportedModuleError(
         f"{broken}\n"
         "Let the field keep its graph: no detach, no torch.no_grad, and create_graph=True in torch.autograd.grad, always, since it "
-        'is run in evaluation mode; or pass gradient="backpropagation" to train with that gradient all the same.'
+        'runs in evaluation mode; or pass gradient="backpropagation" to train with that gradient anyway.'
     )
 
 
@@ -71,7 +70,7 @@ def _is_known(given: Any) -> bool:
     key, closed = _key(given)
     try:
         return closed in _KNOWN.get(key, ())
-    except TypeError:  # an object of the user's that cannot be remembered
+    except TypeError:  # an object without weak references or a hash
         return False
 
 
@@ -87,7 +86,7 @@ def _remember(given: Any) -> None:
 
 
 def _key(given: Any) -> tuple[Any, tuple[int, ...]]:
-    """A module itself; of a function, which may be made anew at each call, its code and what it closes over."""
+    """The key of a field: a module itself; for a function, which may be new at each call, its code and what it closes over."""
     code = getattr(getattr(given, "__func__", given), "__code__", None)
     if code is None:
         return given, ()

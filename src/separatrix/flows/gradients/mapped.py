@@ -1,4 +1,4 @@
-"""Solutions under `torch.func.vmap`, whose lanes are items like any others."""
+"""Solutions under `torch.func.vmap`: its lanes become items of the batch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,22 +21,22 @@ from separatrix.flows.steps.mesh import Run
 from separatrix.flows.steps.reversed import Reversed
 
 # Note [Lanes are items]
-# vmap hides an axis, and refuses every question about numbers: whether they are finite, how long the next step may be. So its axes
-# are laid open as batch axes, the steps are chosen with each lane as an item, and a field is handed its states with the axes hidden
-# again. These steps, now known, are taken once more on the hidden axes where a gradient, of vmap's or another transform's, may be
-# asked; so all of `torch.func` goes through, in any order.
+# vmap hides an axis and refuses every decision that depends on values: whether they are finite, how long the next step may be. So
+# the hidden axes are exposed as batch axes, the steps are chosen with each lane as an item, and the field is evaluated with the
+# axes hidden again. The steps, now known, are taken once more on the hidden axes if a gradient may be needed, by vmap or another
+# transform; so all of `torch.func` works, in any order.
 
 
-IN_A_BATCH = "Pass the lanes as batch axes of x0, (*batch, dim), and as batched parameters of an sx.Field: each is an item."
+IN_A_BATCH = "Pass the lanes as batch axes of x0, (*batch, dim), and as batched parameters of an sx.Field."
 
 
 def transformed() -> bool:
-    """Whether a transform of `torch.func` is at work."""
+    """Whether a transform of `torch.func` is active."""
     return functorch.peek_interpreter_stack() is not None
 
 
 def laid_open(x: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
-    """A tensor with the axes that vmap hides in front, and the level and length of each; other transforms' wrappings removed."""
+    """The tensor with the axes hidden by vmap in front, and the level and length of each; other transforms are unwrapped."""
     levels: list[tuple[int, int]] = []
     with temporarily_clear_interpreter_stack():
         while functorch.is_functorch_wrapped_tensor(x):
@@ -53,19 +53,19 @@ def laid_open(x: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
 
 @contextmanager
 def lanes_refused(what: str) -> Iterator[None]:
-    """Say in words of ours where vmap refuses."""
+    """Replace the errors that vmap raises by one that says what to do."""
     try:
         yield
     except RuntimeError as error:
-        said = str(error)
-        if not any(word in said for word in ("vmap", "functorch", "Batching rule")):
+        message = str(error)
+        if not any(word in message for word in ("vmap", "functorch", "Batching rule")):
             raise
-        said = said.partition(". ")[0].removeprefix("vmap: ")
-        raise InputError(f"{what} does not pass through torch.func.vmap: {said}.\n{IN_A_BATCH}") from None
+        message = message.partition(". ")[0].removeprefix("vmap: ")
+        raise InputError(f"{what} does not pass through torch.func.vmap: {message}.\n{IN_A_BATCH}") from None
 
 
 def lane_by_lane(f: Callable[[Tensor], list[Tensor]], g: Tensor) -> list[Tensor]:
-    """The values of f, where vmap of either kind hides an axis of g: of one lane after the other."""
+    """The values of f for g; if vmap of either kind hides an axis of g, computed lane by lane."""
     if functorch.is_legacy_batchedtensor(g):  # of torch.autograd.grad with is_grads_batched
         level = torch._C._vmapmode_increment_nesting() - 1
         torch._C._vmapmode_decrement_nesting()
@@ -83,11 +83,11 @@ def lane_by_lane(f: Callable[[Tensor], list[Tensor]], g: Tensor) -> list[Tensor]
 
 @dataclass(frozen=True)
 class Lanes:
-    """The axes that vmap hides, laid open in front of a batch.
+    """The axes hidden by vmap, exposed in front of a batch.
 
     Args:
-        levels: vmap's level and the length of each.
-        batch: the axes of the run as the user's function sees them.
+        levels: vmap's level, and the length, of each axis.
+        batch: the batch axes that the user's function sees.
     """
 
     levels: list[tuple[int, int]]
@@ -95,18 +95,18 @@ class Lanes:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The axes laid open."""
+        """The exposed axes."""
         return tuple(length for _, length in self.levels)
 
     def hidden(self, x: Tensor, axis: int) -> Tensor:
-        """With the axes hidden that begin at `axis`."""
+        """The tensor with the axes from `axis` on hidden."""
         x, _ = laid_open(x)
         for level, _ in self.levels:
             x = functorch._add_batch_dim(x, axis, level)
         return x
 
     def open(self, x: Tensor, axis: int) -> Tensor:
-        """With the hidden axes laid open from `axis` on; those that it does not have are expanded."""
+        """The tensor with the hidden axes exposed at `axis`; missing ones are expanded."""
         found, levels = laid_open(x)
         own, count = dict(levels), len(self.levels)
         with temporarily_clear_interpreter_stack():
@@ -117,11 +117,11 @@ class Lanes:
 
 
 class Opened(Field):
-    """A field under vmap as one of states with all axes open.
+    """A field under vmap, as a field of states with all axes exposed.
 
     Args:
-        velocity: the field, states (…, *lanes, *batch, dim) to velocities.
-        batch: all axes of the run: it takes whole rows.
+        velocity: maps states (…, *lanes, *batch, dim) to velocities.
+        batch: all batch axes of the run, of which it accepts whole rows.
     """
 
     def __init__(self, velocity: Callable[[Tensor, Time], Tensor], batch: tuple[int, ...], *, time_dependent: bool) -> None:
@@ -130,11 +130,9 @@ class Opened(Field):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """All axes of the run."""
         return self.batch
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
-        """The velocity."""
         return self.velocity(x, t)
 
 
@@ -143,75 +141,76 @@ class Mapped:
     """An initial value problem under vmap.
 
     Args:
-        field, x0: as under vmap; of falling times the field run backwards.
-        lanes: the axes that it hides.
-        asked: the times, which increase.
-        sense: −1 if they fall.
+        field, x0: as under vmap; for decreasing times, the field with time reversed.
+        lanes: the hidden axes.
+        requested: the times, increasing.
+        sense: −1 if the given times decrease, else +1.
     """
 
     field: Field
     x0: Tensor
     lanes: Lanes
-    asked: Tensor
+    requested: Tensor
     sense: int
 
     @classmethod
     def of(cls, field: Callable[..., Tensor], x0: Any, times: Any, time_dependent: bool, *, by_tolerance: bool) -> "Mapped | None":
-        """Of a problem that vmap hides axes of; None where it hides none."""
+        """The problem if vmap hides axes of it, else None."""
         if not transformed():
             return None
         if not isinstance(x0, Tensor) or not x0.ndim:
             return None
         if isinstance(times, Tensor) and laid_open(times)[1]:
             raise InputError(
-                "times are mapped by torch.func.vmap, but steps end on them.\nPass them as (times, *batch), with x0 of the batch."
+                "times are mapped by torch.func.vmap, but steps end on them.\n"
+                "Pass times of shape (times, *batch), and x0 with the batch."
             )
-        asked = as_times(times, laid_open(x0)[0].device)
-        if asked.requires_grad:
-            raise InputError("times carry a gradient, which does not pass through torch.func.vmap.\nPass them detached.")
-        sense = -1 if asked.ndim and len(asked) > 1 and bool((asked[1] < asked[0]).all()) else 1
+        requested = as_times(times, laid_open(x0)[0].device)
+        if requested.requires_grad:
+            raise InputError("times require a gradient, which does not pass through torch.func.vmap.\nPass times.detach().")
+        sense = -1 if requested.ndim and len(requested) > 1 and bool((requested[1] < requested[0]).all()) else 1
         own = twin(as_field(field, time_dependent=time_dependent), dtype=x0.dtype, device=x0.device)
         own = own if sense > 0 else Reversed(own)
         x0 = x0.expand(*torch.broadcast_shapes(x0.shape[:-1], own.batch_shape), x0.shape[-1])
         levels = dict(laid_open(x0)[1])
         try:
             with torch.no_grad():
-                first = own(x0, first_time(x0, sense * asked, by_tolerance=by_tolerance))
+                first = own(x0, first_time(x0, sense * requested, by_tolerance=by_tolerance))
             levels |= dict(laid_open(first)[1])
-        except Exception:  # what the field refuses is told where its first velocity is asked
+        except Exception:  # errors of the field are reported when its first velocity is checked
             pass
-        return cls(own, x0, Lanes(sorted(levels.items()), tuple(x0.shape[:-1])), sense * asked, sense) if levels else None
+        return cls(own, x0, Lanes(sorted(levels.items()), tuple(x0.shape[:-1])), sense * requested, sense) if levels else None
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Field, Tensor]]:
-        """For a while no transform is at work: the field and x0 with all axes open, without a graph."""
-        whole = (*self.lanes.shape, *self.lanes.batch)
+        """The field and x0 with all axes exposed and no graph, while no transform is active."""
+        lead = (*self.lanes.shape, *self.lanes.batch)
         x0 = self.lanes.open(self.x0, 0)
         with torch.no_grad(), temporarily_clear_interpreter_stack() as transforms:
 
             def velocity(x: Tensor, t: Time) -> Tensor:
-                axis = x.ndim - 1 - len(whole)
+                axis = x.ndim - 1 - len(lead)
                 t = t.expand(*x.shape[:-1], *t.shape[x.ndim - 1 :]) if isinstance(t, Tensor) and t.ndim else t
                 with temporarily_restore_interpreter_stack(transforms):
                     t = self.lanes.hidden(t, axis) if isinstance(t, Tensor) and t.ndim else t
                     with lanes_refused("the field"):
                         return self.lanes.open(self.field(self.lanes.hidden(x, axis), t), axis)
 
-            yield Opened(velocity, whole, time_dependent=self.field.time_dependent), x0.detach()
+            yield Opened(velocity, lead, time_dependent=self.field.time_dependent), x0.detach()
 
     @property
     def open_times(self) -> Tensor:
-        """The asked times of all axes."""
-        times, count = self.asked, len(self.lanes.levels)
+        """The times, with all axes exposed."""
+        times, count = self.requested, len(self.lanes.levels)
         return times if times.ndim < 2 else times[(slice(None), *[None] * count)].expand(-1, *self.lanes.shape, *times.shape[1:])
 
     def solution(self, found: Solution, run: Run | None, method: Solver) -> Solution:
-        """The solution under vmap, from that with all axes open and its steps. See Note [Lanes are items]."""
-        whole = (*self.lanes.shape, *self.lanes.batch)
-        asked = self.sense * found.times.flatten(1)
+        """The solution under vmap, from the one with exposed axes and its steps. See Note [Lanes are items]."""
+        lead = (*self.lanes.shape, *self.lanes.batch)
+        requested = self.sense * found.times.flatten(1)
         with lanes_refused(f'the field, or method="{method.name}",'):
             states = (
-                self._states(run, method, asked, whole)
+                self._states(run, method, requested, lead)
                 if run is not None and torch.is_grad_enabled()
                 else self.lanes.hidden(found.states, 1)
             )
@@ -221,12 +220,12 @@ class Mapped:
         axes = {"times": 1, "accepted": 0, "rejected": 0, "reached": 0, "codes": 0}
         return replace(found, states=states, **{name: self.lanes.hidden(parts[name], axis) for name, axis in axes.items()})
 
-    def _states(self, run: Run, method: Solver, asked: Tensor, whole: tuple[int, ...]) -> Tensor:
-        """The states at the asked times, by the known steps; one that is over rests where it began."""
+    def _states(self, run: Run, method: Solver, requested: Tensor, lead: tuple[int, ...]) -> Tensor:
+        """The states at the requested times, recomputed by the known steps; finished items rest at their start."""
 
         def column(along: Tensor) -> Tensor:
             """Numbers of the items, (…, items), with the lanes hidden: (…, *batch, 1)."""
-            return self.lanes.hidden(along.reshape(*along.shape[:-1], *whole, 1), along.ndim - 1)
+            return self.lanes.hidden(along.reshape(*along.shape[:-1], *lead, 1), along.ndim - 1)
 
         nodes, field = [self.x0], Items(self.field, None)
         for i, (t, h) in enumerate(run.mesh.steps):
@@ -238,7 +237,7 @@ class Mapped:
             x = method.step(field, nodes[-1].where(goes, self.x0), t, h * goes.to(self.x0))
             nodes.append(x.where(goes, nodes[-1]))
         along = torch.stack(nodes)
-        node = run.mesh.node[:, None].expand_as(asked) if run.mesh.node.ndim == 1 else run.mesh.node
+        node = run.mesh.node[:, None].expand_as(requested) if run.mesh.node.ndim == 1 else run.mesh.node
         if run.mesh.share is None:
             return gathered_from(along, column(node))
         share = run.mesh.share

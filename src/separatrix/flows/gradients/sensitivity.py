@@ -1,4 +1,4 @@
-"""Derivatives of a solution by the parameters of its field: forward sensitivities, of all steps at once."""
+"""Forward sensitivities: derivatives of a solution in the parameters of its field, for all steps at once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +19,13 @@ from separatrix.flows.steps.initial import Initial
 from separatrix.flows.steps.items import Items, Together
 from separatrix.flows.steps.mesh import Mesh, check_times, equal_steps
 
-MOST_NUMBERS = 2**22  # in the tangents of the steps that are linearised together: 32 MiB in float64
+MOST_NUMBERS = 2**22  # numbers in the tangents of the steps that are linearised together: 32 MiB in float64
 
 # Note [All steps at once]
-# A solution is followed step by step, but its derivative need not be. Once the states are known, the derivatives of each step by
-# the state it begins with (A) and by the parameters (B) are one batch of independent problems; what is left in sequence is
+# A solution is computed step by step, but its derivative need not be. Once the states are known, the derivatives of each step in
+# its initial state (A) and in the parameters (B) are one batch of independent problems; the only sequential part is
 #     S ← S A + B,
-# one small product a step. Thousands of small calls become a few large ones.
+# one small product per step. Thousands of small calls become a few large ones.
 
 
 @lanes_refused("sx.sensitivities")
@@ -38,30 +38,36 @@ def sensitivities(
     method: str = "rk4",
     time_dependent: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    r"""A solution of  ẋ = f(x, t; θ)  at the asked times and its derivative by all of f's parameters,  S = ∂x/∂θ:
+    r"""The solution of  ẋ = f(x, t; θ)  at the given times, and its derivative in all parameters of f,  S = ∂x/∂θ:
 
         Ṡ = ∂f/∂x S + ∂f/∂θ,   S = 0 at the first time
 
-    by the derivative of the method's own steps: that of the numbers returned, exact to rounding.
+    The derivative is that of the method's own steps, and so exact for the returned states up to rounding.
 
     Args:
-        field: f, an `nn.Module`, a `Field`, or a `Flow` that has one. It is used through its twin, in evaluation mode
-            and in the dtype of x0.
+        field: f, an `nn.Module`, a `Field`, or a `Flow`. A module is used through its twin, in evaluation mode and in x0's dtype.
         x0: states at the first time, shape (*batch, dim).
         times: increasing, shape (times), or (times, *batch).
-        dt: the longest step; equal steps end on the asked times.
+        dt: largest step size; equal steps end at the given times.
         method: an explicit Runge–Kutta method in `SOLVERS`.
         time_dependent: call `field(x, t)`.
 
     Returns:
-        The states, shape (times, *batch, dim), and the derivatives, rows as tangents are: (times, *batch, parameters, dim), the
-        parameters that require gradients, flattened, in the order of `field.parameters()`. Neither has a graph.
+        The states, shape (times, *batch, dim), and the derivatives, shape (times, *batch, parameters, dim), one row for each entry
+        of the parameters that require gradients, flattened in the order of `field.parameters()`. Neither has a graph.
 
     Raises:
-        InputError: times that do not increase, a method that is no explicit Runge–Kutta method, no parameters.
-    Limits: the field's module must pass through `torch.func.vmap`, and so have no batch statistics. Backpropagation is cheaper for
-        the gradient of one number; this is for Jacobians, of fewer than some 10,000 parameters.
+        InputError: times that do not increase, a method that is not an explicit Runge–Kutta method, or a field without parameters.
+    Limits: a module must pass through `torch.func.vmap`, so it cannot use batch statistics. For the gradient of one number,
+        backpropagation is cheaper; this function is for Jacobians, with up to about 10,000 parameters.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, I.14.
+
+    Example:
+        >>> field = nn.Linear(1, 1, bias=False).double()  # ẋ = w x
+        >>> _ = nn.init.constant_(field.weight, -1.0)
+        >>> states, by_weight = sx.sensitivities(field, torch.ones(1).double(), [0.0, 1.0], dt=0.01)
+        >>> print(f"{float(by_weight[-1]):.6f}")  # ∂exp(w t)/∂w = t exp(w t)
+        0.367879
     """
     known = Initial(torch.as_tensor(x0).detach())
     shot = Shot(field, known, times, dt=dt, method=method, time_dependent=time_dependent)
@@ -69,11 +75,11 @@ def sensitivities(
 
 
 class Shot:
-    """A solution as a function of its field's parameters and of the unknown numbers of its initial states, one flat vector θ.
+    """A solution as a function of one flat vector θ: the field's parameters and the unknown numbers of the initial states.
 
     Args:
         field, times, dt, method, time_dependent: as for `sensitivities`.
-        initial: where it begins.
+        initial: the initial states.
     """
 
     def __init__(
@@ -105,33 +111,33 @@ class Shot:
 
     @property
     def parameters(self) -> int:
-        """How many parameters of the field there are."""
+        """Number of parameters of the field."""
         return sum(value.numel() for value in self.learned)
 
     @property
     def start(self) -> Tensor:
-        """The parameters as they are, and the unknown numbers where they began, shape (parameters + unknown numbers)."""
+        """The current parameters, and zeros for the unknown numbers, shape (parameters + unknown numbers)."""
         return torch.cat([*(value.detach().to(self.x0).flatten() for value in self.learned), self.x0.new_zeros(self.initial.count)])
 
     @torch.no_grad()
     def learn(self, theta: Tensor) -> None:
-        """Give the user's own parameters, and initial states, these values."""
+        """Write these values to the user's own parameters and initial states."""
         for value, part in zip(self.learned, self._split(theta), strict=True):
             value.copy_(part)
         self.initial.learn(self.unknown(theta))
 
     def unknown(self, theta: Tensor) -> Tensor:
-        """The unknown numbers among θ."""
+        """The unknown numbers in θ."""
         return theta[self.parameters :]
 
     @torch.no_grad()
     def states(self, theta: Tensor) -> Tensor:
-        """The states at the asked times, shape (times, *batch, dim)."""
+        """The states at the requested times, shape (times, *batch, dim)."""
         return self._read(self._nodes(theta))
 
     @torch.no_grad()
     def linearised(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, and their derivatives, shape (times, *batch, numbers of θ, dim). See Note [All steps at once]."""
+        """The states, and their derivatives, shape (times, *batch, numbers in θ, dim). See Note [All steps at once]."""
         nodes = self._nodes(theta)
         moved, caused = self._steps(nodes[:-1], self._split(theta))
         rows = [torch.zeros_like(caused[0])]
@@ -141,21 +147,21 @@ class Shot:
         return self._read(nodes), torch.cat([found, self._by_start(moved)], dim=-2) if self.initial.count else found
 
     def _by_start(self, moved: Tensor) -> Tensor:
-        """Derivatives by the unknown initial numbers, from those of each step by the state it begins with."""
+        """Derivatives in the unknown initial numbers, from those of each step in its initial state."""
         rows = [torch.eye(self.x0.shape[-1]).to(self.x0).expand_as(moved[0])]
         for a in moved:
             rows.append(rows[-1] @ a)
         return self.initial.rows(self._read(torch.stack(rows)))
 
     def _nodes(self, theta: Tensor) -> Tensor:
-        """The states before every step and after the last; kept, for a derivative at the parameters that were tried last."""
+        """The states before every step and after the last; cached for a derivative at the same θ."""
         if self._tried is None or self._tried[0] is not theta:
             x0 = self.initial.at(self.unknown(theta))
             self._tried = theta, functional_call(self.run, self._named(self._split(theta), "field."), (x0,))
         return self._tried[1]
 
     def _read(self, along: Tensor) -> Tensor:
-        """Rows of `along`, (steps + 1, *batch, …), at the asked times, on each of which a step ends."""
+        """Rows of `along`, (steps + 1, *batch, …), at the requested times, where steps end."""
         return along[self.mesh.node]
 
     def _steps(self, x: Tensor, parts: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -171,7 +177,7 @@ class Shot:
         return both[..., :dim, :], both[..., dim:, :]
 
     def _slope(self, parts: list[Tensor]) -> TangentSlope:
-        """The field along tangents of (x, θ), of which θ stays as it is:  v ↦ v ∂f/∂x, and + ∂f/∂θ for the rows behind x's."""
+        """The field along tangents of (x, θ) with θ constant:  v ↦ v ∂f/∂x, and + ∂f/∂θ for the rows after those of x."""
 
         def value(parts: list[Tensor], x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             velocity = functional_call(self.run.field, self._named(parts), (x[None], t))[0]
@@ -191,7 +197,7 @@ class Shot:
         return slope
 
     def _column(self, i: int) -> Tensor:
-        """When each step begins (0), or how long it is (1), to go with states (steps, *batch, dim)."""
+        """The start times (0) or lengths (1) of all steps, to broadcast along states (steps, *batch, dim)."""
         values = torch.stack([torch.as_tensor(step[i], dtype=torch.float64) for step in self.mesh.steps]).to(self.x0)
         return values.reshape(-1, *([1] * self.x0.ndim)) if values.ndim == 1 else values
 
@@ -204,7 +210,7 @@ class Shot:
 
 
 class _Run(nn.Module):
-    """All steps of a mesh, so that the parameters are put in once a run and not once a step."""
+    """All steps of a mesh as one module, so that parameters are replaced once per run rather than once per step."""
 
     def __init__(self, field: Field, method: ExplicitRungeKutta, mesh: Mesh) -> None:
         super().__init__()
@@ -216,25 +222,25 @@ class _Run(nn.Module):
 
 
 def _learned(field: Field, initial: Initial) -> list[nn.Parameter]:
-    """The parameters to differentiate by, each once; initial states that a module keeps among its own are not the field's."""
+    """The parameters to differentiate, without duplicates; initial states that a module holds as parameters are not included."""
     found = [value for value in field.parameters() if value.requires_grad and value is not initial.given]
     if not found and not initial.count:
-        raise InputError("the field has no parameter that requires gradients.\nPass a module, or a Field that holds one.")
+        raise InputError("expected a field with a parameter that requires gradients.\nPass a module, or a Field that holds one.")
     return found
 
 
 def _check_apart(field: Field, initial: Initial, t: float) -> None:
-    """Refuse a field that depends on the very tensor that is its unknown initial state."""
+    """Refuse a field that depends on the tensor that is its unknown initial state."""
     with torch.enable_grad():
         value = twin(field, dtype=initial.states.dtype)(initial.states, t).sum()
     if value.requires_grad and torch.autograd.grad(value, initial.given, allow_unused=True)[0] is not None:
         raise InputError(
-            "the field depends on x0, the tensor that is to be fitted as its initial state.\n"
-            "Give the field a parameter of its own there, or pass x0.detach()."
+            "the field depends on x0, the tensor to be fitted as its initial state.\n"
+            "Give the field a separate parameter, or pass x0.detach()."
         )
 
 
 def _names(field: Field, learned: list[nn.Parameter]) -> list[list[str]]:
-    """What each is called in the field; more than one name where it is shared."""
+    """The names of each parameter in the field; several if it is shared."""
     named = list(field.named_parameters(remove_duplicate=False))
     return [[name for name, one in named if one is value] for value in learned]

@@ -21,9 +21,9 @@ SPLITTINGS: dict[str, Composition] = {method.name: method for method in (lie, st
 
 
 def runge_kutta(name: str) -> ExplicitRungeKutta:
-    """The explicit Runge–Kutta method of that name; refuses any other."""
+    """The explicit Runge–Kutta method with this name."""
     if name not in RUNGE_KUTTA:
-        raise InputError(f"{name!r} is no explicit Runge–Kutta method.\nChoose one of {', '.join(RUNGE_KUTTA)}.")
+        raise InputError(f"expected an explicit Runge–Kutta method, got {name!r}.\nChoose one of {', '.join(RUNGE_KUTTA)}.")
     return RUNGE_KUTTA[name]
 
 

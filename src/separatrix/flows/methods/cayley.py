@@ -1,4 +1,4 @@
-"""Cayley steps of  ẋ = S(x) x  with S(x) skew: the norm stays what it is, and the order is two.
+"""Cayley steps of  ẋ = S(x) x  with skew S(x), which keep the norm; second order.
 
 The skew matrices act on vectors as rows, (*batch, k, dim).
 """
@@ -11,37 +11,35 @@ import torch
 from torch import Tensor
 
 Step = float | Tensor
-MARGIN = 1024  # roundings of S that the identity beside it is kept above
+MARGIN = 1024  # rounding errors of S above which the identity is kept
 
 
 class Skew(Protocol):
-    """A skew matrix for each item of a batch, as what it does."""
+    """A skew matrix for each batch item, by its action."""
 
     def times(self, v: Tensor) -> Tensor:
-        """S v, of rows (*batch, k, dim)."""
+        """S v for rows v, (*batch, k, dim)."""
         ...
 
     def solve(self, v: Tensor, c: Step) -> Tensor:
-        """(I − c S)⁻¹ v, of rows (*batch, k, dim)."""
+        """(I − c S)⁻¹ v for rows v, (*batch, k, dim)."""
         ...
 
     def size(self) -> Tensor:
-        """A bound on ‖S‖, shape (*batch, 1, 1), to which rounding in S is relative."""
+        """A bound on ‖S‖, shape (*batch, 1, 1), the scale of rounding errors in S."""
         ...
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A skew matrix by its entries, shape (*batch, dim, dim); solving costs dim³."""
+    """A skew matrix given by its entries, shape (*batch, dim, dim); solving costs dim³."""
 
     matrix: Tensor
 
     def times(self, v: Tensor) -> Tensor:
-        """S v, of rows."""
         return v @ self.matrix.mT
 
     def solve(self, v: Tensor, c: Step) -> Tensor:
-        """(I − c S)⁻¹ v, of rows."""
         identity = torch.eye(v.shape[-1], dtype=v.dtype, device=v.device)
         return _solve(identity - c * self.matrix, v.mT).mT
 
@@ -52,17 +50,17 @@ class Dense:
 
 @dataclass(frozen=True)
 class Planes:
-    r"""A skew matrix of rank 2r,  S = Σᵢ wᵢ (lᵢ rᵢᵀ − rᵢ lᵢᵀ):  a turn in each of r planes.
+    r"""A skew matrix of rank 2r,  S = Σᵢ wᵢ (lᵢ rᵢᵀ − rᵢ lᵢᵀ):  a rotation in each of r planes.
 
-    With F the rows wᵢ lᵢ and rᵢ under each other and Ω = (0 I; −I 0) it is S = Fᵀ Ω F, so that by Woodbury's identity
+    With F the stacked rows wᵢ lᵢ and rᵢ and Ω = (0 I; −I 0), S = Fᵀ Ω F, and by Woodbury's identity
 
         (I − c S)⁻¹ = I − c Fᵀ (Ω + c F Fᵀ)⁻¹ F,
 
-    a system of size 2r, which can be solved whatever F is: Ω is skew, so that v in its null space has ‖Fᵀ v‖ = 0, then Ω v = 0,
-    then v = 0. It costs r³ + r dim for each item instead of dim³.
+    a system of size 2r, which is solvable for every F: Ω is skew, so v in its null space has ‖Fᵀ v‖ = 0, then Ω v = 0, then v = 0.
+    The cost is r³ + r dim per item instead of dim³.
 
     Args:
-        left, right: the rows lᵢ and rᵢ, shape (r, dim), the same for all items.
+        left, right: the rows lᵢ and rᵢ, shape (r, dim), shared by all items.
         weights: wᵢ, shape (*batch, r).
     """
 
@@ -71,11 +69,9 @@ class Planes:
     weights: Tensor
 
     def times(self, v: Tensor) -> Tensor:
-        """S v, of rows."""
         return turned(self.left, self.right, self.weights[..., None, :], v)
 
     def solve(self, v: Tensor, c: Step) -> Tensor:
-        """(I − c S)⁻¹ v, of rows."""
         planes, dim = self.left.shape
         return self._woodbury(v, c) if 2 * planes < dim else self.dense().solve(v, c)
 
@@ -85,7 +81,7 @@ class Planes:
         return (self.weights.abs() @ lengths)[..., None, None]
 
     def dense(self) -> Dense:
-        """The same by its entries."""
+        """The same matrix by its entries."""
         a = (self.left.mT * self.weights[..., None, :]) @ self.right
         return Dense(a - a.mT)
 
@@ -106,23 +102,23 @@ class Planes:
 
 
 def turned(left: Tensor, right: Tensor, weights: Tensor, v: Tensor) -> Tensor:
-    """Σᵢ wᵢ (lᵢ rᵢᵀ − rᵢ lᵢᵀ) v of rows v, (*batch, k, dim), with weights of shape (*batch, k, r), either of them with k = 1."""
+    """Σᵢ wᵢ (lᵢ rᵢᵀ − rᵢ lᵢᵀ) v for rows v, (*batch, k, dim), with weights of shape (*batch, k, r); either may have k = 1."""
     return (weights * (v @ right.mT)) @ left - (weights * (v @ left.mT)) @ right
 
 
 def cayley(skew: Skew, x: Tensor, h: Step) -> Tensor:
-    """(I − h/2 S)⁻¹ (I + h/2 S) x  =  x + h (I − h/2 S)⁻¹ S x,  shape (*batch, dim): an orthogonal matrix, whatever the skew S.
+    """(I − h/2 S)⁻¹ (I + h/2 S) x  =  x + h (I − h/2 S)⁻¹ S x,  shape (*batch, dim): orthogonal for every skew S.
 
-    What rounding adds to the length, some ε ‖h S‖ of it, is taken off. A step beyond `longest_step` is shortened to it.
+    The result is rescaled to the length of x, which removes a rounding error of order ε ‖h S‖. Steps are limited to `longest_step`.
     """
     row, h = x[..., None, :], longest_step(skew, h)
     return _as_long_as(x, (row + skew.solve(h * skew.times(row), h / 2))[..., 0, :])
 
 
 def longest_step(skew: Skew, h: Step) -> Tensor:
-    """h, or where  h/2 ‖S‖ > 1 / (1,024 ε)  the step that makes it so, shape (*batch, 1, 1): see Note [Turns beyond rounding]."""
+    """h, or the step at which  h/2 ‖S‖ = 1 / (1,024 ε)  if h exceeds it, shape (*batch, 1, 1). See Note [Turns beyond rounding]."""
     bound = skew.size().detach()
-    bound = bound.where(bound < torch.inf, torch.nan)  # or an overflow would be a step of 0
+    bound = bound.where(bound < torch.inf, torch.nan)  # otherwise an overflow would give a step of length 0
     wide = torch.promote_types(bound.dtype, torch.float32)
     return h / (MARGIN * torch.finfo(wide).eps / 2 * abs(h) * bound).clamp(min=1)
 
@@ -130,50 +126,50 @@ def longest_step(skew: Skew, h: Step) -> Tensor:
 def cayley_midpoint(skew: Callable[[Tensor], Skew], x: Tensor, h: Step) -> Tensor:
     r"""One step of size h of  ẋ = S(x) x:  m = x + h/2 S(x) x,  x' = (I − h/2 S(m))⁻¹ (I + h/2 S(m)) x.
 
-    It keeps the norm and is of second order: see Note [Second order of the Cayley midpoint].
+    It keeps the norm and is of second order. See Note [Second order of the Cayley midpoint].
 
     Args:
-        skew: x ↦ S(x), of states of shape (*batch, dim).
+        skew: x ↦ S(x), for states of shape (*batch, dim).
         x: states, shape (*batch, dim).
-        h: the step.
+        h: the step size.
     """
     return cayley(skew(predicted(skew(x), x, h)), x, h)
 
 
 def predicted(skew: Skew, x: Tensor, h: Step) -> Tensor:
-    """Half an Euler step, x + h/2 S(x) x, where S(x) is given."""
+    """Half an Euler step, x + h/2 S(x) x, with S(x) given."""
     return x + h / 2 * skew.times(x[..., None, :])[..., 0, :]
 
 
 # Note [Second order of the Cayley midpoint]
-# The norm is kept whatever m is, since S(m) is skew: with c = h/2 and y − x = c S (x + y),  ‖y‖² − ‖x‖² = (y − x)ᵀ(x + y) = 0.
+# The norm is kept for every m, since S(m) is skew: with c = h/2 and y − x = c S (x + y),  ‖y‖² − ‖x‖² = (y − x)ᵀ(x + y) = 0.
 # Order: the Cayley transform is I + hS + h²S²/2 + O(h³), and S(m) = S(x) + h/2 DS(x)[S(x)x] + O(h²), so that
 #     x' = x + h S x + h²/2 (DS[Sx] x + S² x) + O(h³),
-# which are the terms of the flow, for ẍ = DS[ẋ] x + S ẋ. Lie–Euler, x' = exp(h S(x)) x, lacks DS[Sx] x: it is of first order.
+# which agree with the flow, since ẍ = DS[ẋ] x + S ẋ. Lie–Euler, x' = exp(h S(x)) x, lacks DS[Sx] x: it is of first order.
 
 
 # Note [Turns beyond rounding]
-# Beside entries of 1/ε the identity in I − h/2 S is lost. What is left is skew, so singular in odd dimensions: whether its inverse
-# is inf, or noise of any direction, is up to the order in which a processor adds. A shorter step h/δ solves with δ I − h/2 S in
-# place of I − h/2 S, a change of δ = 1,024 ε ‖h/2 S‖ that is a small multiple of the rounding in S itself; the turn stays
-# orthogonal. It is by 2 atan(θ/δ) in place of 2 atan θ, both half a turn to δ/θ ≤ 1,024 ε ‖S‖ / ‖S in that plane‖, and what S
-# leaves alone stays to some 1/1,024. No derivative goes through δ.
+# Beside entries of 1/ε, the identity in I − h/2 S is rounded away. What remains is skew, hence singular in odd dimensions: whether
+# its inverse is inf or noise depends on the processor's order of summation. A shorter step h/δ solves with δ I − h/2 S in place
+# of I − h/2 S, where δ = 1,024 ε ‖h/2 S‖ is a small multiple of the rounding in S; the step stays orthogonal. It rotates by
+# 2 atan(θ/δ) in place of 2 atan θ, both equal to half a turn up to δ/θ ≤ 1,024 ε ‖S‖ / ‖S in that plane‖, and what S leaves
+# unchanged stays so up to about 1/1,024. No derivative goes through δ.
 
 
 def _as_long_as(x: Tensor, y: Tensor) -> Tensor:
-    """The same y, with x's length; NaN where y overflowed. No derivative goes through the ratio, which is 1 but for rounding."""
-    size = x.detach().abs().amax(-1, keepdim=True)  # or the squares of small numbers would underflow
+    """y with the length of x; NaN if y overflowed. No derivative goes through the ratio, which is 1 up to rounding."""
+    size = x.detach().abs().amax(-1, keepdim=True)  # avoids underflow of squares
     wanted, got = (torch.linalg.vector_norm(part.detach() / size, dim=-1, keepdim=True) for part in (x, y))
     ratio = wanted / got
     return y * ratio.where(ratio > 0, torch.nan).where(size > 0, 1.0)
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """By the inverse, which PyTorch has in single precision at the least. See Note [Inverse instead of solve]."""
+    """Solve by the inverse, in single precision or higher. See Note [Inverse instead of solve]."""
     wide = torch.promote_types(right.dtype, torch.float32)
     return (torch.linalg.inv_ex(matrix.to(wide)).inverse @ right.to(wide)).to(right.dtype)
 
 
 # Note [Inverse instead of solve]
-# PyTorch 2.13's forward derivative of `linalg.solve` is wrong, without a word, under two nested vmaps, and that is how each item's
-# Jacobian is asked for: vmap(jacfwd(layer)). The derivative of the inverse is right.
+# PyTorch 2.13's forward derivative of `linalg.solve` is silently wrong under two nested vmaps, which is how the Jacobian of each
+# item is computed: vmap(jacfwd(layer)). The derivative of the inverse is right.

@@ -1,4 +1,4 @@
-"""Compositions: the flow of a sum of fields from the flows of its parts, each for a share of the step."""
+"""Compositions: the flow of a sum of fields from the flows of its parts, each for a fraction of the step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ TangentFlow = Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Composition:
-    r"""One step of size h of  ẋ = f₁(x) + f₂(x):  flows of the parts one after the other, each for a share of h.
+    r"""One step of size h of  ẋ = f₁(x) + f₂(x):  flows of the parts in sequence, each for a fraction of h.
 
-    The order is reached only by flows of the parts that are exact or at least of that order.
+    The order holds only if the flows of the parts are exact or of at least that order.
 
     Args:
-        name: what users call it.
-        order: of the local error, minus one.
-        stages: which part's flow, 0 or 1, and its share of h, in turn; the shares of each part add up to 1.
+        name: name of the composition.
+        order: order of the local error, minus one.
+        stages: for each stage, the part, 0 or 1, and its fraction of h; the fractions of each part add up to 1.
     Source: Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, II.5.
     """
 
@@ -28,13 +28,13 @@ class Composition:
     stages: tuple[tuple[int, float], ...]
 
     def step(self, flows: Sequence[Flow], x: Tensor, h: float | Tensor) -> Tensor:
-        """The state after one step, of the parts' flows (x, h) ↦ x'; shape (*batch, dim)."""
+        """The state after one step, from the parts' flows (x, h) ↦ x'; shape (*batch, dim)."""
         for part, share in self.stages:
             x = flows[part](x, share * h)
         return x
 
     def pushforward(self, flows: Sequence[TangentFlow], x: Tensor, v: Tensor, h: float | Tensor) -> tuple[Tensor, Tensor]:
-        """The state and the tangents, shape (*batch, k, dim), after one step, of (x, v, h) ↦ (x', v')."""
+        """The state and the tangents, shape (*batch, k, dim), after one step, from (x, v, h) ↦ (x', v')."""
         for part, share in self.stages:
             x, v = flows[part](x, v, share * h)
         return x, v

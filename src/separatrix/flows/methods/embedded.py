@@ -1,4 +1,4 @@
-"""Explicit Runge–Kutta pairs: a method, an estimate of its error for the choice of steps, and a polynomial between the ends."""
+"""Embedded explicit Runge–Kutta pairs: a method, an estimate of its error, and a polynomial between the ends of a step."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,17 +13,17 @@ from separatrix.flows.methods.solver import Slope, Time
 
 @dataclass(frozen=True)
 class EmbeddedPair(ExplicitRungeKutta, Pair):
-    r"""A Runge–Kutta method whose last stage is the field at the end of the step, k_s = f(x', t + h).
+    r"""An explicit Runge–Kutta method whose last stage is the field at the end of the step, k_s = f(x', t + h).
 
-    Its error is estimated by  h Σ_i e_i k_i.  Between the ends the solution is the cubic through both states and slopes, and a
-    quartic that vanishes there with its slope:
+    The error estimate is  h Σ_i e_i k_i.  Between the ends, the solution is the cubic through both states and slopes plus a quartic
+    that vanishes there with its slope:
 
         x(t + θh) = Hermite(θ) + θ²(1 − θ)² h Σ_i d_i k_i
 
     Args:
-        name, order, a, b: as in `ExplicitRungeKutta`; k_s takes no part in the step itself.
-        bend: d, one number for each stage and for k_s.
-        error: e, the same.
+        name, order, a, b: as in `ExplicitRungeKutta`; k_s is not used in the step itself.
+        bend: d, one number per stage and one for k_s.
+        error: e, likewise.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4–II.6 (dopri5); Tsitouras 2011, Computers
         & Mathematics with Applications 62, 770 (tsit5).
     """
@@ -32,7 +32,7 @@ class EmbeddedPair(ExplicitRungeKutta, Pair):
     error: tuple[float, ...]
 
     def attempt(self, field: Slope, x: Tensor, t: Tensor, h: Tensor, slope: Tensor | None) -> Trial:
-        """A step whose stages are added up by one product of matrices each; the slope is that after the step before."""
+        """A step whose stages are each summed by one matrix product; `slope` is the last one of the previous step."""
         rows, nodes, error = _tableau(self, x.dtype, x.device)
         k = x.new_empty(len(rows) + 1, *x.shape)
         flat, length, after = k.flatten(1), h.to(x), x
@@ -43,7 +43,6 @@ class EmbeddedPair(ExplicitRungeKutta, Pair):
         return Trial(after, length * (error @ flat).view_as(x), k[-1])
 
     def piece(self, field: Slope, x: Tensor, t: Time, h: Time) -> Hermite:
-        """The polynomial of the step from x."""
         slopes = self.slopes(field, x, t, h)
         after = self.combine(x, h, self.b, slopes)
         slopes.append(field(after, t + h))
@@ -53,7 +52,7 @@ class EmbeddedPair(ExplicitRungeKutta, Pair):
 
 @cache
 def _tableau(pair: EmbeddedPair, dtype: torch.dtype, device: torch.device) -> tuple[list[Tensor], list[float], Tensor]:
-    """The rows of the stages after the first, the last being the step itself; at what share each stage is; and e."""
+    """The rows of the stages after the first, the last being the step itself; the fraction of h at each stage; and e."""
     rows = [*pair.a[1:], pair.b]
     tensors = [torch.tensor(row, dtype=dtype, device=device) for row in (*rows, pair.error)]
     return tensors[:-1], [0.0, *(sum(row) for row in pair.a[1:]), 1.0], tensors[-1]

@@ -1,7 +1,7 @@
-"""Explicit Runge–Kutta methods, each by its tableau, with the exact derivative of the discrete step.
+"""Explicit Runge–Kutta methods, defined by their tableaus, with the exact derivative of the discrete step.
 
-The derivative of a Runge–Kutta step along a tangent is the same method applied to the variational equation; its linear
-combinations act on state and tangents apart, so that no dual number meets a plain one.
+The derivative of a Runge–Kutta step along a tangent is the same method applied to the variational equation. State and tangents are
+combined separately, so that no dual number meets a plain one.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ class ExplicitRungeKutta(Solver):
     r"""One step of size h:  k_i = f(x + h Σ_j a_ij k_j, t + c_i h),  x' = x + h Σ_i b_i k_i.
 
     Args:
-        name: what users call it.
-        order: of the local error, minus one.
+        name: name of the method.
+        order: order of the local error, minus one.
         a: the strictly lower triangle, row by row; the first row is empty.
         b: the weights.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.1.
@@ -29,7 +29,6 @@ class ExplicitRungeKutta(Solver):
     b: tuple[float, ...]
 
     def step(self, field: Slope, x: Tensor, t: Time, h: Time) -> Tensor:
-        """The state after one step, shape (*batch, dim)."""
         return self.combine(x, h, self.b, self.slopes(field, x, t, h))
 
     def slopes(self, field: Slope, x: Tensor, t: Time, h: Time) -> list[Tensor]:
@@ -40,7 +39,6 @@ class ExplicitRungeKutta(Solver):
         return slopes
 
     def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
-        """The state and the tangents, shape (*batch, k, dim), after one step."""
         slopes: list[Tensor] = []
         bends: list[Tensor] = []
         rows = along_rows(h)
@@ -51,7 +49,7 @@ class ExplicitRungeKutta(Solver):
         return self.combine(x, h, self.b, slopes), self.combine(v, rows, self.b, bends)
 
     def amplification(self, z: Tensor) -> Tensor:
-        """R(z) = 1 + z bᵀ(I − z A)⁻¹ 1,  a polynomial: the method itself on  ẋ = z x  from 1."""
+        """R(z) = 1 + z bᵀ(I − z A)⁻¹ 1,  a polynomial: the method applied to  ẋ = z x  from 1."""
         return self.step(lambda x, t: z * x, torch.ones_like(z), 0.0, 1.0)
 
     @staticmethod

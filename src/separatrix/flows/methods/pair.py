@@ -1,4 +1,4 @@
-"""What methods with an estimate of their own error have in common: a trial of a step, and a polynomial between its ends."""
+"""Methods with an error estimate: a trial step, and a polynomial between its ends."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from separatrix.flows.methods.solver import Slope, Solver, Time, moved
 
 @dataclass(frozen=True)
 class Hermite:
-    r"""A solution within one step:  Hermite(θ) + θ²(1 − θ)² bend,  θ from 0 to 1: any polynomial of degree four.
+    r"""The solution within one step:  Hermite(θ) + θ²(1 − θ)² bend,  θ from 0 to 1: any polynomial of degree four.
 
     Args:
         before, after: the states at the ends, shape (*batch, dim).
-        leaving, coming: the slopes there, by θ.
-        bend: what the quartic adds.
+        leaving, coming: the derivatives in θ there.
+        bend: coefficient of the quartic.
     """
 
     before: Tensor
@@ -33,12 +33,12 @@ class Hermite:
 
 
 class Trial(NamedTuple):
-    """A step that may be taken.
+    """A step that may be accepted or rejected.
 
     Args:
         after: the states after it, shape (*batch, dim).
-        error: an estimate of its error, same shape.
-        slope: the velocity after it, where the method knows it.
+        error: the error estimate, same shape.
+        slope: the velocities after it, if the method computes them.
     """
 
     after: Tensor
@@ -47,10 +47,10 @@ class Trial(NamedTuple):
 
 
 class Pair(Solver):
-    """A method with an embedded one of lower order, by whose difference steps are chosen."""
+    """A method with an embedded one of lower order, whose difference estimates the error."""
 
     def attempt(self, field: Slope, x: Tensor, t: Tensor, h: Tensor, slope: Tensor | None) -> Trial:
-        """A step from x, shape (items, dim), at t and of length h, (items, 1), float64; `slope` is the velocity at x, if known."""
+        """A trial step from x, shape (items, dim), at t, of length h, (items, 1), float64; `slope`: the velocity at x, if known."""
         raise NotImplementedError
 
     def piece(self, field: Slope, x: Tensor, t: Time, h: Time) -> Hermite:

@@ -1,4 +1,4 @@
-"""Rosenbrock methods: implicit enough for stiff fields, without an equation to be solved by iteration."""
+"""Rosenbrock methods: linearly implicit methods for stiff fields, without iteration."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Rosenbrock(Pair):
-    r"""One step of size h, with the Jacobian J = ∂f/∂x and the drift f' = ∂f/∂t at its beginning:
+    r"""One step of size h, with the Jacobian J = ∂f/∂x and the drift f' = ∂f/∂t at its start:
 
         (I − hγJ) u_i = γ [ h f(x + Σ_j a_ij u_j, t + α_i h) + Σ_j c_ij u_j + h² γ_i f' ],      x' = x + Σ_j a_sj u_j + u_s
 
-    The matrix is the same for all stages: it is factored once. The last stage is the estimate of the error; the method is L-stable
-    and stiffly accurate. Its polynomial,  (1 − θ) x + θ (x' + (1 − θ)(y_1 + θ (y_2 + θ y_3))),  y_i = Σ_j d_ij u_j,  is for
-    looking where events may be; a state between the ends is that after a step of this length.
+    All stages share one matrix, which is factored once. The last stage is the error estimate; the method is L-stable and stiffly
+    accurate. The polynomial  (1 − θ) x + θ (x' + (1 − θ)(y_1 + θ (y_2 + θ y_3))),  y_i = Σ_j d_ij u_j,  only serves to bracket
+    events; a state between the ends is that after a step of this length.
 
-    J is dense, of each item: for states of some hundred numbers at most. Linear quantities that f keeps, wᵀf = 0, are kept, but for
-    rounding of h J u. f is differentiated by t: one that turns its time into a Python number (math.sin) must not depend on it.
+    J is dense for each item, so states may have up to a few hundred numbers. Linear invariants of f, wᵀf = 0, are kept up to the
+    rounding of h J u. f is differentiated in t: a field that converts its time to a Python number (math.sin) must not depend on it.
 
     Args:
         name, order: as in `Solver`.
         gamma: γ.
         a, c: strictly lower triangles, row by row; the first row is empty.
         alpha, slope: α_i and γ_i.
-        dense: the three rows d.
+        dense: the three rows of d.
     Source: Hairer & Wanner 1996, Solving Ordinary Differential Equations II, IV.7; Steinebach 2023, BIT Numer. Math. 63, 27
         (rodas5p).
     """
@@ -47,31 +47,29 @@ class Rosenbrock(Pair):
     dense: tuple[Row, ...]
 
     def step(self, field: Slope, x: Tensor, t: Time, h: Time) -> Tensor:
-        """The state after one step, shape (*batch, dim)."""
         return self._after(x, self.stages(field, x, t, h))
 
     def attempt(self, field: Slope, x: Tensor, t: Tensor, h: Tensor, slope: Tensor | None) -> Trial:
-        """A step; its slope at the end is not known."""
+        """A trial step; the slope at its end is not computed."""
         stages = self.stages(field, x, t, h)
         return Trial(self._after(x, stages), stages[-1], None)
 
     def piece(self, field: Slope, x: Tensor, t: Time, h: Time) -> Hermite:
-        """The polynomial of the step from x."""
         stages = self.stages(field, x, t, h)
         after = self._after(x, stages)
         rise, (one, two, three) = after - x, (_sum(row, stages) for row in self.dense)
         return Hermite(x, after, rise + one, rise - one - two - three, -three)
 
     def between(self, field: Slope, x: Tensor, t: Time, h: Time, share: Tensor) -> Tensor:
-        """The state at t + share · h, by a step of that length: the polynomial is of low order where the field is very stiff."""
+        """The state at t + share · h, by a step of that length: the polynomial has a low order where the field is very stiff."""
         return self.step(field, x, t, h * share)
 
     def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
-        """The state and the tangents, shape (*batch, k, dim), after one step: through J too, which is by forward AD itself."""
+        """The state and the tangents, shape (*batch, k, dim), after one step; through J too, which itself comes from forward AD."""
         return twice_reverse(lambda y: self.step(_Pushed(field), y, t, h), x, v)
 
     def amplification(self, z: Tensor) -> Tensor:
-        """R(z):  the method on  ẋ = z x  from 1;  R → 0 as z → −∞."""
+        """R(z):  the method applied to  ẋ = z x  from 1;  R → 0 as z → −∞."""
         u: list[Tensor] = []
         for a, c in zip(self.a, self.c, strict=True):
             u.append(self.gamma * (z * (1 + _sum(a, u)) + _sum(c, u)) / (1 - self.gamma * z))
@@ -100,7 +98,7 @@ class Rosenbrock(Pair):
 
 
 class _Pushed:
-    """A field of which only the tangents are given; its drift is known where they are a method of the field."""
+    """A field given by its tangents alone; its drift is known if they are a method of the field."""
 
     def __init__(self, pushforward: TangentSlope) -> None:
         self.pushforward = pushforward
@@ -113,7 +111,7 @@ class _Pushed:
 
 
 def linearised(field: Any, x: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor | None]:
-    """f, the images of unit vectors under ∂f/∂x as rows, (*batch, dim, dim), and ∂f/∂t; None where the field says that it is 0."""
+    """f, the images of unit vectors under ∂f/∂x as rows, (*batch, dim, dim), and ∂f/∂t; None if the field declares that it is 0."""
     identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(*x.shape[:-1], -1, -1)
     value, rows = with_tangents(field)(x, identity, t)
     if hasattr(field, "drift"):
@@ -123,7 +121,7 @@ def linearised(field: Any, x: Tensor, t: Time) -> tuple[Tensor, Tensor, Tensor |
 
 
 def by_time(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    """df/dt of each item, (*batch, dim), at times (*batch, 1); 0 where f does not look at them."""
+    """df/dt of each item, (*batch, dim), at times (*batch, 1); 0 if f does not depend on them."""
     t = t.clone()
     return pushforward(lambda s: f(s) + 0 * s, t, torch.ones_like(t)[..., None])[1][..., 0, :]
 

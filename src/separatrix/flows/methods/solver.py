@@ -1,4 +1,4 @@
-"""What every one-step method is: a name, an order, a step and its exact derivative."""
+"""One-step methods: a name, an order, a step and its exact derivative."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from separatrix.core.tangent import pushforward
 
-Time = float | Tensor  # one number for all items; or one for each, shape (*batch, 1)
+Time = float | Tensor  # one number for all items, or one per item, shape (*batch, 1)
 Slope = Callable[[Tensor, Time], Tensor]
 TangentSlope = Callable[[Tensor, Tensor, Time], tuple[Tensor, Tensor]]
 
-BORDER = 1e-9  # by which |R| may exceed 1 and still count as 1, and |Re z| 0, relative to |z|
-STRIDE, FARTHEST = 0.05, 12.0  # in |z|, of the search for the border; every explicit method's region ends before
-ROUNDING = 1e-12  # the same at the end of the search
-BISECTIONS = 50  # of a stride: to rounding
+BORDER = 1e-9  # excess over 1 at which |R| still counts as 1, and |Re z| / |z| that counts as 0
+STRIDE, FARTHEST = 0.05, 12.0  # in |z|: stride and range of the search for the border; all explicit methods end before
+ROUNDING = 1e-12  # excess of |R| over 1 at the end of the search
+BISECTIONS = 50  # bisections of a stride, down to rounding
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Solver:
     """A one-step method for  ẋ = f(x, t).
 
     Args:
-        name: what users call it.
-        order: of the local error, minus one.
+        name: name of the method.
+        order: order of the local error, minus one.
     """
 
     name: str
     order: int
-    paired: ClassVar[bool] = False  # whether R(z) is the larger of two factors, of the eigenvalues z and −z
+    paired: ClassVar[bool] = False  # whether R(z) is the larger of two factors, for the eigenvalues z and −z
 
     def step(self, field: Slope, x: Tensor, t: Time, h: Time) -> Tensor:
-        """The state after one step of length h, which may be negative, or (*batch, 1); shape (*batch, dim)."""
+        """The state after one step of length h, a number of either sign or (*batch, 1); shape (*batch, dim)."""
         raise NotImplementedError
 
     def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
@@ -41,19 +41,19 @@ class Solver:
         raise NotImplementedError
 
     def amplification(self, z: Tensor) -> Tensor:
-        """The factor R(z) by which a step of length h multiplies the solution of  ẋ = λ x,  z = h λ: complex, of any shape.
+        """The factor R(z) by which a step of length h multiplies the solution of  ẋ = λ x,  z = h λ; complex, of any shape.
 
-        The step does not grow it where |R(z)| ≤ 1, the region of stability; the solution itself is multiplied by eᶻ.
+        The step is stable where |R(z)| ≤ 1, the region of stability. The exact solution is multiplied by eᶻ.
         """
         raise NotImplementedError
 
     def stable_length(self, direction: Tensor) -> Tensor:
-        """The largest r such that |R(s · direction)| ≤ 1 for all s up to r; inf where that never ends.
+        """The largest r such that |R(s · direction)| ≤ 1 for all s ≤ r; inf if there is no limit.
 
-        With direction λ it is the longest step that does not make the mode grow. It is 0 where Re λ > 0.
+        For direction λ it is the largest step size at which the mode does not grow; 0 if Re λ > 0.
 
         Args:
-            direction: numbers other than 0, complex or real, of any shape.
+            direction: nonzero numbers, complex or real, of any shape.
         """
         direction = direction if direction.is_complex() else torch.complex(direction, torch.zeros_like(direction))
         unit = direction / direction.abs()
@@ -72,10 +72,10 @@ class Solver:
         return torch.where(inside, torch.inf, torch.where(starts_outside, 0.0, low))
 
     def check_dim(self, dim: int) -> None:
-        """Refuse states that the method cannot follow."""
+        """Refuse a state length that the method does not support."""
 
     def check_field(self, field: Slope, x: Tensor, t: Time) -> None:
-        """Refuse a field that the method cannot follow, tried near the states x at time t."""
+        """Refuse a field that the method does not support, tested near the states x at time t."""
 
 
 def moved(x: Tensor, length: Time, slope: Tensor) -> Tensor:
@@ -84,12 +84,12 @@ def moved(x: Tensor, length: Time, slope: Tensor) -> Tensor:
 
 
 def along_rows(length: Time) -> Time:
-    """The same length, ready to multiply tangents, (*batch, k, dim)."""
+    """The length in a shape that multiplies tangents, (*batch, k, dim)."""
     return length[..., None] if isinstance(length, Tensor) else length
 
 
 def with_tangents(field: Any) -> TangentSlope:
-    """A field's own tangents; those of a function by forward AD."""
+    """The field's own tangents; for a function, those of forward AD."""
     if hasattr(field, "pushforward"):
         return field.pushforward
     return lambda x, v, t: pushforward(lambda y: field(y, t), x, v)

@@ -1,4 +1,4 @@
-"""Splitting methods for separable fields: leapfrog, and what is composed of it. Each move is a shear, so the step is symplectic."""
+"""Splitting methods for separable fields: leapfrog and its compositions. Each substep is a shear, so the step is symplectic."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ from torch import Tensor
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.flows.methods.solver import Slope, Solver, TangentSlope, Time, along_rows, moved
 
-Parts = tuple[Tensor, ...]  # one half of the state; or that and the same half of its tangents
-Move = Callable[[Parts, Parts, Time], Parts]  # how fast one half moves, from (q, p, t)
+Parts = tuple[Tensor, ...]  # one half of the state, and optionally the same half of its tangents
+Move = Callable[[Parts, Parts, Time], Parts]  # velocity of one half, from (q, p, t)
 
-SEPARABLE = {torch.float32: 1e-4, torch.float64: 1e-9}  # what summation may do to a half of the field, relative to its size
+SEPARABLE = {torch.float32: 1e-4, torch.float64: 1e-9}  # effect of rounding on a half of the field, relative to its size
 
 # Note [Two clocks]
-# A field that depends on time stays separable when each half reads its own clock: the force that which the drifts advance, the
-# velocity that which the kicks advance. Both clocks are coordinates like any other, so the order of the method is kept.
+# A time-dependent field stays separable if each half has its own clock: the force the clock that drifts advance, the velocity the
+# clock that kicks advance. Both clocks are ordinary coordinates, so the order of the method is kept.
 
 
 @dataclass(frozen=True)
 class Splitting(Solver):
-    r"""Leapfrog steps of lengths w₁h, w₂h, … one after the other, for  q̇ = g(p, t), ṗ = f(q, t),  the state being (q, p):
+    r"""Leapfrog steps of lengths w₁h, w₂h, … in sequence, for  q̇ = g(p, t), ṗ = f(q, t)  and the state (q, p):
 
         p ← p + (w h/2) f(q),   q ← q + w h g(p),   p ← p + (w h/2) f(q)
 
-    Kicks that meet are made at once. If f = −∇V and g = ∇T every move is a symplectic shear; the reversed step is that with −h.
+    Adjacent kicks are merged. If f = −∇V and g = ∇T, every substep is a symplectic shear. The inverse step is the step with −h.
 
     Args:
         name, order: as in `Solver`.
-        weights: w₁, w₂, …; they add to 1 and read the same backwards.
+        weights: w₁, w₂, …; symmetric, with sum 1.
     Source: Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, I.1.4 and II.4; Yoshida 1990, Phys. Lett. A 150, 262.
     """
 
@@ -39,23 +39,21 @@ class Splitting(Solver):
 
     @property
     def moves(self) -> list[tuple[float, float]]:
-        """(kick, drift), one after the other, in parts of a step; the last drift is 0."""
+        """Pairs (kick, drift) in sequence, as fractions of a step; the last drift is 0."""
         kicks = [(before + after) / 2 for before, after in zip((0.0, *self.weights), (*self.weights, 0.0), strict=True)]
         return list(zip(kicks, (*self.weights, 0.0), strict=True))
 
     def step(self, field: Slope, x: Tensor, t: Time, h: Time) -> Tensor:
-        """The state after one step, shape (*batch, dim)."""
         force, velocity = _halves_of(lambda y, s: (field(*y, s),))
         return joined(*self.follow(force, velocity, *halves((x,)), t, h))[0]
 
     def pushforward(self, field: TangentSlope, x: Tensor, v: Tensor, t: Time, h: Time) -> tuple[Tensor, Tensor]:
-        """The state and the tangents, shape (*batch, k, dim), after one step."""
         force, velocity = _halves_of(lambda y, s: field(*y, s))
         x, v = joined(*self.follow(force, velocity, *halves((x, v)), t, h))
         return x, v
 
     def follow(self, force: Move, velocity: Move, q: Parts, p: Parts, t: Time, h: Time) -> tuple[Parts, Parts]:
-        """Both halves after one step, each with its tangents if it came with them. See Note [Two clocks]."""
+        """Both halves after one step, each with its tangents if given. See Note [Two clocks]."""
         drifted = kicked = t
         for kick, drift in self.moves:
             p, kicked = _moved(p, h * kick, force(q, p, drifted)), kicked + h * kick
@@ -64,10 +62,10 @@ class Splitting(Solver):
         return q, p
 
     def amplification(self, z: Tensor) -> Tensor:
-        """The larger of the two factors on  q̇ = λ p, ṗ = λ q,  whose eigenvalues are ±λ, as a separable field's always are.
+        """The larger of the two factors on  q̇ = λ p, ṗ = λ q,  whose eigenvalues are ±λ, as for any separable field.
 
-        The step has determinant 1 and a trace that is a polynomial in z²: the factors are the roots of  r² − trace · r + 1,  and
-        neither is beyond 1 only where both lie on the unit circle: on an interval of the imaginary axis (leapfrog: |z| ≤ 2).
+        The step has determinant 1 and a trace that is a polynomial in z², so the factors are the roots of  r² − trace · r + 1.
+        Neither exceeds 1 only if both lie on the unit circle, which holds on an interval of the imaginary axis (leapfrog: |z| ≤ 2).
         """
         unit = torch.eye(2, dtype=z.dtype, device=z.device).expand(*z.shape, 2, 2)
         first, second = (self.step(lambda x, t: z[..., None] * x.flip(-1), row, 0.0, 1.0) for row in unit.unbind(-2))
@@ -76,47 +74,47 @@ class Splitting(Solver):
         return torch.where((half + root).abs() >= (half - root).abs(), half + root, half - root)
 
     def check_dim(self, dim: int) -> None:
-        """Refuse a state that has no halves."""
+        """Refuse a state of odd length."""
         if dim % 2:
             raise ShapeError(
-                f"{self.name} follows a state (q, p) of two equal halves, but this one has {dim} numbers, which is odd.\n"
-                'Use method="implicit_midpoint", or give each coordinate its momentum.'
+                f"{self.name} needs a state (q, p) of two equal halves, got {dim} numbers, which is odd.\n"
+                'Use method="implicit_midpoint", or give each coordinate a momentum.'
             )
 
     def check_field(self, field: Slope, x: Tensor, t: Time) -> None:
-        """Refuse a field of which a half changes with itself, tried at states near x and at some as far away as they are large."""
+        """Refuse a field that is not separable, tested at states near x and at distances of about |x|."""
         for (rate, half), change in zip((("q̇", "q"), ("ṗ", "p")), _changes(field, x, t), strict=True):
             if change > SEPARABLE[x.dtype]:
                 raise InputError(
-                    f"{self.name} follows separable fields, q̇ = g(p) and ṗ = f(q), but here {rate} changes by {change:.2g} of the "
-                    f'field when only {half} does.\nUse method="implicit_midpoint", which follows any field.'
+                    f"{self.name} needs a separable field, q̇ = g(p) and ṗ = f(q), but {rate} changes by {change:.2g} of the "
+                    f'field when only {half} changes.\nUse method="implicit_midpoint", which works for any field.'
                 )
 
 
 def halves(parts: Parts) -> tuple[Parts, Parts]:
-    """(q, p) of a state, and of its tangents where they are given; p takes what an odd number leaves over."""
+    """(q, p) of a state, and of its tangents if given; an odd number is left to p."""
     middle = parts[0].shape[-1] // 2
     return tuple(part[..., :middle] for part in parts), tuple(part[..., middle:] for part in parts)
 
 
 def joined(q: Parts, p: Parts) -> Parts:
-    """The state, and its tangents, of their halves."""
+    """The state, and its tangents, from their halves."""
     return tuple(torch.cat(pair, dim=-1) for pair in zip(q, p, strict=True))
 
 
 def _halves_of(field: Callable[[Parts, Time], Parts]) -> tuple[Move, Move]:
-    """The force and the velocity of a field of the whole state, which is asked for both each time."""
+    """The force and the velocity from a field of the whole state, which is evaluated once for each."""
     return lambda q, p, t: halves(field(joined(q, p), t))[1], lambda q, p, t: halves(field(joined(q, p), t))[0]
 
 
 def _moved(parts: Parts, length: Time, slopes: Parts) -> Parts:
-    lengths = (length, along_rows(length))  # of the half of the state, and of its tangents
+    lengths = (length, along_rows(length))  # for the half of the state, and for its tangents
     return tuple(moved(part, each, slope) for part, each, slope in zip(parts, lengths, slopes, strict=False))
 
 
 @torch.no_grad()
 def _changes(field: Slope, x: Tensor, t: Time) -> tuple[float, float]:
-    """How q̇ changes with q alone and ṗ with p alone, relative to the field: the most of all states, moved by about 1 and |x|."""
+    """The largest change of q̇ with q alone and of ṗ with p alone, relative to the field, for displacements of about 1 and |x|."""
     random = torch.randn(2, x.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(x)
     found = [_change(field, x + size * random[0], x + size * random[1], t) for size in (1.0, x.abs().amax(-1, keepdim=True))]
     by_q, by_p = zip(*found, strict=True)
@@ -124,7 +122,7 @@ def _changes(field: Slope, x: Tensor, t: Time) -> tuple[float, float]:
 
 
 def _change(field: Slope, x: Tensor, far: Tensor, t: Time) -> tuple[float, float]:
-    """The same between two states, relative to the field at the three that their halves make; where it is finite."""
+    """The same between two states, relative to the field at the three combinations of their halves, where it is finite."""
     (q, p), (far_q, far_p) = x.chunk(2, -1), far.chunk(2, -1)
     here, beside, above = fields = [field(torch.cat(halves, -1), t) for halves in ((q, p), (far_q, p), (q, far_p))]
     size = torch.stack(fields).nan_to_num(0.0, 0.0, 0.0).abs().amax((0, -1))[..., None]
@@ -132,7 +130,7 @@ def _change(field: Slope, x: Tensor, far: Tensor, t: Time) -> tuple[float, float
     return float(by_q.chunk(2, -1)[0].amax()), float(by_p.chunk(2, -1)[1].amax())
 
 
-OUTER = 1 / (2 - 2 ** (1 / 3))  # Yoshida's w₁; w₀ = 1 − 2w₁ is negative: the middle step goes back
+OUTER = 1 / (2 - 2 ** (1 / 3))  # Yoshida's w₁; w₀ = 1 − 2w₁ is negative: the middle step goes backward
 
 leapfrog = Splitting("leapfrog", 2, weights=(1.0,))
 yoshida4 = Splitting("yoshida4", 4, weights=(OUTER, 1 - 2 * OUTER, OUTER))

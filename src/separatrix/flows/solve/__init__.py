@@ -1,1 +1,1 @@
-"""Initial value problems: steps, tolerances, dense output."""
+"""Initial value problems: equal or adaptive steps, dense output."""

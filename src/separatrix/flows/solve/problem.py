@@ -1,4 +1,4 @@
-"""An initial value problem: what is followed, from where, and when it is asked for."""
+"""Initial value problems: a field, initial conditions and the times at which states are requested."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,21 +26,21 @@ from separatrix.flows.steps.reversed import Reversed
 from separatrix.flows.steps.tolerance import Tolerance
 
 # Note [Derivative by a time]
-# A solution is followed in steps that are held fixed, so its graph knows nothing of the times. A step of Heun's method of length
-# t − t̄, which is 0 and has the derivative 1, moves nothing and has the first and second derivatives of the solution by t.
+# A solution is computed with its steps held fixed, so its graph does not contain the times. A step of Heun's method of length
+# t − t̄, which is 0 with derivative 1, leaves the state unchanged and has the first and second derivatives of the solution in t.
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A field, items that begin somewhere, and times that increase; items that do not begin stand where another does.
+    """A field, initial conditions and increasing times. Items that cannot start get the initial condition of another item.
 
     Args:
-        field: a twin; that of −f(x, −t) if the times fall.
+        field: a twin; that of −f(x, −t) if the given times decrease.
         x0: shape (*batch, dim).
-        times: shape (times) or (times, *batch), with the graph that they came with.
-        begun: which items begin, shape (*batch).
-        sense: −1 if the times fall.
-        given: the times as they were given.
+        times: shape (times) or (times, *batch), with their graph.
+        begun: mask of the items with a finite start, shape (*batch).
+        sense: −1 if the given times decrease, else +1.
+        given: the times as the user gave them.
     """
 
     field: Field
@@ -52,7 +52,7 @@ class Problem:
 
     @classmethod
     def of(cls, field: Callable[..., Tensor], x0: Any, times: Any, time_dependent: bool) -> "Problem":
-        """Of what users give."""
+        """The problem from the user's arguments, checked."""
         own = as_field(field, time_dependent=time_dependent)
         x0 = as_state(x0, own)
         check_finite(x0)
@@ -72,13 +72,13 @@ class Problem:
 
     @property
     def given_times(self) -> Tensor:
-        """The times as they were given, (times, *batch)."""
+        """The user's times, (times, *batch)."""
         own = self.given if self.given.ndim > 1 else self.given.reshape(-1, *[1] * self.begun.ndim)
         return own.expand(-1, *self.batch).contiguous()
 
     @property
-    def asked(self) -> Tensor:
-        """The times, (times, items), without a graph."""
+    def requested(self) -> Tensor:
+        """The times without a graph, (times, items)."""
         return self._of_items(self.times.detach())
 
     def _of_items(self, times: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Problem:
         return own.expand(-1, self.begun.numel()).contiguous()
 
     def first_velocity(self, *, by_tolerance: bool) -> Tensor:
-        """The velocities at the start, shape (*batch, dim), checked."""
+        """The initial velocities, shape (*batch, dim), checked."""
         return first_velocity(self.field, self.x0, self.times.detach(), by_tolerance=by_tolerance)
 
     def velocity_at_first(self, *, by_tolerance: bool) -> Callable[[Tensor], Tensor]:
@@ -94,11 +94,11 @@ class Problem:
         return lambda x: self.field(x, first_time(x, self.times.detach(), by_tolerance=by_tolerance))
 
     def carried(self, states: Tensor) -> Tensor:
-        """States at the asked times, (times, items, dim), with the derivatives by the times. See Note [Derivative by a time]."""
-        return self._moved(states, self._late(), self.asked) if self._moves else states
+        """States at the times, (times, items, dim), with derivatives in the times. See Note [Derivative by a time]."""
+        return self._moved(states, self._late(), self.requested) if self._moves else states
 
     def begins(self) -> Tensor:
-        """The states at the start, (items, dim), likewise: those of a later start, carried back."""
+        """Initial states, (items, dim), with a derivative in the first time: that of the state carried back from a later start."""
         items = self.x0.reshape(-1, self.x0.shape[-1])
         if not self._moves:
             return items
@@ -106,12 +106,12 @@ class Problem:
 
     @property
     def _moves(self) -> bool:
-        """Whether a derivative by the times may be asked, backwards or forwards."""
+        """Whether a derivative in the times may be needed, in forward or reverse mode."""
         forwards = functorch.is_functorch_wrapped_tensor(self.times) or forward_ad.unpack_dual(self.times).tangent is not None
         return forwards or self.times.requires_grad
 
     def _late(self) -> Tensor:
-        """0, with the derivative of each asked time."""
+        """Zeros that carry the derivative of each time."""
         times = self._of_items(self.times)
         return times - times.detach()
 
@@ -123,7 +123,7 @@ class Problem:
 
 
 def _of_another(times: Tensor, begun: Tensor) -> Tensor:
-    """Times of an item that begins, (times, 1, …); of none, any that increase."""
+    """Times of an item that begins, (times, 1, …); any increasing ones if none does."""
     own = times[:, begun][:, 0] if bool(begun.any()) else torch.arange(len(times)).to(times)
     return own.reshape(-1, *[1] * begun.ndim)
 
@@ -134,9 +134,9 @@ class Steps:
 
     Args:
         method: a name in `SOLVERS`.
-        dt: of equal steps, or None.
-        tolerance: of steps by tolerance, or None.
-        first: the velocity at the start, shape (*batch, dim).
+        dt: step size of equal steps, or None.
+        tolerance: tolerance of adaptive steps, or None.
+        first: the initial velocities, shape (*batch, dim).
     """
 
     method: str
@@ -146,7 +146,7 @@ class Steps:
 
     @classmethod
     def of(cls, problem: Problem, *, method: str, dt: float | None, tolerance: Tolerance) -> "Steps":
-        """Checked, on the problem itself."""
+        """Steps, checked against the problem."""
         x0, times, solver = problem.x0, problem.times.detach(), SOLVERS[method]
         solver.check_dim(x0.shape[-1])
         first = problem.first_velocity(by_tolerance=dt is None)
@@ -159,5 +159,5 @@ class Steps:
 
     @property
     def by_tolerance(self) -> bool:
-        """Whether the steps are chosen."""
+        """Whether the steps are adaptive."""
         return self.tolerance is not None

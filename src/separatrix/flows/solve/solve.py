@@ -1,4 +1,4 @@
-"""Initial value problems: one function for equal steps and for steps by tolerance."""
+"""Initial value problems: one function for equal and adaptive steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from separatrix.flows.field import Field
 from separatrix.flows.flow import Flow
 from separatrix.flows.gradients.adjoint import ByAdjoint
 from separatrix.flows.gradients.checkpoint import by_checkpoints
-from separatrix.flows.gradients.gradient import apart_from_graph, way
+from separatrix.flows.gradients.gradient import apart_from_graph, choose_gradient
 from separatrix.flows.gradients.lost import check_gradient
 from separatrix.flows.gradients.mapped import Mapped, Opened, transformed
 from separatrix.flows.methods import PAIRS, SOLVERS, Rosenbrock
@@ -27,7 +27,6 @@ from separatrix.flows.steps.checks import (
     check_apart,
     check_method,
     check_no_longest,
-    raise_failure,
 )
 from separatrix.flows.steps.discrete import Discrete
 from separatrix.flows.steps.items import Items, Together
@@ -55,49 +54,57 @@ def solve(
     progress: bool = False,
     throw: bool = False,
 ) -> Solution | StructuredSolution:
-    r"""The solution of  ẋ = f(x, t),  x(times[0]) = x0,  at the asked times, differentiable in x0 and in f's parameters.
+    r"""Solve  ẋ = f(x, t),  x(times[0]) = x0,  at the given times; differentiable in x0 and in the parameters of f.
 
-    Without `dt` each item takes its own steps, such that a step's error estimate e satisfies  rms_i(e_i / (atol + rtol |x_i|)) < 1,
-    and is read at the asked times from a polynomial; an item that fails does not hold up the others. With `dt` all take equal
-    steps of at most dt that end on the asked times.
+    Without `dt`, each item takes its own adaptive steps, with error estimates e that satisfy  rms_i(e_i / (atol + rtol |x_i|)) < 1;
+    the states at the given times are read from a polynomial, and an item that fails does not stop the others. With `dt`, all items
+    take equal steps of at most dt that end at the given times.
 
     Args:
-        field: x ↦ ẋ on states of shape (*batch, dim), an `nn.Module` or a function, a `Field`, or a `Flow`, whose method and step
-            are then the defaults. A module is used through its twin, in evaluation mode and in the dtype of x0; gradients reach its
-            parameters. Parameters of a `Field` may differ from item to item; the run's batch is their broadcast with that of x0.
-        x0: states at the first time, shape (*batch, dim). Or states as they are: tuples, dictionaries and other containers of
-            tensors, images, complex numbers; the field then takes and gives the same, and `states` holds the same. An item that
-            is not finite has ended before: it stays NaN, and the others are followed.
-        times: increasing, or decreasing to go backwards, shape (times), or (times, *batch) where each item has its own; the first
-            is that of x0. They may carry a graph: the derivative by a time is the field there, and by the first one −∂x/∂x0 f.
-        method: a name in `SOLVERS`. Steps by tolerance need a pair: "dopri5" or "tsit5"; "rodas5p" for stiff fields of up to some
-            hundred numbers. Default: "dopri5".
-        dt: the longest step. Default: steps by tolerance.
-        rtol, atol: tolerances, relative and absolute, of one step. Default of atol: relative too; a number of the state may be off
-            by rtol / 1000 of the largest that it has been, so that no unit matters.
-        max_steps: trials of a step before an item is given up.
-        max_step: the longest step by tolerance: not longer than a pulse that the field gives, which steps could leap over.
-        gradient: "backpropagation" (exact for the discrete solution, keeps what every step computes, can be differentiated again;
-            of a field that cuts its graph what is left, with a warning), "checkpoint" (the same numbers, keeps the
-            states of the steps only) or "adjoint" (that of the equation itself, by a second one solved backwards; right to the
-            tolerance). Default: "checkpoint" for steps by tolerance, "backpropagation" for equal steps and for functions that hide
-            a tensor with a gradient.
-        time_dependent: call `field(x, t)`; t is a tensor of shape (*batch), or without axes in equal steps that all share.
-        batch_axes: how many leading axes of x0 are the batch. Default: all but the last of a tensor; none of containers, whose
-            tensors are then one state together, in steps that they share.
-        progress: show how far the slowest item has come.
-        throw: raise where an item fails.
+        field: x ↦ ẋ on states of shape (*batch, dim): an `nn.Module`, a function, a `Field`, or a `Flow`, whose method and step
+            size are then the defaults. A module is used through its twin, in evaluation mode and in the dtype of x0; gradients
+            reach its parameters. Parameters of a `Field` may have batch axes, which broadcast against those of x0.
+        x0: states at the first time, shape (*batch, dim). Or structured states: tuples, dictionaries and other containers of
+            tensors, images, complex numbers; the field then takes and returns the same structure, and `states` has it too. In a
+            batch, an item that is not finite stays NaN and the others are solved.
+        times: increasing, or decreasing to go backwards; shape (times), or (times, *batch) if each item has its own. The first is
+            the time of x0. They may carry a graph: the derivative in a time is the field there, and in the first one −∂x/∂x0 f.
+        method: a name in `SOLVERS`. Adaptive steps need an embedded pair: "dopri5" or "tsit5"; "rodas5p" for stiff fields of up to
+            a few hundred numbers. Default: "dopri5".
+        dt: largest step size of equal steps. Default: adaptive steps.
+        rtol, atol: relative and absolute tolerance of one step. Default of `atol`: rtol / 1000 times the largest size that the
+            number has had so far, so that the unit does not matter.
+        max_steps: maximum number of trial steps per item.
+        max_step: largest adaptive step. Set it below the length of pulses in the field, which longer steps could miss.
+        gradient: how derivatives are taken. "backpropagation": exact for the discrete solution, stores every intermediate result,
+            can be differentiated again; if the field cuts its graph, the gradient of the rest, with a warning. "checkpoint": the
+            same values, stores only the states between steps. "adjoint": a second equation solved backwards, accurate to the
+            tolerance. Default: "checkpoint" for adaptive steps; "backpropagation" for equal steps, and for functions that close
+            over a tensor that requires a gradient.
+        time_dependent: call `field(x, t)`; t is a tensor of shape (*batch), or a scalar in equal steps that all items share.
+        batch_axes: number of leading axes of x0 that are the batch. Default: all but the last for a tensor; 0 for containers, whose
+            tensors then form one state and share their steps.
+        progress: show a progress bar.
+        throw: raise instead of marking items that diverged or did not converge.
+
+    Returns:
+        Solution, with `states` of shape (times, *batch, dim); StructuredSolution if x0 is structured.
 
     Raises:
-        InputError: times that neither increase nor decrease, tolerances out of range, an unknown method or gradient; steps by
-            tolerance, or the adjoint, of a field whose items depend on each other.
-        ShapeError: the field changes the width.
-        UnsupportedModuleError: the field cuts its derivative from the graph, and a gradient is asked.
-        DivergedError, NotConvergedError: with `throw`.
-    Limits: a float32 state is told float32 times: where steps come near the rounding of the time, a field that looks at it ends
-        `not_converged`; pass x0.double(), or begin at 0.
+        InputError: times that neither increase nor decrease, tolerances out of range, an unknown method or gradient; adaptive steps
+            or the adjoint for a field in which items depend on each other.
+        ShapeError: the velocities differ in shape from the states.
+        UnsupportedModuleError: the field cuts the graph of its derivative, and a gradient is needed.
+        DivergedError, NotConvergedError: an item failed and `throw` is set.
+    Limits: a field on float32 states gets float32 times. Where the step size approaches the rounding of the time, a time-dependent
+        field ends as `not_converged`; pass x0.double(), or begin at time 0.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4; Hairer & Wanner 1996, II, IV.7; Lienen &
-        Günnemann 2022, arXiv:2210.12375 (steps of each item).
+        Günnemann 2022, arXiv:2210.12375 (separate steps for each item).
+
+    Example:
+        >>> found = sx.solve(lambda x: -x, torch.tensor([1.0]).double(), [0.0, 1.0], rtol=1e-8)
+        >>> print(f"{float(found.last):.6f}")  # exp(−1)
+        0.367879
     """
     settings = {"method": method, "dt": dt, "gradient": gradient, "time_dependent": time_dependent, "progress": progress}
     limits = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "max_step": max_step}
@@ -116,15 +123,14 @@ def solve(
     if form is not None:
         x0 = form.pack(x0)
     found, ended = _followed(field, x0, times, form, settings)
-    if throw:
-        raise_failure(ended)
+    ended.or_raise(throw)
     return found if form is None else StructuredSolution.of(found, form)
 
 
 def _followed(
     given: Callable[..., Any], x0: Tensor, times: Any, form: Form | None, settings: dict[str, Any]
 ) -> tuple[Solution, Solution]:
-    """The solution as vmap sees it, if it is at work, and with its axes laid open."""
+    """The solution with the axes that vmap sees, if it is active, and with all axes explicit."""
     timed, field = settings.pop("time_dependent"), given
     if form is not None:
         field = Structured(given, form, time_dependent=timed, in_one_batch=form.batch_axes == 1)
@@ -140,15 +146,15 @@ def _followed(
 def _solved(
     given: Callable[..., Any], problem: Problem, *, gradient: str | None, progress: bool, **how: Any
 ) -> tuple[Solution, Run | None]:
-    """The solution and its steps, if any were taken; `given` is the field as the user has it."""
+    """The solution and its steps, if any were taken; `given` is the user's field."""
     if not bool(problem.begun.any()):
         return _ended(problem, how), None
     steps = Steps.of(problem, **how)
-    return _solution(problem, steps, _way(given, problem, steps, gradient), progress)
+    return _solution(problem, steps, _gradient(given, problem, steps, gradient), progress)
 
 
 def _ended(problem: Problem, how: dict[str, Any]) -> Solution:
-    """Of items all of which had ended before."""
+    """The solution of a problem in which no item has a finite start."""
     times, none = problem.given_times, torch.zeros_like(problem.begun, dtype=torch.int64)
     return Solution(
         times=times,
@@ -157,18 +163,18 @@ def _ended(problem: Problem, how: dict[str, Any]) -> Solution:
         rejected=none,
         reached=torch.full_like(none, torch.nan, dtype=times.dtype),
         codes=torch.full_like(none, int(Status.DIVERGED), dtype=torch.int8),
-        why=("No item is followed: none begins at finite numbers.",),
+        why=("No item was followed: no initial condition is finite.",),
         settings={name: how[name] for name in ("method", "dt")},
     )
 
 
-def _way(given: Callable[..., Any], problem: Problem, steps: Steps, gradient: str | None) -> str | None:
-    """How the solution is differentiated, where the field's own gradient allows it."""
+def _gradient(given: Callable[..., Any], problem: Problem, steps: Steps, gradient: str | None) -> str | None:
+    """The gradient method, checked against the field."""
     hides = bool(hidden(steps.first, lambda: problem.first_velocity(by_tolerance=steps.by_tolerance)))
-    chosen = way(gradient, problem.field, problem.begins(), steps.first, hidden=hides, by_tolerance=steps.by_tolerance)
+    chosen = choose_gradient(gradient, problem.field, problem.begins(), steps.first, hidden=hides, by_tolerance=steps.by_tolerance)
     if chosen == "adjoint" and isinstance(SOLVERS[steps.method], Rosenbrock):
         raise InputError(
-            f'gradient="adjoint" solves a second equation backwards, which {steps.method} would have to differentiate by time.\n'
+            f'gradient="adjoint" needs a method without time derivatives for the backward equation; {steps.method} takes them.\n'
             'Pass gradient="checkpoint", which is exact.'
         )
     if chosen is not None and not transformed():
@@ -178,18 +184,18 @@ def _way(given: Callable[..., Any], problem: Problem, steps: Steps, gradient: st
 
 
 def _solution(problem: Problem, steps: Steps, chosen: str | None, progress: bool) -> tuple[Solution, Run]:
-    field, batch, asked, solver = problem.field, problem.batch, problem.asked, SOLVERS[steps.method]
+    field, batch, requested, solver = problem.field, problem.batch, problem.requested, SOLVERS[steps.method]
     items, flat, keeps = problem.begins(), Items(field, batch), chosen == "backpropagation"
     alone_in_time = steps.by_tolerance or problem.times.ndim > 1
     probed = alone_in_time or chosen in ("checkpoint", "adjoint")
-    together = Together.probe(field, batch, items.detach(), asked) if probed else Together.alone(field, batch)
+    together = Together.probe(field, batch, items.detach(), requested) if probed else Together.alone(field, batch)
     if alone_in_time or chosen == "adjoint":
         check_apart(together)
     if steps.tolerance is not None:
         alone = Items(field, None) if together.packs else None
         first = steps.first.detach().reshape(items.shape)
         run = adaptive_steps(
-            PAIRS[steps.method], flat, items.detach(), asked, steps.tolerance, first=first, alone=alone, progress=progress
+            PAIRS[steps.method], flat, items.detach(), requested, steps.tolerance, first=first, alone=alone, progress=progress
         )
         nodes = torch.stack(run.mesh.follow(solver, flat, items)) if keeps else run.nodes
     else:
@@ -197,11 +203,11 @@ def _solution(problem: Problem, steps: Steps, chosen: str | None, progress: bool
         mesh = equal_steps(times if times.ndim == 1 else times.flatten(1), steps.dt)
         with torch.set_grad_enabled(keeps):
             nodes = torch.stack(mesh.follow(solver, flat, items, progress=progress))
-        run = Run.of(mesh, nodes.detach(), asked)
+        run = Run.of(mesh, nodes.detach(), requested)
     run = run.only(problem.begun.flatten())
     discrete = Discrete.of(solver, together, run.mesh, nodes)
-    states = problem.carried(_differentiable(discrete, chosen, items, field, asked, steps.dt, steps.tolerance))
-    states = states.where(run.alive(asked)[..., None], torch.nan)
+    states = problem.carried(_differentiable(discrete, chosen, items, field, requested, steps.dt, steps.tolerance))
+    states = states.where(run.alive(requested)[..., None], torch.nan)
     found = Solution(
         times=problem.given_times,
         states=states.reshape(-1, *problem.x0.shape),
@@ -216,10 +222,16 @@ def _solution(problem: Problem, steps: Steps, chosen: str | None, progress: bool
 
 
 def _differentiable(
-    discrete: Discrete, way: str | None, x0: Tensor, field: Field, asked: Tensor, dt: float | None, tolerance: Tolerance | None
+    discrete: Discrete,
+    gradient: str | None,
+    x0: Tensor,
+    field: Field,
+    requested: Tensor,
+    dt: float | None,
+    tolerance: Tolerance | None,
 ) -> Tensor:
-    if way not in ("checkpoint", "adjoint"):
-        with torch.set_grad_enabled(way == "backpropagation"):
+    if gradient not in ("checkpoint", "adjoint"):
+        with torch.set_grad_enabled(gradient == "backpropagation"):
             return discrete.states()
-    sweep = by_checkpoints if way == "checkpoint" else ByAdjoint(asked, dt, tolerance)
+    sweep = by_checkpoints if gradient == "checkpoint" else ByAdjoint(requested, dt, tolerance)
     return apart_from_graph(discrete, x0, Tensors.of(field), sweep)

@@ -1,1 +1,1 @@
-"""The steps of a solution: how long, for which items, and what lies between them."""
+"""Steps of a solution: their lengths, the items that take them, and the states between them."""

@@ -1,4 +1,4 @@
-"""Steps chosen by tolerance, each item for itself; an item that fails stops alone, and says why."""
+"""Adaptive steps, chosen separately for each item. An item that fails stops alone, with a status."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,25 +15,25 @@ from separatrix.flows.steps.going import Going
 from separatrix.flows.steps.mesh import Mesh, Run, grain_of
 from separatrix.flows.steps.tolerance import Controller, Tolerance, rms
 
-SMALLEST = 16  # roundings of the time below which a step is lost
-FAR = 1e8  # times its first size: a state that far away when its steps vanish has left for infinity
-SOON = 1e3  # shortest steps, in which one that leaves for infinity moves by its own size
-LEAST = 1e-4  # ratio of an error that is remembered: less was luck
+SMALLEST = 16  # rounding errors of the time below which a step counts as vanished
+FAR = 1e8  # growth of a state beyond which an item whose steps vanish has diverged
+SOON = 1e3  # shortest steps in which a diverging item moves by its own size
+LEAST = 1e-4  # smallest error ratio that the controller remembers; a smaller one was chance
 
-Until = Callable[[Tensor, Tensor, Tensor], Tensor]  # which items moved, (items), to t and x ↦ which of them have arrived
+Until = Callable[[Tensor, Tensor, Tensor], Tensor]  # from the mask of moved items, t and x to the mask of arrived items
 
 
 @dataclass
 class Log:
-    """What happened on the way.
+    """The history of a run.
 
     Args:
-        begins, ends: when each item begins and is done, shape (items).
+        begins, ends: start and end time of each item, shape (items).
         grain: the rounding of times, relative to their size.
         codes: `Status` of each item, shape (items).
-        rejected: trials that were not accepted, shape (items).
-        arrived: which items are where they were to be followed to, shape (items).
-        trials: of each trial t, h, the states after it, and whether it was kept.
+        rejected: number of rejected trials, shape (items).
+        arrived: mask of the items that have arrived, shape (items).
+        trials: for each trial t, h, the states after it, and the mask of the items that accepted it.
     """
 
     begins: Tensor
@@ -46,41 +46,41 @@ class Log:
 
     @classmethod
     def begin(cls, times: Tensor, grain: float) -> "Log":
-        """Before the first trial."""
+        """The log before the first trial."""
         zeros = torch.zeros_like(times[0])
         return cls(times[0], times[-1], grain, zeros.to(torch.int8), zeros.long(), zeros.bool())
 
     def under_way(self, t: Tensor) -> Tensor:
-        """Which items, at the times t, are followed further: they have not failed, nor arrived."""
+        """Mask of the items that go on from the times t: they have neither failed nor arrived."""
         return (self.codes == Status.OK) & ~self.arrived & (t < self.ends)
 
     def smallest(self, t: Tensor) -> Tensor:
-        """The shortest step that time can resolve at t, shape (items)."""
+        """The shortest step that the time can resolve at t, shape (items)."""
         return SMALLEST * self.grain * torch.maximum(t.abs(), t - self.begins)
 
     def share(self, t: Tensor) -> float:
-        """Of its way that the slowest item has gone."""
+        """The fraction of its time span that the slowest item has covered."""
         return float(((t - self.begins) / (self.ends - self.begins)).amin())
 
     def note(self, t: Tensor, h: Tensor, after: Tensor, accept: Tensor, under_way: Tensor) -> None:
-        """A trial of the items under way."""
+        """Record a trial of the items under way."""
         self.trials.append((t, h, after, accept))
         self.rejected += under_way & ~accept
 
     def fail(self, which: Tensor, why: Status | Tensor) -> None:
-        """Note that items failed."""
+        """Record that items failed."""
         self.codes = torch.where(which, torch.as_tensor(why).to(self.codes), self.codes)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the items are.
+    """The current states and times.
 
     Args:
         x, t: states, shape (items, dim), and times, (items).
-        largest: the size that each number has been, shape (items, dim).
-        ratio: of the error of the last step that was taken, shape (items).
-        slope: the velocities there, where the method hands them on.
+        largest: largest size of each number so far, shape (items, dim).
+        ratio: error ratio of the last accepted step, shape (items).
+        slope: the velocities there, if the method provides them.
     """
 
     x: Tensor
@@ -90,7 +90,7 @@ class Place:
     slope: Tensor | None
 
     def moved(self, accept: Tensor, t: Tensor, trial: Trial, ratio: Tensor) -> "Place":
-        """After the steps of those items that accept them, which end at t."""
+        """The place after a trial: items that accept it move on to t."""
         kept = accept[:, None]
         return Place(
             trial.after.where(kept, self.x),
@@ -114,23 +114,23 @@ def adaptive_steps(
     until: Until | None = None,
     progress: bool = False,
 ) -> Run:
-    """Follow the field from x0, (items, dim), at times[0] to the last of the times, (times, items), in steps by tolerance.
+    """Integrate the field from x0, (items, dim), at times[0] to the last of the times, (times, items), in adaptive steps.
 
     Args:
         pair: the method.
         field, x0, times: the problem.
-        tolerance: what steps are chosen by.
-        first: the velocities at x0, where they are known.
-        alone: the field of any of the items, in any number; None where it takes all or none.
-        until: which items have arrived; they are followed no further.
-        progress: show how far the slowest item has come.
+        tolerance: tolerances and limits of the steps.
+        first: the velocities at x0, if known.
+        alone: the field of any subset of the items; None if the field takes all items only.
+        until: reports the items that have arrived; they stop there.
+        progress: show a progress bar, which follows the slowest item.
     """
     log, going, controller = Log.begin(times, grain_of(field, x0, times)), Going(field, alone, x0), Controller(pair.order)
     slope = going(x0, times[0, :, None].to(x0)) if first is None else first
     log.fail(~torch.isfinite(slope).all(-1), Status.DIVERGED)
     at, under_way = Place(x0, times[0], x0.abs(), torch.ones_like(x0[:, 0]), slope), log.under_way(times[0])
     going.leave_out(~under_way)
-    h = first_lengths(going, x0, slope, log, tolerance, pair.order).detach()  # forward AD's tangents too: steps are held fixed
+    h = first_lengths(going, x0, slope, log, tolerance, pair.order).detach()  # steps are held fixed, in forward AD too
     h = h.clamp(max=tolerance.longest)
     with bar("time", progress) as shown:
         while not log.trials or bool(under_way.any()):
@@ -145,8 +145,8 @@ def adaptive_steps(
                 log.arrived = log.arrived | until(accept, ahead, trial.after)
             h = (length * controller.factor(ratio, at.ratio).to(h)).clamp(max=tolerance.longest)
             further = under_way & ~(accept & last) & ~log.arrived
-            if bool((lost := further & (h < smallest)).any()):  # accepted or not: time would stand still
-                log.fail(lost, _why_lost(going, at, x0, smallest))
+            if bool((stalled := further & (h < smallest)).any()):  # accepted or not, the time would not advance
+                log.fail(stalled, _why_stalled(going, at, x0, smallest))
             if len(log.trials) == tolerance.max_steps:
                 log.fail(further, Status.NOT_CONVERGED)
             at = at.moved(accept, ahead, trial, ratio)
@@ -157,10 +157,10 @@ def adaptive_steps(
 
 
 def first_lengths(field: Slope, x: Tensor, slope: Tensor, log: Log, tolerance: Tolerance, order: int) -> Tensor:
-    """A first step of each item, shape (items), from its velocity and how that changes in a short step of Euler's.
+    """A first step size for each item, shape (items), from its velocity and the change of it over a short Euler step.
 
-    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4, with time in units of that in which the
-    state moves by its own size.
+    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.4, with time in units of the time in which
+    the state moves by its own size.
     """
     size, span = x.abs(), log.ends - log.begins
     allowed = tolerance.least(size.amax(-1, keepdim=True).expand_as(size)).add(size, alpha=tolerance.rtol).to(span)
@@ -174,8 +174,8 @@ def first_lengths(field: Slope, x: Tensor, slope: Tensor, log: Log, tolerance: T
     return torch.maximum(wanted.minimum(unit), 1e-3 * short).minimum(span)
 
 
-def _why_lost(field: Slope, at: Place, x0: Tensor, smallest: Tensor) -> Tensor:
-    """The status of items that have no step left: they went to infinity, or their field is not smooth."""
+def _why_stalled(field: Slope, at: Place, x0: Tensor, smallest: Tensor) -> Tensor:
+    """The status of items whose steps vanish: they diverge, or their field is not smooth."""
     size, first = at.x.abs().amax(-1), x0.abs().amax(-1)
     speed = field(at.x, at.t[:, None].to(x0)).abs().amax(-1).nan_to_num(torch.inf)
     leaving = (size >= at.largest.amax(-1)) & (size > first) & (size < SOON * smallest.to(x0) * speed)
@@ -184,7 +184,7 @@ def _why_lost(field: Slope, at: Place, x0: Tensor, smallest: Tensor) -> Tensor:
 
 
 def _packed(log: Log, x0: Tensor, times: Tensor, reached: Tensor) -> Run:
-    """The steps that were kept, each item's own one after the other."""
+    """The accepted steps, each item's in sequence."""
     t, h, x, kept = (torch.stack(column) for column in zip(*log.trials, strict=True))
     place, accepted = kept.cumsum(0) - 1, kept.sum(0)
     trial, item = kept.nonzero(as_tuple=True)
@@ -192,7 +192,7 @@ def _packed(log: Log, x0: Tensor, times: Tensor, reached: Tensor) -> Run:
     begins, lengths = t.new_zeros(2, max(1, int(accepted.amax())), len(accepted))
     nodes = x0.repeat(len(begins) + 1, 1, 1)
     begins[row, item], lengths[row, item], nodes[row + 1, item] = t[trial, item], h[trial, item], x[trial, item]
-    begins = torch.maximum(begins, times[0])  # what pads
+    begins = torch.maximum(begins, times[0])  # padding
     order = torch.arange(len(nodes), device=x0.device)[:, None].minimum(accepted)
     nodes = nodes.gather(0, order[..., None].expand_as(nodes))
     node, share = _places(begins, lengths, times, log.smallest(times))
@@ -201,7 +201,7 @@ def _packed(log: Log, x0: Tensor, times: Tensor, reached: Tensor) -> Run:
 
 
 def _places(begins: Tensor, lengths: Tensor, times: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-    """The step in which each asked time lies, and how far in it; what rounding may do beside its ends is on them."""
+    """The step that contains each requested time, and the fraction of it; times within rounding of an end are on it."""
     rising = begins.where(lengths > 0, torch.inf).mT.contiguous()
     node = (torch.searchsorted(rising, times.mT.contiguous(), right=True) - 1).clamp(min=0).mT
     length = lengths.gather(0, node)

@@ -1,4 +1,4 @@
-"""The solution by steps: a discrete one, of which every state is known, and which can be differentiated exactly."""
+"""Discrete solutions: all states of a run of steps, exactly differentiable."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +13,15 @@ from separatrix.flows.steps.mesh import Mesh
 
 @dataclass(frozen=True)
 class Discrete:
-    """A run of steps of a method, and its states.
+    """The steps of a run, and its states.
 
     Args:
-        method: what took the steps.
-        together: the field, and how many states it takes at once.
-        begins, lengths: t and h of each step, shape (steps, items); a length of 0 fills.
+        method: the method that took the steps.
+        together: the field, and the states that it accepts at once.
+        begins, lengths: t and h of each step, shape (steps, items); a length of 0 is padding.
         nodes: the states before every step and after the last, shape (steps + 1, items, dim).
-        node: of each asked time, how many steps come before the one it lies in, shape (times, items).
-        share: how far in that step it lies, in [0, 1], same shape.
+        node: for each requested time, the number of steps before the one that contains it, shape (times, items).
+        share: the fraction of that step, in [0, 1], same shape.
     """
 
     method: Any
@@ -34,7 +34,7 @@ class Discrete:
 
     @classmethod
     def of(cls, method: Solver, together: Together, mesh: Mesh, nodes: Tensor) -> "Discrete":
-        """From a mesh and its states."""
+        """The run of a mesh with its states."""
         items = nodes.shape[1]
         begins, lengths = (torch.stack([_row(step[i], items, nodes.device) for step in mesh.steps]) for i in (0, 1))
         node = mesh.node[:, None].expand(-1, items) if mesh.node.ndim == 1 else mesh.node
@@ -43,21 +43,21 @@ class Discrete:
 
     @property
     def rest(self) -> Tensor:
-        """A state at which the field is finite, (dim): where the first item began that took a step."""
+        """A state at which the field is finite, (dim): the initial state of the first item that took a step."""
         return self.nodes[0, torch.isfinite(self.nodes[1]).all(-1).int().argmax()].detach()
 
     @property
     def inside(self) -> Tensor:
-        """Which asked times lie between the ends of a step, shape (times, items)."""
+        """Mask of the requested times that lie strictly inside a step, shape (times, items)."""
         return (self.share > 0) & (self.share < 1)
 
     @property
     def nearest(self) -> Tensor:
-        """The node on which an asked time lies that is not inside a step, shape (times, items)."""
+        """The node at each requested time that is not inside a step, shape (times, items)."""
         return self.node + (self.share >= 1)
 
     def states(self) -> Tensor:
-        """The states at the asked times, shape (times, items, dim); with a graph where the nodes have one."""
+        """The states at the requested times, shape (times, items, dim); with a graph if the nodes have one."""
         found = gathered(self.nodes, self.nearest)
         for group in self.together.groups(self.inside):
             values = group.only(self.between(group, self.before(group)), found[group.row, group.item])
@@ -65,15 +65,15 @@ class Discrete:
         return found
 
     def before(self, group: Group) -> Tensor:
-        """The states before the steps in which a group of asked times lies, shape (states, dim)."""
+        """The states before the steps that contain a group of requested times, shape (states, dim)."""
         return group.only(self.nodes[group.of(self.node), group.item], self.rest)
 
     def after(self, group: Group, x: Tensor) -> Tensor:
-        """The states after a group's steps, from those before, both (states, dim)."""
+        """The states after a group's steps, from the states before, both (states, dim)."""
         return self.method.step(group.field, x, group.column(self.begins, x), group.column(self.lengths, x))
 
     def between(self, group: Group, x: Tensor) -> Tensor:
-        """The states at a group of asked times, from those before their steps."""
+        """The states at a group of requested times, from the states before their steps."""
         t, h = (along[group.of(self.node), group.item][:, None].to(x) for along in (self.begins, self.lengths))
         return self.method.between(group.field, x, t, h, group.of(self.share)[:, None].to(x))
 
@@ -84,7 +84,7 @@ def gathered(along: Tensor, index: Tensor) -> Tensor:
 
 
 def _row(value: float | Tensor, items: int, device: torch.device) -> Tensor:
-    """Of one step a number for each item, shape (items)."""
+    """One number per item for a step, shape (items)."""
     if isinstance(value, Tensor):
         return value.reshape(-1).expand(items)
     return torch.full((items,), value, dtype=torch.float64, device=device)

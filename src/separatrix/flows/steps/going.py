@@ -1,4 +1,4 @@
-"""The field of those items of a run that are followed still, and its derivatives."""
+"""The field of the items that are still under way, and its derivatives."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,17 +10,17 @@ from torch import Tensor
 from separatrix.core.derivative import changed_derivative
 from separatrix.flows.methods.rosenbrock import linearised
 
-CROWDED = 7 / 8  # of the items that are asked for a velocity still need it; with fewer the others are left out
-NARROW = 8  # numbers in a state, up to which a Jacobian is found row by row
+CROWDED = 7 / 8  # fraction of the evaluated items that are under way, below which the others are dropped
+NARROW = 8  # state length up to which a Jacobian is computed row by row
 
 
 class Going:
-    """The field of those items that are followed still; the others rest.
+    """The field of the items under way; the others rest.
 
     Args:
-        field: takes all items.
-        alone: takes any of them, in any number; None if there is none such.
-        x0: states at which it is finite, shape (items, dim).
+        field: accepts all items.
+        alone: accepts any subset of the items; None if there is no such field.
+        x0: states at which the field is finite, shape (items, dim).
     """
 
     def __init__(self, field: Any, alone: Any, x0: Tensor) -> None:
@@ -29,20 +29,19 @@ class Going:
         self.backwards: bool | None = None
 
     def leave_out(self, done: Tensor) -> None:
-        """Ask no more for items that are done, once they are many."""
+        """Drop the items that are done once there are enough of them."""
         items = len(done)
         if items - int(done.sum()) < CROWDED * (items if self.who is None else len(self.who)):
             self.who = (~done).nonzero()[:, 0]
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """The velocity, shape (items, dim)."""
-        return self._asked(lambda field, *at: (field(*at),), x, t)[0]
+        return self._evaluated(lambda field, *at: (field(*at),), x, t)[0]
 
     def linearised(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The velocity, its derivative by the state as rows, (items, dim, dim), and by the time. See Note [Rows backwards]."""
+        """The velocity, its derivative in the state as rows, (items, dim, dim), and in the time. See Note [Rows backwards]."""
         if self.backwards is None:
             self.backwards = x.shape[-1] <= NARROW and not self.field.has_own_tangents and self._keeps_its_graph(x, t)
-        value, rows, drift = self._asked(backwards if self.backwards else linearised, x, t)
+        value, rows, drift = self._evaluated(backwards if self.backwards else linearised, x, t)
         return value, rows, drift if self.field.time_dependent else None
 
     def _keeps_its_graph(self, x: Tensor, t: Tensor) -> bool:
@@ -52,26 +51,28 @@ class Going:
         except RuntimeError:  # an operator without that derivative
             return False
 
-    def _asked(self, ask: Callable[..., tuple[Any, ...]], x: Tensor, t: Tensor) -> tuple[Any, ...]:
-        """What is asked of the field at the items that go on, and 0 of the others."""
+    def _evaluated(self, evaluate: Callable[..., tuple[Any, ...]], x: Tensor, t: Tensor) -> tuple[Any, ...]:
+        """A quantity evaluated for the items under way, and 0 for the others."""
         who = self.who
         if who is None:
-            return ask(self.field, x, t)
+            return evaluate(self.field, x, t)
         if self.alone is not None and len(who):
-            found = ask(self.alone, x[who], t[who])
+            found = evaluate(self.alone, x[who], t[who])
         else:
-            found = tuple(part if part is None else part[who] for part in ask(self.field, self.x0.index_copy(0, who, x[who]), t))
+            found = tuple(
+                part if part is None else part[who] for part in evaluate(self.field, self.x0.index_copy(0, who, x[who]), t)
+            )
         return tuple(part if part is None else _among(part, who, len(x)) for part in found)
 
 
 def _among(part: Tensor, who: Tensor, items: int) -> Tensor:
-    """What belongs to some of the items, and 0 for the others."""
+    """Scatter values of some items among all items; the others get 0."""
     return part.new_zeros(items, *part.shape[1:]).index_copy_(0, who, part)
 
 
 # Note [Rows backwards]
-# Of few numbers the rows of a Jacobian come cheaper from that many passes backwards than from forward AD under vmap, 0.3 ms against
-# 1.5. Reverse mode sees no derivative where a field is computed without a graph: so it is held against differences once in a run.
+# For short states, reverse mode gives the rows of a Jacobian faster than forward AD under vmap, 0.3 ms against 1.5 ms. It yields
+# no derivative for a field that is computed without a graph, so it is compared with finite differences once per run.
 
 
 def _pushed_backwards(field: Any, t: Tensor, x: Tensor, v: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def _pushed_backwards(field: Any, t: Tensor, x: Tensor, v: Tensor) -> Tensor:
 
 
 def backwards(field: Any, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What `linearised` gives, in reverse mode."""
+    """The same as `linearised`, in reverse mode."""
     with torch.enable_grad():
         x, t = (part.detach().requires_grad_() for part in (x, t))
         value = field(x, t)

@@ -1,4 +1,4 @@
-"""Equal steps that all items share, whatever the times at which each is asked: between the steps solutions are cubics."""
+"""Equal steps shared by all items, whatever times each item needs: solutions between the steps are cubics."""
 
 import math
 
@@ -15,24 +15,24 @@ MAX_STEPS = 10_000
 
 
 def follow_on_grid(field: Slope, x0: Tensor, times: Tensor, *, dt: float, method: str = "rk4") -> Tensor:
-    r"""The solution of  ẋ = f(x),  x(0) = x0,  at many times, in steps of length dt that end on multiples of dt, forwards and back.
+    r"""The solution of  ẋ = f(x),  x(0) = x0,  at given times, forward and backward, in steps that end on multiples of dt.
 
-    Between two steps it is the cubic through both states and slopes, which is off by O(dt⁴), as much as a step of "rk4". So a
-    batch of series, each with its own times, costs as many steps as the longest lasts, not as many as there are times.
+    Between two steps it is the cubic through both states and slopes, with an error of O(dt⁴), like a step of "rk4". A batch of
+    series with separate times therefore costs as many steps as the longest series, rather than as many as there are times.
 
     Args:
-        field: (x, t) ↦ ẋ on states of shape (*batch, dim), the same at all times.
+        field: (x, t) ↦ ẋ on states of shape (*batch, dim), independent of the time.
         x0: states at time 0, shape (*batch, dim).
-        times: in any order, negative ones too, shape (times, *batch).
-        dt: length of the steps.
+        times: in any order, negative ones included, shape (times, *batch).
+        dt: step size.
         method: an explicit Runge–Kutta method of `SOLVERS`.
 
     Returns:
         States, shape (times, *batch, dim).
 
     Raises:
-        InputError: the method is none of those, dt is not a positive number, or it takes more than 10,000 steps.
-    Source: the cubic: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.6.
+        InputError: another method, dt is not a positive number, or more than 10,000 steps are needed.
+    Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.6 (the cubic).
     """
     check_step(dt)
     solver = runge_kutta(method)
@@ -46,18 +46,18 @@ def follow_on_grid(field: Slope, x0: Tensor, times: Tensor, *, dt: float, method
 
 
 def _counts(shares: Tensor, dt: float) -> tuple[int, int]:
-    """How many steps it takes forwards, at least one, and back."""
+    """Number of steps forward, at least one, and backward."""
     last, first = max(float(shares.detach().amax()), 0.0), min(float(shares.detach().amin()), 0.0)
     if not last - first <= MAX_STEPS:
         raise InputError(
-            f"from {first * dt:g} to {last * dt:g} it takes {last - first:.3g} steps of {dt:g}, more than {MAX_STEPS}.\n"
-            "Pass a longer dt, or times in another unit."
+            f"expected at most {MAX_STEPS} steps, but t = {first * dt:g} … {last * dt:g} takes {last - first:.3g} of dt = {dt:g}.\n"
+            "Increase dt, or measure time in another unit."
         )
     return max(1, math.ceil(last)), math.ceil(-first)
 
 
 def _followed(solver: ExplicitRungeKutta, field: Slope, x: Tensor, h: float, steps: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The states before every step and after the last, and the field there, which is each step's first stage."""
+    """The states before every step and after the last, and the field there, the first stage of each step."""
     nodes, slopes = [x], []
     for _ in range(steps):
         stages = solver.slopes(field, nodes[-1], 0.0, h)
@@ -67,7 +67,7 @@ def _followed(solver: ExplicitRungeKutta, field: Slope, x: Tensor, h: float, ste
 
 
 def _cubic(nodes: Tensor, slopes: Tensor, place: Tensor, s: Tensor, dt: float) -> Tensor:
-    """Hermite's polynomial between nodes `place` and `place` + 1, at the share s of the way."""
+    """Hermite's cubic between nodes `place` and `place` + 1, at the fraction s of the step."""
     index = place[..., None].expand(*place.shape, nodes.shape[-1])
     here, there = nodes.gather(0, index), nodes.gather(0, index + 1)
     bend = (s * (1 - s) ** 2) * slopes.gather(0, index) - (s**2 * (1 - s)) * slopes.gather(0, index + 1)

@@ -1,4 +1,4 @@
-"""Many states of a batch at once: which ones a field can be asked for together, and how they are laid out for it."""
+"""Batches of states: which of them a field can evaluate together, and in what layout."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,25 +9,25 @@ from torch import Tensor
 from separatrix.flows.field import Field, WrappedField
 from separatrix.flows.methods.solver import Slope, Time
 
-MOST = 4096  # states in one call: a hidden layer of 64 float64 numbers then fills two megabytes, which a cache holds
+MOST = 4096  # states per call: a hidden layer of 64 float64 numbers then fills two megabytes, which fit a cache
 
 # Note [States together]
-# The states of all steps are known once they have been taken, so what must be computed of each again is computed of many at once.
-# A field that looks at nothing but a state and a time takes any of them, in any number: they are packed, and items that took few
-# steps cost little. One with parameters of its own for each item, which broadcast, takes whole rows: several states of every item,
-# on an axis in front. One that holds data of each item in any other way is asked for one row at a time. Which of these a field
-# is, it is asked, near the start where items differ: by a few states out of their order, then by two rows that are not the same,
-# whose means differ too. One whose velocities depend on the other items' states (a mean field, attention among items) passes that
-# as well; it is found by moving some of the items, and is asked for one row at a time. Its steps by tolerance would mix states of
+# After a run all states are known, so whatever must be recomputed at each state is computed for many of them at once. A field
+# that depends only on a state and a time accepts any states in any number: they are packed, and items that took few steps cost
+# little. A field with parameters for each item, which broadcast, accepts whole rows: several states of every item, along a
+# leading axis. A field that holds data of each item in any other way is evaluated one row at a time. The kind of a field is
+# tested near the start, at points that differ between items: with a few states out of order, then with two different rows, whose
+# means differ too. A field whose velocities depend on the states of other items (a mean field, attention among items) passes that
+# test; it is detected by moving some of the items, and evaluated one row at a time. Adaptive steps would mix its states at
 # different times.
 
 
 class Items(WrappedField):
-    """A field on one batch axis, whatever the axes of the run; its velocities are in the dtype of the state.
+    """A field on one batch axis, whatever the batch axes of the run; velocities have the dtype of the state.
 
     Args:
         field: any field.
-        batch: the run's axes, to which rows of items are unfolded; None leaves the states as they come.
+        batch: the batch axes of the run, to which the item axis is unfolded; None leaves the states unchanged.
     """
 
     def __init__(self, field: Field, batch: tuple[int, ...] | None) -> None:
@@ -35,11 +35,11 @@ class Items(WrappedField):
         self.batch = batch
 
     def inward(self, x: Tensor, t: Time) -> tuple[Tensor, Time]:
-        """The items' states, (items, dim), and times, (items, 1), on the axes of the run; times without their last axis."""
+        """States, (items, dim), and times, (items, 1), with the batch axes of the run; times without their last axis."""
         return self._unfolded(x), self._unfolded(t)[..., 0] if isinstance(t, Tensor) and t.ndim else t
 
     def outward(self, value: Tensor, like: Tensor) -> Tensor:
-        """On one axis again."""
+        """The value with one item axis again."""
         return value.reshape(like.shape).to(like.dtype)
 
     def _unfolded(self, x: Tensor) -> Tensor:
@@ -55,11 +55,11 @@ class Group:
     """States that are computed together.
 
     Args:
-        field: what takes them.
-        rows: the first of the rows and the one after the last.
-        items: how many there are in a row.
-        row, item: of each state, shape (states).
-        kept: which of them were asked for; None for all.
+        field: the field that evaluates them.
+        rows: first row, and last row + 1.
+        items: number of items in a row.
+        row, item: indices of each state, shape (states).
+        kept: mask of the states that are needed; None for all.
     """
 
     field: Field
@@ -74,16 +74,16 @@ class Group:
         return along[self.row, self.item]
 
     def column(self, along: Tensor, like: Tensor) -> Tensor:
-        """Entries of `along`, (rows, items), as a column in the dtype of `like`; 0 for what only fills."""
+        """Entries of `along`, (rows, items), as a column in the dtype of `like`; 0 for padding."""
         found = self.of(along).to(like)
         return (found if self.kept is None else found.where(self.kept, 0.0))[:, None]
 
     def only(self, values: Tensor, otherwise: Tensor | float) -> Tensor:
-        """The values, shape (states, dim), with something else for those that only fill."""
+        """The values, shape (states, dim), with something else in place of padding."""
         return values if self.kept is None else values.where(self.kept[:, None], otherwise)
 
     def scattered(self, jacobians: Tensor) -> Tensor:
-        """Matrices of the states, (states, dim, dim), as (rows, items, dim, dim); the identity where there is none."""
+        """Matrices of the states, (states, dim, dim), as (rows, items, dim, dim); the identity where there is no state."""
         first, end = self.rows
         identity = torch.eye(jacobians.shape[-1], dtype=jacobians.dtype, device=jacobians.device)
         if self.kept is not None:
@@ -94,14 +94,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Together:
-    """How many states a field takes at once. See Note [States together].
+    """The states that a field accepts at once. See Note [States together].
 
     Args:
         field: the field.
-        batch: the run's axes.
-        packs: it takes any states in any number.
-        stacks: it takes several rows of the batch.
-        mixes: an item's velocity depends on the states of others.
+        batch: the batch axes of the run.
+        packs: it accepts any states in any number.
+        stacks: it accepts several rows of the batch.
+        mixes: the velocity of an item depends on the states of others.
     """
 
     field: Field
@@ -113,27 +113,27 @@ class Together:
     @classmethod
     @torch.no_grad()
     def probe(cls, field: Field, batch: tuple[int, ...], x: Tensor, times: Tensor) -> "Together":
-        """Ask a field near the states x, (items, dim), within the times, (times, items)."""
-        whole, places, moments = Items(field, batch), near(x), within(times.to(x))
+        """Test a field near the states x, (items, dim), within the times, (times, items)."""
+        flat, places, moments = Items(field, batch), near(x), within(times.to(x))
         try:
-            here, there = (whole(place, t) for place, t in zip(places, moments, strict=True))
-        except Exception:  # whatever it raises: it takes no columns of times, or no other states
+            here, there = (flat(place, t) for place, t in zip(places, moments, strict=True))
+        except Exception:  # any error: the field does not accept columns of times, or other states
             return cls.alone(field, batch)
         x, t, both = (torch.cat(parts) for parts in (places, moments, (here, there)))
         few = _out_of_order(len(here), x.device)
         if not field.batch_shape and _takes(Items(field, None), x[few], t[few], both[few]):
             return cls(field, batch, True, True, False)
-        mixes = mixed(whole, places, moments, (here, there))
-        stacks = not mixes and _takes(whole, x, t, both)
+        mixes = mixed(flat, places, moments, (here, there))
+        stacks = not mixes and _takes(flat, x, t, both)
         return cls(field, batch, False, stacks, mixes)
 
     @classmethod
     def alone(cls, field: Field, batch: tuple[int, ...]) -> "Together":
-        """Of a field that is only asked for its batch as it is."""
+        """For a field that is only evaluated on its batch as it is."""
         return cls(field, batch, False, False, False)
 
     def over(self, field: Field) -> "Together":
-        """The same of a field that only has other numbers in it."""
+        """The same for a field that differs only in its values."""
         return replace(self, field=field)
 
     def groups(self, wanted: Tensor, *, most_rows: int | None = None) -> Iterator[Group]:
@@ -152,7 +152,7 @@ class Together:
 
 
 def _stretches(counts: list[int], most: int, most_rows: int | None) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, from the last to the first, of at most so many states and rows, or of one row; those of none left out."""
+    """Ranges of rows, from last to first, of one row or of at most `most` states and `most_rows` rows; empty ones are skipped."""
     end = len(counts)
     while end:
         first, total = end - 1, counts[end - 1]
@@ -165,7 +165,7 @@ def _stretches(counts: list[int], most: int, most_rows: int | None) -> Iterator[
 
 
 def mixed(function: Slope, places: tuple[Tensor, Tensor], moments: tuple[Tensor, Tensor], values: tuple[Tensor, Tensor]) -> bool:
-    """Whether a value of one item depends on the states or times of others: some of them are moved."""
+    """Whether the value of an item depends on the states or times of others: tested by moving some of the items."""
     for some in _halves(len(places[0]), places[0].device):
         found = function(*(torch.where(some, *pair) for pair in (places, moments)))
         if not _same(found, values[0].where(some, values[1])):
@@ -174,22 +174,22 @@ def mixed(function: Slope, places: tuple[Tensor, Tensor], moments: tuple[Tensor,
 
 
 def _takes(field: Items, x: Tensor, t: Tensor, wanted: Tensor) -> bool:
-    """Whether a field gives those states those velocities."""
+    """Whether a field returns the wanted velocities for these states."""
     try:
         return _same(field(x, t), wanted)
-    except Exception:  # it holds data of other shapes: that is an answer
+    except Exception:  # it holds data of other shapes, so it does not
         return False
 
 
 def _same(found: Tensor, wanted: Tensor) -> bool:
-    """Whether velocities are the same but for the order of summation; one that is not finite is no answer."""
+    """Whether velocities agree up to the order of summation, where both are finite."""
     both = torch.isfinite(found) & torch.isfinite(wanted)
     scale = wanted.where(both, 0.0).abs().amax()
     return bool(((found - wanted).abs() <= ROUNDING[wanted.dtype] * scale).logical_or(~both).all())
 
 
 def near(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Two places near the states x, other ones for every number of every item."""
+    """Two points near each of the states x, different for every number of every item."""
     count = torch.arange(x.numel(), dtype=x.dtype, device=x.device).reshape(x.shape)
     size = x.abs().amax()
     size = NEAR * size.where(size > 0, 1.0)
@@ -197,13 +197,13 @@ def near(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _out_of_order(items: int, device: torch.device) -> Tensor:
-    """Some of twice as many states, of both places, in another order and of another number than the items."""
+    """A few of the states of both places, in another order and number than the items."""
     few = [items, *range(2 * items - 1, items, -1), 0][: 2 if items == 3 else 3]
     return torch.tensor(few, device=device)
 
 
 def within(times: Tensor) -> tuple[Tensor, Tensor]:
-    """Two times of every item, (items, 1) each, in the middle of those asked; no two are the same."""
+    """Two times for every item, (items, 1) each, in the middle of the requested span; all different."""
     share = torch.arange(times.shape[1], dtype=times.dtype, device=times.device) * GOLDEN % 1.0
     first, last = times[0], times[-1]
     early, late = (torch.lerp(first, last, low + 0.2 * share)[:, None] for low in (0.2, 0.4))
@@ -211,13 +211,13 @@ def within(times: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _halves(items: int, device: torch.device) -> list[Tensor]:
-    """Ways to choose about half of the items, each shape (items, 1): so that nearly any two are parted by one."""
+    """Masks of about half of the items, each (items, 1), such that nearly every two items are separated by one of them."""
     share = torch.arange(items, device=device)[:, None] * GOLDEN % 1.0
     return [(share * 2**bit).long() % 2 == 0 for bit in (1, 2, 3)] if items > 1 else []
 
 
-ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-10}  # what another order of summation may do, relative to the largest velocity
-NEAR = 0.1  # of the largest number of all states: how far from them a field is asked
+ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-10}  # effect of another order of summation, relative to the largest velocity
+NEAR = 0.1  # distance of the test points from the states, relative to the largest number of all states
 GOLDEN = (5**0.5 - 1) / 2
 
 

@@ -1,4 +1,4 @@
-"""A field run backwards in time."""
+"""Fields with time reversed."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from separatrix.flows.methods.solver import Time
 
 
 class Reversed(WrappedField):
-    """The field run backwards from the time T:  dy/ds = −f(y, T − s).
+    """A field with time reversed about T:  dy/ds = −f(y, T − s).
 
     Args:
         field: f.
@@ -19,13 +19,13 @@ class Reversed(WrappedField):
         self.time = time
 
     def inward(self, x: Tensor, t: Time) -> tuple[Tensor, Time]:
-        """The same states, at T − s."""
+        """The same states, at time T − s."""
         return x, self.time - t
 
     def outward(self, value: Tensor, like: Tensor) -> Tensor:
-        """Of the other sign."""
+        """The negative."""
         return -value
 
     def drift(self, x: Tensor, t: Time) -> Tensor | None:
-        """The field's own: it changes sign twice."""
+        """The inner field's: the sign changes twice."""
         return self.field.drift(x, self.time - t)

@@ -1,4 +1,4 @@
-"""The tensors of a field by which a gradient is asked: found, replaced, and none overlooked."""
+"""The tensors of a field that receive gradients: found, replaced, and checked for completeness."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,12 +12,11 @@ from separatrix.core.twin import twin
 from separatrix.flows.field import Field
 
 # Note [Hidden tensors]
-# A field may reach tensors that it does not own: a function that closes over a parameter. A gradient that is computed apart from
-# the graph would lose them without a word. So the field is asked once with all that it owns detached: what then still has a graph
-# may be hidden. A field with autograd inside, such as that of a Hamiltonian network, leaves a graph too, but to the state that it
-# was handed and to leaves of its own making, which are others at each call: what two calls have in common was there before, and
-# is hidden. Then the graph is kept. One that shows up later, in another branch of the field, is found where its step is taken
-# again.
+# A field may depend on tensors that it does not own: a function may close over a parameter. A gradient computed without the graph
+# would omit them silently. So the field is evaluated once with all of its own tensors detached; any remaining graph may lead to a
+# hidden tensor. A field with autograd inside, such as a Hamiltonian network, leaves a graph too, but one that leads to the
+# given state and to leaves that it creates at each call. Leaves that two calls share existed before, and are hidden. Then the
+# graph is kept. A hidden tensor that only appears later, in another branch of the field, is found where its step is recomputed.
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,19 @@ class Tensors:
     """The tensors of a twin that require gradients, each once.
 
     Args:
-        values: the tensors.
+        values: the tensors, without duplicates.
     """
 
     values: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, field: Field) -> "Tensors":
-        """Those of a field, which is a twin."""
+        """The tensors of a field, which is a twin."""
         found = {id(tensor): tensor for tensor in (*field.parameters(), *field.buffers()) if tensor.requires_grad}
         return cls(tuple(found.values()))
 
     def replaced(self, field: Field, leaves: Sequence[Tensor]) -> Field:
-        """The field with other tensors in their places."""
+        """A copy of the field with other tensors in their places."""
         fresh = {id(value): leaf for value, leaf in zip(self.values, leaves, strict=True)}
         copy = twin(field)
         for module in copy.modules():
@@ -47,28 +46,28 @@ class Tensors:
 
 
 def hidden(value: Tensor, again: Callable[[], Tensor], known: Sequence[Tensor] = ()) -> list[Tensor]:
-    """The leaves of a value's graph that are not known and were there before it was computed. See Note [Hidden tensors].
+    """The leaves of a value's graph that existed before it was computed and are not known. See Note [Hidden tensors].
 
     Args:
-        value: may have a graph.
-        again: computes it once more, from tensors made anew but for those known.
-        known: leaves to pass over.
+        value: a tensor that may have a graph.
+        again: recomputes it, from new tensors except for the known ones.
+        known: leaves to ignore.
     """
     found = _leaves(value, known)
     return [leaf for key, leaf in _leaves(again(), known).items() if key in found] if found else []
 
 
 def check_nothing_hidden(value: Tensor, again: Callable[[], Tensor], known: Sequence[Tensor]) -> None:
-    """Refuse a graph with other leaves than those known, and than those that its computation makes."""
+    """Refuse a graph with leaves other than the known ones and those created by the computation."""
     for leaf in hidden(value, again, known):
         raise InputError(
-            f"the field reaches a tensor of shape {tuple(leaf.shape)} that requires a gradient but is no parameter of it.\n"
+            f"the field depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient but is not its parameter.\n"
             'Make the field an nn.Module that owns it; or pass gradient="backpropagation".'
         )
 
 
 def _leaves(value: Tensor, known: Sequence[Tensor]) -> dict[int, Tensor]:
-    """The leaves of a value's graph by their identity, but for those known."""
+    """The leaves of a value's graph by identity, without the known ones."""
     allowed, seen, stack, found = {id(tensor) for tensor in known}, set(), [value.grad_fn], {}
     if value.requires_grad and value.grad_fn is None and id(value) not in allowed:
         found[id(value)] = value
@@ -84,7 +83,7 @@ def _leaves(value: Tensor, known: Sequence[Tensor]) -> dict[int, Tensor]:
 
 
 def as_at_first(x: Tensor) -> Callable[[], AbstractContextManager]:
-    """The autocast of now, to be entered again when the steps are."""
+    """The current autocast context, to be entered again when the steps are recomputed."""
     kind = x.device.type
     if not torch.is_autocast_enabled(kind):
         return nullcontext

@@ -1,4 +1,4 @@
-"""What steps are chosen by: how far off one may be, and how long the next is."""
+"""Tolerances and the controller of the step size."""
 
 import math
 from dataclasses import dataclass
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SHARE = 1e-3  # of rtol, by which a number may be off relative to the largest that it has been
-ROUNDINGS = 8  # of the state's largest number: less no step can be off by
+SHARE = 1e-3  # default absolute tolerance of a number, relative to rtol times its largest size so far
+ROUNDINGS = 8  # rounding errors of the state's largest number, the smallest absolute tolerance by default
 
 # Note [Whose unit]
-# An absolute tolerance has a unit, and a library has none. So where the user gives none, a number of the state may be off by a
-# thousandth of rtol relative to the largest that it has been so far: a scale of its own for volts and for moles, which is there
-# when the number itself goes through 0. Lengths of time are compared with the time, or with what has passed of it.
+# An absolute tolerance has a unit, which a library cannot know. If the user gives none, the tolerance of a number of the state is a
+# thousandth of rtol relative to its largest size so far: a separate scale for volts and for moles, which remains when the number
+# itself passes through 0. Lengths of time are compared with the time, or with the elapsed time.
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What steps are chosen by.
+    """Tolerances and limits of adaptive steps.
 
     Args:
-        rtol, atol: relative and absolute, of one step; None: see Note [Whose unit].
-        max_steps: trials before an item is given up.
-        max_step: the longest step, in units of time; None for any.
+        rtol, atol: relative and absolute tolerance of one step; for atol = None see Note [Whose unit].
+        max_steps: maximum number of trial steps per item.
+        max_step: largest step size; None for no limit.
     """
 
     rtol: float
@@ -32,18 +32,18 @@ class Tolerance:
 
     @property
     def longest(self) -> float:
-        """The longest step."""
+        """The largest step size."""
         return math.inf if self.max_step is None else self.max_step
 
     def ratio(self, error: Tensor, before: Tensor, after: Tensor, largest: Tensor) -> Tensor:
-        """rms_i(e_i / (atol + rtol |x_i|)) of each item, shape (items); `largest` is the size that each number has been."""
+        """rms_i(e_i / (atol + rtol |x_i|)) of each item, shape (items); `largest` is the largest size of each number so far."""
         size = torch.maximum(before.abs(), after.abs())
         allowed = self.least(torch.maximum(size, largest)).add(size, alpha=self.rtol)
         return rms(error / allowed)
 
     def least(self, largest: Tensor) -> Tensor:
-        """What a number may be off by if it is 0, given how large it has been, (items, dim)."""
-        tiny = torch.finfo(largest.dtype).tiny  # nothing beside any number, so that one that stays 0 has no error
+        """The absolute tolerance of each number, given its largest size so far, (items, dim)."""
+        tiny = torch.finfo(largest.dtype).tiny  # negligible, so that a number that stays 0 has no error
         if self.atol is not None:
             return torch.full_like(largest, max(self.atol, tiny))
         rounding = ROUNDINGS * torch.finfo(largest.dtype).eps * largest.amax(-1, keepdim=True)
@@ -52,13 +52,13 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Controller:
-    """How long the next step is:  h · safety · r^(−α/q) · r'^(β/q),  r and r' the error ratios of this step and the last taken.
+    """The next step size,  h · safety · r^(−α/q) · r'^(β/q),  from the error ratios r of this step and r' of the last accepted one.
 
     Args:
-        order: q, of the local error of the estimate.
-        safety: what is aimed at below the tolerance.
-        shrink, grow: the bounds of the factor.
-        alpha, beta: of the proportional and the integral part; their difference acts in the long run.
+        order: q, the order of the local error of the estimate.
+        safety: target relative to the tolerance.
+        shrink, grow: bounds of the factor.
+        alpha, beta: exponents of the proportional and the integral part; in the long run their difference acts.
     Source: Hairer & Wanner 1996, Solving Ordinary Differential Equations II, IV.2.
     """
 
@@ -70,11 +70,11 @@ class Controller:
     beta: float = 0.2
 
     def factor(self, ratio: Tensor, before: Tensor) -> Tensor:
-        """The factor of each item, shape (items); the smallest where the ratio is no number."""
+        """The factor of each item, shape (items); the smallest if the ratio is not a number."""
         wanted = self.safety * ratio ** (-self.alpha / self.order) * before ** (self.beta / self.order)
         return wanted.clamp(self.shrink, self.grow).nan_to_num(self.shrink)
 
 
 def rms(x: Tensor) -> Tensor:
-    """The root of the mean square of the last axis."""
+    """Root mean square over the last axis."""
     return torch.linalg.vector_norm(x, dim=-1) / x.shape[-1] ** 0.5

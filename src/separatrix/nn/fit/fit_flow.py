@@ -42,7 +42,7 @@ class FlowFit(Result):
             deviations of the data, shape (sample,).
         lead: mean time since the start of the segment, shape (sample,).
         best: step of the weights that were kept, which have the smallest held-out loss.
-        end: reason for the end: "all steps taken", "interrupted" or "diverged".
+        verdict: reason for the end: "all steps taken", "interrupted" or "diverged".
     """
 
     training: Tensor
@@ -51,7 +51,7 @@ class FlowFit(Result):
     error: Tensor
     lead: Tensor
     best: int
-    end: str
+    verdict: str
 
     drawn_by: ClassVar[str] = "separatrix.plot.flow_fit:flow_fit_figure"
     layout: ClassVar[dict[str, str]] = {
@@ -69,14 +69,13 @@ class FlowFit(Result):
     }
 
     def summary(self) -> str:
-        """The held-out error and the step at which it was reached."""
         subject = f"flow learned from {counted(self.settings['items'], 'trajectory').replace('trajectorys', 'trajectories')}: "
         if math.isnan(float(self.error[-1])):
-            return subject + f"no weights with a finite error were found; {self.end}"
+            return subject + f"no weights with a finite error were found; {self.verdict}"
         after = f"{counted(len(self.error), 'sample')} ({plain(float(self.lead[-1]))} units of time)"
         return subject + (
             f"error {plain(float(self.error[-1]))} deviations after {after}, held out; "
-            f"best at step {self.best:,} of {int(self.steps[-1]):,}; {self.end}"
+            f"best at step {self.best:,} of {int(self.steps[-1]):,}; {self.verdict}"
         )
 
 
@@ -135,7 +134,15 @@ def fit_flow(
 
     Limits: a small error over short times does not imply the right dynamics; compare them with `sx.compare_dynamics`. Noise in the
         first sample of a segment propagates along it, so noise that is not small biases the field.
-    Source: short segments as in multiple shooting: Voss, Timmer & Kurths 2004, Int. J. Bifurcation Chaos 14, 1905.
+    Source: Voss, Timmer & Kurths 2004, Int. J. Bifurcation Chaos 14, 1905 (short segments, as in multiple shooting).
+
+    Example:
+        >>> times = torch.arange(0, 3, 0.1).double()
+        >>> _ = torch.manual_seed(0)
+        >>> field = nn.Linear(1, 1).double()
+        >>> fit = sx.nn.fit_flow(field, torch.exp(-times)[:, None], 0.1, steps=100, lr=0.1)
+        >>> print(f"{field.weight.item():.1f} {fit.verdict}")  # the data satisfy ẋ = −x
+        -1.0 all steps taken
     """
     network, method, dt = _trained(field, method, dt, time_dependent)
     random = torch_generator(check_seed(seed), "batches of a fit")
@@ -148,18 +155,18 @@ def fit_flow(
     learned.check_width()
     record = _Record(network, rest, rest.drawn(LOOKED_AT, random))
     finite = record.look(0, float(learned.loss(learned.drawn(LOOKED_AT, random)).detach()))
-    end = "all steps taken"
+    verdict = "all steps taken"
     try:
         finite = finite and _adam(learned, record, steps, batch, lr, random, progress)
         if not (finite and _lbfgs(learned, record, polish, steps, random, progress)):
-            end = "diverged"
+            verdict = "diverged"
     except KeyboardInterrupt:
-        end = "interrupted"
-    code = {"diverged": Status.DIVERGED, "interrupted": Status.NOT_CONVERGED}.get(end, Status.OK)
+        verdict = "interrupted"
+    code = {"diverged": Status.DIVERGED, "interrupted": Status.NOT_CONVERGED}.get(verdict, Status.OK)
     return FlowFit(
         codes=torch.tensor(int(code), dtype=torch.int8),
         **record.kept(),
-        end=end,
+        verdict=verdict,
         settings={
             "horizon": horizon,
             "method": method,

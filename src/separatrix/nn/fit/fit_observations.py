@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from separatrix.core.checks import check_whole
-from separatrix.core.errors import DivergedError, InputError, NotConvergedError, ShapeError
+from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.progress import watched
 from separatrix.core.result import Result, Status
 from separatrix.core.tangent import pushforward
@@ -21,6 +21,7 @@ from separatrix.nn.fit.least_squares import Iterate, levenberg_marquardt
 Observe = Callable[[Tensor], Tensor]
 
 FLAT = "no parameter affects the observations"
+STOPPED = "stopped by max_steps with the loss still decreasing"
 UNSEEN = 1e-12  # relative derivative below which an initial value does not affect the observations
 
 
@@ -33,14 +34,14 @@ class ObservationFit(Result):
         observed: y, the observations, flattened, shape (observations,).
         predicted: ŷ, their predictions by the fitted field, shape (observations,).
         initial_states: initial states with fitted values where they were unknown, shape (series, dim); `x0` has the given shape.
-        end: reason for the end: the loss has settled, no step lowers it, it was still decreasing after `max_steps`, …
+        verdict: reason for the end: the loss has settled, no step lowers it, it was still decreasing after `max_steps`, …
     """
 
     misfit: Tensor
     observed: Tensor
     predicted: Tensor
     initial_states: Tensor
-    end: str
+    verdict: str
 
     drawn_by: ClassVar[str] = "separatrix.plot.observation_fit:observation_fit_figure"
     layout: ClassVar[dict[str, str]] = {
@@ -62,12 +63,24 @@ class ObservationFit(Result):
         return float(self.misfit[-1])
 
     def summary(self) -> str:
-        """The answer in words."""
         by = [counted(self.settings["parameters"], "parameter")] if self.settings["parameters"] else []
         by += [counted(self.settings["unknown"], "initial value")] if self.settings["unknown"] else []
         fitted = f"{counted(len(self.observed), 'observation')} fitted by {' and '.join(by)}"
         steps = counted(len(self.misfit) - 1, "step")
-        return f"{fitted}: relative misfit {plain(float(self.misfit[0]))} → {plain(self.error)} in {steps}; {self.end}."
+        return f"{fitted}: relative misfit {plain(float(self.misfit[0]))} → {plain(self.error)} in {steps}; {self.verdict}."
+
+    def _remedy(self, status: Status) -> str:
+        steps = counted(len(self.misfit) - 1, "step")
+        if status == Status.DIVERGED:
+            return (
+                f"The solution or its derivative is not finite after {steps} of the fit: pass a smaller dt, an earlier part of the "
+                "observations, or other initial parameters."
+            )
+        if self.verdict == FLAT:
+            return f"{FLAT} to first order: let observe keep the graph of the states, or pass other initial parameters."
+        if self.verdict == STOPPED:
+            return f"The loss was still decreasing after {steps}: increase max_steps."
+        return self.summary()
 
 
 def fit_observations(
@@ -114,52 +127,58 @@ def fit_observations(
             the loss.
         time_dependent: call `field(x, t)`.
         progress: show a progress bar.
-        throw: raise if the fit does not converge or cannot start.
+        throw: raise instead of marking items that diverged or did not converge.
 
     Returns:
-        ObservationFit: `misfit` by step, `x0`, and `end`, the reason for the end. The status is `ok` if the fit has converged;
+        ObservationFit: `misfit` by step, `x0`, and `verdict`, the reason for the end. The status is `ok` if the fit has converged;
         `not_converged` if the loss was still decreasing after `max_steps` (which may be good enough), or if no parameter or not
         every unknown entry of x0 affects the observations; `diverged` if the solution is not finite.
 
     Raises:
-        InputError: there is nothing to fit or nothing observed, an observation is infinite, an option is out of range, or x0 was
-            computed from a tensor with gradients.
+        InputError: there is nothing to fit or nothing observed, an observation is infinite, an option is out of range, or x0
+            requires gradients but is not a leaf tensor.
         ShapeError: `observe` returns another shape than that of `observed`.
-        DivergedError, NotConvergedError: with `throw`.
-    Limits: the full Jacobian, observations × parameters, is stored, and a linear system of the size of the observations is
-    solved in
-        every step, which suits up to about 5,000 observations and 10,000 parameters. Fits of long solutions have poor local minima
-        if the initial guess is far away; fit an early part first.
+        DivergedError, NotConvergedError: the fit failed and `throw` is set.
+    Limits: the full Jacobian, observations × parameters, is stored, and each step solves a linear system of the size of the
+        observations, which suits up to about 5,000 observations and 10,000 parameters. Fits of long solutions have poor local
+        minima if the initial guess is far away; fit an early part first.
     Source: Marquardt 1963, J. SIAM 11, 431; for missing terms of known models, Rackauckas et al. 2020, arXiv:2001.04385.
+
+    Example:
+        >>> field = nn.Linear(1, 1, bias=False).double()  # ẋ = w x
+        >>> times = torch.linspace(0, 1, 11).double()
+        >>> fit = sx.nn.fit_observations(field, torch.exp(-2 * times)[:, None], x0=torch.ones(1).double(), times=times, dt=0.1)
+        >>> print(f"{field.weight.item():.2f} {fit.status}")
+        -2.00 ok
     """
     _check_numbers(decay=decay, damping=damping, tol=tol)
     if check_whole("max_steps", max_steps) < 1:
-        raise InputError(f"max_steps is {max_steps}; it is at least 1.")
+        raise InputError(f"max_steps is {max_steps}; expected at least 1.")
     initial = Initial(x0, unknown, _series(times, observed if observe is None else None))
     shot = Shot(field, initial, times, dt=dt, method=method, time_dependent=time_dependent)
     seen = Seen(shot, observed, observe)
     theta, unseen = shot.start, seen.balance()
     steps = levenberg_marquardt(seen, theta, decay=decay, damping=damping, max_steps=max_steps, free=initial.count)
-    losses, misfits, status, end = [], [], Status.NOT_CONVERGED, ""
+    losses, misfits, status, verdict = [], [], Status.NOT_CONVERGED, ""
     for at in watched(steps, max_steps, "fit", progress):
         if at.lowered:
             losses.append(at.loss)
             misfits.append(at.distance / float(seen.y.norm()))
             theta = at.theta
             shot.learn(theta)
-        status, end = _status(at, losses, tol)
+        status, verdict = _status(at, losses, tol)
         if status != Status.NOT_CONVERGED or not at.lowered:
             break
     if unseen and status == Status.OK:
         entries = "entry" if unseen == 1 else "entries"
-        status, end = Status.NOT_CONVERGED, f"{unseen} unknown {entries} of x0 without effect on the observations"
+        status, verdict = Status.NOT_CONVERGED, f"{unseen} unknown {entries} of x0 without effect on the observations"
     found = ObservationFit(
         codes=torch.tensor(int(status), dtype=torch.int8),
         misfit=torch.tensor(misfits, dtype=torch.float64),
         observed=seen.y,
         predicted=seen.residuals(theta) + seen.y,
         initial_states=initial.found(shot.unknown(theta)).reshape(-1, initial.given.shape[-1]),
-        end=end,
+        verdict=verdict,
         settings={
             "parameters": shot.parameters,
             "unknown": initial.count,
@@ -172,7 +191,7 @@ def fit_observations(
             "tol": tol,
         },
     )
-    return _thrown(found) if throw else found
+    return found.or_raise(throw)
 
 
 def _series(times: Any, states: Any) -> tuple[int, ...]:
@@ -225,7 +244,7 @@ class Seen:
         return seen - self.y, pushed.mT
 
     def balance(self) -> int:
-        """Rescale unknown initial values so that each matters as much as a parameter; returns how many have no effect."""
+        """Rescale unknown initial values so that each matters as much as a parameter; returns the number without effect."""
         shot = self.shot
         if not shot.initial.count:
             return 0
@@ -238,8 +257,8 @@ class Seen:
         return int((~seen).sum())
 
     def _see(self, states: Tensor) -> Tensor:
-        whole = states.reshape(self._shape)
-        return (whole if self.observe is None else self.observe(whole)).flatten()[self._kept]
+        states = states.reshape(self._shape)
+        return (states if self.observe is None else self.observe(states)).flatten()[self._kept]
 
 
 def _status(at: Iterate, losses: list[float], tol: float) -> tuple[Status, str]:
@@ -252,26 +271,10 @@ def _status(at: Iterate, losses: list[float], tol: float) -> tuple[Status, str]:
         return Status.OK, "no step lowers the loss further"
     if len(losses) > 1 and losses[-1] > (1 - tol) * losses[-2]:
         return Status.OK, "the loss has settled"
-    return Status.NOT_CONVERGED, "stopped by max_steps with the loss still decreasing"
+    return Status.NOT_CONVERGED, STOPPED
 
 
 def _check_numbers(**numbers: float) -> None:
     for name, value in numbers.items():
         if not 0 <= value < float("inf") or (name == "damping" and value == 0):
             raise InputError(f"{name} is {value:g}; expected a finite number {'> 0' if name == 'damping' else '≥ 0'}.")
-
-
-def _thrown(found: ObservationFit) -> ObservationFit:
-    steps = counted(len(found.misfit) - 1, "step")
-    if found.codes == Status.DIVERGED:
-        raise DivergedError(
-            f"the solution or its derivative is not finite after {steps} of the fit.\n"
-            "Pass a smaller dt, an earlier part of the observations, or other initial parameters."
-        )
-    if found.codes == Status.NOT_CONVERGED and found.end == FLAT:
-        raise NotConvergedError(
-            f"{FLAT} to first order.\nLet observe keep the graph of the states, or pass other initial parameters."
-        )
-    if found.codes == Status.NOT_CONVERGED:
-        raise NotConvergedError(f"the loss was still decreasing after {steps}.\nIncrease max_steps.")
-    return found

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 EASIER, HARDER = 0.2, 4.0  # factors of the damping after a successful and a failed step
-LEAST = 50  # roundings: smaller damping, relative to JJᵀ, is lost to rounding
+LEAST = 50  # rounding errors: smaller damping, relative to JJᵀ, has no effect
 MOST = 1e6  # maximum damping relative to JJᵀ; its steps are negligible
 
 

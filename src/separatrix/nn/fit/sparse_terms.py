@@ -46,14 +46,13 @@ class SparseTerms(Result):
         return " + ".join(shown).replace("+ −", "− ") or "0"
 
     def summary(self) -> str:
-        """The formulas and their error."""
         outputs = self.coefficients.shape[-2]
         formulas = "; ".join(f"f{str(i + 1).translate(SUBSCRIPTS)} = {self.formula(i)}" for i in range(outputs))
         count = int((self.codes != Status.DIVERGED).sum())
         over = f" (mean ± standard deviation of {counted(count, 'function')})" if count > 1 else ""
         known = self.error[self.codes != Status.DIVERGED]
-        off = f"off by up to {plain(100 * float(known.max()))} %" if known.numel() else "no finite values"
-        alike = "; some terms cannot be told apart on these states, so their coefficients are unknown" if self._alike() else ""
+        off = f"error up to {plain(100 * float(known.max()))} %" if known.numel() else "no finite values"
+        alike = "; some terms are indistinguishable on these states, so their coefficients are unknown" if self._alike() else ""
         return f"{formulas}{over}; {off}{alike}."
 
     def _alike(self) -> bool:
@@ -85,6 +84,11 @@ def sparse_terms(
     Limits: states on one short orbit may not distinguish all terms; use all available orbits. Unlike in the source, the threshold
         refers to the sizes of terms and not to their coefficients, so the result does not depend on units.
     Source: Brunton, Proctor & Kutz 2016, PNAS 113, 3932.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 20)[:, None]
+        >>> sx.sparse_terms(2 - 3 * x**2, x).formula()
+        '2 − 3 x²'
     """
     values, states = (torch.as_tensor(given).detach().double() for given in (values, states))
     _check(values, states, degree, threshold)

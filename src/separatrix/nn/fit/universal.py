@@ -100,6 +100,11 @@ def zero_output_(module: M) -> M:
 
     Raises:
         InputError: the module has no linear layer, or the weights of the last one are parametrised, as by a weight norm.
+
+    Example:
+        >>> term = sx.nn.zero_output_(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)))
+        >>> term(torch.ones(1, 2)).abs().max().item()
+        0.0
     """
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     if not layers:

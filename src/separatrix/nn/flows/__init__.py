@@ -1,1 +1,1 @@
-"""Networks that are flows."""
+"""Networks defined by flows."""

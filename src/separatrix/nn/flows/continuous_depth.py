@@ -1,4 +1,4 @@
-"""Residual networks as integrators: layers that are steps in depth of one equation, whatever their number and their method."""
+"""Residual networks as integrators: layers are steps in depth of one equation, for any number of layers and any method."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from separatrix.flows.methods import SOLVERS
 from separatrix.flows.methods.solver import Time
 from separatrix.nn.flows.flow_layer import TimedFlow
 
-STEPS = 10  # of one field that all layers share, by default
+STEPS = 10  # default number of steps of one field that all layers share
 BETWEEN = ("constant", "linear")
-ROUNDING = 1e-9  # of a layer's time, by which a time may miss the layer's end
+ROUNDING = 1e-9  # tolerance of the time at the end of a layer, relative to the duration of a layer
 
 
 class ShapedField(FunctionField):
-    """A module on states of any shape as a vector field on flat ones.
+    """A module on states of any shape, as a vector field on flat states.
 
     Args:
-        module: takes a batch (items, *shape) to a batch of the same shape.
-        shape: of one state.
+        module: maps a batch (items, *shape) to a batch of the same shape.
+        shape: shape of one state.
     """
 
     def __init__(self, module: nn.Module, shape: tuple[int, ...]) -> None:
@@ -35,18 +35,17 @@ class ShapedField(FunctionField):
         self.shape = shape
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
-        """The module's value, shape (*batch, dim) → (*batch, dim)."""
         return self.function(x.reshape(-1, *self.shape)).reshape(x.shape)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What a network follows for the time of one layer:  (1 − s) f(x) + s g(x),  s rising from 0 to 1; or f all along.
+    """The field during one layer:  (1 − s) f(x) + s g(x),  with s rising from 0 to 1; or f throughout.
 
     Args:
         here: f.
-        after: g; None for f all along.
-        begin, time: when the layer begins, and how long it lasts.
+        after: g; None for f throughout.
+        begin, time: start and duration of the layer.
     """
 
     here: Field
@@ -60,7 +59,7 @@ class Piece:
         return value if self.after is None or share == 0 else value + share * (self.after(x, t) - value)
 
     def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """The velocity and its derivative along the tangents v, rows of shape (*batch, k, dim)."""
+        """The velocity and its derivative along the tangents v, shape (*batch, k, dim)."""
         (value, bend), share = self.here.pushforward(x, v, t), self._share(t)
         if self.after is None or share == 0:
             return value, bend
@@ -72,13 +71,13 @@ class Piece:
 
 
 class DepthField(Field):
-    """The vector field of a network in depth: K fields, one for each K-th of the time.
+    """The vector field of a network in depth: K fields, each active for 1/K of the time.
 
     Args:
-        fields: one for each layer, or one for all.
-        end: T, of all layers together.
-        between: "constant", f(x, t) = f_k(x) in layer k; or "linear", which goes over from f_k where layer k begins to f_{k+1}
-            where it ends, and stays at the last one.
+        fields: one per layer, or one for all.
+        end: T, the end of the last layer.
+        between: "constant", f(x, t) = f_k(x) in layer k; or "linear", which interpolates from f_k at the start of layer k to
+            f_{k+1} at its end, and stays at the last field.
     """
 
     def __init__(self, fields: Iterable[Field], *, end: float, between: str = "constant") -> None:
@@ -87,26 +86,26 @@ class DepthField(Field):
         self.end, self.between = end, between
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
-        """The velocity at time t, one number for all items; where a layer begins, that layer's."""
+        """The velocity at time t, one number for all items; at the border of two layers, that of the later one."""
         return self.at(t)(x, t)
 
     def pushforward(self, x: Tensor, v: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """The velocity and its derivative along the tangents v, rows of shape (*batch, k, dim)."""
+        """The velocity and its derivative along the tangents v, shape (*batch, k, dim)."""
         return self.at(t).pushforward(x, v, t)
 
     def at(self, t: Time) -> Piece:
-        """The layer in which the time t lies."""
+        """The layer that contains the time t."""
         if len(self.fields) == 1:
             return self.piece(0)
         if isinstance(t, Tensor):
             raise InputError(
-                f"{len(self.fields)} layers have one time for all items, but each was given its own: shape {tuple(t.shape)}.\n"
-                "Follow them in equal steps; or share one field among all layers."
+                f"a network of {len(self.fields)} fields needs one time for all items, got times of shape {tuple(t.shape)}.\n"
+                "Take equal steps, or share one field among all layers."
             )
         return self.piece(int(t / self.end * len(self.fields) + ROUNDING))
 
     def piece(self, k: int) -> Piece:
-        """Layer k; the last one goes on for ever."""
+        """Layer k; the last one has no end."""
         last, span = len(self.fields) - 1, self.end / len(self.fields)
         k = min(max(k, 0), last)
         after = self.fields[k + 1] if self.between == "linear" and k < last else None
@@ -114,36 +113,43 @@ class DepthField(Field):
 
 
 class ContinuousDepth(TimedFlow):
-    r"""A residual network as an integrator: L layers are L steps of  ẋ = f(x, t)  from t = 0 to T, by any one-step method.
+    r"""A residual network as an integrator: L layers are L steps of  ẋ = f(x, t)  from t = 0 to T, by a one-step method.
 
         x_{n+1} = x_n + (T/L) f(x_n, t_n)        with method="euler", the residual network itself
 
-    The layers are modules f_1 … f_K, each for a K-th of the time, or one that all share. The same weights can be followed in other
-    steps or by another method, `refined(2)`: a network that has learned its equation, and not its steps, then gives the same.
+    The layers are modules f_1 … f_K, each active for 1/K of the time, or one module that all layers share. `refined(2)` takes other
+    steps with the same weights, optionally by another method; a network that has learned its equation, rather than its steps, then
+    gives the same result.
 
     Args:
-        fields: one module, or a sequence of K; each takes a batch (items, *shape) to a batch of the same shape. Also `Field`s,
-            which act on flat states and may depend on time.
-        shape: of one state: a number, or (channels, height, width). Default: what the first linear layer takes.
+        fields: one module, or a sequence of K; each maps a batch (items, *shape) to a batch of the same shape. A `Field` acts on
+            flat states and may depend on time.
+        shape: shape of one state: a number, or (channels, height, width). Default: the width of the first linear layer.
         end: T.
-        steps: L, a whole multiple of K. Default: K; or 10 of one field.
-        method: a name in `SOLVERS`; for "leapfrog" and "yoshida4" the fields are separable, the state (q, p) being flat.
-        between: "constant": f = f_k in layer k. "linear": f goes over from f_k where layer k begins to f_{k+1} where that one
-            begins, and stays at f_K in the last. Euler's method with one step a layer is the same network either way.
+        steps: L, a multiple of K. Default: K, or 10 for a single field.
+        method: a name in `SOLVERS`; "leapfrog" and "yoshida4" need separable fields, with a flat state (q, p).
+        between: "constant": f = f_k in layer k. "linear": f interpolates from f_k at the start of layer k to f_{k+1} at the start
+            of the next one, and stays at f_K in the last. Euler's method with one step per layer gives the same network either way.
 
-    Called, it is the whole network, on states of their own shape; so it is within a network such as `sx.nn.Sequential`, and
-    `as_layer()` is that map as a system of one step. As a system it is a `Flow` of L steps, whose step n is layer n:
-    `sx.finite_time_lyapunov` and `sx.gradient_propagation` measure it in depth, `sx.depth_profile` layer by layer (the state behind
-    each is an output of `state`), `sx.step_convergence` against its limit, `sx.stability_region` against its method. One field,
-    followed for ever or by tolerance, is `sx.nn.NeuralODE`.
+    A call applies the whole network to states of their own shape, also inside a network such as `sx.nn.Sequential`; `as_layer()` is
+    that map as a system of one step. As a system, it is a `Flow` of L steps, whose step n is layer n: `sx.finite_time_lyapunov` and
+    `sx.gradient_propagation` measure it in depth, `sx.depth_profile` layer by layer (the state after each layer is an output of
+    `state`), `sx.step_convergence` against its limit, `sx.stability_region` against its method. For one field that is followed
+    indefinitely or with adaptive steps, see `sx.nn.NeuralODE`.
 
     Raises:
-        InputError: no field, or no way to tell the shape; steps that are no multiple of K; an unknown method or interpolation.
-        ShapeError: a field changes the shape of the state, or the method needs an even number.
+        InputError: no field, an unknown shape, steps that are not a multiple of K, or an unknown method or interpolation.
+        ShapeError: a field changes the shape of the state, or the method needs a state of even length.
         HorizonError: a step beyond the last layer.
-    Limits: within a step f is smooth in t, as K divides L, so a method keeps its order if the f_k are smooth in x; ReLU is not.
+    Limits: within a step f is smooth in t, since K divides L; a method therefore keeps its order if the f_k are smooth in x (ReLU
+        is not).
     Source: E 2017, Commun. Math. Stat. 5, 1; Haber & Ruthotto 2017, Inverse Problems 34, 014004; Lu et al. 2018, ICML,
         arXiv:1710.10121 (other methods); Queiruga et al. 2020, arXiv:2008.02389 (weights in continuous depth).
+
+    Example:
+        >>> network = sx.nn.ContinuousDepth([nn.Linear(2, 2) for _ in range(3)])
+        >>> network.steps, network.refined(2).steps
+        (3, 6)
     """
 
     layered = True
@@ -165,35 +171,35 @@ class ContinuousDepth(TimedFlow):
         own = [field if isinstance(field, Field) else ShapedField(field, sizes) for field in given]
         super().__init__(DepthField(own, end=end, between=between), torch.Size(sizes).numel(), end / steps, method=method)
         self.shape, self.end, self.horizon = sizes, end, steps
-        self.state = nn.Identity()  # its outputs are the states behind the layers, for hooks and `sx.depth_profile`
+        self.state = nn.Identity()  # its outputs are the states after the layers, for hooks and `sx.depth_profile`
         self._check_fields()
 
     @property
     def steps(self) -> int:
-        """L, how many layers the state goes through."""
+        """L, the number of layers."""
         return self.horizon
 
     def forward(self, x: Tensor, n: int = 0) -> Tensor:
-        """What all layers from n on make of x, shape (*batch, *shape) → (*batch, *shape)."""
+        """The output of all layers from n on, shape (*batch, *shape) → (*batch, *shape)."""
         state = self.pack(x)
         for i in range(n, self.horizon):
             state = self.state(self.step(state, i))
         return self.unpack(state)
 
     def pushed(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Flat states behind all layers, and the tangents v, (*batch, k, dim), through all of them."""
+        """Flat states after all layers, and the tangents v, (*batch, k, dim), pushed through them."""
         for i in range(self.horizon):
             x, v = self.pushforward(x, v, i)
         return x, v
 
     def during(self, n: int) -> Velocity:
-        """What layer n follows."""
+        """The field of layer n."""
         if not 0 <= n < self.horizon:
-            raise HorizonError(f"layer {n} was asked of {self.horizon}, which are 0 … {self.horizon - 1}.")
+            raise HorizonError(f"expected a layer from 0 to {self.horizon - 1}, got {n}.")
         return self.field.piece(n * len(self.field.fields) // self.horizon)
 
     def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
-        """The very same weights in `factor` layers for each one, each for a shorter time; by another method if one is given."""
+        """The same weights with `factor` layers in place of each one, of shorter duration; optionally by another method."""
         other = super().refined(factor, method=method)
         other.horizon = factor * self.horizon
         other.dt = self.end / other.horizon
@@ -208,14 +214,14 @@ class ContinuousDepth(TimedFlow):
             SOLVERS[self.method].check_field(piece, x, piece.begin + self.dt / 2)
 
     def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
-        """Standard normal numbers, shape (*batch, dim)."""
+        """Standard normal states, shape (*batch, dim)."""
         return torch.randn(*batch, self.dim, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
 
     def pack(self, state: Tensor) -> Tensor:
         """The flat state, (*batch, *shape) → (*batch, dim)."""
         batch = state.shape[: max(state.ndim - len(self.shape), 0)]
         if tuple(state.shape[len(batch) :]) != self.shape:
-            raise ShapeError(f"the network takes states of shape (*batch, {_listed(self.shape)}), not {tuple(state.shape)}.")
+            raise ShapeError(f"expected states of shape (*batch, {_listed(self.shape)}), got {tuple(state.shape)}.")
         return state.reshape(*batch, self.dim)
 
     def unpack(self, x: Tensor) -> Tensor:
@@ -228,7 +234,7 @@ class ContinuousDepth(TimedFlow):
 
     @torch.no_grad()
     def _check_fields(self) -> None:
-        """Refuse fields that change the state's shape, and those that the method cannot follow, tried on two states."""
+        """Refuse fields that change the shape of the state or do not suit the method, tested on two states."""
         random = torch.Generator().manual_seed(0)
         like = next(iter(self.parameters()), torch.zeros(()))
         wide = torch.promote_types(like.dtype, torch.float32)
@@ -242,16 +248,16 @@ class ContinuousDepth(TimedFlow):
                 got = tuple(function(given).shape)
             except NOT_THE_FUNCTIONS:
                 raise
-            except Exception as error:  # most often a shape that the module does not take
+            except Exception as error:  # usually a shape that the module does not accept
                 reason = (str(error).strip().splitlines() or ["no message"])[0]
                 raise ShapeError(
                     f"field {k} failed on a batch of shape {tuple(given.shape)}: {reason}\n"
-                    "Say with shape= what a state's shape is; a field is called as f(x)."
+                    "Pass shape=, the shape of one state; fields are called as f(x)."
                 ) from error
             if got != tuple(given.shape):
                 raise ShapeError(
-                    f"field {k} takes a batch of shape {tuple(given.shape)} to one of shape {got}.\n"
-                    "It must give one velocity for each number of the state; put what changes the shape before or behind."
+                    f"field {k} maps a batch of shape {tuple(given.shape)} to shape {got}; expected the same shape.\n"
+                    "A field returns one velocity per number of the state; put other layers before or after the network."
                 )
         ready.check_start(x)
 
@@ -260,37 +266,35 @@ def _as_fields(fields: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
     if isinstance(fields, nn.Module) and not isinstance(fields, nn.ModuleList):
         return [fields]
     if not isinstance(fields, Iterable):
-        raise UnsupportedModuleError(
-            f"a field is a {type(fields).__name__}, no nn.Module.\nPass a module x ↦ ẋ, or a list of them."
-        )
+        raise UnsupportedModuleError(f"expected an nn.Module x ↦ ẋ, or a list of them, got a {type(fields).__name__}.")
     given = list(fields)
     if not given:
-        raise InputError("there is no field: a network has at least one.")
+        raise InputError("expected at least 1 field, got 0.")
     for k, field in enumerate(given):
         if not isinstance(field, nn.Module):
-            raise UnsupportedModuleError(f"field {k} is a {type(field).__name__}, no nn.Module.\nPass modules x ↦ ẋ.")
+            raise UnsupportedModuleError(f"expected nn.Modules x ↦ ẋ as fields, got a {type(field).__name__} as field {k}.")
     return given
 
 
 def _check_options(fields: int, end: float, steps: int, between: str) -> None:
-    check_positive(end, "a network in continuous depth is followed for a positive time, not")
+    check_positive(end, "expected a positive end time, got end =")
     if not isinstance(steps, int) or steps < 1 or steps % fields:
         raise InputError(
-            f"steps is {steps!r}; it is a whole multiple of the number of fields, {fields}: "
-            f"{fields}, {2 * fields}, …\nA step that spans two fields would follow neither."
+            f"steps is {steps!r}; expected a multiple of the number of fields, {fields}: {fields}, {2 * fields}, …\n"
+            "A step over two fields would follow neither."
         )
     if between not in BETWEEN:
-        raise InputError(f"there is no interpolation {between!r}; choose one of {', '.join(BETWEEN)}.")
+        raise InputError(f"unknown interpolation {between!r}.\nChoose one of {', '.join(BETWEEN)}.")
 
 
 def _shape_of(field: nn.Module) -> tuple[int, ...]:
-    """What the first layer of a module takes, where that is a linear one."""
+    """The input width of a module, if its first layer is linear."""
     for layer in field.modules():
         if isinstance(layer, nn.Linear):
             return (layer.in_features,)
         if any(True for _ in layer.parameters(recurse=False)):
             break
-    raise InputError(f"the shape of the state cannot be told from a {type(field).__name__}.\nPass it, such as shape=(16, 8, 8).")
+    raise InputError(f"the shape of the state cannot be inferred from a {type(field).__name__}.\nPass shape, such as (16, 8, 8).")
 
 
 def _listed(shape: tuple[int, ...]) -> str:

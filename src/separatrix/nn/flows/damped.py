@@ -157,6 +157,12 @@ def damped(
     Limits: the blocks must have an identity skip connection and nothing after the sum, as in pre-activation networks; select blocks
         that keep the shape.
     Source: as `Damped`.
+
+    Example:
+        >>> network = sx.nn.damped(nn.Sequential(sx.nn.Residual(nn.Linear(2, 2))), damping=1.0)
+        >>> x = torch.ones(1, 2)
+        >>> torch.equal(network(x), network[0].block(x))  # λ = 1 removes the skip connection
+        True
     """
     if not isinstance(network, nn.Module):
         raise UnsupportedModuleError(f"expected an nn.Module, got a {type(network).__name__}.")

@@ -13,7 +13,7 @@ from separatrix.nn.activation import ActivationLike, as_activation, with_slope
 
 
 class DenseField(Field):
-    r"""A dense network as vector field,  ẋ = W_m σ(… σ(W_1 (x, t) + b_1) …) + b_m.
+    r"""A vector field given by a dense network,  ẋ = W_m σ(… σ(W_1 (x, t) + b_1) …) + b_m.
 
     Tangents are products with the same weights, so traces, spectra and log-densities need no forward AD.
 

@@ -1,4 +1,4 @@
-"""Continuous normalizing flows: a density as a normal one that a field has carried along."""
+"""Continuous normalizing flows: a normal density transported by a field."""
 
 import math
 from collections.abc import Callable
@@ -30,31 +30,31 @@ class ContinuousNormalizingFlow(NeuralODE):
         log p(x(T)) = log N(x(0); 0, I) − ∫₀ᵀ tr ∂f/∂x (x(t), t) dt
 
     Samples follow the field from 0 to T; a density follows it back from T to 0, together with the integral. The trace is exact,
-    of `dim` tangents; or Hutchinson's estimate  (1/k) Σ_j ε_jᵀ (∂f/∂x) ε_j  of k of them, E[εεᵀ] = I, each probe held from T to 0,
-    which is unbiased and comes with its standard error.
+    from `dim` tangents; or Hutchinson's estimate  (1/k) Σ_j ε_jᵀ (∂f/∂x) ε_j  from k probes, E[εεᵀ] = I, each held fixed from T to
+    0. The estimate is unbiased and has a standard error.
 
     Args:
-        field: f, a module (*batch, dim) → (*batch, dim), or a `Field`, such as `sx.nn.DenseField`, whose tangents are then its own.
-        dim: numbers in a point.
+        field: f, a module (*batch, dim) → (*batch, dim), or a `Field` such as `sx.nn.DenseField`, whose own tangents are then used.
+        dim: length of a point.
         end: T.
         trace: "exact" or "hutchinson".
-        probes: k, of Hutchinson's estimate.
-        noise: "rademacher" (signs, of least variance) or "gaussian" probes.
-        dt, method, rtol, atol, max_steps, max_step: of the steps; see `sx.nn.NeuralODE`. By tolerance each point has its own.
-        gradient: "backpropagation", "checkpoint" or "adjoint"; see `sx.solve`, whose default it has.
+        probes: k, the number of probes of Hutchinson's estimate.
+        noise: "rademacher" (random signs, the smallest variance) or "gaussian" probes.
+        dt, method, rtol, atol, max_steps, max_step: as in `sx.nn.NeuralODE`. Adaptive steps are separate for each point.
+        gradient: "backpropagation", "checkpoint" or "adjoint". Default: as in `sx.solve`.
         time_dependent: call `field(x, t)`.
 
-    As a `Flow` it is the field's: its steps go from the normal density to the learned one.
+    As a `Flow` it is the flow of the field: its steps go from the normal density to the learned one.
 
     Raises:
-        InputError: an unknown trace or noise, no probes, a time that is not positive.
-        ShapeError: points of another width.
+        InputError: an unknown trace or noise, no probes, or an end time that is not positive.
+        ShapeError: points of another length.
 
-    Limits: the density is that of the true flow but for the error of the steps, and adds up to 1 as nearly as that. An exact trace
-        costs `dim` tangents a step. Where the field contracts, going back multiplies the errors of the steps. Steps by tolerance
-        are chosen with the probes in view: their estimate is unbiased within it.
+    Limits: the density, and its integral over space, are exact up to the error of the steps. An exact trace costs `dim` tangents
+        per step. Where the field contracts, solving backwards amplifies the errors of the steps. Adaptive steps depend on the
+        probes, so the estimate is unbiased only up to the tolerance.
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366, theorem 1; Grathwohl, Chen, Bettencourt,
-        Sutskever & Duvenaud 2019, ICLR, arXiv:1810.01367, for the estimate.
+        Sutskever & Duvenaud 2019, ICLR, arXiv:1810.01367 (the estimate).
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ContinuousNormalizingFlow(NeuralODE):
         _check_one_of("trace", trace, TRACES)
         _check_one_of("noise", noise, NOISES)
         if getattr(field, "dim", dim) != dim:
-            raise ShapeError(f"this flow is of points of {dim} numbers, but its field of {field.dim}.")
+            raise ShapeError(f"expected a field on points of {dim} numbers, got one on {field.dim}.")
         self.trace, self.noise, self.probes = trace, noise, _check_probes(probes)
 
     def log_density(self, x: Tensor, *, probes: int | None = None, seed: int = 0) -> "LogDensity":
@@ -88,8 +88,11 @@ class ContinuousNormalizingFlow(NeuralODE):
 
         Args:
             x: points, shape (*batch, dim).
-            probes: k of Hutchinson's estimate, in place of the flow's own trace and number.
-            seed: of the probes. While training give each step its own.
+            probes: number of probes of Hutchinson's estimate. Default: the trace and the number of probes of the flow.
+            seed: seed of the probes. In training, use another one at each step.
+
+        Returns:
+            LogDensity. `values` (*batch), in nats, and their `stderr`, same shape.
         """
         x = self._points(x)
         count = 0 if probes is None and self.trace == "exact" else _check_probes(self.probes if probes is None else probes)
@@ -107,25 +110,25 @@ class ContinuousNormalizingFlow(NeuralODE):
         )
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        """Points of the density, shape (n, dim), in the dtype and on the device of the field's parameters."""
+        """Random points, shape (n, dim), in the dtype and on the device of the field's parameters."""
         if check_whole("n", n) < 1:
-            raise InputError(f"n is {n}; a sample has at least 1 point.")
+            raise InputError(f"n is {n}; expected at least 1.")
         like = next(self.parameters(), torch.zeros((), dtype=torch.get_default_dtype()))
         random = torch_generator(check_seed(seed), "sample of the base")
         return self(torch.randn(n, self.dim, generator=random, dtype=torch.float64).to(like))
 
     def transport(self, z: Tensor, times: Any = None) -> Solution:
-        """Where points of the base are at the asked times, by default 0 and T; the first is that of z."""
+        """The positions of base points z at the given times, by default 0 and T; the first time is that of z."""
         return cast(Solution, self.solve(self._points(z), (0.0, self.end) if times is None else times))
 
     def inverse(self, x: Tensor) -> Tensor:
-        """The points of the base that the flow takes to x, shape (*batch, dim)."""
+        """The base points that the flow maps to x, shape (*batch, dim)."""
         return self._solved(Reversed(self.field, self.end), self._points(x)).last
 
     def _points(self, x: Any) -> Tensor:
         x = torch.as_tensor(x)
         if x.ndim == 0 or x.shape[-1] != self.dim:
-            raise ShapeError(f"this flow is of points of {self.dim} numbers, but they have shape {tuple(x.shape)}.")
+            raise ShapeError(f"expected points of {self.dim} numbers, got shape {tuple(x.shape)}.")
         return x
 
     def _solved(self, field: Field, x0: Tensor) -> Solution:
@@ -133,7 +136,7 @@ class ContinuousNormalizingFlow(NeuralODE):
         return cast(Solution, solve(field, x0, (0.0, self.end), method=self.method, dt=dt, **self.settings))
 
     def _probes(self, x: Tensor, count: int, seed: int) -> Tensor:
-        """ε, rows of shape (items, k, dim)."""
+        """The probes ε, shape (items, k, dim)."""
         random, shape = torch_generator(check_seed(seed), "probes of a trace"), (len(x), count, self.dim)
         drawn = torch.randn(shape, generator=random, dtype=torch.float64)
         return (drawn if self.noise == "gaussian" else drawn.sign()).to(x)
@@ -145,8 +148,8 @@ class LogDensity(Result):
 
     Args:
         values: log p(x), in nats, shape (*batch), differentiable; NaN where an item failed.
-        stderr: standard error of each, of its probes; 0 for an exact trace, NaN for one probe; shape (*batch).
-        latents: where the points come from in the base, shape (*batch, dim).
+        stderr: standard error due to the probes, shape (*batch); 0 for an exact trace, NaN for a single probe.
+        latents: the corresponding points of the base, shape (*batch, dim).
     """
 
     values: Tensor
@@ -163,7 +166,6 @@ class LogDensity(Result):
         return self.values.nanmean()
 
     def summary(self) -> str:
-        """The answer in words."""
         alive = self.values.detach()[self.codes == 0]
         error = float(alive.std() / len(alive) ** 0.5) if len(alive) > 1 else float("nan")
         mean = measured(float(alive.mean()), error) if len(alive) else "unknown"
@@ -174,13 +176,13 @@ class LogDensity(Result):
 
 
 class Augmented(Reversed):
-    """A point that goes backwards, and what its density gains by it:  dy/ds = −f(y, T − s),  dℓ_j/ds = −ε_jᵀ (∂f/∂x) ε_j.
+    """A point that is solved backwards, and its log-density gain:  dy/ds = −f(y, T − s),  dℓ_j/ds = −ε_jᵀ (∂f/∂x) ε_j.
 
     Args:
         field: f.
-        probes: ε, rows of shape (items, k, dim); None for the exact trace, and one ℓ.
+        probes: ε, shape (items, k, dim); None for the exact trace, with a single ℓ.
         end: T.
-        dim: numbers in y; those behind it in the state are ℓ.
+        dim: length of y; the numbers after it in the state are ℓ.
     """
 
     def __init__(self, field: Field, probes: Tensor | None, time: float, dim: int) -> None:
@@ -190,22 +192,22 @@ class Augmented(Reversed):
     pushforward, drift = Field.pushforward, Field.drift
 
     def forward(self, x: Tensor, t: Time) -> Tensor:
-        """The velocity of both, shape (*batch, dim + k)."""
+        """The velocities of y and ℓ, shape (*batch, dim + k)."""
         y = x[..., : self.dim]
         rows = torch.eye(self.dim, dtype=y.dtype, device=y.device) if self.probes is None else self.probes
         rows = rows.expand(*y.shape[:-1], *rows.shape[-2:])
         velocity, pushed = self.field.pushforward(y, rows, self.time - t)
         if velocity.shape != y.shape:
             raise ShapeError(
-                f"the field takes states of shape {tuple(y.shape)} to velocities of shape {tuple(velocity.shape)}.\n"
-                f"It must return one velocity for each of the {self.dim} numbers of a point."
+                f"expected velocities of shape {tuple(y.shape)}, that of the states, got shape {tuple(velocity.shape)}.\n"
+                f"Return one velocity for each of the {self.dim} numbers of a point."
             )
         traces = (rows * pushed).sum(-1)
         return -torch.cat([velocity, traces.sum(-1, keepdim=True) if self.probes is None else traces], dim=-1)
 
 
 def with_integrals(x: Tensor, count: int) -> Tensor:
-    """The points with as many zeros behind them as there are probes; one for the exact trace."""
+    """The points padded with one zero per probe, or one zero for the exact trace."""
     return nn.functional.pad(x, (0, max(count, 1)))
 
 
@@ -215,16 +217,16 @@ def log_normal(z: Tensor) -> Tensor:
 
 
 def _stderr(integrals: Tensor, count: int) -> Tensor:
-    """Of the mean over probes, shape (items)."""
+    """Standard error of the mean over probes, shape (items)."""
     return integrals.std(-1) / math.sqrt(count) if count > 1 else torch.full_like(integrals[:, 0], math.nan if count else 0.0)
 
 
 def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise InputError(f"there is no {name} {value!r}; choose one of {', '.join(known)}.")
+        raise InputError(f"unknown {name} {value!r}.\nChoose one of {', '.join(known)}.")
 
 
 def _check_probes(probes: int) -> int:
     if check_whole("probes", probes) < 1:
-        raise InputError(f"probes is {probes}; an estimate of the trace takes at least 1.")
+        raise InputError(f"probes is {probes}; expected at least 1.")
     return int(probes)

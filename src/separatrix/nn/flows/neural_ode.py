@@ -1,4 +1,4 @@
-"""Neural ODEs: a network as a vector field, followed for a time; a flow like any other."""
+"""Neural ODEs: a network as a vector field, as a layer and as a flow."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -20,34 +20,40 @@ from separatrix.flows.states import Form, Structured
 from separatrix.flows.steps.mesh import whole_steps
 from separatrix.nn.flows.flow_layer import TimedFlow
 
-STEPS = 20  # by default, in the time of the layer
+STEPS = 20  # default number of steps in the time of the layer
 
 
 class NeuralODE(TimedFlow):
-    r"""The layer  x(0) ↦ x(T)  of  ẋ = f(x, t)  with a network f; and the flow of f, for every analysis of systems.
+    r"""The layer  x(0) ↦ x(T)  of  ẋ = f(x, t)  with a network f; also the flow of f, for all analyses of systems.
 
     Args:
         field: f, a module (*batch, dim) → (*batch, dim), or a `Field`.
-        dim: numbers in the state. Default: what f's last linear layer gives.
+        dim: length of the state. Default: the output width of the last linear layer of f.
         end: T.
-        dt: length of equal steps. Default: with a pair such as "dopri5", steps by tolerance; else T / 20.
+        dt: step size of equal steps. Default: adaptive steps for a pair such as "dopri5", else T / 20.
         method: a name in `SOLVERS`.
-        rtol, atol, max_steps, max_step: of steps by tolerance; see `sx.solve`.
-        gradient: "backpropagation", "checkpoint" or "adjoint"; see `sx.solve`, whose default it has.
+        rtol, atol, max_steps, max_step: tolerances and limits of adaptive steps; see `sx.solve`.
+        gradient: "backpropagation", "checkpoint" or "adjoint". Default: as in `sx.solve`.
         time_dependent: call `field(x, t)`.
-        shape: that of a state without its batch, where it is no vector: (3, 32, 32) for images; a tuple or a dictionary of shapes
-            for states that are such. The layer, `solve`, `pack` and `unpack` take and give those; the system's states are vectors.
+        shape: shape of a state without its batch, if it is not a vector: (3, 32, 32) for images; a tuple or a dictionary of shapes
+            for such states. The layer, `solve`, `pack` and `unpack` take and return them; the states of the system are vectors.
 
-    Twenty steps of RK4 are the default: they need nothing but PyTorch, cost the same for every input, and can be compiled, exported
-    and differentiated twice; another dt tells whether they are short enough. As a `Flow` it takes one step of its method for each
-    step of the system, of length dt or T / 20: its spectra, equilibria and portraits are those of the field. Called, and within
-    a network such as `sx.nn.Sequential`, it is the layer; `as_layer()` is the layer as a system of its own, one step of which
-    takes the time T, with the derivative of the very steps that the layer takes.
+    The default is twenty steps of RK4: they only need PyTorch, cost the same for every input, and can be compiled, exported and
+    differentiated twice; a second run with another dt shows whether they are short enough. As a `Flow`, it takes one step of its
+    method for each step of the system, of size dt or T / 20: its spectra, equilibria and portraits are those of the field. When
+    called, also inside a network such as `sx.nn.Sequential`, it is the layer; `as_layer()` is the layer as a system, one step of
+    which takes the time T and has the exact derivative of the layer's steps.
 
-    Limits: states are float32 or float64, under autocast too; the field's own layers may have fewer digits. Compiled or exported
-    it takes equal steps only, and in them an item that overflows is not kept from the gradients of others. The field is evaluated
-    as in evaluation mode: dropout is no function of state and time, and no step could follow it.
+    Limits: states are float32 or float64, under autocast too, although layers of the field may use fewer digits. When compiled or
+        exported, only equal steps are available, and an item that overflows can make the gradients of others NaN. The field is
+        evaluated
+        in evaluation mode: with dropout it would not be a function of state and time.
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366.
+
+    Example:
+        >>> layer = sx.nn.NeuralODE(nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)))
+        >>> layer(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
     """
 
     def __init__(
@@ -66,7 +72,7 @@ class NeuralODE(TimedFlow):
         time_dependent: bool = False,
         shape: Any = None,
     ) -> None:
-        check_positive(end, "a neural ODE is followed for a positive time, not")
+        check_positive(end, "expected a positive end time, got end =")
         form = None if shape is None else Form.of_shapes(shape)
         if form is None:
             own = as_field(field, time_dependent=time_dependent)
@@ -80,15 +86,15 @@ class NeuralODE(TimedFlow):
         self.by_tolerance = dt is None and method in PAIRS
 
     def pack(self, state: Nested) -> Tensor:
-        """The vectors of states, (*batch, dim)."""
+        """The state vectors, (*batch, dim)."""
         return state if self.form is None else self.form.pack(state)
 
     def unpack(self, x: Tensor) -> Nested:
-        """The states of vectors, (*batch, dim)."""
+        """The states of state vectors, (*batch, dim)."""
         return x if self.form is None else self.form.unpack(x)
 
     def forward(self, x: Nested, n: int = 0) -> Nested:
-        """The state a time T later, of the same shape."""
+        """The state after a time T, of the same shape."""
         return self.unpack(self._later(self.pack(x)))
 
     def _later(self, x: Tensor) -> Tensor:
@@ -101,9 +107,9 @@ class NeuralODE(TimedFlow):
         return x
 
     def pushed(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The state a time T later, and the tangents v, (*batch, k, dim), through the steps that `forward` takes."""
+        """The state after a time T, and the tangents v, (*batch, k, dim), through the steps that `forward` takes."""
         if self.by_tolerance:
-            settings = self.settings | {"gradient": "backpropagation"}  # which alone keeps a graph that has a derivative
+            settings = self.settings | {"gradient": "backpropagation"}  # the only one whose graph has derivatives
             return pushforward(lambda y: self._followed(y, settings), x, v)
         field, steps = twin(self.field, dtype=x.dtype, device=x.device), whole_steps(self.end, self.dt)
         h = self.end / steps
@@ -112,32 +118,32 @@ class NeuralODE(TimedFlow):
         return x, v
 
     def solve(self, x0: Nested, times: Any) -> Solution | StructuredSolution:
-        """The states at the asked times, the first of which is that of x0; see `sx.solve`."""
+        """The states at the given times, the first of which is that of x0; see `sx.solve`."""
         dt = None if self.by_tolerance else self.dt
         found = solve(self.field, self.pack(x0), times, method=self.method, dt=dt, **self.settings)
         return found if self.form is None else StructuredSolution.of(found, self.form)
 
     def _followed(self, x: Tensor, settings: dict[str, Any]) -> Tensor:
-        """The states a time T later; an item that is not finite stays NaN and disturbs no other, as in every layer."""
+        """The states after a time T. An item that is not finite stays NaN and does not affect the others, as in every layer."""
         ends, dt = (0.0, self.end), None if self.by_tolerance else self.dt
-        fine = torch.isfinite(x).all(-1, keepdim=True)
-        if laid_open(fine)[0].all():
+        finite = torch.isfinite(x).all(-1, keepdim=True)
+        if laid_open(finite)[0].all():
             return solve(self.field, x, ends, method=self.method, dt=dt, **settings).last
-        rest = solve(self.field, x.where(fine, 0.0), ends, method=self.method, dt=dt, **settings).last
-        return rest.where(fine, torch.nan)
+        later = solve(self.field, x.where(finite, 0.0), ends, method=self.method, dt=dt, **settings).last
+        return later.where(finite, torch.nan)
 
     def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
-        """The same field in equal steps, `factor` for each one; by another method if one is given."""
+        """The same field in equal steps, `factor` in place of each one; optionally by another method."""
         other = super().refined(factor, method=method)
         other.by_tolerance = False
         return other
 
 
 def _width(field: Any) -> int:
-    """What the last linear layer of a module gives; a flow knows."""
+    """The output width of the last linear layer of a module, or the length of a flow's state."""
     if isinstance(field, Flow):
         return field.dim
     layers = [layer for layer in field.modules() if isinstance(layer, nn.Linear)] if isinstance(field, nn.Module) else []
     if not layers:
-        raise InputError(f"the width of the state cannot be told from a {type(field).__name__}.\nPass dim.")
+        raise InputError(f"the length of the state cannot be inferred from a {type(field).__name__}.\nPass dim.")
     return layers[-1].out_features
