@@ -197,6 +197,15 @@ def test_too_short_a_run_before_or_after_the_window_is_told_from_the_other(short
     assert seen[long] < 1e-11
 
 
+def test_throw_raises_where_vectors_are_not_defined():
+    """Of a rotation by one radian, a complex pair, only the plane of its two vectors is defined."""
+    turn = torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]], dtype=torch.float64)
+    rotation, asked = sx.Map(lambda x: 0.9 * x @ turn.T, 2), {"steps": 50, "settle": 20, "align": 20}
+    assert sx.covariant_lyapunov_vectors(rotation, **asked).status == "not_converged"
+    with pytest.raises(sx.NotConvergedError, match=r"1 of 1 item (?s:.*)settle \(20\) and align \(20\)"):
+        sx.covariant_lyapunov_vectors(rotation, **asked, throw=True)
+
+
 def test_vectors_are_thinned_out_where_asked_and_the_rest_is_unchanged():
     asked = {"steps": 60, "settle": 30, "align": 30, "every": 1}
     all_of_them, some = (sx.covariant_lyapunov_vectors(Henon(), keep=keep, **asked) for keep in (1, 7))

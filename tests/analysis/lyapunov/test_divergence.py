@@ -86,6 +86,14 @@ def test_the_horizon_holds_for_it_too():
         sx.divergence_rate(system, steps=40)
 
 
+def test_throw_raises_instead_of_marking():
+    """x' = x² overflows from 2 within 12 steps; 5 steps are too few for an error bar."""
+    with pytest.raises(sx.DivergedError, match="1 of 2 items"):
+        sx.divergence_rate(sx.Map(lambda x: x**2, 1), torch.tensor([[0.5], [2.0]]).double(), steps=30, throw=True)
+    with pytest.raises(sx.NotConvergedError, match="1 of 1 item"):
+        sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=5, throw=True)
+
+
 def test_the_answer_is_in_words():
     """repr: the rate, its error, the unit."""
     text = repr(sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=50))
@@ -112,7 +120,7 @@ def test_only_the_items_whose_tangent_is_wrong_disagree():
     spectrum = sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100, check=True)
     assert spectrum.disagreement.tolist() == [False, True, True]
     assert spectrum.status.tolist() == ["ok", "not_converged", "not_converged"]
-    assert repr(spectrum).startswith("The check disagrees in 2 of 3 runs, the most in run 2: λ₁ = −∞")
+    assert repr(spectrum).startswith("The check disagrees in 2 of 3 runs, most in run 2: λ₁ = −∞")
     with pytest.raises(sx.NotConvergedError, match="The check disagrees in 2 of 3"):
         sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100, check=True, throw=True)
     assert not sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100).disagreement.any()
@@ -122,7 +130,7 @@ def test_a_pair_that_diverges_where_the_orbit_does_not_disagrees():
     """On the fixed point of x' = 2 x, which is 0, the orbit rests; a tangent of 0.5 x says so, and its neighbours leave."""
     system = WrongTangent(2.0, 0.5)
     spectrum = sx.lyapunov_spectrum(system, torch.zeros(1).double(), steps=100, check=True)
-    assert spectrum.disagreement and "part at 0.6931" in repr(spectrum).splitlines()[0]
+    assert spectrum.disagreement and "separate at 0.6931" in repr(spectrum).splitlines()[0]
 
 
 @pytest.mark.parametrize("slope", [1e-3, 1e-6, 1e-9, 0.0])

@@ -98,10 +98,19 @@ def test_a_limit_that_is_not_finite_is_diverged_and_its_neighbours_are_not():
     assert float(found.order[0]) == pytest.approx(4, abs=0.2)
 
 
+def test_throw_raises_instead_of_marking():
+    """1 / (1/x₀ − t) is infinite at t = 1/x₀; dopri5 on ẋ = x is exact to rounding, so that no order can be fitted."""
+    with pytest.raises(sx.DivergedError, match="1 of 2 items"):
+        flow = sx.Flow(lambda x: x**2, 1, 0.25, method="rk4")
+        sx.step_convergence(flow, torch.tensor([[0.2], [5.0]], dtype=torch.float64), steps=8, throw=True)
+    with pytest.raises(sx.NotConvergedError, match="1 of 1 item"):
+        sx.step_convergence(growth("dopri5", 0.01), ones(1), steps=10, throw=True)
+
+
 def test_what_is_no_flow_is_refused():
     with pytest.raises(sx.UnsupportedModuleError, match="expected a Flow, got a Henon"):
         sx.step_convergence(sx.classic.henon())
-    with pytest.raises(sx.InputError, match="halvings is 1; it is at least 2"):
+    with pytest.raises(sx.InputError, match="halvings is 1"):
         sx.step_convergence(growth("euler"), halvings=1)
     with pytest.raises(sx.HorizonError, match="11 steps were asked"):
         sx.step_convergence(sx.nn.ContinuousDepth(nn.Linear(2, 2)), steps=11)
