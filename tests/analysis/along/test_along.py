@@ -234,6 +234,8 @@ def test_a_checkpoint_whose_weights_are_not_finite_aborts_nothing():
 
 def test_a_run_that_diverges_on_one_checkpoint_has_its_status_there():
     found = sx.along([sx.classic.logistic(r) for r in (3.2, 4.5, 3.9)], lambda s: sx.lyapunov_spectrum(s, steps=200))
+    with pytest.raises(sx.DivergedError, match=r"1 of 3 items .*\(1,\)"):
+        sx.along([sx.classic.logistic(r) for r in (3.2, 4.5, 3.9)], lambda s: sx.lyapunov_spectrum(s, steps=200), throw=True)
     assert found.status[1] == "diverged" and found.result.exponents[:, 0].isnan().tolist() == [False, True, False]
 
 
@@ -241,36 +243,36 @@ def test_a_run_that_diverges_on_one_checkpoint_has_its_status_there():
 
 
 @pytest.mark.parametrize(
-    ("checkpoints", "told"),
+    ("checkpoints", "named"),
     [
-        ({}, "there are no checkpoints"),
-        ([], "there are no checkpoints"),
-        (3, "checkpoints are a int"),
-        ({2: 0, 1: 0}, "checkpoint 1 comes after 2"),
-        ({"a": 0}, "named 'a'"),
-        ({math.nan: 0}, "named nan"),
+        ({}, "at least 1 checkpoint, got 0"),
+        ([], "at least 1 checkpoint, got 0"),
+        (3, "got a int"),
+        ({2: 0, 1: 0}, "checkpoint 1 follows 2"),
+        ({"a": 0}, "got 'a'"),
+        ({math.nan: 0}, "got nan"),
         (memory(1.0).state_dict(), "one state dict"),
     ],
 )
-def test_checkpoints_that_are_none_are_refused(checkpoints, told):
-    with pytest.raises(sx.InputError, match=told):
+def test_bad_checkpoints_are_refused(checkpoints, named):
+    with pytest.raises(sx.InputError, match=named):
         sx.along(checkpoints, sx.lyapunov_spectrum)
 
 
 def test_what_cannot_be_asked_is_refused():
-    with pytest.raises(sx.InputError, match="no function from a System"):
+    with pytest.raises(sx.InputError, match="got 'lyapunov_spectrum'"):
         sx.along([neuron(1.0)], "lyapunov_spectrum")
     with pytest.raises(sx.InputError, match="gate is 0"):
         sx.along([neuron(1.0)], sought, gate=0)
-    with pytest.raises(sx.InputError, match="model was given without build"):
+    with pytest.raises(sx.InputError, match="model needs build"):
         sx.along([{}], sought, model=memory(1.0))
     with pytest.raises(sx.UnsupportedModuleError, match="expected a System, got"):
         sx.along([memory(1.0)], sought)
     with pytest.raises(sx.ModelError, match=r"does not fit this RNN: .*weight_ih_l0"):
         sx.along([{}], sought, model=memory(1.0), build=sx.Recurrent)
-    with pytest.raises(sx.ModelError, match="no Result"):
+    with pytest.raises(sx.ModelError, match="Result, got a float"):
         sx.along([neuron(1.0)], lambda system: 1.0)
-    with pytest.raises(sx.InputError, match="k is 7"):  # what every checkpoint refuses is told as it is
+    with pytest.raises(sx.InputError, match="k is 7"):  # an error of every checkpoint is raised as it is
         sx.along([neuron(1.0), neuron(2.0)], lambda s: sx.lyapunov_spectrum(s, k=7))
 
 
