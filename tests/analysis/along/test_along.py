@@ -121,7 +121,7 @@ def crossing(t: float) -> sx.Map:
 
 
 def test_tracks_that_cross_are_not_swapped():
-    """Between −0.1 and 0.15 the neafixed point of each is the other's: only going straight on tells them apart."""
+    """Between −0.1 and 0.15 the nearest point of each is the other: only extrapolation distinguishes them."""
     guesses = sx.grid((-0.6, -0.06), (0.6, 0.06), (7, 7))
     times = (-0.5, -0.3, -0.1, 0.15, 0.35)
     tracks = sx.along({t: crossing(t) for t in times}, lambda system: sx.fixed_points(system, guesses)).result
@@ -182,7 +182,7 @@ def test_spectra_over_checkpoints_are_those_of_lone_runs_bit_for_bit():
     ],
     ids=["dimension", "power", "divergence", "field", "propagation", "spectrum"],
 )
-def test_any_analysis_is_put_side_by_side_and_drawn(analysis, tmp_path):
+def test_results_of_any_analysis_are_stacked_and_drawn(analysis, tmp_path):
     found = sx.along({a: sx.classic.henon(a) for a in (1.2, 1.3, 1.4)}, analysis)
     assert found.result.batch == (3,) and found.batch == (3,)
     again = sx.load(found.save(tmp_path / "along"))
@@ -215,7 +215,7 @@ def test_state_dicts_go_into_copies_and_the_model_is_left_alone():
         assert torch.equal(found.result.exponents[i], alone.exponents)
 
 
-def test_a_checkpoint_whose_weights_are_not_finite_aborts_nothing():
+def test_a_checkpoint_with_weights_that_are_not_finite_does_not_stop_the_others():
     gains = (1.0, 1.5, math.nan, 2.0)
     checkpoints = [memory(gain).state_dict() for gain in gains]
     asked = {"model": memory(1.0), "build": lambda net: sx.Recurrent(net)}
@@ -259,7 +259,7 @@ def test_bad_checkpoints_are_refused(checkpoints, named):
         sx.along(checkpoints, sx.lyapunov_spectrum)
 
 
-def test_what_cannot_be_asked_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(sx.InputError, match="got 'lyapunov_spectrum'"):
         sx.along([neuron(1.0)], "lyapunov_spectrum")
     with pytest.raises(sx.InputError, match="gate is 0"):
@@ -314,14 +314,14 @@ def test_a_refused_checkpoint_counts_as_diverged_whatever_the_analysis():
     assert "1 echo state, 1 diverged" in echo.summary()
 
 
-def test_fixed_points_of_networks_of_two_sizes_are_refused_in_words():
+def test_fixed_points_of_networks_of_two_sizes_are_refused():
     networks = [torch.nn.GRU(2, 4), torch.nn.GRU(2, 5)]
     with pytest.raises(sx.InputError, match="states of 4 and 5 numbers"):
         sx.along(networks, sx.fixed_points, build=lambda net: sx.Recurrent(net, constant=torch.zeros(2)))
 
 
-def test_results_without_a_common_batch_stand_each_by_itself():
-    """tanh(w x) has one attractor at w = ½ and two at w = 2; a checkpoint that is refused disturbs neither."""
+def test_results_that_do_not_fit_into_one_batch_are_separate():
+    """tanh(w x) has one attractor at w = ½ and two at w = 2; a checkpoint that is refused affects neither."""
 
     def build(w: float) -> sx.System:
         return sx.Map(lambda x: torch.tanh(w * x), 1)
@@ -337,7 +337,7 @@ def test_results_without_a_common_batch_stand_each_by_itself():
     assert found.status.tolist() == ["ok", "ok"]
 
 
-def test_results_of_other_lags_are_not_put_into_one():
+def test_results_with_different_lags_are_not_stacked():
     lags = iter([(0, 1), (0, 2)])
     found = sx.along([neuron(1.0), neuron(2.0)], lambda s: sx.gradient_propagation(s, lags=next(lags)))
     assert isinstance(found.result, sx.results.Separate)

@@ -169,9 +169,9 @@ def test_a_grid_has_its_first_coordinate_on_its_first_axis():
         sx.grid((0, 0), (1, 2), (3, 0))
 
 
-@pytest.mark.parametrize(("bad", "told"), [({"k": 3}, "k is 3 but"), ({"k": 0}, "k is 0"), ({"steps": 0}, "steps is 0")])
-def test_what_cannot_be_asked_is_refused(bad, told):
-    with pytest.raises(sx.InputError, match=told):
+@pytest.mark.parametrize(("bad", "named"), [({"k": 3}, "k is 3 but"), ({"k": 0}, "k is 0"), ({"steps": 0}, "steps is 0")])
+def test_bad_arguments_are_refused_by_name(bad, named):
+    with pytest.raises(sx.InputError, match=named):
         sx.finite_time_lyapunov(Kicked(), **bad)
 
 

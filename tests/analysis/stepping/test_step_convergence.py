@@ -71,7 +71,7 @@ def test_a_network_of_jumping_layers_nears_the_product_of_their_exponentials():
     assert (found.order - 1).abs().max() < 0.1
 
 
-def test_a_kink_in_time_costs_a_higher_method_its_order_and_is_said():
+def test_a_kink_in_time_reduces_the_order_of_a_higher_method_and_is_reported():
     """ẋ = |t − 1| of which a step looks across the kink: what RK4 is off by there is of order two at most."""
 
     def kinked(x: Tensor, t: float) -> Tensor:
@@ -82,8 +82,8 @@ def test_a_kink_in_time_costs_a_higher_method_its_order_and_is_said():
     assert not float(found.order) > 3.5
 
 
-def test_rounding_is_told_from_an_error():
-    """dopri5 on ẋ = x is right to rounding at once: no order is claimed; and float32 leaves fewer levels."""
+def test_no_order_is_fitted_to_rounding_errors():
+    """dopri5 on ẋ = x is exact to rounding at once, so it has no order; float32 leaves fewer levels."""
     found = sx.step_convergence(growth("dopri5", 0.01), ones(1), steps=10)
     assert found.order.isnan() and found.status == "not_converged" and "no order" in found.summary()
     single = sx.step_convergence(growth("rk4"), ones(1).float(), steps=8)
@@ -107,7 +107,7 @@ def test_throw_raises_instead_of_marking():
         sx.step_convergence(growth("dopri5", 0.01), ones(1), steps=10, throw=True)
 
 
-def test_what_is_no_flow_is_refused():
+def test_systems_other_than_flows_are_refused():
     with pytest.raises(sx.UnsupportedModuleError, match="expected a Flow, got a Henon"):
         sx.step_convergence(sx.classic.henon())
     with pytest.raises(sx.InputError, match="halvings is 1"):
