@@ -176,7 +176,7 @@ def test_the_answer_is_in_words(spectrum):
     text = repr(single)
     for words in ("Lyapunov exponents: 0.4", "±", "nats per step", "Kaplan–Yorke dimension 1.2", "entropy 0.4", "4000 steps"):
         assert words in text
-    assert "two near trajectories part at 0.4" in text
+    assert "two nearby trajectories separate at 0.4" in text
     assert "6 runs" in repr(spectrum) and "1 diverged" in repr(spectrum) and "5 ok" in repr(spectrum)
     lost = sx.lyapunov_spectrum(sx.classic.henon(), torch.tensor([3.0, 0.5]).double(), steps=100)
     assert repr(lost) == f"Lyapunov spectrum: diverged at step {int(lost.failed_at)}"

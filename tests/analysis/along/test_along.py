@@ -121,7 +121,7 @@ def crossing(t: float) -> sx.Map:
 
 
 def test_tracks_that_cross_are_not_swapped():
-    """Between −0.1 and 0.15 the neafixed point of each is the other's: only going straight on tells them apart."""
+    """Between −0.1 and 0.15 the nearest point of each is the other: only extrapolation distinguishes them."""
     guesses = sx.grid((-0.6, -0.06), (0.6, 0.06), (7, 7))
     times = (-0.5, -0.3, -0.1, 0.15, 0.35)
     tracks = sx.along({t: crossing(t) for t in times}, lambda system: sx.fixed_points(system, guesses)).result
@@ -182,7 +182,7 @@ def test_spectra_over_checkpoints_are_those_of_lone_runs_bit_for_bit():
     ],
     ids=["dimension", "power", "divergence", "field", "propagation", "spectrum"],
 )
-def test_any_analysis_is_put_side_by_side_and_drawn(analysis, tmp_path):
+def test_results_of_any_analysis_are_stacked_and_drawn(analysis, tmp_path):
     found = sx.along({a: sx.classic.henon(a) for a in (1.2, 1.3, 1.4)}, analysis)
     assert found.result.batch == (3,) and found.batch == (3,)
     again = sx.load(found.save(tmp_path / "along"))
@@ -215,7 +215,7 @@ def test_state_dicts_go_into_copies_and_the_model_is_left_alone():
         assert torch.equal(found.result.exponents[i], alone.exponents)
 
 
-def test_a_checkpoint_whose_weights_are_not_finite_aborts_nothing():
+def test_a_checkpoint_with_weights_that_are_not_finite_does_not_stop_the_others():
     gains = (1.0, 1.5, math.nan, 2.0)
     checkpoints = [memory(gain).state_dict() for gain in gains]
     asked = {"model": memory(1.0), "build": lambda net: sx.Recurrent(net)}
@@ -234,6 +234,8 @@ def test_a_checkpoint_whose_weights_are_not_finite_aborts_nothing():
 
 def test_a_run_that_diverges_on_one_checkpoint_has_its_status_there():
     found = sx.along([sx.classic.logistic(r) for r in (3.2, 4.5, 3.9)], lambda s: sx.lyapunov_spectrum(s, steps=200))
+    with pytest.raises(sx.DivergedError, match=r"1 of 3 items .*\(1,\)"):
+        sx.along([sx.classic.logistic(r) for r in (3.2, 4.5, 3.9)], lambda s: sx.lyapunov_spectrum(s, steps=200), throw=True)
     assert found.status[1] == "diverged" and found.result.exponents[:, 0].isnan().tolist() == [False, True, False]
 
 
@@ -241,36 +243,36 @@ def test_a_run_that_diverges_on_one_checkpoint_has_its_status_there():
 
 
 @pytest.mark.parametrize(
-    ("checkpoints", "told"),
+    ("checkpoints", "named"),
     [
-        ({}, "there are no checkpoints"),
-        ([], "there are no checkpoints"),
-        (3, "checkpoints are a int"),
-        ({2: 0, 1: 0}, "checkpoint 1 comes after 2"),
-        ({"a": 0}, "named 'a'"),
-        ({math.nan: 0}, "named nan"),
+        ({}, "at least 1 checkpoint, got 0"),
+        ([], "at least 1 checkpoint, got 0"),
+        (3, "got a int"),
+        ({2: 0, 1: 0}, "checkpoint 1 follows 2"),
+        ({"a": 0}, "got 'a'"),
+        ({math.nan: 0}, "got nan"),
         (memory(1.0).state_dict(), "one state dict"),
     ],
 )
-def test_checkpoints_that_are_none_are_refused(checkpoints, told):
-    with pytest.raises(sx.InputError, match=told):
+def test_bad_checkpoints_are_refused(checkpoints, named):
+    with pytest.raises(sx.InputError, match=named):
         sx.along(checkpoints, sx.lyapunov_spectrum)
 
 
-def test_what_cannot_be_asked_is_refused():
-    with pytest.raises(sx.InputError, match="no function from a System"):
+def test_bad_arguments_are_refused():
+    with pytest.raises(sx.InputError, match="got 'lyapunov_spectrum'"):
         sx.along([neuron(1.0)], "lyapunov_spectrum")
     with pytest.raises(sx.InputError, match="gate is 0"):
         sx.along([neuron(1.0)], sought, gate=0)
-    with pytest.raises(sx.InputError, match="model was given without build"):
+    with pytest.raises(sx.InputError, match="model needs build"):
         sx.along([{}], sought, model=memory(1.0))
     with pytest.raises(sx.UnsupportedModuleError, match="expected a System, got"):
         sx.along([memory(1.0)], sought)
     with pytest.raises(sx.ModelError, match=r"does not fit this RNN: .*weight_ih_l0"):
         sx.along([{}], sought, model=memory(1.0), build=sx.Recurrent)
-    with pytest.raises(sx.ModelError, match="no Result"):
+    with pytest.raises(sx.ModelError, match="Result, got a float"):
         sx.along([neuron(1.0)], lambda system: 1.0)
-    with pytest.raises(sx.InputError, match="k is 7"):  # what every checkpoint refuses is told as it is
+    with pytest.raises(sx.InputError, match="k is 7"):  # an error of every checkpoint is raised as it is
         sx.along([neuron(1.0), neuron(2.0)], lambda s: sx.lyapunov_spectrum(s, k=7))
 
 
@@ -312,14 +314,14 @@ def test_a_refused_checkpoint_counts_as_diverged_whatever_the_analysis():
     assert "1 echo state, 1 diverged" in echo.summary()
 
 
-def test_fixed_points_of_networks_of_two_sizes_are_refused_in_words():
+def test_fixed_points_of_networks_of_two_sizes_are_refused():
     networks = [torch.nn.GRU(2, 4), torch.nn.GRU(2, 5)]
     with pytest.raises(sx.InputError, match="states of 4 and 5 numbers"):
         sx.along(networks, sx.fixed_points, build=lambda net: sx.Recurrent(net, constant=torch.zeros(2)))
 
 
-def test_results_without_a_common_batch_stand_each_by_itself():
-    """tanh(w x) has one attractor at w = ½ and two at w = 2; a checkpoint that is refused disturbs neither."""
+def test_results_that_do_not_fit_into_one_batch_are_separate():
+    """tanh(w x) has one attractor at w = ½ and two at w = 2; a checkpoint that is refused affects neither."""
 
     def build(w: float) -> sx.System:
         return sx.Map(lambda x: torch.tanh(w * x), 1)
@@ -335,7 +337,7 @@ def test_results_without_a_common_batch_stand_each_by_itself():
     assert found.status.tolist() == ["ok", "ok"]
 
 
-def test_results_of_other_lags_are_not_put_into_one():
+def test_results_with_different_lags_are_not_stacked():
     lags = iter([(0, 1), (0, 2)])
     found = sx.along([neuron(1.0), neuron(2.0)], lambda s: sx.gradient_propagation(s, lags=next(lags)))
     assert isinstance(found.result, sx.results.Separate)

@@ -46,7 +46,7 @@ def test_without_known_zeros_nothing_lands():
     assert landed(Anchors(cubic, with_slope), (1.0, 1.0))[0] == [False]
 
 
-def test_a_zero_is_taken_in_once_and_a_singular_one_never():
+def test_a_zero_is_added_once_and_a_singular_one_never():
     anchors = Anchors(lambda x: x**2 * (x - 1), lambda x: (x**2 * (x - 1), torch.diag_embed(3 * x**2 - 2 * x)))
     anchors.add(torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0 + 1e-9, 1.0]], dtype=F64))
     anchors.add(torch.tensor([[1.0, 1.0]], dtype=F64))

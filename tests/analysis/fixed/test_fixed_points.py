@@ -130,7 +130,7 @@ def test_a_bistable_unit_has_two_memories_and_a_border_between_them():
         ([[1e-9, 0], [0, -2]], "undecided"),
     ],
 )
-def test_the_kinds_of_rest_in_the_plane(matrix, kind):
+def test_the_kinds_of_fixed_points_in_the_plane(matrix, kind):
     """A flow ẋ = A x, and the map exp(A/10) of the same kind."""
     flow = sx.fixed_points(linear(matrix, flow=True), guesses(5, 2))
     step = torch.linalg.matrix_exp(0.1 * torch.tensor(matrix, dtype=F64)).tolist()
@@ -160,7 +160,7 @@ def test_a_gru_s_fixed_points_are_those_that_scipy_finds():
         assert np.abs(found.points.numpy() - x).max(1).min() < 1e-8
 
 
-def test_the_input_of_step_n_is_kept():
+def test_the_input_is_frozen_at_step_n():
     """tanh(x + u_n) − x has its zero where atanh(x) − x = u_n."""
     inputs = torch.tensor([[0.0], [0.5], [-1.0]], dtype=F64)
     cell = nn.RNN(1, 1).double()
@@ -170,11 +170,11 @@ def test_the_input_of_step_n_is_kept():
         found = sx.fixed_points(sx.Recurrent(cell, inputs), n=n)
         (x,) = found.points.flatten().tolist()
         assert math.atanh(x) - x == pytest.approx(float(inputs[n]), abs=1e-11)
-    with pytest.raises(sx.HorizonError, match=r"n is 3, but .* up to 2"):
+    with pytest.raises(sx.HorizonError, match=r"n is 3, but .* 0 … 2"):
         sx.fixed_points(sx.Recurrent(cell, inputs), n=3)
 
 
-def test_guesses_that_meet_are_one_point_and_each_remembers_where_it_came_to():
+def test_guesses_that_converge_to_one_point_are_counted_together():
     found = sx.fixed_points(sx.Map(lambda x: torch.tanh(2 * x), dim=1), guesses(400, 1).reshape(20, 20, 1))
     assert len(found.points) == 3
     assert found.found_by.sum() == 400
@@ -183,7 +183,7 @@ def test_guesses_that_meet_are_one_point_and_each_remembers_where_it_came_to():
     assert gap.max() < 1e-12
 
 
-def test_a_failed_guess_is_counted_and_costs_no_other():
+def test_a_failed_guess_is_counted_and_does_not_affect_the_others():
     start = torch.tensor([[0.3], [math.nan], [1e300], [0.6]], dtype=F64)
     found = sx.fixed_points(logistic(3.2), start)
     assert found.status.tolist() == ["ok", "diverged", "diverged", "ok"]
@@ -193,7 +193,17 @@ def test_a_failed_guess_is_counted_and_costs_no_other():
     assert torch.equal(alone.points, found.points)
 
 
-def test_where_nothing_rests_the_slow_point_is_told_apart():
+def test_throw_raises_only_if_no_point_is_found():
+    """x + 1 + x² has none; of the guesses for the logistic map some fail and others succeed."""
+    start = torch.tensor([[0.3], [math.nan]], dtype=F64)
+    assert len(sx.fixed_points(logistic(3.2), start, throw=True).points) == 1
+    with pytest.raises(sx.NotConvergedError, match="4 of 4 items"):
+        sx.fixed_points(sx.Map(lambda x: x + 1 + x**2, 1), torch.zeros(4, 1, dtype=F64), throw=True)
+    with pytest.raises(sx.DivergedError, match="1 of 1 item"):
+        sx.fixed_points(logistic(3.2), start[1:], throw=True)
+
+
+def test_a_slow_point_is_not_reported_as_a_fixed_point():
     """The map x + ε + x² has no fixed point; |ε + x²| is least at 0."""
     found = sx.fixed_points(sx.Map(lambda x: x + 0.01 + x**2, dim=1), guesses(30, 1))
     assert len(found.points) == 0
@@ -206,8 +216,8 @@ def test_where_nothing_rests_the_slow_point_is_told_apart():
 @pytest.mark.parametrize(
     "drift", [lambda x: x + 0.3 - 0.5 / (2 * math.pi) * (2 * math.pi * x).sin(), lambda x: x + 1], ids=["beyond its lock", "shift"]
 )
-def test_where_rounding_swallows_the_residual_far_out_there_is_no_point(drift):
-    """A circle map rests where sin 2πx = 2π 0.3 / 0.5: nowhere. At x = 1e16, floating point takes x + 0.3 for x."""
+def test_a_residual_lost_to_rounding_far_out_is_not_a_fixed_point(drift):
+    """A circle map has fixed points where sin 2πx = 2π 0.3 / 0.5: none. At x = 1e16, x + 0.3 rounds to x."""
     found = sx.fixed_points(sx.Map(drift, dim=1), guesses(16, 1))
     assert len(found.points) == 0 and set(found.status.tolist()) == {"not_converged"}
 
@@ -218,7 +228,7 @@ def test_a_point_far_out_that_stands_out_from_rounding_is_found():
     assert found.points.flatten().tolist() == pytest.approx([1e6], rel=1e-8)
 
 
-def test_a_relu_network_s_point_is_exact_and_what_it_forgets_at_once_has_rate_minus_infinity():
+def test_a_relu_network_s_point_is_exact_and_erased_directions_have_rate_minus_infinity():
     weight = torch.tensor([[0.5, -1.0], [0.0, 0.5]], dtype=F64)
     found = sx.fixed_points(sx.Map(lambda x: torch.relu(x @ weight.mT + torch.tensor([1.0, -1.0]).to(x)), dim=2), guesses(20, 2))
     assert found.points.tolist() == [pytest.approx([2.0, 0.0], abs=1e-14)]
@@ -247,27 +257,27 @@ def test_the_module_and_the_generator_are_left_as_they_were(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "named"),
     [
-        ({"period": 0}, "period is 0; it is at least 1."),
+        ({"period": 0}, "period is 0"),
         ({"guesses": torch.zeros(0, 2)}, r"there are no guesses: their shape is \(0, 2\)."),
         ({"guesses": "near 0"}, "guesses cannot be read as numbers"),
         ({"guesses": torch.zeros(4, 3)}, "the state has 3 numbers but this Map has 2"),
-        ({"tol": -1.0}, "tol is -1.0; it is a small positive number."),
-        ({"tol": "small"}, "tol is small; it is a small positive number."),
-        ({"path_steps": -1}, "path_steps is -1; it counts steps, so it is 0 or more."),
-        ({"n": -1}, "n is -1, but the steps of this system are counted from 0"),
+        ({"tol": -1.0}, "tol is -1.0"),
+        ({"tol": "small"}, "tol is small"),
+        ({"path_steps": -1}, "path_steps is -1"),
+        ({"n": -1}, "n is -1"),
     ],
 )
-def test_bad_input_is_told_in_a_line(options, told):
-    with pytest.raises(sx.SeparatrixError, match=told):
+def test_bad_input_is_refused_by_name(options, named):
+    with pytest.raises(sx.SeparatrixError, match=named):
         sx.fixed_points(sx.Map(henon, dim=2), **options)
 
 
-def test_what_is_not_one_system_is_refused():
-    with pytest.raises(sx.InputError, match="period is 2, but a flow's equilibria have none"):
+def test_a_period_for_a_flow_and_a_batch_of_systems_are_refused():
+    with pytest.raises(sx.InputError, match="period is 2"):
         sx.fixed_points(sx.Flow(lorenz, dim=3, dt=0.01), period=2)
-    with pytest.raises(sx.ShapeError, match=r"a batch of systems: .* \(4,\)"):
+    with pytest.raises(sx.ShapeError, match=r"batch.* \(4,\)"):
         sx.fixed_points(sx.classic.henon(a=torch.linspace(1, 1.4, 4)))
 
 
@@ -307,7 +317,7 @@ def test_the_sensitivity_to_the_input_is_how_the_point_moves():
 
 
 def test_paths_bring_nearly_every_guess_of_a_hard_network_to_a_point():
-    """A symmetric tanh network at high gain, where Newton's method alone strands; NumPy computes what is left at the points."""
+    """A symmetric tanh network at high gain, where Newton's method alone stalls; NumPy computes the residuals."""
     random = guesses(48, 48, seed=4)
     weight = 1.5 * (random + random.mT) / 96**0.5
     system, start = sx.Map(lambda x: torch.tanh(x @ weight.to(x)), dim=48), guesses(32, 48, seed=5)
@@ -320,8 +330,8 @@ def test_paths_bring_nearly_every_guess_of_a_hard_network_to_a_point():
     assert gaps.min() > 1e-6
 
 
-def test_a_path_leads_a_dissipative_flow_to_its_rest():
-    """Lorenz 1996 rests where every component is the forcing."""
+def test_a_path_leads_to_the_equilibrium_of_a_dissipative_flow():
+    """Lorenz 1996 has an equilibrium where every component equals the forcing."""
     ring = sx.Flow(lambda x: (x.roll(-1, -1) - x.roll(2, -1)) * x.roll(1, -1) - x + 8, dim=12, dt=0.01)
     found = sx.fixed_points(ring, guesses(24, 12, 5.0))
     assert (found.codes == 0).sum() >= 20
@@ -329,8 +339,8 @@ def test_a_path_leads_a_dissipative_flow_to_its_rest():
 
 
 @pytest.mark.parametrize(("shut", "isolated"), [(15.0, True), (40.0, False)])
-def test_a_gru_s_gate_that_is_almost_shut_hides_no_point_and_one_that_is_shut_is_told(shut, isolated):
-    """A GRU's h' = (1 − z) n + z h rests at h = n alone, however near to 1 z is; where z = 1 to rounding, every h does."""
+def test_an_almost_shut_gate_leaves_one_isolated_point_and_a_shut_one_none(shut, isolated):
+    """h' = (1 − z) n + z h of a GRU has the only fixed point h = n, however close to 1 z is; if z rounds to 1, every h is one."""
     module = nn.GRU(1, 2).double()
     for parameter in module.parameters():
         parameter.data.zero_()
@@ -346,8 +356,8 @@ def test_a_gru_s_gate_that_is_almost_shut_hides_no_point_and_one_that_is_shut_is
         assert "not isolated" in repr(found)
 
 
-def test_a_line_of_fixed_points_is_told():
-    """(x, y) ↦ (x, y/2) rests all along y = 0; the point nearest to each guess, or any other, is none that stands alone."""
+def test_points_on_a_line_of_fixed_points_are_not_isolated():
+    """(x, y) ↦ (x, y/2) has the line of fixed points y = 0."""
     found = sx.fixed_points(sx.Map(lambda x: x * torch.tensor([1.0, 0.5]).to(x), dim=2), guesses(6, 2))
     assert len(found.points) == 6
     assert found.points[:, 1].abs().max() < 1e-12
@@ -391,8 +401,8 @@ def test_a_relu_network_s_points_are_those_of_all_its_linear_regions_exactly(see
 @pytest.mark.parametrize(
     ("seed", "gain", "period"), [(9, 1.5, 1), (8, 5.0, 2), (1, 3.0, 2), (9, 1.5, 3), (0, 2.0, 3), (0, 3.0, 3), (0, 5.0, 3)]
 )
-def test_all_cycles_of_a_small_relu_network_are_found_unasked(seed, gain, period):
-    """Networks of 3 units of which guesses near the orbits miss some: by default every orbit of every region is found."""
+def test_all_cycles_of_a_small_relu_network_are_found_by_default(seed, gain, period):
+    """Guesses near the orbits of these networks of 3 units miss some; by default every orbit of every region is found."""
     generator = torch.Generator().manual_seed(seed)
     weight = gain * torch.randn(3, 3, dtype=F64, generator=generator) / 3**0.5
     bias = torch.randn(3, dtype=F64, generator=generator)
@@ -423,14 +433,14 @@ def doubling_tanh(w: float) -> sx.Recurrent:
     return sx.Recurrent(rnn, constant=torch.zeros(1, dtype=F64))
 
 
-def test_indices_add_up_to_one_in_a_ball_and_tell_that_points_are_missing():
+def test_indices_add_up_to_one_in_a_ball_and_show_that_points_are_missing():
     """For w = 2: a saddle at 0 of index −1 between two nodes of index 1. For w = −2 the nodes are one 2-cycle."""
     found = sx.fixed_points(doubling_tanh(2.0))
     assert len(found.points) == 3 and (found.index_sum, found.index_expected, found.points_missing) == (1, 1, False)
-    assert "Σ sign det(1 − DF) = 1, as over all there are" in found.summary()
+    assert "Σ sign det(1 − DF) = 1, as expected" in found.summary()
     only = sx.fixed_points(doubling_tanh(2.0), torch.zeros(1, 1, dtype=F64))
     assert (only.index_sum, only.points_missing) == (-1, True)
-    assert "points are missing: Σ sign det(1 − DF) = −1, but 1" in only.summary()
+    assert "points are missing: Σ sign det(1 − DF) = −1, expected 1" in only.summary()
     cycle = sx.fixed_points(doubling_tanh(-2.0), period=2)
     assert sorted(cycle.minimal_period.tolist()) == [1, 2] and cycle.index_sum == 1  # −1 + 2 · 1
 
@@ -466,7 +476,7 @@ def test_a_cycle_search_begins_from_the_points_of_its_divisors(period):
     assert fixed == pytest.approx([0.0, 1 - 1 / 3.5], abs=1e-9)
 
 
-def test_a_shut_gate_far_out_is_no_point_that_further_starts_find():
+def test_further_starts_do_not_report_a_shut_gate_far_out():
     torch.manual_seed(0)
     found = sx.fixed_points(sx.Recurrent(nn.GRU(2, 3)), period=4)
     assert len(found.points) == 1 and found.points_missing is False
@@ -513,8 +523,8 @@ def test_a_custom_cell_s_point_is_its_closed_form():
 
 
 @pytest.mark.parametrize("flow", [False, True])
-def test_a_wide_network_of_rank_2_rests_where_its_two_numbers_do(flow):
-    """Of U A tanh(Uᵀ x) with UᵀU = 1 the part z = Uᵀ x follows A tanh z, of which SciPy and NumPy give zeros and eigenvalues."""
+def test_a_wide_network_of_rank_2_has_the_fixed_points_of_its_two_numbers(flow):
+    """In U A tanh(Uᵀ x) with UᵀU = 1, z = Uᵀ x follows A tanh z; SciPy and NumPy give its zeros and eigenvalues."""
     frame = torch.linalg.qr(guesses(2_500, 2))[0]
     matrix = torch.tensor([[2.0, 0.3], [-0.2, 1.5]], dtype=F64)
     function = lambda x: torch.tanh(x @ frame) @ matrix.mT @ frame.mT  # noqa: E731
@@ -536,15 +546,15 @@ def test_a_wide_network_of_rank_2_rests_where_its_two_numbers_do(flow):
 
 
 @pytest.mark.parametrize("system", [sx.Flow(torch.ones_like, 2, 0.1), sx.Map(lambda x: x + 1.0, 2)])
-def test_what_moves_everywhere_alike_has_no_fixed_point(system):
-    """Paths flee to where 1 is lost in the rounding of x; that is no zero."""
+def test_a_uniform_drift_has_no_fixed_point(system):
+    """Paths go to where the drift is lost in the rounding of x, which is not a zero."""
     found = sx.fixed_points(system)
     assert len(found.points) == 0 and set(found.status.tolist()) == {"not_converged"}
     assert len(sx.phase_portrait(system, steps=50).rest.points) == 0
 
 
 class Descent(System):
-    """Gradient descent on x²/2 at rate 2.5, whose author writes the displacement down, which is F(x) − x."""
+    """Gradient descent on x²/2 at rate 2.5 that defines its residual F(x) − x."""
 
     def __init__(self):
         super().__init__(dim=1, start=(0.3,))
@@ -556,7 +566,7 @@ class Descent(System):
         return -2.5 * x
 
 
-def test_a_map_that_writes_its_displacement_down_is_no_flow():
+def test_a_map_that_defines_its_residual_is_not_a_flow():
     """The multiplier is 1 − 2.5, so that the point is unstable."""
     found = sx.fixed_points(Descent(), torch.ones(1, 1, dtype=torch.float64))
     assert found.multipliers[0, 0].real == pytest.approx(-1.5, abs=1e-12)
@@ -581,17 +591,17 @@ class OwnFlow(System):
 @pytest.mark.parametrize(
     "derived", [lambda s: s, lambda s: Frozen(s, 2), lambda s: sx.Noisy(s, 0.3)], ids=["own", "frozen", "noisy"]
 )
-def test_what_says_that_it_is_continuous_is_asked_for_its_field(derived):
+def test_the_field_of_a_continuous_system_is_solved(derived):
     """The rate is −1/2, not ln(1 − 0.05) / 0.1; noise is no part of the field."""
     found = sx.fixed_points(derived(OwnFlow()), torch.ones(1, 1, dtype=torch.float64))
     assert float(found.points.abs().max()) < 1e-12
     assert float(found.rates[0, 0]) == pytest.approx(-0.5, abs=1e-12)
-    with pytest.raises(sx.InputError, match="a flow's equilibria have none"):
+    with pytest.raises(sx.InputError, match="period is"):
         sx.fixed_points(derived(OwnFlow()), period=2)
 
 
-def test_a_noisy_map_frozen_at_a_step_rests_where_that_steps_kick_leaves_it():
-    """x = x/2 + c has the solution 2c, c being the kick of step 3."""
+def test_a_noisy_map_is_frozen_with_the_noise_of_its_step():
+    """x = x/2 + c has the solution 2c, with c the noise of step 3."""
     noisy = sx.Noisy(sx.Map(lambda x: x / 2, 2), 0.3, seed=1)
     kick = noisy.step(torch.zeros(2, dtype=torch.float64), 3)
     found = sx.fixed_points(noisy, torch.ones(1, 2, dtype=torch.float64), n=3)

@@ -69,7 +69,7 @@ def test_the_dynamics_carry_each_vector_into_the_next(case):
 
 @pytest.mark.long
 def test_two_seeds_of_frame_and_backward_start_find_the_same_directions(case):
-    """Covariance alone is shared by every triangle carried backward; the vectors are those that all starts agree on."""
+    """Every backward start gives covariant vectors; only the Lyapunov vectors are the same for all starts."""
     system, x0, asked, found = case
     other = sx.covariant_lyapunov_vectors(system, x0, **asked, every=found.every, seed=7)
     torch.testing.assert_close(other.states, found.states, rtol=0, atol=0)
@@ -163,7 +163,7 @@ def test_the_leading_vectors_are_the_first_of_all():
     assert sine(every.vectors[:, :3], leading.vectors).max() < 1e-9
 
 
-def test_a_singular_jacobian_loses_its_own_vector_and_no_other():
+def test_a_singular_jacobian_erases_its_own_vector_and_no_other():
     """Eigenvalues 2, 1/2 and 0: the kernel is forgotten in one step, and cannot be found by going backward."""
     directions = torch.eye(3, dtype=torch.float64) + 0.3 * gaussian(3, 3)
     matrix = directions @ torch.diag(torch.tensor([2.0, 0.5, 0.0], dtype=torch.float64)) @ torch.linalg.inv(directions)
@@ -176,7 +176,7 @@ def test_a_singular_jacobian_loses_its_own_vector_and_no_other():
         assert sine(found.vectors[:, i], directions[:, i] / directions[:, i].norm()).max() < 1e-13
 
 
-def test_vectors_of_a_rotating_pair_are_said_not_to_converge():
+def test_vectors_of_a_rotating_pair_do_not_converge():
     turn = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.1]], dtype=torch.float64)
     found = sx.covariant_lyapunov_vectors(linear(turn), steps=10, settle=50, align=50, every=1)
     assert found.status == "not_converged"
@@ -187,7 +187,7 @@ def test_vectors_of_a_rotating_pair_are_said_not_to_converge():
 
 
 @pytest.mark.parametrize(("short", "long"), [("settle", "align"), ("align", "settle")])
-def test_too_short_a_run_before_or_after_the_window_is_told_from_the_other(short, long):
+def test_the_checks_show_which_of_settle_and_align_is_too_short(short, long):
     """Eigenvalues 1 and 0.9: a misalignment is 0.9ᵗ of what it was, 0.12 after 20 steps and 1e-13 after 280."""
     matrix = torch.tensor([[1.0, 0.5], [0.0, 0.9]], dtype=torch.float64)
     found = sx.covariant_lyapunov_vectors(linear(matrix), steps=10, every=1, **{short: 20, long: 280})
@@ -195,6 +195,15 @@ def test_too_short_a_run_before_or_after_the_window_is_told_from_the_other(short
     seen = {"settle": found.flag.max(), "align": found.alignment.max()}
     assert seen[short] > 1e-3
     assert seen[long] < 1e-11
+
+
+def test_throw_raises_where_vectors_are_not_defined():
+    """Of a rotation by one radian, a complex pair, only the plane of its two vectors is defined."""
+    turn = torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]], dtype=torch.float64)
+    rotation, asked = sx.Map(lambda x: 0.9 * x @ turn.T, 2), {"steps": 50, "settle": 20, "align": 20}
+    assert sx.covariant_lyapunov_vectors(rotation, **asked).status == "not_converged"
+    with pytest.raises(sx.NotConvergedError, match=r"1 of 1 item (?s:.*)settle \(20\) and align \(20\)"):
+        sx.covariant_lyapunov_vectors(rotation, **asked, throw=True)
 
 
 def test_vectors_are_thinned_out_where_asked_and_the_rest_is_unchanged():
@@ -214,7 +223,7 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "told"),
+    ("asked", "error", "named"),
     [
         ({"steps": 80, "settle": 20, "align": 10}, sx.HorizonError, "settle 20 + steps 80 + align 10 = 110 steps"),
         ({"settle": 60, "align": 60}, sx.HorizonError, "this system can take 100"),
@@ -226,8 +235,8 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path):
         ({"keep": 0}, sx.InputError, "keep is 0"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(asked, error, told):
-    with pytest.raises(error, match=told.replace("+", r"\+")):
+def test_bad_arguments_are_refused_by_name(asked, error, named):
+    with pytest.raises(error, match=named.replace("+", r"\+")):
         sx.covariant_lyapunov_vectors(driven_gru(length=100), **asked)
 
 

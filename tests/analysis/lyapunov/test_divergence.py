@@ -1,4 +1,4 @@
-"""The rate at which two near trajectories part."""
+"""The rate at which two nearby trajectories separate."""
 
 import math
 
@@ -14,8 +14,8 @@ def linear(*diagonal: float) -> sx.Map:
     return sx.Map(lambda x: x @ matrix, len(diagonal))
 
 
-def test_a_linear_map_parts_at_its_leading_rate():
-    """About the fixed point 0 the separation is exactly the tangent: ln 2, once it points along the first axis."""
+def test_trajectories_of_a_linear_map_separate_at_its_leading_rate():
+    """At the fixed point 0 the separation is exactly a tangent: its rate is ln 2 once it points along the first axis."""
     measured = sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=50, settle=50)
     assert float(measured.rate) == pytest.approx(math.log(2), abs=1e-12)
     assert measured.status == "ok"
@@ -36,7 +36,7 @@ def test_curvature_and_rounding_stay_below_a_millionth_a_step():
     assert float(measured.rate) == pytest.approx(float((4 - 8 * states).abs().log().mean()), abs=1e-4)
 
 
-def test_trajectories_that_merge_part_at_minus_infinity():
+def test_trajectories_that_merge_have_rate_minus_infinity():
     """A map to one point: not a divergence, not NaN."""
     measured = sx.divergence_rate(sx.Map(lambda x: 0 * x, 2), torch.ones(3, 2).double(), steps=20, settle=0)
     assert (measured.rate == -math.inf).all()
@@ -62,7 +62,7 @@ def test_batches_of_states_and_parameters_broadcast():
 
 
 def test_both_copies_have_the_same_noise():
-    """A drive that is a function of n reaches both: an additive kick parts nothing, and the rate is that of the map."""
+    """A drive that is a function of n is the same for both: additive noise separates nothing, and the rate is that of the map."""
 
     def step(x: Tensor, n: int) -> Tensor:
         return 0.5 * x + torch.randn(2, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
@@ -86,6 +86,14 @@ def test_the_horizon_holds_for_it_too():
         sx.divergence_rate(system, steps=40)
 
 
+def test_throw_raises_instead_of_marking():
+    """x' = x² overflows from 2 within 12 steps; 5 steps are too few for an error bar."""
+    with pytest.raises(sx.DivergedError, match="1 of 2 items"):
+        sx.divergence_rate(sx.Map(lambda x: x**2, 1), torch.tensor([[0.5], [2.0]]).double(), steps=30, throw=True)
+    with pytest.raises(sx.NotConvergedError, match="1 of 1 item"):
+        sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=5, throw=True)
+
+
 def test_the_answer_is_in_words():
     """repr: the rate, its error, the unit."""
     text = repr(sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=50))
@@ -107,27 +115,27 @@ class WrongTangent(sx.System):
 
 
 def test_only_the_items_whose_tangent_is_wrong_disagree():
-    """With a = 0.5 and slopes 0.5, 0.4, 0: the rates are ln ½ and the tangents' ln b; −∞ too is held against what is seen."""
+    """With a = 0.5 and slopes 0.5, 0.4, 0: the rates are ln ½ and those of the tangents ln b; −∞ is compared too."""
     system = WrongTangent(0.5, torch.tensor([0.5, 0.4, 0.0]).double())
     spectrum = sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100, check=True)
     assert spectrum.disagreement.tolist() == [False, True, True]
     assert spectrum.status.tolist() == ["ok", "not_converged", "not_converged"]
-    assert repr(spectrum).startswith("The check disagrees in 2 of 3 runs, the most in run 2: λ₁ = −∞")
+    assert repr(spectrum).startswith("The check disagrees in 2 of 3 runs, most in run 2: λ₁ = −∞")
     with pytest.raises(sx.NotConvergedError, match="The check disagrees in 2 of 3"):
         sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100, check=True, throw=True)
     assert not sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100).disagreement.any()
 
 
 def test_a_pair_that_diverges_where_the_orbit_does_not_disagrees():
-    """On the fixed point of x' = 2 x, which is 0, the orbit rests; a tangent of 0.5 x says so, and its neighbours leave."""
+    """At the fixed point 0 of x' = 2 x, the wrong tangent 0.5 x predicts decay, but neighbours leave."""
     system = WrongTangent(2.0, 0.5)
     spectrum = sx.lyapunov_spectrum(system, torch.zeros(1).double(), steps=100, check=True)
-    assert spectrum.disagreement and "part at 0.6931" in repr(spectrum).splitlines()[0]
+    assert spectrum.disagreement and "separate at 0.6931" in repr(spectrum).splitlines()[0]
 
 
 @pytest.mark.parametrize("slope", [1e-3, 1e-6, 1e-9, 0.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_contraction_below_rounding_is_no_disagreement(slope, dtype):
+def test_contraction_below_rounding_is_not_a_disagreement(slope, dtype):
     """About the fixed point 1 of x' = slope x + (1 − slope) the pair is resolved to rounding alone, the tangent is exact."""
     system = sx.Map(lambda x: slope * x + (1 - slope), 3)
     spectrum = sx.lyapunov_spectrum(system, torch.ones(3, dtype=dtype), k=1, steps=100, check=True)
@@ -141,7 +149,7 @@ def test_a_run_too_short_for_error_bars_has_no_disagreement_and_is_not_ok():
 
 
 def test_sound_chaotic_runs_do_not_disagree():
-    """200 runs of the Hénon map, many of which part from their checks by rounding: the level is 10⁻⁴ over all of them."""
+    """200 runs of the Hénon map, many of which separate from their checks by rounding; the level is 10⁻⁴ over all of them."""
     x0 = 0.1 * torch.randn(200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for steps in (60, 600):
         assert not sx.lyapunov_spectrum(sx.classic.henon(), x0, steps=steps, settle=50, check=True).disagreement.any()

@@ -227,7 +227,7 @@ def test_an_item_of_a_batch_is_a_run_of_its_own(kind):
 
 
 def test_the_check_of_a_driven_gru_is_its_leading_exponent():
-    """Two near trajectories under the same inputs part at λ₁, without any derivative.
+    """Two nearby trajectories under the same inputs separate at λ₁, without any derivative.
 
     A dense product begun from their own first direction tells their rate to 1e-8 a step, what both rounding and curvature are at a
     distance of 1e-8; from the first tangent of the frame it tells λ₁ to rounding.

@@ -106,7 +106,7 @@ def test_throw_raises_instead_of_marking():
 # --- stopping --------------------------------------------------------------------------------------------------------
 
 
-def test_a_tolerance_goes_on_until_every_bar_is_below_it():
+def test_a_run_with_a_tolerance_continues_until_every_error_bar_is_below_it():
     """Hénon's bar is near 0.37 / √steps: 0.006 takes some 4,000 steps, more than asked and fewer than allowed."""
     x0 = sx.classic.henon().initial_state((8,), seed=1)
     spectrum = sx.lyapunov_spectrum(sx.classic.henon(), x0, steps=500, error=6e-3)
@@ -234,7 +234,7 @@ def test_counts_out_of_range_are_refused_by_name(wrong, named):
         sx.lyapunov_spectrum(sx.classic.henon(), **wrong)
 
 
-def test_float32_is_followed_and_said():
+def test_float32_is_kept_and_its_limit_reported():
     """The result is in float32, close to float64's, and says what that limits."""
     system = sx.classic.lorenz63()
     x0 = system.initial_state()
@@ -274,7 +274,7 @@ def test_memory_does_not_grow_with_the_steps():
     ("system", "steps"), [(sx.classic.henon(), 2000), (sx.classic.lorenz63(), 2000)], ids=["henon", "lorenz63"]
 )
 def test_the_check_is_the_leading_exponent_within_the_bars(system, steps):
-    """Two trajectories a tiny distance apart know no derivative, and part at λ₁."""
+    """Two nearby trajectories, which use no derivative, separate at λ₁."""
     spectrum = sx.lyapunov_spectrum(system, steps=steps, settle=500, check=True)
     difference = float(spectrum.exponents[0] - spectrum.check.rate)
     assert abs(difference) < 2 * math.hypot(spectrum.stderr[0], spectrum.check.stderr)
@@ -321,7 +321,7 @@ def test_pooling_separates_the_variance_within_from_that_between():
 
 
 def test_pooling_flattens_the_batch_and_leaves_diverged_runs_out():
-    """A (2, 2) batch with one NaN run: three are averaged, and the count is told."""
+    """A (2, 2) batch with one NaN run: three are averaged, and the one left out is counted."""
     values = torch.tensor([[[1.0], [2.0]], [[math.nan], [6.0]]], dtype=torch.float64)
     codes = torch.tensor([[0, 1], [2, 0]], dtype=torch.int8)
     pooled = spectrum_of(values, values * 0, codes).pooled()
@@ -332,14 +332,14 @@ def test_pooling_flattens_the_batch_and_leaves_diverged_runs_out():
 
 
 def test_pooling_one_run_keeps_its_own_bar():
-    """There is no spread to tell: the bar is the run's, the variance between runs is unknown."""
+    """There is no spread: the error bar is that of the run, and the variance between runs is unknown."""
     pooled = spectrum_of(torch.tensor([[0.5]]).double(), torch.tensor([[0.1]]).double()).pooled()
     assert pooled.stderr.item() == pytest.approx(0.1)
     assert pooled.between.isnan().all()
 
 
 def test_pooling_keeps_minus_infinities():
-    """Directions that all runs lose: −∞ without an error, and the others are not spoilt."""
+    """Directions erased in all runs are −∞ without an error, and the others are unaffected."""
     values = torch.tensor([[0.5, -math.inf], [0.7, -math.inf]], dtype=torch.float64)
     pooled = spectrum_of(values, torch.zeros(2, 2).double()).pooled()
     assert pooled.exponents.tolist() == [pytest.approx(0.6), -math.inf]
@@ -347,7 +347,7 @@ def test_pooling_keeps_minus_infinities():
     assert pooled.between.tolist() == [pytest.approx(0.02), 0.0]
 
 
-def test_networks_that_differ_are_told_from_runs_that_fluctuate():
+def test_pooling_attributes_differences_of_networks_to_the_variance_between():
     """Four logistic maps at rest in 0, of slope r: their exponents differ by ln r alone, so all variance is between."""
     r = torch.tensor([0.2, 0.3, 0.4, 0.5], dtype=torch.float64)
     pooled = sx.lyapunov_spectrum(sx.classic.logistic(r), torch.zeros(4, 1).double(), steps=100).pooled()

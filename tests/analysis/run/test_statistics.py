@@ -117,8 +117,8 @@ def test_many_comparisons_share_the_level():
     assert alarms < 0.02
 
 
-def test_a_step_or_a_trend_is_told():
-    """Halves that differ by 10 of their errors, or a trend as large, are told in at least 85 % of series."""
+def test_a_step_or_a_trend_is_detected():
+    """Halves that differ by 10 of their errors, or an equally large trend, are detected in at least 85 % of series."""
     series, length = white(200, 500), 200
     step = torch.where(torch.arange(length) < length // 2, -0.5, 0.5)[:, None]
     trend = torch.linspace(-1, 1, length, dtype=torch.float64)[:, None]

@@ -1,4 +1,4 @@
-"""A run with tangents is a record: going on leaves what was as it is."""
+"""A run with tangents is immutable: advancing it returns a new one."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ def start(every="auto") -> TangentRun:
     return TangentRun.begin(front, random_frame(front.x, 3, 0), every)
 
 
-def test_a_run_goes_on_from_any_of_its_records_as_often_as_one_likes():
+def test_a_run_can_be_continued_from_any_of_its_records_repeatedly():
     run = start()
     frame = run.front.v.clone()
     first, second = (settled(run, 20) for _ in range(2))

@@ -71,7 +71,7 @@ def test_a_network_of_jumping_layers_nears_the_product_of_their_exponentials():
     assert (found.order - 1).abs().max() < 0.1
 
 
-def test_a_kink_in_time_costs_a_higher_method_its_order_and_is_said():
+def test_a_kink_in_time_reduces_the_order_of_a_higher_method_and_is_reported():
     """ẋ = |t − 1| of which a step looks across the kink: what RK4 is off by there is of order two at most."""
 
     def kinked(x: Tensor, t: float) -> Tensor:
@@ -82,8 +82,8 @@ def test_a_kink_in_time_costs_a_higher_method_its_order_and_is_said():
     assert not float(found.order) > 3.5
 
 
-def test_rounding_is_told_from_an_error():
-    """dopri5 on ẋ = x is right to rounding at once: no order is claimed; and float32 leaves fewer levels."""
+def test_no_order_is_fitted_to_rounding_errors():
+    """dopri5 on ẋ = x is exact to rounding at once, so it has no order; float32 leaves fewer levels."""
     found = sx.step_convergence(growth("dopri5", 0.01), ones(1), steps=10)
     assert found.order.isnan() and found.status == "not_converged" and "no order" in found.summary()
     single = sx.step_convergence(growth("rk4"), ones(1).float(), steps=8)
@@ -98,10 +98,19 @@ def test_a_limit_that_is_not_finite_is_diverged_and_its_neighbours_are_not():
     assert float(found.order[0]) == pytest.approx(4, abs=0.2)
 
 
-def test_what_is_no_flow_is_refused():
+def test_throw_raises_instead_of_marking():
+    """1 / (1/x₀ − t) is infinite at t = 1/x₀; dopri5 on ẋ = x is exact to rounding, so that no order can be fitted."""
+    with pytest.raises(sx.DivergedError, match="1 of 2 items"):
+        flow = sx.Flow(lambda x: x**2, 1, 0.25, method="rk4")
+        sx.step_convergence(flow, torch.tensor([[0.2], [5.0]], dtype=torch.float64), steps=8, throw=True)
+    with pytest.raises(sx.NotConvergedError, match="1 of 1 item"):
+        sx.step_convergence(growth("dopri5", 0.01), ones(1), steps=10, throw=True)
+
+
+def test_systems_other_than_flows_are_refused():
     with pytest.raises(sx.UnsupportedModuleError, match="expected a Flow, got a Henon"):
         sx.step_convergence(sx.classic.henon())
-    with pytest.raises(sx.InputError, match="halvings is 1; it is at least 2"):
+    with pytest.raises(sx.InputError, match="halvings is 1"):
         sx.step_convergence(growth("euler"), halvings=1)
     with pytest.raises(sx.HorizonError, match="11 steps were asked"):
         sx.step_convergence(sx.nn.ContinuousDepth(nn.Linear(2, 2)), steps=11)

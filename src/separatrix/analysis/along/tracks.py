@@ -1,4 +1,4 @@
-"""Fixed points from one checkpoint to the next: which is which, which are born, which are lost, which change their stability."""
+"""Fixed points followed from checkpoint to checkpoint: their births, losses and changes of stability."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,20 +16,20 @@ from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, plain
 
-MOST_TOLD = 12  # events, in words
-FLIPPED = 3.0  # times as far counts a point whose index would have to change on the way: only a bifurcation does that
+MOST_EVENTS = 12  # events listed in the summary
+FLIPPED = 3.0  # factor on the distance to a point of another index, because only a bifurcation changes an index
 
 
 class Event(NamedTuple):
-    """Something that happened to fixed points between two checkpoints.
+    """A change of fixed points between two checkpoints.
 
     Args:
         change: "birth", "loss" or "stability".
-        likely: the bifurcation that it looks like: "fold", "pitchfork", "transcritical" (two points exchange their stability),
-            "flip", "Neimark–Sacker", "Hopf", "real eigenvalue" (another through 1); "" where nothing tells.
+        likely: the likely bifurcation: "fold", "pitchfork", "transcritical" (two points exchange their stability), "flip",
+            "Neimark–Sacker", "Hopf", "real eigenvalue" (any other crossing of 1); "" if unknown.
         before, after: labels of the two checkpoints.
-        tracks: the points it happened to.
-        told: the same in words.
+        tracks: the tracks involved.
+        verdict: the event in words.
     """
 
     change: str
@@ -37,31 +37,32 @@ class Event(NamedTuple):
     before: float
     after: float
     tracks: tuple[int, ...]
-    told: str
+    verdict: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tracks(Result):
-    """Fixed points followed along checkpoints; a track is one point for as long as it is there.
+    """Fixed points followed over checkpoints; a track is one fixed point for as long as it exists.
 
-    Every checkpoint's points are sought anew, and from the points of its two neighbours: what is there on both sides is not missed
-    between them. Points of two checkpoints are then paired so that the distances from where each was expected are least in sum
-    (Hungarian method); one farther than the gate is another point. It is expected straight on, or at its last place, whichever was
-    the better guess before. A place where it would have another index, sign det(1 − DF), counts as three times as far.
+    At every checkpoint, the search starts from the usual guesses and from the points of both neighbouring checkpoints, so a point
+    that exists on both sides is not missed in between. The points of two checkpoints are paired so that the sum of the distances
+    from the predicted positions is minimal (Hungarian method); points farther apart than the gate are different points. The
+    prediction is a linear extrapolation, or the last position if that predicted better before. A candidate with another index,
+    sign det(1 − DF), counts as three times as far away.
 
     Args:
         labels: (checkpoint), epochs.
-        points: (checkpoint, track, dim); NaN where the point is not there.
-        residuals: (checkpoint, track).
-        multipliers: (checkpoint, track, dim), complex; NaN where the point is not there.
-        rates: (checkpoint, track, dim), nats per unit time, the leading first.
-        kind: (checkpoint, track), index into `kinds`; −1 where the point is not there.
-        degree: (checkpoint), Σ sign det(1 − DF) over the points. A check: it stays the same unless a point was missed, or came from
+        points: (checkpoint, track, dim); NaN where the point does not exist.
+        residuals: (checkpoint, track), ‖F(x) − x‖∞, or the largest component of a flow's field.
+        multipliers: (checkpoint, track, dim), complex; NaN where the point does not exist.
+        rates: (checkpoint, track, dim), nats per unit time, the leading one first.
+        kind: (checkpoint, track), index into `kinds`; −1 where the point does not exist.
+        degree: (checkpoint), Σ sign det(1 − DF) over the points. A check: it is constant unless a point was missed or came from
             far outside.
         kinds: names of the kinds.
-        changes, likely, told: of each event, see `Event`.
+        changes, likely, verdicts: of each event, see `Event`.
         between: (event, 2), indices of the checkpoints before and after.
-        event_tracks: (event, 3), the tracks it happened to; −1 for none.
+        event_tracks: (event, 3), the tracks involved, padded with −1.
     """
 
     labels: Tensor
@@ -74,7 +75,7 @@ class Tracks(Result):
     kinds: tuple[str, ...]
     changes: tuple[str, ...]
     likely: tuple[str, ...]
-    told: tuple[str, ...]
+    verdicts: tuple[str, ...]
     between: Tensor
     event_tracks: Tensor
 
@@ -94,53 +95,53 @@ class Tracks(Result):
 
     @property
     def alive(self) -> Tensor:
-        """Where each point is there, (checkpoint, track), bool."""
+        """Whether each point exists, (checkpoint, track), bool."""
         return self.kind >= 0
 
     @property
     def stable(self) -> Tensor:
-        """Where each point attracts, (checkpoint, track), bool."""
+        """Whether each point exists and attracts, (checkpoint, track), bool."""
         return self.alive & (self.rates[..., 0] < 0)
 
     @property
     def events(self) -> list[Event]:
-        """What happened, in order."""
-        rows = zip(self.changes, self.likely, self.between.tolist(), self.event_tracks.tolist(), self.told, strict=True)
+        """The events in order."""
+        rows = zip(self.changes, self.likely, self.between.tolist(), self.event_tracks.tolist(), self.verdicts, strict=True)
         label = self.labels.tolist()
         return [
-            Event(change, likely, label[before], label[after], tuple(track for track in tracks if track >= 0), told)
-            for change, likely, (before, after), tracks, told in rows
+            Event(change, likely, label[before], label[after], tuple(track for track in tracks if track >= 0), verdict)
+            for change, likely, (before, after), tracks, verdict in rows
         ]
 
     def summary(self) -> str:
-        """How many points were followed, and what happened to them."""
+        """The number of points followed, and their events."""
         tracks, now = self.points.shape[1], int(self.alive[-1].sum())
-        lines = [f"{counted(tracks, 'fixed point')} followed, {now} at the end; {counted(len(self.told), 'event')}"]
-        known = self.degree[self.codes == Status.OK]
-        if len(known) and bool((known != known[0]).any()):
-            lines.append("the degree changes: a point was missed, or came from far outside")
-        more = len(self.told) - MOST_TOLD
-        return "\n".join([*lines, *self.told[:MOST_TOLD], *([f"… and {counted(more, 'event')} more"] if more > 0 else [])])
+        lines = [f"{counted(tracks, 'fixed point')} followed, {now} at the end; {counted(len(self.verdicts), 'event')}"]
+        degrees = self.degree[self.codes == Status.OK]
+        if len(degrees) and bool((degrees != degrees[0]).any()):
+            lines.append("the degree changes: a point was missed or came from far outside")
+        more = len(self.verdicts) - MOST_EVENTS
+        return "\n".join([*lines, *self.verdicts[:MOST_EVENTS], *([f"… and {counted(more, 'more event')}"] if more > 0 else [])])
 
 
 def follow(labels: Tensor, systems: Sequence[System | None], results: Sequence[Result | None], gate: float) -> Tracks:
-    """The tracks of the fixed points of all checkpoints; None is a checkpoint without an answer, which is stepped over."""
-    there = [i for i, result in enumerate(results) if isinstance(result, FixedPoints)]
+    """The tracks of the fixed points of all checkpoints; None stands for a checkpoint without a result, which is skipped."""
     found = {i: result for i, result in enumerate(results) if isinstance(result, FixedPoints)}
-    sizes = {found[i].points.shape[-1] for i in there}
+    checkpoints = list(found)
+    sizes = {found[i].points.shape[-1] for i in checkpoints}
     if len(sizes) > 1:
         raise InputError(
             f"the checkpoints have states of {' and '.join(map(str, sorted(sizes)))} numbers.\n"
-            "Fixed points are followed in one space: pass checkpoints of one network."
+            "Pass checkpoints of one network: fixed points are followed in one state space."
         )
-    for order in (there, there[::-1]):
-        for beside, i in pairwise(order):
-            found[i] = _sought_from(systems[i], found[i], found[beside].points)
-    rows = _rows(labels, {i: found[i] for i in there}, gate, _unit([found[i] for i in there]))
+    for order in (checkpoints, checkpoints[::-1]):
+        for neighbour, i in pairwise(order):
+            found[i] = _sought_from(systems[i], found[i], found[neighbour].points)
+    rows = _rows(labels, {i: found[i] for i in checkpoints}, gate, _unit([found[i] for i in checkpoints]))
     count = 1 + max((track for row in rows.values() for track in row), default=-1)
     tracks = _table(labels, found, rows, count)
-    first = systems[there[0]]
-    events = _events(tracks, there, first is not None and first.continuous, labels)
+    first = systems[checkpoints[0]]
+    events = _events(tracks, checkpoints, first is not None and first.continuous, labels)
     parts = torch.full((len(events), 3), -1, dtype=torch.int64)
     for row, event in zip(parts, events, strict=True):
         row[: len(event.tracks)] = torch.tensor(event.tracks[:3])
@@ -150,24 +151,24 @@ def follow(labels: Tensor, systems: Sequence[System | None], results: Sequence[R
         **tracks,
         changes=tuple(event.change for event in events),
         likely=tuple(event.likely for event in events),
-        told=tuple(event.told for event in events),
+        verdicts=tuple(event.verdict for event in events),
         between=torch.tensor(sides, dtype=torch.int64).reshape(-1, 2),
         event_tracks=parts,
-        settings={**found[there[0]].settings, "gate": gate},
+        settings={**found[checkpoints[0]].settings, "gate": gate},
     )
 
 
 def _sought_from(system: System, found: FixedPoints, guesses: Tensor) -> FixedPoints:
-    """The points found, and those to which a neighbour's points lead."""
+    """The points found, together with those found from the points of a neighbouring checkpoint."""
     if not len(guesses):
         return found
-    asked = {name: found.settings[name] for name in ("n", "period", "tol", "max_steps", "distinct")}
+    options = {name: found.settings[name] for name in ("n", "period", "tol", "max_steps", "distinct")}
     guesses = torch.cat([found.points, guesses.to(found.points)])
-    return replace(fixed_points(system, guesses, scale=found.settings["unit"], **asked), size=found.size)
+    return replace(fixed_points(system, guesses, scale=found.settings["unit"], **options), size=found.size)
 
 
 def _unit(found: list[FixedPoints]) -> Tensor:
-    """Root mean square of the largest point of all, or of where they were sought if that is more."""
+    """Root mean square of the largest point of all, or of the guesses if that is larger."""
     units = [torch.as_tensor(result.settings["unit"]).to(result.points) for result in found]
     unit = torch.stack([each.expand(found[0].points.shape[-1]) for each in units]).amax(0)
     sizes = [float((result.points / unit).square().mean(-1).max()) ** 0.5 for result in found if len(result.points)]
@@ -175,7 +176,7 @@ def _unit(found: list[FixedPoints]) -> Tensor:
 
 
 def _rows(labels: Tensor, found: dict[int, FixedPoints], gate: float, unit: Tensor) -> dict[int, list[int]]:
-    """For each checkpoint the track of each of its points."""
+    """For each checkpoint, the track of each of its points."""
     paths: list[_Path] = []
     rows: dict[int, list[int]] = {}
     alive: list[int] = []
@@ -195,7 +196,7 @@ def _rows(labels: Tensor, found: dict[int, FixedPoints], gate: float, unit: Tens
 
 
 class _Path(NamedTuple):
-    """Where a point was so far."""
+    """The positions of a point so far."""
 
     labels: list[float]
     points: list[Tensor]
@@ -207,7 +208,7 @@ class _Path(NamedTuple):
         self.indices.append(index)
 
     def expected(self, label: float) -> Tensor:
-        """On the straight line through its last two places, unless such a line was a worse guess than its last place before."""
+        """Linear extrapolation from the last two positions, or the last position if that predicted better before."""
         if len(self.points) == 1:
             return self.points[-1]
         if len(self.points) > 2:
@@ -217,25 +218,25 @@ class _Path(NamedTuple):
         return self._onwards(-1, label)
 
     def _onwards(self, i: int, label: float) -> Tensor:
-        """The line through the places i − 1 and i, carried on."""
+        """The extrapolation of the line through positions i − 1 and i."""
         (a, b), (x, y) = (self.labels[i - 1], self.labels[i]), (self.points[i - 1], self.points[i])
         return y + (y - x) * (label - b) / (b - a)
 
 
 def _matched(paths: list[_Path], label: float, points: Tensor, index: list[int], gate: float, unit: Tensor) -> dict[int, int]:
-    """Number of a path → number of the point that it comes to, by least total distance, none beyond the gate."""
+    """Number of a path ↦ number of its next point, with the smallest total distance and none beyond the gate."""
     if not paths or not len(points):
         return {}
     places = torch.stack([path.expected(label) for path in paths])
-    apart = ((places[:, None] - points[None]) / unit).square().mean(-1).sqrt()
-    was = torch.tensor([path.indices[-1] for path in paths])
-    cost = apart.cpu().where(was[:, None] == torch.tensor(index), FLIPPED * apart.cpu())
+    distance = ((places[:, None] - points[None]) / unit).square().mean(-1).sqrt()
+    before = torch.tensor([path.indices[-1] for path in paths])
+    cost = distance.cpu().where(before[:, None] == torch.tensor(index), FLIPPED * distance.cpu())
     pairs = zip(*linear_sum_assignment(cost.clamp(max=gate).numpy()), strict=True)
     return {int(i): int(j) for i, j in pairs if cost[i, j] < gate}
 
 
 def _table(labels: Tensor, found: dict[int, FixedPoints], rows: dict[int, list[int]], count: int) -> dict[str, Tensor | tuple]:
-    """The tensors of `Tracks`, filled where a point is there."""
+    """The tensors of `Tracks`, filled where a point exists."""
     first = next(iter(found.values()))
     shape = (len(labels), count)
     table = {
@@ -256,14 +257,14 @@ def _table(labels: Tensor, found: dict[int, FixedPoints], rows: dict[int, list[i
 
 
 def _index(multipliers: Tensor) -> Tensor:
-    """Sign det(1 − DF) of each point: what a continuous change keeps until a multiplier passes 1."""
+    """Sign det(1 − DF) of each point, which is constant under continuous change until a multiplier passes 1."""
     return (1 - multipliers).prod(-1).real.sign().long()
 
 
-def _events(tracks: dict, there: list[int], flow: bool, labels: Tensor) -> list[Event]:
-    """What happened between each checkpoint and the next that has an answer."""
+def _events(tracks: dict, checkpoints: list[int], flow: bool, labels: Tensor) -> list[Event]:
+    """The events between successive checkpoints with a result."""
     events = []
-    for before, after in pairwise(there):
+    for before, after in pairwise(checkpoints):
         step = _Step(tracks, before, after, flow, float(labels[before]), float(labels[after]))
         events.extend(step.events())
     return events
@@ -280,24 +281,24 @@ class _Step(NamedTuple):
     end: float
 
     def events(self) -> list[Event]:
-        """Births and losses in pairs where they belong together, then what is left, then changes of stability."""
+        """Paired births and losses first, then single ones, then changes of stability."""
         was, now = self.tracks["kind"][self.before] >= 0, self.tracks["kind"][self.after] >= 0
         changed = [
             t for t in (was & now).nonzero()[:, 0].tolist() if self._unstable(t, self.before) != self._unstable(t, self.after)
         ]
         events = []
-        for change, side, single in (("birth", self.after, now & ~was), ("loss", self.before, was & ~now)):
-            left = single.nonzero()[:, 0].tolist()
+        for change, side, only_here in (("birth", self.after, now & ~was), ("loss", self.before, was & ~now)):
+            unpaired = only_here.nonzero()[:, 0].tolist()
             for track in list(changed):
-                pair = self._fork(track, left, side)
+                pair = self._fork(track, unpaired, side)
                 if pair:
                     events.append(self._event(change, "pitchfork", (track, *pair)))
-                    left = [t for t in left if t not in pair]
+                    unpaired = [t for t in unpaired if t not in pair]
                     changed.remove(track)
-            while (pair := self._opposite(left, side)) is not None:
+            while (pair := self._opposite(unpaired, side)) is not None:
                 events.append(self._event(change, "fold", pair))
-                left = [t for t in left if t not in pair]
-            events.extend(self._event(change, "", (track,)) for track in left)
+                unpaired = [t for t in unpaired if t not in pair]
+            events.extend(self._event(change, "", (track,)) for track in unpaired)
         while (pair := self._exchange(changed)) is not None:
             events.append(self._event("stability", "transcritical", pair))
             changed = [t for t in changed if t not in pair]
@@ -309,10 +310,10 @@ class _Step(NamedTuple):
     def _index_of(self, track: int, side: int) -> int:
         return int(_index(self.tracks["multipliers"][side, track]))
 
-    def _fork(self, track: int, left: list[int], side: int) -> tuple[int, int] | None:
-        """Two points on either side of one whose index flipped, both of the index that it has on the other side of the change."""
+    def _fork(self, track: int, unpaired: list[int], side: int) -> tuple[int, int] | None:
+        """Two points on either side of one whose index flipped, both with the index that it has at the other checkpoint."""
         here, there = (self._index_of(track, i) for i in (side, self.before + self.after - side))
-        arms = [t for t in left if self._index_of(t, side) == there]
+        arms = [t for t in unpaired if self._index_of(t, side) == there]
         if here == there or len(arms) < 2:
             return None
         points = self.tracks["points"][side]
@@ -323,18 +324,19 @@ class _Step(NamedTuple):
         return pairs[best] if bent[best] < 1 else None
 
     def _exchange(self, changed: list[int]) -> tuple[int, int] | None:
-        """The two nearest of the points whose index flipped, one from 1 to −1 and the other back."""
+        """The two nearest points whose indices flipped in opposite directions."""
         flipped = [t for t in changed if self._crossing(t) == "real eigenvalue"]
         return self._opposite(flipped, self.after) if len(flipped) > 1 else None
 
-    def _opposite(self, left: list[int], side: int) -> tuple[int, int] | None:
-        """The two neafixed points of opposite index."""
+    def _opposite(self, candidates: list[int], side: int) -> tuple[int, int] | None:
+        """The two nearest points of opposite index."""
         points = self.tracks["points"][side]
-        pairs = [(a, b) for k, a in enumerate(left) for b in left[k + 1 :] if self._index_of(a, side) * self._index_of(b, side) < 0]
+        index = {track: self._index_of(track, side) for track in candidates}
+        pairs = [(a, b) for k, a in enumerate(candidates) for b in candidates[k + 1 :] if index[a] * index[b] < 0]
         return min(pairs, key=lambda pair: float((points[pair[0]] - points[pair[1]]).norm()), default=None)
 
     def _crossing(self, track: int) -> str:
-        """Through which border eigenvalues went."""
+        """The kind of eigenvalue that crossed the border of stability."""
         if self._index_of(track, self.before) != self._index_of(track, self.after):
             return "real eigenvalue"
         if abs(self._unstable(track, self.before) - self._unstable(track, self.after)) % 2:
@@ -346,17 +348,16 @@ class _Step(NamedTuple):
         verb = {"birth": "born", "loss": "lost"}.get(change, "")
         if change == "stability":
             turned = " and ".join(self._turned(track) for track in tracks)
-            told = f"{turned}: {'a real eigenvalue passes' if likely == 'real eigenvalue' else f'a likely {likely}'}"
+            verdict = f"{turned}: {'a real eigenvalue crosses' if likely == 'real eigenvalue' else f'a likely {likely}'}"
         elif likely == "pitchfork":
-            told = f"points {self._named(tracks[1:], side)} are {verb} and {self._turned(tracks[0])}: a likely pitchfork"
+            verdict = f"points {self._named(tracks[1:], side)} are {verb} and {self._turned(tracks[0])}: a likely pitchfork"
         elif likely == "fold":
             nearest = min(float((1 - self.tracks["multipliers"][side, t]).abs().min()) for t in tracks)
-            told = (
-                f"points {self._named(tracks, side)} are {verb} together: a likely fold (a multiplier is {plain(nearest)} from 1)"
-            )
+            names = self._named(tracks, side)
+            verdict = f"points {names} are {verb} together: a likely fold (a multiplier is {plain(nearest)} from 1)"
         else:
-            told = f"point {self._named(tracks, side)} is {verb} alone"
-        return Event(change, likely, self.start, self.end, tracks, f"{plain(self.start)} → {plain(self.end)}: {told}")
+            verdict = f"point {self._named(tracks, side)} is {verb} alone"
+        return Event(change, likely, self.start, self.end, tracks, f"{plain(self.start)} → {plain(self.end)}: {verdict}")
 
     def _kind(self, track: int, side: int) -> str:
         return self.tracks["kinds"][int(self.tracks["kind"][side, track])]
@@ -365,4 +366,4 @@ class _Step(NamedTuple):
         return " and ".join(f"{track} ({self._kind(track, side)})" for track in tracks)
 
     def _turned(self, track: int) -> str:
-        return f"point {track} turns from {self._kind(track, self.before)} to {self._kind(track, self.after)}"
+        return f"point {track} changes from {self._kind(track, self.before)} to {self._kind(track, self.after)}"

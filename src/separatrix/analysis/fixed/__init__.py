@@ -1,1 +1,1 @@
-"""Fixed points and cycles."""
+"""Fixed points of maps, equilibria of flows, and cycles."""

@@ -1,20 +1,20 @@
-"""Zeros known already: a guess near one is brought there without a Jacobian of its own."""
+"""Known zeros: a guess near one converges to it without a Jacobian of its own."""
 
 import torch
 from torch import Tensor
 
 from separatrix.analysis.fixed.newton import Linear, Linearised, Residual, Zeros, allowed
 
-HALVED = 0.5  # of the distance to a zero: where a step leaves no more, those after it converge
-CHORDS = 30  # steps at most
-SAME = 1e-6  # distance, over the size of the state, under which two zeros are one
-MOST_NUMBERS = 2**24  # in all inverses
+HALVED = 0.5  # a step that leaves at most this share of the distance to a zero is followed by convergence
+CHORDS = 30  # maximum number of steps
+SAME = 1e-6  # distance relative to the size of the state below which two zeros are the same
+MOST_NUMBERS = 2**24  # in all inverses together
 
 
 class Anchors:
-    r"""Isolated zeros z of r, each with J(z)⁻¹, and the chord steps  x ← x − J(z)⁻¹ r(x)  to the nearest one.
+    r"""Isolated zeros z of r with J(z)⁻¹, and chord steps  x ← x − J(z)⁻¹ r(x)  to the nearest one.
 
-    The Jacobian is exact at the zero, so that they converge quadratically like Newton's, at the cost of a product each.
+    The Jacobian is exact at the zero, so the steps converge quadratically, like Newton's, at the cost of one product each.
     """
 
     def __init__(self, residual: Residual, linearised: Linearised) -> None:
@@ -23,15 +23,15 @@ class Anchors:
         self._inverse = torch.zeros(0)
 
     def add(self, x: Tensor) -> None:
-        """Take in zeros that are not among these yet; those without an inverse, and more than memory should hold, are left out."""
+        """Add new zeros, except those without an inverse and those that exceed the memory limit."""
         x = self._new(x)
         if not len(x):
             return
         at = Linear.at(self.linearised, x)
         inverse, failed = torch.linalg.inv_ex(at.jacobian)
-        sound = (failed == 0) & ~at.vague()
+        invertible = (failed == 0) & ~at.vague()
         room = MOST_NUMBERS // x.shape[-1] ** 2 - len(self._inverse)
-        kept = sound & (sound.cumsum(0) <= room)
+        kept = invertible & (invertible.cumsum(0) <= room)
         at, inverse = at.only(kept), inverse[kept]
         if self._at is not None:
             at, inverse = self._at.joined(at), torch.cat([self._inverse, inverse])
@@ -39,7 +39,7 @@ class Anchors:
             self._at, self._inverse = at, inverse
 
     def _new(self, x: Tensor) -> Tensor:
-        """One of each group of states that are near each other, and near none of the zeros."""
+        """One state of each group of neighbours, without those near a known zero."""
         within = SAME * x.norm(dim=-1).clamp(min=1)
         if self._at is not None:
             apart = torch.cdist(x, self._at.x).amin(-1) > within
@@ -48,9 +48,9 @@ class Anchors:
         return x[~earlier]
 
     def landed(self, x: Tensor, r: Tensor, tol: float) -> tuple[Tensor, Zeros | None]:
-        """Which of the items x with residuals r come to one of the zeros, (items), bool, and where these then are.
+        """Which items x with residuals r converge to a known zero, (items), bool, and where they end.
 
-        An item is taken along only if its first step leaves no more than half of the distance to the nearest zero.
+        An item is tried only if its first step at least halves the distance to the nearest zero.
         """
         none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         if self._at is None:
@@ -70,13 +70,13 @@ class Anchors:
             ahead = self.residual(further)
             better = ahead.abs().amax(-1) < r.abs().amax(-1)
             trial, r = further.where(better[:, None], trial), ahead.where(better[:, None], r)
-            if bool((arrived | ~better).all()):  # those that have arrived take one more step: it is what rounding leaves
+            if bool((arrived | ~better).all()):  # arrived items have taken one more step, down to rounding
                 break
         arrived = (r.abs() <= allowed(tol, trial, length)).all(-1)
-        which = none.clone()
-        which[near.nonzero()[arrived, 0]] = True
-        size, no = r.abs().amax(-1)[arrived], torch.zeros_like(arrived[arrived])
-        return which, Zeros(trial[arrived], size, ~no, no, torch.zeros_like(size))
+        converged = none.clone()
+        converged[near.nonzero()[arrived, 0]] = True
+        size, false = r.abs().amax(-1)[arrived], torch.zeros_like(arrived[arrived])
+        return converged, Zeros(trial[arrived], size, ~false, false, torch.zeros_like(size))
 
     def _moved(self, nearest: Tensor, r: Tensor) -> Tensor:
         return (self._inverse[nearest] @ r[..., None])[..., 0]

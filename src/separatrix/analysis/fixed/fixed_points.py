@@ -1,4 +1,4 @@
-"""Fixed points of maps, equilibria of flows, cycles and slow points, each with its stability."""
+"""Fixed points of maps, equilibria of flows, cycles and slow points, and their stability."""
 
 from dataclasses import replace
 from numbers import Real
@@ -14,11 +14,11 @@ from separatrix.analysis.fixed.newton import Zeros
 from separatrix.analysis.fixed.orbits import Orbits, distinct_ends, orbits_of
 from separatrix.analysis.fixed.problem import Problem, unit_of
 from separatrix.analysis.fixed.result import FixedPoints
-from separatrix.analysis.fixed.rounding import drowned
+from separatrix.analysis.fixed.rounding import hidden_by_rounding
 from separatrix.analysis.fixed.search import Search
 from separatrix.analysis.fixed.sensitivity import sensitivity
 from separatrix.analysis.fixed.stability import Stability, kinked, stability_of
-from separatrix.analysis.fixed.zeros import Asked, find_ends
+from separatrix.analysis.fixed.zeros import Options, find_ends
 from separatrix.analysis.run.units import as_scale
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.derived import InUnit
@@ -27,7 +27,7 @@ from separatrix.core.evolve import begin, check_system_type
 from separatrix.core.result import Status
 from separatrix.core.system import System
 
-SLOW = 1e-3  # relative slope of ‖residual‖ below which a state that is no zero counts as a local minimum
+SLOW = 1e-3  # relative slope of ‖residual‖ below which a state with a nonzero residual counts as a local minimum
 
 
 @torch.no_grad()
@@ -45,77 +45,90 @@ def fixed_points(
     scale: float | Tensor | None = None,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> FixedPoints:
-    r"""Zeros of  F^p(x) − x,  or of a flow's field, by damped Newton steps from many guesses at once, and their stability.
+    r"""Fixed points and cycles of a map,  F^p(x) = x,  or equilibria of a flow,  f(x) = 0,  with their stability.
 
-    The drive is frozen at step n. All guesses are solved as one batch, each on its own: one that fails disturbs no other.
+    Damped Newton steps are taken from many guesses in one batch; a guess that fails does not affect the others. The input of a
+    driven system is frozen at step n.
 
     Args:
-        system: any System; a flow is taken at its field, so that equilibria and eigenvalues are the flow's, not the solver's.
-        guesses: states to begin from, shape (*batch, dim). Default: `starts` states of 16 orbits, scattered by 1 % to 200 % of
-            their spread.
-        n: the step whose drive, or time, is kept for ever.
-        period: p, at least 1. Cycles whose period divides p are found too, and say so.
-        tol: ‖residual‖∞ that counts as zero; or what rounding allows, where that is more. Where most guesses and their images are
-            below 1e-3, or above 1e3, this and `distinct` are in units of their median. A flow's time is counted likewise.
-        max_steps: Newton steps at most.
-        path_steps: for each guess that Newton's method strands, most steps along a path (see Source) that leads to a zero from
-            almost every guess if states far out are brought inwards, as by a network of bounded states or a dissipative flow.
-            Every other path is followed to its second zero, since det(1 − DF) > 0 at all first ones. 0: no paths.
-        distinct: points nearer than this to each other, relative to max(1, ‖x‖∞), are one.
-        starts: how many guesses to make where none are given.
-        scale: the size of states, a number, or one for each number of the state, shape (dim): all is then done with states divided
-            by it, and 1 in `tol` and `distinct` is that. Default: see `tol`.
-        seed: of the guesses.
+        system: any System; for a flow, equilibria and eigenvalues are those of its field and do not depend on the solver.
+        guesses: initial states, shape (*batch, dim). Default: `starts` states on 16 orbits, scattered by 1 % to 200 % of their
+            spread.
+        n: the step at which the input, or the time, is frozen.
+        period: p, at least 1. Cycles whose period divides p are also found; see `minimal_period`.
+        tol: ‖residual‖∞ that counts as zero, or the rounding error if that is larger. If most guesses and their images are below
+            1e-3 or above 1e3, `tol` and `distinct` are in units of their median. The time of a flow is treated in the same way.
+        max_steps: maximum number of Newton steps.
+        path_steps: maximum number of homotopy steps for guesses on which Newton's method stalls; 0 for no homotopy. A path leads
+            from almost every guess to a zero if distant states move inwards, as for networks with bounded states and for
+            dissipative flows. Every other path is followed to its second zero, because det(1 − DF) > 0 at all first zeros.
+        distinct: distance below which two points count as one, relative to max(1, ‖x‖∞).
+        starts: number of guesses if none are given.
+        scale: size of the states, as one number or one per component, shape (dim). States are divided by it, so `tol` and
+            `distinct` are relative to it. Default: see `tol`.
+        seed: seed of the guesses.
         progress: show a progress bar.
+        throw: raise if no point is found, instead of returning an empty result.
 
     Returns:
-        FixedPoints: `points` (point, dim), `multipliers`, `rates`, `kind`, `found_by`, and `slow` apart from them.
+        FixedPoints: `points` (point, dim), `multipliers`, `rates`, `kind`, `found_by`, and separately `slow`.
 
     Raises:
-        InputError: period, starts or max_steps below 1, no guesses, or a flow with a period.
+        InputError: period, starts or max_steps is below 1, there are no guesses, or a flow is given a period.
         HorizonError: the system has no step n.
         ShapeError: the system is a batch of systems.
+        DivergedError, NotConvergedError: with `throw=True`, if no point is found.
 
-    Limits: what the guesses lead to is found; that there is no more is not proved. Dense Jacobians in pieces of 1,000,000 numbers;
-        of states of more than 2,000 numbers only products J v are used (GMRES, Arnoldi): no paths, no slow points, the leading 6
-        eigenvalues, `errors` estimated. On a line of fixed points each guess finds a point of its own: see `isolated`.
+    Limits: the search finds the points that the guesses lead to; it does not prove that there are no others. Dense Jacobians are
+        formed in pieces of 1,000,000 numbers. For states of more than 2,000 numbers only Jacobian–vector products are used (GMRES,
+        Arnoldi): there are no paths and no slow points, only the 6 leading eigenvalues, and `errors` is an estimate. On a line of
+        fixed points each guess finds its own point: see `isolated`.
     Source: Sussillo & Barak 2013, Neural Comput. 25, 626 (guesses from orbits, slow points); damping as Moré 1978, Lect. Notes
         Math. 630, 105; paths: Chow, Mallet-Paris & Yorke 1978, Math. Comp. 32, 887.
+
+    Example:
+        >>> well = sx.Flow(lambda x: x - x**3, dim=1, dt=0.1)
+        >>> found = sx.fixed_points(well, torch.tensor([[-2.0], [0.1], [2.0]], dtype=torch.float64))
+        >>> found.kind
+        ('stable node', 'stable node', 'unstable node')
+        >>> [round(rate, 6) for rate in found.rates[:, 0].tolist()]
+        [-2.0, -2.0, 1.0]
     """
-    asked = Asked(tol, max_steps, path_steps, distinct, starts, seed)
-    _check(system, n, period, asked)
-    start = _start(system, guesses, asked, n, scale)
+    options = Options(tol, max_steps, path_steps, distinct, starts, seed)
+    _check(system, n, period, options)
+    start = _start(system, guesses, options, n, scale)
     problem = Problem.of(start.system, n, period).at_pace_of(start.states)
-    ends = find_ends(problem, start.states, asked, progress=progress)
+    ends = find_ends(problem, start.states, options, progress=progress)
     fates = _fates(problem, start, ends)
-    search = Search(problem, start.system, asked, is_free=guesses is None)
+    search = Search(problem, start.system, options, may_restart=guesses is None)
     zeros, further = search.all_points(start.states, ends.only(fates.is_zero))
     orbits, stability = _most_attracting_first(problem, orbits_of(problem, zeros, distinct), start)
     settings = {
         "n": n,
         "period": period,
-        **asked._asdict(),
+        **options._asdict(),
         "starts": starts if guesses is None else None,
         "further_starts": further,
         "unit": start.unit if start.scale is None else start.scale.tolist(),
         "border": BORDER[start.x.dtype],
         "clock": system.clock,
     }
-    return _result(start, problem, ends, fates, orbits, stability, settings)
+    return _result(start, problem, ends, fates, orbits, stability, settings).or_raise(throw)
 
 
 class _Start(NamedTuple):
-    """Where the search begins.
+    """The start of a search.
 
     Args:
-        given: the system as it was given, for states in their own unit.
-        system: the same with states counted in `unit`.
-        x: the guesses in that unit, (*batch, dim), zero where a number was not finite.
-        usable: (item), whether all numbers of a guess are finite.
-        n: the step whose drive is kept.
-        unit: a number, or one for each number of the state.
-        scale: the sizes that were asked for, (dim), or None.
+        given: the system as passed, for states in their own unit.
+        system: the system for states in units of `unit`.
+        x: the guesses in that unit, (*batch, dim); guesses that are not finite are zero.
+        usable: (item), whether a guess is finite.
+        n: the step at which the input is frozen.
+        unit: one number, or one per component.
+        scale: the sizes passed by the user, (dim), or None.
     """
 
     given: System
@@ -133,20 +146,20 @@ class _Start(NamedTuple):
 
 
 class _Fates(NamedTuple):
-    """What became of each guess, (item): its status, and whether it ended at a zero or at a slow point."""
+    """The end of each guess, (item): its status, and whether it is a zero or a slow point."""
 
     codes: Tensor
     is_zero: Tensor
     is_slow: Tensor
 
 
-def _start(system: System, guesses: Tensor | None, asked: Asked, n: int, scale: float | Tensor | None) -> _Start:
-    """The guesses, given or made, in a unit that suits them."""
-    given = default_guesses(system, asked.starts, asked.seed) if guesses is None else _as_guesses(guesses)
+def _start(system: System, guesses: Tensor | None, options: Options, n: int, scale: float | Tensor | None) -> _Start:
+    """The guesses, in a unit of their own size."""
+    given = default_guesses(system, options.starts, options.seed) if guesses is None else _as_guesses(guesses)
     if given.numel() == 0:
         raise InputError(f"there are no guesses: their shape is {tuple(given.shape)}.\nPass at least one state, or leave them out.")
     finite = torch.isfinite(given).all(-1)
-    begun = begin(system, given.where(finite[..., None], 0.0), seed=asked.seed)
+    begun = begin(system, given.where(finite[..., None], 0.0), seed=options.seed)
     sizes, batch = as_scale(scale, begun.x), begun.x.shape[:-1]
     unit = unit_of(begun.x[finite.expand(batch)], begun.system.step(begun.x, n)) if sizes is None else sizes
     front = replace(begun, system=InUnit(begun.system, unit), x=begun.x / unit) if sizes is not None or unit != 1 else begun
@@ -154,15 +167,15 @@ def _start(system: System, guesses: Tensor | None, asked: Asked, n: int, scale: 
 
 
 def _fates(problem: Problem, start: _Start, ends: Zeros) -> _Fates:
-    """A zero is one that rounding alone does not make; what has no finite residual diverged."""
-    is_drowned = drowned(problem, start.states, ends)
-    is_zero, broken = ends.is_zero & start.usable & ~is_drowned, ~(start.usable & torch.isfinite(ends.size))
-    codes = torch.where(is_zero, Status.OK, torch.where(broken, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
-    return _Fates(codes, is_zero, ~is_zero & ~broken & ~is_drowned & (ends.slope < SLOW))
+    """Status of each guess: ok at a zero that is not due to rounding, diverged if the residual is not finite."""
+    is_hidden = hidden_by_rounding(problem, start.states, ends)
+    is_zero, diverged = ends.is_zero & start.usable & ~is_hidden, ~(start.usable & torch.isfinite(ends.size))
+    codes = torch.where(is_zero, Status.OK, torch.where(diverged, Status.DIVERGED, Status.NOT_CONVERGED)).to(torch.int8)
+    return _Fates(codes, is_zero, ~is_zero & ~diverged & ~is_hidden & (ends.slope < SLOW))
 
 
 def _most_attracting_first(problem: Problem, orbits: Orbits, start: _Start) -> tuple[Orbits, Stability]:
-    """The orbits in that order, and their stability."""
+    """The orbits and their stability, the most attracting first."""
     stability = stability_of(problem, orbits.points)
     stability = stability.without(kinked(problem, orbits.points, float(start.states.abs().mean()) or 1.0))
     order = stability.rates[:, 0].argsort(stable=True)
@@ -178,9 +191,9 @@ def _result(
     stability: Stability,
     settings: dict[str, Any],
 ) -> FixedPoints:
-    """All of it, states in the system's own units."""
+    """The result, with states in the units of the system."""
     unit, distinct, points = start.unit, settings["distinct"], orbits.points
-    slow = ends.x[distinct_ends(ends, fates.is_slow, distinct**0.5)[0]]  # a minimum is located to about the root of a zero's error
+    slow = ends.x[distinct_ends(ends, fates.is_slow, distinct**0.5)[0]]  # the error of a minimum is about the root of a zero's
     time = stability.time * orbits.minimal_period.to(stability.time.device) / problem.period
     return FixedPoints(
         codes=fates.codes.reshape(start.x.shape[:-1]),
@@ -207,29 +220,29 @@ def _result(
 
 
 def _largest_residuals(problem: Problem, x: Tensor, unit: float | Tensor) -> Tensor:
-    """‖residual‖∞ at each state, in the system's own units."""
+    """‖residual‖∞ at each state, in the units of the system."""
     return (unit * problem.residual(x)).abs().amax(-1) / problem.pace if len(x) else x[:, 0]
 
 
-def _check(system: System, n: int, period: int, asked: Asked) -> None:
+def _check(system: System, n: int, period: int, options: Options) -> None:
     check_system_type(system)
-    check_seed(asked.seed)
+    check_seed(options.seed)
     check_whole("n", n)
-    for name, value in (("period", period), ("starts", asked.starts), ("max_steps", asked.max_steps)):
+    for name, value in (("period", period), ("starts", options.starts), ("max_steps", options.max_steps)):
         if check_whole(name, value) < 1:
-            raise InputError(f"{name} is {value}; it is at least 1.")
-    if check_whole("path_steps", asked.path_steps) < 0:
-        raise InputError(f"path_steps is {asked.path_steps}; it counts steps, so it is 0 or more.")
-    for name, value in (("tol", asked.tol), ("distinct", asked.distinct)):
+            raise InputError(f"{name} is {value}; it must be at least 1.")
+    if check_whole("path_steps", options.path_steps) < 0:
+        raise InputError(f"path_steps is {options.path_steps}; it must be at least 0.")
+    for name, value in (("tol", options.tol), ("distinct", options.distinct)):
         if not (isinstance(value, Real) and 0 < value < 1):
-            raise InputError(f"{name} is {value}; it is a small positive number.")
+            raise InputError(f"{name} is {value}; it must be a number between 0 and 1.")
     if n < 0 or (system.horizon is not None and n >= system.horizon):
-        last = "without end" if system.horizon is None else f"up to {system.horizon - 1}"
-        raise HorizonError(f"n is {n}, but the steps of this system are counted from 0, {last}.")
+        steps = "from 0 on" if system.horizon is None else f"0 … {system.horizon - 1}"
+        raise HorizonError(f"n is {n}, but the steps of this system are {steps}.")
     if system.batch_shape:
         raise ShapeError(
-            f"this is a batch of systems: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
-            "Ask for the fixed points of one of them at a time: system.at(…), or one sequence of inputs."
+            f"expected one system, got a batch: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
+            "Search one of them at a time: pass system.at(…), or one sequence of inputs."
         )
 
 

@@ -1,4 +1,4 @@
-"""Further starts for fixed points and cycles of few numbers: wide guesses, their images, and all states of a cycle at once."""
+"""Further starts for small systems: guesses far out, their images, and multiple shooting for cycles."""
 
 from collections.abc import Callable
 
@@ -7,25 +7,25 @@ from torch import Tensor
 
 from separatrix.analysis.fixed.newton import find_zeros
 
-FEW = 24  # numbers in all states of a cycle up to which they are solved for at once
-WIDE = 30.0  # times the size of the states guessed, up to which wide guesses go
-IMAGES = 3  # steps that wide guesses are taken on: where a map sends states, its fixed points are
+FEW = 24  # maximum of period · dim for further starts
+WIDE = 30.0  # reach of wide guesses, in units of the spread of the guesses
+IMAGES = 3  # steps taken from wide guesses, because fixed points lie where a map sends states
 
 Step = Callable[[Tensor], Tensor]
 Pushforward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def wide_guesses(step: Step, guesses: Tensor, count: int, seed: int) -> Tensor:
-    """States all around the guesses, from near to far, and where a few steps take them; (items, dim), finite ones only."""
+    """States around the guesses, from near to far, and their images after a few steps; (items, dim), finite ones only."""
     generator = torch.Generator().manual_seed(seed + 1)
     center = guesses.median(0).values
     size = (guesses - center).abs().median().clamp(min=1.0)
     reach = torch.logspace(-1, float(torch.tensor(WIDE).log10()), count, dtype=guesses.dtype, device=guesses.device)
     noise = torch.randn(count, guesses.shape[-1], dtype=torch.float64, generator=generator).to(guesses)
-    found = [center + size * reach[:, None] * noise]
+    images = [center + size * reach[:, None] * noise]
     for _ in range(IMAGES):
-        found.append(step(found[-1]))
-    states = torch.cat(found)
+        images.append(step(images[-1]))
+    states = torch.cat(images)
     states = states[torch.isfinite(states).all(-1)]
     return states[torch.randperm(len(states), generator=generator)[: 2 * count].to(states.device)]
 
@@ -33,10 +33,10 @@ def wide_guesses(step: Step, guesses: Tensor, count: int, seed: int) -> Tensor:
 def shot(
     step: Step, pushforward: Pushforward, pool: Tensor, period: int, count: int, *, tol: float, max_steps: int, seed: int
 ) -> Tensor:
-    """States of cycles found by Newton's method on all p states at once, x_{k+1} − F(x_k) = 0, each begun anywhere in the pool.
+    """Cycles by multiple shooting: Newton's method on all p states at once, x_{k+1} − F(x_k) = 0, starting from the pool.
 
-    Its states need not follow one another at the start, so that every sequence of regions is tried, and errors do not grow along
-    the cycle as they do in F^p(x) − x.
+    The initial states need not lie on one orbit, so every sequence of regions can be tried, and errors do not grow along the cycle
+    as they do in F^p(x) − x. Returns one state of each cycle found.
     """
     dim, generator = pool.shape[-1], torch.Generator().manual_seed(seed + 2)
     drawn = torch.randint(len(pool), (count, period), generator=generator).to(pool.device)

@@ -1,4 +1,4 @@
-"""Where to look for fixed points: states that the system visits, and their surroundings."""
+"""Initial guesses for fixed points: states that the system visits, and their surroundings."""
 
 import torch
 from torch import Tensor
@@ -8,21 +8,21 @@ from separatrix.core.randomness import torch_generator
 from separatrix.core.system import System
 
 WALKERS, STEPS = 16, 100
-STANDS, GROWN = 1e-9, 1e9  # times the size of where orbits begin: less and more spread is no measure of where points lie
-NEAREST, FARTHEST = 0.01, 2.0  # scatter about a visited state, in units of the orbits' spread
+STANDS, GROWN = 1e-9, 1e9  # relative to the size of initial states: limits of a spread that measures where points lie
+NEAREST, FARTHEST = 0.01, 2.0  # scatter about a visited state, in units of the spread of the orbits
 
 
 def default_guesses(system: System, count: int, seed: int) -> Tensor:
-    """States of several orbits, each scattered by 1 % to 200 % of their spread, shape (count, dim), float64.
+    """States on several orbits, scattered by 1 % to 200 % of the orbits' spread, shape (count, dim), float64.
 
-    Of an orbit that leaves the finite numbers only the start counts. Orbits without spread, and those that grow beyond all
-    measure, are scattered by the size of where they begin, after a step if that is 0; by 1 if that is 0 too.
+    An orbit that becomes non-finite contributes only its initial state. If the orbits have no spread, or grow without bound, the
+    scatter is the size of the initial states; if that is 0, their size after one step; if that is 0 too, 1.
     """
     steps = STEPS if system.horizon is None else min(STEPS, system.horizon)
     start = system.initial_state((WALKERS,), seed)
     orbits = trajectory(system, start, steps).double().cpu()
-    stays = torch.isfinite(orbits[-1]).all(-1)
-    visited = torch.cat([orbits[0], orbits[1:, stays].flatten(0, 1)])
+    finite = torch.isfinite(orbits[-1]).all(-1)
+    visited = torch.cat([orbits[0], orbits[1:, finite].flatten(0, 1)])
     generator = torch_generator(seed, "guesses")
     chosen = visited[torch.randint(len(visited), (count,), generator=generator)]
     spread = visited.std(0, correction=0)

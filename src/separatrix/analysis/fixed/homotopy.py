@@ -1,4 +1,4 @@
-"""From a guess to a zero along a path that cannot end halfway: where Newton's method strands, this goes on."""
+"""Homotopy paths from guesses to zeros, for guesses on which Newton's method stalls."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from separatrix.analysis.fixed.newton import Linearised, solved
 
 FIRST = 0.05  # length of the first step
-LEAST = 1e-8  # length of a step below which a path is lost
-CONTRACTION = 0.2  # most that a step may be corrected by, relative to its length
-FARTHEST = 10.0  # |λ| beyond which a path is lost: it goes to infinity
-BEND = 0.9  # least cosine between tangents of neighbouring points
-SHORTER, LONGER = 0.25, 2.0  # of a refused step, and at most of an accepted one
+LEAST = 1e-8  # length of a step below which a path is given up
+CONTRACTION = 0.2  # maximum correction of a step, relative to its length
+FARTHEST = 10.0  # |λ| beyond which a path is given up, because it goes to infinity
+BEND = 0.9  # minimum cosine between tangents at successive points
+SHORTER, LONGER = 0.25, 2.0  # factor after a rejected step, and maximum factor after an accepted one
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Batches of paths y(s) = (x, λ): the last point on each, its tangent, the step to try, and whether the point is centred."""
+    """A batch of paths y(s) = (x, λ): the last point on each, its tangent, the next step length, and whether to recentre first."""
 
     y: Tensor
     tangent: Tensor
@@ -28,19 +28,19 @@ class Paths:
 def follow(linearised: Linearised, x0: Tensor, crossings: Tensor, *, max_steps: int) -> Tensor:
     r"""States near zeros of r, on the paths  λ r(x) = (1 − λ) (x − x0)  from (x0, λ = 0) through λ = 1.
 
-    Where r points inwards on a large sphere (F(x) − x of a network whose states are bounded; a dissipative flow), the path from
-    almost every x0 is smooth and crosses λ = 1. It is followed by arc length, so it may turn back in λ; the step is corrected by
-    one Newton step across the tangent. Beyond its first crossing it may come back, and at successive crossings det(−J) changes
-    sign: the first is of sign +1.
+    If r points inwards on a large sphere (F(x) − x of a network with bounded states; a dissipative flow), the path from almost
+    every x0 is smooth and crosses λ = 1. It is parametrised by arc length, so it may turn back in λ, and each step is corrected by
+    one Newton step perpendicular to the tangent. A path may cross λ = 1 several times. The sign of det(−J) alternates between
+    successive crossings; it is +1 at the first.
 
     Args:
         linearised: x ↦ r(x), J(x).
         x0: (items, dim).
-        crossings: (items), which crossing of λ = 1 to stop at, from 1.
-        max_steps: of each path.
+        crossings: (items), the crossing of λ = 1 at which to stop, counted from 1.
+        max_steps: maximum number of steps on each path.
 
     Returns:
-        The states where λ = 1 was crossed, (items, most crossings, dim), NaN where a path did not come so far.
+        The states at the crossings of λ = 1, (items, largest number of crossings, dim); NaN for crossings that were not reached.
 
     Source: Chow, Mallet-Paris & Yorke 1978, Math. Comp. 32, 887; Watson 1979, Appl. Math. Comput. 5, 297.
     """
@@ -66,7 +66,7 @@ def follow(linearised: Linearised, x0: Tensor, crossings: Tensor, *, max_steps: 
 
 
 def _advance(linearised: Linearised, x0: Tensor, paths: Paths, at: Tensor) -> None:
-    """One step of the paths named by `at`, each accepted, or refused and then begun again from a better centred point."""
+    """One step on the paths with indices `at`; a rejected step is repeated from a recentred point."""
     tangent, length, centring = paths.tangent[at], paths.length[at], paths.centring[at]
     ahead = paths.y[at] + tangent * length.masked_fill(centring, 0.0)[:, None]
     correction, turned = _corrected(linearised, x0[at], ahead, tangent)
@@ -82,7 +82,7 @@ def _advance(linearised: Linearised, x0: Tensor, paths: Paths, at: Tensor) -> No
 
 
 def _corrected(linearised: Linearised, x0: Tensor, y: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
-    """The Newton step back to the path, across its tangent, and the tangent there."""
+    """The Newton step back to the path, perpendicular to its tangent, and the new tangent."""
     x, share = y[:, :-1], y[:, -1:]
     r, jacobian = linearised(x)
     matrix = torch.empty(*y.shape, y.shape[-1], dtype=y.dtype, device=y.device)

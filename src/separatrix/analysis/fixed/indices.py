@@ -1,4 +1,4 @@
-"""Indices of fixed points, whose sum tells whether some are missing (Lefschetz)."""
+"""Indices of fixed points, whose sum shows whether points are missing (Lefschetz)."""
 
 import torch
 
@@ -9,12 +9,12 @@ from separatrix.analysis.fixed.stability import KINK, Stability
 
 
 def index_expected(problem: Problem) -> int | None:
-    """The sum over all points: 1 for a map of a ball into itself, None where that is not known."""
+    """The sum over all points: 1 for a map of a ball into itself; None if unknown."""
     return 1 if problem.step.into_ball and not problem.is_wide else None
 
 
 def index_sum(problem: Problem, orbits: Orbits, stability: Stability, distinct: float) -> int | None:
-    """Σ sign det(1 − DF^p) over all states of all cycles, or Σ sign det(−Df); None where one has no sign."""
+    """Σ sign det(1 − DF^p) over all states of all cycles, or Σ sign det(−Df) of a flow; None if a point has no index."""
     if problem.is_wide or KINK in stability.kind or not bool(is_isolated(stability.errors, orbits.points, distinct).all()):
         return None
     if not len(orbits.points):

@@ -1,21 +1,21 @@
-"""What the eigenvalues at a fixed point say: does it attract, repel, or both, and does it turn?"""
+"""Kinds of fixed points from their eigenvalues: node, focus, saddle or centre, stable or unstable."""
 
 import torch
 from torch import Tensor
 
-BORDER = {torch.float64: 1e-6, torch.float32: 1e-3}  # nearer to the border than this, a sign may be rounding's
+BORDER = {torch.float64: 1e-6, torch.float32: 1e-3}  # distance from the border of stability below which a sign may be rounding
 
 
 def kind_of(growth: Tensor, turning: Tensor, border: float, dim: int | None = None) -> str:
     """The kind of one fixed point in words.
 
-    A node or a focus is told by its leading eigenvalue, which is what is seen near it.
+    The leading eigenvalue, which dominates nearby, decides between node and focus.
 
     Args:
-        growth: (dim), descending, negative inwards: ln|μ| of a map, Re λ / max|λ| of a flow.
-        turning: (dim), zero for a real eigenvalue.
-        border: a growth below this in size is undecided.
-        dim: of the state, where only the leading eigenvalues are known. NaN stands for those that were not found.
+        growth: (eigenvalue), descending: ln|μ| of a map, Re λ / max|λ| of a flow. NaN for eigenvalues that were not found.
+        turning: (eigenvalue), zero for a real eigenvalue.
+        border: absolute growth below which the sign is undecided.
+        dim: dimension of the state, if only the leading eigenvalues are known.
     """
     if growth.isnan().any():
         return "undecided"

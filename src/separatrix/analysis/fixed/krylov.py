@@ -1,4 +1,4 @@
-"""Zeros and leading eigenvalues of systems too wide for dense Jacobians: from products J v alone."""
+"""Zeros and leading eigenvalues from Jacobian–vector products, for systems too wide for dense Jacobians."""
 
 from collections.abc import Callable
 
@@ -12,20 +12,20 @@ from separatrix.analysis.fixed.newton import ROUNDINGS, Zeros
 Residual = Callable[[Tensor], Tensor]
 Pushed = Callable[[Tensor, Tensor], Tensor]
 
-BASIS = 40  # Krylov vectors of one linear solve
+BASIS = 40  # maximum number of Krylov vectors in one linear solve
 FORCING = 1e-2  # relative residual at which a linear solve stops
-DECREASE = 1e-4  # least share of the promised decrease (Armijo)
-SHORTEST = 1e-6  # share of a Newton step below which an item stands
+DECREASE = 1e-4  # minimum share of the predicted decrease (Armijo)
+SHORTEST = 1e-6  # share of a Newton step below which an item is given up
 
 
 def find_zeros_by_products(residual: Residual, pushed: Pushed, x: Tensor, *, tol: float, max_steps: int) -> Zeros:
-    """Solve r(x) = 0 from every item of x by Newton's method, each linear system by GMRES, each step halved until ‖r‖ falls.
+    """Solve r(x) = 0 from every item of x by Newton's method with GMRES, halving each step until ‖r‖ falls.
 
     Args:
         residual: x ↦ r(x), (items, dim).
         pushed: (x, v) ↦ J(x) v, both (items, dim).
-        tol: ‖r‖∞ that counts as zero, or what rounding allows where that is more.
-        max_steps: Newton steps at most.
+        tol: ‖r‖∞ that counts as zero, or the rounding error if that is larger.
+        max_steps: maximum number of Newton steps.
     """
     x, r = x.clone(), residual(x)
     left = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -38,13 +38,13 @@ def find_zeros_by_products(residual: Residual, pushed: Pushed, x: Tensor, *, tol
         move = gmres(lambda v, here=here: pushed(here, v), -r[at])
         x[at], r[at], fell = _shortened(residual, here, r[at], move)
         left[at] = fell
-    slope = torch.full_like(r[:, 0], torch.nan)  # needs Jᵀ: none is called a slow point
+    slope = torch.full_like(r[:, 0], torch.nan)  # would need Jᵀ, so there are no slow points
     zero = _is_zero(r, x, tol)
     return Zeros(x, r.abs().amax(-1), zero, torch.zeros_like(zero), slope)
 
 
 def gmres(product: Callable[[Tensor], Tensor], right: Tensor, tol: float = FORCING) -> Tensor:
-    """Approximate solutions of A z = b for all items at once, (items, dim): least ‖A z − b‖ over at most 40 Krylov vectors.
+    """Approximate solutions of A z = b for all items, (items, dim): minimum of ‖A z − b‖ over at most 40 Krylov vectors.
 
     Source: Saad & Schultz 1986, SIAM J. Sci. Stat. Comput. 7, 856; classical Gram–Schmidt, twice.
     """
@@ -71,11 +71,11 @@ def leading_eigenvalues(product: Callable[[Tensor], Tensor], like: Tensor, count
     """Eigenvalues of v ↦ A v by implicitly restarted Arnoldi steps (ARPACK), complex; NaN for those that did not converge.
 
     Args:
-        product: (dim) ↦ (dim).
-        like: a state, (dim).
-        count: how many.
-        which: "LM" for the largest, "LR" for those of largest real part.
-        seed: of the first vector.
+        product: v ↦ A v, (dim) ↦ (dim).
+        like: a state, (dim), for its dtype and device.
+        count: number of eigenvalues.
+        which: "LM" for the largest modulus, "LR" for the largest real part.
+        seed: seed of the first vector.
     """
 
     def matvec(v: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ def leading_eigenvalues(product: Callable[[Tensor], Tensor], like: Tensor, count
         values = eigs(operator, k=count, which=which, v0=start, return_eigenvectors=False, ncv=min(dim, max(40, 4 * count)))
     except ArpackNoConvergence as partial:
         values = partial.eigenvalues
-    except ArpackError:  # it refuses A = 0, which takes its random start to nothing
+    except ArpackError:  # raised for A = 0, which maps the random start to zero
         values = np.full(0 if matvec(start).any() else count, 0.0)
     found = np.full(count, np.nan, dtype=complex)
     found[: len(values)] = values
@@ -96,7 +96,7 @@ def leading_eigenvalues(product: Callable[[Tensor], Tensor], like: Tensor, count
 
 
 def _least_squares(columns: list[Tensor], size: Tensor) -> tuple[Tensor, Tensor]:
-    """The combination of basis vectors that leaves least, and how much that is, of the Hessenberg system H y = ‖b‖ e₁."""
+    """The least-squares solution y of the Hessenberg system H y = ‖b‖ e₁, and the norm of its residual."""
     count = len(columns)
     hessenberg = torch.stack([torch.nn.functional.pad(c, (0, count + 1 - c.shape[-1])) for c in columns], dim=-1)
     right = torch.zeros_like(hessenberg[..., 0])
@@ -106,7 +106,7 @@ def _least_squares(columns: list[Tensor], size: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _shortened(residual: Residual, x: Tensor, r: Tensor, move: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """States after the longest of the steps d, d/2, d/4 … that takes ‖r‖ down, their residuals, and whether there is one."""
+    """States after the longest of the steps d, d/2, d/4, … that reduces ‖r‖, their residuals, and whether there is one."""
     new, after = x.clone(), r.clone()
     share, size = torch.ones_like(r[:, :1]), r.norm(dim=-1)
     fell = torch.zeros_like(size, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Zeros of many residuals at once: Newton's method, damped as by Levenberg and Marquardt where it does not go down."""
+"""Zeros of many residuals at once, by Newton's method with Levenberg–Marquardt damping where the residual does not fall."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ Linearised = Callable[[Tensor], tuple[Tensor, Tensor]]
 Landed = Callable[[Tensor, Tensor, float], "tuple[Tensor, Zeros | None]"]
 
 FIRST_DAMPING = 1e-4  # relative to the mean square of the Jacobian's columns
-NO_DAMPING = 1e-6  # below this the step is Newton's own
-MOST_DAMPING = 1e12  # above this no step goes down: the item stands where it can
-ROUNDINGS = 8  # residuals below so many roundings of ‖J‖ ‖x‖ are zero, whatever the tolerance
+NO_DAMPING = 1e-6  # below this the step is an undamped Newton step
+MOST_DAMPING = 1e12  # above this no step reduces the residual, and the item is given up
+ROUNDINGS = 8  # residuals below this many rounding errors of ‖J‖ ‖x‖ count as zero, whatever the tolerance
 STANDING = 1e-6  # relative slope of ‖r‖ below which an item is at a local minimum
-TINY = 1e-12  # a row of J shorter than this is rounding
-VAGUE = 1e-6  # relative distance at which an equation should notice
-PATIENCE = 10  # steps in which ‖r‖ must halve where an item may be given up
+TINY = 1e-12  # length below which a row of J counts as zero
+VAGUE = 1e-6  # relative displacement that must change every equation by more than rounding
+PATIENCE = 10  # steps within which ‖r‖ must halve, unless the search is patient
 
 
 @dataclass(frozen=True)
 class Zeros:
-    """Where each item of a batch ended.
+    """The ends of the items of a batch.
 
     Args:
-        x: its state.
+        x: the state.
         size: ‖r‖∞ there.
-        is_zero: whether that is zero.
-        vague: whether an equation r_i = 0 holds, to rounding, well beside x too.
+        is_zero: whether the residual counts as zero.
+        vague: whether an equation r_i = 0 also holds, to rounding, at a distance from x.
         slope: relative slope of ‖r‖.
     """
 
@@ -40,12 +40,12 @@ class Zeros:
 
     @classmethod
     def joined(cls, parts: "Sequence[Zeros]") -> "Zeros":
-        """The items of all parts, one after the other."""
+        """The items of all parts, in order."""
         return cls(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
 
     @classmethod
     def none(cls, like: Tensor) -> "Zeros":
-        """No items, of the kind of these states."""
+        """An empty batch with the dtype and width of these states."""
         empty = like[:0]
         return cls(empty, empty[:, 0], empty[:, 0] > 0, empty[:, 0] > 0, empty[:, 0])
 
@@ -69,20 +69,20 @@ def find_zeros(
     even: bool = True,
     landed: Landed | None = None,
 ) -> Zeros:
-    """Solve r(x) = 0 from every item of x, shape (items, dim), each on its own.
+    """Solve r(x) = 0 from every item of x, shape (items, dim), independently.
 
-    A step d solves (JᵀW²J + μ s) d = −JᵀW² r, with s the mean square of (WJ)'s columns; μ falls where the linear model predicts
-    well, and at 0 the step is J d = −r. W divides each equation by the length of its row of J, so that slow components (a gate
-    almost shut) count as much as fast ones.
+    A step d solves (JᵀW²J + μ s) d = −JᵀW² r, with s the mean square of the columns of WJ. The damping μ is reduced when the linear
+    model predicts well; at μ = 0 the step is J d = −r. W divides each equation by the length of its row of J, so that slow
+    components (an almost closed gate) count as much as fast ones.
 
     Args:
         residual: x ↦ r(x).
         linearised: x ↦ r(x), J(x), shapes (items, dim) and (items, dim, dim).
-        tol: ‖r‖∞ that counts as zero, or what rounding allows where that is more.
-        max_steps: steps tried at most.
-        patient: go on as long as ‖r‖ falls at all; otherwise give an item up whose ‖W r‖ does not halve in 10 steps.
-        even: W as above; otherwise W = 1, and what is no zero ends at a local minimum of ‖r‖ itself.
-        landed: x, r(x), tol ↦ which items are known to come to a zero, and those zeros.
+        tol: ‖r‖∞ that counts as zero, or the rounding error if that is larger.
+        max_steps: maximum number of steps tried.
+        patient: continue as long as ‖r‖ falls; otherwise give up items whose ‖W r‖ does not halve within 10 steps.
+        even: W as above; otherwise W = 1, and items without a zero end at a local minimum of ‖r‖.
+        landed: x, r(x), tol ↦ the items that converge to a known zero, and their ends.
     """
     items, at = torch.arange(len(x), device=x.device), Linear.at(linearised, x)
     damping, mark = torch.full_like(at.size, FIRST_DAMPING), torch.full_like(at.size, torch.inf)
@@ -121,7 +121,7 @@ def find_zeros(
 
 @dataclass(frozen=True)
 class Linear:
-    """States, the residual and its Jacobian there, and the length of each of its rows (1-norm)."""
+    """States with their residual, its Jacobian, and the 1-norm of each row of the Jacobian."""
 
     x: Tensor
     r: Tensor
@@ -146,12 +146,12 @@ class Linear:
 
     @property
     def finite(self) -> Tensor:
-        """Whether r and J are numbers."""
+        """Whether r and J are finite."""
         return torch.isfinite(self.r + self.length).all(-1)
 
     @property
     def weights(self) -> Tensor:
-        """One over the length of each row of J, so that every equation counts alike; a row of zeros has no say."""
+        """One over the length of each row of J, so that every equation has the same weight; 1 for a row of zeros."""
         return torch.where(self.length > TINY, 1 / self.length.clamp(min=TINY), 1.0)
 
     def along(self, w: Tensor) -> Tensor:
@@ -163,15 +163,15 @@ class Linear:
         return (self.jacobian @ v[..., None])[..., 0]
 
     def slope(self) -> Tensor:
-        """‖∇ ln‖r‖‖ max(1, ‖x‖): the share of ‖r‖ that a move as long as the state takes away, to first order."""
+        """‖∇ ln‖r‖‖ max(1, ‖x‖): relative decrease of ‖r‖ over a displacement of the size of the state, to first order."""
         return self.along(self.r).norm(dim=-1) * self.scale / self.r.square().sum(-1)
 
     def is_zero(self, tol: float) -> Tensor:
-        """Every |r_i| ≤ tol min(1, ‖J_i‖), so that a component that hardly moves is not taken for one at rest; or rounding's."""
+        """Whether every |r_i| ≤ tol min(1, ‖J_i‖), so that slow motion does not count as zero, or is within rounding."""
         return self.finite & (self.r.abs() <= allowed(tol, self.x, self.length)).all(-1)
 
     def vague(self) -> Tensor:
-        """Whether an equation does not notice, to rounding, that its component moves by a millionth."""
+        """Whether an equation holds, to rounding, even if its component moves by a relative 1e-6."""
         rounding = torch.finfo(self.x.dtype).eps * self.x.abs()
         return (rounding > VAGUE * self.x.abs().amax(-1, keepdim=True).clamp(min=1) * self.length).any(-1)
 
@@ -180,11 +180,11 @@ class Linear:
         return self if which.all() else Linear(*(value[which] for value in vars(self).values()))
 
     def joined(self, other: "Linear") -> "Linear":
-        """These items and others after them."""
+        """These items followed by others."""
         return Linear(*(torch.cat(parts) for parts in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def moved(self, linearised: Linearised, trial: Tensor, accepted: Tensor) -> "Linear":
-        """The items, those accepted at their trial states."""
+        """The items, with those accepted moved to their trial states."""
         if accepted.all():
             return Linear.at(linearised, trial)
         if not accepted.any():
@@ -196,13 +196,13 @@ class Linear:
 
 
 def allowed(tol: float, x: Tensor, length: Tensor) -> Tensor:
-    """The largest |r_i| of a zero: tol, for a component whose row of J is shorter than 1 as much less, or what rounding makes."""
+    """The largest |r_i| that counts as zero: tol, times the row length of J if that is below 1, or the rounding error."""
     rounding = ROUNDINGS * torch.finfo(x.dtype).eps * (1 + length.amax(-1)) * x.abs().amax(-1)
     return torch.maximum(tol * length.clamp(max=1), rounding[:, None])
 
 
 def _step(at: Linear, weights: Tensor, gradient: Tensor, damping: Tensor) -> Tensor:
-    """The damped step; where J has no inverse the undamped one is not finite, and is then refused."""
+    """The damped step; if J is singular, the undamped step is not finite and will be rejected."""
     newton = damping < NO_DAMPING
     move = torch.full_like(at.r, torch.nan)
     if newton.any():
@@ -220,28 +220,28 @@ def _step(at: Linear, weights: Tensor, gradient: Tensor, damping: Tensor) -> Ten
 
 
 def solved(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solutions of M x = b, (items, dim, columns); NaN where M has no inverse."""
+    """Solutions of M x = b, (items, dim, columns); NaN where M is singular."""
     solution, failed = torch.linalg.solve_ex(matrix, right)
     return solution.masked_fill((failed != 0)[:, None, None], torch.nan)
 
 
 def _gain(before: Tensor, predicted: Tensor, after: Tensor) -> Tensor:
-    """Decrease of ‖r‖² as a share of what the linear model predicts; −1 where it rises or is not a number."""
+    """Decrease of ‖r‖² relative to the prediction of the linear model; −1 if it rises or is not finite."""
     start = before.square().sum(-1)
-    hoped = start - predicted.square().sum(-1)
-    gain = (start - after.square().sum(-1)) / hoped
-    return gain.where((hoped > 0) & (gain > 0) & torch.isfinite(gain), -1.0)
+    expected = start - predicted.square().sum(-1)
+    gain = (start - after.square().sum(-1)) / expected
+    return gain.where((expected > 0) & (gain > 0) & torch.isfinite(gain), -1.0)
 
 
 def _adapted(damping: Tensor, gain: Tensor) -> Tensor:
-    """Less where the model is good, more where it is bad; from Newton's own step back to where damping begins."""
+    """Less damping if the model predicts well, more if it does not; an undamped step returns to the initial damping."""
     lower = torch.where(damping < NO_DAMPING, 0.0, damping / 10)
     higher = torch.where(damping < NO_DAMPING, FIRST_DAMPING, damping * 5)
     return torch.where(gain > 0.75, lower, torch.where(gain > 0.25, damping, higher))
 
 
 def _ended(residual: Residual, at: Linear, tol: float) -> Zeros:
-    """Where items end: zeros one Newton step further, if ‖r‖∞ does not rise by it."""
+    """The ends of items; zeros take one more Newton step if ‖r‖∞ does not rise."""
     zero, x, size = at.is_zero(tol), at.x.clone(), at.size
     if zero.any():
         near = x[zero] + solved(at.jacobian[zero], -at.r[zero, :, None])[..., 0]

@@ -1,4 +1,4 @@
-"""Which zeros are one point, which points are one cycle, and what period a cycle really has."""
+"""Grouping of zeros into points and of points into cycles, and the minimal period of each cycle."""
 
 from typing import NamedTuple
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from separatrix.analysis.fixed.newton import Zeros
 from separatrix.analysis.fixed.problem import Problem
 
-LOOSER = 10  # times as far apart as two ends of one point: two states of one cycle, each of which carries the cycle's error
+LOOSER = 10  # factor on `distinct` for two states of one cycle, both of which carry the error of the cycle
 
 
 class Orbits(NamedTuple):
-    """Fixed points and cycles, one of each.
+    """Distinct fixed points and cycles.
 
     Args:
-        points: (point, dim); of a cycle, one of its states.
-        found_by: (point), how many guesses came to it.
-        cycles: (point, phase, dim).
+        points: (point, dim); for a cycle, one of its states.
+        found_by: (point), the number of guesses that converged to it.
+        cycles: (point, phase, dim), all states of the cycle.
         minimal_period: (point).
     """
 
@@ -32,35 +32,35 @@ class Orbits(NamedTuple):
 
 
 def orbits_of(problem: Problem, ends: Zeros, distinct: float) -> Orbits:
-    """One end for each orbit."""
+    """One end per orbit."""
     chosen, counts = distinct_ends(ends, ends.is_zero, distinct)
     states = [ends.x[chosen]]
     for _ in range(problem.period - 1):
         states.append(problem.step.step(states[-1]))
     cycles = torch.stack(states, dim=1)
     kept, found_by = [], []
-    left = list(range(len(chosen)))
-    while left:
-        first = left[0]
-        on_it = [i for i in left if i == first or bool(_near(cycles[first], cycles[i, 0], LOOSER * distinct).any())]
+    remaining = list(range(len(chosen)))
+    while remaining:
+        first = remaining[0]
+        same = [i for i in remaining if i == first or bool(_near(cycles[first], cycles[i, 0], LOOSER * distinct).any())]
         kept.append(first)
-        found_by.append(int(counts[on_it].sum()))
-        left = [i for i in left if i not in on_it]
+        found_by.append(int(counts[same].sum()))
+        remaining = [i for i in remaining if i not in same]
     cycles = cycles[kept]
     return Orbits(ends.x[chosen[kept]], torch.tensor(found_by, dtype=torch.int64), cycles, _minimal_period(cycles, distinct))
 
 
 def distinct_ends(ends: Zeros, among: Tensor, distance: float) -> tuple[Tensor, Tensor]:
-    """Indices of ends that differ, the smallest residual of each group, and the size of its group."""
-    left = among.nonzero()[:, 0]
-    left = left[ends.size[left].argsort(stable=True)]
+    """Indices of distinct ends, the one with the smallest residual of each group, and the sizes of the groups."""
+    remaining = among.nonzero()[:, 0]
+    remaining = remaining[ends.size[remaining].argsort(stable=True)]
     chosen, counts = [], []
-    while len(left):
-        same = _near(ends.x[left], ends.x[left[0]], distance)
+    while len(remaining):
+        same = _near(ends.x[remaining], ends.x[remaining[0]], distance)
         same[0] = True
-        chosen.append(int(left[0]))
+        chosen.append(int(remaining[0]))
         counts.append(int(same.sum()))
-        left = left[~same]
+        remaining = remaining[~same]
     return torch.tensor(chosen, dtype=torch.int64), torch.tensor(counts, dtype=torch.int64)
 
 
@@ -70,10 +70,10 @@ def _near(x: Tensor, point: Tensor, distance: float) -> Tensor:
 
 
 def _minimal_period(cycles: Tensor, distinct: float) -> Tensor:
-    """The first phase, of those that divide the period, at which the state is back."""
+    """The smallest divisor of the period after which the state returns."""
     phases = cycles.shape[1]
-    found = [
+    periods = [
         next((d for d in range(1, phases) if phases % d == 0 and bool(_near(c[d], c[0], LOOSER * distinct))), phases)
         for c in cycles
     ]
-    return torch.tensor(found, dtype=torch.int64)
+    return torch.tensor(periods, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The equations of rest: a system frozen in time, its residual and its derivatives, in units that suit it."""
+"""The equations of a fixed point: a system frozen in time, its residual and its derivatives, in suitable units."""
 
 import math
 from typing import NamedTuple
@@ -11,16 +11,16 @@ from separatrix.core.derived import Frozen, Iterate
 from separatrix.core.errors import InputError
 from separatrix.core.system import System
 
-MOST_NUMBERS = 2_000  # of a state whose Jacobian is made as a dense matrix; above, only its products with vectors are
-SMALLEST = 1e-3  # of most guesses, down from which, and up from its inverse, states are counted in a unit of their own
-PACERS = 64  # guesses at which rates are looked at
-LEADING = 6  # eigenvalues of a state too wide for a dense matrix
+MOST_NUMBERS = 2_000  # maximum dimension for dense Jacobians; above it, only Jacobian–vector products are used
+SMALLEST = 1e-3  # size below which, and above the inverse of which, states and times get units of their own
+PACERS = 64  # number of guesses at which rates are measured
+LEADING = 6  # number of eigenvalues computed without dense Jacobians
 
 
 class Problem(NamedTuple):
-    """A system whose rest is sought, frozen in time, and whether its residual is a field or F^p(x) − x.
+    """A system frozen in time whose zeros are sought: of F^p(x) − x, or of the field of a flow.
 
-    A field is multiplied by `pace`, a time: what is small is so against states alone.
+    The field is multiplied by the time `pace`, so that residuals are measured in units of the state.
     """
 
     step: System
@@ -35,13 +35,14 @@ class Problem(NamedTuple):
         if system.continuous:
             if period != 1:
                 raise InputError(
-                    f"period is {period}, but a flow's equilibria have none.\nFor cycles of its steps pass sx.Iterate(system, 1)."
+                    f"period is {period}, but equilibria of a flow have no period.\n"
+                    "For cycles of its time-dt map, pass sx.Iterate(system, 1)."
                 )
             return cls(frozen, frozen, 1, True)
         return cls(frozen, Iterate(frozen, period), period, False)
 
     def at_pace_of(self, states: Tensor) -> "Problem":
-        """The same with a flow's time in a unit of its own where rates are all small, or huge, against 1."""
+        """The same problem, with a unit of time for flows whose typical rate is below 1e-3 or above 1e3."""
         if not self.is_flow:
             return self
         some = states[torch.isfinite(states).all(-1)][:PACERS]
@@ -62,31 +63,31 @@ class Problem(NamedTuple):
         return (value, rows.mT) if self.pace == 1 else (self.pace * value, self.pace * rows.mT)
 
     def pushed(self, x: Tensor, v: Tensor) -> Tensor:
-        """The residual's Jacobian along one tangent each, (items, dim)."""
+        """Jacobian–vector products of the residual, one per item, (items, dim)."""
         return self.pace * self.system.residual_pushforward(x, v[:, None])[1][:, 0]
 
     def leading(self, points: Tensor) -> Tensor:
-        """The leading eigenvalues at each point: of a flow's field those of largest real part, else the largest multipliers."""
+        """The leading eigenvalues at each point: those of largest real part for a flow, the largest multipliers for a map."""
         shift, which = (0.0, "LR") if self.is_flow else (1.0, "LM")
         products = [lambda v, x=x[None]: self.pushed(x, v[None])[0] + shift * v for x in points]
         return torch.stack([leading_eigenvalues(product, points[0], LEADING, which, seed=0) for product in products])
 
     def of_period(self, period: int) -> "Problem":
-        """A map's fixed points under another iterate."""
+        """The problem of a map's cycles with another period."""
         return self._replace(system=Iterate(self.step, period), period=period)
 
     @property
     def is_wide(self) -> bool:
-        """Whether the state has too many numbers for a dense Jacobian."""
+        """Whether the state is too large for dense Jacobians."""
         return self.step.dim > MOST_NUMBERS
 
     def time(self, x: Tensor) -> Tensor:
-        """The time that the map F^p takes from each state, shape (items), float64."""
+        """The time that F^p takes from each state, shape (items), float64."""
         return torch.as_tensor(self.system.elapsed(x), dtype=torch.float64, device=x.device).expand(len(x))
 
 
 def unit_of(guesses: Tensor, after: Tensor) -> float:
-    """The unit in which states are counted, a power of 2: 1, unless most guesses and what becomes of them are tiny, or huge."""
+    """The unit of states, a power of 2: 1, unless most guesses and their images are below 1e-3 or above 1e3."""
     before, after = (sizes[(sizes > 0) & sizes.isfinite()] for sizes in (guesses.abs().amax(-1), after.abs().amax(-1).flatten()))
     if not len(before) or not len(after):
         return 1.0

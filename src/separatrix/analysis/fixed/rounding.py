@@ -1,4 +1,4 @@
-"""What rounding does to a zero: how far it may move it, and where it only seems to be one."""
+"""Effects of rounding on a zero: how far it may be displaced, and where it may be spurious."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,12 @@ from separatrix.analysis.fixed.krylov import gmres
 from separatrix.analysis.fixed.newton import ROUNDINGS, Zeros
 from separatrix.analysis.fixed.problem import Problem
 
-FAR, AUDIBLE = 1e3, 1e-3  # times the guess's size, and its residual: farther out, a zero must stand out more from rounding
+FAR = 1e3  # relative to the size of the guess: farther out, a zero may be due to rounding
+VISIBLE = 1e-3  # relative to the residual of the guess: there, rounding must be smaller than this
 
 
 def errors(matrix: Tensor, points: Tensor) -> Tensor:
-    """What rounding in the residual moves a point by, to first order: ‖ |J⁻¹| ε (|x| + |J| |x|) ‖∞."""
+    """Displacement of a point by rounding of the residual, to first order: ‖ |J⁻¹| ε (|x| + |J| |x|) ‖∞."""
     inverse, failed = torch.linalg.inv_ex(matrix)
     size = points.double().abs()
     rounding = torch.finfo(points.dtype).eps * (size + (matrix.abs() @ size[..., None])[..., 0])
@@ -20,20 +21,20 @@ def errors(matrix: Tensor, points: Tensor) -> Tensor:
 
 
 def errors_by_products(problem: Problem, points: Tensor) -> Tensor:
-    """The same with one random choice of rounding's signs in place of all: |J⁻¹ (± ε |x|)|, an estimate."""
+    """An estimate of the same with random signs of the rounding errors: |J⁻¹ (± ε |x|)|."""
     signs = torch.randint(0, 2, points.shape, generator=torch.Generator().manual_seed(0)).to(points) * 2 - 1
     rounding = torch.finfo(points.dtype).eps * points.abs().amax(-1, keepdim=True) * signs
     return gmres(lambda v: problem.pushed(points, v), rounding).abs().amax(-1).double()
 
 
 def is_isolated(errors: Tensor, points: Tensor, distinct: float) -> Tensor:
-    """Whether each point's place is known to better than `distinct`."""
+    """Whether the position of each point is known to within `distinct`."""
     return errors <= distinct * points.abs().amax(-1).clamp(min=1)
 
 
-def drowned(problem: Problem, starts: Tensor, ends: Zeros) -> Tensor:
-    """Which ends are so far out that rounding there drowns such a residual as the guess had: what seems zero may not be."""
+def hidden_by_rounding(problem: Problem, starts: Tensor, ends: Zeros) -> Tensor:
+    """Which ends are so far out that rounding there would hide a residual like that of the guess, so they may not be zeros."""
     size = ends.x.abs().amax(-1)
     rounding = ROUNDINGS * torch.finfo(size.dtype).eps * size
-    seen = problem.residual(starts).abs().amax(-1)
-    return (size > FAR * starts.abs().amax(-1).clamp(min=1)) & (rounding > AUDIBLE * seen)
+    residual = problem.residual(starts).abs().amax(-1)
+    return (size > FAR * starts.abs().amax(-1).clamp(min=1)) & (rounding > VISIBLE * residual)

@@ -1,4 +1,4 @@
-"""How a fixed point moves with the input that is frozen."""
+"""Sensitivity of fixed points to the frozen input."""
 
 import torch
 from torch import Tensor

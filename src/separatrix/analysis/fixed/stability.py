@@ -1,4 +1,4 @@
-"""Eigenvalues at fixed points, the kinds that they make, and how well each point is placed."""
+"""Eigenvalues at fixed points, their kinds, and the accuracy of their positions."""
 
 from typing import NamedTuple
 
@@ -11,17 +11,17 @@ from separatrix.analysis.fixed.rounding import errors, errors_by_products
 from separatrix.core.derivative import on_a_kink
 from separatrix.core.twin import twin
 
-KINK = "on a kink"  # where there is no derivative
+KINK = "on a kink"  # the kind of a point without a derivative
 
 
 class Stability(NamedTuple):
-    """Eigenvalues of several points, |μ| descending, the kinds they make, and how well the points are placed.
+    """Eigenvalues of several points, |μ| descending, their kinds, and the accuracy of their positions.
 
     Args:
         multipliers, rates, frequencies: (point, eigenvalue).
-        kind: one for each point.
-        errors: (point), by which rounding may have moved it.
-        time: (point), that F^p takes there.
+        kind: one per point.
+        errors: (point), displacement by rounding.
+        time: (point), the time that F^p takes there.
     """
 
     multipliers: Tensor
@@ -32,13 +32,13 @@ class Stability(NamedTuple):
     time: Tensor
 
     def without(self, kinked: Tensor) -> "Stability":
-        """The same without what points on a kink have not: a derivative, and so eigenvalues."""
+        """The same with NaN eigenvalues for points on a kink, which have no derivative."""
         if not bool(kinked.any()):
             return self
-        nan, there = torch.nan, kinked[:, None]
-        values = torch.complex(*(part.masked_fill(there, nan) for part in (self.multipliers.real, self.multipliers.imag)))
-        kind = [KINK if on_it else one for one, on_it in zip(self.kind, kinked.tolist(), strict=True)]
-        rates, frequencies = self.rates.masked_fill(there, nan), self.frequencies.masked_fill(there, nan)
+        nan, rows = torch.nan, kinked[:, None]
+        values = torch.complex(*(part.masked_fill(rows, nan) for part in (self.multipliers.real, self.multipliers.imag)))
+        kind = [KINK if is_kinked else name for name, is_kinked in zip(self.kind, kinked.tolist(), strict=True)]
+        rates, frequencies = self.rates.masked_fill(rows, nan), self.frequencies.masked_fill(rows, nan)
         return self._replace(multipliers=values, rates=rates, frequencies=frequencies, kind=kind)
 
     def only(self, which: Tensor) -> "Stability":
@@ -48,7 +48,7 @@ class Stability(NamedTuple):
 
 
 def stability_of(problem: Problem, points: Tensor) -> Stability:
-    """The eigenvalues at each point; of a wide system the leading ones."""
+    """The stability of each point; only from the leading eigenvalues for a wide system."""
     if not len(points):
         none = torch.zeros_like(points, dtype=torch.float64)
         return Stability(none.to(torch.complex128), none, none, [], none[:, 0], none[:, 0])
@@ -59,13 +59,13 @@ def stability_of(problem: Problem, points: Tensor) -> Stability:
 
 
 def kinked(problem: Problem, points: Tensor, size: float) -> Tensor:
-    """Which points lie on a kink of the residual, tried in float64 among states of that size."""
+    """Which points lie on a kink of the residual, tested in float64 with steps relative to `size`."""
     exact = problem if points.dtype == torch.float64 else problem._replace(system=twin(problem.system, dtype=torch.float64))
     return on_a_kink(exact.residual, points.double(), size)
 
 
 def _eigenvalues(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a field's derivative or of a map's, in no order; and the errors of the points, which the same matrix tells."""
+    """Eigenvalues of the derivative, unordered, and the errors of the points, which follow from the same matrix."""
     if problem.is_wide:
         return problem.leading(points), errors_by_products(problem, points)
     matrix = problem.linearised(points)[1].double()
@@ -83,7 +83,7 @@ def _of_flow(problem: Problem, values: Tensor, time: Tensor, border: float, dim:
 
 
 def _of_map(problem: Problem, values: Tensor, time: Tensor, border: float, dim: int) -> tuple[Tensor, Tensor, Tensor, list[str]]:
-    """Multipliers, rates, frequencies and kinds from the eigenvalues μ of a map's derivative."""
+    """Multipliers, rates, frequencies and kinds from the eigenvalues μ of the derivative of a map."""
     values = values.gather(-1, values.abs().argsort(dim=-1, descending=True, stable=True))
     growth, angle = values.abs().log(), values.angle()
     turning = values.imag / values.abs().clamp(min=torch.finfo(torch.float64).tiny)

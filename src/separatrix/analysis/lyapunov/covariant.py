@@ -24,38 +24,40 @@ from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, measured, plain
 
-TRANSIENT = 30  # units of time that the frame, and after it the vectors, are given to turn into place
+TRANSIENT = 30  # units of time for the frame to align, and again for the vectors
 MOST_TRANSIENT = 10_000  # steps
 MOST_NUMBERS = 2**24  # numbers in `vectors`, beyond which they are thinned out
-CONDITION = {torch.float64: 1e4, torch.float32: 1e2}  # of a frame between two QRs: the rounding of `residual` grows with it
-LONGEST = 10  # steps between two QRs, however flat the spectrum: the vectors are known at QR times only
-GOOD = {torch.float64: 1e-6, torch.float32: 1e-2}  # sine of an angle below which two directions are one
-NEAR = 0.1  # of the median angle: where 1 % of the angles lie below it, the subspaces come near to touching
+CONDITION = {torch.float64: 1e4, torch.float32: 1e2}  # of a frame between two QRs; the rounding error of `residual` grows with it
+LONGEST = 10  # maximum number of steps between two QRs: vectors are known only at QR times
+GOOD = {torch.float64: 1e-6, torch.float32: 1e-2}  # sine of an angle below which two directions count as equal
+NEAR = 0.1  # relative to the median angle: if 1 % of the angles lie below it, there are near-tangencies
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CovariantVectors(Result):
-    r"""Covariant Lyapunov vectors along an orbit: the directions that the tangent dynamics carry into each other.
+    r"""Covariant Lyapunov vectors along an orbit: the directions that the tangent dynamics map into each other.
+
+        DF v_i(n) ∝ v_i(n + 1)
 
     Args:
-        vectors: (time, *batch, k, dim), unit rows, in the order of the exponents; the sign is carried along the orbit. NaN: a
-            vector that a singular Jacobian erases, or a diverged run.
-        states: (time, *batch, dim), where they stand.
-        at: (time), the steps at which they stand, counted from the start of the run.
-        exponents: (*batch, k), the mean growth rates of the vectors over the window, nats per unit time; −∞ where erased.
-        stderr: (*batch, k), standard errors by batch means, NaN when the run is too short to tell.
-        angles: (time, *batch), the smallest principal angle between the unstable and the stable subspace, radians; NaN where
-            one of them is empty.
-        unstable, neutral, stable: (*batch), how many of the k vectors span each; neutral: an exponent within 3 standard errors
-            of 0.
+        vectors: (time, *batch, k, dim), unit rows, in the order of the exponents; DF v_n is a positive multiple of v_{n+1}.
+            NaN for vectors that a singular Jacobian erases, and for diverged runs.
+        states: (time, *batch, dim), the states at which the vectors are given.
+        at: (time), their steps, counted from the start of the run.
+        exponents: (*batch, k), the mean growth rates of the vectors over the window, nats per unit time; −∞ for erased vectors.
+        stderr: (*batch, k), standard errors by batch means; NaN if the run is too short for an error bar.
+        angles: (time, *batch), the smallest principal angle between the unstable and the stable subspace, radians; NaN if
+            either is empty.
+        unstable, neutral, stable: (*batch), the number of vectors of each kind; an exponent within 3 standard errors of 0 is
+            neutral.
         residual: (*batch, k), the largest sin ∠(DF v_n, v_{n+1}) over all QR intervals of the window.
-        alignment: (*batch, k), sin of the angle between the vectors of two random backward starts, at the end of the window, where
-            it is largest. Not small: `align` is too short, or the exponent is not simple (a complex pair).
-        flag: (*batch, k), sin of the angle between vector i of one forward frame and the span of the first i of another, at the
-            start of the window, where it is largest. Not small: `settle` is too short, or as above.
-        rank: (*batch), how many of the k vectors no Jacobian erases.
-        failed_at: (*batch), the step at which a sample left the finite numbers, −1 if it did not.
-        steps, settle, align, every: the window, the steps before it and after it, and those between two QRs.
+        alignment: (*batch, k), sine of the angle between the vectors of two random backward starts at the end of the window, where
+            it is largest. If it is not small, `align` is too short or the exponent is not simple (a complex pair).
+        flag: (*batch, k), sine of the angle between vector i of one forward frame and the span of the first i of another at the
+            start of the window, where it is largest. If it is not small, `settle` is too short or the exponent is not simple.
+        rank: (*batch), the number of vectors that no Jacobian erases.
+        failed_at: (*batch), the step at which a run became non-finite; −1 if it stayed finite.
+        steps, settle, align, every: steps in the window, before it, after it, and between two QRs.
     """
 
     vectors: Tensor
@@ -103,8 +105,16 @@ class CovariantVectors(Result):
         "failed_at": "step",
     }
 
+    def _remedy(self, status: Status) -> str:
+        if status is Status.DIVERGED:
+            return f"The first became non-finite at step {int(self.failed_at[self.codes == status].min())}."
+        return (
+            f"Largest residual {plain(_largest(self.residual))}, alignment {plain(_largest(self.alignment))}, "
+            f"flag {plain(_largest(self.flag))}: increase settle ({self.settle}) and align ({self.align})."
+        )
+
     def summary(self) -> str:
-        """Exponents, angles and what they say, and the two checks."""
+        """The exponents, the angles and what they imply, and the checks."""
         k = self.exponents.shape[-1]
         if self.batch:
             smallest = self.angles[self.angles.isfinite()]
@@ -120,20 +130,21 @@ class CovariantVectors(Result):
             f"between two backward starts {plain(_largest(self.alignment))}, two forward frames {plain(_largest(self.flag))}",
         ]
         if int(self.rank) < k:
-            lines.append(f"{counted(k - int(self.rank), 'vector')} erased by a singular Jacobian, and left out")
+            lines.append(f"{counted(k - int(self.rank), 'vector')} erased by a singular Jacobian and left out")
         return "\n".join([*lines, f"{self.ended()} after {self.settle} + {self.steps} + {self.align} steps"])
 
     def hyperbolicity(self) -> str:
-        """What the angles of all runs together say about hyperbolicity, in words; evidence along these orbits, not a proof."""
+        """What the angles of all runs imply about hyperbolicity, in words: evidence along these orbits, not a proof."""
         angles = self.angles[self.angles.isfinite()].double()
         if not len(angles):
-            return "no two subspaces whose angle could vanish"
+            return "no angle: one of the two subspaces is empty"
         low, median = torch.quantile(angles[:: len(angles) // 1_000_000 + 1], angles.new_tensor([0.01, 0.5])).tolist()
-        told = (
-            f"smallest angle {plain(float(angles.min()))} rad of {len(angles):,} (1 % below {plain(low)}, median {plain(median)})"
+        distribution = (
+            f"smallest of {len(angles):,} angles {plain(float(angles.min()))} rad (1 % below {plain(low)}, median {plain(median)})"
         )
-        near = low < NEAR * median
-        return f"{told}: {'comes near tangencies, not hyperbolic' if near else 'stays away from 0, as in a hyperbolic system'}"
+        if low < NEAR * median:
+            return f"{distribution}: near-tangencies, so not hyperbolic"
+        return f"{distribution}: stays away from 0, as in a hyperbolic system"
 
 
 @torch.no_grad()
@@ -149,25 +160,29 @@ def covariant_lyapunov_vectors(
     keep: int | None = None,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> CovariantVectors:
     r"""Covariant Lyapunov vectors of an orbit: QR forward, triangular factors backward.
 
         DF Q_{n−1} = Q_n R_n,    C_{n−1} ∝ R_n⁻¹ C_n,    v_n = Q_n C_n
 
-    Vector i grows at the rate λ_i forward and shrinks at it backward, and DF carries v_n into v_{n+1}; those of the frame Q do not.
+    Vector i grows at the rate λ_i forward and shrinks at that rate backward, and DF maps v_n into v_{n+1}. The columns of the
+    frame Q have neither property.
 
     Args:
-        system: any System; a driven one is followed along its own inputs.
+        system: any System; a driven system is followed along its own inputs.
         x0: initial states, shape (*batch, dim). Default: `system.initial_state()`.
         k: number of leading vectors, 1 … dim. Default: all.
-        steps: the window in which the vectors are measured, cut to whole QR intervals. Default: as `lyapunov_spectrum`.
-        settle: steps before it, in which the orbit reaches its attractor and the frame aligns. Default: 30 units of time, and a
-            fifth of `steps` at least, within the horizon.
-        align: steps after it, in which the vectors align as they are followed backward. Default: as `settle`.
-        every: steps between two QRs; "auto" picks them from the spectrum seen while settling, 10 at most.
-        keep: keep the vectors at one QR time in so many. Default: all, or so that they are 2²⁴ numbers at most.
-        seed: for the initial state, where x0 is not given, the frame and the backward start.
-        progress: draw a progress bar.
+        steps: length of the window in which vectors are measured, rounded down to whole QR intervals. Default: as in
+            `lyapunov_spectrum`.
+        settle: steps before the window, in which the orbit reaches its attractor and the frame aligns. Default: 30 units of time,
+            but at least a fifth of `steps`, within the horizon.
+        align: steps after the window, in which the vectors align on the way backward. Default: as `settle`.
+        every: steps between two QRs; "auto" adapts the interval to the spectrum seen while settling, up to 10 steps.
+        keep: store the vectors at every `keep`-th QR. Default: 1, or more if they would exceed 2²⁴ numbers.
+        seed: seed of the initial state (unless x0 is given), the frame and the backward start.
+        progress: show a progress bar.
+        throw: raise instead of marking items that diverged or did not converge.
 
     Returns:
         CovariantVectors: `vectors` (time, *batch, k, dim), `exponents` (*batch, k), `angles` (time, *batch), `residual`.
@@ -175,10 +190,20 @@ def covariant_lyapunov_vectors(
     Raises:
         InputError: k is not in 1 … dim, or a count is out of range.
         HorizonError: `settle + steps + align` exceeds the steps the system can take.
+        DivergedError, NotConvergedError: with `throw=True`.
 
-    Limits: vectors of equal exponents (complex pairs) are not defined one by one, only their span is. They converge like
-    exp(−|λ_i − λ_j| t). Beside the vectors kept, memory grows like √steps.
+    Limits: for equal exponents (complex pairs) only the span of the vectors is defined. Vectors converge like
+    exp(−|λ_i − λ_j| t). In addition to the stored vectors, memory grows like √steps.
     Source: Ginelli et al. 2007, Phys. Rev. Lett. 99, 130601; angles as Kuptsov & Parlitz 2012, J. Nonlinear Sci. 22, 727.
+
+    Example:
+        >>> matrix = torch.tensor([[2.0, 1.0], [0.0, 0.5]], dtype=torch.float64)
+        >>> shear = sx.Map(lambda x: x @ matrix.T, dim=2)
+        >>> found = sx.covariant_lyapunov_vectors(shear, torch.zeros(2, dtype=torch.float64), steps=100)
+        >>> found.exponents  # ln 2 and −ln 2
+        tensor([ 0.6931, -0.6931], dtype=torch.float64)
+        >>> round(float(found.angles.min()), 4)  # between the eigenvectors (1, 0) and (2, −3): atan 1.5
+        0.9828
     """
     check_seed(seed)
     steps, settle, align = _plan(system, steps, settle, align)
@@ -197,10 +222,11 @@ def covariant_lyapunov_vectors(
     walk = _BackwardWalk(run, erased, split, window, keep, seed)
     for _ in watched(walk.intervals(), (window + after) * every, "Covariant vectors, backward", progress):
         pass
-    asked = {"k": k, "steps": steps, "settle": settle, "align": align, "every": every, "keep": keep, "seed": seed}
+    settings = {"k": k, "steps": steps, "settle": settle, "align": align, "every": every, "keep": keep, "seed": seed}
     sizes = {"steps": window * every, "settle": settle, "align": after * every, "every": every}
     flag = flag_distance(control.front.v, aligned.front.v)
-    return _result(walk, run, flag, sizes, {**asked, "clock": system.clock, "dtype": str(front.x.dtype)})
+    found = _result(walk, run, flag, sizes, {**settings, "clock": system.clock, "dtype": str(front.x.dtype)})
+    return found.or_raise(throw)
 
 
 def flag_distance(v: Tensor, w: Tensor) -> Tensor:
@@ -209,7 +235,7 @@ def flag_distance(v: Tensor, w: Tensor) -> Tensor:
 
 
 def _plan(system: System, steps: int | None, settle: int | None, align: int | None) -> tuple[int, int, int]:
-    """The three counts of steps, with defaults that respect the horizon."""
+    """Numbers of steps in the window, before it and after it, with defaults that respect the horizon."""
     if steps is not None:
         _check_window(steps)
     plan = plan_steps(system, steps=steps, settle=0)
@@ -230,11 +256,11 @@ def _plan(system: System, steps: int | None, settle: int | None, align: int | No
 def _check_window(steps: object) -> None:
     check_whole("steps", steps)
     if isinstance(steps, int) and steps < 1:
-        raise InputError(f"steps is {steps}; the window in which the vectors are measured has at least 1.")
+        raise InputError(f"steps is {steps}; the window needs at least 1 step.")
 
 
 def _interval(aligned: TangentRun, steps: int, settle: int) -> int:
-    """Steps between two QRs that keep the frame's condition number, by the steepest spectrum seen while settling."""
+    """Steps between two QRs that bound the frame's condition number, from the steepest spectrum seen while settling."""
     if settle == 0:
         return 1
     longest = math.log(CONDITION[aligned.front.x.dtype]) / max(aligned.steepest, 1e-9)
@@ -246,20 +272,20 @@ def _thinning(keep: int | None, window: int, numbers: int) -> int:
         return math.ceil(window * numbers / MOST_NUMBERS)
     check_whole("keep", keep)
     if keep < 1:
-        raise InputError(f"keep is {keep}; it keeps the vectors at one QR time in so many, so it is at least 1.")
+        raise InputError(f"keep is {keep}; it must be at least 1, to store the vectors at every keep-th QR.")
     return keep
 
 
 def _forward(run: FactoredRun, window: int, progress: bool) -> tuple[Tally, Tensor]:
-    """The growth of the frame over the window, and which of its directions a Jacobian erases before the end."""
+    """Growth of the frame over the window, and which of its directions a Jacobian erases before the end."""
     tally = Tally()
     erased = torch.zeros_like(run.front.x[..., 0], dtype=torch.bool)[..., None]
     blocks = watched(run.forward(), run.intervals * run.every, "Covariant vectors, forward", progress)
     for i, block in enumerate(blocks):
-        lost = block.logs == -math.inf
-        erased = erased | lost.long().cummax(-1).values.bool()
+        zero = block.logs == -math.inf
+        erased = erased | zero.long().cummax(-1).values.bool()
         if i < window:
-            tally.add(replace(block, logs=block.logs.masked_fill(lost, 0.0)))
+            tally.add(replace(block, logs=block.logs.masked_fill(zero, 0.0)))
     return tally, erased
 
 
@@ -269,9 +295,9 @@ def _means(tally: Tally) -> tuple[Tensor, Tensor]:
 
 
 class _BackwardWalk:
-    """The recursion from the end of the run to the start of the window, and what it sees on the way.
+    """The backward recursion from the end of the run to the start of the window, with its measurements.
 
-    Two random starts are followed until the window; their distance there says how well the vectors are aligned.
+    Two random starts are followed back to the end of the window. Their distance there measures how well the vectors are aligned.
     """
 
     def __init__(self, run: FactoredRun, erased: Tensor, split: Split, window: int, keep: int, seed: int) -> None:
@@ -317,17 +343,17 @@ class _BackwardWalk:
         return self._coordinates[0] @ front.v
 
     def _regular(self, r: Tensor) -> Tensor:
-        """R with the identity in place of the erased directions, along which nothing can be followed backward."""
-        lost = self.erased[..., None] | self.erased[..., None, :]
-        return torch.eye(r.shape[-1], dtype=r.dtype, device=r.device).where(lost, r)
+        """R with the identity for erased directions, which cannot be followed backward."""
+        touched = self.erased[..., None] | self.erased[..., None, :]
+        return torch.eye(r.shape[-1], dtype=r.dtype, device=r.device).where(touched, r)
 
 
 def step_back(coordinates: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """The vectors one QR interval earlier, and the logarithms of how much each grows over it.
+    """The vectors one QR interval earlier, and the logarithms of their growth over it.
 
     Args:
         coordinates: unit rows of a lower triangle, in the frame at the end of the interval, shape (…, *batch, k, k).
-        r: the interval's own factor, vᵀ = Qᵀ R, shape (*batch, k, k).
+        r: the factor of the interval, vᵀ = Qᵀ R, shape (*batch, k, k).
     """
     earlier = torch.linalg.solve_triangular(r.mT, coordinates, upper=False, left=False)
     length = lengths(earlier)
@@ -335,13 +361,13 @@ def step_back(coordinates: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sine(v: Tensor, w: Tensor) -> Tensor:
-    """The sine of the angle between the rows of v and those of w, exact for small angles; w has unit rows."""
+    """Sine of the angle between the rows of v and the unit rows of w, accurate for small angles."""
     v = v / lengths(v)[..., None]
     return lengths(v - (v * w).sum(-1, keepdim=True) * w)
 
 
 def _random_triangles(erased: Tensor, x: Tensor, seed: int) -> Tensor:
-    """Two backward starts, the same for all samples: unit rows of lower triangles, shape (2, *batch, k, k)."""
+    """Two random backward starts, the same for all items: unit rows of lower triangles, shape (2, *batch, k, k)."""
     k = erased.shape[-1]
     generator = torch_generator(seed, "covariant frame")
     rows = torch.randn(2, k, k, dtype=torch.float64, generator=generator).tril()
@@ -349,16 +375,18 @@ def _random_triangles(erased: Tensor, x: Tensor, seed: int) -> Tensor:
     return rows.reshape(2, *[1] * (x.ndim - 1), k, k).expand(2, *x.shape[:-1], k, k)
 
 
-def _result(walk: _BackwardWalk, run: FactoredRun, flag: Tensor, sizes: dict[str, int], asked: dict[str, Any]) -> CovariantVectors:
-    """Averages, checks and verdicts of a finished walk."""
+def _result(
+    walk: _BackwardWalk, run: FactoredRun, flag: Tensor, sizes: dict[str, int], settings: dict[str, Any]
+) -> CovariantVectors:
+    """Averages, checks and statuses of a finished walk."""
     failed = run.front.failed_at >= 0
     good = GOOD[run.front.x.dtype]
     exponents, stderr = _means(walk.tally)
-    lost = walk.erased | failed[..., None]
+    undefined = walk.erased | failed[..., None]
     checks = [check.masked_fill(walk.erased, 0.0) for check in (walk.residual, walk.alignment, flag)]
-    sound = torch.stack([(check <= good).all(-1) for check in checks]).all(0)
-    codes = torch.where(sound, Status.OK, Status.NOT_CONVERGED).masked_fill(failed, Status.DIVERGED)
-    residual, alignment, flag = (check.masked_fill(lost, math.nan) for check in checks)
+    passed = torch.stack([(check <= good).all(-1) for check in checks]).all(0)
+    codes = torch.where(passed, Status.OK, Status.NOT_CONVERGED).masked_fill(failed, Status.DIVERGED)
+    residual, alignment, flag = (check.masked_fill(undefined, math.nan) for check in checks)
     return CovariantVectors(
         codes=codes.to(torch.int8),
         vectors=torch.stack(walk.vectors[::-1]),
@@ -373,13 +401,13 @@ def _result(walk: _BackwardWalk, run: FactoredRun, flag: Tensor, sizes: dict[str
         residual=residual,
         alignment=alignment,
         flag=flag,
-        rank=(~lost).sum(-1),
+        rank=(~undefined).sum(-1),
         failed_at=run.front.failed_at,
-        settings=asked,
+        settings=settings,
         **sizes,
     )
 
 
 def _largest(values: Tensor) -> float:
-    known = values[values.isfinite()]
-    return float(known.max()) if len(known) else math.nan
+    finite = values[values.isfinite()]
+    return float(finite.max()) if len(finite) else math.nan

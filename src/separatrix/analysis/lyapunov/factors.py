@@ -1,7 +1,7 @@
-"""The QR factors of a run, last to first, in memory that grows like the square root of the run.
+"""The QR factors of a run in reverse order, in memory that grows like the square root of its length.
 
-Going forward, only the state and the frame at the start of each segment are kept. Going backward, one segment at a time is run
-again, by the same operations on the same numbers, and its factors are held.
+The forward pass stores only the state and the frame at the start of each segment. The backward pass runs one segment at a time
+again, with the same operations on the same numbers, and stores its factors.
 """
 
 import math
@@ -18,7 +18,7 @@ from separatrix.core.orthonormal import orthonormalise
 
 @dataclass(frozen=True)
 class Stretch:
-    """One QR interval: the front at its start, whose tangents are orthonormal, and the factor R of what it does to them."""
+    """One QR interval: the front at its start, with orthonormal tangents, and the factor R of the pushed tangents."""
 
     start: Front
     r: Tensor
@@ -28,12 +28,12 @@ class Stretch:
 
 
 class FactoredRun:
-    """A run of so many QR intervals of `every` steps.
+    """A run of `intervals` QR intervals of `every` steps each.
 
     Args:
         front: the start, with an orthonormal frame as its tangents.
         every: steps between two QRs.
-        intervals: how many.
+        intervals: number of QR intervals.
     """
 
     def __init__(self, front: Front, every: int, intervals: int) -> None:
@@ -44,7 +44,7 @@ class FactoredRun:
         self._checkpoints: list[Front] = []
 
     def forward(self) -> Iterator[Block]:
-        """Run to the end, keeping the start of each segment."""
+        """Run to the end and store the start of each segment."""
         for i in range(self.intervals):
             if i % self.segment == 0:
                 self._checkpoints.append(self.front)
@@ -52,7 +52,7 @@ class FactoredRun:
             yield Block(stretch.logs, stretch.time, stretch.steps)
 
     def backward(self) -> Iterator[Stretch]:
-        """The intervals from the last to the first, once `forward` has been through."""
+        """The intervals from the last to the first; `forward` must have run to its end."""
         left = self.intervals
         for front in reversed(self._checkpoints):
             stretches = []
@@ -64,23 +64,23 @@ class FactoredRun:
 
 
 def segment_length(intervals: int) -> int:
-    """QR intervals in a segment: as many as there are segments."""
+    """QR intervals per segment: the square root of their number, so that there are about as many segments."""
     return max(1, math.ceil(intervals**0.5))
 
 
 def _advance(start: Front, steps: int) -> tuple[Stretch, Front]:
-    """So many steps and a QR; in two halves where the frame came out too flat to be resolved. See Note [QR interval]."""
+    """Take `steps` steps and a QR, in two halves if the frame becomes too flat. See Note [QR interval]."""
     after = start.advance(steps)
     q, logs = orthonormalise(after.v)
     if steps > 1 and _too_flat(logs):
         first, middle = _advance(start, steps // 2)
         second, end = _advance(middle, steps - steps // 2)
         return Stretch(start, second.r @ first.r, first.logs + second.logs, first.time + second.time, steps), end
-    # the diagonal of q vᵀ would lose its small numbers to rounding
+    # small numbers on the diagonal of q vᵀ would be lost to rounding
     r = (q @ torch.transpose(after.v, -2, -1)).triu(1) + torch.diag_embed(logs.exp())
     return Stretch(start, r, logs, after.time - start.time, steps), replace(after, v=q)
 
 
 def _too_flat(logs: Tensor) -> bool:
-    known = logs.masked_fill(logs.isnan(), 0.0)
-    return float((known.amax(-1).clamp(min=0) - known.amin(-1).clamp(max=0)).max()) > math.log(BEARABLE[logs.dtype])
+    logs = logs.masked_fill(logs.isnan(), 0.0)
+    return float((logs.amax(-1).clamp(min=0) - logs.amin(-1).clamp(max=0)).max()) > math.log(BEARABLE[logs.dtype])

@@ -1,4 +1,4 @@
-"""What follows from a spectrum: the Kaplan–Yorke dimension, and the sum of the positive exponents."""
+"""Quantities derived from a spectrum: the Kaplan–Yorke dimension and the sum of the positive exponents."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from separatrix.analysis.run.statistics import standard_error
 
-SURE = 2  # standard errors within which a sum of exponents may be zero
+SURE = 2  # standard errors within which a sum of exponents counts as zero
 
 
 def kaplan_yorke(exponents: Tensor, rates: Tensor, duration: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""One spectrum of many runs."""
+"""One Lyapunov spectrum for many runs: their mean, and the variance within and between them."""
 
 import math
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from separatrix.core.wording import counted, measured, plain
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PooledSpectrum(Result):
-    r"""One spectrum of many runs.
+    r"""The mean Lyapunov spectrum of many runs, with its standard error:  √(variance of the estimates / runs).
 
     Args:
         exponents: (k), the mean over the runs that did not diverge, nats per unit time.
-        stderr: (k), of that mean over the population of runs: √(variance between the estimates / runs).
+        stderr: (k), standard error of that mean over the population of runs.
         within: (k), mean variance of one run's estimate about its own long-time value.
-        between: (k), variance of those values over the runs, what is left of the spread after `within`; not below 0.
-        runs: how many runs were averaged.
-        diverged: how many were left out.
+        between: (k), variance of the long-time values over the runs: the variance of the estimates less `within`, at least 0.
+        runs: number of runs averaged.
+        diverged: number of runs left out because they diverged.
     """
 
     exponents: Tensor
@@ -50,23 +50,23 @@ class PooledSpectrum(Result):
 
 
 def pool(exponents: Tensor, stderr: Tensor, codes: Tensor, items: Tensor, settings: dict[str, Any]) -> PooledSpectrum:
-    """The mean over some runs, with the variance within and between them.
+    """The mean over the selected runs, with the variance within and between them.
 
     Args:
         exponents, stderr: (*batch, k), of each run.
-        codes: (*batch), `Status` of each.
-        items: (*batch), bool, the runs asked for, of which those that diverged are left out.
-        settings: of the runs.
+        codes: (*batch), `Status` of each run.
+        items: (*batch), bool, the selected runs; diverged ones are left out.
+        settings: settings of the runs.
 
     Raises:
-        DivergedError: all of them diverged.
+        DivergedError: all selected runs diverged.
     """
     k = exponents.shape[-1]
     kept = ((codes != Status.DIVERGED) & items).reshape(-1)
     values, errors = exponents.reshape(-1, k)[kept], stderr.reshape(-1, k)[kept]
     runs = len(values)
     if runs == 0:
-        raise DivergedError(f"all {int(items.sum())} runs diverged: there is nothing to pool.")
+        raise DivergedError(f"cannot pool: all {int(items.sum())} runs diverged.")
     spread = values.var(0) if runs > 1 else torch.full((k,), math.nan, dtype=values.dtype)
     spread = spread.masked_fill((values == -math.inf).all(0), 0.0)
     within = errors.square().mean(0)

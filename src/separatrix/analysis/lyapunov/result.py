@@ -1,4 +1,4 @@
-"""Lyapunov exponents with their error bars, and the same in words."""
+"""The result of a Lyapunov spectrum: exponents with error bars, derived quantities, and a summary in words."""
 
 import math
 from dataclasses import dataclass
@@ -15,24 +15,28 @@ from separatrix.core.wording import measured, plain
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LyapunovSpectrum(Result):
-    r"""Lyapunov exponents with their error bars, and what follows from them.
+    r"""Lyapunov exponents with error bars, and derived quantities:  λ_i = lim_{T→∞} (1/T) Σ log |R_ii|.
 
     Args:
-        exponents: (*batch, k), nats per unit time, descending. −∞: directions that a Jacobian, singular to rounding, erases (relu
-            units that are off, tanh units saturated beyond the last digit). NaN: diverged.
-        stderr: (*batch, k), standard errors by batch means; 0 for −∞, NaN when the run is too short to tell.
-        converged: (*batch), no drift between the halves of the run, and every error bar below `error` if one was asked.
-        failed_at: (*batch), the step at which a sample left the finite numbers, −1 if it did not.
-        rank: (*batch), how many of the k exponents are finite.
-        kaplan_yorke_dimension: (*batch), j + Σ_{i≤j} λ_i / |λ_{j+1}| with j the last index whose partial sum is not negative (by
-            more than 2 of its standard errors: a cycle's λ₁ = 0 counts); NaN when k exponents do not reach it. For a driven
+        exponents: (*batch, k), nats per unit time, descending. −∞ for directions erased by a Jacobian that is singular to rounding
+            (inactive ReLU units, tanh units saturated to the last digit). NaN for diverged runs.
+        stderr: (*batch, k), standard errors by batch means; 0 for −∞, NaN if the run is too short for an error bar.
+        converged: (*batch), whether the halves of the run agree and, if `error` was given, every error bar is below it.
+        failed_at: (*batch), the step at which a run became non-finite; −1 if it stayed finite.
+        rank: (*batch), the number of finite exponents.
+        kaplan_yorke_dimension: (*batch), j + Σ_{i≤j} λ_i / |λ_{j+1}|, with j the last index whose partial sum is not negative by
+            more than 2 of its standard errors (so the λ₁ = 0 of a cycle counts); NaN if k exponents do not reach it. For a driven
             network it is conditional on the input.
-        entropy: (*batch), Σ of the positive exponents, nats per unit time: Ruelle's upper bound of the Kolmogorov–Sinai entropy,
-            equal to it for SRB measures; for a driven network, conditional on the input. With k < dim, of those k.
+        kaplan_yorke_stderr: (*batch), its standard error.
+        entropy: (*batch), the sum of the positive exponents among the k, nats per unit time: Ruelle's upper bound on the
+            Kolmogorov–Sinai entropy, with equality for SRB measures. For a driven network it is conditional on the input.
+        entropy_stderr: (*batch), its standard error.
         history: (block, *batch, k), the running estimates.
-        history_time: (block, *batch), the elapsed times they belong to.
-        check: the rate at which two near trajectories part, when it was asked for; see `disagreement`.
-        steps: steps averaged over, after `settle` steps of settling.
+        history_time: (block, *batch), their elapsed times.
+        check: the rate at which two nearby trajectories separate, if `check=True`; see `disagreement`.
+        dim: number of components of the state.
+        steps, settle: steps averaged over, and steps before them.
+        notes: remarks that are part of the summary.
     """
 
     exponents: Tensor
@@ -78,20 +82,20 @@ class LyapunovSpectrum(Result):
 
     @property
     def disagreement(self) -> Tensor:
-        """Items whose λ₁ and two-trajectory rate lie beyond both error bars (`DivergenceRate.disagrees`); (*batch), bool.
+        """Items whose λ₁ and two-trajectory rate differ by more than their error bars; (*batch), bool.
 
-        None does where no check was asked for. Items that disagree are `not_converged`.
+        They are `not_converged`. Without a check, all are False. See `DivergenceRate.disagrees`.
         """
         if self.check is None:
             return torch.zeros_like(self.codes, dtype=torch.bool)
         return self.check.disagrees(self.exponents[..., 0], self.stderr[..., 0])
 
     def summary(self) -> str:
-        """The leading exponents, dimension, entropy and status in words; a check that disagrees comes first."""
-        return "\n".join(filter(None, (self._warning(), self._told())))
+        """The leading exponents, dimension, entropy and status in words; a disagreement with the check comes first."""
+        return "\n".join(filter(None, (self._warning(), self._answer())))
 
     def _warning(self) -> str:
-        """That, and by how much, the check disagrees; empty where it does not."""
+        """Where and by how much the check disagrees; empty if it agrees."""
         apart = self.disagreement.reshape(-1)
         if self.check is None or not apart.any():
             return ""
@@ -99,20 +103,21 @@ class LyapunovSpectrum(Result):
         worst = int(gaps.argmax())
         ours = measured(float(self.exponents[..., 0].reshape(-1)[worst]), float(self.stderr[..., 0].reshape(-1)[worst]))
         rate = float(self.check.rate.reshape(-1)[worst])
-        theirs = "diverge" if math.isnan(rate) else f"part at {measured(rate, float(self.check.stderr.reshape(-1)[worst]))}"
-        of = f" in {int(apart.sum())} of {len(apart)} runs, the most in run {worst}" if self.batch else ""
+        error = float(self.check.stderr.reshape(-1)[worst])
+        theirs = "diverge" if math.isnan(rate) else f"separate at {measured(rate, error)}"
+        of = f" in {int(apart.sum())} of {len(apart)} runs, most in run {worst}" if self.batch else ""
         return (
-            f"The check disagrees{of}: λ₁ = {ours} nats per {self.clock} from tangents, but two near trajectories {theirs}.\n"
-            "Do not rely on either: a step that draws at random, keeps state or jumps is not what its derivative is of."
+            f"The check disagrees{of}: λ₁ = {ours} nats per {self.clock} from tangents, but two nearby trajectories {theirs}.\n"
+            "Rely on neither: a step that draws random numbers, keeps state or jumps does not have the derivative that was used."
         )
 
     def _remedy(self, status: Status) -> str:
         if status is Status.DIVERGED:
-            return f"The first left the finite numbers at step {int(self.failed_at[self.codes == status].min())}."
+            return f"The first became non-finite at step {int(self.failed_at[self.codes == status].min())}."
         largest = float(self.stderr.nan_to_num(math.inf).max())
         return self._warning() or f"The largest error bar after {self.steps} steps is {largest:.2g}: take more steps."
 
-    def _told(self) -> str:
+    def _answer(self) -> str:
         if self.batch:
             leading = self.exponents[..., 0][self.codes != Status.DIVERGED]
             spread = f"λ₁ from {plain(float(leading.min()))} to {plain(float(leading.max()))}; " if leading.numel() else ""
@@ -122,7 +127,7 @@ class LyapunovSpectrum(Result):
         if self.codes == Status.DIVERGED:
             return f"Lyapunov spectrum: diverged at step {int(self.failed_at)}"
         shown = ", ".join(map(measured, self.exponents[:4].tolist(), self.stderr.tolist()))
-        more = f", … ({len(self.exponents)} in all)" if len(self.exponents) > 4 else ""
+        more = f", … ({len(self.exponents)} in total)" if len(self.exponents) > 4 else ""
         lines = [f"Lyapunov exponents: {shown}{more} nats per {self.clock}"]
         dimension, entropy = self.kaplan_yorke_dimension, self.entropy
         if not math.isnan(dimension):
@@ -136,13 +141,13 @@ class LyapunovSpectrum(Result):
         return "\n".join([*lines, *self.notes])
 
     def pooled(self, items: Tensor | None = None) -> PooledSpectrum:
-        """One spectrum for the batch, or for some of its items: their mean, with the variance within and between them.
+        """The mean spectrum of the batch or of selected items, with the variance within and between them.
 
         Args:
-            items: which, shape (*batch), bool. Default: all. Diverged ones are left out, and counted.
+            items: the selected items, shape (*batch), bool. Default: all. Diverged items are left out and counted.
 
         Raises:
-            DivergedError: all of them diverged.
+            DivergedError: all selected items diverged.
         """
         items = torch.ones_like(self.codes, dtype=torch.bool) if items is None else items
         return pool(self.exponents, self.stderr, self.codes, items, self.settings)

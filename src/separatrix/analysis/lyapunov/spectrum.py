@@ -22,9 +22,9 @@ from separatrix.core.progress import watched
 from separatrix.core.result import Status
 from separatrix.core.system import System
 
-ENOUGH_BLOCKS = 16  # QRs that a run takes at least, however flat the spectrum: error bars live on the blocks between them
-FLOAT32 = "float32: each QR adds an error near 1e-4, so that wide spectra are limited by it; pass x0 in float64 for the full range"
-AGREEING_CHECKS = 3  # how often in a row the error bars must lie below `error`
+ENOUGH_BLOCKS = 16  # minimum number of QRs, however flat the spectrum: error bars need the blocks between them
+FLOAT32 = "float32: each QR adds an error near 1e-4, which limits wide spectra; pass x0 in float64 for the full range"
+AGREEING_CHECKS = 3  # consecutive checks at which the error bars must be below `error`
 
 
 @torch.no_grad()
@@ -48,19 +48,19 @@ def lyapunov_spectrum(
         λ_i = lim_{T→∞} (1/T) Σ log |R_ii|
 
     Args:
-        system: any System; a driven one is followed along its own inputs.
+        system: any System; a driven system is followed along its own inputs.
         x0: initial states, shape (*batch, dim). Default: `system.initial_state()`.
         k: number of leading exponents, 1 … dim. Default: all.
-        steps: steps to average over, exactly. Default: 200 units of time, within 2,000 … 10,000 steps and the horizon.
+        steps: number of steps to average over. Default: 200 units of time, within 2,000 … 10,000 steps and the horizon.
         settle: steps before them, in which the orbit reaches its attractor and the frame aligns. Default: a fifth of `steps`.
-        every: steps between two QRs, fewer where the frame would degenerate; "auto" picks it from the running spectrum.
-        error: go on after `steps` until every error bar lies below it, three checks in a row, or until `max_steps`.
-        max_steps: limit for `error`. Default: a hundred times `steps`, within the horizon.
-        seed: for the initial state, where x0 is not given, and for the frame.
-        check: also follow two near trajectories, and give the rate at which they part beside λ₁. An item for which the two
-            disagree beyond their error bars is `not_converged`, and the summary begins with it.
+        every: steps between two QRs, fewer if the frame would degenerate; "auto" adapts the interval to the spectrum.
+        error: continue after `steps` until every error bar is below this at three consecutive checks, or until `max_steps`.
+        max_steps: maximum number of steps with `error`. Default: a hundred times `steps`, within the horizon.
+        seed: seed of the initial state (unless x0 is given) and of the frame.
+        check: also measure the rate at which two nearby trajectories separate, and compare it with λ₁. An item for which the two
+            differ by more than their error bars is `not_converged`, and the summary begins with the disagreement.
         progress: show a progress bar.
-        throw: raise instead of marking items `diverged` or `not_converged`.
+        throw: raise instead of marking items that diverged or did not converge.
 
     Returns:
         LyapunovSpectrum. `exponents` (*batch, k), nats per unit time, descending; `stderr` from batch means, same shape.
@@ -70,8 +70,16 @@ def lyapunov_spectrum(
         HorizonError: `settle + steps` exceeds the steps the system can take.
         DivergedError, NotConvergedError: with `throw=True`.
 
-    Limits: exponents of complex pairs converge like 1/steps; for a fixed point compare the logarithms of its multipliers.
+    Limits: exponents of complex pairs converge like 1/steps; at a fixed point, compare with the logarithms of its multipliers.
     Source: Benettin et al. 1980, Meccanica 15, 9; frame and QR as Geist, Parlitz & Lauterborn 1990, Prog. Theor. Phys. 83, 875.
+
+    Example:
+        >>> stretch = sx.Map(lambda x: x * torch.tensor([2.0, 0.5], dtype=x.dtype), dim=2)
+        >>> spectrum = sx.lyapunov_spectrum(stretch, steps=100)
+        >>> spectrum.exponents  # ln 2 and −ln 2
+        tensor([ 0.6931, -0.6931], dtype=torch.float64)
+        >>> spectrum.status
+        'ok'
     """
     seed = check_seed(seed)
     plan = plan_steps(system, steps=steps, settle=settle, error=error, max_steps=max_steps)
@@ -84,8 +92,8 @@ def lyapunov_spectrum(
     for run in watched(measured, plan.most, "Lyapunov spectrum", progress):
         tally.add(run.block)
     spectrum = held_to_a_derivative(_spectrum(run, tally, error), run.front)
-    near = divergence_rate(system, x0, steps=tally.steps, settle=plan.settle, seed=seed) if check else None
-    asked = {
+    near = divergence_rate(system, x0, steps=tally.steps, settle=plan.settle, seed=seed, progress=progress) if check else None
+    settings = {
         "k": k,
         "steps": tally.steps,
         "least_steps": plan.steps,
@@ -96,15 +104,12 @@ def lyapunov_spectrum(
         "clock": system.clock,
         "dtype": str(front.x.dtype),
     }
-    spectrum = held_to_its_check(replace(spectrum, check=near, settle=plan.settle, settings=asked))
+    spectrum = held_to_its_check(replace(spectrum, check=near, settle=plan.settle, settings=settings))
     return spectrum.or_raise(throw)
 
 
 def _until_steady(run: TangentRun, tally: Tally, plan: Plan, error: float | None) -> Iterator[TangentRun]:
-    """The run at each QR of the steps asked for.
-
-    With a tolerance, of a quarter more at a time until the error bars lie below it or the steps run out.
-    """
+    """The run at each QR; with `error`, in extensions of a quarter until the error bars are below it or the steps run out."""
     more, agreed = stretches(run, plan.steps, ENOUGH_BLOCKS), 0
     while True:
         for run in more:
@@ -123,7 +128,7 @@ def _error_bars_below(tally: Tally, run: TangentRun, error: float) -> bool:
 
 
 def _spectrum(run: TangentRun, tally: Tally, error: float | None) -> LyapunovSpectrum:
-    """Averages, error bars and verdicts of a finished run."""
+    """Averages, error bars and statuses of a finished run."""
     rates, duration = tally.series()
     failed = (run.front.failed_at >= 0) | rates.isnan().any(0).any(-1)
     time = duration.sum(0)
@@ -162,8 +167,8 @@ def _spectrum(run: TangentRun, tally: Tally, error: float | None) -> LyapunovSpe
 
 def _notes(dtype: torch.dtype, erased: Tensor) -> tuple[str, ...]:
     notes = []
-    if bool(erased[..., 0].any()):  # the leading one, and so all
-        notes.append("no tangent passes the step: it is constant, or was on a kink or a flat piece (a ReLU that is off)")
+    if bool(erased[..., 0].any()):  # the leading direction, and so all
+        notes.append("the step erases every tangent: it is constant, or was on a kink or a flat piece (an inactive ReLU)")
     if dtype != torch.float64:
         notes.append(FLOAT32)
     return tuple(notes)

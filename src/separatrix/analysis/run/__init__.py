@@ -1,1 +1,1 @@
-"""How long a run is, and how sure its answer."""
+"""The runs behind the analyses: their lengths, tangent frames, units, and error bars."""

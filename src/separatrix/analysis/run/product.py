@@ -1,4 +1,4 @@
-"""A long product of Jacobians, kept in logarithms, and its singular values."""
+"""A long product of Jacobians, stored in logarithms, and its singular values."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,20 @@ from torch import Tensor
 from separatrix.core.orthonormal import lengths, orthonormalise, resolution
 from separatrix.core.randomness import torch_generator
 
-NEAR = 8  # nats between singular values beyond which they are taken apart
-LOW = 40  # nats below all others at which a row of zeros is put: it moves nothing, and comes last
-SWEEPS = 5  # after which what couples them is below e^(−8·9)
+NEAR = 8  # nats: singular values farther apart than this are computed separately
+LOW = 40  # nats below all others, assigned to a row of zeros so that it affects nothing and comes last
+SWEEPS = 5  # sweeps; after these, the coupling of values NEAR nats apart is below e^(−8·9)
 
 # Note [Singular values of a long product]
-# σ_i/σ_1 falls below rounding after a few dozen nats, so J_T itself shows no more than its leading ones. Its factors do:
-# with tangents as rows, v J = R Q at each QR (R lower triangular), so that J_T = e^D-graded triangular times orthonormal. The
-# product of the R is kept as D U: D the logarithms of a diagonal, U triangular with 1 on its diagonal and well conditioned,
-# because the frame, random at first, turns so that D descends. QR of Uᵀ and a rescaling give the next D U, of the transpose,
-# without a large number (a step of the QR algorithm for J Jᵀ, in logarithms): U tends to 1 like (σ_j/σ_i)^(2·sweeps). Values
-# that lie near each other would take long, and are left to an SVD in which all that is far away is brought to e^±8.
-# Where a step erases a direction, a row of the frame lies in the span of those above it: it becomes a row of zeros, whose D means
-# nothing and whose U is that of the identity, so that it stays apart. In the end it is moved behind the others, row and column.
+# σ_i/σ_1 falls below rounding after a few dozen nats, so J_T itself shows only its leading singular values. Its factors show all:
+# with tangents as rows, v J = R Q at each QR (R lower triangular), so J_T is an e^D-graded triangular matrix times an orthonormal
+# one. The product of the R is stored as D U, where D holds the logarithms of a diagonal and U is triangular with 1 on its diagonal.
+# U is well conditioned, because the initially random frame turns so that D descends. QR of Uᵀ and a rescaling give the next D U,
+# that of the transpose, without large numbers (a step of the QR algorithm for J Jᵀ, in logarithms). U tends to 1 like
+# (σ_j/σ_i)^(2·sweeps). Values that lie close together would converge slowly; they are left to an SVD in which distant values are
+# clamped to e^±8.
+# If a step erases a direction, a row of the frame lies in the span of the rows above it. It becomes a row of zeros, whose D has no
+# meaning and whose U is that of the identity, so it stays separate. At the end its row and column are moved behind the others.
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Product:
     """A product of Jacobians as e^D U times an orthonormal frame. See Note [Singular values of a long product].
 
     Args:
-        frame: (*batch, dim, dim), orthonormal rows, and zeros for those that a step has erased.
+        frame: (*batch, dim, dim), orthonormal rows; rows that a step has erased are zero.
         log: (*batch, dim), D.
         unit: (*batch, dim, dim), U, upper triangular with 1 on its diagonal.
     """
@@ -39,7 +40,7 @@ class Product:
 
     @staticmethod
     def of(x: Tensor, seed: int) -> "Product":
-        """The empty product at the states x, with one random frame for all."""
+        """The empty product at the states x, with the same random frame for all."""
         dim = x.shape[-1]
         draw = torch.randn(dim, dim, dtype=torch.float64, generator=torch_generator(seed, "frame of a product"))
         frame = torch.linalg.qr(draw)[0].to(x).expand(*x.shape[:-1], dim, dim)
@@ -47,12 +48,12 @@ class Product:
         return Product(frame, torch.zeros_like(x), unit)
 
     def times(self, v: Tensor) -> "Product":
-        """The product after the frame was pushed to v."""
+        """The product after a step that pushes the frame to v."""
         frame, log_r = orthonormalise(v)
-        hit = log_r.isneginf().any(-1)
-        if bool(hit.any()):
+        singular = log_r.isneginf().any(-1)
+        if bool(singular.any()):
             frame = frame.clone()
-            frame[hit] = _span(v[hit])
+            frame[singular] = _span(v[singular])
             log_r = (frame * v).sum(-1).log()
         alive, eye = log_r > -torch.inf, torch.eye(v.shape[-1], dtype=v.dtype, device=v.device)
         log = self.log + log_r.where(alive | log_r.isnan(), 0.0)
@@ -62,11 +63,11 @@ class Product:
 
     @property
     def alive(self) -> Tensor:
-        """(*batch, dim), whether each row is something else than 0."""
+        """Whether each row is nonzero, (*batch, dim)."""
         return lengths(self.frame) != 0
 
     def log_singular_values(self, k: int | None = None) -> Tensor:
-        """The k leading ln σ_i, or all, descending, (*batch, k); NaN where the product is not finite."""
+        """The k leading ln σ_i (default: all), descending, (*batch, k); NaN if the product is not finite."""
         finite = torch.isfinite(self.log).all(-1) & torch.isfinite(self.unit).all(-1).all(-1)
         eye = torch.eye(self.log.shape[-1], dtype=self.log.dtype, device=self.log.device)
         alive = self.alive
@@ -84,7 +85,7 @@ class Product:
         return values.where(index < alive.sum(-1, keepdim=True), -torch.inf).where(finite[..., None], torch.nan)
 
     def log_frobenius(self) -> Tensor:
-        """ln ‖J‖_F, (*batch): J is e^D U, but for a rotation."""
+        """ln ‖J‖_F, (*batch): J is e^D U up to a rotation."""
         log = self.log.where(self.alive, -torch.inf)
         size = log.amax(-1)
         rows = (log - size[..., None]).exp() * lengths(self.unit)
@@ -93,11 +94,11 @@ class Product:
 
 @dataclass(frozen=True)
 class Scaled:
-    """A product of Jacobians as a number times a matrix of norm 1: all that its largest singular value needs.
+    """A product of Jacobians as a number times a matrix of norm 1, which suffices for its largest singular value.
 
     Args:
         frame: (*batch, dim, dim), the matrix, transposed.
-        log: (*batch), ln of the number.
+        log: (*batch), the logarithm of the number.
     """
 
     frame: Tensor
@@ -105,18 +106,18 @@ class Scaled:
 
     @staticmethod
     def of(x: Tensor) -> "Scaled":
-        """The empty product at the states x."""
+        """The empty product at the states x, the identity."""
         eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(*x.shape[:-1], -1, -1)
         return Scaled(eye, torch.zeros_like(x[..., 0]))
 
     def times(self, v: Tensor) -> "Scaled":
-        """The product after the frame was pushed to v."""
+        """The product after a step that pushes the frame to v."""
         size = torch.linalg.matrix_norm(v)
         size = size.where(size > 0, 1.0)
         return Scaled(v / size[..., None, None], self.log + size.log())
 
     def log_singular_values(self, k: int = 1) -> Tensor:
-        """ln σ₁, (*batch, 1), by the largest eigenvalue of J Jᵀ: only the small ones suffer from the squaring."""
+        """ln σ₁, (*batch, 1), from the largest eigenvalue of J Jᵀ; squaring spoils only the small ones."""
         finite = torch.isfinite(self.frame).all(-1).all(-1)
         gram = (self.frame @ self.frame.mT).where(finite[..., None, None], 0.0)
         largest = torch.linalg.eigvalsh(gram)[..., -1:].clamp(min=0).sqrt()
@@ -128,7 +129,7 @@ class Scaled:
 
 
 def _turned(log: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """D U → the D' U' of its transpose, up to a rotation: with Uᵀ = Q S, Uᵀ D = Q D' U'."""
+    """From D U to the D' U' of its transpose, up to a rotation: with Uᵀ = Q S, Uᵀ D = Q D' U'."""
     s = torch.linalg.qr(unit.mT)[1]
     diagonal = s.diagonal(dim1=-2, dim2=-1)
     scaled = (s / diagonal[..., None]).triu(1) * _above(log, log).exp()
@@ -136,25 +137,25 @@ def _turned(log: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _span(v: Tensor) -> Tensor:
-    """Orthonormal rows by Gram–Schmidt, each projected twice; zeros for one that lies, to rounding, in the span of those above."""
+    """Orthonormal rows by Gram–Schmidt with two projections; a row that lies in the span of those above, to rounding, is 0."""
     frame = torch.zeros_like(v)
     for i, row in enumerate(v.unbind(-2)):
         rest = row
         for _ in range(2):
             rest = rest - ((rest[..., None, :] @ frame.mT) @ frame)[..., 0, :]
-        size, whole = lengths(rest), lengths(row)
-        found = (size > resolution(v) * whole)[..., None]
-        frame[..., i, :] = torch.where(found, rest / size.where(size > 0, 1.0)[..., None], 0.0)
+        rest_length, row_length = lengths(rest), lengths(row)
+        independent = (rest_length > resolution(v) * row_length)[..., None]
+        frame[..., i, :] = torch.where(independent, rest / rest_length.where(rest_length > 0, 1.0)[..., None], 0.0)
     return frame
 
 
 def _above(column: Tensor, row: Tensor) -> Tensor:
-    """D_j − D_i above the diagonal, and 0 elsewhere, where its exponential might overflow."""
+    """D_j − D_i above the diagonal; 0 elsewhere, where its exponential could overflow."""
     return (column[..., None, :] - row[..., :, None]).triu(1)
 
 
 def _singular_value_at(log: Tensor, unit: Tensor, place: int) -> Tensor:
-    """ln of that singular value of D U which comes from the D_i in this place of descending order."""
+    """Logarithm of the singular value of D U that belongs to the D_i at this place in descending order."""
     own = log.sort(-1, descending=True).values[..., place : place + 1]
     values = torch.linalg.svdvals((log - own).clamp(-NEAR, NEAR).exp()[..., None] * unit)
     return values[..., place].log() + own[..., 0]

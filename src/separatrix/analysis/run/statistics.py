@@ -1,20 +1,20 @@
-"""Error bars of time averages, from the averages over blocks of the run."""
+"""Error bars of time averages, computed from averages over blocks of the run."""
 
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-FEWEST = 8  # blocks under which no error bar is given
-GROUPS = 20  # batches that a long run is cut into: few and long, so that what neighbouring blocks share lies inside them
+FEWEST = 8  # minimum number of blocks for an error bar
+GROUPS = 20  # batches of a long run: few and long, so that correlations of neighbouring blocks lie within a batch
 
-FALLEN = 1e-3  # of where an orbit begins: where it comes to is at zero if that is less by as much as a tolerance
+FALLEN = 1e-3  # relative to its initial size: the size at which an orbit counts as having reached zero
 
 
 def least_size(x: Tensor) -> Tensor:
-    """The size below which an orbit that begins at x is at zero, (*batch): a thousandth of ‖x‖∞; 0 of a start at the origin.
+    """The smallest size that tolerances refer to, for orbits that start at x, (*batch): ‖x‖∞ / 1000; 0 for the origin.
 
-    Tolerances are relative to the size of a state, and one that falls to zero has none of its own. That of its start is in the
-    same unit, but may be much larger than what the orbit comes to. An orbit that begins at the origin has its own size only.
+    Tolerances are relative to the size of the state. If the state converges to zero, it has no scale of its own, and the scale of
+    its initial condition, in the same unit but possibly much larger, takes its place.
     """
     return FALLEN * x.abs().amax(-1).nan_to_num(1.0, 1.0)
 
@@ -22,19 +22,20 @@ def least_size(x: Tensor) -> Tensor:
 def standard_error(series: Tensor, weight: Tensor) -> Tensor:
     r"""Standard error of the weighted mean of a correlated series, by batch means with an automatic batch length.
 
-    The batches are as long as 20 of them allow, whatever the run's length. Batches of b blocks count what neighbours share, and
-    how they make up for each other; if they are still too short, their error e(b) grows with b, and its square is carried on by
-    e²(b) + [e²(b) − e²(b/2)],  which cancels the error of order 1/b. (Choosing the shortest batch that looks long enough is a
-    test on noise, repeated: it was seen to bias the error bar low.)
+    The run is cut into 20 batches, whatever its length. Batches of b blocks include the correlation of neighbouring blocks. If they
+    are still too short, their error e(b) grows with b, and its square is extrapolated by  e²(b) + [e²(b) − e²(b/2)],  which
+    cancels the error of order 1/b. (Choosing the shortest batch that seems long enough is a repeated test on noise, and was seen
+    to bias the error bar low.)
 
     Args:
         series: block averages, shape (blocks, *rest).
-        weight: their durations, shape (blocks, *rest) or broadcastable.
+        weight: durations of the blocks, shape (blocks, *rest) or broadcastable.
 
     Returns:
         Shape (*rest); NaN with fewer than 8 blocks.
-    Limits: where the fluctuations telescope, both the error and this are O(1/T), but this is √(batches + 1) times too wide.
-    Source: Flegal & Jones 2010, Ann. Stat. 38, 1034; carried on as in Vats & Flegal 2022, Biometrika 109, 735. Its calibration:
+    Limits: if the fluctuations telescope, the true error and this estimate are both O(1/T), but the estimate is √(batches + 1)
+    times too large.
+    Source: Flegal & Jones 2010, Ann. Stat. 38, 1034; extrapolation as in Vats & Flegal 2022, Biometrika 109, 735. Calibrated in
     `benchmarks/CALIBRATION.md`.
     """
     if len(series) < FEWEST:
@@ -49,10 +50,10 @@ def standard_error(series: Tensor, weight: Tensor) -> Tensor:
 
 
 def _error_of_groups(series: Tensor, weight: Tensor, size: int) -> Tensor:
-    """Error of the mean if groups of `size` blocks were independent."""
-    whole = len(series) // size * size
-    w = weight[len(series) - whole :].unflatten(0, (-1, size)).sum(1)
-    means = (series * weight)[len(series) - whole :].unflatten(0, (-1, size)).sum(1) / w
+    """Error of the mean, assuming that groups of `size` blocks are independent."""
+    first = len(series) % size
+    w = weight[first:].unflatten(0, (-1, size)).sum(1)
+    means = (series * weight)[first:].unflatten(0, (-1, size)).sum(1) / w
     w = w / w.sum(0)
     deviation = means - (w * means).sum(0)
     n = len(means)
@@ -60,10 +61,10 @@ def _error_of_groups(series: Tensor, weight: Tensor, size: int) -> Tensor:
 
 
 def drifts(series: Tensor, weight: Tensor, comparisons: int = 1) -> Tensor:
-    """Whether the two halves of a run differ by more than chance (1 % level over all comparisons); shape (*rest), bool.
+    """Whether the two halves of a run differ significantly (1 % level over all comparisons); shape (*rest), bool.
 
-    The error bar it is held against is that of the run about its halves' own means: a drift would widen the other and hide in it.
-    With fewer than 16 blocks there is no such test, and nothing drifts.
+    The error bar is that of the run about the mean of each half; the error bar about the common mean would grow with the drift and
+    hide it. With fewer than 16 blocks the test is not made, and the answer is False.
     """
     if len(series) < 2 * FEWEST:
         return torch.zeros(series.shape[1:], dtype=torch.bool, device=series.device)

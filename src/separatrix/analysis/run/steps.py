@@ -1,4 +1,4 @@
-"""How long a run is: the defaults, and the horizon they respect."""
+"""The length of a run: defaults that respect the horizon of the system."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from separatrix.core.evolve import check_steps, check_system_type
 from separatrix.core.system import System
 
 ENOUGH_TIME = 200  # units of time that a default run averages over
-A_WHILE = 10  # units of time of a default run that measures no limit
-FEWEST, MOST = 2_000, 10_000  # steps of a default run
+FINITE_TIME = 10  # units of time of a default run for a finite-time quantity
+FEWEST, MOST = 2_000, 10_000  # range of the number of steps of a default run
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps to settle, steps to average over, and the most steps that a tolerance may ask for."""
+    """Steps to settle, steps to average over, and the maximum number of steps with a tolerance."""
 
     settle: int
     steps: int
@@ -29,12 +29,12 @@ def plan_steps(
     error: float | None = None,
     max_steps: int | None = None,
 ) -> Plan:
-    """Fill in what was not asked for, within the steps that the system can take.
+    """Fill in defaults, within the steps that the system can take.
 
     Raises:
         InputError: a count is negative or zero, or the tolerance is not positive.
-        HorizonError: more steps than the system can take.
-        UnsupportedModuleError: the argument is not a System.
+        HorizonError: there are more steps than the system can take.
+        UnsupportedModuleError: `system` is not a System.
     """
     check_system_type(system)
     for name, count in (("steps", steps), ("settle", settle), ("max_steps", max_steps)):
@@ -45,7 +45,7 @@ def plan_steps(
     if max_steps is not None and max_steps < 1:
         raise InputError(f"max_steps is {max_steps}; an average needs at least 1.")
     if error is not None and not (isinstance(error, int | float) and error > 0):
-        raise InputError(f"error is {error!r}; an error bar can only lie below a positive number.")
+        raise InputError(f"error is {error!r}; it must be a positive number.")
     room = system.horizon
     wanted = steps if steps is not None else min(max(round(ENOUGH_TIME / system.dt), FEWEST), MOST)
     if settle is None:
@@ -55,13 +55,13 @@ def plan_steps(
     check_steps(system, settle=settle, steps=wanted)
     most = max_steps if max_steps is not None else 100 * wanted
     if most < wanted and max_steps is not None and steps is not None:
-        raise InputError(f"max_steps is {most} but steps is {wanted}: the limit is below what is asked for first.")
+        raise InputError(f"max_steps is {most} but steps is {wanted}.\nPass max_steps of at least {wanted}, or fewer steps.")
     if room is not None:
         most = min(most, room - settle)
     return Plan(int(settle), int(min(wanted, most)), int(most if error is not None else min(wanted, most)))
 
 
 def default_steps(system: System, settle: int = 0) -> int:
-    """Of a run that measures no limit: all that the system can take, or 10 units of time."""
-    wanted = max(round(A_WHILE / system.dt), 1)
+    """Steps of a run for a finite-time quantity: all that the system can take, or 10 units of time."""
+    wanted = max(round(FINITE_TIME / system.dt), 1)
     return wanted if system.horizon is None else max(system.horizon - settle, 1)

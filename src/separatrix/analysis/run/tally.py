@@ -1,4 +1,4 @@
-"""The blocks of a run, kept in bounded memory: when there are too many, neighbours are joined."""
+"""The blocks of a run in bounded memory: when there are too many, neighbours are merged."""
 
 from statistics import median_low
 
@@ -11,7 +11,7 @@ MOST = 256
 
 
 class Tally:
-    """At most 256 blocks of like length, however long the run; a new one is at least `least` steps long."""
+    """At most 256 blocks of similar length, however long the run; each new block has at least `least` steps."""
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
@@ -20,7 +20,7 @@ class Tally:
         self._open: Block | None = None
 
     def add(self, block: Block) -> None:
-        """Take in one more stretch of the run."""
+        """Add the next stretch of the run."""
         self.steps += block.steps
         self._open = block if self._open is None else self._open + block
         if self._open.steps >= self.least:
@@ -31,7 +31,7 @@ class Tally:
             self.least = median_low(block.steps for block in self.blocks)
 
     def series(self) -> tuple[Tensor, Tensor]:
-        """Rates, shape (block, *batch, k), and durations, shape (block, *batch, 1); every step of the run is in one of them."""
+        """Rates, shape (block, *batch, k), and durations, shape (block, *batch, 1), which cover every step of the run."""
         blocks = self.blocks if self._open is None else [*self.blocks, self._open]
         if not blocks:
             raise RuntimeError("no block was added")

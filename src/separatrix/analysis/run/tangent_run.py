@@ -1,4 +1,4 @@
-"""A run that carries an orthonormal tangent frame, and says at each QR how much every direction grew."""
+"""A run with an orthonormal tangent frame, which yields the growth of every direction at each QR."""
 
 import math
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator
 
 # Note [QR interval]
-# Between two QRs the condition number of the frame grows like exp((λ₁ − λ_k) m), and with it the error of the small R_ii. So m is
-# chosen from the running spectrum to reach the condition COMFORTABLE; a stretch that came out beyond BEARABLE is taken again with
-# fewer steps. A zero R_ii is believed only when one step made it: then the Jacobian itself is singular to rounding, and that
-# direction stays at −∞. Those after it do too: what QR puts in its place is arbitrary, and they are orthogonalised against it. In a
-# frame in general position the lost directions are the last ones, so that none is taken along; an exactly uncoupled leading one
-# would be the exception.
+# In m steps between two QRs the condition number of the frame grows like exp((λ₁ − λ_k) m), and with it the error of the small
+# R_ii. So m is chosen from the running spectrum to reach the condition COMFORTABLE, and a stretch beyond BEARABLE is repeated with
+# fewer steps. A zero R_ii counts only if it arises in a single step: then the Jacobian is singular to rounding, and that direction
+# stays at −∞. So do all directions after it, because they are orthogonalised against the arbitrary vector from QR.
+# In a frame in general position the erased directions are the last ones, so no others are affected. A leading direction that is
+# exactly uncoupled from the rest would be an exception.
 COMFORTABLE = {torch.float64: 1e8, torch.float32: 1e3}
 BEARABLE = {torch.float64: 1e11, torch.float32: 1e4}
-LONGEST = 1024  # steps between two QRs, however flat the spectrum
+LONGEST = 1024  # maximum number of steps between two QRs
 
 
 @dataclass(frozen=True)
 class Block:
-    """What a stretch of steps did: Σ log R_ii, shape (*batch, k), and how long it was, in steps and in time."""
+    """Growth over a stretch of steps: Σ log R_ii, shape (*batch, k), with its duration in time and in steps."""
 
     logs: Tensor
     time: float | Tensor
@@ -42,15 +42,15 @@ class Block:
 
 @dataclass(frozen=True)
 class TangentRun:
-    """An orbit and its orthonormal frame at a QR. To go on gives another; what was is left as it is.
+    """An orbit and its orthonormal frame at a QR, immutable: `advanced` returns a new one.
 
     Args:
         front: the states and their tangents as rows, shape (*batch, k, dim).
-        every: steps to the next QR, fewer where the frame would degenerate. See Note [QR interval].
-        adapts: whether `every` follows the spectrum.
+        every: steps to the next QR, fewer if the frame would degenerate. See Note [QR interval].
+        adapts: whether `every` adapts to the spectrum.
         erased: (*batch, k), the directions that a Jacobian has erased.
-        steepest: nats per step, the largest spread of the frame's growth seen lately.
-        block: what the stretch before this QR did; None at the start.
+        steepest: nats per step, the largest recent spread of the frame's growth.
+        block: the growth over the stretch before this QR; None at the start.
     """
 
     front: Front
@@ -70,17 +70,17 @@ class TangentRun:
             every: steps between two QRs, or "auto".
         """
         if every != "auto" and (not isinstance(every, Integral) or every < 1):
-            raise InputError(f'every is {every!r}; it is a number of steps from 1 on, or "auto".')
+            raise InputError(f'every is {every!r}; it must be a whole number of steps, at least 1, or "auto".')
         erased = torch.zeros_like(frame[..., 0], dtype=torch.bool)
         return cls(front.with_tangents(frame), 1 if every == "auto" else int(every), every == "auto", erased)
 
     @property
     def steps(self) -> int:
-        """Length of the stretch before this QR."""
+        """Number of steps in the stretch before this QR."""
         return 0 if self.block is None else self.block.steps
 
     def advanced(self, steps: int) -> "TangentRun":
-        """The run after a QR in so many steps, or in fewer where they would degenerate the frame."""
+        """The run at the next QR, after `steps` steps, or fewer if they would degenerate the frame."""
         after = self.front.advance(steps)
         v, logs = orthonormalise(after.v)
         overflow = logs.isnan().any(-1) & after.x.isfinite().all(-1)
@@ -93,11 +93,11 @@ class TangentRun:
         return TangentRun(front, every, self.adapts, erased, steepest, block)
 
     def with_all_directions(self) -> "TangentRun":
-        """The same with no direction erased, as if it began here."""
+        """The same run with no direction marked as erased, as at its start."""
         return replace(self, erased=torch.zeros_like(self.erased))
 
     def _in_pieces(self, steps: int) -> "TangentRun":
-        """A stretch taken again with fewer steps at a time: all of it where `every` was asked for, else only its beginning."""
+        """Repeat a stretch with fewer steps at a time: all of it if `every` is fixed, only its beginning if it adapts."""
         if self.adapts:
             shorter = replace(self, every=max(1, steps // 4))
             return shorter.advanced(shorter.every)
@@ -106,14 +106,14 @@ class TangentRun:
         return replace(second, block=first.block + second.block)
 
     def _interval(self, width: float, dtype: torch.dtype, steps: int) -> tuple[int, float]:
-        """Steps to the next QR, and the steepest spectrum, after so many steps spread the frame's growth by `width` nats."""
+        """Steps to the next QR, and the steepest spectrum, after `steps` steps spread the frame's growth by `width` nats."""
         steepest = max(width / steps, 0.95 * self.steepest) if math.isfinite(width) else self.steepest
         longest = math.log(COMFORTABLE[dtype]) / max(steepest, 1e-9)
         return max(1, min(int(longest), 2 * self.every, LONGEST)), steepest
 
 
 def stretches(run: TangentRun, steps: int, least: int = 1) -> Iterator[TangentRun]:
-    """The run at each QR of so many steps, of which there are at least `least` unless `every` was asked for."""
+    """The run at each QR over `steps` steps; if `every` adapts, there are at least `least` QRs."""
     end = run.front.n + steps
     longest = max(1, steps // least) if run.adapts else steps
     while run.front.n < end:
@@ -122,20 +122,20 @@ def stretches(run: TangentRun, steps: int, least: int = 1) -> Iterator[TangentRu
 
 
 def settled(run: TangentRun, steps: int, *, progress: bool = False) -> TangentRun:
-    """The run after so many steps, in which its frame aligns."""
+    """The run after `steps` steps, in which its frame aligns."""
     for aligned in watched(stretches(run, steps), steps, "Settling", progress):
         run = aligned
     return run
 
 
 def _width(logs: Tensor, erased: Tensor) -> float:
-    """The largest spread of log R_ii, zero included (lengths must not overflow either), over the directions that count."""
-    counted = logs.masked_fill(erased | logs.isnan(), 0.0)
-    return float((counted.amax(-1).clamp(min=0) - counted.amin(-1).clamp(max=0)).max())
+    """The largest spread of log R_ii over directions that are not erased, including 0, since lengths must not overflow either."""
+    logs = logs.masked_fill(erased | logs.isnan(), 0.0)
+    return float((logs.amax(-1).clamp(min=0) - logs.amin(-1).clamp(max=0)).max())
 
 
 def random_frame(x: Tensor, k: int, seed: int) -> Tensor:
-    """k orthonormal tangents at each state, the same at all, shape (*batch, k, dim)."""
+    """k random orthonormal tangents, the same at every state, shape (*batch, k, dim)."""
     generator = torch_generator(seed, "tangent frame")
     frame = torch.randn(x.shape[-1], x.shape[-1], dtype=torch.float64, generator=generator)[:k]
     q, _ = orthonormalise(frame)
@@ -143,14 +143,14 @@ def random_frame(x: Tensor, k: int, seed: int) -> Tensor:
 
 
 def check_k(k: int | None, dim: int) -> int:
-    """The number of exponents asked for, all by default.
+    """The number of exponents, by default dim.
 
     Raises:
-        InputError: it is not in 1 … dim.
+        InputError: k is not in 1 … dim.
     """
     if k is None:
         return dim
     k = check_whole("k", k)
     if not 1 <= k <= dim:
-        raise InputError(f"k is {k} but the state has {dim} numbers.\nAsk for 1 … {dim} exponents, or leave k out for all of them.")
+        raise InputError(f"k is {k} but the state has {dim} numbers.\nPass k in 1 … {dim}, or leave it out for all of them.")
     return k

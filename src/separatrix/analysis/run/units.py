@@ -1,4 +1,4 @@
-"""In which units states are counted: the sizes that they have, not those that numbers happen to have."""
+"""Units of the state, taken from the sizes that its components have along orbits."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,48 +11,48 @@ from separatrix.core.derived import InUnit
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front
 
-MIXED = 1e3  # times as large as another: numbers of a state that are not of one size
-LEAST = 1e-3  # of where orbits begin: where they come to is not smaller for a tolerance
+MIXED = 1e3  # ratio of sizes beyond which each component gets a unit of its own
+LEAST = 1e-3  # minimum size where orbits end, relative to where they start
 
 
 def as_scale(scale: Any, x: Tensor) -> Tensor | None:
-    """The scale asked for, one size for each number of the states x, (dim); None where none was."""
+    """The scale as one size per component of the states x, (dim); None if there is none."""
     if scale is None:
         return None
     values, dim = as_numbers("scale", scale).to(x), x.shape[-1]
     if values.shape not in ((), (dim,)) or not bool((torch.isfinite(values) & (values > 0)).all()):
         raise InputError(
-            f"scale is {values.tolist()}; it is a positive number, or one for each of the {dim} numbers of the state.\n"
-            "Leave it out to have it taken from the states."
+            f"scale is {values.tolist()}; it must be a positive number, or one for each of the {dim} numbers of the state.\n"
+            "Leave it out to take it from the states."
         )
     return values.expand(dim).clone()
 
 
 def filled(size: Tensor) -> Tensor:
-    """Sizes, with the largest in the place of those that are 0; 1 where all are."""
+    """Sizes with zeros replaced by the largest; all 1 if all are zero."""
     largest = size.amax()
     return torch.where(size > 0, size, largest if largest > 0 else torch.ones_like(largest))
 
 
 def typical(states: Tensor) -> Tensor:
-    """The median size of each number of some states, (*batch, dim), of those that are finite and not 0; 0 where none is."""
+    """The median of the finite, nonzero sizes of each component over states (*batch, dim); 0 if there are none."""
     sizes = states.reshape(-1, states.shape[-1]).abs()
     return sizes.where((sizes > 0) & sizes.isfinite(), torch.nan).nanmedian(0).values.nan_to_num(0.0)
 
 
 def mixed_sizes(*states: Tensor) -> Tensor | None:
-    """A size for each number of the state, a power of 2, where these differ much; None where one does for all."""
+    """One size per component, a power of 2, if the components differ in size by more than 1000; otherwise None."""
     size = filled(torch.stack([typical(each) for each in states]).amax(0))
     return power_of_two(size) if float(size.amax() / size.amin()) > MIXED else None
 
 
 def power_of_two(size: Tensor) -> Tensor:
-    """The nearest: division by it changes no digit."""
+    """The nearest power of 2: division by it is exact."""
     return torch.exp2(size.log2().round())
 
 
 def overall(before: Tensor, after: Tensor) -> float:
-    """The size of the states that orbits come to, but not above that of where they began, nor below a thousandth of it."""
+    """The size of the states where orbits end, but at most that of where they start and at least a thousandth of it."""
     start, end = (float(typical(each.abs().amax(-1, keepdim=True))) for each in (before, after))
     if not start:
         return end or 1.0
@@ -60,5 +60,5 @@ def overall(before: Tensor, after: Tensor) -> float:
 
 
 def in_units(front: Front, sizes: Tensor) -> Front:
-    """The same front with each number of the state in a unit of its own."""
+    """The same front with each component of the state in its own unit."""
     return replace(front, system=InUnit(front.system, sizes), x=front.x / sizes)

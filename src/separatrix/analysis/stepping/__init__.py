@@ -1,1 +1,1 @@
-"""What the step of a method does."""
+"""What the step of an integration method does: its order of convergence and its region of stability."""

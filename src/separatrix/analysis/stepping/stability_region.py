@@ -1,4 +1,4 @@
-"""Where a method does not blow up what decays: the eigenvalues of a field along an orbit, beside the method's region."""
+"""The stability region of a method, and the eigenvalues of a field along an orbit."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,17 +21,17 @@ from separatrix.flows.methods.solver import BORDER
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StabilityRegion(Result):
-    r"""The eigenvalues λ of a field's Jacobian along an orbit, and the factor |R(z)| of one step at each z = dt λ.
+    r"""Eigenvalues λ of a field's Jacobian along an orbit, and the factor |R(z)| of one step at each z = dt λ.
 
     Args:
-        times: (time), where along the orbit.
+        times: (time), the times along the orbit.
         eigenvalues: (time, *batch, dim), λ, complex; NaN where the run diverged.
-        factors: (time, *batch, dim), |R(dt λ)|: by how much a step multiplies that mode.
+        factors: (time, *batch, dim), |R(dt λ)|, by which a step multiplies the mode.
         inside: (*batch), share of the eigenvalues with |R| ≤ 1.
-        spurious: (*batch), share of those that do not grow, Re λ ≤ 0, although the step makes them grow, |R| > 1.
+        spurious: (*batch), share of the eigenvalues whose mode does not grow, Re λ ≤ 0, but is made to grow by the step, |R| > 1.
         largest: (*batch), the largest |R|.
-        stable_dt: (*batch), the longest step with which no mode that does not grow is made to; inf if there is none.
-        dt, method: of the flow.
+        stable_dt: (*batch), the largest step size without spurious growth; inf if every step size is free of it.
+        dt, method: step size and method of the flow.
     """
 
     times: Tensor
@@ -66,18 +66,18 @@ class StabilityRegion(Result):
         return self.dt * self.eigenvalues
 
     def summary(self) -> str:
-        """How many lie inside, how many are made to grow, and with which step none would be."""
-        known = self.codes != Status.DIVERGED
-        told = f"{self.method.replace('_', ' ')} with dt = {plain(self.dt)} along {counted(self.codes.numel(), 'orbit')}"
-        if not bool(known.any()):
-            return f"{told}: all diverged"
-        inside, spurious = (float(share[known].mean()) for share in (self.inside, self.spurious))
-        largest, step = float(self.largest[known].max()), float(self.stable_dt[known].min())
-        lost = int((~known).sum())
+        """The share inside the region, the share of spurious growth, and the step size without any."""
+        finite = self.codes != Status.DIVERGED
+        run = f"{self.method.replace('_', ' ')} with dt = {plain(self.dt)} along {counted(self.codes.numel(), 'orbit')}"
+        if not bool(finite.any()):
+            return f"{run}: all diverged"
+        inside, spurious = (float(share[finite].mean()) for share in (self.inside, self.spurious))
+        largest, step_size = float(self.largest[finite].max()), float(self.stable_dt[finite].min())
+        diverged = int((~finite).sum())
         return (
-            f"{told}: {inside:.1%} of dt λ lie in the region of stability, the largest factor of a step is {plain(largest)}; "
-            f"{spurious:.1%} are made to grow although they do not; none is with dt ≤ {plain(step)}"
-            f"{f' ({lost} diverged)' if lost else ''}"
+            f"{run}: {inside:.1%} of dt λ lie in the region of stability, the largest factor of a step is {plain(largest)}; "
+            f"{spurious:.1%} grow only because of the step, none with dt ≤ {plain(step_size)}"
+            f"{f' ({diverged} diverged)' if diverged else ''}"
         )
 
 
@@ -91,55 +91,68 @@ def stability_region(
     every: int = 1,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> StabilityRegion:
-    r"""The eigenvalues of a field along an orbit, beside the region in which its method is stable.
+    r"""Eigenvalues of a field along an orbit, compared with the region of stability of its method.
 
         ẋ = λ x:   x_{n+1} = R(z) x_n,   z = dt λ;       the region of stability is |R(z)| ≤ 1
 
-    for λ each eigenvalue of Df(x_n, t_n) at the beginning of each step. Where Re λ < 0 but |R| > 1 the step makes grow what decays:
-    the network is then no discretisation of its field there, and shorter steps will give something else.
+    Here λ is each eigenvalue of Df(x_n, t_n) at the start of each step. If Re λ < 0 but |R| > 1, the step turns decay into growth:
+    there the network does not discretise its field, and smaller steps give a different result.
 
     Args:
         flow: a `Flow`, such as `sx.nn.ContinuousDepth`.
         x0: initial states, shape (*batch, dim). Default: `flow.initial_state()`.
-        steps: how many to follow. Default: the network's depth, or 10 units of time.
+        steps: number of steps to follow. Default: the depth of the network, or 10 units of time.
         settle: steps before the first.
-        every: look at one state in so many.
-        seed: of the initial state.
+        every: compute the eigenvalues at every `every`-th state.
+        seed: seed of the initial state.
         progress: show a progress bar.
+        throw: raise instead of marking items that diverged.
 
     Returns:
-        StabilityRegion: `eigenvalues` and `factors` (time, *batch, dim), shares and the longest stable step (*batch).
+        StabilityRegion: `eigenvalues` and `factors` (time, *batch, dim), shares and the largest stable step size (*batch).
 
     Raises:
-        UnsupportedModuleError: the system is no `Flow`.
-        HorizonError: more steps than the network has layers.
-    Limits: eigenvalues with each state held fixed say what a step does to one mode there; along an orbit whose Jacobians turn, or
+        UnsupportedModuleError: the system is not a `Flow`.
+        InputError: a count is below 1.
+        HorizonError: there are more steps than the network has layers.
+        DivergedError: with `throw=True`.
+
+    Limits: eigenvalues at a frozen state describe the effect of a step on one mode there. Along an orbit whose Jacobians rotate or
         are far from normal, products may grow although every factor is below 1: see `sx.finite_time_lyapunov`. Leapfrog and
-        what is composed of it are stable on an interval of the imaginary axis, so that no decaying mode counts as spurious:
-        with λ a separable field has −λ.
+        its compositions are stable on an interval of the imaginary axis. For them no decaying mode counts as spurious, because
+        a separable field has the eigenvalue −λ with every λ.
     Source: Hairer & Wanner 1996, Solving Ordinary Differential Equations II, IV.2–3; Hairer, Lubich & Wanner 2006, Geometric
-        Numerical Integration, I.1.4; of residual networks, Haber & Ruthotto 2017, Inverse Problems 34, 014004.
+        Numerical Integration, I.1.4; for residual networks, Haber & Ruthotto 2017, Inverse Problems 34, 014004.
+
+    Example:
+        >>> stiff = sx.Flow(lambda x: -30 * x, dim=1, dt=0.1, method="euler")
+        >>> region = sx.stability_region(stiff, torch.ones(1), steps=3)
+        >>> round(float(region.largest), 6)  # |1 − 30 · 0.1|
+        2.0
+        >>> round(float(region.stable_dt), 4)  # 2 / 30
+        0.0667
     """
     flow = check_flow(flow)
     steps = default_steps(flow, settle) if steps is None else steps
     check_steps(flow, settle=settle, steps=steps)
     for name, value in (("steps", steps), ("every", every)):
         if check_whole(name, value) < 1:
-            raise InputError(f"{name} is {value}; it is at least 1.")
+            raise InputError(f"{name} is {value}; it must be at least 1.")
     check_seed(seed)
     front = begin(flow, x0, seed=seed).advance(settle)
-    found, places = [], range(settle, settle + steps, every)
+    sampled, places = [], range(settle, settle + steps, every)
     for tick in watched_count(len(places), "Eigenvalues", progress):
         front = front.advance(places[tick.index] - front.n)
-        found.append(_eigenvalues(front.system, front.x, front.n))
-    eigenvalues = torch.stack(found)
+        sampled.append(_eigenvalues(front.system, front.x, front.n))
+    eigenvalues = torch.stack(sampled)
     method = SOLVERS[flow.method]
     factors = method.amplification(flow.dt * eigenvalues).abs()
     growing = _growing(eigenvalues, method.paired)
     lengths = torch.where(growing, torch.inf, method.stable_length(eigenvalues) / eigenvalues.abs())
     outside, among = factors > 1 + BORDER, (0, -1)
-    return StabilityRegion(
+    found = StabilityRegion(
         codes=torch.where(eigenvalues.isfinite().all(-1).all(0), Status.OK, Status.DIVERGED).to(torch.int8),
         times=flow.dt * torch.tensor(list(places), dtype=torch.float64),
         eigenvalues=eigenvalues,
@@ -152,10 +165,11 @@ def stability_region(
         method=flow.method,
         settings={"steps": steps, "settle": settle, "every": every, "seed": seed},
     )
+    return found.or_raise(throw)
 
 
 def _eigenvalues(flow: Flow, x: Tensor, n: int) -> Tensor:
-    """Of the Jacobian of the field that step n follows, at x; NaN where x is."""
+    """Eigenvalues at x of the Jacobian of the field that step n follows; NaN if it is not finite."""
     identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(*x.shape[:-1], -1, -1)
     rows = flow.during(n).pushforward(x, identity, n * flow.dt)[1]
     finite = rows.isfinite().all(-1).all(-1)
@@ -164,6 +178,6 @@ def _eigenvalues(flow: Flow, x: Tensor, n: int) -> Tensor:
 
 
 def _growing(eigenvalues: Tensor, paired: bool) -> Tensor:
-    """Which modes grow of themselves, or stand still; of a method whose factor is that of ±λ, all that are not neutral."""
+    """Modes that grow or stand still in the field; for a method with equal factors at ±λ, all that are not neutral."""
     along = eigenvalues.real.abs() if paired else eigenvalues.real
     return (along > BORDER * eigenvalues.abs()) | (eigenvalues == 0)
