@@ -27,7 +27,8 @@ hide:
 `separatrix list` prints these names; `sx.SYSTEMS[name]()` builds a system, `sx.ANALYSES[name](system)` measures one;
 `sx.SWEEPS[name](system, parameter, …)` varies one of its parameters; `sx.PROFILES` asks
 of a network as it is, of its checkpoints, or of a drive; `sx.nn.BLOCKS[name](dim)` builds a layer with a guarantee,
-`sx.nn.CELLS[name](input_size, hidden_size)` a recurrent cell.
+`sx.nn.CELLS[name](input_size, hidden_size)` a recurrent cell. Blocks and cells also take `device` and `dtype`, as PyTorch's
+layers do.
 """
 
 
@@ -84,7 +85,7 @@ def analysis_row(entry: tuple[str, Callable[..., sx.Result]]) -> tuple[str, ...]
 def block_row(entry: tuple[str, type[torch.nn.Module]]) -> tuple[str, ...]:
     """One block or cell of `sx.nn`."""
     name, block = entry
-    return f"`{name}`", first_paragraph(block), options(block), source(block)
+    return f"`{name}`", first_paragraph(block), options(block, omit=("device", "dtype")), source(block)
 
 
 def first_paragraph(thing: Any) -> str:
@@ -98,9 +99,9 @@ def source(thing: Any) -> str:
     return " ".join(found.group(1).split()) if found else ""
 
 
-def options(function: Callable[..., Any], keyword_only: bool = False) -> str:
+def options(function: Callable[..., Any], *, keyword_only: bool = False, omit: tuple[str, ...] = ()) -> str:
     """Parameters with a default, and the default."""
-    parameters = inspect.signature(function).parameters.values()
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in omit]
     chosen = [p for p in parameters if p.default is not p.empty and (not keyword_only or p.kind is p.KEYWORD_ONLY)]
     return ", ".join(f"`{p.name}={shown(p.default)}`" for p in chosen)
 

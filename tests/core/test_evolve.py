@@ -181,7 +181,7 @@ def test_a_batch_that_does_not_broadcast_is_refused_with_both_shapes():
 
 @pytest.mark.parametrize("wrong", [lambda x: x[..., :1], lambda x: x.sum(-1), lambda x: x[:1]], ids=["1", "none", "batch"])
 def test_a_step_that_changes_the_shape_is_refused(wrong):
-    with pytest.raises(ShapeError, match=r"a step takes states of shape \(3, 2\) to"):
+    with pytest.raises(ShapeError, match=r"states of shape \(3, 2\) to"):
         begin(Map(wrong, 2), torch.ones(3, 2))
 
 
@@ -192,7 +192,7 @@ def test_a_function_that_holds_tensors_of_another_dtype_is_told_of():
 
 
 def test_more_steps_than_the_horizon_are_refused_with_both_numbers():
-    with pytest.raises(HorizonError, match="settle 4 \\+ steps 8 = 12 steps were asked but this system can take 10"):
+    with pytest.raises(HorizonError, match=r"settle 4 \+ steps 8 = 12 .* 10\b"):
         trajectory(Power(horizon=10), None, 8, settle=4)
     assert len(trajectory(Power(horizon=10), None, 6, settle=4)) == 7
 
@@ -244,17 +244,17 @@ def other_width(x):
     ("system", "told"),
     [
         (lambda: Map(lambda x, n: x, 2), r"TypeError: .*'n'\.\nIt is called as f\(x\); as f\(x, n\) with time_dependent=True"),
-        (lambda: Map(lambda n, x: x.to(n.dtype), 2, time_dependent=True), r"AttributeError(?s:.*)f\(x, n\), the state first"),
-        (lambda: Map(other_width, 2), r"RuntimeError: .*3x3\)\.\nIt is given states of 2 numbers"),
+        (lambda: Map(lambda n, x: x.to(n.dtype), 2, time_dependent=True), r"AttributeError(?s:.*)f\(x, n\).* state first"),
+        (lambda: Map(other_width, 2), r"RuntimeError: .*3x3\)\.\n.*states of 2 numbers"),
         (lambda: Map(nn.BatchNorm1d(2, track_running_stats=False), 2), "ValueError: Expected more than 1 value per channel"),
         (lambda: Flow(lambda x, t: x, 2, 0.1), r"as f\(x\); as f\(x, t\) with time_dependent=True"),
-        (lambda: Flow(lambda a, b: b[..., 0] * a, 2, 0.1, time_dependent=True), r"It is called as f\(x, t\), the state first"),
+        (lambda: Flow(lambda a, b: b[..., 0] * a, 2, 0.1, time_dependent=True), r"f\(x, t\).* state first"),
         (lambda: Noisy(Map(lambda x, n: x, 2), 0.1), r"as f\(x, n\) with time_dependent=True"),
     ],
     ids=["time", "order", "width", "norm", "time of a flow", "order of a flow", "within another"],
 )
 def test_a_function_that_fails_at_once_is_named_with_its_error_and_how_it_is_called(system, told):
-    with pytest.raises(InputError, match=r"the step fails on states of shape \((16, )?2,?\): " + f"(?s:.*){told}") as caught:
+    with pytest.raises(InputError, match=r"the step failed on states of shape \((16, )?2,?\): " + f"(?s:.*){told}") as caught:
         begin(system())
     assert not isinstance(caught.value.__cause__, InputError) and caught.value.__cause__ is not None
 

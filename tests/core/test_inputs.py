@@ -210,7 +210,7 @@ def test_a_mask_of_minus_infinity_passes_beside_other_arguments():
 
 
 def test_text_and_nothing_are_refused():
-    for given, said in (("abc", "cannot be read as numbers"), ((), "hold no tensor"), (np.zeros((0, 3)), "are empty")):
+    for given, said in (("abc", "cannot be read as numbers"), ((), "got nothing"), (np.zeros((0, 3)), "are empty")):
         with pytest.raises(sx.InputError, match=said):
             arguments_of(nn.Linear(3, 3), given)
 

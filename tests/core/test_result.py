@@ -139,11 +139,11 @@ def test_how_it_was_measured_is_recorded(spectrum):
 def test_an_existing_folder_is_not_overwritten(spectrum, tmp_path):
     """Neither a result nor anything else; what was there stays."""
     path = spectrum.save(tmp_path / "a.zarr")
-    with pytest.raises(sx.InputError, match=r"a\.zarr exists already"):
+    with pytest.raises(sx.InputError, match=r"a\.zarr already exists"):
         spectrum.check.save(path)
     assert_same_bits(spectrum, sx.load(path))
     (tmp_path / "notes").mkdir()
-    with pytest.raises(sx.InputError, match="notes exists already"):
+    with pytest.raises(sx.InputError, match="notes already exists"):
         spectrum.save(tmp_path / "notes")
     assert not list((tmp_path / "notes").iterdir())
 

@@ -111,7 +111,7 @@ def test_at_reaches_the_parameters_of_the_systems_inside():
 
 @pytest.mark.parametrize(("system", "known"), [(Rotation(), "angle, radius"), (Map(torch.sin, 2), "none")])
 def test_an_unknown_parameter_is_refused_with_the_known_ones(system, known):
-    with pytest.raises(InputError, match=f"no parameter 'angel'; it has: {known}"):
+    with pytest.raises(InputError, match=f"no parameter 'angel'; .*: {known}"):
         system.at(angel=1.0)
 
 
@@ -129,7 +129,7 @@ def test_trailing_axes_of_a_matrix_parameter_are_no_batch():
 
 
 def test_a_state_has_at_least_one_number():
-    with pytest.raises(ShapeError, match="at least 1 number, not 0"):
+    with pytest.raises(ShapeError, match="dim is 0"):
         System(0)
 
 
@@ -207,7 +207,7 @@ def test_an_iterate_of_a_driven_system_reads_each_input_once_and_ends_with_the_l
 
 
 def test_an_iterate_of_no_steps_is_refused():
-    with pytest.raises(InputError, match="at least 1 step, not 0"):
+    with pytest.raises(InputError, match="p is 0"):
         Iterate(Rotation(), 0)
 
 
@@ -303,7 +303,7 @@ def test_a_step_that_changes_its_argument_is_refused_in_inference_mode_too():
 
 
 def test_a_step_that_returns_no_tensor_is_refused():
-    with pytest.raises(InputError, match="a step returned a tuple"):
+    with pytest.raises(InputError, match="got a tuple"):
         begin(Map(nn.LSTM(2, 2), 2), torch.ones(2))
 
 
@@ -327,5 +327,5 @@ def test_a_step_of_a_stack_is_frozen_at_its_own_width():
     torch.manual_seed(0)
     stack = sx.Layers(torch.nn.ModuleList([torch.nn.Linear(3, 5), torch.nn.Linear(5, 5), torch.nn.Linear(5, 2)]))
     assert Frozen(stack, 1).dim == 5 and trajectory(Frozen(stack, 1), torch.ones(5), 2).shape == (3, 5)
-    with pytest.raises(ShapeError, match="must return the shape it was given"):
+    with pytest.raises(ShapeError, match=r"shape .*\(3,\)"):
         trajectory(Frozen(stack, 0), torch.ones(3), 2)

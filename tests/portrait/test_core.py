@@ -343,8 +343,8 @@ class OwnForward(nn.GRU):
         (nn.Sequential(OwnForward(3, 5)), torch.zeros(4, 3), UnsupportedModuleError, "OwnForward has a forward of its own"),
         (nn.Sequential(nn.GRU(3, 5, device="meta")), torch.zeros(4, 3), UnsupportedModuleError, "meta device"),
         (Reader(), np.array([["a", "b"]]), InputError, "cannot be read as numbers"),
-        (Reader(), np.array([[None, 1]]), InputError, "hold no tensor"),
-        (Reader(), {"tokens": 1}, InputError, "hold no tensor"),
+        (Reader(), np.array([[None, 1]]), InputError, "expected tensors"),
+        (Reader(), {"tokens": 1}, InputError, "tokens = 1"),
     ],
 )
 def test_what_is_no_model_or_no_numbers_is_refused_in_words(model, inputs, error, message):

@@ -348,7 +348,7 @@ def test_a_sound_system_passes_at_the_states_that_are_given():
     [
         (Remembering, "the step keeps state besides x"),
         (Noisy, "the step draws random numbers from PyTorch's global generator"),
-        (Overwriting, "wrote to its state"),
+        (Overwriting, "changes its argument in place"),
         (ScalingTangents, "pushforward wrote to its tangents"),
         (Averaging, r"the step of a batch \(3,\) is not that of its items one by one"),
         (Transposed, "the pushforward is not the central difference of step"),

@@ -1,4 +1,4 @@
-"""What a model takes: one tensor or several arguments, by place or by name, whole sequences or a list of them."""
+"""Inputs of a model: one tensor or several, positional or by name, sequences or lists of them."""
 
 import inspect
 import itertools
@@ -18,13 +18,14 @@ from separatrix.core.structure import children, leaves, rebuilt, refilled
 from separatrix.core.twin import twin
 from separatrix.core.wrappers import unwrapped
 
-MOST_TRIED = 4  # integer tensors of which every choice is tried, as whole numbers or as floating point
-CLOSE = 1e-4  # of the largest number, by which a sequence alone may differ from itself beside another: float32's sums
+MOST_TRIED = 4  # integer tensors up to which every choice of integer or floating point is tried
+CLOSE = 1e-4  # tolerance between a sequence alone and in a batch, relative to the largest number: rounding of float32 sums
 
 # Note [Which axis is the batch's]
-# A list of sequences of unequal length is given to a model one by one, each as a batch of one, and nothing says along which axis
-# the model's batch lies. Two sequences, cut to one length, side by side along the right axis give the answers of each alone; along
-# a wrong one they are read as one sequence, or every step as a sequence of its own, and at least the second answer differs.
+# Sequences of unequal length are passed to a model one at a time, each as a batch of one, so the batch axis must be known. It is
+# found by trying two sequences, cut to the same length. Stacked along the batch axis, they give the same answers as each alone.
+# Stacked along another axis, they are read as one sequence, or each step as a separate sequence, and at least the second answer
+# differs.
 
 
 @contextmanager
@@ -43,18 +44,18 @@ def default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What one call of a model takes: positional and keyword arguments, tensors cast to the model's dtype and device.
+    """Arguments of one call of a model, with tensors cast to the model's dtype and device.
 
     Args:
-        args: by place.
-        kwargs: by name.
+        args: positional arguments.
+        kwargs: keyword arguments.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def call(self, model: nn.Module) -> Any:
-        """What the model returns; it is given copies, since it may write to what it is given."""
+        """The model's return value. The model receives copies, because it may write to its arguments."""
         tensors = self.tensors()
         given = self.with_tensors([tensor.clone() for tensor in tensors])
         with default_dtype(next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)):
@@ -62,51 +63,52 @@ class Arguments:
 
     @property
     def shapes(self) -> str:
-        """The tensors in words, for messages."""
-        told = [_words(value) for value in self.args]
-        told += [f"{name} = {_words(value)}" for name, value in self.kwargs.items()]
-        return " and ".join(told) or "nothing"
+        """The arguments as text, for messages."""
+        parts = [_words(value) for value in self.args]
+        parts += [f"{name} = {_words(value)}" for name, value in self.kwargs.items()]
+        return " and ".join(parts) or "nothing"
 
     @property
     def way_out(self) -> str:
-        """What to do where the model fails on them."""
+        """Advice for a model that fails on these arguments."""
         if len(self.args) == 1 and not self.kwargs and isinstance(self.args[0], Mapping) and self.args[0]:
             names = [str(key) for key in self.args[0]]
             return (
-                f"The forward has no argument named {' or '.join(names)}, so it was given the whole dictionary. Give what belongs "
-                f"to an argument alone, or under the argument's name; of a file with several arrays, file.npz:{names[0]}."
+                f"The forward has no argument named {' or '.join(names)}, so it received the dictionary. Pass the value of an "
+                f"argument alone or under the argument's name; for a file with several arrays, pass file.npz:{names[0]}."
             )
-        return "Give inputs exactly as the model takes them, batch and all."
+        return "Pass inputs exactly as the model takes them, including the batch axis."
 
     def tensors(self) -> list[Tensor]:
-        """Every tensor in the arguments, in order, containers opened; of a packed sequence, its numbers."""
+        """All tensors in the arguments and their containers, in order; for a packed sequence, its data."""
         return leaves((self.args, list(self.kwargs.values())))
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> "Arguments":
         """The same arguments with other tensors: the inverse of `tensors`."""
         count = len(self.tensors())
         if len(tensors) != count:
-            raise InputError(f"{len(tensors)} tensors were given for arguments that hold {count}.")
+            raise InputError(f"expected {count} tensors, got {len(tensors)}.")
         args, values = refilled((self.args, list(self.kwargs.values())), iter(tensors))
         return Arguments(args, dict(zip(self.kwargs, values, strict=True)))
 
 
 def arguments_of(model: nn.Module, inputs: Any, *, dtype: torch.dtype | None = None) -> list[Arguments]:
-    """The calls that give a model its inputs: one, or several for a list of sequences of unequal length.
+    """Convert a user's inputs to calls of a model: one call, or several for a list of sequences of unequal length.
 
-    A tensor, an array or a nested list of numbers is one positional argument; a tuple is several. A dict, or another mapping, is
-    keyword arguments where its keys are names of the arguments of the model's forward, else one argument. A named tuple, a
-    dataclass and a packed sequence are one argument, as they are. A list of sequences of equal length is a batch of them.
-    Floating-point and complex tensors are cast to the model's precision; whole numbers stay whole where the model takes them so,
-    which is tried; truth values stay; what is no tensor is passed on untouched.
+    A tensor, an array or a nested list of numbers is one positional argument; a tuple is several. A mapping holds keyword
+    arguments if its keys are arguments of the model's forward; otherwise it is one argument. A named tuple, a dataclass and a
+    packed sequence are one argument, unchanged. A list of sequences of equal length is one batch. Floating-point and complex
+    tensors are cast to the model's precision. Integers stay integers if the model accepts them, which is tried. Booleans and
+    values that are not tensors are passed on unchanged.
 
     Args:
-        model: any module. Where there is a choice, its twin is called.
-        inputs: what the user gave.
-        dtype: of the floating-point tensors. Default: that of the model's first parameter.
+        model: any module. Trial calls use its twin.
+        inputs: the user's inputs.
+        dtype: dtype of the floating-point tensors. Default: that of the model's first parameter.
 
     Raises:
-        InputError: a number is not finite; names that the model's forward does not have; a list that is none of these.
+        InputError: a number is not finite, a name is not an argument of the model's forward, or the model accepts a list in none
+            of these forms.
     """
     model = unwrapped(model)
     if isinstance(inputs, Arguments):
@@ -122,14 +124,14 @@ def arguments_of(model: nn.Module, inputs: Any, *, dtype: torch.dtype | None = N
     if isinstance(given, list) and given and all(isinstance(part, tuple | Mapping) for part in given):
         kind = type(given[0]).__name__
         raise InputError(
-            f"the inputs are a list of {len(given)} {kind}s, each of which is one call's arguments.\nPass one of them."
+            f"expected the arguments of one call, got a list of {len(given)} {kind}s, one for each call.\nPass one of them."
         )
     return [reader.of_one(given)]
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """How arguments are made for one model."""
+    """Conversion of inputs to the arguments of one model."""
 
     model: nn.Module
     dtype: torch.dtype | None = None
@@ -138,27 +140,29 @@ class _Reader:
         """The arguments of one call."""
         placed = self._placed(given)
         if not placed.tensors():
-            raise InputError(f"the inputs hold no tensor: {placed.shapes}.\nPass a tensor, an array, or a tuple or dict of them.")
+            raise InputError(
+                f"expected tensors in the inputs, got {placed.shapes}.\nPass a tensor, an array, or a tuple or dict of them."
+            )
         for tensor in placed.tensors():
             if tensor.numel() == 0:
                 raise InputError(f"the inputs are empty: shape {tuple(tensor.shape)}.")
         _refuse_infinite(self.model, placed)
-        return self._whole_or_not(placed)
+        return self._with_integers(placed)
 
     def of_list(self, sequences: list[Tensor]) -> list[Arguments]:
-        """The calls that read a list of sequences: a batch of equal ones; else one by one; else the list itself."""
+        """The calls that read a list of sequences: one batch if they have equal lengths, one call for each, or the list itself."""
         for i, sequence in enumerate(sequences):
             check_all_finite(sequence, f"sequence {i} of the inputs", "has")
             if sequence.ndim == 0 or sequence.numel() == 0:
                 raise InputError(f"sequence {i} of the inputs is empty: shape {tuple(sequence.shape)}.")
         shapes = {tuple(sequence.shape[1:]) for sequence in sequences}
         if len(shapes) > 1:
-            raise InputError(f"the sequences have different numbers per step: {', '.join(map(str, sorted(shapes)))}.")
+            raise InputError(f"the steps of the sequences differ in shape: {', '.join(map(str, sorted(shapes)))}.")
         axis = self._batch_axis(sequences)
         if axis is not None:
             if len({len(sequence) for sequence in sequences}) == 1:
-                return [self._whole_or_not(Arguments((torch.stack(sequences, dim=axis),)))]
-            return [self._whole_or_not(Arguments((sequence.unsqueeze(axis),))) for sequence in sequences]
+                return [self._with_integers(Arguments((torch.stack(sequences, dim=axis),)))]
+            return [self._with_integers(Arguments((sequence.unsqueeze(axis),))) for sequence in sequences]
         listed = self._cast(Arguments((sequences,)))
         if self._runs(listed):
             return [listed]
@@ -167,13 +171,13 @@ class _Reader:
             return alone
         lengths = sorted({len(sequence) for sequence in sequences})
         raise InputError(
-            f"{type(self.model).__name__} takes neither these {len(sequences)} sequences of {lengths[0]} to {lengths[-1]} steps "
-            f"(the first of shape {tuple(sequences[0].shape)}) one by one as a batch of one, nor the list of them.\n"
-            "Give inputs exactly as the model takes them."
+            f"{type(self.model).__name__} accepts neither the list of {len(sequences)} sequences of {lengths[0]} to {lengths[-1]} "
+            f"steps (the first of shape {tuple(sequences[0].shape)}) nor each of them as a batch of one.\n"
+            "Pass inputs exactly as the model takes them."
         )
 
     def _placed(self, given: Any) -> Arguments:
-        """Which values are positional and which are named."""
+        """The inputs sorted into positional and keyword arguments."""
         if isinstance(given, tuple) and not hasattr(given, "_fields"):
             return Arguments(given)
         if not isinstance(given, Mapping):
@@ -181,34 +185,35 @@ class _Reader:
         names, takes_any = _parameters(self.model)
         unknown = [str(key) for key in given if key not in names]
         is_named = bool(given) and all(isinstance(key, str) for key in given)
-        named, whole = Arguments((), dict(given)), Arguments((given,))
+        named, as_one = Arguments((), dict(given)), Arguments((given,))
         if not is_named or (len(unknown) == len(given) and not takes_any):
-            return whole
+            return as_one
         if unknown and not takes_any:
-            if self._runs(self._cast(whole)):
-                return whole
+            if self._runs(self._cast(as_one)):
+                return as_one
             raise InputError(
                 f"{type(self.model).__name__}'s forward has no argument {', '.join(map(repr, unknown))}.\n"
                 f"Its arguments: {', '.join(names)}."
             )
-        if len(names) == 1 and len(given) == 1 and not self._runs(self._cast(named)) and self._runs(self._cast(whole)):
-            return whole
+        if len(names) == 1 and len(given) == 1 and not self._runs(self._cast(named)) and self._runs(self._cast(as_one)):
+            return as_one
         return named
 
-    def _whole_or_not(self, arguments: Arguments) -> Arguments:
-        """Whole numbers as they are where the model takes them so, else as floating point."""
+    def _with_integers(self, arguments: Arguments) -> Arguments:
+        """The arguments with integers unchanged if the model accepts them, otherwise cast to floating point."""
         tensors = arguments.tensors()
-        whole = [i for i, tensor in enumerate(tensors) if _is_whole(tensor)]
+        integers = [i for i, tensor in enumerate(tensors) if _is_integer(tensor)]
         as_given = self._cast(arguments)
-        if not whole or (len(tensors) == 1 and _looks_up(self.model)):
+        if not integers or (len(tensors) == 1 and _has_embedding(self.model)):
             return as_given
-        choices = _choices(whole) if len(whole) <= MOST_TRIED else iter([(), tuple(whole)])
+        choices = _choices(integers) if len(integers) <= MOST_TRIED else iter([(), tuple(integers)])
         tried = (self._cast(arguments, floating) for floating in choices)
-        default = as_given if len(tensors) > len(whole) or _looks_up(self.model) else self._cast(arguments, tuple(whole))
+        keeps_integers = len(tensors) > len(integers) or _has_embedding(self.model)
+        default = as_given if keeps_integers else self._cast(arguments, tuple(integers))
         return next((one for one in tried if self._runs(one)), default)
 
     def _cast(self, arguments: Arguments, floating: tuple[int, ...] = ()) -> Arguments:
-        """Tensors of the model's precision and on its device, and the whole numbers at these places as floating point."""
+        """The arguments in the model's precision and on its device; integers at the indices `floating` become floating point."""
         tensors = arguments.tensors()
         return arguments.with_tensors([self._tensor(tensor, i in floating) for i, tensor in enumerate(tensors)])
 
@@ -229,11 +234,11 @@ class _Reader:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 copies = arguments.with_tensors([tensor.clone() for tensor in arguments.tensors()])
                 return leaves(copies.call(twin(self.model, dtype=self.dtype)))
-        except Exception:  # the user's code: whatever it raises, it does not take these
+        except Exception:  # user code may raise anything: it does not accept these arguments
             return None
 
     def _batch_axis(self, sequences: list[Tensor]) -> int | None:
-        """Along which axis a batch of sequences lies. See Note [Which axis is the batch's]."""
+        """The batch axis of the model's inputs; None if there is none. See Note [Which axis is the batch's]."""
         length = min(len(sequence) for sequence in sequences)
         first = sequences[0][:length]
         other = next((one[:length] for one in sequences[1:] if not torch.equal(one[:length], first)), None)
@@ -243,7 +248,7 @@ class _Reader:
 
     def _is_batch(self, first: Tensor, second: Tensor, axis: int) -> bool:
         calls = [
-            self._whole_or_not(Arguments((tensor,)))
+            self._with_integers(Arguments((tensor,)))
             for tensor in (first.unsqueeze(axis), second.unsqueeze(axis), torch.stack([first, second], dim=axis))
         ]
         answers = [self._answer(call) for call in calls]
@@ -253,7 +258,7 @@ class _Reader:
 
 
 def side_by_side(first: Tensor, second: Tensor, both: Tensor) -> bool:
-    """Whether the answers to two items alone are the answer to both together."""
+    """Whether the answers to two single items, concatenated, equal the answer to both together."""
     return any(
         first.shape[axis] == 1
         and (joined := torch.cat([first, second], dim=axis)).shape == both.shape
@@ -264,7 +269,7 @@ def side_by_side(first: Tensor, second: Tensor, both: Tensor) -> bool:
 
 
 def _read(values: Any, name: str) -> Any:
-    """Arrays and lists of numbers as tensors, wherever they are; the rest as it is."""
+    """A value with its arrays and lists of numbers as tensors, at any depth."""
     if isinstance(values, Tensor | PackedSequence):
         return values
     if isinstance(values, np.ndarray):
@@ -278,39 +283,39 @@ def _read(values: Any, name: str) -> Any:
 
 
 def _read_list(values: list[Any], name: str) -> Any:
-    """A nested list of numbers as a tensor; rows that are arrays or tensors of one shape likewise; else a list of its parts."""
+    """A list of numbers, or of rows of equal shape, as a tensor; otherwise the list of its parts."""
     if not any(isinstance(part, Tensor | np.ndarray) for part in values):
         with suppress(TypeError, ValueError, RuntimeError):
             return torch.as_tensor(values)
     parts = [_read(part, f"{name}, {i}") for i, part in enumerate(values)]
     rows = [part for part in parts if isinstance(part, Tensor)]
     flat = len(rows) == len(parts) > 0 and len({row.shape for row in rows}) == 1
-    return torch.stack(rows) if flat and (rows[0].ndim == 0 or (rows[0].ndim == 1 and not _is_whole(rows[0]))) else parts
+    return torch.stack(rows) if flat and (rows[0].ndim == 0 or (rows[0].ndim == 1 and not _is_integer(rows[0]))) else parts
 
 
-def _is_whole(tensor: Tensor) -> bool:
+def _is_integer(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
-def _looks_up(model: nn.Module) -> bool:
-    """Whether a model has a table that whole numbers point into."""
+def _has_embedding(model: nn.Module) -> bool:
+    """Whether a model has an embedding, which is indexed by integers."""
     return any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in model.modules())
 
 
-def _choices(whole: list[int]) -> Iterator[tuple[int, ...]]:
-    """Which of the whole numbers to make floating point: none, one of them, …, all."""
-    return itertools.chain.from_iterable(itertools.combinations(whole, count) for count in range(len(whole) + 1))
+def _choices(integers: list[int]) -> Iterator[tuple[int, ...]]:
+    """Subsets of the integer tensors to cast to floating point: none, one, …, all."""
+    return itertools.chain.from_iterable(itertools.combinations(integers, count) for count in range(len(integers) + 1))
 
 
 def _like(model: nn.Module) -> Tensor:
-    """A tensor of the model's real precision, on its device."""
+    """A real tensor with the model's precision and device."""
     tensors = (t for t in model.parameters() if t.is_floating_point() or t.is_complex())
     first = next(tensors, torch.zeros(()))
     return first.detach().real if first.is_complex() else first
 
 
 def _parameters(model: nn.Module) -> tuple[list[str], bool]:
-    """Names of the arguments of a model's forward, and whether it takes any other."""
+    """Argument names of a model's forward, and whether it accepts any others."""
     try:
         parameters = inspect.signature(model.forward).parameters.values()
     except (TypeError, ValueError):
@@ -320,7 +325,7 @@ def _parameters(model: nn.Module) -> tuple[list[str], bool]:
 
 
 def _refuse_infinite(model: nn.Module, arguments: Arguments) -> None:
-    """Refuse numbers that are not finite, by the argument's name; a mask of zeros and −∞ beside other arguments passes."""
+    """Refuse numbers that are not finite, naming the argument; a mask of zeros and −∞ passes if there are other arguments."""
     names = _parameters(model)[0]
     places = [repr(names[i]) if i < len(names) else f"{i + 1}" for i in range(len(arguments.args))]
     given = [*zip(places, arguments.args, strict=True), *((repr(name), value) for name, value in arguments.kwargs.items())]

@@ -18,9 +18,7 @@ DIFFERENT = 1e-3  # relative error from which on a derivative may be refused
 SAME = 0.1  # relative scatter up to which differences are trusted; it may also be no more than a quarter of the error
 FIELD = -1  # index of a continuous system's residual among the functions that are differentiated; its steps are 0, 1, …
 TRIALS, ENOUGH = 6, 2  # states tried, and states at which a number must differ
-ASIDE = (
-    0.01  # distance from one tried state to the next, relative to the state: away from a kink under it, close in all other respects
-)
+ASIDE = 0.01  # distance between two tried states, relative to the state: far enough to leave a kink, close in all other respects
 DIRECTIONS = 2  # directions in which a kink is looked for
 
 # Note [Whose derivative]
@@ -35,7 +33,7 @@ DIRECTIONS = 2  # directions in which a kink is looked for
 
 
 class Tangents:
-    """Automatic derivatives of a system's functions, which remembers the rung of the ladder and what was already compared."""
+    """Automatic derivatives of a system's functions, with a memory of the rung of the ladder and of past comparisons."""
 
     def __init__(self, what: str = "step") -> None:
         self._what = what
@@ -44,7 +42,7 @@ class Tangents:
         self._as_a_batch: dict[tuple[Any, ...], bool] = {}
 
     def of_another_run(self) -> "Tangents":
-        """The same with nothing compared yet, for a run in which the parameters may have other values."""
+        """A copy with nothing compared yet, for a run whose parameters may have other values."""
         other = Tangents(self._what)
         other._rungs.update(self._rungs)
         return other
@@ -89,18 +87,18 @@ def check_derivative(f: Function, x: Tensor, what: str = "step") -> None:
     Args:
         f: maps (*batch, dim) to (*batch, width).
         x: states to try it at, shape (*batch, dim).
-        what: the function in words, "step" or "field".
+        what: name of the function, "step" or "field".
     """
     changed = changed_derivative(f, x, lambda at, v: climb(f, at, v, 0)[1])
     if changed is None:
         return
     owner = "sx.System" if what == "step" else "sx.Field"
     raise UnsupportedModuleError(
-        f"the derivative that automatic differentiation gives is not that of the {what}: along one direction one number of it is "
-        f"{changed[0]:.6g}, while the {what} itself changes by {changed[1]:.6g}. Its author changed it (detach, a straight-through "
-        f"or surrogate gradient, a backward of its own), or the {what} jumps, as one in half precision does.\n"
-        f"Exponents and eigenvalues would be of another map. To measure with that derivative all the same, subclass {owner} and "
-        "give it as pushforward."
+        f"the automatic derivative of the {what} is not its true derivative: along one direction, one component is "
+        f"{changed[0]:.6g}, but the {what} itself changes by {changed[1]:.6g}. Either its gradient was replaced (detach, a "
+        f"straight-through or surrogate gradient, a custom backward), or the {what} jumps, as it does in half precision.\n"
+        f"Exponents and eigenvalues would describe another map. To use this derivative anyway, subclass {owner} and return it "
+        "from pushforward."
     )
 
 
@@ -113,7 +111,7 @@ def changed_derivative(f: Function, x: Tensor, push: Callable[[Tensor, Tensor], 
         push: the derivative, (states, tangents as rows) → pushed tangents.
     """
     draws = Draws(0, "directions in which a derivative is tried")
-    told: Tensor | None = None  # how often each number differed; −∞ once it agreed
+    counts: Tensor | None = None  # how often each number differed; −∞ once it agreed
     shown = (0.0, 0.0)
     with torch.no_grad():
         x = x.detach()
@@ -124,14 +122,14 @@ def changed_derivative(f: Function, x: Tensor, push: Callable[[Tensor, Tensor], 
             if trial is None:
                 continue
             derivative, difference, same, differs = trial
-            told = torch.zeros_like(derivative) if told is None else told
-            told = torch.where(same, -torch.inf, told + differs)
-            if bool((same | (told < 0)).all()):
+            counts = torch.zeros_like(derivative) if counts is None else counts
+            counts = torch.where(same, -torch.inf, counts + differs)
+            if bool((same | (counts < 0)).all()):
                 return None
-            if bool((told >= ENOUGH).any()):
-                place = int(told.flatten().argmax())
+            if bool((counts >= ENOUGH).any()):
+                place = int(counts.flatten().argmax())
                 shown = float(derivative.flatten()[place]), float(difference.flatten()[place])
-    return shown if told is not None and bool((told >= ENOUGH).any()) else None
+    return shown if counts is not None and bool((counts >= ENOUGH).any()) else None
 
 
 def _sizes(x: Tensor) -> Tensor:

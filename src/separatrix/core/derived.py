@@ -1,4 +1,4 @@
-"""Systems made of another system: held at an instant, iterated, in another unit, padded to one width."""
+"""Systems derived from another system: frozen at an instant, iterated, in another unit, padded to one width."""
 
 from typing import Any
 
@@ -124,7 +124,7 @@ class Iterate(Derived):
 
     def __init__(self, system: System, p: int) -> None:
         if p < 1:
-            raise InputError(f"an iterate takes at least 1 step, not {p}.")
+            raise InputError(f"p is {p}; an iterate takes at least 1 step.")
         super().__init__(system, dt=p * system.dt, horizon=None if system.horizon is None else system.horizon // p)
         self.p = p
 
@@ -160,7 +160,7 @@ class InUnit(Derived):
 
     Args:
         system: any system.
-        unit: one unit for the whole state, or one for each of its numbers, shape (dim). Powers of 2 are free of rounding.
+        unit: one unit for the whole state, or one for each of its numbers, shape (dim). Powers of 2 cause no rounding.
     """
 
     unit: float | Tensor

@@ -11,11 +11,11 @@ class Driven(System):
 
     def drive(self, n: int) -> Tensor:
         """The input of step n, shape (*batch, inputs)."""
-        raise NotImplementedError(f"{type(self).__name__} defines no drive(n).")
+        raise NotImplementedError(f"{type(self).__name__} does not define drive(n).")
 
     def advance(self, x: Tensor, u: Tensor) -> Tensor:
         """The next state under the input u."""
-        raise NotImplementedError(f"{type(self).__name__} defines no advance(x, u).")
+        raise NotImplementedError(f"{type(self).__name__} does not define advance(x, u).")
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         return self.advance(x, self.drive(n))

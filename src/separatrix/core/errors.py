@@ -1,24 +1,24 @@
-"""What can go wrong, by kind. Line 1 of a message: the broken condition with both numbers. Line 2: what to do."""
+"""Errors by kind. Line 1 of a message states the broken condition with both numbers; line 2 says what to do."""
 
 
 class SeparatrixError(Exception):
-    """Base of every error that Separatrix raises on purpose."""
+    """Base class of all errors that Separatrix raises on purpose."""
 
 
 class ShapeError(SeparatrixError, ValueError):
-    """A tensor whose rank or width does not fit the system it was given to."""
+    """A tensor whose rank or width does not fit the system."""
 
 
 class InputError(SeparatrixError, ValueError):
-    """A value out of range: NaN in the inputs, k larger than the state, a file that is not numbers."""
+    """A value out of range: NaN in the inputs, k larger than the state, a file that does not hold numbers."""
 
 
 class NoPictureError(InputError):
-    """A Result of which there is no picture."""
+    """A result that has no figure."""
 
 
 class HorizonError(SeparatrixError, ValueError):
-    """More steps asked than the system can take: its inputs, or its depth, end earlier."""
+    """More steps than the system can take: its inputs or its depth end earlier."""
 
 
 class ModelError(SeparatrixError):
@@ -26,20 +26,20 @@ class ModelError(SeparatrixError):
 
 
 class UnsupportedModuleError(SeparatrixError, TypeError):
-    """A module that has no meaning as the system asked for, or that cannot be differentiated."""
+    """A module that cannot serve as the requested system, or that cannot be differentiated."""
 
 
 class DivergedError(SeparatrixError, ArithmeticError):
-    """A run whose state or tangents left the finite numbers, raised only with `throw=True`."""
+    """A run whose state or tangents are no longer finite; raised only with `throw=True`."""
 
 
 class NotConvergedError(SeparatrixError, ArithmeticError):
-    """An estimate that did not reach its tolerance, raised only with `throw=True`."""
+    """An estimate that did not reach its tolerance; raised only with `throw=True`."""
 
 
 class ContradictionError(SeparatrixError, ArithmeticError):
-    """A proven bound that a measurement exceeds: an error of this library, to be reported; no result is returned."""
+    """A measurement that exceeds a proven bound: an error in this library, please report it; no result is returned."""
 
 
 class MissingExtraError(SeparatrixError, ImportError):
-    """An optional library that is not installed; the message names the extra."""
+    """An optional dependency that is not installed; the message names the extra."""

@@ -19,7 +19,7 @@ from separatrix.core.twin import twin
 
 @dataclass(frozen=True)
 class Front:
-    """Where a run stands: the states, their tangents (or None), the step, and the number of steps that each sample has survived.
+    """Point in a run: the states, their tangents (or None), the step, and the number of steps that each sample has survived.
 
     A sample that is no longer finite is NaN from that step on, and so are its tangents; its `lived` stops counting.
     """
@@ -41,8 +41,8 @@ class Front:
                 x = self.system.step(before, n)
             else:
                 x, v = self.system.pushforward(before, v, n)
-            time = time + self.system.elapsed(before, n)  # after the step, from which a section knows it
-            if all_alive and math.isfinite(x.detach().sum()):  # the cheapest proof that all numbers are finite
+            time = time + self.system.elapsed(before, n)  # after the step, so that a section already knows the return time
+            if all_alive and math.isfinite(x.detach().sum()):  # the cheapest test that all numbers are finite
                 lived = lived + 1
                 continue
             finite = torch.isfinite(x).all(-1) & (lived == n)  # a step may turn NaN into a number, but a failed sample stays failed
@@ -62,12 +62,12 @@ class Front:
 
 
 def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width: bool = True) -> Front:
-    """The start of a run: the twin of the system in the dtype and on the device of x0, with x0 expanded to the batch of the run.
+    """Begin a run: a twin of the system in the dtype and on the device of x0, and x0 expanded to the batch of the run.
 
     Args:
         system: any System.
         x0: initial states, shape (*batch, dim). Default: `system.initial_state()`, one for each set of parameters and inputs.
-        seed: of the system's initial state.
+        seed: seed of the system's initial state.
         one_width: refuse a system whose states change their width.
 
     Raises:
@@ -103,17 +103,17 @@ def _device(system: System) -> torch.device:
 
 
 def _check_state(system: System, x0: Tensor) -> None:
-    """Refuse initial states of another length or dtype, or that are not finite."""
+    """Refuse initial states of the wrong length or dtype, or with numbers that are not finite."""
     if x0.ndim == 0 or x0.shape[-1] != system.dim:
         raise ShapeError(
             f"the state has {x0.shape[-1] if x0.ndim else 1} numbers but this {type(system).__name__} has {system.dim}: "
-            f"x0 has shape {tuple(x0.shape)}.\nPass x0 of shape (*batch, {system.dim}), or leave it out."
+            f"x0 has shape {tuple(x0.shape)}.\nPass x0 of shape (*batch, {system.dim}), or omit it."
         )
     if x0.is_complex():
         raise InputError(
             f"x0 is {str(x0.dtype).removeprefix('torch.')}, but states are real numbers.\n"
-            "Pass is_complex=True to sx.Map or sx.Flow and system.pack(x0) as the state; a System of your own takes "
-            "torch.view_as_real(x0).flatten(-2), the real and imaginary parts."
+            "Pass is_complex=True to sx.Map or sx.Flow, and system.pack(x0) as the state. For your own System, pass the real and "
+            "imaginary parts, torch.view_as_real(x0).flatten(-2)."
         )
     if not x0.is_floating_point():
         raise InputError(f"x0 is {x0.dtype}, but states are real numbers.\nPass x0.double().")
@@ -130,10 +130,10 @@ def _batch_of_run(own: tuple[int, ...], x0: Tensor) -> tuple[int, ...]:
     except ValueError:
         raise ShapeError(
             f"x0 has batch axes {tuple(x0.shape[:-1])} but the parameters and inputs have {tuple(own)}: they do not broadcast.\n"
-            "Give one of them an axis of length 1 where the other varies."
+            "Give one of them an axis of length 1 along which the other varies."
         ) from None
     if 0 in batch:
-        raise InputError(f"there is no state to begin from: x0 has shape {tuple(x0.shape)}.\nGive at least one, or leave x0 out.")
+        raise InputError(f"expected at least 1 initial state, got x0 of shape {tuple(x0.shape)}.\nPass at least one, or omit x0.")
     return batch
 
 
@@ -142,21 +142,20 @@ def _check_one_width(system: System) -> None:
     change = next((n for n, width in enumerate(each) if width != each[0]), None)
     if change is not None:
         raise ShapeError(
-            f"this {type(system).__name__} changes its width, from {each[0]} numbers to {each[change]} at step {change - 1}: "
-            "there is no square Jacobian here.\n"
-            "Ask sx.finite_time_lyapunov or sx.gradient_propagation, or keep to blocks of one width."
+            f"this {type(system).__name__} changes its width from {each[0]} to {each[change]} at step {change - 1}, so its "
+            "Jacobians are not square.\nUse sx.finite_time_lyapunov or sx.gradient_propagation, or blocks of one width."
         )
 
 
 def hold_anew(system: System) -> None:
-    """Compare the derivatives of a run's system with its functions again, when they are next computed."""
+    """Let a run's system compare its derivatives with its functions again when they are next computed."""
     for part in system.modules():
         if isinstance(part.__dict__.get("_tangents"), Tangents):
             part.__dict__["_tangents"] = part._tangents.of_another_run()
 
 
 def in_one_width(front: Front) -> Front:
-    """A front of constant width: the same one, or that of the padded system, see `Padded`."""
+    """A front of constant width: the same one, or that of the `Padded` system."""
     if len(set(widths(front.system))) == 1:
         return front
     padded = Padded(front.system)
@@ -178,13 +177,14 @@ def check_steps(system: System, **counts: int) -> None:
     for name, count in counts.items():
         check_whole(name, count)
         if count < 0:
-            raise InputError(f"{name} is {count}; it counts steps, so it is 0 or more.")
+            raise InputError(f"{name} is {count}; a number of steps must be at least 0.")
     total = sum(counts.values())
     if system.horizon is not None and total > system.horizon:
-        asked = " + ".join(f"{name} {count}" for name, count in counts.items())
+        terms = " + ".join(f"{name} {count}" for name, count in counts.items())
         raise HorizonError(
-            f"{asked} = {total} steps were asked but this system can take {system.horizon}: its inputs, or its depth, end there.\n"
-            f"Ask for at most {system.horizon} steps, or drive it with an endless sx.Stream of its sequences."
+            f"{terms} = {total} steps were requested, but this system can take {system.horizon}: "
+            f"its inputs or its depth end there.\nRequest at most {system.horizon} steps, or drive the system with an endless "
+            "sx.Stream of its sequences."
         )
 
 
@@ -199,7 +199,7 @@ def trajectory(
         steps: number of steps to take after settling.
         settle: number of steps to discard first.
         every: interval between two recorded states, in steps.
-        seed: of the system's initial state.
+        seed: seed of the system's initial state.
 
     Returns:
         Shape (steps // every + 1, *batch, dim), including the first state. A sample that diverges is NaN from that step on.
@@ -207,11 +207,16 @@ def trajectory(
 
     Raises:
         HorizonError: `settle + steps` exceeds the horizon of the system.
+
+    Example:
+        >>> doubling = sx.Map(lambda x: 2 * x, dim=1)
+        >>> sx.trajectory(doubling, torch.ones(1), steps=4)[:, 0]
+        tensor([ 1.,  2.,  4.,  8., 16.])
     """
     check_steps(system, settle=settle, steps=steps)
     check_whole("every", every)
     if every < 1:
-        raise InputError(f"every is {every}; it keeps one state in so many, so it is at least 1.")
+        raise InputError(f"every is {every}; it must be at least 1.")
     front = begin(system, x0, seed=seed).advance(settle)
     states = [front.x]
     for _ in range(steps // every):

@@ -1,4 +1,4 @@
-"""The first step of a run, tried before the run begins: its shape, its purity, and the independence of the items of a batch."""
+"""Trial of the first step of a run: its shape, its purity, and the independence of the items of a batch."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,8 @@ from separatrix.core.purity import Purity
 from separatrix.core.randomness import undisturbed
 from separatrix.core.system import Map, System
 
-MOVED = 0.1  # by what fraction the other items of a batch are moved if all are equal: far above COUPLED
-COUPLED = (
-    1e-4  # change of an item that shows a coupling, relative to the largest number; adaptive steps change it by their tolerance
-)
+MOVED = 0.1  # relative displacement of the other items of a batch if all are equal: far above COUPLED
+COUPLED = 1e-4  # change of an item that shows a coupling, relative to the largest number; adaptive steps differ by their tolerance
 NOT_THE_FUNCTIONS = (SeparatrixError, MemoryError, torch.OutOfMemoryError)
 """Errors in a user's function that are passed on unchanged: they explain themselves, or are not caused by the function."""
 
@@ -27,7 +25,7 @@ def check_step(system: System, x: Tensor, original: System) -> None:
         original: the user's system.
     """
     if system.horizon is not None and system.horizon < 1:
-        raise HorizonError("this system has no step to take: its horizon is 0.")
+        raise HorizonError("this system cannot take a step: its horizon is 0.")
     with torch.no_grad(), undisturbed():
         watch = Purity(system, original)
         after = _tried(system, x)
@@ -45,7 +43,7 @@ def _tried(system: System, x: Tensor) -> Tensor:
         after = system.step(trial, 0)
     except NOT_THE_FUNCTIONS:
         raise
-    except Exception as error:  # the user's code: its error becomes the message
+    except Exception as error:  # user code may raise anything; the message repeats it
         if isinstance(error, RuntimeError) and "dtype" in str(error):
             raise InputError(
                 f"the state is {x.dtype} but the system's function holds tensors of another dtype ({_said(error)}).\n"
@@ -54,20 +52,19 @@ def _tried(system: System, x: Tensor) -> Tensor:
         raise first_call_failed(system, "the step", x, error) from error
     if not isinstance(after, Tensor):
         raise InputError(
-            f"a step returned a {type(after).__name__}, no tensor.\n"
-            f"{type(system).__name__}.step must return the next state, of the shape it was given."
+            f"expected a tensor from the step, got a {type(after).__name__}.\n"
+            f"{type(system).__name__}.step must return the next state, in the shape of its argument."
         )
     if (not trial.is_inference() and trial._version > 0) or not torch.equal(trial, x):
         raise InputError(
-            "the step changes its argument in place: it wrote to its state, and the one before is lost.\n"
+            "the step changes its argument in place, which destroys the previous state.\n"
             "Return a new tensor: x * 2 instead of x.mul_(2), a module with inplace=False, or begin with x = x.clone()."
         )
     wanted = widths(system)[:2][-1]
     if after.shape != (*x.shape[:-1], wanted):
-        must = "it must return the shape it was given" if wanted == system.dim else f"it must give {wanted} numbers"
         raise ShapeError(
-            f"a step takes states of shape {tuple(x.shape)} to {tuple(after.shape)}: {must}.\n"
-            f"{type(system).__name__}.step must keep the batch axes and return {wanted} numbers on the last."
+            f"the step maps states of shape {tuple(x.shape)} to {tuple(after.shape)}; expected {(*x.shape[:-1], wanted)}.\n"
+            f"{type(system).__name__}.step must keep the batch axes and return {wanted} numbers along the last axis."
         )
     return after
 
@@ -90,35 +87,35 @@ def _check_items(system: System, x: Tensor, after: Tensor) -> None:
     if gap > COUPLED * own.abs().amax():
         place = int((own - other).abs().argmax())
         raise InputError(
-            "the items of a batch depend on each other: moving every other state takes the next state of an item that was left "
-            f"alone from {float(own.flatten()[place]):.9g} to {float(other.flatten()[place]):.9g}.\n"
-            "Write the step so that it treats each item by itself, or put the items that belong together into one state; one state "
-            "without others runs as it is."
+            "the items of a batch depend on each other: when every other state is moved, the next state of an unmoved item changes "
+            f"from {float(own.flatten()[place]):.9g} to {float(other.flatten()[place]):.9g}.\n"
+            "Write a step that treats each item independently, or combine coupled items into one state. A single state without a "
+            "batch runs unchanged."
         )
 
 
 def first_call_failed(owner: Parametric, what: str, x: Tensor, error: Exception) -> InputError:
-    """The error for a user's function that fails on the first states it is given; says how the function is called.
+    """The error for a user's function that fails on its first states; the message says how the function is called.
 
     Args:
         owner: the system or the field that calls it.
-        what: the function, in words.
+        what: name of the function, such as "the step".
         x: the states.
         error: the exception that it raised.
     """
     reason = f"{type(error).__name__}: {_said(error)}".rstrip(".")
-    return InputError(f"{what} fails on states of shape {tuple(x.shape)}: {reason}.\n{how_called(owner, x, error)}")
+    return InputError(f"{what} failed on states of shape {tuple(x.shape)}: {reason}.\n{how_called(owner, x, error)}")
 
 
 def how_called(owner: Parametric, x: Tensor, error: Exception) -> str:
-    """How a user's function is called, in words that fit the exception that it raised."""
-    numbers = f"It is given states of {x.shape[-1]} numbers, on the last axis, and returns as many."
+    """A sentence on how a user's function is called, to fit the exception that it raised."""
+    numbers = f"It receives states of {x.shape[-1]} numbers along the last axis and must return as many."
     timed = next((part for part in owner.modules() if isinstance(part, Parametric) and hasattr(part, "time_dependent")), None)
     if timed is None:
         return numbers
     with_time = "f(x, n)" if isinstance(timed, Map) else "f(x, t)"
     if timed.time_dependent:
-        return f"{numbers} It is called as {with_time}, the state first."
+        return f"{numbers} It is called as {with_time}, with the state first."
     return f"It is called as f(x); as {with_time} with time_dependent=True." if "positional argument" in str(error) else numbers
 
 

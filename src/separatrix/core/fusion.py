@@ -1,8 +1,8 @@
-"""Fusing small systems under `torch.compile`: component i of a stack of components is that component.
+"""Fusion of small systems under `torch.compile`: component i of a stack of components is replaced by the component itself.
 
 A small system takes its state apart (`unbind`), computes with the components and stacks the results; a solver does so several
-times a step. The compiler would store every stack in memory, and read it again. With this pass each component flows on through
-whatever is done elementwise to the whole, and a step becomes one loop over the batch with its numbers in registers.
+times a step. The compiler would store every stack in memory and read it again. With this pass, elementwise operations on a stack
+act on its components, and a step becomes one loop over the batch with its numbers in registers.
 """
 
 import operator
@@ -17,10 +17,10 @@ aten = torch.ops.aten
 
 
 class SinkSelections(CustomGraphPass):
-    """Rewrites selections from stacks, through permutations and elementwise operations, into what was stacked."""
+    """Compiler pass that replaces selections from stacks by the stacked values, through permutations and elementwise operations."""
 
     def __call__(self, graph: fx.Graph) -> None:
-        """Rewrite in place."""
+        """Rewrite the graph in place."""
         known: dict[tuple[fx.Node, int, int], fx.Node] = {}
         for node in list(graph.nodes):
             if (selection := _selection(node)) is not None:
@@ -29,12 +29,12 @@ class SinkSelections(CustomGraphPass):
         graph.eliminate_dead_code()
 
     def uuid(self) -> bytes:
-        """What the compiler's cache knows this pass by."""
+        """The key of this pass in the compiler's cache."""
         return get_hash_for_files((__file__,))
 
 
 class _Selector:
-    """Finds the i-th part of a value along an axis as far up the graph as it can be had."""
+    """Search for the i-th part of a value along an axis, as far up the graph as possible."""
 
     def __init__(self, graph: fx.Graph, known: dict[tuple[fx.Node, int, int], fx.Node]) -> None:
         self.graph = graph
@@ -62,7 +62,7 @@ class _Selector:
         return self._emit(aten.select.int, x, dim, i)
 
     def _operand(self, y: fx.Node, x: fx.Node, dim: int, i: int) -> fx.Node:
-        """The part of an operand that the part of the result needs: axes are counted from the last, and broadcast."""
+        """The part of an operand that a part of the result needs: axes are counted from the last one and broadcast."""
         if not isinstance(y.meta["val"], Tensor) or (own := dim - _rank(x) + _rank(y)) < 0:
             return y
         return self.part(y, own, 0 if y.meta["val"].shape[own] == 1 else i)
@@ -75,7 +75,7 @@ class _Selector:
 
 
 def _selection(node: fx.Node) -> tuple[fx.Node, int, int] | None:
-    """What a node selects, from which axis: `x.select(dim, i)`, or one of `x.unbind(dim)`."""
+    """Source, axis and index of a node that is `x.select(dim, i)` or an item of `x.unbind(dim)`; None for any other node."""
     if node.target is aten.select.int:
         x, dim, i = _arguments(node)
     elif node.target is operator.getitem and _arguments(node)[0].target is aten.unbind.int:
@@ -88,7 +88,7 @@ def _selection(node: fx.Node) -> tuple[fx.Node, int, int] | None:
 
 
 def _stacked(x: fx.Node) -> list[fx.Node] | None:
-    """The tensors that x stacks on its first axis: the compiler writes that as a concatenation and a reshape."""
+    """The tensors that x stacks along its first axis, which the compiler writes as a concatenation and a reshape; or None."""
     if x.target not in (aten.reshape.default, aten.view.default) or _arguments(x)[0].target is not aten.cat.default:
         return None
     parts, axis = _with_axis(_arguments(x)[0])
@@ -101,7 +101,7 @@ def _arguments(x: fx.Node) -> tuple[Any, ...]:
 
 
 def _with_axis(x: fx.Node) -> tuple[Any, int]:
-    """The argument of an operator, and its axis, which is 0 where it is left out."""
+    """The argument of an operator and its axis, 0 by default."""
     return _arguments(x)[0], (*_arguments(x), 0)[1]
 
 

@@ -1,6 +1,6 @@
-"""Orthonormal frames of tangents, with the logarithms of R's diagonal.
+"""Orthonormal frames of tangents, with the logarithms of the diagonal of R.
 
-The method is picked by where and how large the frame is; all give Q with R_ii > 0 (so they agree to rounding).
+The method depends on the device and size of the frame. All methods return Q with R_ii > 0, so they agree to rounding error.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from separatrix.core.components import stack_batch_last
 
-SMALL, MANY = 4, 16  # frames of at most SMALL tangents, at least MANY of them, are orthonormalised in closed form
+SMALL, MANY = 4, 16  # at least MANY frames of at most SMALL tangents are orthonormalised in closed form
 
 
 def orthonormalise(v: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,17 +18,17 @@ def orthonormalise(v: Tensor) -> tuple[Tensor, Tensor]:
         v: tangents as rows, shape (*batch, k, dim), k ≤ dim.
 
     Returns:
-        Orthonormal rows, same shape, and log R_ii, shape (*batch, k): −∞ where a tangent lies, to rounding, in the span
-        of those above it. A frame with a number that is not finite comes back as NaN, its neighbours untouched.
+        Orthonormal rows, same shape, and log R_ii, shape (*batch, k): −∞ if a tangent lies in the span of those above it, to
+        rounding error. A frame with a number that is not finite becomes NaN; the other frames are unaffected.
     """
     length = lengths(v)
     finite = torch.isfinite(length).all(-1)
-    whole = bool(finite.all())
-    if not whole:
+    all_finite = bool(finite.all())
+    if not all_finite:
         v, length = v.where(finite[..., None, None], 0.0), length.where(finite[..., None], 0.0)
     q, r = _factor(v, length)
     log_r = r.where(r > resolution(v) * length, 0.0).log()
-    if not whole:
+    if not all_finite:
         q, log_r = q.where(finite[..., None, None], torch.nan), log_r.where(finite[..., None], torch.nan)
     return q, log_r
 
@@ -41,17 +41,17 @@ def _factor(v: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lengths(v: Tensor) -> Tensor:
-    """Euclidean lengths along the last axis; `vector_norm` is ten times slower where the batch is innermost in memory."""
+    """Euclidean lengths along the last axis; `vector_norm` is ten times slower if the batch is innermost in memory."""
     return v.square().sum(-1).sqrt()
 
 
 def resolution(v: Tensor) -> float:
-    """R_ii over its tangent's length, under which the tangent cannot be told from a combination of those above it."""
+    """Ratio of R_ii to the length of the tangent, below which the tangent is numerically in the span of those above it."""
     return 8 * v.shape[-1] ** 0.5 * torch.finfo(v.dtype).eps
 
 
 def householder(v: Tensor) -> tuple[Tensor, Tensor]:
-    """LAPACK's QR. `v.mT` is column-major as LAPACK wants it, and Qᵀ comes back with contiguous rows."""
+    """QR by LAPACK: `v.mT` is column-major, as LAPACK requires, and Qᵀ has contiguous rows."""
     q, r = torch.linalg.qr(v.mT)
     diagonal = r.diagonal(dim1=-2, dim2=-1)
     sign = torch.where(diagonal < 0, -1.0, 1.0).to(v.dtype)
@@ -61,30 +61,30 @@ def householder(v: Tensor) -> tuple[Tensor, Tensor]:
 def gram_schmidt(v: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     """Modified Gram–Schmidt, each tangent projected twice (orthogonal to rounding: Giraud et al. 2005, Numer. Math. 101, 87).
 
-    A tangent without a direction of its own is replaced by an axis orthogonal to the rows above it, as Householder would.
+    A tangent in the span of the rows above it is replaced by a direction orthogonal to them, as in Householder QR.
     """
     rows: list[Tensor] = []
     diagonal: list[Tensor] = []
     for i, row in enumerate(v.unbind(-2)):
         rest = _without(_without(row, rows), rows)
         r = lengths(rest)
-        lost = r <= resolution(v) * length[..., i]
+        dependent = r <= resolution(v) * length[..., i]
         diagonal.append(r)
-        if bool(lost.any()):
-            rest = rest.where(~lost[..., None], _fresh_direction(row, rows))
+        if bool(dependent.any()):
+            rest = rest.where(~dependent[..., None], _fresh_direction(row, rows))
             r = lengths(rest)
         rows.append(rest / r[..., None])
     return stack_batch_last(rows, dim=-2), torch.stack(diagonal, dim=-1)
 
 
 def cholesky_qr(v: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """Cholesky-QR twice, for devices on which batched Householder QR is a loop over matrices.
+    """Cholesky-QR, applied twice, for devices on which batched Householder QR is a loop over matrices.
 
-    The Gram matrix squares the condition number, so that the factorisation fails from 1e8 on in float64. Frames that fail, or
-    whose Q is not orthonormal after the second pass, are done again by Householder.
+    The Gram matrix squares the condition number, so the factorisation fails above 1e8 in float64. Frames that fail, or whose Q
+    is not orthonormal after the second pass, are recomputed by Householder QR.
     Source: Yamamoto et al. 2015, ETNA 44, 306.
     """
-    if v.ndim == 2:  # a mask over no batch axes could not pick out the frames that fail
+    if v.ndim == 2:  # the mask of failed frames needs a batch axis
         q, r = cholesky_qr(v[None], length[None])
         return q[0], r[0]
     scale = length.where(length > 0, 1.0)
@@ -112,7 +112,7 @@ def _without(row: Tensor, rows: list[Tensor]) -> Tensor:
 
 
 def _fresh_direction(row: Tensor, rows: list[Tensor]) -> Tensor:
-    """The coordinate axis that is farthest from the rows, projected off them."""
+    """The coordinate axis that is farthest from the span of the rows, orthogonalised against them."""
     covered = sum((q * q for q in rows), start=torch.zeros_like(row))
     axis = torch.nn.functional.one_hot(covered.argmin(-1), row.shape[-1]).to(row.dtype)
     return _without(_without(axis, rows), rows)

@@ -16,7 +16,7 @@ Number = float | Tensor
 
 
 class Parametric(nn.Module):
-    """Holds named parameters that broadcast against the batch, and can be copied with some of them replaced."""
+    """Base of objects with named parameters that broadcast against the batch and can be replaced in a copy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Parametric(nn.Module):
         """A copy with parameters replaced. Gradients reach the new values; this object is unchanged.
 
         Args:
-            parameters: new values, numbers or tensors. A tensor may carry batch axes that the old value did not have. A single
+            parameters: new values, numbers or tensors. A tensor may have batch axes that the old value did not have. A single
                 number of an array is named by its index: at(**{"constant[0]": 0.5}) or at(**{"weight_hh_l0[2,1]": 0.5}).
 
         Raises:
@@ -67,7 +67,7 @@ class Parametric(nn.Module):
         for name, value in parameters.items():
             if not other._replace(name, value):
                 known = ", ".join(self.parameter_names) or "none"
-                raise InputError(f"{type(self).__name__} has no parameter {name!r}; it has: {known}.")
+                raise InputError(f"{type(self).__name__} has no parameter {name!r}; its parameters are: {known}.")
         return other
 
     def _replace(self, name: str, value: Number) -> bool:
@@ -76,9 +76,9 @@ class Parametric(nn.Module):
             self.__dict__["_ranks"] = dict(self._ranks)
             rank, old = self._ranks[name], getattr(self, name)
             if rank and isinstance(old, Tensor):
-                value = _whole_array(name, old, value, rank) if index is None else _with_one(name, old, value, rank, index)
+                value = _as_array(name, old, value, rank) if index is None else _with_one(name, old, value, rank, index)
             elif index is not None:
-                raise InputError(f"the parameter {name!r} is a number, which has no places.\nName it without [{_joined(index)}].")
+                raise InputError(f"the parameter {name!r} is a number, which has no index.\nName it without [{_joined(index)}].")
             self.hold(rank=rank, **{name: value})
             if rank and isinstance(old, Tensor) and isinstance(value, Tensor) and value.dtype != old.dtype:
                 self._raise_to(value.dtype)
@@ -92,7 +92,7 @@ class Parametric(nn.Module):
                 self._buffers[name] = held.to(torch.promote_types(held.dtype, dtype))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `.to()` does; the tensors of the modules that this one was built from stay as they are."""
+        """As in `nn.Module`, but the tensors of the modules from which this one was built stay unchanged."""
         with parameters_as_buffers(self):
             return super()._apply(fn, recurse)
 
@@ -122,24 +122,24 @@ def _joined(index: tuple[int, ...]) -> str:
     return ",".join(map(str, index))
 
 
-def _whole_array(name: str, old: Tensor, value: Any, rank: int) -> Tensor:
-    """A new value for an array, which must have the shape of the old one behind its batch axes."""
+def _as_array(name: str, old: Tensor, value: Any, rank: int) -> Tensor:
+    """A new value for an array, which must have the shape of the old one after its batch axes."""
     new, own = torch.as_tensor(value), tuple(old.shape[old.ndim - rank :])
     if tuple(new.shape[max(new.ndim - rank, 0) :]) != own:
         raise ShapeError(
-            f"the parameter {name!r} is an array of shape {own}, but a value of shape {tuple(new.shape)} was given.\n"
-            f"Pass all of it, batch axes in front; or name one of its numbers: {_named(name, (0,) * rank)!r}."
+            f"the parameter {name!r} is an array of shape {own}, but the new value has shape {tuple(new.shape)}.\n"
+            f"Pass the full array, with batch axes first, or name one of its numbers: {_named(name, (0,) * rank)!r}."
         )
     return new
 
 
 def _with_one(name: str, old: Tensor, value: Number, rank: int, index: tuple[int, ...]) -> Tensor:
-    """An array with one of its numbers replaced; the batch axes of that number come first."""
+    """An array with one number replaced; the batch axes of the new number come first."""
     own = old.shape[old.ndim - rank :]
     if len(index) != rank or any(i >= size for i, size in zip(index, own, strict=True)):
-        raise ShapeError(f"the parameter {name!r} is an array of shape {tuple(own)}, which has no place [{_joined(index)}].")
-    there = torch.zeros(own, dtype=torch.bool, device=old.device)
-    there[index] = True
+        raise ShapeError(f"the parameter {name!r} is an array of shape {tuple(own)}; the index [{_joined(index)}] is out of range.")
+    mask = torch.zeros(own, dtype=torch.bool, device=old.device)
+    mask[index] = True
     new = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float64, device=old.device)
     dtype = torch.promote_types(new.dtype, old.dtype)
-    return torch.where(there, new.to(dtype).reshape(*new.shape, *[1] * rank), old.to(dtype))
+    return torch.where(mask, new.to(dtype).reshape(*new.shape, *[1] * rank), old.to(dtype))

@@ -1,4 +1,4 @@
-"""Progress bars of runs, drawn on stderr if asked for."""
+"""Progress bars of runs, drawn on stderr on request."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 
 class HasSteps(Protocol):
-    """A stretch of a run."""
+    """Part of a run."""
 
     @property
     def steps(self) -> int:
@@ -19,7 +19,7 @@ Counted = TypeVar("Counted", bound=HasSteps)
 
 
 def watched(blocks: Iterable[Counted], total: int, label: str, show: bool) -> Iterator[Counted]:
-    """Pass on the blocks of a run; with `show`, draw a progress bar of their steps."""
+    """Yield the blocks of a run; with `show`, draw a progress bar of their steps."""
     if not show:
         yield from blocks
         return
@@ -43,7 +43,7 @@ class Tick:
 
 
 def watched_count(count: int, label: str, show: bool) -> Iterator[Tick]:
-    """0 … count − 1; with `show`, under a progress bar."""
+    """Yield ticks 0 … count − 1; with `show`, draw a progress bar."""
     return watched((Tick(i) for i in range(count)), count, label, show)
 
 
@@ -52,7 +52,7 @@ Bar = Callable[[Callable[[], float]], None]
 
 @contextmanager
 def bar(label: str, show: bool) -> Iterator[Bar]:
-    """A progress bar for a run whose number of steps is unknown: it is given a function that returns the completed share."""
+    """A progress bar for a run whose number of steps is unknown; it receives a function that returns the completed share."""
     if not show:
         yield lambda share: None
         return

@@ -1,4 +1,4 @@
-"""Whether a step is a function of its state and n: what it draws, and what it keeps, between two steps from one state."""
+"""Purity of a step: whether it is a function of its state and n, without random draws and without state between calls."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -12,20 +12,20 @@ from separatrix.core.errors import InputError
 from separatrix.core.references import ATOMS, parts_of
 from separatrix.core.twin import MODULES_OWN
 
-ROUNDING = 1e3  # units in the last place of the largest number, by which two sums in another order may differ
-WHOLE = 4096  # numbers of a tensor that are compared one by one; of a larger one, the sum
-MOST_READ = 2**20  # numbers of a tensor that is read at all
-MOST_ITEMS = 32  # of a list that are looked into; of a longer one, its length
+ROUNDING = 1e3  # tolerated difference between sums in different order, in units in the last place of the largest number
+WHOLE = 4096  # size up to which tensors are compared number by number; above it, their sums are compared
+MOST_READ = 2**20  # size up to which tensors are read
+MOST_ITEMS = 32  # number of items of a container that are inspected
 
 Facts = dict[str, Any]
 
 
 class Purity:
-    """The watch over a step that is taken twice from one state.
+    """Comparison of two steps from the same state.
 
     Args:
-        system: the twin that steps.
-        original: what it is the twin of.
+        system: the twin that takes the steps.
+        original: the system of which it is the twin.
     """
 
     def __init__(self, system: nn.Module, original: nn.Module) -> None:
@@ -35,19 +35,19 @@ class Purity:
         self.facts: list[Facts] = []
 
     def took_a_step(self) -> None:
-        """Note what there is after a step."""
+        """Record generators, buffers and attributes after a step."""
         self.drawn.append(_drawn())
         self.facts.append(dict(_kept(self.system)))
 
     def check(self, after: Tensor, again: Tensor, step: Callable[[], Tensor]) -> None:
-        """Refuse a step that draws at random, or that keeps something from one call to the next.
+        """Refuse a step that draws random numbers, or that keeps state from one call to the next.
 
         Args:
-            after, again: its two answers from one state.
-            step: takes it a third time, to see whether another generator moves.
+            after, again: the results of two steps from the same state.
+            step: takes the step a third time, to see whether another generator moves.
         """
         differs = _difference(after, again)
-        moved = self.drawn[0] != self.drawn[1] and self.drawn[1] != self.drawn[2]  # not one that it seeds itself
+        moved = self.drawn[0] != self.drawn[1] and self.drawn[1] != self.drawn[2]  # not a generator that the step seeds itself
         change = next(_changes(*self.facts), None)
         whose = "PyTorch's global generator" if moved else _moved_elsewhere(step) if differs else None
         if whose is None and change is not None and isinstance(change[1], _GeneratorState):
@@ -57,37 +57,37 @@ class Purity:
         written = next((name for name, version in _versions(self.original).items() if version != self.written.get(name)), None)
         if written is not None:
             raise InputError(
-                f"the step writes to {written} of the module itself: a run would change it.\n"
-                "Make the step a function of (x, n) that writes to nothing it keeps."
+                f"the step writes to the module's own {written}, so a run would change the module.\n"
+                "Make the step a function of (x, n) that changes no tensor of the module."
             )
         if change is not None or differs is not None:
             raise InputError(_stateful(change, differs))
 
 
 def _random(whose: str, differs: tuple[float, float] | None) -> str:
-    told = "" if differs is None else f": from one state it went to {differs[0]:.9g}, then to {differs[1]:.9g}"
+    results = "" if differs is None else f": from the same state it went to {differs[0]:.9g}, then to {differs[1]:.9g}"
     if whose.startswith("PyTorch"):
         way = (
-            'Hold its draws fixed, sx.Seeded(system), or noise="fixed" in analyze (--noise fixed); or take the noise out of the '
-            "step and add it as sx.Noisy(system, scale)."
+            'Hold its draws fixed with sx.Seeded(system), or with noise="fixed" in analyze (--noise fixed). Or remove the noise '
+            "from the step and add it with sx.Noisy(system, scale)."
         )
     else:
-        way = "Draw from PyTorch's global generator and pass sx.Seeded(system), or add the noise as sx.Noisy(system, scale)."
-    return f"the step draws random numbers from {whose}{told}.\n{way}"
+        way = "Draw from PyTorch's global generator and pass sx.Seeded(system), or add the noise with sx.Noisy(system, scale)."
+    return f"the step draws random numbers from {whose}{results}.\n{way}"
 
 
 def _stateful(change: tuple[str, Any, Any] | None, differs: tuple[float, float] | None) -> str:
-    told = [] if differs is None else [f"from one state it went to {differs[0]:.9g}, then to {differs[1]:.9g}"]
+    evidence = [] if differs is None else [f"from the same state it went to {differs[0]:.9g}, then to {differs[1]:.9g}"]
     if change is not None:
-        told.append(f"{change[0]} went from {change[1]} to {change[2]}")
+        evidence.append(f"{change[0]} went from {change[1]} to {change[2]}")
     return (
-        f"the step keeps state besides x: {'; '.join(told)}.\n"
-        "Make it a function of (x, n): what it remembers belongs into x, and what counts steps is n (time_dependent=True)."
+        f"the step keeps state besides x: {'; '.join(evidence)}.\n"
+        "Make it a function of (x, n): put what it remembers into x, and count steps with n (time_dependent=True)."
     )
 
 
 def _difference(after: Tensor, again: Tensor) -> tuple[float, float] | None:
-    """The two numbers that are furthest apart, if by more than rounding."""
+    """The two numbers that differ most, if they differ by more than rounding error; otherwise None."""
     if after.shape != again.shape:
         return float(after.numel()), float(again.numel())
     gap = (after - again).abs()
@@ -106,7 +106,7 @@ def _drawn() -> list[bytes]:
 
 
 def _moved_elsewhere(step: Callable[[], Tensor]) -> str | None:
-    """Whether NumPy's or Python's global generator moves as the step is taken; both are put back."""
+    """The name of NumPy's or Python's global generator if the step moves it; both are restored."""
     numpy, python = np.random.get_state(legacy=False), random.getstate()  # noqa: NPY002
     try:
         step()
@@ -126,11 +126,11 @@ def _versions(module: nn.Module) -> dict[str, int]:
 
 
 class _GeneratorState(bytes):
-    """Where a generator stands."""
+    """State of a generator."""
 
 
 def _kept(system: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What the modules of a twin keep, piece by piece."""
+    """The buffers and attributes of the modules of a twin, by name."""
     for place, part in system.named_modules():
         name = type(part).__name__
         for key, tensor in part._buffers.items():
@@ -173,7 +173,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 class _Numbers:
-    """The numbers of a tensor, to be compared and shown."""
+    """Numbers of a tensor, for comparison and display."""
 
     def __init__(self, shape: tuple[int, ...], values: bytes, first: float) -> None:
         self.shape, self.values, self.first = shape, values, first
@@ -182,11 +182,11 @@ class _Numbers:
         return isinstance(other, _Numbers) and (self.shape, self.values) == (other.shape, other.values)
 
     def __repr__(self) -> str:
-        return f"{self.first:.9g}" if self.shape in ((), (1,)) else f"numbers of sum {self.first:.9g}"
+        return f"{self.first:.9g}" if self.shape in ((), (1,)) else f"numbers with the sum {self.first:.9g}"
 
 
 def _numbers(tensor: Tensor) -> Any:
-    """A tensor's numbers; of a very large one, how often it was written to; None where there is nothing to read, in a transform."""
+    """A tensor's numbers, or the version of a very large tensor; None if the numbers cannot be read, as in a transform."""
     if tensor.numel() > MOST_READ:
         return None if tensor.is_inference() else tensor._version
     try:

@@ -1,7 +1,7 @@
-"""Random numbers as a function of a seed, a purpose and a step: what is drawn does not depend on what was drawn before.
+"""Random numbers as a function of a seed, a purpose and a step, independent of what was drawn before.
 
-Philox is a function of a key and a counter. The key is the seed, all 63 bits of it, and the purpose; the counter begins at the
-step. So no two seeds share their numbers, no two purposes of one seed do, and step n of one is no step of another.
+Philox is a function of a key and a counter. The key consists of the seed, with all its 63 bits, and the purpose; the counter
+starts at the step. Different seeds, purposes or steps therefore never share numbers.
 
 Source: Salmon, Moraes, Dror & Shaw 2011, Parallel random numbers: as easy as 1, 2, 3.
 """
@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 WORD = 2**64 - 1
-STATE_WORDS = 624  # of PyTorch's Mersenne Twister
+STATE_WORDS = 624  # length of the state of PyTorch's Mersenne Twister
 
 
 class Draws:
-    """The random numbers of one purpose at one step, drawn one after the other; tensors on the CPU, float64 or int64.
+    """Random numbers for one purpose at one step, as tensors on the CPU, float64 or int64.
 
     Args:
         seed: from 0 to 2**63 − 1.
-        purpose: what they are for, in words: other words, other numbers.
-        step: which of the purpose's draws, a whole number.
+        purpose: a label; different labels give different numbers.
+        step: index of the draw, an integer.
     """
 
     def __init__(self, seed: int, purpose: str, step: int = 0) -> None:
@@ -38,11 +38,11 @@ class Draws:
         return torch.from_numpy(self._numpy.standard_normal(shape))
 
     def uniform(self, *shape: int) -> Tensor:
-        """Numbers from 0 up to 1, uniform."""
+        """Uniform numbers in [0, 1)."""
         return torch.from_numpy(self._numpy.random(shape))
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        """Whole numbers from 0 to high − 1, uniform."""
+        """Uniform integers from 0 to high − 1."""
         return torch.from_numpy(self._numpy.integers(high, size=shape))
 
     def permutation(self, count: int) -> Tensor:
@@ -50,19 +50,19 @@ class Draws:
         return torch.from_numpy(self._numpy.permutation(count))
 
     def torch_state(self) -> Tensor:
-        """A state for PyTorch's generator on a CPU: all of it, since a seed fills only 32 bits."""
+        """A complete state for PyTorch's generator on the CPU, because a seed fills only 32 bits."""
         state = torch.Generator().get_state()
         words = state.numpy().view(np.uint64)
         words[3 : 3 + STATE_WORDS] = self._numpy.integers(2**32, size=STATE_WORDS, dtype=np.uint64)
         return state
 
     def torch_seed(self) -> int:
-        """A seed of 63 bits, for generators that make use of them: a GPU's."""
+        """A seed of 63 bits, for generators that use all of them, such as those of GPUs."""
         return int(self._numpy.integers(2**63))
 
 
 def torch_generator(seed: int, purpose: str, step: int = 0, *, device: torch.device | str = "cpu") -> torch.Generator:
-    """PyTorch's generator for the same, where PyTorch draws: `Draws` of the same arguments gives other numbers."""
+    """PyTorch's generator for a seed, a purpose and a step; its numbers differ from those of `Draws` with the same arguments."""
     draws, made = Draws(seed, purpose, step), torch.Generator(device)
     if made.device.type == "cpu":
         made.set_state(draws.torch_state())
@@ -71,7 +71,7 @@ def torch_generator(seed: int, purpose: str, step: int = 0, *, device: torch.dev
 
 
 def seed_generators(seed: int) -> None:
-    """Seed PyTorch's global generators; those of GPUs only where they are in use, since else the seed would wait for the user."""
+    """Seed PyTorch's global generators; those of GPUs only if they are in use, because PyTorch would otherwise seed them later."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
@@ -79,7 +79,7 @@ def seed_generators(seed: int) -> None:
 
 @contextmanager
 def same_draws() -> Iterator[None]:
-    """A context that leaves PyTorch's global generators as they were, whatever is drawn from them."""
+    """A context that restores PyTorch's global generators on exit."""
     cpu = torch.get_rng_state()
     gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
@@ -92,7 +92,7 @@ def same_draws() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A context, or a decorator, that leaves NumPy's and Python's global generators as they were too, around what a user wrote."""
+    """A context or decorator for user code: restores the global generators of PyTorch, NumPy and Python on exit."""
     numpy, python = np.random.get_state(legacy=False), random.getstate()  # noqa: NPY002
     try:
         with same_draws():
@@ -104,7 +104,7 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def drawing(seed: int, purpose: str, step: int = 0) -> Iterator[None]:
-    """A context in which PyTorch's global generators draw numbers of the seed, the purpose and the step; left as they were."""
+    """A context in which PyTorch's global generators are set by a seed, a purpose and a step; they are restored on exit."""
     with same_draws():
         draws = Draws(seed, purpose, step)
         torch.set_rng_state(draws.torch_state())
@@ -114,7 +114,7 @@ def drawing(seed: int, purpose: str, step: int = 0) -> Iterator[None]:
 
 
 class _Reused(threading.local):
-    """A generator that is put to another key and counter, which takes a third of the time of making one."""
+    """Generator that is moved to another key and counter, in a third of the time of creating one."""
 
     def __init__(self) -> None:
         self.philox = np.random.Philox(key=0)
@@ -133,7 +133,7 @@ _reused = _Reused()
 
 
 def normal_at(seed: int, purpose: str, step: int, size: int) -> Tensor:
-    """The first normal numbers of `Draws(seed, purpose, step)`, for a loop that asks at every step."""
+    """The first normal numbers of `Draws(seed, purpose, step)`, for loops that need some at every step."""
     return torch.from_numpy(_reused.at(_words(seed, purpose), _counter_words(step)).standard_normal(size))
 
 
@@ -146,7 +146,7 @@ def _counter(step: int) -> np.ndarray:
 
 
 def _counter_words(step: int) -> tuple[int, int, int, int]:
-    """The lowest word counts the numbers of a step, 2⁶⁴ blocks of them, and the next two the step."""
+    """The lowest word counts the blocks of numbers of a step, up to 2⁶⁴; the next two hold the step."""
     return 0, int(step) & WORD, (int(step) >> 64) & WORD, 0
 
 

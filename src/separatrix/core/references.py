@@ -1,4 +1,4 @@
-"""What a Python value refers to: cells, defaults, arguments, items and attributes, followed as far as modules and tensors."""
+"""References of a Python value: cells, defaults, arguments, items and attributes, followed as far as modules and tensors."""
 
 import collections
 import functools
@@ -15,17 +15,17 @@ ATOMS = frozenset(
     {int, float, complex, bool, str, bytes, type(None), type, range, slice, type(Ellipsis), types.ModuleType}
     | {torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size}
 )
-"""Types whose values refer to nothing that matters here."""
+"""Types whose values refer to no module or tensor."""
 PROXIES = weakref.ProxyTypes
 LEFT_ALONE = frozenset(sys.stdlib_module_names) | {
     *("torch", "numpy", "separatrix", "lightning", "lightning_fabric", "pytorch_lightning", "accelerate", "wandb", "tensorboard")
 }
-"""Packages whose objects are not looked into."""
+"""Packages whose objects are not inspected."""
 NAMESPACES = ("SimpleNamespace", "Namespace")
 
 
 def modules_and_tensors(value: Any) -> Iterator[Any]:
-    """The modules and tensors that a value refers to, directly or not; what those refer to is not followed."""
+    """The modules and tensors that a value refers to, directly or indirectly; their own references are not followed."""
     seen: set[int] = set()
     stack = [value]
     while stack:
@@ -40,7 +40,7 @@ def modules_and_tensors(value: Any) -> Iterator[Any]:
 
 
 def parts_of(value: Any) -> list[Any]:
-    """What a value refers to directly: cells, defaults, arguments, items, attributes."""
+    """The direct references of a value: cells, defaults, arguments, items, attributes."""
     if isinstance(value, types.FunctionType):
         cells = [content(cell)[0] for cell in value.__closure__ or ()]
         cells += globals_used(value).values()
@@ -64,7 +64,7 @@ def parts_of(value: Any) -> list[Any]:
 
 
 def content(cell: types.CellType) -> tuple[Any, bool]:
-    """What a cell holds, and whether it holds anything yet."""
+    """The content of a cell, and whether it has any."""
     try:
         return cell.cell_contents, True
     except ValueError:

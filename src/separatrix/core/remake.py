@@ -1,6 +1,6 @@
-"""Values kept by a module, remade so that they refer to the module's twin: a table of how, by type.
+"""Values kept by a module, remade to refer to the module's twin: a table of functions by type.
 
-Each entry is a function (twin, value) that returns the value itself where nothing in it changes.
+Each entry is a function (twin, value) that returns the value itself if nothing in it changes.
 """
 
 # Note [The original cannot be reached]
@@ -231,7 +231,7 @@ BY_BASE: tuple[tuple[Any, Change], ...] = (
 )
 """How a value of any other type is remade; the first base class that fits counts."""
 
-CLOSED = ("builtins", "itertools", "operator", "_operator", "functools")  # modules whose objects Python cannot look into
+CLOSED = ("builtins", "itertools", "operator", "_operator", "functools")  # modules whose objects Python cannot inspect
 
 
 def check_leads_nowhere(twin: Twins, value: Any, where: str) -> None:
@@ -243,9 +243,8 @@ def check_leads_nowhere(twin: Twins, value: Any, where: str) -> None:
         led = list(modules_and_tensors(found)) if is_closed else [getattr(found, "__self__", found)]
         if any(isinstance(one, nn.Module) and twin.is_in_tree(one) for one in led):
             raise UnsupportedModuleError(
-                f"{where}, a {type(value).__name__}, leads back to the module, and cannot be copied: "
-                "the module would run in its own mode and dtype.\n"
-                "Keep a bound method, a functools.partial or a function instead."
+                f"{where}, a {type(value).__name__}, refers back to the module and cannot be copied, so the module would run in "
+                "its own mode and dtype.\nStore a bound method, a functools.partial or a function instead."
             )
 
 

@@ -1,4 +1,4 @@
-"""The third noun: a Result is a frozen record of what was measured, with units, error bars, a status for each item, and how."""
+"""The third noun: a Result is a frozen record of a measurement, with units, error bars, a status for each item, and settings."""
 
 import contextlib
 import dataclasses
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-SHORT = 64  # numbers in a field that `Result.numbers` repeats
+SHORT = 64  # size up to which `Result.numbers` includes a field
 
 
 class Status(IntEnum):
-    """How one item of a batch ended."""
+    """Outcome of one item of a batch."""
 
     OK = 0
     NOT_CONVERGED = 1
@@ -36,12 +36,12 @@ class Status(IntEnum):
 
     @property
     def words(self) -> str:
-        """Its name as a person says it."""
+        """The name in plain words, such as "not converged"."""
         return self.name.lower().replace("_", " ")
 
 
 def versions() -> dict[str, str]:
-    """The versions that a number depends on."""
+    """The versions on which the numbers depend."""
     return {
         "separatrix": importlib.metadata.version("separatrix"),
         "torch": str(torch.__version__),
@@ -52,18 +52,17 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Result:
-    """Base of every result.
+    """Base class of all results.
 
-    A subclass declares its tensors as fields and in `layout` the names of their axes, with "batch" standing for the batch axes
-    of the run: {"exponents": "batch k"}. `units` names the unit of each. A field may hold a Result, or a dictionary of them.
-    A class that has a figure defines `plot`, or names the function that draws it in `drawn_by`, as "package.module:function";
-    the others are shown in words. A class of your own is loaded wherever it has been imported or defined before; a file never
-    says what code to run.
+    A subclass declares its tensors as fields, and names their axes in `layout`, where "batch" stands for the batch axes of the
+    run: {"exponents": "batch k"}. `units` holds the unit of each field. A field may be a Result or a dictionary of them. A class
+    with a figure defines `plot`, or names the function that draws it in `drawn_by`, as "package.module:function". A class of
+    your own must be imported or defined before it is loaded; a file never says what code to run.
 
     Args:
         codes: `Status` of each batch item, shape (*batch), int8.
-        settings: what was asked, defaults filled in.
-        versions: of the libraries that computed it.
+        settings: arguments of the analysis, including defaults.
+        versions: versions of the libraries that computed it.
     """
 
     codes: Tensor
@@ -81,19 +80,19 @@ class Result:
 
     @property
     def status(self) -> Any:
-        """Each item's status in words: a string, or an array of strings of shape (*batch)."""
+        """The status of each item as text: a string, or an array of strings of shape (*batch)."""
         words = np.array([status.name.lower() for status in Status])[self.codes.cpu().numpy()]
         return str(words) if words.ndim == 0 else words
 
     def ended(self) -> str:
-        """How the items ended, in words: "ok", or of a batch "3 ok, 1 not converged"."""
+        """The outcome of all items as text: "ok", or for a batch "3 ok, 1 not converged"."""
         if not self.batch:
             return Status(int(self.codes)).words
         counts = {status.words: int((self.codes == status).sum()) for status in Status}
         return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
 
     def or_raise(self, throw: bool = True) -> Self:
-        """This result; with `throw`, an item that is not ok is an error.
+        """Return this result; with `throw`, raise an error if an item is not ok.
 
         Raises:
             DivergedError: an item diverged.
@@ -109,7 +108,7 @@ class Result:
         return self
 
     def _remedy(self, status: Status) -> str:
-        """What a person can do about items of that status; by default, the answer in words."""
+        """Advice for items with that status; by default, the summary."""
         return self.summary()
 
     def summary(self) -> str:
@@ -117,30 +116,30 @@ class Result:
         return f"{type(self).__name__} of {self.codes.numel()} runs"
 
     def numbers(self) -> dict[str, Any]:
-        """What is short enough to be read, for machines: the answer in words, the status of each item, and small fields."""
+        """A short version of the result for machines: the summary, the status of each item, and the small fields."""
         small = {name: value for name in self.layout if _is_short(value := getattr(self, name))}
-        told = {**self._plain(), **{name: value.tolist() for name, value in small.items()}}
-        return {"summary": self.summary(), "status": np.asarray(self.status).tolist(), **told}
+        values = {**self._plain(), **{name: value.tolist() for name, value in small.items()}}
+        return {"summary": self.summary(), "status": np.asarray(self.status).tolist(), **values}
 
     def __repr__(self) -> str:
         """The answer in words."""
         return self.summary()
 
     def _repr_html_(self) -> str:
-        """The answer in words and its picture, if it has one, for notebooks."""
+        """The answer in words, and its figure if it has one, for notebooks."""
         try:
             drawn = self.plot()
         except NoPictureError:
             drawn = None
-        figure = getattr(drawn, "figure", drawn)  # of axes, the figure that they are part of
+        figure = getattr(drawn, "figure", drawn)  # for axes, the figure that contains them
         shown = importlib.import_module("separatrix.plot").svg(figure) if hasattr(figure, "savefig") else ""
         return f"<p style='white-space:pre-line'>{_escape(self.summary())}</p>{shown}"
 
     def plot(self) -> "Figure":
-        """A Matplotlib figure of the result, by the function that its class names in `drawn_by`.
+        """A Matplotlib figure of the result, drawn by the function that its class names in `drawn_by`.
 
         Raises:
-            NoPictureError: the class names none.
+            NoPictureError: the class names no function.
         """
         if not self.drawn_by:
             raise NoPictureError(
@@ -154,7 +153,7 @@ class Result:
         """The result as an xarray Dataset: named axes, units, settings as attributes.
 
         Raises:
-            InputError: a field is a tensor of which `layout` does not name the axes.
+            InputError: a field is a tensor whose axes are not in `layout`.
         """
         import xarray
 
@@ -163,7 +162,7 @@ class Result:
                 axes = " ".join(["batch", *(f"axis_{i}" for i in range(value.ndim - len(self.batch)))])
                 raise InputError(
                     f"the field {name!r} of this {type(self).__name__} is a tensor of shape {tuple(value.shape)}, but its layout "
-                    f"names {', '.join(self.layout) or 'no field'}.\nName its axes in the class: layout = {{{name!r}: {axes!r}}}."
+                    f"lists {', '.join(self.layout) or 'no field'}.\nName its axes in the class: layout = {{{name!r}: {axes!r}}}."
                 )
         variables = {}
         for name, axes in {"codes": "batch", **self.layout}.items():
@@ -175,14 +174,18 @@ class Result:
 
     @property
     def clock(self) -> str:
-        """What time was counted in, in words: "step", of a map without a dt of its own; else "unit time"."""
+        """The unit of time, in words: "step" for a map with dt = 1, otherwise "unit time"."""
         return str(self.settings.get("clock", "unit time"))
 
     def save(self, path: str | Path) -> Path:
-        """Write the result as a Zarr folder, which must not exist; results inside it become its groups."""
+        """Write the result to a new Zarr folder; results inside it become groups.
+
+        Raises:
+            InputError: the path already exists.
+        """
         path = Path(path)
         if path.exists():
-            raise InputError(f"{path} exists already.\nChoose another name, or remove it first.")
+            raise InputError(f"{path} already exists.\nChoose another name, or remove it first.")
         self._write(path, "")
         return path
 
@@ -191,7 +194,7 @@ class Result:
         """Read a result that `save` wrote.
 
         Raises:
-            InputError: as `sx.load`; or what was saved is of another class.
+            InputError: as for `sx.load`; or the saved result is of another class.
         """
         loaded = _read(_existing(path), "", cls)
         if not isinstance(loaded, cls):
@@ -204,7 +207,7 @@ class Result:
             child._write(path, f"{group}/{name}".strip("/"))
 
     def _children(self) -> "dict[str, Result]":
-        """The results inside this one, by the group each is written to: `field`, or `field/key` of a dictionary."""
+        """The results inside this one by group: `field`, or `field/key` for a dictionary."""
         found = {}
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)
@@ -215,7 +218,7 @@ class Result:
         return found
 
     def _plain(self) -> dict[str, Any]:
-        """The fields that are neither tensors nor results; of a dictionary of results, its keys in their order."""
+        """The fields that are neither tensors nor results; for a dictionary of results, its keys in order."""
         skip = {"codes", *self.layout, *self._children()}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
         return {name: list(value) if _holds_results(value) else value for name, value in values.items()}
@@ -226,10 +229,17 @@ class Result:
 
 
 def load(path: str | Path) -> Result:
-    """Read a result that `Result.save` wrote, as the class that it was of; one of your own must have been imported or defined.
+    """Read a result that `Result.save` wrote. A result class of your own must be imported or defined first.
 
     Raises:
-        InputError: there is no such folder, it was not written by `Result.save`, or its class is not there.
+        InputError: the folder does not exist, was not written by `Result.save`, or holds an unknown class.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> spectrum = sx.lyapunov_spectrum(sx.Map(lambda x: 0.5 * x, dim=1), torch.ones(1), steps=20)
+        >>> path = spectrum.save(mkdtemp() + "/spectrum")
+        >>> sx.load(path).exponents
+        tensor([-0.6931])
     """
     return _read(_existing(path), "", Result)
 
@@ -241,16 +251,16 @@ def _existing(path: str | Path) -> Path:
     return path
 
 
-def _read(path: Path, group: str, asked: type[Result]) -> Result:
-    """The result in a group of a folder; `asked` is the class that the caller expects of it."""
+def _read(path: Path, group: str, expected: type[Result]) -> Result:
+    """The result in a group of a folder; `expected` is the class that the caller expects."""
     import xarray
     import zarr
 
     try:
         node = zarr.open_group(path / group, mode="r")
     except FileNotFoundError:
-        raise InputError(f"{path} was not written by Result.save: it is no Zarr folder.") from None
-    kind = _resolve(node.attrs.get("result"), path, asked)
+        raise InputError(f"{path} was not written by Result.save: it is not a Zarr folder.") from None
+    kind = _resolve(node.attrs.get("result"), path, expected)
     data = xarray.open_zarr(path, group=group or None, consolidated=False)
     tensors = {name: torch.as_tensor(np.array(data[name].values)) for name in data.data_vars}
     children = {name: _read_field(path, f"{group}/{name}".strip("/")) for name in node.group_keys()}
@@ -258,14 +268,14 @@ def _read(path: Path, group: str, asked: type[Result]) -> Result:
     for name, held in children.items():
         if isinstance(held, dict):
             children[name] = {key: held[key] for key in plain[name]}
-    absent = dict.fromkeys(kind.layout)  # what was None was not written
+    absent = dict.fromkeys(kind.layout)  # fields that are None are not written
     known = {f.name for f in dataclasses.fields(kind)}
     given = {**absent, **plain, **tensors, **children}
     missing = [f.name for f in dataclasses.fields(kind) if f.init and f.name not in given and _is_required(f)]
     if missing:
         raise InputError(
             f"{path} holds a {kind.__name__} without {', '.join(missing)}: it was saved when the class had other fields.\n"
-            "Give the fields that came later a default."
+            "Give the newer fields a default."
         )
     return kind(**{name: value for name, value in given.items() if name in known})
 
@@ -275,7 +285,7 @@ def _is_required(of: dataclasses.Field[Any]) -> bool:
 
 
 def _read_field(path: Path, group: str) -> "Result | dict[str, Result]":
-    """A result inside another; of a group that says of no class, a dictionary of them."""
+    """A result inside another, or a dictionary of results if the group names no class."""
     import zarr
 
     node = zarr.open_group(path / group, mode="r")
@@ -289,7 +299,7 @@ def _holds_results(value: Any) -> bool:
 
 
 def _is_short(value: Any) -> bool:
-    """Whether a field is a list of numbers that a person would read."""
+    """Whether a field is a short list of real numbers."""
     return isinstance(value, Tensor) and value.ndim <= 1 and value.numel() <= SHORT and not value.is_complex()
 
 
@@ -297,24 +307,24 @@ def _address(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _resolve(address: Any, path: Path, asked: type[Result]) -> type[Result]:
-    """The class a file names, among those that exist: nothing is imported for a file but the modules of this package.
+def _resolve(address: Any, path: Path, expected: type[Result]) -> type[Result]:
+    """The class that a file names, among those that exist: only modules of this package are imported for a file.
 
-    A class that was defined elsewhere when it was saved (in a script that is imported now, in a function) is known by its name to
-    its own `load`.
+    If a class was defined elsewhere when it was saved (in a script that is now imported, or in a function), its own `load` still
+    recognises it by name.
     """
     module, _, name = str(address).partition(":")
     own = module.split(".")[0] == "separatrix"
     if own and not module.endswith("__main__"):
-        with contextlib.suppress(ImportError):  # no module of this package, or of this version
+        with contextlib.suppress(ImportError):  # no such module in this version of the package
             importlib.import_module(module)
     known = _known(address)
-    if _address(asked) == address or (not known and asked is not Result and _last(name) == asked.__name__):
-        return asked
+    if _address(expected) == address or (not known and expected is not Result and _last(name) == expected.__name__):
+        return expected
     if known:
-        return known[-1]  # of a class that was defined again, as a notebook's cell does, the newest
+        return known[-1]  # the newest, if a notebook cell has defined the class again
     if not name or own or (module in sys.modules and module != "__main__" and "<locals>" not in name):
-        raise InputError(f"{path} was not written by Result.save: it names {address!r}, which is no Result.")
+        raise InputError(f"{path} was not written by Result.save: it names {address!r}, which is not a Result.")
     what = f"{path} holds a {_last(name)} of the module {module}"
     if module in sys.modules:
         raise InputError(f"{what}, where no such class has been defined.\nDefine it first; then {_last(name)}.load reads it.")
@@ -322,7 +332,7 @@ def _resolve(address: Any, path: Path, asked: type[Result]) -> type[Result]:
 
 
 def _known(address: Any) -> list[type[Result]]:
-    """The classes of that address that exist, in the order in which they were defined."""
+    """The existing classes with that address, in the order of their definition."""
     return [kind for kind in _subclasses(Result) if _address(kind) == address]
 
 

@@ -1,8 +1,7 @@
-"""Tensors in nested containers, as models take them and cells keep them: taken out in order, and put back in place.
+"""Tensors in nested containers, such as the arguments of models and the states of cells: extracted in order, and put back.
 
-Containers are tuples, named tuples, lists, mappings of any class, dataclasses, packed sequences, and what is registered with
-PyTorch's pytrees. The tensors of a mapping come in the order of its sorted keys, so that two that were filled in another order
-are alike.
+Containers are tuples, named tuples, lists, mappings of any class, dataclasses, packed sequences, and classes registered with
+PyTorch's pytrees. The tensors of a mapping come in the order of its sorted keys, so the order of insertion does not matter.
 """
 
 import copy
@@ -20,7 +19,7 @@ Nested = Any  # a tensor, or containers of tensors
 
 
 def leaves(value: Nested) -> list[Tensor]:
-    """The tensors in a nested value, in order; of a packed sequence, its numbers and not its bookkeeping."""
+    """The tensors in a nested value, in order; for a packed sequence, only its data."""
     found: list[Tensor] = []
     mapped(lambda tensor: found.append(tensor) or tensor, value)
     return found
@@ -32,7 +31,7 @@ def refilled(value: Nested, tensors: Iterator[Tensor]) -> Nested:
 
 
 def mapped(change: Callable[[Tensor], Any], value: Nested, otherwise: Callable[[Any], Any] = lambda leaf: leaf) -> Nested:
-    """A nested value, its tensors changed one by one, and its leaves that are no tensors by `otherwise`; classes are kept."""
+    """A nested value with `change` applied to its tensors and `otherwise` to its other leaves; classes are kept."""
     if isinstance(value, Tensor):
         return change(value)
     parts = children(value)
@@ -42,7 +41,7 @@ def mapped(change: Callable[[Tensor], Any], value: Nested, otherwise: Callable[[
 
 
 def children(value: Any) -> list[tuple[str, Any]] | None:
-    """The parts of a container by name, in order; None of what is no container."""
+    """The parts of a container by name, in order; None if the value is not a container."""
     if isinstance(value, PackedSequence):
         return [("data", value.data)]
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -80,14 +79,14 @@ def sorted_keys(value: Mapping[Any, Any]) -> list[Any]:
 
 
 def _mapping_like(value: Mapping[Any, Any], content: dict[Any, Any]) -> Any:
-    """A mapping of the same class and order; a class of one's own is copied and refilled."""
+    """A mapping of the same class and order; a user's class is copied and refilled."""
     ordered = {key: content[key] for key in value}
     if isinstance(value, defaultdict):
         return defaultdict(value.default_factory, ordered)
     if type(value).__init__ is dict.__init__:
         return type(value)(ordered)
     other = copy.copy(value)
-    if hasattr(value, "data") and other.data is value.data:  # a copy that shares what it wraps
+    if hasattr(value, "data") and other.data is value.data:  # the copy shares the wrapped dictionary
         other.data = dict(value.data)
     for key, part in ordered.items():
         other[key] = part
@@ -95,7 +94,7 @@ def _mapping_like(value: Mapping[Any, Any], content: dict[Any, Any]) -> Any:
 
 
 def _dataclass_like(value: Any, parts: list[Any]) -> Any:
-    """A dataclass with other fields, whatever its __init__ does."""
+    """A dataclass with other field values, set without its __init__."""
     other = copy.copy(value)
     for field, part in zip(dataclasses.fields(value), parts, strict=True):
         object.__setattr__(other, field.name, part)

@@ -38,7 +38,7 @@ class System(Parametric):
     def __init__(self, dim: int, *, dt: float = 1.0, horizon: int | None = None, start: tuple[float, ...] | None = None) -> None:
         super().__init__()
         if dim < 1:
-            raise ShapeError(f"a state has at least 1 number, not {dim}.")
+            raise ShapeError(f"dim is {dim}; a state has at least 1 number.")
         self.dim = dim
         self.dt = dt
         self.horizon = horizon
@@ -47,7 +47,7 @@ class System(Parametric):
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The next state F(x, n), shape (*batch, dim) → (*batch, dim)."""
-        raise NotImplementedError(f"{type(self).__name__} defines no step(x, n).")
+        raise NotImplementedError(f"{type(self).__name__} does not define step(x, n).")
 
     def forward(self, x: Tensor, n: int = 0) -> Tensor:
         """The same as `step`."""
@@ -56,7 +56,7 @@ class System(Parametric):
     def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
         """F(x, n) and DF(x, n) along the tangents v, which are rows: (*batch, k, dim) → (*batch, k, dim).
 
-        By forward AD; a system whose derivative is hot or has a closed form defines its own.
+        By forward AD; a system overrides it with a closed form if performance matters.
         """
         return self._tangents(lambda y: self.step(y, n), x, v)
 
@@ -74,7 +74,7 @@ class System(Parametric):
         return self.dim
 
     def residual(self, x: Tensor, n: int = 0) -> Tensor:
-        """What vanishes at a fixed point or equilibrium, shape (*batch, dim): F(x, n) − x for a map, the field for a flow.
+        """The function whose zeros are fixed points or equilibria, (*batch, dim): F(x, n) − x for a map, the field for a flow.
 
         The field equals (F(x, n) − x − noise_of_step(x, n)) / dt, up to terms that vanish with dt.
         """
@@ -113,15 +113,15 @@ class System(Parametric):
         """Refuse states, shape (*batch, dim), from which a run cannot begin; called once, at the start of a run."""
 
     def pack(self, state: Any) -> Tensor:
-        """The state vector of a state in the form that the system's users know."""
+        """Convert a state from its natural form, such as (h, c) or an image, to a state vector."""
         return state
 
     def unpack(self, x: Tensor) -> Any:
-        """A state in the form that the system's users know, from a state vector."""
+        """Convert a state vector to the natural form of the state."""
         return x
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """The text between the parentheses of `repr`."""
         held = [f"{name}={value:g}" for name in self._ranks if isinstance(value := getattr(self, name), int | float)]
         return ", ".join([f"dim={self.dim}", *([f"dt={self.dt:g}"] if self.dt != 1 else []), *held])
 
@@ -173,7 +173,7 @@ def in_pairs(function: Callable[..., Tensor], x: Tensor, *when: Number) -> Tenso
     """A function of complex numbers, applied to their real and imaginary parts."""
     value = in_one_batch(function, from_pairs(x), *when)
     if not isinstance(value, Tensor) or value.ndim == 0:
-        return value  # not a state, which the start of a run reports
+        return value  # not a state: the start of a run reports it
     return as_pairs(value)
 
 
@@ -185,12 +185,12 @@ def in_one_batch(function: Callable[..., Tensor], x: Tensor, *when: Number) -> T
     when = tuple(t.expand(x.shape[:-1]).reshape(-1) if isinstance(t, Tensor) and t.ndim else t for t in when)
     value = _with_graph(function, folded, *when)
     if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != folded.shape[0]:
-        return value  # no batch to unfold, which the start of a run reports
+        return value  # no batch to unfold: the start of a run reports it
     return value.reshape(*x.shape[:-1], *value.shape[1:])
 
 
 def _with_graph(function: Callable[..., Tensor], x: Tensor, *when: Number) -> Tensor:
-    """The value of a function, with a graph if it differentiates by its argument and relies on the caller for one."""
+    """The value of a function, with a graph if the function differentiates by its argument and needs the caller to provide one."""
     try:
         return function(x, *when)
     except RuntimeError as error:

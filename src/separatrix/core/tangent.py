@@ -1,6 +1,6 @@
 """Derivatives of any function along tangents and cotangents.
 
-Tangents are rows: `v` has shape (*batch, k, dim), the k tangents of a state below each other.
+Tangents are rows: `v` has shape (*batch, k, dim), with k tangents for each state.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from separatrix.core.errors import UnsupportedModuleError
 Function = Callable[[Tensor], Tensor]
 
 # Note [Ladder of tangents]
-# Forward AD is the first choice: k tangents for about the price of k forward passes, without a graph. Three things can prevent it.
+# Forward AD is the first choice: k tangents at about the cost of k forward passes, without a graph. Three things can prevent it.
 # Fused kernels (mkldnn and cuDNN recurrent layers, flash and memory-efficient attention) have no forward derivative: then the plain
 # kernels are used. vmap refuses modules that write to buffers or branch on data: then the tangents go one after the other. A few
 # operators have no forward derivative at all: then the vector-Jacobian product is differentiated, which takes reverse mode twice.
@@ -31,7 +31,7 @@ def pushforward(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     r"""f(x) and the pushed tangents,  v ↦ Df(x) v.
 
     Args:
-        f: maps (*batch, dim) to (*batch, width), each batch item by itself.
+        f: maps (*batch, dim) to (*batch, width), each batch item independently.
         x: states, shape (*batch, dim).
         v: tangents as rows, shape (*batch, k, dim).
 
@@ -59,7 +59,7 @@ def pullback(f: Function, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def climb(f: Function, x: Tensor, v: Tensor, rung: int) -> tuple[Tensor, Tensor, int]:
-    """`pushforward` from a given rung of the ladder on, and the rung that worked. See Note [Ladder of tangents]."""
+    """`pushforward`, starting at a given rung of the ladder, and the rung that worked. See Note [Ladder of tangents]."""
     if v.shape[-2] == 0:
         value = f(x)
         return value, value.new_zeros(*value.shape[:-1], 0, value.shape[-1]), rung
@@ -97,7 +97,7 @@ def _one_by_one(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def twice_reverse(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """`pushforward` without forward AD: J v as the derivative of w ↦ Jᵀ w, which is linear, so that w = 0 will do."""
+    """`pushforward` without forward AD: J v as the derivative of w ↦ Jᵀ w, which is linear, so w = 0 suffices."""
     keep = torch.is_grad_enabled() and (v.requires_grad or x.requires_grad or f(x).requires_grad)
     with plain_kernels(), torch.inference_mode(False), torch.enable_grad():
         state = x if x.requires_grad else x.detach().clone().requires_grad_()
@@ -203,7 +203,7 @@ def plain_kernels() -> ExitStack:
 
 @contextmanager
 def _without_mkldnn() -> Iterator[None]:
-    """Unlike `torch.backends.mkldnn.flags(enabled=False)`, leaves TF32 alone and does not warn about Intel GPUs."""
+    """Unlike `torch.backends.mkldnn.flags(enabled=False)`, this leaves TF32 unchanged and does not warn about Intel GPUs."""
     enabled = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.enabled = False
     try:
@@ -213,20 +213,20 @@ def _without_mkldnn() -> Iterator[None]:
 
 
 def no_derivative(where: str, failure: Exception, more: str = "") -> UnsupportedModuleError:
-    """The error of automatic differentiation that fails: where, and what to do."""
+    """The error for a failed automatic differentiation: where it failed, and what to do."""
     if "use_reentrant" in str(failure):
         return UnsupportedModuleError(
-            f"no derivative goes through {where}: torch.utils.checkpoint with use_reentrant=True is not differentiable here.\n"
-            "Pass use_reentrant=False to checkpoint, which computes the same."
+            f"{where} cannot be differentiated: torch.utils.checkpoint with use_reentrant=True does not support it.\n"
+            "Pass use_reentrant=False to checkpoint; the results are the same."
         )
     return UnsupportedModuleError(
-        f"no derivative goes through {where}: {_first_line(failure)}{more}.\n"
-        "Replace the operator named here by one that can be differentiated, or give the system its own pushforward."
+        f"{where} cannot be differentiated: {_first_line(failure)}{more}.\n"
+        "Replace the operator named here by a differentiable one, or give the system its own pushforward."
     )
 
 
 def _layer(failures: list[Exception]) -> str:
-    """The innermost module on the last traceback that passes through one; that of a backward pass does not."""
+    """The innermost module on the last traceback that contains one; the traceback of a backward pass does not."""
     for failure in reversed(failures):
         frames = [frame for frame, _ in walk_tb(failure.__traceback__)]
         owners = [frame.f_locals.get("self") for frame in frames]

@@ -32,8 +32,8 @@ HOOKS = (
     "_backward_pre_hooks",
 )
 MODULES_OWN = frozenset(vars(nn.Module()))
-"""The attributes of every module: besides parameters, buffers, children and hooks, nothing that a forward pass calls."""
-FEW = 4096  # numbers of a buffer of data that is still copied, since it may count steps
+"""The attributes of every module; apart from parameters, buffers, children and hooks, a forward pass calls none of them."""
+FEW = 4096  # size up to which a buffer of data is copied, because it may count steps
 
 
 def twin(
@@ -48,8 +48,8 @@ def twin(
 
     Args:
         module: the root of the tree.
-        dtype: of its floating-point numbers; complex numbers get the same precision.
-        device: of its tensors.
+        dtype: dtype of its floating-point tensors; complex tensors get the same precision.
+        device: device of its tensors.
         detach: cut the registered tensors from the graph; tensors that the tree does not own keep it.
         apart: copy the buffers, and tensors kept as plain attributes, so that what a forward pass writes to them stays in the twin.
 
@@ -64,15 +64,15 @@ def twin(
 
 
 class Twin:
-    """The twin of a tree in the making: every object of the tree, and every value that refers to it, is made anew once.
+    """Twin of a tree under construction: every module of the tree, and every value that refers to it, is remade once.
 
-    What is put right in the copy of a module is listed in `FIX_UPS`; how a kept value is remade, in `core/remake.py`.
+    `FIX_UPS` lists the corrections to the copy of a module; `core/remake.py` remakes kept values.
     """
 
     def __init__(self, root: nn.Module, dtype: torch.dtype | None, device: torch.device | None, detach: bool, apart: bool) -> None:
         self.root, self.dtype, self.device, self.detach, self.apart = root, dtype, device, detach, apart
         self.done: dict[int, Any] = {}  # by the identity of the original
-        self.kept: list[Any] = []  # twins that nothing but a weak reference holds
+        self.kept: list[Any] = []  # twins that only a weak reference holds
 
     @functools.cached_property
     def tree(self) -> set[int]:
@@ -170,13 +170,13 @@ class Twin:
 
 
 def parameters(twin: Twin, module: nn.Module, copy: nn.Module) -> None:
-    """Parameters are cast, or seen."""
+    """Parameters are cast, or become views."""
     own = {name: p if p is None else twin.parameter(p) for name, p in module._parameters.items()}
     copy.__dict__["_parameters"] = own
 
 
 def buffers(twin: Twin, module: nn.Module, copy: nn.Module) -> None:
-    """Buffers are cast. If the twin is apart, those that a step may write to are copied: no parameters of systems, no long data."""
+    """Buffers are cast. An `apart` twin copies those that a step may write to, but not parameters of systems or long data."""
     held = module.__dict__.get("_ranks")  # a system's parameters; its other buffers are data, such as the sequences of a drive
 
     def fixed(name: str, tensor: Tensor | None) -> Tensor | None:
@@ -231,7 +231,7 @@ FIX_UPS: tuple[Callable[[Twin, nn.Module, Any], None], ...] = (
     evaluation_mode,
     flat_weights,
 )
-"""What is put right in the copy of a module, in this order."""
+"""Corrections to the copy of a module, in this order."""
 
 
 @contextmanager
@@ -252,7 +252,7 @@ def parameters_as_buffers(module: nn.Module) -> Iterator[None]:
 
 
 def own_leaves(module: nn.Module) -> dict[int, nn.Parameter]:
-    """For `copy.deepcopy`, which refuses tensors that are not leaves: a new parameter for each parameter of a twin, by identity."""
+    """A new parameter for each parameter of a twin, by identity, for `copy.deepcopy`, which refuses tensors that are not leaves."""
     tensors = (tensor for part in module.modules() for tensor in part._parameters.values())
     return {id(tensor): nn.Parameter(tensor.detach().clone(), tensor.requires_grad) for tensor in tensors if type(tensor) is Tensor}
 
@@ -265,5 +265,5 @@ def _view(tensor: Tensor) -> Tensor:
 
 def _as_parameter(tensor: Tensor) -> Tensor:
     """A tensor that passes for an `nn.Parameter`."""
-    tensor._is_param = True  # type: ignore[attr-defined]  (what isinstance(…, nn.Parameter) asks of a tensor)
+    tensor._is_param = True  # type: ignore[attr-defined]  (isinstance(…, nn.Parameter) reads this attribute)
     return tensor

@@ -1,13 +1,13 @@
-"""Numbers in words: a value and its error in the same digits, powers of ten, counts."""
+"""Numbers as text: a value and its error with the same digits, powers of ten, counts."""
 
 import math
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-ROUNDING = 1e-14  # errors below are of the arithmetic, not of the estimate
+ROUNDING = 1e-14  # relative errors below this are rounding errors
 
 
 def measured(value: float, error: float = math.nan) -> str:
-    """A value with its error, rounded to the error's leading digit: −0.4305 ± 0.0002; without one, four digits."""
+    """A value with its error, rounded to the error's leading digit: −0.4305 ± 0.0002; without an error, four digits."""
     if not math.isfinite(value):
         return plain(value)
     if not (math.isfinite(error) and error >= ROUNDING * max(1, abs(value))):
@@ -18,8 +18,8 @@ def measured(value: float, error: float = math.nan) -> str:
     power = 0 if 1e-3 <= size < 1e6 else math.floor(math.log10(size))
     value, error = value / 10**power, error / 10**power
     digits = min(max(_decimals(error), 0), 12)
-    told = f"{round(value, digits) + 0.0:.{digits}f} ± {error:.{digits}f}".replace("-", "−")
-    return told if power == 0 else f"({told}) × 10{superscript(power)}"
+    text = f"{round(value, digits) + 0.0:.{digits}f} ± {error:.{digits}f}".replace("-", "−")
+    return text if power == 0 else f"({text}) × 10{superscript(power)}"
 
 
 def plain(value: float) -> str:
@@ -50,6 +50,6 @@ def power_of_ten(exponent: float) -> str:
 
 
 def _decimals(error: float) -> int:
-    """Digits after the point that show an error's leading digit, or two where that is a 1."""
+    """Number of decimals that show the leading digit of an error, or two digits if the first is a 1."""
     leading = math.floor(math.log10(error))
     return -leading + (1 if error / 10**leading < 1.95 else 0)

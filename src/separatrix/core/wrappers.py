@@ -1,7 +1,7 @@
-"""Modules that only pass a call on to another: compiled, data-parallel, and what training loops put around a model.
+"""Wrappers: modules that only pass a call on to another, such as compiled, data-parallel or trainer modules.
 
-A wrapper is known by its class (torch.compile, DataParallel, DistributedDataParallel), or found out by calling it: its child
-is replaced by a stand-in, and a wrapper hands its arguments to that and returns what it answers.
+A wrapper is recognised by its class (torch.compile, DataParallel, DistributedDataParallel), or by a trial call: its child is
+replaced by a stand-in, and a wrapper passes its arguments to the child and returns the child's result.
 """
 
 import inspect
@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-CHILDREN = ("module", "model", "_orig_mod", "_forward_module")  # names under which wrappers keep what they wrap
-ADDED = "_orig_mod"  # what torch.compile puts into the names of a module's parts
+CHILDREN = ("module", "model", "_orig_mod", "_forward_module")  # attributes in which wrappers keep the wrapped module
+ADDED = "_orig_mod"  # inserted by torch.compile into the names of a module's parts
 
 
 def unwrapped(model: Any) -> Any:
-    """What is inside a module's wrappers, and a compiled function's own; anything else as it is. Nothing is compiled or run."""
+    """The module or function inside its wrappers; any other object unchanged. Nothing is compiled or run."""
     while (inner := _inside(model)) is not None:
         model = inner
     return model
 
 
 def bare(model: Any) -> Any:
-    """The model without its wrappers and those of its parts: the same tensors in module objects of its own, where there are any.
+    """The model without its wrappers and those of its parts, as new module objects with the same tensors.
 
-    A model without wrappers is returned itself.
+    A model without wrappers is returned unchanged.
     """
     model = unwrapped(model)
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
@@ -34,28 +34,28 @@ def bare(model: Any) -> Any:
 
 
 def plain_name(name: str) -> str:
-    """The name of a part as the model's author wrote it, without what torch.compile puts in between."""
+    """The name of a part in the original model, without the pieces that torch.compile inserts."""
     return ".".join(piece for piece in name.split(".") if piece != ADDED)
 
 
-def part_named(model: nn.Module, asked: str) -> str | None:
-    """The name in `model` of a part that a user calls by a name with or without a wrapper's prefix; None where there is none."""
-    known = {plain_name(name): name for name, _ in model.named_modules()}
-    wanted = plain_name(asked)
+def part_named(model: nn.Module, name: str) -> str | None:
+    """The name in `model` of a part that the user names with or without a wrapper's prefix; None if there is no such part."""
+    known = {plain_name(own): own for own, _ in model.named_modules()}
+    wanted = plain_name(name)
     pieces = wanted.split(".")
     tries = [wanted]
     while pieces and pieces[0] in CHILDREN:
         pieces = pieces[1:]
         tries.append(".".join(pieces))
-    fits = [known[name] for name in tries if name in known]
+    fits = [known[attempt] for attempt in tries if attempt in known]
     if fits:
         return fits[0]
-    longer = [name for plain, name in known.items() if _is_prefixed(plain, wanted)]
+    longer = [own for plain, own in known.items() if _is_prefixed(plain, wanted)]
     return longer[0] if len(longer) == 1 else None
 
 
 def _is_prefixed(name: str, wanted: str) -> bool:
-    """Whether a name is the wanted one behind nothing but wrappers' names."""
+    """Whether a name is the wanted one, preceded only by names of wrappers."""
     pieces, end = name.split("."), wanted.split(".")
     return pieces[-len(end) :] == end and all(piece in CHILDREN for piece in pieces[: -len(end)])
 
@@ -69,19 +69,19 @@ def _inside(model: Any) -> Any:
 
 
 def of_wrapper(model: nn.Module) -> nn.Module | None:
-    """What a module of one of PyTorch's own wrappers holds; None of any other module."""
+    """The module inside one of PyTorch's own wrappers; None for any other module."""
     if ADDED in model._modules:
         return model._modules[ADDED]
     return model._modules["module"] if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else None
 
 
 def _is_restored(model: nn.Module) -> bool:
-    """Whether a trainer has replaced the module's forward and kept the one it had."""
+    """Whether a trainer has replaced the module's forward and kept the original."""
     return "forward" in vars(model) and "_original_forward" in vars(model)
 
 
 def _passed_on_to(model: nn.Module) -> nn.Module | None:
-    """The child of a module that only passes its call on to it. The module is called with stand-ins, and in a copy."""
+    """The child to which a module only passes its calls on, or None, found by calling a copy of the module with stand-ins."""
     if model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model):
         return None
     names = [name for name in CHILDREN if model._modules.get(name) is not None]
@@ -91,7 +91,7 @@ def _passed_on_to(model: nn.Module) -> nn.Module | None:
 
 
 def _counts(model: nn.Module) -> list[int]:
-    """With how many positional arguments a module's forward may be called, up to two."""
+    """The numbers of positional arguments with which a module's forward may be called."""
     try:
         parameters = inspect.signature(type(model).forward).parameters.values()
     except (TypeError, ValueError):
@@ -103,7 +103,7 @@ def _counts(model: nn.Module) -> list[int]:
 
 
 class _StandIn(nn.Module):
-    """What a wrapper's child is replaced by: writes down its arguments, and answers with one object."""
+    """Replacement for a wrapper's child that records its arguments and returns a fixed object."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def _passes_on(model: nn.Module, name: str, count: int) -> bool:
     given = tuple(object() for _ in range(count))
     try:
         returned = type(model).forward(copy, *given)
-    except Exception:  # the user's code: it does more than pass on
+    except Exception:  # user code that does more than pass a call on
         return False
     if returned is not child.answer or len(child.calls) != 1:
         return False
@@ -130,7 +130,7 @@ def _passes_on(model: nn.Module, name: str, count: int) -> bool:
 
 
 def _copy(module: Any, done: dict[int, Any]) -> Any:
-    """Module objects of its own that share the tensors, wrappers left out."""
+    """A copy of the module objects that shares the tensors and omits wrappers."""
     if id(module) in done:
         return done[id(module)]
     if (inner := of_wrapper(module)) is not None:

@@ -44,14 +44,8 @@ from separatrix.nn.nonexpansive.vectors import Alternating, Expansive, NonExpans
 from separatrix.nn.reversible.reversible import Momentum, Reversible
 from separatrix.nn.reversible.reversible_net import MomentumNet, ReversibleNet
 from separatrix.nn.symplectic.hamiltonian import Hamiltonian, SeparableHamiltonian
-from separatrix.nn.symplectic.symplectic import (
-    HenonLayer,
-    SymplecticActivation,
-    SymplecticGradient,
-    SymplecticLinear,
-    henonnet,
-    sympnet,
-)
+from separatrix.nn.symplectic.networks import henonnet, sympnet
+from separatrix.nn.symplectic.symplectic import HenonLayer, SymplecticActivation, SymplecticGradient, SymplecticLinear
 from separatrix.nn.symplectic.volume import DivergenceFree, VolumePreserving
 
 BLOCKS: dict[str, type[Block]] = {

@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from separatrix.core.errors import InputError
 from separatrix.core.precision import as_float64, without_autocast
 from separatrix.nn.activation import Activation, with_slope
+from separatrix.nn.factory import Device, Factory
 
 UNLIMITED = math.inf
 
@@ -65,22 +66,32 @@ class Energy(nn.Module):
         dim: numbers in x.
         hidden: number of terms.
         stiffest: bound on ‖D²U‖₂. Default: none.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: dim or hidden is less than 1; with `stiffest`, also weights in half precision.
     Source: Hornik, Stinchcombe & White 1990, Neural Networks 3, 551 (approximation with derivatives).
     """
 
-    def __init__(self, dim: int, hidden: int = 64, *, stiffest: float = UNLIMITED) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden: int = 64,
+        *,
+        stiffest: float = UNLIMITED,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if dim < 1:
             raise InputError(f"dim is {dim}; an energy needs at least 1 number.")
         if hidden < 1:
             raise InputError(f"hidden is {hidden}; an energy needs at least 1 term.")
         self.stiffest = stiffest
-        self.k = nn.Parameter(torch.empty(hidden, dim))
-        self.b = nn.Parameter(torch.empty(hidden))
-        self.w = nn.Parameter(torch.empty(hidden))
+        factory = Factory(device=device, dtype=dtype)
+        self.k = nn.Parameter(torch.empty(hidden, dim, **factory))
+        self.b = nn.Parameter(torch.empty(hidden, **factory))
+        self.w = nn.Parameter(torch.empty(hidden, **factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -138,11 +149,12 @@ class KineticEnergy(nn.Module):
 
     Args:
         dim: numbers in p.
+        device, dtype: of the weights, as in PyTorch.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.log_mass = nn.Parameter(torch.zeros(dim))
+        self.log_mass = nn.Parameter(torch.zeros(dim, device=device, dtype=dtype))
 
     def form(self) -> Masses:
         """The quadratic form at the present masses."""

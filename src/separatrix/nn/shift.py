@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.tangent import pushforward
 from separatrix.nn.activation import ActivationLike, as_activation, with_slope
 from separatrix.nn.energy import Ridges
+from separatrix.nn.factory import Factory
 
 
 class Shift(nn.Module):
@@ -28,15 +30,18 @@ class Network(Shift):
         inputs, outputs: numbers in z and in s(z).
         hidden: widths of the hidden layers.
         activation: Σ, elementwise.
+        factory: device and dtype of the weights.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, hidden: Sequence[int], activation: ActivationLike) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, hidden: Sequence[int], activation: ActivationLike, **factory: Unpack[Factory]
+    ) -> None:
         super().__init__()
         if isinstance(hidden, int):
             raise InputError(f"hidden is {hidden}; expected the widths of all hidden layers.\nPass ({hidden},) for a single one.")
         if any(width < 1 for width in hidden):
             raise ShapeError(f"hidden is {tuple(hidden)}; each hidden layer needs at least 1 unit.")
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((inputs, *hidden, outputs)))
+        self.layers = nn.ModuleList(nn.Linear(a, b, **factory) for a, b in pairwise((inputs, *hidden, outputs)))
         self.activation = as_activation(activation)
         self.active = max(1, len(hidden))  # number of layers followed by Σ
 
@@ -63,14 +68,15 @@ class OfRidges(Shift):
         size: numbers in z.
         hidden: rows of K.
         activation: σ, elementwise.
+        factory: device and dtype of the weights.
     """
 
-    def __init__(self, size: int, *, hidden: int, activation: ActivationLike) -> None:
+    def __init__(self, size: int, *, hidden: int, activation: ActivationLike, **factory: Unpack[Factory]) -> None:
         super().__init__()
         if hidden < 1:
             raise ShapeError(f"hidden is {hidden}; expected at least 1 unit.")
-        self.K = nn.Parameter(torch.empty(hidden, size))
-        self.a, self.b = nn.Parameter(torch.empty(hidden)), nn.Parameter(torch.empty(hidden))
+        self.K = nn.Parameter(torch.empty(hidden, size, **factory))
+        self.a, self.b = (nn.Parameter(torch.empty(hidden, **factory)) for _ in range(2))
         self.activation = as_activation(activation)
         self.reset_parameters()
 
@@ -115,11 +121,12 @@ class Scaled(Shift):
     Args:
         size: numbers in z.
         activation: σ, elementwise.
+        factory: device and dtype of the weights.
     """
 
-    def __init__(self, size: int, *, activation: ActivationLike) -> None:
+    def __init__(self, size: int, *, activation: ActivationLike, **factory: Unpack[Factory]) -> None:
         super().__init__()
-        self.a = nn.Parameter(torch.empty(size))
+        self.a = nn.Parameter(torch.empty(size, **factory))
         self.activation = as_activation(activation)
         nn.init.uniform_(self.a, -1, 1)
 
@@ -138,11 +145,12 @@ class Symmetric(Shift):
 
     Args:
         size: numbers in z.
+        factory: device and dtype of the weights.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, **factory: Unpack[Factory]) -> None:
         super().__init__()
-        self.A = nn.Parameter(torch.empty(size, size))
+        self.A = nn.Parameter(torch.empty(size, size, **factory))
         nn.init.uniform_(self.A, -1 / size, 1 / size)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from separatrix.core.tangent import pushforward
 
 
 class Noisy(Derived):
-    r"""Noisy system, with a random kick after every step:  x_{n+1} = F(x_n, n) + scale √dt ξ_n,  ξ_n standard normal.
+    r"""System with a random kick after every step:  x_{n+1} = F(x_n, n) + scale √dt ξ_n,  ξ_n standard normal.
 
     The noise of step n is a function of n and the seed and is the same for all items of a batch. Exponents are therefore those of
     the random dynamical system under one realisation, and initial states that are forgotten converge exactly. Another seed gives
@@ -78,6 +78,6 @@ class Noisy(Derived):
 def _scale_at(x: Tensor, profile: Callable[[Tensor], Tensor]) -> Tensor:
     scale = profile(x)
     shape = tuple(getattr(scale, "shape", ()))
-    if len(shape) > x.ndim or any(size not in (1, whole) for size, whole in zip(shape[::-1], x.shape[::-1], strict=False)):
+    if len(shape) > x.ndim or any(size not in (1, wanted) for size, wanted in zip(shape[::-1], x.shape[::-1], strict=False)):
         raise ShapeError(f"the scale of the noise maps states of shape {tuple(x.shape)} to shape {shape}; expected the same shape.")
     return scale

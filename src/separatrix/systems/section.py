@@ -82,11 +82,11 @@ class Section(Derived):
         return x @ self.basis.mT
 
     def pack(self, *state: Any) -> Tensor:
-        """The point on the plane of a state in the flow's own form."""
+        """Project a state in the flow's own form to a point on the plane."""
         return self.project(self.system.pack(*state))
 
     def unpack(self, x: Tensor) -> Any:
-        """The state in the flow's own form of a point on the plane."""
+        """Convert a point on the plane to a state in the flow's own form."""
         return self.system.unpack(self.embed(x))
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
@@ -125,11 +125,11 @@ class Section(Derived):
             self._check_found(self.embed(x), ~torch.isfinite(self._return(x).time).any(), "x0")
 
     def extra_repr(self) -> str:
-        """What `print` shows between the parentheses."""
+        """The text between the parentheses of `repr`."""
         return f"dim={self.dim}, direction={self.direction}"
 
     def _return(self, x: Tensor) -> Crossing:
-        """The next crossing, in coordinates of the plane: from what is known, if it was asked for this very state last."""
+        """The next crossing, in coordinates of the plane; reused if the last call had the same state."""
         known: _Known | None = self.__dict__.get("_known")
         if known is not None and known.still_holds(self, x):
             return known.crossing
@@ -143,13 +143,13 @@ class Section(Derived):
     def _followed(self, x: Tensor, v: Tensor | None, *, leaving: bool) -> Crossing:
         return next_crossing(self.system, self.plane, x, v, direction=self.direction, max_steps=self.max_steps, leaving=leaving)
 
-    def _check_found(self, start: Tensor, lost: Tensor, whence: str) -> None:
-        """Refuse a start from which the plane is not crossed; with the range that n·x takes from there."""
-        if not bool(lost):
+    def _check_found(self, start: Tensor, failed: Tensor, source: str) -> None:
+        """Refuse a start from which the plane is not crossed; the message has the range of n·x along the orbit."""
+        if not bool(failed):
             return
         low, high = self._range(start)
         raise InputError(
-            f"the section n·x = {shown(self.plane.offset)} was not crossed {DIRECTIONS[self.direction]}: from {whence}, "
+            f"the section n·x = {shown(self.plane.offset)} was not crossed {DIRECTIONS[self.direction]}: from {source}, "
             f"n·x stayed within {low:.6g} … {high:.6g} over {self.max_steps:,} steps of the flow.\n"
             "Move the offset into that range, start elsewhere, or increase max_steps."
         )

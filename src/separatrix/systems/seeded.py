@@ -20,7 +20,7 @@ Measure = Callable[[System, Tensor], Tensor]
 
 
 class Seeded(Derived):
-    r"""Seeded system: one realisation of a step that draws random numbers,  x_{n+1} = F(x_n, ξ_n),  ξ_n a function of n and a seed.
+    r"""One realisation of a system whose step draws random numbers:  x_{n+1} = F(x_n, ξ_n),  ξ_n a function of n and a seed.
 
     Every draw of the step from PyTorch's global generators (`torch.randn_like`, `F.dropout(…, training=True)`, …) is the same
     whenever step n is taken, and the same for all items of a batch, as in `Noisy`. Exponents are those of the random dynamical

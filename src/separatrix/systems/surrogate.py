@@ -31,6 +31,12 @@ def surrogate(inputs: Any, *, kind: Literal["shuffled", "phase"] = "shuffled", s
         InputError: the kind is unknown, or the inputs are not finite numbers.
         ShapeError: the inputs do not have shape (time, *batch, inputs), or have fewer than 4 steps.
     Source: Theiler et al. 1992, Physica D 58, 77; several inputs with one phase: Prichard & Theiler 1994, Phys. Rev. Lett. 73, 951.
+
+    Example:
+        >>> ramp = torch.arange(8.0)[:, None]
+        >>> shuffled = sx.surrogate(ramp)
+        >>> bool((shuffled == ramp).all()), shuffled.sort(dim=0).values[:, 0]
+        (False, tensor([0., 1., 2., 3., 4., 5., 6., 7.]))
     """
     values = as_inputs(inputs)
     if kind not in KINDS:

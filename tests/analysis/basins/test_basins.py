@@ -284,7 +284,7 @@ def test_only_a_lattice_has_an_entropy():
         ({"seed": -1}, "seed is -1"),
         ({"steps": 2.5}, "steps is 2.5"),
         ({"x0": torch.tensor([math.nan])}, "not finite"),
-        ({"x0": torch.zeros(0, 1)}, r"no state to begin from: x0 has shape \(0, 1\)"),
+        ({"x0": torch.zeros(0, 1)}, r"x0 .*shape \(0, 1\)"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(bad, told):

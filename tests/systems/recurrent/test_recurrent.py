@@ -471,7 +471,7 @@ def test_weights_are_parameters_that_at_replaces():
 def test_the_horizon_is_the_length_of_the_inputs():
     system = Recurrent(build("gru"), normal(7, INPUTS))
     assert system.horizon == 7
-    with pytest.raises(HorizonError, match="8 steps were asked but this system can take 7"):
+    with pytest.raises(HorizonError, match=r"8 steps .* 7\b"):
         trajectory(system, None, 8)
     with pytest.raises(HorizonError, match="step 7 was requested, but the inputs have 7 steps"):
         system.drive(7)

@@ -9,6 +9,7 @@ from separatrix.core.errors import InputError
 from separatrix.flows.methods import RUNGE_KUTTA, ExplicitRungeKutta
 from separatrix.nn.block import Block
 from separatrix.nn.energy import Ridges
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee
 
 
@@ -29,6 +30,7 @@ class Gradient(Block):
         hidden: rows of A. Default: 2 · dim.
         dt: h, the step size.
         method: "euler" as in the formula, "midpoint" or "heun" (order 2), or "rk4" (order 4).
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: hidden is less than 1, method is unknown, or dt is not positive.
@@ -36,7 +38,16 @@ class Gradient(Block):
     Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45(6), arXiv:2210.02373.
     """
 
-    def __init__(self, dim: int, *, hidden: int | None = None, dt: float = 1.0, method: str = "euler") -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden: int | None = None,
+        dt: float = 1.0,
+        method: str = "euler",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         hidden = 2 * dim if hidden is None else hidden
         if hidden < 1:
             raise InputError(f"hidden is {hidden}; expected at least 1 unit.")
@@ -44,8 +55,9 @@ class Gradient(Block):
             raise InputError(f"method is {method!r}; expected one of {', '.join(RUNGE_KUTTA)}.")
         super().__init__(dim, dt=dt)
         self.method = method
-        self.inner = nn.Linear(dim, hidden)
-        self.scale = nn.Parameter(torch.empty(hidden))
+        factory = Factory(device=device, dtype=dtype)
+        self.inner = nn.Linear(dim, hidden, **factory)
+        self.scale = nn.Parameter(torch.empty(hidden, **factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from separatrix.flows.flow import Flow
 from separatrix.flows.methods import RUNGE_KUTTA
 from separatrix.nn.activation import Activation, ActivationLike, as_activation, with_slope
 from separatrix.nn.block import Block, Sequential
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import NORM, SUM, Guarantee, WeightedSum, guarantee_of, identity, product
 
 # Note [Rank one is enough]
@@ -34,13 +36,14 @@ class Exchange(Field):
         dim: d, numbers in the state.
         hidden: m units with  A = f 1ᵀ/d,  f = V Σ(Ux + u) + v,  see Note [Rank one is enough]; None for  vec A = Σ(Ux + u).
         activation: Σ.
+        factory: device and dtype of the weights.
     """
 
-    def __init__(self, dim: int, hidden: int | None, activation: Activation) -> None:
+    def __init__(self, dim: int, hidden: int | None, activation: Activation, **factory: Unpack[Factory]) -> None:
         super().__init__()
         self.dim, self.activation = dim, activation
-        self.inner = nn.Linear(dim, dim**2 if hidden is None else hidden)
-        self.outer = None if hidden is None else nn.Linear(hidden, dim)
+        self.inner = nn.Linear(dim, dim**2 if hidden is None else hidden, **factory)
+        self.outer = None if hidden is None else nn.Linear(hidden, dim, **factory)
 
     def forward(self, x: Tensor, t: float = 0.0) -> Tensor:
         """ẋ, shape (*batch, dim)."""
@@ -94,6 +97,7 @@ class MassPreserving(Block):
         dt: step size, in the time of the flow.
         method: a Runge–Kutta method of `SOLVERS`: "euler", "heun", "midpoint" or "rk4".
         activation: Σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: method is not a Runge–Kutta method, the activation is unknown or not elementwise, dt is not positive, or hidden
@@ -111,13 +115,15 @@ class MassPreserving(Block):
         dt: float = 1.0,
         method: str = "euler",
         activation: ActivationLike = "tanh",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dim, dt=dt)
         _check_runge_kutta(method)
         function = as_activation(activation)
         if hidden is not None and check_whole("hidden", hidden) < 1:
             raise InputError(f"hidden is {hidden}; expected at least 1 unit.\nLeave it out for vec A = Σ(Ux + u).")
-        self.flow = Flow(Exchange(dim, hidden, function), dim, dt, method=method)
+        self.flow = Flow(Exchange(dim, hidden, function, device=device, dtype=dtype), dim, dt, method=method)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The state after one step."""
@@ -300,6 +306,8 @@ def mass_preserving_network(
     method: str = "euler",
     activation: ActivationLike = "tanh",
     weights: Sequence[float] | Tensor | None = None,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
 ) -> Sequential | Weighted:
     r"""A network that conserves the sum: lifts and projections between widths, with mass-preserving layers at each width.
 
@@ -309,6 +317,7 @@ def mass_preserving_network(
         blocks: number of layers at each width after the first.
         hidden, dt, method, activation: options of each layer, see `MassPreserving`.
         weights: w, for a network that conserves Σ wᵢxᵢ instead, see `Weighted`.
+        device, dtype: of the weights, as in PyTorch.
 
     Returns:
         Sequential, or Weighted if weights are given.
@@ -327,10 +336,11 @@ def mass_preserving_network(
             f"expected at least 2 widths and 1 block at each, got {len(widths)} and {blocks}.\n"
             "Pass the width of the state, then those of the layers, such as (3, 10)."
         )
+    factory = Factory(device=device, dtype=dtype)
     layers: list[Block] = []
     for before, width in pairwise(widths):
         layers += _resized(before, width)
-        layers += [MassPreserving(width, hidden, dt=dt, method=method, activation=activation) for _ in range(blocks)]
+        layers += [MassPreserving(width, hidden, dt=dt, method=method, activation=activation, **factory) for _ in range(blocks)]
     network = Sequential(*layers, *_resized(widths[-1], widths[0] if out is None else out))
     return network if weights is None else Weighted(network, weights)
 

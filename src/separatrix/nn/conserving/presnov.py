@@ -17,6 +17,7 @@ from separatrix.flows.methods.cayley import Dense
 from separatrix.nn.block import Block
 from separatrix.nn.conserving.gradient_field import Gradient
 from separatrix.nn.conserving.sphere import SpherePreserving
+from separatrix.nn.factory import Device, Factory
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class PresnovNetwork(Block):
         planes: rows of each L and R.
         dt: h, the time of all blocks together.
         splitting: a name in `SPLITTINGS`: "strang" (order 2), or "lie" (order 1), Φ_Sᵢ^{αᵢh} ∘ Φ_∇Uᵢ^{αᵢh}.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: there is no block, a share is not positive, splitting is unknown, or dt is not positive.
@@ -145,15 +147,18 @@ class PresnovNetwork(Block):
         planes: int = 16,
         dt: float = 1.0,
         splitting: str = "strang",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         shares = _shares(blocks)
         if splitting not in SPLITTINGS:
             raise InputError(f"splitting is {splitting!r}; expected {' or '.join(map(repr, SPLITTINGS))}.")
         super().__init__(dim, dt=dt)
         self.splitting = splitting
-        self.spheres = nn.ModuleList(SpherePreserving(dim, planes=planes) for _ in shares)
-        self.gradients = nn.ModuleList(Gradient(dim, hidden=hidden, method="midpoint") for _ in shares)
-        self.log_shares = nn.Parameter(torch.tensor(shares).log())
+        factory = Factory(device=device, dtype=dtype)
+        self.spheres = nn.ModuleList(SpherePreserving(dim, planes=planes, **factory) for _ in shares)
+        self.gradients = nn.ModuleList(Gradient(dim, hidden=hidden, method="midpoint", **factory) for _ in shares)
+        self.log_shares = nn.Parameter(torch.tensor(shares, **factory).log())
 
     @property
     def shares(self) -> Tensor:

@@ -7,6 +7,7 @@ from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.precision import without_autocast
 from separatrix.flows.methods.cayley import Planes, Step, cayley, cayley_midpoint, longest_step, predicted, turned
 from separatrix.nn.block import Block
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import NORM, Guarantee
 
 
@@ -25,6 +26,7 @@ class SpherePreserving(Block):
         dim: numbers in the state, at least 2; shape (*batch, dim) → (*batch, dim).
         planes: rows of L and R, and rows of W.
         dt: h, the step size.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: dim is 1.
@@ -37,14 +39,23 @@ class SpherePreserving(Block):
         Cayley transform as Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, IV.8.
     """
 
-    def __init__(self, dim: int, *, planes: int = 16, dt: float = 1.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        planes: int = 16,
+        dt: float = 1.0,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         if dim == 1:
             raise ShapeError("dim is 1; a sphere-preserving layer needs at least 2 numbers: on a line only ±x have the norm of x.")
         if planes < 1:
             raise InputError(f"planes is {planes}; expected at least 1.")
         super().__init__(dim, dt=dt)
-        self.rates = nn.Linear(dim, planes)
-        self.left, self.right = (nn.Parameter(torch.empty(planes, dim)) for _ in range(2))
+        factory = Factory(device=device, dtype=dtype)
+        self.rates = nn.Linear(dim, planes, **factory)
+        self.left, self.right = (nn.Parameter(torch.empty(planes, dim, **factory)) for _ in range(2))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -18,7 +18,7 @@ class Normalized(Field):
     The scales m, d and s are buffers: they are saved with the weights, follow `.to()` and are not trained.
 
     Args:
-        module: g, (*batch, dim) → (*batch, dim).
+        module: g, (*batch, dim) → (*batch, dim). The scales take its dtype and device.
         mean: m, shape (dim,).
         deviation: d, shape (dim,), positive.
         speed: s, shape (dim,), positive, in units of the state per unit time.
@@ -40,9 +40,9 @@ class Normalized(Field):
         if not (bool((deviation > 0).all()) and bool((speed > 0).all())):
             raise InputError("expected positive entries in deviation and speed.\nPass 1 where the state never changes.")
         self.module = module
-        dtype = next((p.dtype for p in module.parameters()), mean.dtype)
+        like = next(module.parameters(), mean)
         for name, value in (("mean", mean), ("deviation", deviation), ("speed", speed)):
-            self.register_buffer(name, value.detach().to(dtype, copy=True))
+            self.register_buffer(name, value.detach().to(like.device, like.dtype, copy=True))
 
     @classmethod
     def of(cls, module: nn.Module, states: Tensor, times: Tensor | float) -> Self:

@@ -50,7 +50,7 @@ class Damped(nn.Module):
         block: b, any module that keeps the shape of its input, which may be vectors, images or any other tensor.
         rule: "in" or "lambda-in".
         damping: λ ≥ 0, fixed. Default: learned.
-        start: interval from which the initial λ is drawn, 0 < low ≤ high.
+        start: interval from which the initial λ is drawn, 0 < low ≤ high. λ takes the dtype and device of the block.
 
     Raises:
         InputError: rule is unknown, block is not a module, damping is negative or not finite, or start is not an interval above 0.

@@ -10,6 +10,7 @@ from separatrix.core.errors import ShapeError
 from separatrix.flows.field import Field
 from separatrix.flows.methods.solver import Time
 from separatrix.nn.activation import ActivationLike, as_activation, with_slope
+from separatrix.nn.factory import Device, Factory
 
 
 class DenseField(Field):
@@ -22,6 +23,7 @@ class DenseField(Field):
         hidden: widths of the hidden layers.
         activation: σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
         time_dependent: whether t is an additional input of the first layer.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: there is no hidden layer, or one without units.
@@ -29,7 +31,14 @@ class DenseField(Field):
     """
 
     def __init__(
-        self, dim: int, hidden: Sequence[int] = (64, 64), *, activation: ActivationLike = "tanh", time_dependent: bool = False
+        self,
+        dim: int,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        activation: ActivationLike = "tanh",
+        time_dependent: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if isinstance(hidden, int):
@@ -39,7 +48,8 @@ class DenseField(Field):
         self.dim, self.time_dependent = dim, time_dependent
         self.activation = as_activation(activation)
         widths = (dim + time_dependent, *hidden, dim)
-        self.layers = nn.ModuleList(nn.Linear(taken, given) for taken, given in pairwise(widths))
+        factory = Factory(device=device, dtype=dtype)
+        self.layers = nn.ModuleList(nn.Linear(taken, given, **factory) for taken, given in pairwise(widths))
 
     def forward(self, x: Tensor, t: Time = 0.0) -> Tensor:
         """ẋ, shape (*batch, dim)."""

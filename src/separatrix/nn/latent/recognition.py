@@ -1,9 +1,12 @@
 """Recognition networks: the posterior of the initial latent state given observations at irregular times."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError
+from separatrix.nn.factory import Factory
 from separatrix.nn.latent.irregular import Irregular
 from separatrix.nn.latent.stacked import StackedLinear, perceptron
 
@@ -17,12 +20,14 @@ class Gates(nn.Module):
     Args:
         inputs, hidden: numbers in the input and in h.
         models: number of models, see `StackedLinear`.
+        factory: device and dtype of the weights.
     Source: Cho et al. 2014, arXiv:1406.1078.
     """
 
-    def __init__(self, inputs: int, hidden: int, models: int | None = None) -> None:
+    def __init__(self, inputs: int, hidden: int, models: int | None = None, **factory: Unpack[Factory]) -> None:
         super().__init__()
-        self.of_input, self.of_state = StackedLinear(inputs, 3 * hidden, models), StackedLinear(hidden, 3 * hidden, models)
+        self.of_input = StackedLinear(inputs, 3 * hidden, models, **factory)
+        self.of_state = StackedLinear(hidden, 3 * hidden, models, **factory)
         for layer in (self.of_input, self.of_state):
             nn.init.uniform_(layer.weight, -(hidden**-0.5), hidden**-0.5)
             nn.init.uniform_(layer.bias, -(hidden**-0.5), hidden**-0.5)
@@ -46,19 +51,29 @@ class Recognition(nn.Module):
         observed, latent, hidden: numbers in an observation, in z₀ and in h.
         encoder: "ode-rnn" or "gru".
         models: number of models, see `StackedLinear`.
+        factory: device and dtype of the weights.
 
     Raises:
         InputError: encoder is unknown.
     Source: Rubanova, Chen & Duvenaud 2019, NeurIPS, arXiv:1907.03907, algorithm 1.
     """
 
-    def __init__(self, observed: int, latent: int, hidden: int, *, encoder: str, models: int | None = None) -> None:
+    def __init__(
+        self,
+        observed: int,
+        latent: int,
+        hidden: int,
+        *,
+        encoder: str,
+        models: int | None = None,
+        **factory: Unpack[Factory],
+    ) -> None:
         super().__init__()
         if encoder not in ENCODERS:
             raise InputError(f"encoder is {encoder!r}; expected {' or '.join(map(repr, ENCODERS))}.")
-        self.drift = perceptron([hidden, hidden, hidden], models) if encoder == "ode-rnn" else None
-        self.cell = Gates(observed + (self.drift is None), hidden, models)
-        self.head = perceptron([hidden, hidden, 2 * latent], models)
+        self.drift = perceptron([hidden, hidden, hidden], models, **factory) if encoder == "ode-rnn" else None
+        self.cell = Gates(observed + (self.drift is None), hidden, models, **factory)
+        self.head = perceptron([hidden, hidden, 2 * latent], models, **factory)
         with torch.no_grad():
             self.head[-1].bias[..., latent:] += LOG_STD
         self.hidden = hidden

@@ -1,12 +1,14 @@
 """Several networks of equal shape evaluated as one: layers whose weights have a leading axis."""
 
 from itertools import pairwise
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
+from separatrix.nn.factory import Factory
 
 
 class StackedLinear(nn.Module):
@@ -15,15 +17,16 @@ class StackedLinear(nn.Module):
     Args:
         inputs, outputs: numbers in x and in the output.
         models: number of networks, whose states have shape (…, models, items, inputs). Default: a single network, any batch shape.
+        factory: device and dtype of the weights.
 
     Weights are initially uniform in ±1/√inputs, as in `nn.Linear`.
     """
 
-    def __init__(self, inputs: int, outputs: int, models: int | None = None) -> None:
+    def __init__(self, inputs: int, outputs: int, models: int | None = None, **factory: Unpack[Factory]) -> None:
         super().__init__()
         stack = () if models is None else (models,)
-        self.weight = nn.Parameter(torch.empty(*stack, outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(*stack, outputs))
+        self.weight = nn.Parameter(torch.empty(*stack, outputs, inputs, **factory))
+        self.bias = nn.Parameter(torch.empty(*stack, outputs, **factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -45,11 +48,11 @@ class StackedLinear(nn.Module):
         return f"{inputs} → {outputs}" + (f", models={stack[0]}" if stack else "")
 
 
-def perceptron(widths: list[int], models: int | None = None) -> nn.Sequential:
+def perceptron(widths: list[int], models: int | None = None, **factory: Unpack[Factory]) -> nn.Sequential:
     """Linear layers of the given widths with tanh between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [StackedLinear(inputs, outputs, models), nn.Tanh()]
+        layers += [StackedLinear(inputs, outputs, models, **factory), nn.Tanh()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.precision import at_least_single
+from separatrix.nn.factory import Factory
 
 Number = float | Tensor
 INSIDE = 1e-5  # unused fraction of the room to expand, larger than its rounding in float32, so the product never exceeds 1
@@ -94,18 +96,19 @@ class ContractionStep(nn.Module):
 
     Args:
         given: a fixed step size in [0, 2]. Default: learned.
+        factory: device and dtype of the parameter.
 
     Raises:
         InputError: given is outside of [0, 2].
     """
 
-    def __init__(self, *, given: float | None = None) -> None:
+    def __init__(self, *, given: float | None = None, **factory: Unpack[Factory]) -> None:
         super().__init__()
         if given is not None and not 0 <= given <= 2:
             raise InputError(f"step_size is {given:g}; expected a number in 0 … 2, where x − h AᵀΣ(Ax + b) is non-expansive.")
         self.given = given
         if given is None:
-            self.free = nn.Parameter(logit(FIRST_CONTRACTION / 2))
+            self.free = nn.Parameter(logit(FIRST_CONTRACTION / 2, **factory))
 
     def forward(self) -> Number:
         """The step h."""
@@ -117,18 +120,19 @@ class ExpansionStep(nn.Module):
 
     Args:
         given: a fixed step size ≥ 0. Default: learned.
+        factory: device and dtype of the parameter.
 
     Raises:
         InputError: given is negative or not finite.
     """
 
-    def __init__(self, *, given: float | None = None) -> None:
+    def __init__(self, *, given: float | None = None, **factory: Unpack[Factory]) -> None:
         super().__init__()
         if given is not None and not 0 <= given < torch.inf:
             raise InputError(f"step_size is {given:g}; expected a finite number ≥ 0.")
         self.given = given
         if given is None:
-            self.free = nn.Parameter(torch.tensor(FIRST_EXPANSION).expm1().log())
+            self.free = nn.Parameter(torch.tensor(FIRST_EXPANSION, **factory).expm1().log())
 
     def forward(self) -> Number:
         """The step h."""
@@ -147,6 +151,7 @@ class PairSteps(nn.Module):
         substeps: S, number of contractions after the expansion.
         budget: "exact" or "published", the bound on the factor.
         given: fixed (h, h_E). Default: learned.
+        factory: device and dtype of the parameters.
 
     Raises:
         InputError: given is outside of the feasible set, the budget is unknown, or slope or substeps is out of range.
@@ -159,6 +164,7 @@ class PairSteps(nn.Module):
         substeps: int = 1,
         budget: str = "exact",
         given: tuple[float, float] | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
         super().__init__()
         check_budget(slope, substeps, budget)
@@ -167,7 +173,8 @@ class PairSteps(nn.Module):
             self._check_given(given)
         self.given = given
         if given is None:
-            self.free = nn.Parameter(torch.stack([logit(FIRST_STEP / self.budget.reach(slope)), logit(FIRST_SHARE)]))
+            first = FIRST_STEP / self.budget.reach(slope), FIRST_SHARE
+            self.free = nn.Parameter(torch.stack([logit(share, **factory) for share in first]))
 
     @property
     def budget(self) -> Budget:
@@ -219,9 +226,9 @@ def check_budget(slope: float, substeps: int, budget: str) -> None:
         raise InputError(f"substeps is {substeps}; expected at least 1 contraction.")
 
 
-def logit(share: float) -> Tensor:
+def logit(share: float, **factory: Unpack[Factory]) -> Tensor:
     """The θ with σ(θ) = share."""
-    return torch.logit(torch.tensor(share))
+    return torch.logit(torch.tensor(share, **factory))
 
 
 def product(h: float, expansion: float, slope: float, substeps: int, budget: Budget) -> float:

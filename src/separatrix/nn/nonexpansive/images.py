@@ -1,8 +1,12 @@
 """Euler steps of gradient flows on images: contractions, expansions, and non-expansive pairs of the two."""
 
+from typing import Unpack
+
+import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.nonexpansive.budget import ContractionStep, ExpansionStep, PairSteps
 from separatrix.nn.nonexpansive.isometry import zeros
@@ -27,6 +31,7 @@ class NonExpansiveConv2d(nn.Module):
         step_size: h, fixed. Default: learned within 0 … 2.
         padding: "circular" or "zeros".
         kernel: "orthogonal", or "scaled", a free kernel divided by a bound on its norm.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: step_size is outside of 0 … 2, slope outside of 0 … 1, or padding or kernel is unknown.
@@ -44,14 +49,17 @@ class NonExpansiveConv2d(nn.Module):
         step_size: float | None = None,
         padding: str = "circular",
         kernel: str = "orthogonal",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_slope(slope)
         check_padding(padding)
         hidden = channels if hidden is None else hidden
-        self.weight = kernel_of(kernel, max(hidden, channels), min(hidden, channels), kernel_size)
-        self.bias = zeros(hidden)
-        self.step_size = ContractionStep(given=step_size)
+        factory = Factory(device=device, dtype=dtype)
+        self.weight = kernel_of(kernel, max(hidden, channels), min(hidden, channels), kernel_size, **factory)
+        self.bias = zeros(hidden, **factory)
+        self.step_size = ContractionStep(given=step_size, **factory)
         self.slope, self.padding, self.lifts = slope, padding, hidden >= channels
         self.isometry = self.lifts and padding == "circular" and kernel == "orthogonal"
 
@@ -82,6 +90,7 @@ class ExpansiveConv2d(nn.Module):
         symmetric: use the second form, whose Jacobian is symmetric.
         step_size: h ≥ 0, fixed. Default: learned.
         padding: "circular" or "zeros".
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: step_size is negative, slope is outside of 0 … 1, or padding is unknown.
@@ -98,13 +107,16 @@ class ExpansiveConv2d(nn.Module):
         symmetric: bool = False,
         step_size: float | None = None,
         padding: str = "circular",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_slope(slope)
         check_padding(padding)
-        self.weight = OrthogonalKernel(channels, channels, kernel_size=kernel_size)
-        self.bias = zeros(channels)
-        self.step_size = ExpansionStep(given=step_size)
+        factory = Factory(device=device, dtype=dtype)
+        self.weight = OrthogonalKernel(channels, channels, kernel_size=kernel_size, **factory)
+        self.bias = zeros(channels, **factory)
+        self.step_size = ExpansionStep(given=step_size, **factory)
         self.slope, self.symmetric, self.padding = slope, symmetric, padding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,6 +150,7 @@ class AlternatingConv2d(nn.Module):
         symmetric: expand by  x + h_E WᵀΣ(Wx + v)  instead, whose Jacobian is symmetric.
         step_sizes: (h, h_E), fixed. Default: learned.
         padding: "circular".
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: step_sizes are outside of the feasible set, padding is not "circular", or slope, substeps or budget is out of
@@ -158,15 +171,18 @@ class AlternatingConv2d(nn.Module):
         symmetric: bool = False,
         step_sizes: tuple[float, float] | None = None,
         padding: str = "circular",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_proven(padding)
         hidden = channels if hidden is None else hidden
-        self.step_sizes = PairSteps(slope=slope, substeps=substeps, budget=budget, given=step_sizes)
-        self.outward = OrthogonalKernel(channels, channels, kernel_size=kernel_size)
-        self.outward_bias = zeros(channels)
-        self.inward = OrthogonalKernel(hidden, channels, kernel_size=kernel_size)
-        self.inward_bias = zeros(hidden)
+        factory = Factory(device=device, dtype=dtype)
+        self.step_sizes = PairSteps(slope=slope, substeps=substeps, budget=budget, given=step_sizes, **factory)
+        self.outward = OrthogonalKernel(channels, channels, kernel_size=kernel_size, **factory)
+        self.outward_bias = zeros(channels, **factory)
+        self.inward = OrthogonalKernel(hidden, channels, kernel_size=kernel_size, **factory)
+        self.inward_bias = zeros(hidden, **factory)
         self.slope, self.symmetric = slope, symmetric
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,11 +197,12 @@ class AlternatingConv2d(nn.Module):
         return Guarantee(lipschitz=self.step_sizes.factor())
 
 
-def kernel_of(name: str, out_channels: int, in_channels: int, kernel_size: int) -> Built:
+def kernel_of(name: str, out_channels: int, in_channels: int, kernel_size: int, **factory: Unpack[Factory]) -> Built:
     """A kernel of norm at most 1 by name."""
     if name not in KERNELS:
         raise InputError(f"kernel is {name!r}; expected {' or '.join(repr(known) for known in KERNELS)}.")
-    return (OrthogonalKernel if name == "orthogonal" else ScaledKernel)(out_channels, in_channels, kernel_size=kernel_size)
+    kind = OrthogonalKernel if name == "orthogonal" else ScaledKernel
+    return kind(out_channels, in_channels, kernel_size=kernel_size, **factory)
 
 
 def check_proven(padding: str) -> None:

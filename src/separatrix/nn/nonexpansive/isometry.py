@@ -1,10 +1,13 @@
 """Linear layers with singular values 1 and 0 only: lifts, rotations and projections of Lipschitz factor 1."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import ShapeError
 from separatrix.nn.block import Block
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import NORM, Guarantee
 from separatrix.nn.nonexpansive.operators import Convolution, check_padding
 from separatrix.nn.nonexpansive.orthogonal import OrthogonalKernel, OrthogonalMatrix
@@ -20,15 +23,25 @@ class Isometry(Block):
         dim: numbers in x.
         out: numbers in the output, out ≥ dim. Default: dim.
         bias: whether to add b.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: out is less than dim.
     """
 
-    def __init__(self, dim: int, out: int | None = None, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        out: int | None = None,
+        *,
+        bias: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__(dim, out)
-        self.weight = OrthogonalMatrix(self.out, dim)
-        self.bias = zeros(self.out) if bias else None
+        factory = Factory(device=device, dtype=dtype)
+        self.weight = OrthogonalMatrix(self.out, dim, **factory)
+        self.bias = zeros(self.out, **factory) if bias else None
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """Qx + b."""
@@ -56,19 +69,29 @@ class Coisometry(Block):
         dim: numbers in x.
         out: numbers in the output, out ≤ dim. Default: dim.
         bias: whether to add b.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: out is more than dim.
     """
 
-    def __init__(self, dim: int, out: int | None = None, *, bias: bool = True) -> None:
+    def __init__(
+        self,
+        dim: int,
+        out: int | None = None,
+        *,
+        bias: bool = True,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__(dim, out)
         if self.out > dim:
             raise ShapeError(
                 f"out is {self.out}, but at most dim = {dim} rows can be orthonormal.\nPass out ≤ {dim}, or use sx.nn.Isometry."
             )
-        self.weight = OrthogonalMatrix(dim, self.out)
-        self.bias = zeros(self.out) if bias else None
+        factory = Factory(device=device, dtype=dtype)
+        self.weight = OrthogonalMatrix(dim, self.out, **factory)
+        self.bias = zeros(self.out, **factory) if bias else None
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """Qᵀx + b."""
@@ -96,6 +119,7 @@ class IsometryConv2d(nn.Module):
         kernel_size: height and width of the kernel, odd.
         padding: "circular" or "zeros".
         bias: whether to add one number per channel.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: out_channels is less than in_channels, or kernel_size is even.
@@ -110,12 +134,15 @@ class IsometryConv2d(nn.Module):
         kernel_size: int = 3,
         padding: str = "circular",
         bias: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_padding(padding)
         out_channels = in_channels if out_channels is None else out_channels
-        self.weight = OrthogonalKernel(out_channels, in_channels, kernel_size=kernel_size)
-        self.bias = zeros(out_channels) if bias else None
+        factory = Factory(device=device, dtype=dtype)
+        self.weight = OrthogonalKernel(out_channels, in_channels, kernel_size=kernel_size, **factory)
+        self.bias = zeros(out_channels, **factory) if bias else None
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,6 +160,6 @@ class IsometryConv2d(nn.Module):
         return f"padding={self.padding!r}"
 
 
-def zeros(count: int) -> nn.Parameter:
+def zeros(count: int, **factory: Unpack[Factory]) -> nn.Parameter:
     """A bias, initially 0."""
-    return nn.Parameter(torch.zeros(count))
+    return nn.Parameter(torch.zeros(count, **factory))

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from itertools import chain
+from typing import Unpack
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.nn.block import Block, Sequential
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.nonexpansive.images import AlternatingConv2d, NonExpansiveConv2d
 from separatrix.nn.nonexpansive.isometry import Coisometry, Isometry, IsometryConv2d
@@ -32,6 +35,7 @@ class LipschitzNet(Sequential):
         blocks: number of blocks.
         kind: "alternating" or "non_expansive".
         slope, budget, substeps, symmetric: options of `Alternating` blocks.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: unknown kind, or options that `Alternating` refuses.
@@ -50,17 +54,20 @@ class LipschitzNet(Sequential):
         budget: str = "exact",
         substeps: int = 1,
         symmetric: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         check_kind(kind)
+        factory = Factory(device=device, dtype=dtype)
         hidden, out = dim if hidden is None else hidden, dim if out is None else out
 
         def block() -> Block:
             if kind == "non_expansive":
-                return NonExpansive(hidden)
-            return Alternating(hidden, slope=slope, budget=budget, substeps=substeps, symmetric=symmetric)
+                return NonExpansive(hidden, **factory)
+            return Alternating(hidden, slope=slope, budget=budget, substeps=substeps, symmetric=symmetric, **factory)
 
-        lift = Isometry(dim, hidden) if hidden >= dim else Coisometry(dim, hidden, bias=False)
-        super().__init__(lift, *(block() for _ in range(check_blocks(blocks))), of_norm_one(hidden, out))
+        lift = Isometry(dim, hidden, **factory) if hidden >= dim else Coisometry(dim, hidden, bias=False, **factory)
+        super().__init__(lift, *(block() for _ in range(check_blocks(blocks))), of_norm_one(hidden, out, **factory))
 
 
 class ResidualNet(Sequential):
@@ -73,12 +80,23 @@ class ResidualNet(Sequential):
         out: numbers in the output. Default: dim.
         hidden: numbers in the state between the lift and the last layer. Default: dim.
         blocks: number of residual layers.
+        device, dtype: of the weights, as in PyTorch.
     """
 
-    def __init__(self, dim: int, out: int | None = None, *, hidden: int | None = None, blocks: int = 2) -> None:
+    def __init__(
+        self,
+        dim: int,
+        out: int | None = None,
+        *,
+        hidden: int | None = None,
+        blocks: int = 2,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        factory = Factory(device=device, dtype=dtype)
         hidden, out = dim if hidden is None else hidden, dim if out is None else out
-        layers = (Residue(hidden) for _ in range(check_blocks(blocks)))
-        super().__init__(Plain(dim, hidden, bias=False), *layers, Plain(hidden, out))
+        layers = (Residue(hidden, **factory) for _ in range(check_blocks(blocks)))
+        super().__init__(Plain(dim, hidden, bias=False, **factory), *layers, Plain(hidden, out, **factory))
 
 
 class InStages(nn.Module):
@@ -130,6 +148,7 @@ class LipschitzConvNet(InStages):
         kind: "alternating" or "non_expansive".
         pool: "max" or "sum", see `Pool2d`.
         slope, budget, substeps, symmetric: options of `AlternatingConv2d` blocks.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: unknown kind or pool, or options that `AlternatingConv2d` refuses.
@@ -151,18 +170,22 @@ class LipschitzConvNet(InStages):
         budget: str = "exact",
         substeps: int = 1,
         symmetric: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         check_kind(kind)
+        factory = Factory(device=device, dtype=dtype)
 
         def block(width: int) -> nn.Module:
             if kind == "non_expansive":
-                return NonExpansiveConv2d(width)
-            return AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, symmetric=symmetric)
+                return NonExpansiveConv2d(width, **factory)
+            return AlternatingConv2d(width, slope=slope, budget=budget, substeps=substeps, symmetric=symmetric, **factory)
 
         def stage(before: int, width: int) -> Layers:
-            return [IsometryConv2d(before, width, bias=True), *(block(width) for _ in range(check_blocks(blocks))), Pool2d(pool)]
+            lift = IsometryConv2d(before, width, bias=True, **factory)
+            return [lift, *(block(width) for _ in range(check_blocks(blocks))), Pool2d(pool)]
 
-        super().__init__(in_channels, image_size, widths, stage, lambda features: of_norm_one(features, classes))
+        super().__init__(in_channels, image_size, widths, stage, lambda features: of_norm_one(features, classes, **factory))
 
     @property
     def guarantee(self) -> Guarantee:
@@ -177,16 +200,27 @@ class ResidualConvNet(InStages):
 
     Args:
         in_channels, classes, image_size, widths, blocks: as for `LipschitzConvNet`; each block has two convolutions, A and B.
+        device, dtype: of the weights, as in PyTorch.
     """
 
     def __init__(
-        self, in_channels: int, classes: int, *, image_size: int = 32, widths: tuple[int, ...] = (32, 64, 128), blocks: int = 2
+        self,
+        in_channels: int,
+        classes: int,
+        *,
+        image_size: int = 32,
+        widths: tuple[int, ...] = (32, 64, 128),
+        blocks: int = 2,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        def stage(before: int, width: int) -> Layers:
-            lift = nn.Conv2d(before, width, 3, padding=1)
-            return [lift, *(ResidueConv2d(width) for _ in range(check_blocks(blocks))), Pool2d("max")]
+        factory = Factory(device=device, dtype=dtype)
 
-        super().__init__(in_channels, image_size, widths, stage, lambda features: nn.Linear(features, classes))
+        def stage(before: int, width: int) -> Layers:
+            lift = nn.Conv2d(before, width, 3, padding=1, **factory)
+            return [lift, *(ResidueConv2d(width, **factory) for _ in range(check_blocks(blocks))), Pool2d("max")]
+
+        super().__init__(in_channels, image_size, widths, stage, lambda features: nn.Linear(features, classes, **factory))
 
 
 class Pool2d(nn.Module):
@@ -227,9 +261,9 @@ class Pool2d(nn.Module):
 class Plain(Block):
     """A linear layer,  x ↦ Ax + b."""
 
-    def __init__(self, dim: int, out: int, *, bias: bool = True) -> None:
+    def __init__(self, dim: int, out: int, *, bias: bool = True, **factory: Unpack[Factory]) -> None:
         super().__init__(dim, out)
-        self.linear = nn.Linear(dim, out, bias=bias)
+        self.linear = nn.Linear(dim, out, bias=bias, **factory)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """Ax + b."""
@@ -239,9 +273,9 @@ class Plain(Block):
 class Residue(Block):
     """A residual layer,  x ↦ x + B ReLU(Ax + b) + c."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, **factory: Unpack[Factory]) -> None:
         super().__init__(dim)
-        self.first, self.second = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.first, self.second = (nn.Linear(dim, dim, **factory) for _ in range(2))
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The sum x + B ReLU(Ax + b) + c."""
@@ -251,18 +285,18 @@ class Residue(Block):
 class ResidueConv2d(nn.Module):
     """A residual layer on images,  x ↦ x + B ∗ ReLU(A ∗ x + b) + c."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, **factory: Unpack[Factory]) -> None:
         super().__init__()
-        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1, **factory) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum x + B ReLU(Ax + b) + c."""
         return x + self.second(functional.relu(self.first(x)))
 
 
-def of_norm_one(dim: int, out: int) -> Block:
+def of_norm_one(dim: int, out: int, **factory: Unpack[Factory]) -> Block:
     """A linear last layer with orthonormal rows, or orthonormal columns if out > dim."""
-    return Coisometry(dim, out) if out <= dim else Isometry(dim, out, bias=True)
+    return Coisometry(dim, out, **factory) if out <= dim else Isometry(dim, out, bias=True, **factory)
 
 
 def pooled(image_size: int, times: int) -> int:

@@ -2,12 +2,14 @@
 
 import copy
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import ShapeError
 from separatrix.core.precision import at_least_single, without_autocast
+from separatrix.nn.factory import Device, Factory
 
 
 class Built(nn.Module):
@@ -35,6 +37,7 @@ class OrthogonalMatrix(Built):
     Args:
         rows, columns: shape of Q, rows ≥ columns.
         copies: number of independent matrices, along a leading axis. Default: one, without that axis.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: rows is less than columns.
@@ -43,11 +46,19 @@ class OrthogonalMatrix(Built):
         initialisation: Stewart 1980, SIAM J. Numer. Anal. 17, 403.
     """
 
-    def __init__(self, rows: int, columns: int, *, copies: int | None = None) -> None:
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        *,
+        copies: int | None = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         check_isometry(rows, columns)
         shape = (rows, columns) if copies is None else (copies, rows, columns)
-        self.reflections = nn.Parameter(gaussian_reflections(shape))
+        self.reflections = nn.Parameter(gaussian_reflections(shape, device=device, dtype=dtype))
 
     def forward(self) -> Tensor:
         """Q, shape (rows, columns) or (copies, rows, columns)."""
@@ -73,18 +84,28 @@ class OrthogonalKernel(Built):
     Args:
         out_channels, in_channels: channels of the output and of the input, out_channels ≥ in_channels.
         kernel_size: height and width, odd; each direction has kernel_size − 1 factors.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: out_channels is less than in_channels, or kernel_size is even.
     Source: Li et al. 2019, arXiv:1911.00937 (block convolution of projectors); Xiao et al. 2018, arXiv:1806.05393.
     """
 
-    def __init__(self, out_channels: int, in_channels: int, *, kernel_size: int = 3) -> None:
+    def __init__(
+        self,
+        out_channels: int,
+        in_channels: int,
+        *,
+        kernel_size: int = 3,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         check_some(in_channels)
         check_size(kernel_size)
-        self.frame = OrthogonalMatrix(out_channels, in_channels)
-        self.halves = OrthogonalMatrix(out_channels, out_channels // 2, copies=2 * (kernel_size - 1))
+        factory = Factory(device=device, dtype=dtype)
+        self.frame = OrthogonalMatrix(out_channels, in_channels, **factory)
+        self.halves = OrthogonalMatrix(out_channels, out_channels // 2, copies=2 * (kernel_size - 1), **factory)
         self.kernel_size = kernel_size
 
     def forward(self) -> Tensor:
@@ -107,17 +128,27 @@ class ScaledKernel(Built):
     Args:
         out_channels, in_channels: channels of the output and of the input, any numbers.
         kernel_size: height and width, odd.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: kernel_size is even.
     Source: Prach & Lampert 2022, arXiv:2208.03160.
     """
 
-    def __init__(self, out_channels: int, in_channels: int, *, kernel_size: int = 3) -> None:
+    def __init__(
+        self,
+        out_channels: int,
+        in_channels: int,
+        *,
+        kernel_size: int = 3,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         check_some(in_channels)
         check_size(kernel_size)
-        self.free = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        self.free = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         nn.init.kaiming_uniform_(self.free, a=math.sqrt(5))
 
     def forward(self) -> Tensor:
@@ -166,9 +197,9 @@ def frozen(module: nn.Module) -> nn.Module:
     return copied
 
 
-def gaussian_reflections(shape: tuple[int, ...]) -> Tensor:
+def gaussian_reflections(shape: tuple[int, ...], **factory: Unpack[Factory]) -> Tensor:
     """Vectors of the reflections that triangularise a Gaussian matrix; each is a Gaussian vector itself (Stewart 1980)."""
-    columns = torch.randn(shape).tril()
+    columns = torch.randn(shape, **factory).tril()
     first = columns.diagonal(dim1=-2, dim2=-1)
     return columns / (first + first.sign() * torch.linalg.vector_norm(columns, dim=-2)).unsqueeze(-2)
 

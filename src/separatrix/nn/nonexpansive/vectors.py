@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from separatrix.core.errors import InputError
 from separatrix.nn.block import Block
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.nonexpansive.budget import ContractionStep, ExpansionStep, Number, PairSteps, exact_factor
 from separatrix.nn.nonexpansive.isometry import zeros
@@ -26,6 +27,7 @@ class NonExpansive(Block):
         hidden: rows of A, the hidden width. Default: dim.
         slope: a, from 0 to 1.
         step_size: h, fixed. Default: learned within 0 … 2.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: step_size is outside of 0 … 2, or slope outside of 0 … 1.
@@ -33,14 +35,24 @@ class NonExpansive(Block):
     Source: Celledoni et al. 2023, arXiv:2210.02373; Meunier et al. 2022, arXiv:2110.12690.
     """
 
-    def __init__(self, dim: int, hidden: int | None = None, *, slope: float = 0.0, step_size: float | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden: int | None = None,
+        *,
+        slope: float = 0.0,
+        step_size: float | None = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__(dim)
         check_slope(slope)
         hidden = dim if hidden is None else hidden
         check_some(hidden)
-        self.weight = OrthogonalMatrix(max(hidden, dim), min(hidden, dim))
-        self.bias = zeros(hidden)
-        self.step_size = ContractionStep(given=step_size)
+        factory = Factory(device=device, dtype=dtype)
+        self.weight = OrthogonalMatrix(max(hidden, dim), min(hidden, dim), **factory)
+        self.bias = zeros(hidden, **factory)
+        self.step_size = ContractionStep(given=step_size, **factory)
         self.slope, self.isometry = slope, hidden >= dim
 
     def operator(self) -> Matrix:
@@ -72,18 +84,29 @@ class Expansive(Block):
         slope: slope of Σ, from 0 to 1.
         symmetric: use the second form, the gradient step of a convex potential, whose Jacobian is symmetric.
         step_size: h ≥ 0, fixed. Default: learned.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: step_size is negative, or slope is outside of 0 … 1.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
     """
 
-    def __init__(self, dim: int, *, slope: float = 0.0, symmetric: bool = False, step_size: float | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        slope: float = 0.0,
+        symmetric: bool = False,
+        step_size: float | None = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__(dim)
         check_slope(slope)
-        self.weight = OrthogonalMatrix(dim, dim)
-        self.bias = zeros(dim)
-        self.step_size = ExpansionStep(given=step_size)
+        factory = Factory(device=device, dtype=dtype)
+        self.weight = OrthogonalMatrix(dim, dim, **factory)
+        self.bias = zeros(dim, **factory)
+        self.step_size = ExpansionStep(given=step_size, **factory)
         self.slope, self.symmetric = slope, symmetric
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
@@ -115,6 +138,7 @@ class Alternating(Block):
         budget: "exact" or "published".
         symmetric: expand by  x + h_E WᵀΣ(Wx + v)  instead, whose Jacobian is symmetric.
         step_sizes: (h, h_E), fixed. Default: learned.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         InputError: step_sizes are outside of the feasible set, the budget is unknown, or slope or substeps is out of range.
@@ -132,14 +156,17 @@ class Alternating(Block):
         budget: str = "exact",
         symmetric: bool = False,
         step_sizes: tuple[float, float] | None = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dim)
         hidden = dim if hidden is None else hidden
-        self.step_sizes = PairSteps(slope=slope, substeps=substeps, budget=budget, given=step_sizes)
-        self.outward = OrthogonalMatrix(dim, dim)
-        self.outward_bias = zeros(dim)
-        self.inward = OrthogonalMatrix(hidden, dim)
-        self.inward_bias = zeros(hidden)
+        factory = Factory(device=device, dtype=dtype)
+        self.step_sizes = PairSteps(slope=slope, substeps=substeps, budget=budget, given=step_sizes, **factory)
+        self.outward = OrthogonalMatrix(dim, dim, **factory)
+        self.outward_bias = zeros(dim, **factory)
+        self.inward = OrthogonalMatrix(hidden, dim, **factory)
+        self.inward_bias = zeros(hidden, **factory)
         self.slope, self.symmetric = slope, symmetric
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.reversible.couplings import Couplings
 from separatrix.nn.reversible.reversible import Momentum, Reversible, halved, of_pair
@@ -49,6 +51,7 @@ class MomentumNet(HalfAndHalf):
         activation: elementwise function of the hidden units: a name such as "tanh", an `nn.Module` class or instance, or a
             function.
         bits, recompute: as for `Momentum`.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: dim is odd.
@@ -66,9 +69,11 @@ class MomentumNet(HalfAndHalf):
         activation: ActivationLike = "tanh",
         bits: int | None = None,
         recompute: bool = True,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dim)
-        modules = perceptrons(dim, layers, hidden, activation)
+        modules = perceptrons(dim, layers, hidden, activation, device=device, dtype=dtype)
         self.couplings = Momentum(modules, gamma=gamma, bits=bits, recompute=recompute)
 
     @property
@@ -88,6 +93,7 @@ class ReversibleNet(HalfAndHalf):
         activation: elementwise function of the hidden units: a name such as "tanh", an `nn.Module` class or instance, or a
             function.
         bits, recompute: as for `Momentum`.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: dim is odd.
@@ -104,9 +110,11 @@ class ReversibleNet(HalfAndHalf):
         activation: ActivationLike = "tanh",
         bits: int | None = None,
         recompute: bool = True,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dim)
-        f, g = (perceptrons(dim, layers, hidden, activation) for _ in range(2))
+        f, g = (perceptrons(dim, layers, hidden, activation, device=device, dtype=dtype) for _ in range(2))
         self.couplings = Reversible(f, g, axis=-1, bits=bits, recompute=recompute)
 
     @property
@@ -115,14 +123,16 @@ class ReversibleNet(HalfAndHalf):
         return of_pair(self.couplings, 0.0)
 
 
-def perceptrons(dim: int, layers: int, hidden: Sequence[int] | None, activation: ActivationLike) -> list[nn.Module]:
+def perceptrons(
+    dim: int, layers: int, hidden: Sequence[int] | None, activation: ActivationLike, **factory: Unpack[Factory]
+) -> list[nn.Module]:
     """One perceptron per layer, on half of the state."""
     if dim % 2:
         raise ShapeError(f"dim is {dim}; expected an even number, for two equal halves.")
     if check_whole("layers", layers) < 1:
         raise InputError(f"layers is {layers}; expected at least 1.")
     widths = (dim,) if hidden is None else hidden
-    return [Network(dim // 2, dim // 2, hidden=widths, activation=activation) for _ in range(layers)]
+    return [Network(dim // 2, dim // 2, hidden=widths, activation=activation, **factory) for _ in range(layers)]
 
 
 def joined(first: Tensor, second: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from separatrix.flows.methods.implicit import ImplicitMidpoint
 from separatrix.flows.methods.splitting import Move, Parts, Splitting, halves, joined, leapfrog, yoshida4
 from separatrix.nn.block import Block
 from separatrix.nn.energy import Energy, KineticEnergy, Masses, Ridges
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee
 
 SPLITTINGS = {method.name: method for method in (leapfrog, yoshida4)}
@@ -76,6 +77,7 @@ class SeparableHamiltonian(HamiltonianBlock):
         kinetic: "masses" for T = ½ Σ p_i²/m_i with learned m_i > 0, or "network" for a learned T.
         dt: h, the step size.
         method: "leapfrog" (order 2), or "yoshida4" (three leapfrog steps, one of them backwards; order 4).
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: dim is odd.
@@ -94,14 +96,17 @@ class SeparableHamiltonian(HamiltonianBlock):
         kinetic: Literal["masses", "network"] = "masses",
         dt: float = 0.1,
         method: Literal["leapfrog", "yoshida4"] = "leapfrog",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dim, dt=dt)
         if kinetic not in KINETIC:
             raise InputError(f"kinetic is {kinetic!r}; expected {' or '.join(map(repr, KINETIC))}.")
         if method not in SPLITTINGS:
             raise InputError(f"method is {method!r}; expected {' or '.join(map(repr, SPLITTINGS))}.")
-        self.kinetic = KineticEnergy(dim // 2) if kinetic == "masses" else Energy(dim // 2, hidden)
-        self.potential = Energy(dim // 2, hidden)
+        factory = Factory(device=device, dtype=dtype)
+        self.kinetic = KineticEnergy(dim // 2, **factory) if kinetic == "masses" else Energy(dim // 2, hidden, **factory)
+        self.potential = Energy(dim // 2, hidden, **factory)
         self.method = method
 
     def energy(self, x: Tensor) -> Tensor:
@@ -154,6 +159,7 @@ class Hamiltonian(HamiltonianBlock):
         dt: h, the step size; it bounds the stiffness that can be learned, ‖D²H‖₂ < 2/h.
         tol: tolerance of the residual, relative to 1 + |x| + |h f(x)/2|. Default: 64 roundings in the dtype of the state.
         max_steps: maximum number of Newton steps; 8 in a compiled or exported graph.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: dim is odd.
@@ -164,9 +170,19 @@ class Hamiltonian(HamiltonianBlock):
     Source: Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, VI.4 (symplectic), IX.8 (long times).
     """
 
-    def __init__(self, dim: int, *, hidden: int = 128, dt: float = 0.1, tol: float | None = None, max_steps: int = 50) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden: int = 128,
+        dt: float = 0.1,
+        tol: float | None = None,
+        max_steps: int = 50,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__(dim, dt=dt)
-        self.hamiltonian = Energy(dim, hidden, stiffest=2 / dt)
+        self.hamiltonian = Energy(dim, hidden, stiffest=2 / dt, device=device, dtype=dtype)
         self.solver = ImplicitMidpoint("implicit_midpoint", 2, tol=tol, max_steps=max_steps)
 
     def energy(self, x: Tensor) -> Tensor:

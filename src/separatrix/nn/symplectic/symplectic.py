@@ -1,13 +1,15 @@
-"""Symplectic networks on states (q, p): SympNets, products of shears by gradients, and Hénon-type layers."""
+"""Symplectic layers on states (q, p): the modules of SympNets, which are shears by gradients, and Hénon-type layers."""
 
 from collections.abc import Callable
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.nn.activation import ActivationLike
-from separatrix.nn.block import Block, Sequential
+from separatrix.nn.block import Block
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.shift import OfPotential, OfRidges, Scaled, Shift, Symmetric
 
@@ -81,6 +83,7 @@ class SymplecticGradient(SymplecticShear):
         potential: builds V instead: a function of the number of coordinates, dim / 2, that returns a module
             (…, dim / 2) → (…, 1), such as a deeper network. Its gradient is taken by AD, which `torch.export` does not support.
         dt: h, the step size of the flow.
+        device, dtype: of the weights, as in PyTorch; a module from `potential` keeps its own.
 
     Raises:
         ShapeError: dim is odd, or hidden is less than 1.
@@ -98,8 +101,11 @@ class SymplecticGradient(SymplecticShear):
         activation: ActivationLike = "tanh",
         potential: Callable[[int], nn.Module] | None = None,
         dt: float = 1.0,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(gradient(half_of(dim), hidden, activation, potential), dim, moves=moves, dt=dt)
+        shift = gradient(half_of(dim), hidden, activation, potential, device=device, dtype=dtype)
+        super().__init__(shift, dim, moves=moves, dt=dt)
 
 
 class SymplecticActivation(SymplecticShear):
@@ -112,6 +118,7 @@ class SymplecticActivation(SymplecticShear):
         moves: the half that moves, "p" or "q".
         activation: σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
         dt: h, the step size of the flow.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: dim is odd.
@@ -119,8 +126,18 @@ class SymplecticActivation(SymplecticShear):
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166, activation modules.
     """
 
-    def __init__(self, dim: int, *, moves: str = "p", activation: ActivationLike = "tanh", dt: float = 1.0) -> None:
-        super().__init__(Scaled(half_of(dim), activation=activation), dim, moves=moves, dt=dt)
+    def __init__(
+        self,
+        dim: int,
+        *,
+        moves: str = "p",
+        activation: ActivationLike = "tanh",
+        dt: float = 1.0,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        shift = Scaled(half_of(dim), activation=activation, device=device, dtype=dtype)
+        super().__init__(shift, dim, moves=moves, dt=dt)
 
 
 class SymplecticLinear(Block):
@@ -133,6 +150,7 @@ class SymplecticLinear(Block):
         factors: number of shears.
         moves: the half that the first shear moves, "p" or "q".
         dt: h, the step size of the flow.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: dim is odd, or factors is less than 1.
@@ -141,15 +159,25 @@ class SymplecticLinear(Block):
         arXiv:2108.00223.
     """
 
-    def __init__(self, dim: int, *, factors: int = 5, moves: str = "p", dt: float = 1.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        factors: int = 5,
+        moves: str = "p",
+        dt: float = 1.0,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         half = half_of(dim)
         if factors < 1:
             raise ShapeError(f"factors is {factors}; expected at least 1.")
         super().__init__(dim, dt=dt)
+        factory = Factory(device=device, dtype=dtype)
         self.shears = nn.ModuleList(
-            SymplecticShear(Symmetric(half), dim, moves=half_moved, dt=dt) for half_moved in turns(moves, factors)
+            SymplecticShear(Symmetric(half, **factory), dim, moves=half_moved, dt=dt) for half_moved in turns(moves, factors)
         )
-        self.b = nn.Parameter(torch.zeros(dim))
+        self.b = nn.Parameter(torch.zeros(dim, **factory))
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The shears, then the translation."""
@@ -191,6 +219,7 @@ class HenonLayer(Block):
         potential: builds V instead: a function of the number of coordinates, dim / 2, that returns a module
             (…, dim / 2) → (…, 1), such as a deeper network. Its gradient is taken by AD, which `torch.export` does not support.
         dt: h, the step size of the flow.
+        device, dtype: of the weights, as in PyTorch; a module from `potential` keeps its own.
 
     Raises:
         ShapeError: dim is odd, or hidden or iterates is less than 1.
@@ -208,13 +237,16 @@ class HenonLayer(Block):
         activation: ActivationLike = "tanh",
         potential: Callable[[int], nn.Module] | None = None,
         dt: float = 1.0,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         half = half_of(dim)
         if iterates < 1:
             raise ShapeError(f"iterates is {iterates}; expected at least 1.\nThe default is {TURN}.")
         super().__init__(dim, dt=dt)
-        self.gradient = gradient(half, hidden, activation, potential)
-        self.eta = nn.Parameter(torch.zeros(half))
+        factory = Factory(device=device, dtype=dtype)
+        self.gradient = gradient(half, hidden, activation, potential, **factory)
+        self.eta = nn.Parameter(torch.zeros(half, **factory))
         self.iterates = iterates
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
@@ -250,71 +282,17 @@ class HenonLayer(Block):
         return f"{super().extra_repr()}, dt={self.dt:g}, iterates={self.iterates}"
 
 
-def sympnet(
-    dim: int,
-    *,
-    layers: int = 6,
-    modules: str = "gradient",
-    hidden: int = 16,
-    activation: ActivationLike = "tanh",
-    dt: float = 1.0,
-) -> Sequential:
-    r"""A SympNet on states (q, p), a sequence of symplectic modules.
-
-    Args:
-        dim: numbers in the state (q, p), even.
-        layers: number of gradient modules, which move p and q alternately; or number of pairs of a linear and an activation
-            module, followed by one more linear module.
-        modules: "gradient" (G-SympNet) or "linear" (LA-SympNet).
-        hidden: rows of K in each gradient module.
-        activation: σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
-        dt: h of every module, and the time of one step of the network, which tends to the identity as h → 0.
-
-    Returns:
-        Sequential, symplectic and invertible.
-
-    Raises:
-        InputError: modules is unknown, the activation is unknown or not elementwise, or dt is not positive.
-        ShapeError: dim is odd, or layers or hidden is less than 1.
-    Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166.
-    """
-    check_layers(layers)
-    halves = turns("p", layers)
-    if modules == "gradient":
-        blocks: list[Block] = [SymplecticGradient(dim, hidden=hidden, moves=m, activation=activation, dt=dt) for m in halves]
-    elif modules == "linear":
-        pairs = [(SymplecticLinear(dim, dt=dt), SymplecticActivation(dim, moves=m, activation=activation, dt=dt)) for m in halves]
-        blocks = [*(block for pair in pairs for block in pair), SymplecticLinear(dim, dt=dt)]
-    else:
-        raise InputError(f'modules is {modules!r}; expected "gradient" or "linear".')
-    return Sequential(*blocks, dt=dt)
-
-
-def henonnet(dim: int, *, layers: int = 4, hidden: int = 16, activation: ActivationLike = "tanh", dt: float = 1.0) -> Sequential:
-    r"""A HénonNet on states (q, p), a sequence of Hénon-type layers.
-
-    Args:
-        dim: numbers in the state (q, p), even.
-        layers: number of layers.
-        hidden: rows of K in each layer.
-        activation: σ, elementwise: a name such as "tanh", an `nn.Module` class or instance, or a function.
-        dt: h of every layer, and the time of one step of the network, which tends to the identity as h → 0.
-
-    Returns:
-        Sequential, symplectic and invertible.
-
-    Raises:
-        InputError: the activation is unknown or not elementwise, or dt is not positive.
-        ShapeError: dim is odd, or layers or hidden is less than 1.
-    Source: Burby, Tang & Maulik 2020, Plasma Phys. Control. Fusion 63, 024001, arXiv:2007.04496.
-    """
-    check_layers(layers)
-    return Sequential(*(HenonLayer(dim, hidden=hidden, activation=activation, dt=dt) for _ in range(layers)), dt=dt)
-
-
-def gradient(size: int, hidden: int, activation: ActivationLike, potential: Callable[[int], nn.Module] | None) -> Shift:
+def gradient(
+    size: int,
+    hidden: int,
+    activation: ActivationLike,
+    potential: Callable[[int], nn.Module] | None,
+    **factory: Unpack[Factory],
+) -> Shift:
     """∇V in closed form, or the gradient of the potential that `potential` builds."""
-    return OfRidges(size, hidden=hidden, activation=activation) if potential is None else OfPotential(potential(size))
+    if potential is not None:
+        return OfPotential(potential(size))
+    return OfRidges(size, hidden=hidden, activation=activation, **factory)
 
 
 def half_of(dim: int) -> int:
@@ -338,9 +316,3 @@ def check_moves(moves: str) -> None:
     """Refuse other halves than q and p."""
     if moves not in ("q", "p"):
         raise InputError(f'moves is {moves!r}; expected "q" or "p".')
-
-
-def check_layers(layers: int) -> None:
-    """Refuse a network without layers."""
-    if layers < 1:
-        raise ShapeError(f"layers is {layers}; expected at least 1.")

@@ -10,6 +10,7 @@ from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block
+from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.shift import Network, shifted_along
 
@@ -35,6 +36,7 @@ class VolumePreserving(Block):
         shift: builds each sᵢ instead: a function (inputs, outputs) ↦ module acting on the last axis. Periodic modules make the
             layer a map of the torus.
         dt: h, the step size of the flow.
+        device, dtype: of the weights, as in PyTorch; modules from `shift` keep their own.
 
     Raises:
         InputError: the partition has fewer than two groups or does not contain each coordinate once, the activation is unknown or
@@ -56,13 +58,16 @@ class VolumePreserving(Block):
         activation: ActivationLike = "tanh",
         shift: Callable[[int, int], nn.Module] | None = None,
         dt: float = 1.0,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dim, dt=dt)
         self.partition = checked(halves(dim) if partition is None else partition, dim)
-        order = torch.tensor([i for group in self.partition for i in group])
+        order = torch.tensor([i for group in self.partition for i in group], device=device)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("back", order.argsort(), persistent=False)
-        build = partial(Network, hidden=hidden, activation=activation) if shift is None else shift
+        own = partial(Network, hidden=hidden, activation=activation, device=device, dtype=dtype)
+        build = own if shift is None else shift
         self.shifts = nn.ModuleList(build(dim - len(group), len(group)) for group in self.partition)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
@@ -121,6 +126,7 @@ class DivergenceFree(Block):
         activation: elementwise function of g's hidden layers: a name such as "tanh", an `nn.Module` class or instance, or a
             function.
         dt: h, the step size of the flow.
+        device, dtype: of the weights, as in PyTorch.
 
     Raises:
         ShapeError: dim is 1.
@@ -128,11 +134,22 @@ class DivergenceFree(Block):
     Source: Feng & Shang 1995, Numer. Math. 71, 451 (the splitting); Bajārs 2023, J. Comput. Phys. 476, 111911 (as a network).
     """
 
-    def __init__(self, dim: int, *, hidden: Sequence[int] = (16,), activation: ActivationLike = "tanh", dt: float = 1.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden: Sequence[int] = (16,),
+        activation: ActivationLike = "tanh",
+        dt: float = 1.0,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         check_dim(dim)
         super().__init__(dim, dt=dt)
-        self.normals = nn.Parameter(nn.init.normal_(torch.empty(dim - 1, 2)))
-        self.shifts = nn.ModuleList(Network(dim - 1, 1, hidden=hidden, activation=activation) for _ in range(dim - 1))
+        factory = Factory(device=device, dtype=dtype)
+        self.normals = nn.Parameter(nn.init.normal_(torch.empty(dim - 1, 2, **factory)))
+        shifts = (Network(dim - 1, 1, hidden=hidden, activation=activation, **factory) for _ in range(dim - 1))
+        self.shifts = nn.ModuleList(shifts)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The shears of all planes in order."""

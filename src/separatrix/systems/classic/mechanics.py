@@ -62,11 +62,11 @@ class DoublePendulum(Field):
 
     def pushforward(self, x: Tensor, v: Tensor, t: float) -> tuple[Tensor, Tensor]:
         mu, l1, l2, g = map(along_tangents, (self._share, self.l1, self.l2, self.g))
-        beside = x[..., None, :]
-        theta1, theta2, omega1, omega2 = beside.unbind(-1)
+        row = x[..., None, :]
+        theta1, theta2, omega1, omega2 = row.unbind(-1)
         dtheta1, dtheta2, domega1, domega2 = v.unbind(-1)
         sine, cosine, turn = (theta1 - theta2).sin(), (theta1 - theta2).cos(), dtheta1 - dtheta2
-        a1, a2 = _double_pendulum_forces(beside, mu, l1, l2, g)
+        a1, a2 = _double_pendulum_forces(row, mu, l1, l2, g)
         db1 = -mu * l2 * omega2 * (2 * sine * domega2 + omega2 * cosine * turn) - g * theta1.cos() * dtheta1
         db2 = l1 * omega1 * (2 * sine * domega1 + omega1 * cosine * turn) - g * theta2.cos() * dtheta2
         da1, da2 = _solve_coupled(mu, cosine, db1 + mu * sine * turn * a2, db2 + sine * turn * a1)

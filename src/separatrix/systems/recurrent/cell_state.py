@@ -192,7 +192,7 @@ def misfit(label: str, given: Structure, returned: Any) -> ShapeError:
 
 
 def _changed(given: Structure, returned: Any) -> str:
-    """A sentence if a number beside the tensors changed, which a state vector cannot hold; otherwise empty."""
+    """A sentence if a number outside the tensors changed, which a state vector cannot hold; otherwise empty."""
     before, after = children(given) or [], dict(children(returned) or [])
     for name, value in before:
         if isinstance(value, bool | int | float | str) and name in after and after[name] != value:

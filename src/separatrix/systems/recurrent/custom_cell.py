@@ -58,8 +58,8 @@ class CustomCell(Parametric):
                 check_finite(name, [p])
         self.label = kind_of(getattr(first, "layer", first) if is_layer(first) else first)
         self.is_ensemble = is_ensemble
-        told = getattr(first, "input_size", None)
-        self.inputs: int | None = told if isinstance(told, int) else width
+        declared = getattr(first, "input_size", None)
+        self.inputs: int | None = declared if isinstance(declared, int) else width
         self.is_layer = is_layer(first)
         if self.is_layer and not _is_of_forward(first, "as_cell"):
             hooked = first._forward_hooks or first._forward_pre_hooks

@@ -1,4 +1,4 @@
-"""Plain attributes of networks, beside parameters, buffers and children: they must be the same in a whole ensemble."""
+"""Plain attributes of networks, besides parameters, buffers and children; they must be equal throughout an ensemble."""
 
 import types
 from collections.abc import Iterator
