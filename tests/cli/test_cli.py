@@ -314,7 +314,7 @@ def test_ctrl_c_says_what_was_done_and_leaves_nothing(place):
 
 def test_ctrl_c_is_answered_while_pytorch_is_still_being_imported(tmp_path):
     (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
-    command = [sys.executable, "-c", "from separatrix_main import main; main()", "list"]
+    command = [sys.executable, "-c", "from separatrix.__main__ import main; main()", "list"]
     paths = {**os.environ, "PYTHONPATH": str(tmp_path)}
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, env=paths, preexec_fn=hear_ctrl_c) as process:
@@ -327,7 +327,7 @@ def test_ctrl_c_is_answered_while_pytorch_is_still_being_imported(tmp_path):
 
 def test_the_installed_script_and_the_module_start_the_same_program():
     (script,) = (entry for entry in importlib.metadata.entry_points(group="console_scripts") if entry.name == "separatrix")
-    assert script.value == "separatrix_main:main"
+    assert script.value == "separatrix.__main__:main"
     told = subprocess.run([sys.executable, "-m", "separatrix", "--version"], capture_output=True, text=True, check=True)
     assert told.stdout == f"separatrix {sx.__version__}\n"
 

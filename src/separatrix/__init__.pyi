@@ -1,0 +1,153 @@
+"""The public names and where each lives: what type checkers read, and what `separatrix` imports on first use."""
+
+from . import bounds as bounds
+from . import nn as nn
+from . import results as results
+from . import testing as testing
+from .analysis import (
+    ANALYSES as ANALYSES,
+)
+from .analysis import (
+    PROFILES as PROFILES,
+)
+from .analysis import (
+    SWEEPS as SWEEPS,
+)
+from .analysis import (
+    along as along,
+)
+from .analysis import (
+    basins_of_attraction as basins_of_attraction,
+)
+from .analysis import (
+    compare_dynamics as compare_dynamics,
+)
+from .analysis import (
+    continuation as continuation,
+)
+from .analysis import (
+    correlation_dimension as correlation_dimension,
+)
+from .analysis import (
+    correlation_dimension_of as correlation_dimension_of,
+)
+from .analysis import (
+    covariant_lyapunov_vectors as covariant_lyapunov_vectors,
+)
+from .analysis import (
+    depth_profile as depth_profile,
+)
+from .analysis import (
+    divergence_rate as divergence_rate,
+)
+from .analysis import (
+    echo_state as echo_state,
+)
+from .analysis import (
+    finite_time_lyapunov as finite_time_lyapunov,
+)
+from .analysis import (
+    fixed_points as fixed_points,
+)
+from .analysis import (
+    flow_map as flow_map,
+)
+from .analysis import (
+    gradient_propagation as gradient_propagation,
+)
+from .analysis import (
+    grid as grid,
+)
+from .analysis import (
+    lyapunov_spectrum as lyapunov_spectrum,
+)
+from .analysis import (
+    memory_capacity as memory_capacity,
+)
+from .analysis import (
+    orbit_diagram as orbit_diagram,
+)
+from .analysis import (
+    phase_portrait as phase_portrait,
+)
+from .analysis import (
+    power_spectrum as power_spectrum,
+)
+from .analysis import (
+    return_map as return_map,
+)
+from .analysis import (
+    stability_region as stability_region,
+)
+from .analysis import (
+    stationarity as stationarity,
+)
+from .analysis import (
+    step_convergence as step_convergence,
+)
+from .analysis import (
+    transient_growth as transient_growth,
+)
+from .bounds import certificate as certificate
+from .bounds import operator_norm as operator_norm
+from .core.compiled import Compiled as Compiled
+from .core.derived import Iterate as Iterate
+from .core.driven import Driven as Driven
+from .core.errors import (
+    ContradictionError as ContradictionError,
+)
+from .core.errors import (
+    DivergedError as DivergedError,
+)
+from .core.errors import (
+    HorizonError as HorizonError,
+)
+from .core.errors import (
+    InputError as InputError,
+)
+from .core.errors import (
+    MissingExtraError as MissingExtraError,
+)
+from .core.errors import (
+    ModelError as ModelError,
+)
+from .core.errors import (
+    NotConvergedError as NotConvergedError,
+)
+from .core.errors import (
+    SeparatrixError as SeparatrixError,
+)
+from .core.errors import (
+    ShapeError as ShapeError,
+)
+from .core.errors import (
+    UnsupportedModuleError as UnsupportedModuleError,
+)
+from .core.evolve import trajectory as trajectory
+from .core.result import Result as Result
+from .core.result import Status as Status
+from .core.result import load as load
+from .core.system import Map as Map
+from .core.system import System as System
+from .flows import sensitivities as sensitivities
+from .flows import solve as solve
+from .flows import solve_until as solve_until
+from .flows.field import Field as Field
+from .flows.flow import Flow as Flow
+from .nn.fit.sparse_terms import sparse_terms as sparse_terms
+from .portrait import analyze as analyze
+from .report import write_report as write_report
+from .systems import SYSTEMS as SYSTEMS
+from .systems import classic as classic
+from .systems.drives import Stream as Stream
+from .systems.layers import Layers as Layers
+from .systems.noisy import Noisy as Noisy
+from .systems.recurrent.closed_loop import ClosedLoop as ClosedLoop
+from .systems.recurrent.recurrent import Recurrent as Recurrent
+from .systems.section import Section as Section
+from .systems.seeded import Seeded as Seeded
+from .systems.stroboscopic import Stroboscopic as Stroboscopic
+from .systems.surrogate import surrogate as surrogate
+
+__version__: str
+__all__: list[str]
