@@ -68,7 +68,7 @@ class PowerSpectrum(Result):
         line_shares: (*batch, 16), their shares of the power.
         base: (*batch, 2), base frequencies. Periodic: the frequency whose multiples are the lines, then NaN. Quasi-periodic: two
             frequencies; for a map, the strongest line and the map's own clock.
-        verdicts: (*batch), indices into ("undecided", "at rest", "periodic", "quasi-periodic", "chaotic"), int8.
+        verdict_codes: (*batch), indices into ("undecided", "at rest", "periodic", "quasi-periodic", "chaotic"), int8.
     """
 
     frequencies: Tensor
@@ -79,7 +79,7 @@ class PowerSpectrum(Result):
     lines: Tensor
     line_shares: Tensor
     base: Tensor
-    verdicts: Tensor
+    verdict_codes: Tensor
 
     drawn_by: ClassVar[str] = "separatrix.plot.power_spectrum:power_spectrum_figure"
     layout: ClassVar[dict[str, str]] = {
@@ -91,7 +91,7 @@ class PowerSpectrum(Result):
         "lines": "batch line",
         "line_shares": "batch line",
         "base": "batch number",
-        "verdicts": "batch",
+        "verdict_codes": "batch",
     }
     units: ClassVar[dict[str, str]] = {
         "frequencies": "cycles per unit time",
@@ -104,13 +104,13 @@ class PowerSpectrum(Result):
     @property
     def verdict(self) -> Any:
         """Each run's verdict in words: a string, or an array of strings of shape (*batch)."""
-        words = np.array(VERDICTS)[self.verdicts.cpu().numpy()]
+        words = np.array(VERDICTS)[self.verdict_codes.cpu().numpy()]
         return str(words) if words.ndim == 0 else words
 
     def summary(self) -> str:
         """The verdict and the numbers behind it, in words."""
         if self.batch:
-            finite = self.verdicts[self.codes != Status.DIVERGED]
+            finite = self.verdict_codes[self.codes != Status.DIVERGED]
             counts = [f"{n} {word}" for i, word in enumerate(VERDICTS) if (n := int((finite == i).sum()))]
             diverged = int((self.codes == Status.DIVERGED).sum())
             counts += [f"{diverged} diverged"] * bool(diverged)
@@ -267,7 +267,7 @@ def _result(
         lines=lines.where(regular[..., None].cpu(), math.nan).to(x.device),
         line_shares=shares.where(regular[..., None].cpu(), math.nan).to(x.device),
         base=base.where(regular[..., None].cpu(), math.nan).to(x.device),
-        verdicts=verdicts.to(torch.int8),
+        verdict_codes=verdicts.to(torch.int8),
         settings=asked | {"clock": system.clock, "dtype": str(seen.dtype)},
     )
 

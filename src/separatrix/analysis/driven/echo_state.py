@@ -33,7 +33,7 @@ class EchoState(Result):
     r"""Responses of many initial states to one drive, and the rate at which they approach each other,  d ln(distance)/dt.
 
     Args:
-        verdicts: (*batch), int8, indices into ("undecided", "echo state", "several responses", "sensitive", "diverged").
+        verdict_codes: (*batch), int8, indices into ("undecided", "echo state", "several responses", "sensitive", "diverged").
         responses: (*batch), number of different responses at the end; states that diverged are not counted.
         groups: (state, *batch), response that each initial state reached, numbered from 0; −1 if it diverged.
         distance: (time, *batch), largest distance between two states, over √dim times the largest component of a state so far.
@@ -46,7 +46,7 @@ class EchoState(Result):
         steps: number of steps for which the states were followed.
     """
 
-    verdicts: Tensor
+    verdict_codes: Tensor
     responses: Tensor
     groups: Tensor
     distance: Tensor
@@ -61,7 +61,7 @@ class EchoState(Result):
 
     drawn_by: ClassVar[str] = "separatrix.plot.echo_state:echo_state_figure"
     layout: ClassVar[dict[str, str]] = {
-        "verdicts": "batch",
+        "verdict_codes": "batch",
         "responses": "batch",
         "groups": "state batch",
         "distance": "time batch",
@@ -93,8 +93,8 @@ class EchoState(Result):
 
     @property
     def _checked_verdicts(self) -> Tensor:
-        """`verdicts`, with "diverged" where the status says so."""
-        return self.verdicts.masked_fill(self.codes == Status.DIVERGED, DIVERGED)
+        """`verdict_codes`, with "diverged" where the status says so."""
+        return self.verdict_codes.masked_fill(self.codes == Status.DIVERGED, DIVERGED)
 
     def summary(self) -> str:
         """The verdict with its numbers."""
@@ -119,7 +119,7 @@ class EchoState(Result):
         """The mean exponent and its error; if the responses have different exponents, their range."""
         own = self.exponents[~self.exponents.isnan()]
         differ = len(own) > 0 and float(own.max() - own.min()) > 1e-3 * float(own.abs().max())
-        if differ and int(self.verdicts) == SEVERAL:
+        if differ and int(self.verdict_codes) == SEVERAL:
             return f"from {plain(float(own.min()))} to {plain(float(own.max()))}"
         return f"= {measured(float(self.exponent), float(self.stderr))}"
 
@@ -193,7 +193,7 @@ def echo_state(
     settings = {"starts": starts, "spread": spread, "steps": steps, "distinct": distinct, "seed": seed, "clock": system.clock}
     echo = EchoState(
         codes=codes,
-        verdicts=verdicts,
+        verdict_codes=verdicts,
         responses=found.groups.amax(0) + 1,
         groups=found.groups,
         distance=found.largest,

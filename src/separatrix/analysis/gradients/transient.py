@@ -144,7 +144,7 @@ def transient_growth(
     Source: Trefethen & Embree 2005, Spectra and Pseudospectra, ch. 14–16; departure: Henrici 1962, Numer. Math. 4, 24.
 
     Example:
-        >>> chain = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 2.0, 0.0]])  # each unit passes on twice its value
+        >>> chain = torch.diag(torch.tensor([2.0, 2.0], dtype=torch.float64), -1)  # each unit passes on twice its value
         >>> growth = sx.transient_growth(sx.Map(lambda x: x @ chain.T, dim=3), steps=10)
         >>> print(f"{growth.amplification:.3f} after {growth.peak_time:.0f} steps")
         4.000 after 2 steps
