@@ -160,8 +160,8 @@ def correlation_dimension(
     least = least_size(front.x)
     front = settled(front, plan.settle, "Settling", progress)
     states, front = sampled(front, plan, "Correlation dimension", progress)
-    asked = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed, "dtype": str(states.dtype)}
-    return _measured(states, theiler, tol, asked, least).or_raise(throw)
+    settings = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed, "dtype": str(states.dtype)}
+    return _measured(states, theiler, tol, settings, least).or_raise(throw)
 
 
 def correlation_dimension_of(points: Any, *, theiler: int | None = 1, tol: float = 0.05) -> CorrelationDimension:
@@ -209,7 +209,7 @@ def _check_options(theiler: int | None, tol: float) -> None:
 
 
 def _measured(
-    states: Tensor, theiler: int | None, tol: float, asked: dict[str, Any], least: Tensor | None = None
+    states: Tensor, theiler: int | None, tol: float, settings: dict[str, Any], least: Tensor | None = None
 ) -> CorrelationDimension:
     """The result for states (point, *batch, dim); each run needs its own k-d trees, hence the loop."""
     batch = states.shape[1:-1]
@@ -233,7 +233,7 @@ def _measured(
         slopes=gathered("slopes", 1),
         slopes_stderr=gathered("slopes_stderr", 1),
         theiler=gathered("theiler"),
-        settings={**asked, "points": len(states), "theiler": theiler, "tol": tol},
+        settings={**settings, "points": len(states), "theiler": theiler, "tol": tol},
     )
 
 

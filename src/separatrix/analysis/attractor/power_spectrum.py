@@ -256,7 +256,7 @@ def _result(
     verdicts = verdicts.masked_fill(failed, 0)
     regular = (verdicts == VERDICTS.index("periodic")) | (verdicts == VERDICTS.index("quasi-periodic"))
     codes = torch.where(verdicts == 0, Status.NOT_CONVERGED, Status.OK).masked_fill(failed, Status.DIVERGED)
-    asked = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed}
+    settings = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed}
     return PowerSpectrum(
         codes=codes.to(torch.int8),
         frequencies=frequencies,
@@ -268,18 +268,18 @@ def _result(
         line_shares=shares.where(regular[..., None].cpu(), math.nan).to(x.device),
         base=base.where(regular[..., None].cpu(), math.nan).to(x.device),
         verdict_codes=verdicts.to(torch.int8),
-        settings=asked | {"clock": system.clock, "dtype": str(seen.dtype)},
+        settings=settings | {"clock": system.clock, "dtype": str(seen.dtype)},
     )
 
 
-def _verdicts(rest: Tensor, broadband: Tensor, parts: Tensor, comb: Tensor) -> Tensor:
-    """See Note [Two witnesses]."""
+def _verdicts(rest: Tensor, broadband: Tensor, separated: Tensor, comb: Tensor) -> Tensor:
+    """Index of each run's verdict. See Note [Two witnesses]."""
     verdicts = torch.zeros_like(rest, dtype=torch.int64)
-    lines = (broadband <= QUIET) & ~parts
+    lines = (broadband <= QUIET) & ~separated
     verdicts = verdicts.masked_fill(lines & comb.to(lines.device), VERDICTS.index("periodic"))
     verdicts = verdicts.masked_fill(lines & ~comb.to(lines.device), VERDICTS.index("quasi-periodic"))
-    verdicts = verdicts.masked_fill((broadband > LOUD) & parts, VERDICTS.index("chaotic"))
-    return verdicts.masked_fill(rest & ~parts, VERDICTS.index("at rest"))
+    verdicts = verdicts.masked_fill((broadband > LOUD) & separated, VERDICTS.index("chaotic"))
+    return verdicts.masked_fill(rest & ~separated, VERDICTS.index("at rest"))
 
 
 def _density(x: Tensor, variance: Tensor, rate: float) -> tuple[Tensor, Tensor]:

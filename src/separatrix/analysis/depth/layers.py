@@ -65,18 +65,18 @@ def depth_of_signal(layers: Sequence[Layer]) -> int:
     return sum(layer.cut and not layer.alias for layer in layers)
 
 
-def choose(layers: Sequence[Layer], asked: Sequence[str] | str | None, known: Sequence[str], model: str) -> list[Layer]:
+def choose(layers: Sequence[Layer], names: Sequence[str] | str | None, known: Sequence[str], model: str) -> list[Layer]:
     """All calls of the layers of these names; by default all layers but aliases and those without a Jacobian.
 
     Args:
         layers: all layers of the network.
-        asked: names of the wanted layers.
+        names: names of the wanted layers.
         known: names of all modules.
         model: name of the model, for messages.
     """
-    if asked is None:
+    if names is None:
         return [layer for layer in layers if not (layer.alias or layer.trouble)]
-    wanted = [asked] if isinstance(asked, str) else list(asked)
+    wanted = [names] if isinstance(names, str) else list(names)
     if not all(isinstance(name, str) for name in wanted):
         raise InputError(f"layers must be names, as in model.named_modules(), got {wanted}.")
     if not wanted:

@@ -84,8 +84,8 @@ class DepthProfile(Result):
     @property
     def last(self) -> int:
         """Index of the last layer through which the whole signal passes, or of the last layer if there is none."""
-        whole = self.cut.nonzero()[:, 0]
-        return int(whole[-1]) if len(whole) else len(self.layers) - 1
+        cuts = self.cut.nonzero()[:, 0]
+        return int(cuts[-1]) if len(cuts) else len(self.layers) - 1
 
     @property
     def verdicts(self) -> Any:

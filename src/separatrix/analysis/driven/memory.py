@@ -262,9 +262,9 @@ def _capacities(states: Tensor, targets: Tensor) -> _Capacities:
         states: (steps, *batch, dim), finite.
         targets: (steps, lag), past inputs.
     """
-    whole = len(states) // FOLDS * FOLDS
-    columns, rank = _orthonormal(states[len(states) - whole :])
-    y = targets[len(states) - whole :]
+    used = len(states) // FOLDS * FOLDS
+    columns, rank = _orthonormal(states[len(states) - used :])
+    y = targets[len(states) - used :]
     folds = columns.unflatten(-2, (FOLDS, -1))  # (*batch, fold, time, column)
     y_folds = y.unflatten(0, (FOLDS, -1))
     gram, cross = folds.mT @ folds, folds.mT @ y_folds
@@ -279,7 +279,7 @@ def _capacities(states: Tensor, targets: Tensor) -> _Capacities:
     curve = explained.mean(-2)
     by_fold = (explained - curve[..., None, :] * (power - 1)).movedim(-2, 0)  # without the fold's own power; (fold, *batch, lag)
     total = curve.sum(-1)
-    chance = 2 * rank[..., None] * ((1 - curve) / whole).square()  # variance of what a readout explains by chance, χ²/T
+    chance = 2 * rank[..., None] * ((1 - curve) / used).square()  # variance of what a readout explains by chance, χ²/T
     curve_stderr = (by_fold.var(0) / FOLDS + chance).sqrt()
     stderr = (by_fold.sum(-1).var(0) / FOLDS + chance.sum(-1)).sqrt()
     return _Capacities(curve.movedim(-1, 0), curve_stderr.movedim(-1, 0), total, stderr, rank - 1)

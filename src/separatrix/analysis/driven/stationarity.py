@@ -23,7 +23,7 @@ SHORTEST = 32  # steps of the shortest block
 APART = 20  # correlation times per block: averages of neighbouring blocks then share some 2 % of their variance
 BANDS = 4  # of equal width; the share of the last follows from the other three
 
-# Note [Windows and blocks]
+# Note [Windows and stretches]
 # Each window is cut into blocks long enough for their averages to be nearly independent. An analysis of variance tests whether
 # the windows differ by more than the blocks within them: F has the F distribution, and the correlation time needs to be known
 # only roughly. It is estimated after removing a straight line from each window, so that a trend is not mistaken for correlation.
@@ -83,7 +83,7 @@ class Stationarity(Result):
             return f"too short: {self.steps:,} steps, but a correlation time of {tau} needs {int(self.needed):,}"
         place = int(self.p_values.argmin())
         which = f"{TESTS[place // self.p_values.shape[-1]]} of input {place % self.p_values.shape[-1] + 1}"
-        verdict = "no change detected" if bool(self.stationary) else f"not stationary: the {which} changes"
+        verdict = "stationary: no change detected" if bool(self.stationary) else f"not stationary: the {which} changes"
         return f"{verdict} (p = {plain(float(self.p_value))} over {windows}; correlation time {tau} steps)"
 
     def _remedy(self, status: Status) -> str:
@@ -192,9 +192,9 @@ def _drive(source: nn.Module) -> Any:
     return source
 
 
-def _check_length(asked: int, horizon: int | None) -> None:
-    if horizon is not None and asked > horizon:
-        raise HorizonError(f"steps is {asked}, but the inputs have {horizon} steps.")
+def _check_length(steps: int, horizon: int | None) -> None:
+    if horizon is not None and steps > horizon:
+        raise HorizonError(f"steps is {steps}, but the inputs have {horizon} steps.")
 
 
 def _correlation_time(items: Tensor, windows: int) -> Tensor:
@@ -223,7 +223,7 @@ def _without_line(pieces: Tensor) -> Tensor:
 def _p_values(items: Tensor, windows: int, length: Tensor) -> Tensor:
     """p-values (item, test, input), together for items with the same number of blocks; NaN with fewer than 2 blocks.
 
-    See Note [Windows and blocks].
+    See Note [Windows and stretches].
     """
     counts = (len(items) // (windows * length)).long()
     found = torch.full((items.shape[1], len(TESTS), items.shape[-1]), math.nan, dtype=torch.float64, device=items.device)
