@@ -168,7 +168,7 @@ def test_growth_of_layers_none_of_which_carries_the_whole_signal_is_that_of_the_
         ({"settle": 10, "error": 0.1}, "settle and error cannot be used"),
         ({"also": "fixed_points"}, "also cannot be used"),
         ({"copies": 0}, "copies is 0"),
-        ({"k": 0}, "k is 0"),
+        ({"k": 0}, "k.* 0"),
         ({"seed": -1}, "seed is -1"),
         ({"layers": ["nine"]}, "no layer named 'nine'"),
         ({"layers": []}, "layers is empty"),

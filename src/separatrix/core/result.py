@@ -262,7 +262,7 @@ def _read(path: Path, group: str, expected: type[Result]) -> Result:
         raise InputError(f"{path} was not written by Result.save: it is not a Zarr folder.") from None
     kind = _resolve(node.attrs.get("result"), path, expected)
     data = xarray.open_zarr(path, group=group or None, consolidated=False)
-    tensors = {name: torch.as_tensor(np.array(data[name].values)) for name in data.data_vars}
+    tensors = {name: torch.as_tensor(np.array(data[name].values)) for name in data.variables}
     children = {name: _read_field(path, f"{group}/{name}".strip("/")) for name in node.group_keys()}
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(data.attrs["record"]).items()}
     for name, held in children.items():

@@ -39,7 +39,7 @@ def draw_correlation(axes: Axes, found: CorrelationDimension) -> None:
 
 def draw_slopes(axes: Axes, found: CorrelationDimension) -> None:
     """Draw the local slopes of each run with bands of ±2 standard errors; for a single run, also the fitted range and dimension."""
-    radii, slopes, errors = (of_runs(found, value, 1)[:, :MOST_LINES] for value in (found.radii, found.slopes, found.slope_errors))
+    radii, slopes, errors = (of_runs(found, value, 1)[:, :MOST_LINES] for value in (found.radii, found.slopes, found.slopes_stderr))
     if not np.isfinite(slopes).any():
         nothing_to_show(axes, "too few pairs for a slope")
         return

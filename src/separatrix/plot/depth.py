@@ -59,13 +59,13 @@ def draw_gains(axes: Axes, profiles: dict[str, DepthProfile], *, gradient: bool 
     for number, (name, profile) in enumerate(profiles.items()):
         if not alive(profile).any():
             continue
-        whole = np.flatnonzero(array(profile.cut))
-        values = _positive(of_runs(profile, profile.gradient if gradient else profile.gain, 1))[whole]
-        depth = np.linspace(0, 1, len(whole)) if len(whole) > 1 else np.ones(len(whole))
+        cuts = np.flatnonzero(array(profile.cut))
+        values = _positive(of_runs(profile, profile.gradient if gradient else profile.gain, 1))[cuts]
+        depth = np.linspace(0, 1, len(cuts)) if len(cuts) > 1 else np.ones(len(cuts))
         look = series(number)
         low, median, high = _across(values)
         axes.fill_between(depth, low, high, color=look.color, alpha=0.18, linewidth=0)
-        sparse = {"markersize": 3.5, "markevery": -(-len(whole) // MOST_MARKS)}
+        sparse = {"markersize": 3.5, "markevery": -(-len(cuts) // MOST_MARKS)}
         axes.plot(depth, median, linestyle=look.line, label=name, **sparse, **look.marks)
     axes.set_yscale("log")
     if not gradient:
@@ -84,8 +84,8 @@ def _draw(axes: Axes, profile: DepthProfile, values: np.ndarray, number: int, na
     axes.plot(line, median[line], linestyle=look.line, color=look.color, linewidth=1.2, zorder=3)
     if bar is not None and bar.any():
         axes.errorbar(place, median, np.minimum(bar, 0.99 * median), fmt="none", ecolor=look.color, elinewidth=0.8)
-    whole = array(profile.cut) > 0
-    for chosen, face, label in ((whole, look.color, name), (~whole, "white", None)):
+    is_cut = array(profile.cut) > 0
+    for chosen, face, label in ((is_cut, look.color, name), (~is_cut, "white", None)):
         if chosen.any():
             mark = {"color": look.color, "marker": look.marker, "markerfacecolor": face, "markersize": 4}
             axes.plot(place[chosen], median[chosen], linestyle="none", label=label, zorder=4, **mark)
@@ -93,8 +93,8 @@ def _draw(axes: Axes, profile: DepthProfile, values: np.ndarray, number: int, na
 
 def _along(profile: DepthProfile) -> np.ndarray:
     """Indices of the layers that lines connect: those that carry the whole signal, or all if there are none."""
-    whole = np.flatnonzero(array(profile.cut))
-    return whole if len(whole) else np.arange(len(profile.layers))
+    cuts = np.flatnonzero(array(profile.cut))
+    return cuts if len(cuts) else np.arange(len(profile.layers))
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
@@ -113,8 +113,8 @@ def _name_layers(axes: Axes, profile: DepthProfile) -> None:
     every = -(-len(profile.layers) // MOST_NAMES)
     place = np.arange(0, len(profile.layers), every)
     axes.set_xticks(place, [_short(profile.layers[i]) for i in place], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
-    all_whole = bool(profile.cut.all())
-    axes.set_xlabel("layer, in the order of the forward pass" if all_whole else "layer (filled markers: the whole signal passes)")
+    all_cut = bool(profile.cut.all())
+    axes.set_xlabel("layer, in the order of the forward pass" if all_cut else "layer (filled markers: the whole signal passes)")
 
 
 def _short(name: str) -> str:

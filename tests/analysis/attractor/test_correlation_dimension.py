@@ -176,34 +176,34 @@ def test_the_grain_of_single_precision_is_not_taken_for_a_plateau():
 
 
 def test_too_few_states_for_the_dimension_give_none():
-    """300 states show at most 2 log₁₀ 300 = 5 dimensions, and ten have no straight stretch of two octaves."""
+    """300 states resolve at most 2 log₁₀ 300 = 5 dimensions; in ten dimensions no range of two octaves is straight."""
     found = sx.correlation_dimension_of(np.random.default_rng(0).normal(size=(300, 10)))
     assert found.status == "not_converged" and found.dimension.isnan() and found.range.isnan().all()
-    assert "no straight stretch" in repr(found)
+    assert "not converged" in repr(found)
 
 
 @pytest.mark.parametrize(
-    ("bad", "told"),
+    ("bad", "names"),
     [
-        ({"tol": 0}, "tol is 0"),
-        ({"theiler": 0}, "theiler is 0"),
-        ({"every": 0}, "every is 0"),
-        ({"steps": 0}, "steps is 0 but one state in 1"),
-        ({"settle": -1}, "settle is -1"),
-        ({"steps": 2.5}, "must be a whole number"),
+        ({"tol": 0}, "tol.* 0"),
+        ({"theiler": 0}, "theiler.* 0"),
+        ({"every": 0}, "every.* 0"),
+        ({"steps": 0}, "steps.* 0"),
+        ({"settle": -1}, "settle.* -1"),
+        ({"steps": 2.5}, r"steps.* 2\.5"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(bad, told):
-    with pytest.raises(sx.InputError, match=told):
+def test_options_out_of_range_are_refused(bad, names):
+    with pytest.raises(sx.InputError, match=names):
         sx.correlation_dimension(sx.classic.henon(), **bad)
 
 
-def test_points_that_are_none_are_refused():
-    with pytest.raises(sx.ShapeError, match="at least 20 points"):
+def test_points_of_another_shape_or_kind_are_refused():
+    with pytest.raises(sx.ShapeError, match=r"20.*\(5, 2\)"):
         sx.correlation_dimension_of(torch.zeros(5, 2))
-    with pytest.raises(sx.InputError, match="real numbers"):
+    with pytest.raises(sx.InputError, match="int64"):
         sx.correlation_dimension_of(torch.zeros(50, 2, dtype=torch.int64))
-    with pytest.raises(sx.InputError, match="cannot be read as numbers"):
+    with pytest.raises(sx.InputError, match="points"):
         sx.correlation_dimension_of([["a"]])
     assert sx.correlation_dimension_of(torch.full((50, 2), math.nan)).status == "diverged"
 
@@ -212,8 +212,17 @@ def test_it_respects_the_horizon_of_its_inputs():
     network = sx.Recurrent(torch.nn.RNN(2, 4), torch.randn(200, 2, generator=torch.Generator().manual_seed(0)))
     found = sx.correlation_dimension(network)
     assert found.settings["settle"] + found.settings["steps"] <= 200
-    with pytest.raises(sx.HorizonError, match="= 201 steps"):
+    with pytest.raises(sx.HorizonError, match="201"):
         sx.correlation_dimension(network, steps=201)
+
+
+def test_throw_raises_what_it_otherwise_marks():
+    far, cantor = torch.tensor([50.0, 50.0], dtype=torch.float64), torch.tensor([0.1, 0.1], dtype=torch.float64)
+    with pytest.raises(sx.DivergedError):
+        sx.correlation_dimension(sx.classic.henon(), far, steps=200, throw=True)
+    with pytest.raises(sx.NotConvergedError, match="raise steps"):
+        sx.correlation_dimension(sx.classic.henon(), cantor, steps=100, throw=True)
+    assert sx.correlation_dimension(sx.classic.henon(), cantor, steps=100).status == "not_converged"
 
 
 def test_it_is_saved_and_loaded(tmp_path):
@@ -235,8 +244,9 @@ def test_the_picture_shows_the_fitted_range_over_the_local_slopes():
     assert "<svg" in plot.svg(nothing.plot())
 
 
-def test_points_that_are_one_point_have_no_fitted_range_to_tell_of():
-    told = sx.correlation_dimension_of(torch.zeros(100, 2)).summary()
-    assert told == "correlation dimension 0: all of 100 states are one, to rounding"
+def test_points_that_coincide_have_dimension_0_and_no_fitted_range():
+    found = sx.correlation_dimension_of(torch.zeros(100, 2))
+    assert found.dimension == 0 and found.range.isnan().all()
+    assert found.summary() == "correlation dimension 0: all 100 states coincide up to rounding"
     with pytest.raises(sx.ShapeError, match="shape"):
         sx.correlation_dimension_of(torch.rand(100, 0, 2))

@@ -77,7 +77,7 @@ def test_analyze_draws_items_along_their_axes():
     assert torch.equal(portrait.profile.singular_values, expected.singular_values)
 
 
-def test_what_is_no_tensor_is_passed_on():
+def test_arguments_that_are_not_tensors_are_passed_on():
     network, parts = model(), given()
     profile = sx.depth_profile(network, {**parts, "mask": None, "power": 2})
     jacobian = torch.autograd.functional.jacobian(
@@ -87,19 +87,19 @@ def test_what_is_no_tensor_is_passed_on():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("inputs", "names"),
     [
-        ([torch.zeros(4, WIDTH), torch.zeros(2, WIDTH)], "2 sequences of unequal length"),
-        (nn.utils.rnn.pack_sequence([torch.zeros(3, WIDTH)]), "packed inputs .* have no common number of items"),
-        ((torch.zeros(2, WIDTH), torch.zeros(3, WIDTH)), "no common number of items along axis 0"),
-        ({"input": torch.zeros(2, WIDTH), "bias": 1}, "no argument 'bias'"),
+        ([torch.zeros(4, WIDTH), torch.zeros(2, WIDTH)], "2 sequences"),
+        (nn.utils.rnn.pack_sequence([torch.zeros(3, WIDTH)]), "packed inputs"),
+        ((torch.zeros(2, WIDTH), torch.zeros(3, WIDTH)), "axis 0"),
+        ({"input": torch.zeros(2, WIDTH), "bias": 1}, "'bias'"),
     ],
 )
-def test_what_is_no_batch_is_refused_by_name(inputs, told):
+def test_inputs_that_are_not_one_batch_are_refused(inputs, names):
     class Two(nn.Linear):
         def forward(self, input: Tensor, other: Tensor | None = None) -> Tensor:
             out = super().forward(input)
             return out if other is None else out + other.sum(-1, keepdim=True)
 
-    with pytest.raises(sx.SeparatrixError, match=told):
+    with pytest.raises(sx.SeparatrixError, match=names):
         sx.depth_profile(Two(WIDTH, WIDTH), inputs)

@@ -31,7 +31,7 @@ def test_a_unit_with_a_weight_below_one_forgets_under_any_drive_at_least_as_fast
 def test_a_linear_unit_contracts_at_exactly_its_weight():
     drive = noise(200, 1.0)
     found = sx.echo_state(sx.Map(lambda h, n: -0.6 * h + drive[n], 1, time_dependent=True), steps=200, starts=5)
-    assert float(found.contraction) == pytest.approx(math.log(0.6), abs=1e-6)  # but for the size of the states, which may grow
+    assert float(found.contraction) == pytest.approx(math.log(0.6), abs=1e-6)  # up to the growth of the states' size
     assert float(found.exponent) == pytest.approx(math.log(0.6), abs=1e-12)
     torch.testing.assert_close(found.exponents, torch.full((5,), math.log(0.6), dtype=torch.float64))
 
@@ -47,7 +47,7 @@ def test_a_bistable_unit_has_no_echo_states_although_its_exponent_is_negative():
     assert "2 different places" in found.summary()
 
 
-def test_a_large_drive_takes_the_bistable_units_memory_away():
+def test_a_large_drive_makes_a_bistable_unit_forget():
     found = sx.echo_state(unit(2.0, noise(2_000, 2.0)))
     assert found.verdict == "echo state"
     assert found.distance[-1] < 1e-12
@@ -63,7 +63,7 @@ def test_the_fixed_points_of_a_bistable_unit_have_the_exponent_of_their_multipli
 
 
 def test_a_chaotic_map_is_sensitive():
-    """Near copies part at ln 2 on the doubling map's conjugate x → 1 − 2x²."""
+    """Nearby states separate at ln 2 on x → 1 − 2x², a conjugate of the doubling map."""
     found = sx.echo_state(sx.Map(lambda x: 1 - 2 * x * x, 1), torch.tensor([0.1], dtype=torch.float64), spread=0.5, starts=12)
     assert found.verdict == "sensitive"
     assert float(found.exponent) == pytest.approx(math.log(2), abs=0.01)
@@ -89,15 +89,15 @@ def test_each_item_of_a_batch_has_its_own_verdict():
     assert several.verdict.tolist() == ["echo state", "several responses", "undecided"]
 
 
-def test_a_state_that_diverges_is_no_echo():
-    """x → x²: inside ±1 all fall to 0, outside they grow without bound."""
+def test_states_that_diverge_rule_out_an_echo_state():
+    """x → x²: inside ±1 all states converge to 0, outside they grow without bound."""
     found = sx.echo_state(sx.Map(lambda x: x * x, 1), spread=1.5, steps=600)
     grow = int((found.groups < 0).sum())
     assert 0 < grow < 32
     assert found.verdict == "several responses"
     assert f"{grow} diverge" in found.summary()
-    lost = sx.echo_state(sx.Map(lambda x: 2 + x * x, 1), steps=100)
-    assert (lost.verdict, lost.status) == ("diverged", "diverged")
+    all_diverge = sx.echo_state(sx.Map(lambda x: 2 + x * x, 1), steps=100)
+    assert (all_diverge.verdict, all_diverge.status) == ("diverged", "diverged")
 
 
 def test_a_gru_driven_by_its_stream_is_followed_copy_by_copy(tmp_path):
@@ -109,36 +109,44 @@ def test_a_gru_driven_by_its_stream_is_followed_copy_by_copy(tmp_path):
     rate = sx.lyapunov_spectrum(system, k=1, steps=240, settle=60).exponents[:, 0]
     torch.testing.assert_close(found.exponent, rate, rtol=0, atol=5e-3)  # other starts and frames: O(1/T)
     again = sx.load(found.save(tmp_path / "echo.zarr"))
-    assert torch.equal(again.distance, found.distance)
+    assert torch.equal(again.distance, found.distance) and torch.equal(again.time, found.time)
+    assert found.to_dataset().distance.sel(time=300.0).dims == ("batch",)
     assert (again.verdict == found.verdict).all()
 
 
-def test_a_state_that_is_erased_at_once_has_met_and_its_exponent_is_minus_infinity():
+def test_states_mapped_to_one_point_have_converged_with_an_exponent_of_minus_infinity():
     found = sx.echo_state(sx.Map(lambda x: 0.0 * x + 1, 2), steps=50)
     assert found.verdict == "echo state"
     assert float(found.exponent) == float(found.contraction) == -math.inf
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "names"),
     [
-        ({"starts": 1}, "at least 2"),
-        ({"spread": 0.0}, "spread is 0.0"),
-        ({"spread": math.nan}, "spread is nan"),
-        ({"distinct": -1.0}, "distinct is -1.0"),
-        ({"steps": 0}, "at least 1"),
-        ({"steps": 5}, "can take 4"),
-        ({"starts": 2.5}, "whole number"),
+        ({"starts": 1}, "starts.* 1"),
+        ({"spread": 0.0}, r"spread.* 0\.0"),
+        ({"spread": math.nan}, "spread.* nan"),
+        ({"distinct": -1.0}, r"distinct.* -1\.0"),
+        ({"steps": 0}, "steps.* 0"),
+        ({"steps": 5}, r"5.* 4"),
+        ({"starts": 2.5}, r"starts.* 2\.5"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options, message):
+def test_options_out_of_range_are_refused(options, names):
     rnn = torch.nn.RNN(1, 2)
-    with pytest.raises(sx.SeparatrixError, match=message):
+    with pytest.raises(sx.SeparatrixError, match=names):
         sx.echo_state(sx.Recurrent(rnn, torch.zeros(4, 1)), **options)
 
 
-def test_a_network_with_two_memories_and_no_input_is_no_echo_state_by_default():
-    """h ← tanh(2 h) rests at ±0.9575; wherever its own initial state lies, the states are scattered about the middle of such."""
+def test_throw_raises_what_it_otherwise_marks():
+    with pytest.raises(sx.NotConvergedError, match="more steps"):
+        sx.echo_state(sx.Map(lambda h: 0.9995 * h, 1), steps=100, throw=True)
+    with pytest.raises(sx.DivergedError, match="spread"):
+        sx.echo_state(sx.Map(lambda x: 2 + x * x, 1), steps=100, throw=True)
+
+
+def test_a_network_with_two_memories_and_no_input_has_two_responses_by_default():
+    """h ← tanh(2 h) has fixed points at ±0.9575; the default centre is the mean of several initial states, not one of them."""
     unit = torch.nn.RNN(1, 1, bias=False).double()
     with torch.no_grad():
         unit.weight_hh_l0.fill_(2.0)

@@ -1,4 +1,4 @@
-"""Linear memory capacity against the reservoirs whose memory is known: delay lines, rings, leaky units, with and without noise."""
+"""Linear memory capacity of reservoirs whose memory is known: delay lines, rings, leaky units, with and without noise."""
 
 import math
 
@@ -89,8 +89,8 @@ def test_a_nonlinear_network_remembers_less_the_harder_it_is_driven():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_not_remembered_is_not_counted(seed):
-    """A network busy with other data, deaf to the input measured: 0 within an error bar below a bias of 20 · 40 / T."""
+def test_an_input_that_does_not_enter_has_capacity_0(seed):
+    """A network driven by other data only: 0 within an error bar smaller than the bias of a plain regression, 20 · 40 / T."""
     rnn = reservoir()
     with torch.no_grad():
         rnn.weight_ih_l0[:, 1] = 0
@@ -100,13 +100,16 @@ def test_what_is_not_remembered_is_not_counted(seed):
     assert float(found.stderr) < 0.5 * 20 * 40 / 5_600
 
 
-def test_memory_beyond_the_longest_lag_is_said_to_be_there():
-    found = sx.memory_capacity(sx.Map(lambda x: 0.99 * x, 1), max_lag=30)
+def test_memory_beyond_the_longest_lag_is_reported():
+    leaky = sx.Map(lambda x: 0.99 * x, 1)
+    found = sx.memory_capacity(leaky, max_lag=30)
     assert found.status == "not_converged"
-    assert "lags beyond" in found.summary()
+    assert "longer lags" in found.summary()
+    with pytest.raises(sx.NotConvergedError, match="max_lag = 30"):
+        sx.memory_capacity(leaky, max_lag=30, steps=1_000, throw=True)
 
 
-def test_each_item_of_a_batch_is_measured_by_itself(tmp_path):
+def test_items_of_a_batch_are_independent(tmp_path):
     a = torch.tensor([[0.0], [0.9], [1.5]], dtype=torch.float64)
     found = sx.memory_capacity(sx.Map(lambda x: a * x, 1), torch.zeros(3, 1).double(), max_lag=50, steps=4_000)
     assert found.status.tolist() == ["ok", "ok", "diverged"]
@@ -118,19 +121,19 @@ def test_each_item_of_a_batch_is_measured_by_itself(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "names"),
     [
-        ({"scale": 0.0}, "scale is 0.0"),
-        ({"scale": math.nan}, "scale is nan"),
-        ({"max_lag": 0}, "max_lag is 0"),
-        ({"steps": 10}, "need at least 26"),
-        ({"settle": 3}, "settle is 3"),
-        ({"direction": torch.zeros(2)}, "not all 0"),
-        ({"direction": torch.ones(3)}, r"shape \(3,\)"),
+        ({"scale": 0.0}, r"scale.* 0\.0"),
+        ({"scale": math.nan}, "scale.* nan"),
+        ({"max_lag": 0}, "max_lag.* 0"),
+        ({"steps": 10}, "steps.* 10.* 26"),
+        ({"settle": 3}, "settle.* 3.* 20"),
+        ({"direction": torch.zeros(2)}, "direction"),
+        ({"direction": torch.ones(3)}, r"direction.*\(2,\).*\(3,\)"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options, message):
-    with pytest.raises(sx.SeparatrixError, match=message):
+def test_options_out_of_range_are_refused(options, names):
+    with pytest.raises(sx.SeparatrixError, match=names):
         sx.memory_capacity(sx.Map(torch.sin, 2), **options)
 
 
@@ -139,13 +142,13 @@ def test_inputs_that_end_too_early_are_refused():
         sx.memory_capacity(sx.Recurrent(torch.nn.RNN(1, 4), torch.zeros(30, 1)))
 
 
-def test_too_few_steps_for_the_readouts_are_not_called_an_answer():
-    """With 5 steps for each weight the capacity of this network, 2.5, comes out near −1."""
+def test_too_few_steps_for_the_readouts_do_not_converge():
+    """With 5 steps per weight the capacity of this network, 2.5, is estimated at about −1."""
     torch.manual_seed(0)
     network = sx.Recurrent(torch.nn.GRU(2, 6))
     few = sx.memory_capacity(network, max_lag=20, steps=34, settle=40)
     assert few.status == "not_converged"
-    assert "34 steps are too few to be free of bias: give 105" in few.summary()
+    assert "34 steps" in few.summary() and "105" in few.summary()
     whole = sx.memory_capacity(network, max_lag=20, steps=20_000, seed=1)
     errors = []
     for seed in range(20):

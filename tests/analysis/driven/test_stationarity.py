@@ -1,4 +1,4 @@
-"""The check of a drive: how often it errs on stationary ones, and what it finds."""
+"""The stationarity test: its error rate on stationary drives, and the changes it finds."""
 
 import math
 
@@ -22,7 +22,7 @@ def autoregressive(phi: float, steps: int, *batch: int, seed: int = 0) -> torch.
 
 @pytest.mark.parametrize(("phi", "steps"), [(0.0, 3_000), (0.8, 6_000), (-0.5, 3_000)])
 def test_a_stationary_drive_is_rejected_about_one_time_in_twenty(phi, steps):
-    """600 runs of a 5 % test: 30 ± 5.3 rejections. The stretches share up to 2 % of their variance, hence up to 7 %."""
+    """600 runs of a 5 % test: 30 ± 5.3 rejections. The blocks share up to 2 % of their variance, hence up to 7 %."""
     found = sx.stationarity(autoregressive(phi, steps, 600, 1))
     assert (found.status == "ok").all()
     rejected = int((~found.stationary).sum())
@@ -46,7 +46,7 @@ def test_the_correlation_time_is_that_of_an_autoregressive_process():
         (lambda u, t: torch.where(t > 0.5, (u + u.roll(1, 0)) / 2**0.5, u), "slow part"),
     ],
 )
-def test_a_drive_that_changes_is_found_out_and_what_changes_is_named(change, test):
+def test_a_change_is_found_and_named(change, test):
     t = torch.linspace(0, 1, 6_000, dtype=torch.float64)[:, None]
     found = sx.stationarity(change(white(6_000, 2, seed=2), t))
     assert not bool(found.stationary)
@@ -54,18 +54,29 @@ def test_a_drive_that_changes_is_found_out_and_what_changes_is_named(change, tes
     assert float(found.p_value) < 1e-4
 
 
-def test_a_strong_trend_is_not_taken_for_a_long_memory():
+def test_a_strong_trend_is_not_mistaken_for_a_long_correlation_time():
     found = sx.stationarity(white(4_000, 1) + torch.linspace(0, 30, 4_000, dtype=torch.float64)[:, None])
     assert found.status == "ok"
     assert float(found.p_value) < 1e-12
-    assert "not stationary: the mean of input 1" in found.summary()
+    assert "the mean of input 1" in found.summary()
 
 
-def test_a_drive_with_a_memory_as_long_as_itself_is_too_short_to_tell():
-    found = sx.stationarity(white(2_000, 1).cumsum(0))
+def test_a_drive_whose_correlation_time_is_its_length_is_too_short():
+    walk = white(2_000, 1).cumsum(0)
+    found = sx.stationarity(walk)
     assert found.status == "not_converged"
     assert not bool(found.stationary)
-    assert "too short to tell" in found.summary()
+    assert f"{int(found.needed):,}" in found.summary()
+    with pytest.raises(sx.NotConvergedError, match=f"{int(found.needed):,}"):
+        sx.stationarity(walk, throw=True)
+
+
+def test_progress_is_shown_while_a_stream_is_read(capsys):
+    stream = sx.Stream(white(40, 12, 2))
+    shown = sx.stationarity(stream, steps=2_000, progress=True)
+    assert capsys.readouterr().err  # the bar, cleared at the end
+    assert torch.equal(shown.p_value, sx.stationarity(stream, steps=2_000).p_value)
+    assert not capsys.readouterr().err
 
 
 def test_a_stream_is_stationary_and_a_sequence_with_a_jump_is_not(tmp_path):
@@ -86,19 +97,19 @@ def test_a_constant_drive_is_stationary():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "options", "message"),
+    ("inputs", "options", "error", "names"),
     [
-        (torch.zeros(100, 1), {"windows": 1}, "windows is 1"),
-        (torch.zeros(100, 1), {"level": 0.0}, "level is 0.0"),
-        (torch.zeros(100, 1), {"steps": 200}, "200 steps"),
-        (torch.zeros(100), {}, r"pass \(time, inputs\)"),
-        (torch.zeros(7, 1), {}, "too few"),
-        (torch.full((100, 1), math.nan), {}, "not finite"),
-        ("text", {}, "cannot be read"),
-        (torch.nn.Linear(1, 1), {}, "Linear has no inputs"),
-        (sx.classic.henon(), {}, "Henon has no inputs"),
+        (torch.zeros(100, 1), {"windows": 1}, sx.InputError, "windows.* 1"),
+        (torch.zeros(100, 1), {"level": 0.0}, sx.InputError, r"level.* 0\.0"),
+        (torch.zeros(100, 1), {"steps": 200}, sx.HorizonError, "200.* 100"),
+        (torch.zeros(100), {}, sx.ShapeError, r"\(100,\)"),
+        (torch.zeros(7, 1), {}, sx.ShapeError, "32.* 7"),
+        (torch.full((100, 1), math.nan), {}, sx.InputError, "100"),
+        ("text", {}, sx.InputError, "inputs"),
+        (torch.nn.Linear(1, 1), {}, sx.UnsupportedModuleError, "Linear"),
+        (sx.classic.henon(), {}, sx.UnsupportedModuleError, "Henon"),
     ],
 )
-def test_what_makes_no_sense_is_refused(inputs, options, message):
-    with pytest.raises(sx.SeparatrixError, match=message):
+def test_inputs_and_options_that_cannot_be_used_are_refused(inputs, options, error, names):
+    with pytest.raises(error, match=names):
         sx.stationarity(inputs, **options)

@@ -46,15 +46,18 @@ def test_a_rate_is_known_from_few_lags():
         result = sx.gradient_propagation(sx.Map(lambda x: scale * x, 2), lags=lags)
         torch.testing.assert_close(result.rates, scale.log())
         assert result.rates_stderr.isnan().all()
-    with pytest.raises(sx.InputError, match=r"lags is 5\.\nPass increasing"):
+    with pytest.raises(sx.InputError, match=r"lags.* 5\.\n.*lags=\(5,\)"):
         sx.gradient_propagation(sx.Map(torch.sin, 1), lags=5)
 
 
 def test_an_item_that_diverged_is_left_out_of_the_summary():
     """x² from 1/2 and from 2."""
     x0 = torch.tensor([[0.5], [2.0]], dtype=torch.float64)
-    told = sx.gradient_propagation(sx.Map(lambda x: x**2, 1), x0, lags=(0, 3, 12), k=1).summary()
-    assert "nan" not in told and told.endswith("in the mean of 1 run; 1 diverged")
+    system = sx.Map(lambda x: x**2, 1)
+    summary = sx.gradient_propagation(system, x0, lags=(0, 3, 12), k=1).summary()
+    assert "nan" not in summary and summary.endswith("1 run; 1 diverged")
+    with pytest.raises(sx.DivergedError, match="1 of 2"):
+        sx.gradient_propagation(system, x0, lags=(0, 3, 12), k=1, throw=True)
 
 
 def test_a_driven_networks_jacobian_is_that_of_pytorchs_own_forward_pass():
@@ -79,7 +82,7 @@ def test_the_default_lags_end_at_the_horizon():
 
 
 def test_lags_that_do_not_increase_are_refused():
-    with pytest.raises(sx.InputError, match="increasing"):
+    with pytest.raises(sx.InputError, match=r"lags.*\(3, 3\)"):
         sx.gradient_propagation(sx.Map(torch.sin, 1), lags=(3, 3))
 
 
@@ -135,7 +138,6 @@ def test_time_constants_are_those_of_the_exponents():
     torch.testing.assert_close(result.time_constants, exact, rtol=1e-10, atol=0)
     assert (result.time_constants_stderr < 1e-9).all()
     assert "vanishes e-fold in 9.491" in result.summary()
-    assert "no memory" in result.summary()
 
 
 @pytest.mark.long
@@ -156,7 +158,7 @@ def test_a_flow_is_counted_in_its_own_time():
     assert float(result.time[-1]) == pytest.approx(20)
 
 
-def test_a_lost_direction_has_no_logarithm_and_fades_at_once():
+def test_a_direction_mapped_to_0_has_a_rate_of_minus_infinity():
     system = sx.Map(lambda x: x * torch.tensor([0.5, 0.0], dtype=torch.float64), 2)
     result = sx.gradient_propagation(system, torch.ones(2, dtype=torch.float64))
     assert result.rates.tolist() == pytest.approx([math.log(0.5), -math.inf])
@@ -165,7 +167,7 @@ def test_a_lost_direction_has_no_logarithm_and_fades_at_once():
 
 def test_k_and_lags_out_of_range_are_refused():
     system = sx.Map(torch.sin, 2)
-    with pytest.raises(sx.InputError, match="k is 3"):
+    with pytest.raises(sx.InputError, match=r"k.* 3"):
         sx.gradient_propagation(system, k=3)
-    with pytest.raises(sx.InputError, match="whole number"):
+    with pytest.raises(sx.InputError, match=r"lag.* 0\.5"):
         sx.gradient_propagation(system, lags=(0.5,))

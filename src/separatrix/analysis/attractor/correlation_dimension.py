@@ -1,4 +1,4 @@
-"""The correlation dimension of an attractor: how the number of its near pairs grows with their distance."""
+"""The correlation dimension of an attractor: how the number of close pairs grows with their distance."""
 
 import math
 from dataclasses import dataclass
@@ -20,36 +20,36 @@ from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, measured, plain
 
-POINTS = 10_000  # of a default orbit
-APART = 0.1  # units of time between them
-BLOCKS = 10  # stretches of the orbit that the jackknife leaves out in turn
+POINTS = 10_000  # states kept by default
+APART = 0.1  # default time between two kept states
+BLOCKS = 10  # jackknife blocks
 PER_OCTAVE, OCTAVES = 4, 40  # radii: from the attractor's extent down to 1e-12 of it
-LARGEST = 0.125  # of the extent: at larger radii a pair sees the attractor's edges
-FEWEST_PAIRS = 300  # within a radius, for its count to be used
-SHORTEST = 2  # octaves, of a range that is fitted
-WINDOW = 2  # octaves, of a local slope
-DECORRELATED = 5  # times the lag at which the autocorrelation falls to 1/e: Theiler's window
-GRAINS = 1_000  # roundings of the largest coordinate, below which distances are those of the arithmetic
-FLAT = 1e-9  # extent, relative to its size, of an orbit that is at rest
+LARGEST = 0.125  # largest fitted radius over the extent; beyond it the attractor's edges bias the count
+FEWEST_PAIRS = 300  # pairs within a radius for its count to be used
+SHORTEST = 2  # shortest fitted range, octaves
+WINDOW = 2  # width of a local slope, octaves
+DECORRELATED = 5  # Theiler window, in units of the lag at which the autocorrelation falls to 1/e
+GRAINS = 1_000  # distances below this many roundings of the largest coordinate are dominated by rounding error
+FLAT = 1e-9  # an orbit whose extent is below this fraction of its size is at rest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CorrelationDimension(Result):
-    r"""How the share of pairs nearer than r grows:  C(r) ∼ r^D.
+    r"""Correlation dimension D and the curve it is fitted to:  C(r) ∼ r^D.
 
-    A run without a straight stretch of ln C over ln r is `not_converged` and has no dimension.
+    A run in which ln C over ln r has no straight section is `not_converged` and has no dimension.
 
     Args:
-        dimension: (*batch), the slope of ln C over ln r, by least squares in the fitted range.
-        stderr: (*batch), √(statistical² + systematic²): the delete-one-block jackknife over ten stretches of the orbit, and how far
-            the slope of one of the range's three thirds is at most from that of the whole.
-        takens: (*batch), the maximum-likelihood estimate of Takens in the same range, a second opinion without a straight line.
-        range: (*batch, 2), the least and the largest fitted radius, in units of the state.
+        dimension: (*batch), least-squares slope of ln C over ln r in the fitted range.
+        stderr: (*batch), √(statistical² + systematic²). Statistical: delete-one-block jackknife over ten blocks of the orbit.
+            Systematic: largest deviation of the slope of one third of the range from the slope of the whole range.
+        takens: (*batch), Takens' maximum-likelihood estimate in the same range, which fits no line.
+        range: (*batch, 2), smallest and largest fitted radius, in units of the state.
         radii: (radius, *batch), a quarter of an octave apart, ascending, up to the orbit's extent.
-        correlation: (radius, *batch), C(r); pairs nearer in time than Theiler's window are left out.
+        correlation: (radius, *batch), C(r); pairs closer in time than the Theiler window are left out.
         slopes: (radius, *batch), local slopes over two octaves; NaN where there are too few pairs.
-        slope_errors: (radius, *batch), their standard errors by the same jackknife.
-        theiler: (*batch), the window, in states.
+        slopes_stderr: (radius, *batch), their standard errors by the same jackknife.
+        theiler: (*batch), Theiler window, in states.
     """
 
     dimension: Tensor
@@ -59,7 +59,7 @@ class CorrelationDimension(Result):
     radii: Tensor
     correlation: Tensor
     slopes: Tensor
-    slope_errors: Tensor
+    slopes_stderr: Tensor
     theiler: Tensor
 
     drawn_by: ClassVar[str] = "separatrix.plot.correlation_dimension:correlation_figure"
@@ -71,29 +71,34 @@ class CorrelationDimension(Result):
         "radii": "radius batch",
         "correlation": "radius batch",
         "slopes": "radius batch",
-        "slope_errors": "radius batch",
+        "slopes_stderr": "radius batch",
         "theiler": "batch",
     }
     units: ClassVar[dict[str, str]] = {"range": "the state's unit", "radii": "the state's unit", "theiler": "states"}
 
     def summary(self) -> str:
-        """The dimension and where it was fitted, in words."""
-        of = f"{counted(self.settings['points'], 'state')}"
+        """The dimension and the fitted range, in words."""
+        states = counted(self.settings["points"], "state")
         if self.batch:
             known = self.dimension[self.codes == Status.OK]
             spread = f"{plain(float(known.min()))} … {plain(float(known.max()))}; " if known.numel() else ""
-            return f"correlation dimension of {counted(self.codes.numel(), 'run')} of {of}: {spread}{self.ended()}"
+            return f"correlation dimension of {counted(self.codes.numel(), 'run')} of {states}: {spread}{self.ended()}"
         if self.codes == Status.DIVERGED:
             return "correlation dimension: diverged"
         if self.codes == Status.NOT_CONVERGED:
-            return f"correlation dimension: not converged, no straight stretch of ln C over ln r with {of}"
+            return f"correlation dimension: not converged, ln C over ln r has no straight section with {states}"
         if bool(self.range.isnan().any()):
-            return f"correlation dimension 0: all of {of} are one, to rounding"
+            return f"correlation dimension 0: all {states} coincide up to rounding"
         low, high = (plain(value) for value in self.range.tolist())
         return (
-            f"correlation dimension {measured(float(self.dimension), float(self.stderr))} from {of}, "
-            f"fitted over r = {low} … {high} (Takens' estimate there: {plain(float(self.takens))})"
+            f"correlation dimension {measured(float(self.dimension), float(self.stderr))} from {states}, "
+            f"fitted over r = {low} … {high} (Takens' estimate: {plain(float(self.takens))})"
         )
+
+    def _remedy(self, status: Status) -> str:
+        if status is Status.DIVERGED:
+            return "Remove the states that diverge from x0."
+        return "ln C over ln r has no straight section: keep more states (raise steps) or raise tol."
 
 
 @torch.no_grad()
@@ -108,24 +113,26 @@ def correlation_dimension(
     tol: float = 0.05,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> CorrelationDimension:
-    r"""The correlation dimension of the attractor that an orbit settles on:  D = lim_{r→0} d ln C / d ln r.
+    r"""Correlation dimension of the attractor an orbit settles on,  D = lim_{r→0} d ln C / d ln r.
 
-        C(r) = share of the pairs with  ‖x_i − x_j‖ < r,  |i − j| ≥ w
+        C(r) = fraction of the pairs with  ‖x_i − x_j‖ < r,  |i − j| ≥ w
 
     Args:
         system: any System.
-        x0: initial states, shape (*batch, dim); each run has a dimension of its own. Default: `system.initial_state()`.
-        steps: steps to look at. Default: 10,000 states, within the horizon.
+        x0: initial states, shape (*batch, dim); the dimension is estimated separately for each. Default: `system.initial_state()`.
+        steps: steps to analyse. Default: as many as give 10,000 kept states, within the horizon.
         settle: steps before them. Default: a fifth of `steps`.
-        every: steps between two states that are kept. Default: 0.1 units of time, at least one step.
-        theiler: w, in states that are kept: pairs nearer in time see the orbit, not the attractor. Default: 5 times the lag at
-            which the autocorrelation falls to 1/e.
-        tol: the fitted range is the longest, of at least 2 octaves, in which ln C is straight: the slopes of its three thirds
-            differ from that of the whole by at most `tol` · max(1, D), two standard errors of the difference counted in. It has
-            at least 300 pairs at its lower end, and ends at an eighth of the orbit's extent.
-        seed: of the initial state.
-        progress: show a bar.
+        every: steps between two kept states. Default: 0.1 units of time, at least one step.
+        theiler: w, in kept states. Pairs closer in time are left out: they reflect the orbit, not the attractor. Default: 5 times
+            the lag at which the autocorrelation falls to 1/e.
+        tol: tolerance for a straight section. The fitted range is the longest one of at least 2 octaves in which the slopes of its
+            three thirds differ from the slope of the whole by at most `tol` · max(1, D), including two standard errors of the
+            difference. It has at least 300 pairs at its lower end and stops at an eighth of the orbit's extent.
+        seed: seed of the initial state.
+        progress: show a progress bar.
+        throw: raise instead of marking runs `diverged` or `not_converged`.
 
     Returns:
         CorrelationDimension: `dimension`, `stderr` and `status` (*batch), the fitted `range`, and C(r) with its local slopes.
@@ -133,11 +140,19 @@ def correlation_dimension(
     Raises:
         InputError: a count or `tol` is out of range.
         HorizonError: `settle + steps` exceeds the steps the system can take.
+        DivergedError, NotConvergedError: with `throw=True`.
 
-    Limits: N states show no dimension above 2 log₁₀ N (Eckmann & Ruelle 1992), which is then `not_converged`. An attractor with a
-        hierarchy of gaps has local slopes that oscillate without end. Pairs are found on the CPU, one run after another.
+    Limits: N states cannot resolve a dimension above 2 log₁₀ N (Eckmann & Ruelle 1992); such a run is `not_converged`. On an
+        attractor with a hierarchy of gaps the local slopes oscillate at all scales. Pairs are counted on the CPU, one run at a
+        time.
     Source: Grassberger & Procaccia 1983, Physica D 9, 189; window: Theiler 1986, Phys. Rev. A 34, 2427; second estimate: Takens
         1985, Lect. Notes Math. 1125, 99.
+
+    Example:
+        >>> rotation = sx.Map(lambda x: torch.stack([x[..., 1], 1.2 * x[..., 1] - x[..., 0]], -1), dim=2)
+        >>> found = sx.correlation_dimension(rotation, torch.tensor([1.0, 0.0], dtype=torch.float64), steps=2_000)
+        >>> print(f"{found.dimension:.1f}")  # an ellipse, covered densely
+        1.0
     """
     plan = plan_sampling(system, samples=POINTS, apart=APART, steps=steps, settle=settle, every=every, seed=seed)
     _check_options(theiler, tol)
@@ -145,21 +160,30 @@ def correlation_dimension(
     least = least_size(front.x)
     front = settled(front, plan.settle, "Settling", progress)
     states, front = sampled(front, plan, "Correlation dimension", progress)
-    asked = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed, "dtype": str(states.dtype)}
-    return _measured(states, theiler, tol, asked, least)
+    settings = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed, "dtype": str(states.dtype)}
+    return _measured(states, theiler, tol, settings, least).or_raise(throw)
 
 
 def correlation_dimension_of(points: Any, *, theiler: int | None = 1, tol: float = 0.05) -> CorrelationDimension:
-    """The correlation dimension of given points, as `correlation_dimension` has it of an orbit.
+    """Correlation dimension of a set of points, estimated as in `correlation_dimension`.
 
     Args:
-        points: shape (point, *batch, dim), in the order of time where they have one.
-        theiler: pairs nearer in this order are left out. Default: only a point and itself. None: from the autocorrelation.
-        tol: as there.
+        points: shape (point, *batch, dim), in order of time if they have one. A run with points that are not finite is `diverged`.
+        theiler: pairs with |i − j| below it are left out. Default: 1, which leaves out only i = j. None: from the autocorrelation.
+        tol: tolerance for a straight section, as in `correlation_dimension`.
+
+    Returns:
+        CorrelationDimension: `dimension`, `stderr` and `status` (*batch), the fitted `range`, and C(r) with its local slopes.
 
     Raises:
         ShapeError: there are fewer than 2 axes, or fewer than 20 points.
-        InputError: points are not real numbers, or an option is out of range. Points that are not finite are `diverged`.
+        InputError: points are not real numbers, or an option is out of range.
+
+    Example:
+        >>> angle = 2.4 * torch.arange(2_000, dtype=torch.float64)
+        >>> found = sx.correlation_dimension_of(torch.stack([angle.cos(), angle.sin()], dim=-1))
+        >>> print(f"{found.dimension:.1f}")  # a circle
+        1.0
     """
     _check_options(theiler, tol)
     try:
@@ -167,27 +191,27 @@ def correlation_dimension_of(points: Any, *, theiler: int | None = 1, tol: float
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"points cannot be read as numbers: {str(error).splitlines()[0]}") from None
     if points.is_complex():
-        raise InputError(
-            f"points are {points.dtype}, but a distance needs real numbers.\nPass torch.view_as_real(points).flatten(-2)."
-        )
+        raise InputError(f"expected real points, got {points.dtype}.\nPass torch.view_as_real(points).flatten(-2).")
     if not points.is_floating_point():
-        raise InputError(f"points are {points.dtype}, but a distance needs real numbers.\nPass points.double().")
+        raise InputError(f"expected floating-point points, got {points.dtype}.\nPass points.double().")
     if points.ndim < 2 or len(points) < 2 * BLOCKS or not points.numel():
-        raise ShapeError(f"points have shape {tuple(points.shape)}; pass (point, *batch, dim) with at least {2 * BLOCKS} points.")
+        raise ShapeError(
+            f"expected points of shape (point, *batch, dim) with at least {2 * BLOCKS} points, got {tuple(points.shape)}."
+        )
     return _measured(points.detach(), theiler, tol, {"dtype": str(points.dtype)})
 
 
 def _check_options(theiler: int | None, tol: float) -> None:
     if theiler is not None and check_whole("theiler", theiler) < 1:
-        raise InputError(f"theiler is {theiler}; 1 leaves out a state and itself, so it is at least 1.")
+        raise InputError(f"theiler must be at least 1 (which leaves out only i = j), got {theiler}.")
     if not (isinstance(tol, int | float) and 0 < tol < 1):
-        raise InputError(f"tol is {tol!r}; it lies between 0 and 1.")
+        raise InputError(f"tol must lie between 0 and 1, got {tol!r}.")
 
 
 def _measured(
-    states: Tensor, theiler: int | None, tol: float, asked: dict[str, Any], least: Tensor | None = None
+    states: Tensor, theiler: int | None, tol: float, settings: dict[str, Any], least: Tensor | None = None
 ) -> CorrelationDimension:
-    """The result of states (point, *batch, dim): a loop over runs, each of which is a tree of its own."""
+    """The result for states (point, *batch, dim); each run needs its own k-d trees, hence the loop."""
     batch = states.shape[1:-1]
     runs = states.cpu().double().reshape(len(states), -1, states.shape[-1]).numpy()
     grain = GRAINS * torch.finfo(states.dtype).eps
@@ -207,9 +231,9 @@ def _measured(
         radii=gathered("radii", 1),
         correlation=gathered("correlation", 1),
         slopes=gathered("slopes", 1),
-        slope_errors=gathered("slope_errors", 1),
+        slopes_stderr=gathered("slopes_stderr", 1),
         theiler=gathered("theiler"),
-        settings={**asked, "points": len(states), "theiler": theiler, "tol": tol},
+        settings={**settings, "points": len(states), "theiler": theiler, "tol": tol},
     )
 
 
@@ -219,7 +243,7 @@ class _Fit(NamedTuple):
     radii: np.ndarray
     correlation: np.ndarray
     slopes: np.ndarray
-    slope_errors: np.ndarray
+    slopes_stderr: np.ndarray
     theiler: int
     code: int
     dimension: float = math.nan
@@ -261,9 +285,9 @@ def _fit(x: np.ndarray, theiler: int | None, tol: float, grain: float, least: fl
 
 
 def pair_counts(x: np.ndarray, radii: np.ndarray, w: int) -> tuple[np.ndarray, int]:
-    """Pairs i < j, j − i ≥ w, within each radius, by the blocks of time that i and j lie in: (block, block, radius); and all pairs.
+    """Pairs i < j, j − i ≥ w, within each radius, by the blocks of i and j: (block, block, radius); and the number of all pairs.
 
-    A k-d tree counts all pairs; those too near in time are then taken out one lag after the other.
+    k-d trees count all pairs; the pairs too close in time are then subtracted, one lag at a time.
     """
     block = np.arange(len(x)) * BLOCKS // len(x)
     trees = [cKDTree(x[block == a]) for a in range(BLOCKS)]
@@ -273,7 +297,7 @@ def pair_counts(x: np.ndarray, radii: np.ndarray, w: int) -> tuple[np.ndarray, i
         for b in range(a + 1, BLOCKS):
             counts[a, b] = trees[a].count_neighbors(trees[b], radii)
     for lag in range(1, w):
-        place = np.searchsorted(radii, np.linalg.norm(x[lag:] - x[:-lag], axis=-1))  # the first radius that reaches
+        place = np.searchsorted(radii, np.linalg.norm(x[lag:] - x[:-lag], axis=-1))  # smallest radius that contains the pair
         place += ((block[:-lag] * BLOCKS) + block[lag:]) * (len(radii) + 1)
         near = np.bincount(place, minlength=BLOCKS**2 * (len(radii) + 1))
         counts -= near.reshape(BLOCKS, BLOCKS, -1).cumsum(-1)[..., :-1]
@@ -282,15 +306,15 @@ def pair_counts(x: np.ndarray, radii: np.ndarray, w: int) -> tuple[np.ndarray, i
 
 
 class _Curves(NamedTuple):
-    """ln C up to a constant: of the whole orbit, and of the orbit without each of its blocks.
+    """ln C up to a constant, for the whole orbit and for the orbit without each of its blocks.
 
     Args:
         log_radii: (radius).
-        logs: (1 + BLOCKS, radius), the whole first; −∞ without a pair.
-        whole: (radius), pairs of the whole.
-        usable: (radius), whether there are enough pairs, and the radius is above the grain of the arithmetic.
-        last: index of the largest radius at which the edges are not seen.
-        nearest: pairs within the smallest radius above the grain.
+        logs: (1 + BLOCKS, radius), the whole orbit first; −∞ where there is no pair.
+        whole: (radius), pairs in the whole orbit.
+        usable: (radius), whether there are enough pairs and the radius is above rounding error.
+        last: index of the largest radius not affected by the attractor's edges.
+        nearest: pairs within the smallest radius above rounding error.
     """
 
     log_radii: np.ndarray
@@ -312,28 +336,28 @@ class _Curves(NamedTuple):
         return cls(np.log(radii), logs, whole, usable, last, nearest)
 
     def chords(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Slopes between pairs of radii, of each curve."""
+        """Slopes of each curve between pairs of radii."""
         return (self.logs[:, high] - self.logs[:, low]) / (self.log_radii[high] - self.log_radii[low])
 
     def slope(self, low: int, high: int) -> np.ndarray:
-        """The least-squares slope of each curve over a range, ends included."""
+        """Least-squares slope of each curve over a range, ends included."""
         x = self.log_radii[low : high + 1] - self.log_radii[low : high + 1].mean()
         return self.logs[:, low : high + 1] @ x / (x @ x)
 
     def thirds(self, low: int, high: int) -> np.ndarray:
-        """The slopes of a range's three thirds, (1 + BLOCKS, 3)."""
+        """Slopes of the three thirds of a range, (1 + BLOCKS, 3)."""
         cuts = np.linspace(low, high, 4).round().astype(int)
         return np.stack([self.slope(a, b) for a, b in pairwise(cuts)], axis=-1)
 
 
 def _jackknife(values: np.ndarray) -> np.ndarray:
-    """The standard error of the first of the values from the others, each of which lacks one block: (1 + BLOCKS, …) → (…)."""
+    """Standard error of the first value from the others, which each leave out one block: (1 + BLOCKS, …) → (…)."""
     parts = values[1:]
     return np.sqrt((BLOCKS - 1) / BLOCKS * ((parts - parts.mean(0)) ** 2).sum(0))
 
 
 def _straightest(curves: _Curves, tol: float) -> tuple[int, int] | None:
-    """The longest range whose thirds have one slope, the lowest of equally long ones."""
+    """The longest range whose thirds have the same slope; of equally long ones, the one at the smallest radii."""
     enough = np.flatnonzero(curves.usable)
     if not len(enough):
         return None
@@ -348,16 +372,16 @@ def _straightest(curves: _Curves, tol: float) -> tuple[int, int] | None:
 
 
 def _is_gap(curves: _Curves, low: int, slope: float, tol: float) -> bool:
-    """Whether a flat stretch lies above pairs that are nearer still.
+    """Whether a flat section of C has closer pairs below it.
 
-    A cycle's points coincide: C is flat down to the arithmetic. An orbit that comes back nearly, as a rotation by 1 radian does
-    after 710 steps, is as flat between that distance and the one of neighbours, which says nothing of what is below.
+    On a cycle points coincide, so C is flat down to rounding error. An orbit that almost returns, as a rotation by 1 radian does
+    after 710 steps, is just as flat between the return distance and the distance of neighbours, but not below.
     """
     return slope < tol and curves.nearest < (1 - tol) * curves.whole[low]
 
 
 def _takens(curves: _Curves, low: int, high: int) -> float:
-    """The maximum-likelihood exponent of the distances in a range: (C_b − C_a) / ∫ C d ln r, C a power in each interval."""
+    """Maximum-likelihood exponent of the distances in a range: (C_b − C_a) / ∫ C d ln r, with C a power law in each interval."""
     counts = curves.whole[low : high + 1]
     rise, logs = np.diff(counts), np.diff(np.log(counts))
     mean = np.where(logs > 0, rise / np.where(logs > 0, logs, 1), counts[:-1])
@@ -365,7 +389,7 @@ def _takens(curves: _Curves, low: int, high: int) -> float:
 
 
 def _decorrelation(x: np.ndarray) -> int:
-    """Five times the lag at which the autocorrelation, summed over the components, first falls to 1/e; at least 1."""
+    """Five times the lag at which the autocorrelation summed over the components first falls to 1/e; at least 1."""
     away = x - x.mean(0)
     scale = np.abs(away).max()
     away = away / scale if scale > 0 else away

@@ -1,4 +1,4 @@
-"""The states of a run at equal distances: what the analyses of an attractor's shape and rhythm look at."""
+"""States of an orbit sampled at equal intervals, for the analyses of an attractor's geometry and spectrum."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ from separatrix.core.evolve import Front, check_steps, check_system_type
 from separatrix.core.progress import Tick, watched
 from separatrix.core.system import System
 
-PIECES = 100  # a run is taken in, for the progress bar
+PIECES = 100  # updates of the progress bar
 
 
 class Sampling(NamedTuple):
-    """Steps to settle, steps to look at, and how many of them lie between two states that are kept."""
+    """Steps to settle, steps to analyse, and steps between two kept states."""
 
     settle: int
     steps: int
@@ -25,24 +25,24 @@ class Sampling(NamedTuple):
 def plan_sampling(
     system: System, *, samples: int, apart: float, steps: int | None, settle: int | None, every: int | None, seed: int
 ) -> Sampling:
-    """Fill in what was not asked for, within the steps that the system can take.
+    """Check the given numbers of steps and fill in the others, within the steps the system can take.
 
     Args:
         system: any System.
-        samples: how many states are wanted, where `steps` is not given.
-        apart: the time between them, where `every` is not given; of a map, at least a step.
-        steps, settle, every: what was asked. Default of `settle`: a fifth of `steps`.
-        seed: checked.
+        samples: number of states to keep, if `steps` is not given.
+        apart: time between them, if `every` is not given; at least one step.
+        steps, settle, every: as given by the user. Default of `settle`: a fifth of `steps`.
+        seed: only checked.
     """
     check_system_type(system)
     check_seed(seed)
     every = max(1, round(apart / system.dt)) if every is None else check_whole("every", every)
     if every < 1:
-        raise InputError(f"every is {every}; it keeps one state in so many, so it is at least 1.")
+        raise InputError(f"every must be at least 1, got {every}.")
     room = system.horizon
     wanted = samples * every if steps is None else check_whole("steps", steps)
     if steps is not None and wanted < every:
-        raise InputError(f"steps is {wanted} but one state in {every} is kept: none would be.\nAsk for at least {every} steps.")
+        raise InputError(f"steps is {wanted}, fewer than every = {every}: no state would be kept.\nPass at least {every} steps.")
     if settle is None:
         settle = wanted // 5 if room is None else min(wanted // 5, room // 10 if steps is None else max(room - wanted, 0))
     check_whole("settle", settle)
@@ -53,7 +53,7 @@ def plan_sampling(
 
 
 def sampled(front: Front, plan: Sampling, label: str, progress: bool) -> tuple[Tensor, Front]:
-    """The states from `front` on, one in every so many steps, (time, *batch, dim), and the front after the last."""
+    """The states from `front` on, one every `plan.every` steps, (time, *batch, dim), and the front after the last one."""
     states = []
     for tick in watched(_pieces(plan.steps // plan.every), plan.steps // plan.every, label, progress):
         for _ in range(tick.steps):
@@ -68,7 +68,7 @@ def _pieces(count: int) -> list[Tick]:
 
 
 def settled(front: Front, settle: int, label: str, progress: bool) -> Front:
-    """The front after the settling."""
+    """The front after `settle` steps."""
     for tick in watched(_pieces(settle), settle, label, progress):
         front = front.advance(tick.steps)
     return front

@@ -1,4 +1,4 @@
-"""The power spectrum of an orbit, and what its lines say: at rest, periodic, quasi-periodic or chaotic."""
+"""The power spectrum of an orbit, and whether the orbit is at rest, periodic, quasi-periodic or chaotic."""
 
 import math
 from collections.abc import Callable
@@ -21,54 +21,54 @@ from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, plain
 
-SAMPLES = 8_192  # of a default orbit
-APART = 0.05  # units of time between them
-FEWEST = 32  # samples, of which lines can be told from noise
-SEGMENTS = 8  # lengths of a segment that make the whole, for the spectrum that is shown
-NUDGE = 1e-12  # the second orbit's first distance, in units of the size of the state
-FAR = 0.1  # of the orbit's extent: two orbits so far apart have parted, whatever the step
-FLAT = 1e-9  # deviation, in the same unit, of a state that is at rest
-QUIET = 1e-3  # of the power that may change from one half to the other, in lines
-LOUD = 1e-6  # of the power that is broadband, to be called so
-LOBE = 4  # bins on either side of a line that its window spreads it over
-LINES = 16  # that are kept
-WEAKEST = 1e-4  # share of the power, of a line that a verdict looks at
-MISSED, DRIFT = 0.02, 0.002  # bins that a line, and a base frequency, may be off by
-HARMONICS = 64  # of a base frequency, among which lines are sought
-APART_LINES = 2 * LOBE  # bins between two harmonics, or they are not told apart
+SAMPLES = 8_192  # states kept by default
+APART = 0.05  # default time between two kept states
+FEWEST = 32  # fewest samples in which lines can be distinguished from noise
+SEGMENTS = 8  # orbit length over segment length, for the Welch spectrum
+NUDGE = 1e-12  # initial distance of the second orbit, in units of the size of the state
+FAR = 0.1  # two orbits this fraction of the extent apart have separated, at any step
+FLAT = 1e-9  # a state that deviates less than this, in units of its size, is at rest
+QUIET = 1e-3  # largest broadband share of the power of a regular orbit
+LOUD = 1e-6  # smallest broadband share of the power of a chaotic orbit
+LOBE = 4  # bins on either side of a line over which the window spreads it
+LINES = 16  # lines kept
+WEAKEST = 1e-4  # weaker lines, as a share of the power, do not affect the verdict
+MISSED, DRIFT = 0.02, 0.002  # error in bins allowed for a line and for a base frequency
+HARMONICS = 64  # highest harmonic of a base frequency that is considered
+APART_LINES = 2 * LOBE  # smallest distance of two harmonics that can be resolved, in bins
 
 VERDICTS = ("undecided", "at rest", "periodic", "quasi-periodic", "chaotic")
 
 # Note [Two witnesses]
-# A spectrum alone cannot tell chaos from noise, nor a chaotic cycle that is nearly periodic from a periodic one. So there are two
-# witnesses. The first is the spectrum's steadiness: of a periodic or quasi-periodic orbit the windowed spectra of the two halves
-# are the same to the window's leakage (−92 dB), since a line has one amplitude; where the spectrum is continuous they are two
-# independent draws. With chi-squared bins of two degrees of freedom E(|a| − |b|)² = (1 − π/4) E(|a|² + |b|²), which turns the
-# difference into a share of the power. The second witness is a second orbit that begins 1e-12 away (in single precision, 16
-# roundings) and feels the same drive and noise. Near a regular orbit the distance grows like n at most (a shear), near a chaotic
-# one like e^{λ n}: it is told by exceeding 100 n^{3/2} times the first, or a tenth of the orbit's extent. Lines and no parting:
-# regular. Broadband and parting: chaotic. Else: undecided.
+# A spectrum alone cannot distinguish chaos from noise, nor a weakly chaotic orbit from a periodic one. So two independent tests
+# must agree. The first is whether the spectrum is steady. For a periodic or quasi-periodic orbit the windowed spectra of the two
+# halves agree up to the window's leakage (−92 dB), since a line has one amplitude; where the spectrum is continuous, they are two
+# independent samples. With chi-squared bins of two degrees of freedom E(|a| − |b|)² = (1 − π/4) E(|a|² + |b|²), which turns the
+# difference into a share of the power. The second test is a second orbit that starts 1e-12 away (in single precision, 16
+# roundings) under the same drive and noise. Near a regular orbit the distance grows at most like n (a shear), near a chaotic
+# one like e^{λ n}: two orbits have separated when their distance exceeds 100 n^{3/2} times the initial one, or a tenth of the
+# orbit's extent. Steady lines and no separation: regular. Broadband and separation: chaotic. Otherwise: undecided.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PowerSpectrum(Result):
-    """How the variance of an orbit is spread over frequencies, and the verdict that its lines give.
+    """Power spectral density of an orbit and the kind of motion it shows.
 
-    A run whose two witnesses do not agree has the verdict "undecided" and the status `not_converged`: noise or a drive without
-    rhythm (broadband, but near orbits do not part), a strange non-chaotic attractor, or a transient.
+    A run whose two tests disagree has the verdict "undecided" and the status `not_converged`. Examples are noise or an aperiodic
+    drive (broadband, but nearby orbits stay together), a strange non-chaotic attractor, and a transient.
 
     Args:
         frequencies: (frequency), cycles per unit time, from 0 to half the sampling rate.
         power: (frequency, *batch), one-sided density, summed over the observed components; its integral is their variance.
-        variance: (*batch), of the observed components together.
-        broadband: (*batch), the share of the power that is not in steady lines.
-        parted_at: (*batch), the step by which a second orbit, 1e-12 away at first (in single precision, 16 roundings), parted as
-            only chaos does; −1 if it never did.
-        lines: (*batch, 16), frequencies of the strongest lines, in order of their power; NaN beyond their number.
+        variance: (*batch), summed over the observed components.
+        broadband: (*batch), share of the power outside steady lines.
+        parted_at: (*batch), step by which a second orbit, initially 1e-12 away (in single precision, 16 roundings), has separated
+            as only a chaotic orbit does; −1 if it has not.
+        lines: (*batch, 16), frequencies of the strongest lines, strongest first; padded with NaN.
         line_shares: (*batch, 16), their shares of the power.
-        base: (*batch, 2), the frequency of which a periodic orbit's lines are multiples, and NaN; or two of a quasi-periodic one,
-            of a map its strongest line and its clock.
-        verdicts: (*batch), indices into ("undecided", "at rest", "periodic", "quasi-periodic", "chaotic"), int8.
+        base: (*batch, 2), base frequencies. Periodic: the frequency whose multiples are the lines, then NaN. Quasi-periodic: two
+            frequencies; for a map, the strongest line and the map's own clock.
+        verdict_codes: (*batch), indices into ("undecided", "at rest", "periodic", "quasi-periodic", "chaotic"), int8.
     """
 
     frequencies: Tensor
@@ -79,7 +79,7 @@ class PowerSpectrum(Result):
     lines: Tensor
     line_shares: Tensor
     base: Tensor
-    verdicts: Tensor
+    verdict_codes: Tensor
 
     drawn_by: ClassVar[str] = "separatrix.plot.power_spectrum:power_spectrum_figure"
     layout: ClassVar[dict[str, str]] = {
@@ -91,7 +91,7 @@ class PowerSpectrum(Result):
         "lines": "batch line",
         "line_shares": "batch line",
         "base": "batch number",
-        "verdicts": "batch",
+        "verdict_codes": "batch",
     }
     units: ClassVar[dict[str, str]] = {
         "frequencies": "cycles per unit time",
@@ -104,24 +104,30 @@ class PowerSpectrum(Result):
     @property
     def verdict(self) -> Any:
         """Each run's verdict in words: a string, or an array of strings of shape (*batch)."""
-        words = np.array(VERDICTS)[self.verdicts.cpu().numpy()]
+        words = np.array(VERDICTS)[self.verdict_codes.cpu().numpy()]
         return str(words) if words.ndim == 0 else words
 
     def summary(self) -> str:
-        """The verdict and the numbers it rests on, in words."""
+        """The verdict and the numbers behind it, in words."""
         if self.batch:
-            alive = self.verdicts[self.codes != Status.DIVERGED]
-            told = [f"{n} {word}" for i, word in enumerate(VERDICTS) if (n := int((alive == i).sum()))]
-            lost = int((self.codes == Status.DIVERGED).sum())
-            return f"power spectra of {counted(self.codes.numel(), 'run')}: {', '.join(told + [f'{lost} diverged'] * bool(lost))}"
+            finite = self.verdict_codes[self.codes != Status.DIVERGED]
+            counts = [f"{n} {word}" for i, word in enumerate(VERDICTS) if (n := int((finite == i).sum()))]
+            diverged = int((self.codes == Status.DIVERGED).sum())
+            counts += [f"{diverged} diverged"] * bool(diverged)
+            return f"power spectra of {counted(self.codes.numel(), 'run')}: {', '.join(counts)}"
         if self.codes == Status.DIVERGED:
             return "power spectrum: diverged"
         return f"power spectrum: {self.verdict}{self._why()}"
 
+    def _remedy(self, status: Status) -> str:
+        if status is Status.DIVERGED:
+            return "Remove the states that diverge from x0."
+        return "The spectrum and the separation of two nearby orbits disagree: take more steps, or settle longer."
+
     def _why(self) -> str:
-        share, parts = float(self.broadband), int(self.parted_at) >= 0
+        share, separated = float(self.broadband), int(self.parted_at) >= 0
         apart = "1e-12" if self.settings["dtype"] == "torch.float64" else "16 roundings"
-        near = f"orbits {apart} apart {f'have parted by step {int(self.parted_at)}' if parts else 'stay together'}"
+        near = f"orbits {apart} apart {f'separate by step {int(self.parted_at)}' if separated else 'stay together'}"
         known = [plain(value) for value in self.base.tolist() if not math.isnan(value)]
         match self.verdict:
             case "at rest":
@@ -130,8 +136,8 @@ class PowerSpectrum(Result):
                 return f", period {plain(1 / float(self.base[0]))} units of time; {near}"
             case "quasi-periodic":
                 return f", frequencies {' and '.join(known)} cycles per {self.clock}; {near}" if known else f"; {near}"
-            case "undecided" if not parts:
-                return f", {plain(share)} of the power is broadband; {near}: noise, or too few steps to tell"
+            case "undecided" if not separated:
+                return f", {plain(share)} of the power is broadband; {near}: noise, or too few steps to decide"
             case _:
                 return f", {plain(share)} of the power is broadband; {near}"
 
@@ -147,26 +153,28 @@ def power_spectrum(
     observable: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> PowerSpectrum:
-    r"""The power spectrum of an orbit, and whether it is at rest, periodic, quasi-periodic or chaotic.
+    r"""Power spectrum of an orbit, and whether the orbit is at rest, periodic, quasi-periodic or chaotic.
 
         ∫₀ S(f) df = variance,     S by Welch's method, summed over the components
 
-    The verdict has two witnesses: whether the spectrum is one of steady lines, and whether a second orbit, 1e-12 away and under the
-    same drive and noise, parts from the first. Lines at multiples of one base frequency: periodic; other lines: quasi-periodic.
-    Of a map, the base must be a fraction of its clock.
+    The verdict combines two tests: whether the spectrum consists of steady lines, and whether a second orbit, started 1e-12 away
+    under the same drive and noise, separates from the first. Lines at multiples of one base frequency mean periodic, other lines
+    quasi-periodic. For a map, the base frequency must be a fraction of one cycle per step.
 
     Args:
         system: any System.
-        x0: initial states, shape (*batch, dim); each run has a verdict of its own. Default: `system.initial_state()`.
-        steps: steps to look at. Default: 8,192 states, within the horizon.
+        x0: initial states, shape (*batch, dim); each run gets its own verdict. Default: `system.initial_state()`.
+        steps: steps to analyse. Default: as many as give 8,192 kept states, within the horizon.
         settle: steps before them. Default: a fifth of `steps`.
-        every: steps between two states that are kept. Default: 0.05 units of time, at least one step. What is faster than half
-            this rate appears at another frequency.
-        observable: what is looked at, states (time, *batch, dim) ↦ (time, *batch, m): an angle through its sine and cosine, say.
-            Default: the whole state.
-        seed: of the initial state and of the second orbit's place.
-        progress: show a bar.
+        every: steps between two kept states. Default: 0.05 units of time, at least one step. Frequencies above half the sampling
+            rate are aliased.
+        observable: function of the states, (time, *batch, dim) ↦ (time, *batch, m), whose spectrum is taken; for an angle, its
+            sine and cosine. Default: the whole state.
+        seed: seed of the initial state and of the second orbit's offset.
+        progress: show a progress bar.
+        throw: raise instead of marking runs `diverged` or `not_converged`.
 
     Returns:
         PowerSpectrum: `frequencies`, `power`, `verdict`, the numbers behind it, and `status`.
@@ -175,12 +183,20 @@ def power_spectrum(
         InputError: a count is out of range, or fewer than 32 states are kept.
         ShapeError: the observable does not keep the time and batch axes.
         HorizonError: `settle + steps` exceeds the steps the system can take.
+        DivergedError, NotConvergedError: with `throw=True`.
 
-    Limits: a period, or a beat, longer than a tenth of the record is not resolved; nor is chaos whose exponent times the record is
-        below 25 nats. Frequencies with a ratio within 1e-4 of a simple fraction count as locked. The base is that of the lines that
-        have 1e-4 of the power or more: a cycle that is nearly one of a shorter period has the base of that one.
+    Limits: periods and beats longer than a tenth of the orbit are not resolved, nor is chaos whose exponent times the length of
+        the orbit is below 25 nats. Frequencies whose ratio is within 1e-4 of a simple fraction count as locked. Lines with less
+        than 1e-4 of the power do not affect the base: a cycle that almost repeats after a shorter period gets the base of that
+        period.
     Source: Welch 1967, IEEE Trans. Audio Electroacoust. 15, 70; window: Harris 1978, Proc. IEEE 66, 51; spectra of attractors:
         Farmer et al. 1980, Ann. N.Y. Acad. Sci. 357, 453.
+
+    Example:
+        >>> logistic = sx.Map(lambda x: 3.5 * x * (1 - x), dim=1)
+        >>> spectrum = sx.power_spectrum(logistic, torch.tensor([0.3], dtype=torch.float64), steps=512)
+        >>> print(spectrum.verdict, f"{1 / spectrum.base[0]:.3f}")
+        periodic 4.000
     """
     plan = plan_sampling(system, samples=SAMPLES, apart=APART, steps=steps, settle=settle, every=every, seed=seed)
     front = begin(system, x0, seed=seed)
@@ -191,12 +207,12 @@ def power_spectrum(
     failed = ~(pair.lived == pair.n).all(0)
     seen = _observed(states[:, 0], observable)
     if len(seen) < FEWEST:
-        raise InputError(f"{len(seen)} states were kept, of which no spectrum has lines.\nAsk for at least {FEWEST} · every steps.")
-    return _result(system, seen, states, gap, least_seen, failed, plan, seed)
+        raise InputError(f"a spectrum needs at least {FEWEST} states, but {len(seen)} were kept.\nRaise steps or lower every.")
+    return _result(system, seen, states, gap, least_seen, failed, plan, seed).or_raise(throw)
 
 
 def _paired(front: Front, least: Tensor, seed: int) -> tuple[Front, Tensor]:
-    """The front and a second one near it, as the two items of a new first axis; and their distances, (*batch)."""
+    """The front and a second one near it, stacked along a new first axis; and their distances, (*batch)."""
     x = front.x
     size = torch.maximum(x.abs().amax(-1), least)
     size = size.where(size > 0, 1.0)
@@ -213,14 +229,14 @@ def _observed(states: Tensor, observable: Callable[[Tensor], Tensor] | None) -> 
     seen = observable(states)
     if not isinstance(seen, Tensor) or seen.ndim != states.ndim or seen.shape[:-1] != states.shape[:-1]:
         got = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
-        raise ShapeError(f"the observable takes states of shape {tuple(states.shape)} to {got}: only the last axis may change.")
+        raise ShapeError(f"observable maps states of shape {tuple(states.shape)} to {got}; only the last axis may change.")
     return seen
 
 
 def _result(
     system: System, seen: Tensor, states: Tensor, gap: Tensor, least: Tensor, failed: Tensor, plan: Sampling, seed: int
 ) -> PowerSpectrum:
-    """The verdicts of all runs from what was seen of them, (time, *batch, m), and from the pairs of orbits."""
+    """The result from the observed values, (time, *batch, m), and from the pairs of orbits."""
     batch = seen.shape[1:-1]
     size = torch.maximum(seen.abs().amax((0, -1)), least)
     x = (seen - seen.mean(0)).double().where(~failed[..., None], 0.0)
@@ -240,7 +256,7 @@ def _result(
     verdicts = verdicts.masked_fill(failed, 0)
     regular = (verdicts == VERDICTS.index("periodic")) | (verdicts == VERDICTS.index("quasi-periodic"))
     codes = torch.where(verdicts == 0, Status.NOT_CONVERGED, Status.OK).masked_fill(failed, Status.DIVERGED)
-    asked = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed}
+    settings = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed}
     return PowerSpectrum(
         codes=codes.to(torch.int8),
         frequencies=frequencies,
@@ -251,23 +267,23 @@ def _result(
         lines=lines.where(regular[..., None].cpu(), math.nan).to(x.device),
         line_shares=shares.where(regular[..., None].cpu(), math.nan).to(x.device),
         base=base.where(regular[..., None].cpu(), math.nan).to(x.device),
-        verdicts=verdicts.to(torch.int8),
-        settings=asked | {"clock": system.clock, "dtype": str(seen.dtype)},
+        verdict_codes=verdicts.to(torch.int8),
+        settings=settings | {"clock": system.clock, "dtype": str(seen.dtype)},
     )
 
 
-def _verdicts(rest: Tensor, broadband: Tensor, parts: Tensor, comb: Tensor) -> Tensor:
-    """See Note [Two witnesses]."""
+def _verdicts(rest: Tensor, broadband: Tensor, separated: Tensor, comb: Tensor) -> Tensor:
+    """Index of each run's verdict. See Note [Two witnesses]."""
     verdicts = torch.zeros_like(rest, dtype=torch.int64)
-    lines = (broadband <= QUIET) & ~parts
+    lines = (broadband <= QUIET) & ~separated
     verdicts = verdicts.masked_fill(lines & comb.to(lines.device), VERDICTS.index("periodic"))
     verdicts = verdicts.masked_fill(lines & ~comb.to(lines.device), VERDICTS.index("quasi-periodic"))
-    verdicts = verdicts.masked_fill((broadband > LOUD) & parts, VERDICTS.index("chaotic"))
-    return verdicts.masked_fill(rest & ~parts, VERDICTS.index("at rest"))
+    verdicts = verdicts.masked_fill((broadband > LOUD) & separated, VERDICTS.index("chaotic"))
+    return verdicts.masked_fill(rest & ~separated, VERDICTS.index("at rest"))
 
 
 def _density(x: Tensor, variance: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """Frequencies (frequency) and the density (frequency, *batch), scaled so that its sum times their spacing is the variance."""
+    """Frequencies (frequency) and density (frequency, *batch), scaled so that its sum times their spacing is the variance."""
     length = max(FEWEST, 2 * len(x) // SEGMENTS)
     segments = {"window": "blackmanharris", "nperseg": min(length, len(x)), "detrend": False}
     frequencies, parts = welch(x.cpu().numpy(), fs=rate, axis=0, **segments)
@@ -278,7 +294,7 @@ def _density(x: Tensor, variance: Tensor, rate: float) -> tuple[Tensor, Tensor]:
 
 
 def _half_spectra(x: Tensor) -> Tensor:
-    """The Fourier transforms of the two halves under a window of low leakage, (2, frequency, *batch, m)."""
+    """Fourier transforms of the two halves under a window of low leakage, (2, frequency, *batch, m)."""
     half = len(x) // 2
     parts = torch.stack([x[:half], x[half : 2 * half]])
     window = torch.as_tensor(blackmanharris(half, sym=False)).to(x).reshape(-1, *[1] * (x.ndim - 1))
@@ -286,7 +302,7 @@ def _half_spectra(x: Tensor) -> Tensor:
 
 
 def _unsteady(halves: Tensor) -> Tensor:
-    """The share of the power that is broadband, (*batch): what differs between the halves, in units of what chance would."""
+    """Broadband share of the power, (*batch): the difference between the halves over that of two independent samples."""
     size = halves.abs().square().sum(-1).sqrt()
     apart = (size[0] - size[1]).square().sum(0)
     total = size.square().sum((0, 1))
@@ -295,7 +311,7 @@ def _unsteady(halves: Tensor) -> Tensor:
 
 
 def _parted(states: Tensor, gap: Tensor, every: int) -> Tensor:
-    """The first step at which a pair is farther apart than regular orbits can be, (*batch); −1 where there is none."""
+    """First step at which a pair is farther apart than two regular orbits can be, (*batch); −1 if there is none."""
     n = every * torch.arange(len(states), dtype=torch.float64, device=states.device)
     allowed = 100 * n.clamp(min=1).pow(1.5).reshape(-1, *[1] * gap.ndim) * gap
     far = FAR * (states[:, 0].amax(0) - states[:, 0].amin(0)).amax(-1)
@@ -306,7 +322,7 @@ def _parted(states: Tensor, gap: Tensor, every: int) -> Tensor:
 
 
 class _Rhythm(NamedTuple):
-    """The lines of one run and what they are multiples of, in cycles per unit time."""
+    """Lines of one run and their base frequencies, in cycles per unit time."""
 
     lines: np.ndarray
     shares: np.ndarray
@@ -316,7 +332,7 @@ class _Rhythm(NamedTuple):
 def _rhythm(halves: Tensor, length: int, rate: float, is_flow: bool) -> _Rhythm:
     """The lines of one run from its two half spectra, (2, frequency, m).
 
-    A line's frequency is that of its peak's phase, which advances from one half to the other by 2π f times the distance.
+    The frequency f of a line follows from the phase of its peak, which advances by 2π f times the time between the halves.
     """
     first, second = halves.cpu().numpy()
     half = length // 2
@@ -340,7 +356,7 @@ def _rhythm(halves: Tensor, length: int, rate: float, is_flow: bool) -> _Rhythm:
 
 
 def _offset(power: np.ndarray, peak: int) -> float:
-    """Where a line lies between bins, in bins from its highest: the vertex of a parabola through the logarithms."""
+    """Offset of a line from its highest bin, in bins: the vertex of a parabola through the logarithms."""
     if not 0 < peak < len(power) - 1:
         return 0.0
     a, b, c = np.log(np.maximum(power[peak - 1 : peak + 2], np.finfo(float).tiny))
@@ -348,24 +364,24 @@ def _offset(power: np.ndarray, peak: int) -> float:
 
 
 def _nearest_turn(turn: float, rough: float) -> float:
-    """The offset in bins that has this phase, nearest to the rough one: a bin is one turn from half to half."""
+    """The offset in bins with this phase that is nearest to the rough one: one bin is one turn between the halves."""
     return turn + round(rough - turn)
 
 
 def _bases(lines: np.ndarray, clock: float, is_flow: bool) -> np.ndarray:
-    """The frequency of which all lines are multiples, and NaN; or two that have no such base. In bins.
+    """The base frequency of all lines, and NaN; or, if they have none, two frequencies. In bins.
 
-    A map's own clock counts as one of its lines: a circle that a map turns by an irrational angle is quasi-periodic.
+    A map's clock counts as one of its lines: a rotation of a circle by an irrational angle is quasi-periodic.
 
     Args:
-        lines: in bins, the strongest first.
-        clock: the sampling rate, in bins; what is faster than half of it appears folded back.
-        is_flow: whether time goes on between two samples.
+        lines: in bins, strongest first.
+        clock: the sampling rate, in bins; frequencies above half of it are aliased.
+        is_flow: whether time is continuous.
     """
-    told = lines if is_flow else np.append(lines, clock)
+    to_match = lines if is_flow else np.append(lines, clock)
     for line, harmonic in product(lines[:3], range(1, HARMONICS + 1)):
         base = line / harmonic
-        if (base >= APART_LINES or harmonic == 1) and all(_is_harmonic(one, base, harmonic, clock) for one in told):
+        if (base >= APART_LINES or harmonic == 1) and all(_is_harmonic(one, base, harmonic, clock) for one in to_match):
             return np.array([base, math.nan])
     if not len(lines):
         return np.array([math.nan, math.nan])
@@ -374,7 +390,7 @@ def _bases(lines: np.ndarray, clock: float, is_flow: bool) -> np.ndarray:
 
 
 def _is_harmonic(line: float, base: float, known: int, clock: float) -> bool:
-    """Whether a line is a multiple of the base, which was told from its multiple `known`; above half the clock, folded back."""
+    """Whether a line, aliased or not, is a multiple of the base, which was derived from its multiple `known`."""
     multiples = np.append(np.arange(1, HARMONICS + 1), max(round(line / base), 1))
     places = multiples * base
     folded = np.abs(places - clock * (places / clock).round()) if line < clock else places

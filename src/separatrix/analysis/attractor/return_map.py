@@ -1,4 +1,4 @@
-"""Return maps: what a component of the state is at its next maximum, or return, against what it is at this one."""
+"""Return maps: each maximum of a component of the state, or each of its values, against the previous one."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,13 +19,13 @@ from separatrix.flows.events.crossing import Extremum, check_autonomous, check_f
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ReturnMap(Result):
-    """One component of the state, from visit to visit: s_{n+1} against s_n.
+    """Successive values of one component of the state, s_{n+1} against s_n.
 
     Args:
-        component: which one.
-        of_maxima: the visits are the component's maxima along a flow, not the steps of a map.
-        values: (visit, *batch), s_0 … s_steps; NaN from where a sample left the finite numbers or had no further maximum.
-        intervals: (interval, *batch), the time from each visit to the next.
+        component: index of the component.
+        of_maxima: True if the visits are the component's maxima along a flow, False if they are steps.
+        values: (visit, *batch), s_0 … s_steps; NaN after a run diverged or had no further maximum.
+        intervals: (interval, *batch), time from each visit to the next.
     """
 
     component: int
@@ -49,15 +49,15 @@ class ReturnMap(Result):
 
     @property
     def mean_interval(self) -> tuple[Tensor, Tensor]:
-        """The mean time between visits and its standard error by batch means, each (*batch)."""
+        """Mean time between visits and its standard error by batch means, each (*batch)."""
         return self.intervals.mean(0), standard_error(self.intervals, torch.ones_like(self.intervals))
 
     def summary(self) -> str:
-        """How many visits, between which values, how far apart."""
+        """Number of visits, range of their values and mean time between them, in words."""
         what = "maxima" if self.of_maxima else "values"
         finite = self.values[torch.isfinite(self.values)]
-        lost = int((self.codes == Status.DIVERGED).sum())
-        ended = f"; {lost} of {counted(self.codes.numel(), 'run')} ended early" if lost else ""
+        short = int((self.codes == Status.DIVERGED).sum())
+        ended = f"; {short} of {counted(self.codes.numel(), 'run')} ended early" if short else ""
         alive = self.codes != Status.DIVERGED
         if not bool(alive.any()):
             return f"Return map: no {what} of component {self.component}{ended}"
@@ -68,6 +68,9 @@ class ReturnMap(Result):
             f"{len(self.values):,} successive {what} of component {self.component}{runs}, {span}, "
             f"{measured(float(mean.mean()), float(error.square().mean() / len(error)) ** 0.5)} units of time apart{ended}"
         )
+
+    def _remedy(self, status: Status) -> str:
+        return "These runs left the finite numbers or had no further maximum: remove them from x0, or raise max_steps."
 
 
 @torch.no_grad()
@@ -81,42 +84,51 @@ def return_map(
     max_steps: int = 10_000,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> ReturnMap:
-    r"""A component's successive maxima along a flow, s_{n+1} against s_n; of any other system, its successive values.
+    r"""Successive maxima of a component along a flow, s_{n+1} against s_n; for any other system, its successive values.
 
-    A maximum lies where ẋ_i falls through zero, and is located on the solver's own step taken in part. Where the points lie on a
-    curve the dynamics is, to the eye, that of a map of one number.
+    A maximum of component i lies where ẋ_i falls through zero; it is located by a fraction of a solver step. Points on a curve
+    mean that a one-dimensional map describes the dynamics well.
 
     Args:
-        system: a `Flow`, of whose component the maxima are followed; a `Section`, a `Stroboscopic` map or any other system, of
-            which each step is one visit.
+        system: a `Flow`, whose maxima are followed; or a `Section`, a `Stroboscopic` map or any other system, where each step is
+            one visit.
         x0: initial states, shape (*batch, dim). Default: `system.initial_state()`.
-        component: i, from 0.
-        steps: how many visits to follow the first one.
-        settle: how many to discard first.
-        max_steps: steps of a flow within which a maximum must follow; where none does, NaN from there on.
-        seed: for the initial state.
-        progress: show a bar.
+        component: index i of the component, from 0.
+        steps: number of visits after the first one.
+        settle: number of visits to discard first.
+        max_steps: maximum number of flow steps from one maximum to the next; if there is none, the run ends in NaN.
+        seed: seed of the initial state.
+        progress: show a progress bar.
+        throw: raise instead of marking runs `diverged`.
 
     Returns:
         ReturnMap: `values` (visit, *batch), `intervals` (interval, *batch), `before` and `after`; status `diverged` where the
         visits end early.
 
     Raises:
-        InputError: no such component, a flow whose field depends on time, or no run in which the component has a maximum.
+        InputError: the component does not exist, the flow's field depends on time, or no run has a maximum.
         HorizonError: `settle + steps` exceeds the steps the system can take.
+        DivergedError: with `throw=True`.
 
-    Limits: two extrema of the component within one step of a flow are not seen.
+    Limits: two extrema of the component within one step of a flow are missed.
     Source: Lorenz 1963, J. Atmos. Sci. 20, 130, fig. 4 (successive maxima of z).
+
+    Example:
+        >>> logistic = sx.Map(lambda x: 4 * x * (1 - x), dim=1)
+        >>> found = sx.return_map(logistic, torch.tensor([0.3], dtype=torch.float64), steps=100)
+        >>> torch.allclose(found.after, 4 * found.before * (1 - found.before))
+        True
     """
     check_seed(seed)
     check_steps(system, settle=settle, steps=steps)
     if steps < 1:
-        raise InputError(f"steps is {steps}; a return map needs at least 1.")
+        raise InputError(f"steps must be at least 1, got {steps}.")
     if check_whole("max_steps", max_steps) < 1:
-        raise InputError(f"max_steps is {max_steps}; a maximum is at least 1 step away.")
+        raise InputError(f"max_steps must be at least 1, got {max_steps}.")
     if not 0 <= check_whole("component", component) < system.dim:
-        raise InputError(f"component is {component}, but the state has the components 0 … {system.dim - 1}.")
+        raise InputError(f"component must lie in 0 … {system.dim - 1}, got {component}.")
     if system.continuous:
         check_flow(system, "a return map of maxima")
     front = begin(system, x0, seed=seed)
@@ -129,19 +141,20 @@ def return_map(
         if tick.index < settle + steps:
             visits.go_on()
     values, time = torch.stack(states), torch.stack(times)
-    lost = ~torch.isfinite(values[-1])
-    return ReturnMap(
-        codes=torch.where(lost, Status.DIVERGED, Status.OK).to(torch.int8),
+    diverged = ~torch.isfinite(values[-1])
+    found = ReturnMap(
+        codes=torch.where(diverged, Status.DIVERGED, Status.OK).to(torch.int8),
         component=int(component),
         of_maxima=system.continuous,
         values=values,
         intervals=time.diff(dim=0).where(torch.isfinite(values[1:]), torch.nan),
         settings={"steps": steps, "settle": settle, "max_steps": max_steps, "seed": seed},
     )
+    return found.or_raise(throw)
 
 
 class _Steps:
-    """The visits of a map: every step is one."""
+    """The visits of a map: its steps."""
 
     def __init__(self, front: Front) -> None:
         self.front = front
@@ -160,17 +173,17 @@ class _Steps:
 
 
 class _Peaks:
-    """The visits of a flow: the maxima of a component, the first of them some time after the start."""
+    """The visits of a flow: the maxima of a component, the first one some time after the start."""
 
     def __init__(self, front: Front, component: int, max_steps: int) -> None:
         self.flow, self.peak, self.max_steps = front.system, Extremum(component), max_steps
-        check_autonomous(self.flow, front.x, "where its component has a maximum does not follow from the state alone")
+        check_autonomous(self.flow, front.x, "the state alone does not determine where its component has a maximum")
         self.x, self.time = front.x, torch.zeros_like(front.x[..., 0], dtype=torch.float64)
         self.go_on(leaving=False)
         if not bool(torch.isfinite(self.x).any()):
             raise InputError(
                 f"component {component} has no maximum within {max_steps:,} steps of the flow.\n"
-                "Begin where it oscillates, choose another component, or raise max_steps."
+                "Start where it oscillates, choose another component, or raise max_steps."
             )
 
     def go_on(self, leaving: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What each layer of a network returns, told by hooks on the modules of its twin."""
+"""Forward hooks that report the output of each layer of a network's twin."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Call = tuple[str, int]  # a module's name and which of its calls, from 1 on
+Call = tuple[str, int]  # name of a module and number of its call, from 1
 Listener = Callable[[Call, Any, Any], Any]
 
 
 class LayerHooks:
-    """Forward hooks on modules, each call numbered.
+    """Forward hooks on modules, with numbered calls.
 
     Args:
-        modules: of a twin, whose hooks are kept in dictionaries of its own: the user's module is not changed.
+        modules: modules of a twin by name; the twin has its own dictionaries of hooks, so the user's module is not changed.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
@@ -28,9 +28,9 @@ class LayerHooks:
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """One pass, in which listener(call, given, returned) is called as each module is left.
+        """A context for one pass, in which listener(call, arguments, output) is called after each module.
 
-        What it returns takes the place of the module's output, unless that is None.
+        A return value other than None replaces the module's output.
         """
         self._listener, self._counts = listener, Counter()
         try:
@@ -46,13 +46,13 @@ class LayerHooks:
 
 
 def label(call: Call) -> str:
-    """A call in words: "block", "block:2" for its second; "output" for the model itself."""
+    """The name of a call: "block", "block:2" for its second call, "output" for the model itself."""
     name, number = call
     return (name or "output") + (f":{number}" if number > 1 else "")
 
 
 def floating(value: Any) -> Tensor | None:
-    """The first floating-point tensor in what a module returns."""
+    """The first floating-point tensor in the output of a module."""
     if isinstance(value, Tensor):
         return value if value.is_floating_point() else None
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
@@ -60,5 +60,5 @@ def floating(value: Any) -> Tensor | None:
 
 
 def first_line(error: Exception) -> str:
-    """What a user's code raised, in one line."""
+    """The first line of an exception's message."""
     return (str(error).strip().splitlines() or ["no message"])[0][:200]

@@ -1,4 +1,4 @@
-"""Where the items of a batch lie in each of a model's arguments."""
+"""The batch axis of each of a model's arguments."""
 
 import itertools
 from typing import Any
@@ -12,45 +12,45 @@ from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.structure import leaves
 from separatrix.core.tangent import plain_kernels
 
-MOST_TRIED = 64  # ways in which the items may lie
+MOST_TRIED = 64  # combinations of batch axes that are tried
 
 # Note [Where items lie]
-# Of one argument the items lie along the axis that the caller says. Of several, each may have them there, along another axis (an
-# initial state of a recurrent layer, whose first axis is that of the layers), or not at all (a mask, a scale). Which it is shows
-# in the output: the first and the last item alone must give what they give together.
+# The caller names the batch axis of the first argument. Further arguments may have the same batch axis, another one (the initial
+# state of a recurrent layer, whose first axis counts layers), or none (a mask, a scale). The output decides between them: the
+# outputs of the first and the last item alone must equal the output of both together.
 
 
 def one_call(model: nn.Module, inputs: Any, dtype: torch.dtype) -> Arguments:
-    """The arguments of the one call that inputs stand for.
+    """The arguments of a single call of the model.
 
     Raises:
-        InputError: they are sequences of unequal length, packed, or complex.
+        InputError: the inputs are sequences of unequal length, or complex.
     """
     if isinstance(inputs, Arguments):
         return inputs
     calls = arguments_of(model, inputs, dtype=dtype)
     if len(calls) > 1:
         raise InputError(
-            f"the inputs are {len(calls)} sequences of unequal length, which are not one batch.\n"
+            f"expected one batch of inputs, got {len(calls)} sequences of unequal length.\n"
             "Pass sequences of one length, or one of them."
         )
     if any(tensor.is_complex() for tensor in calls[0].tensors()):
-        raise InputError("inputs are complex numbers; profiles are of real ones.\nPass their real and imaginary parts.")
+        raise InputError("expected real inputs, got complex numbers.\nPass their real and imaginary parts.")
     return calls[0]
 
 
 class ItemAxes:
-    """The axis of the items in each tensor of a model's arguments; None of a tensor that all items share.
+    """The batch axis of each tensor of a model's arguments, None for a tensor that all items share.
 
     Args:
         model: any module, or its twin.
         given: its arguments.
-        axis: along which the items of the first tensor lie; None where the arguments are one item.
+        axis: batch axis of the first floating-point tensor; None if the arguments are one item.
     """
 
     def __init__(self, model: nn.Module, given: Arguments, axis: int | None) -> None:
         if axis is not None and check_whole("batch_axis", axis) < 0:
-            raise InputError(f"batch_axis is {axis}; it counts axes from 0 on, or is None where the inputs are one item.")
+            raise InputError(f"batch_axis must be at least 0, or None if the inputs are one item, got {axis}.")
         self.given = given
         tensors = given.tensors()
         self.axes: list[int | None] = [None] * len(tensors)
@@ -69,7 +69,7 @@ class ItemAxes:
         self.axes = list(found or ways[0])
 
     def take(self, items: slice | Tensor) -> list[Tensor]:
-        """Copies of the tensors with some of the items."""
+        """Copies of the tensors, restricted to some of the items."""
         pairs = zip(self.given.tensors(), self.axes, strict=True)
         return [t.clone() if axis is None else t.movedim(axis, 0)[items].movedim(0, axis).clone() for t, axis in pairs]
 
@@ -88,15 +88,15 @@ class ItemAxes:
         try:
             with torch.random.fork_rng(devices=[]), torch.no_grad(), plain_kernels():
                 return leaves(self.given.with_tensors(self.take(items)).call(model))
-        except Exception:  # the user's code: whatever it raises, items do not lie so
+        except Exception:  # raised by the user's code: this combination of axes is not the right one
             return None
 
     def _no_items(self, tensors: list[Tensor], axis: int) -> ShapeError:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         kind = "packed " if _is_packed(self.given) else ""
         return ShapeError(
-            f"{kind}inputs of shape {shapes} have no common number of items along axis {axis}.\n"
-            "Say where items lie with batch_axis, or batch_axis=None where the inputs are one item."
+            f"{kind}inputs of shape {shapes} have no common batch size along axis {axis}.\n"
+            "Pass the batch axis as batch_axis, or batch_axis=None if the inputs are one item."
         )
 
 
@@ -105,6 +105,6 @@ def _is_packed(given: Arguments) -> bool:
 
 
 def _candidates(tensor: Tensor, axis: int, count: int) -> list[int | None]:
-    """Axes along which items may lie, the caller's first; None: all items share the tensor."""
+    """Possible batch axes, the caller's first; None if all items share the tensor."""
     fits = [place for place in range(tensor.ndim) if tensor.shape[place] == count]
     return [*sorted(fits, key=lambda place: place != axis), None]

@@ -1,4 +1,4 @@
-"""A network's layers, read off the record of one pass: their names, their widths, and which carry the whole signal."""
+"""The layers of a network from the record of one pass: their names, their widths, and which carry the whole signal."""
 
 import difflib
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ class Layer:
     """One call of one module.
 
     Args:
-        name: of the module in the model, with ":2", ":3" … for its further calls; "output" for the model's own.
-        kind: the module's class.
-        call: the module and which of its calls.
-        width: numbers in its output, for each item.
+        name: name of the module in the model, with ":2", ":3" … for its further calls; "output" for the model itself.
+        kind: class of the module.
+        call: the module and the number of its call.
+        width: size of its output for each item.
         cut: whether the whole signal passes through it.
-        alias: whether its output is that of a layer before it, unchanged.
-        trouble: why there is no Jacobian of it, or empty.
+        alias: whether its output is that of an earlier layer, unchanged.
+        trouble: why it has no Jacobian, or empty.
     """
 
     name: str
@@ -40,7 +40,7 @@ def layers_of(record: Record) -> list[Layer]:
     """Every call of every module, in the order in which they ended. See Note [Layers by hooks].
 
     Args:
-        record: of one item, with its autograd graph.
+        record: record of one item, with its autograd graph.
     """
     start, end = get_gradient_edge(record.z).node, get_gradient_edge(floating(record.output))
     layers: list[Layer] = []
@@ -61,26 +61,26 @@ def layers_of(record: Record) -> list[Layer]:
 
 
 def depth_of_signal(layers: Sequence[Layer]) -> int:
-    """How many layers carry the whole signal."""
+    """Number of layers that carry the whole signal."""
     return sum(layer.cut and not layer.alias for layer in layers)
 
 
-def choose(layers: Sequence[Layer], asked: Sequence[str] | str | None, known: Sequence[str], model: str) -> list[Layer]:
-    """The layers of these names, each in all of its calls; by default all that are not another's unchanged output.
+def choose(layers: Sequence[Layer], names: Sequence[str] | str | None, known: Sequence[str], model: str) -> list[Layer]:
+    """All calls of the layers of these names; by default all layers but aliases and those without a Jacobian.
 
     Args:
-        layers: of the network.
-        asked: names.
+        layers: all layers of the network.
+        names: names of the wanted layers.
         known: names of all modules.
-        model: its name, for messages.
+        model: name of the model, for messages.
     """
-    if asked is None:
+    if names is None:
         return [layer for layer in layers if not (layer.alias or layer.trouble)]
-    wanted = [asked] if isinstance(asked, str) else list(asked)
+    wanted = [names] if isinstance(names, str) else list(names)
     if not all(isinstance(name, str) for name in wanted):
-        raise InputError(f"layers are {wanted}; they are names, as in model.named_modules().")
+        raise InputError(f"layers must be names, as in model.named_modules(), got {wanted}.")
     if not wanted:
-        raise InputError("layers is empty: there is nothing to profile.\nName some layers, or leave it out for all.")
+        raise InputError("layers is empty.\nName some layers, or leave it out for all.")
     chosen: set[Layer] = set()
     for name in wanted:
         found = [layer for layer in layers if name in (layer.name, layer.call[0])]
@@ -88,13 +88,13 @@ def choose(layers: Sequence[Layer], asked: Sequence[str] | str | None, known: Se
             raise InputError(_no_such_layer(name, layers, known, model))
         for layer in found:
             if layer.trouble:
-                raise InputError(f"there is no Jacobian of the layer {name!r}: {layer.trouble}.\nLeave it out.")
+                raise InputError(f"the layer {name!r} has no Jacobian: {layer.trouble}.\nLeave it out.")
         chosen.update(found)
     return [layer for layer in layers if layer in chosen]
 
 
 def joins(end: GradientEdge, start: Node, without: GradientEdge | None = None) -> bool:
-    """Whether the graph leads from the edge `end` back to the node `start`, not passing the edge `without`."""
+    """Whether the graph has a path from the edge `end` back to the node `start` that avoids the edge `without`."""
     closed = None if without is None else (without.node, without.output_nr)
     todo, seen = [(end.node, end.output_nr)], set()
     while todo:
@@ -109,20 +109,20 @@ def joins(end: GradientEdge, start: Node, without: GradientEdge | None = None) -
 
 
 def _no_output(made: Made) -> str:
-    """Why a call made nothing that a Jacobian could be of; empty if it did."""
+    """Why a call has no output with a Jacobian, or empty."""
     if made.value is None:
         return "it returns no floating-point tensor"
     if made.value.numel() == 0:
         return "its output is empty"
-    return "it runs within torch.func, as no function of one input" if made.is_in_transform else ""
+    return "it runs within a transform of torch.func" if made.is_in_transform else ""
 
 
 def _no_such_layer(name: str, layers: Sequence[Layer], modules: Sequence[str], model: str) -> str:
     base = name.rsplit(":", 1)[0]
     if base in modules:
         reached = sum(layer.call[0] == base for layer in layers)
-        often = f"is called {counted(reached, 'time')}" if reached else "is not reached"
-        return f"the layer {name!r} {often} in the forward pass of these inputs.\nName one that they reach."
+        calls = f"is called {counted(reached, 'time')}" if reached else "is not reached"
+        return f"the layer {name!r} {calls} in the forward pass of these inputs.\nName a layer that they reach."
     known = [layer.name for layer in layers if not layer.trouble]
     near = difflib.get_close_matches(name, known, n=5) or known[:8]
     return f"{model} has no layer named {name!r}.\nNearest: {', '.join(near)}."

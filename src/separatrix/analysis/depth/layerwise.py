@@ -1,4 +1,4 @@
-"""The Jacobian of each layer, measured: singular values, the mean growth of tangents, and the gradient that comes back."""
+"""Measurements at each layer: singular values of the Jacobian, mean growth of tangents, and norm of the gradient."""
 
 import math
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from separatrix.analysis.depth.traced import Traced
 from separatrix.core.orthonormal import resolution
 from separatrix.core.randomness import torch_generator
 
-WHOLE = 256  # numbers in an input up to which the whole Jacobian is cheaper than iterating at each layer
-FRAME = 8  # tangents beyond the k wanted
-SWEEPS = 12  # at most, by default
-MOST_NUMBERS = 20_000_000  # in the tangents at all layers: 160 MB
+WHOLE = 256  # input size up to which the whole Jacobian is cheaper than iterating at each layer
+FRAME = 8  # tangents in addition to k
+SWEEPS = 12  # maximum number of sweeps by default
+MOST_NUMBERS = 20_000_000  # numbers in the tangents at all layers: 160 MB
 
 
 @dataclass(frozen=True)
 class Part:
-    """One layer of some items: (items, …)."""
+    """Measurements of some items at one layer, (items, …)."""
 
     values: Tensor
     residual: Tensor
@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Layerwise:
-    """What is asked."""
+    """Measurements of a network at chosen layers, with their options."""
 
     network: LayeredNetwork
     chosen: list[Layer]
@@ -48,17 +48,17 @@ class Layerwise:
 
     @property
     def dim(self) -> int:
-        """Numbers in an input."""
+        """Size of an input."""
         return self.network.source.shape[-1]
 
     @property
     def whole(self) -> bool:
-        """Whether the whole Jacobian is taken."""
+        """Whether the whole Jacobian is computed."""
         return self.sweeps is None and self.dim <= WHOLE
 
     @property
     def tangents(self) -> Tensor:
-        """The frame that is pushed to all layers at once, (tangents, dim): the identity, or random ones of unit variance."""
+        """The frame pushed to all layers at once, (tangents, dim): the identity, or random vectors of unit variance."""
         source = self.network.source
         if self.whole:
             return torch.eye(self.dim, dtype=source.dtype, device=source.device)
@@ -67,13 +67,13 @@ class Layerwise:
         return torch.randn(count, self.dim, dtype=torch.float64, generator=generator).to(source)
 
     def chunks(self) -> list[slice]:
-        """The items, as many at a time as fit."""
+        """Slices of as many items as fit into memory at a time."""
         each = len(self.tangents) * sum(layer.width for layer in self.chosen)
         size = max(1, MOST_NUMBERS // each)
         return [slice(i, min(i + size, self.network.items)) for i in range(0, self.network.items, size)]
 
     def parts(self, chunks: list[slice]) -> Iterator[Part]:
-        """Layer after layer, for one chunk of items after the other."""
+        """The measurements at each layer, for one chunk of items after the other."""
         calls = [layer.call for layer in self.chosen]
         for items in chunks:
             z = self.network.source[items]
@@ -89,7 +89,7 @@ class Layerwise:
     def _part(
         self, index: int, items: slice, image: Tensor, traced: Traced, gradient: Tensor, before: Tensor | None
     ) -> tuple[Part, Tensor | None]:
-        """One layer, and its right singular vectors, from which the next one's iteration begins: they turn little."""
+        """Measurements at one layer, and its right singular vectors, from which the iteration at the next layer starts."""
         guard = _Guard(torch.isfinite(traced.values[index]).all(-1))
         image = guard(image)
         gain, error = (_frobenius, _frobenius_from_random)[not self.whole](image)
@@ -132,26 +132,26 @@ class Layerwise:
 
 
 class _Guard:
-    """Puts zeros where an item has left the finite numbers, and remembers which have."""
+    """Sets items that are not finite to zero, and keeps track of them."""
 
     def __init__(self, alive: Tensor) -> None:
         self.alive = alive
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Rows, shape (items, rows, numbers)."""
+        """Guard rows of shape (items, rows, numbers)."""
         self.alive = self.alive & torch.isfinite(rows).all(-1).all(-1)
         return rows.detach().where(self.alive[:, None, None], 0.0)
 
 
 def _norm(rows: Tensor) -> Tensor:
-    """Euclidean lengths along the last axis, without underflow in the squares."""
+    """Euclidean norms along the last axis, without underflow in the squares."""
     size = rows.abs().amax(-1, keepdim=True)
     size = size.where(size > 0, 1.0)
     return size[..., 0] * torch.linalg.vector_norm(rows / size, dim=-1)
 
 
 def _frobenius(image: Tensor) -> tuple[Tensor, Tensor]:
-    """‖J‖_F from all of J."""
+    """‖J‖_F from the whole Jacobian, with a standard error of 0."""
     norm = _norm(image.flatten(-2))
     return norm, torch.zeros_like(norm)
 

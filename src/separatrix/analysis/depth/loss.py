@@ -1,4 +1,4 @@
-"""The loss whose gradient a profile follows back through a network, of one item at a time."""
+"""The loss of one item, whose gradient a profile measures at each layer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.wording import counted
 
-IGNORED = -100  # the class that F.cross_entropy leaves out
+IGNORED = -100  # the class that F.cross_entropy ignores
 Loss = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss of one item, and what it is in words."""
+    """The loss of one item, and a description of it."""
 
     of_item: Callable[[Tensor, int], Tensor]
     words: str
 
 
 def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, axis: int | None) -> Objective:
-    """The loss of one item from what the user gave.
+    """The loss of one item.
 
     Args:
-        targets: classes or values, one an item, or None.
-        loss: (output, targets), or (output) without targets, to a number; None for the default of each kind of target.
+        targets: classes or values, one per item, or None.
+        loss: function (output, targets), or (output) without targets, that returns a number; None for the default.
         source: the network's inputs, (items, dim), whose dtype and device are used.
-        seed: of the random component that is the loss where nothing was given.
-        axis: of the output along which items lie; None where the inputs are one item, and targets have no axis of items.
+        seed: seed of the random component of the output that is the loss without targets.
+        axis: batch axis of the output; None if the inputs are one item and the targets have no batch axis.
     """
     if targets is None and loss is None:
         return Objective(_Component(seed), "the output's component along a random unit vector")
@@ -44,12 +44,12 @@ def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, axi
     values = values[None] if axis is None else values
     if values.ndim == 0 or len(values) != len(source):
         raise ShapeError(
-            f"targets of shape {tuple(values.shape)} are not one for each of the {counted(len(source), 'input')}.\n"
-            "Pass one target an input, along the first axis; with batch_axis=None, that of the one input."
+            f"expected one target for each of {counted(len(source), 'input')}, got targets of shape {tuple(values.shape)}.\n"
+            "Pass one target per input along axis 0, or the target of the one input with batch_axis=None."
         )
     values = values.to(source.dtype) if values.is_floating_point() else values
     if values.is_floating_point() and not torch.isfinite(values).all():
-        raise InputError(f"targets have {int((~torch.isfinite(values)).sum())} numbers that are not finite.")
+        raise InputError(f"targets contain {int((~torch.isfinite(values)).sum())} numbers that are not finite.")
     if loss is not None:
         return Objective(lambda output, i: _number(loss(output[None], values[i : i + 1])), f"the loss {_name(loss)}")
     if values.is_floating_point():
@@ -60,50 +60,50 @@ def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, axi
 def _mean_squared_error(output: Tensor, values: Tensor) -> Tensor:
     if output.shape != values.shape:
         raise ShapeError(
-            f"an item's output has shape {tuple(output.shape)} but its target {tuple(values.shape)}.\n"
-            "Pass targets of the output's shape, whole numbers for classes, or a loss of your own."
+            f"the output of an item has shape {tuple(output.shape)}, its target {tuple(values.shape)}.\n"
+            "Pass targets of the output's shape, whole numbers for classes, or a loss."
         )
     return (output - values).square().mean()
 
 
 def _cross_entropy(output: Tensor, classes: Tensor, item: int, axis: int | None) -> Tensor:
-    """`F.cross_entropy` of one item, its scores in PyTorch's own order of axes, or in another only where that is impossible."""
+    """`F.cross_entropy` of one item, with the axes of its scores in PyTorch's order, or with the classes last if that cannot be."""
     found = _in_torch_order(output, classes, axis)
     if found is None:
         raise ShapeError(
-            f"an item's output of shape {tuple(output.shape)} does not hold the scores of its target, of shape "
+            f"the output of an item, of shape {tuple(output.shape)}, cannot be the class scores of its target, of shape "
             f"{tuple(classes.shape)}.\n"
-            "Pass one class per item, or per position with scores (batch, classes, positions); floating-point targets for a "
-            "squared error; or a loss of your own."
+            "Pass one class per item, or one per position with scores (batch, classes, positions); floating-point targets for "
+            "the squared error; or a loss."
         )
     scores, classes = found
     used, count = classes != IGNORED, scores.shape[1]
     wrong = classes[used & ((classes < 0) | (classes >= count))]
     if wrong.numel():
         raise ShapeError(
-            f"a target is class {int(wrong[0])}, but an item's output of shape {tuple(output.shape)} scores {count} classes.\n"
-            f"Count classes from 0 on ({IGNORED}: ignored), or pass a loss of your own: loss=function(output, targets)."
+            f"a target is class {int(wrong[0])}, but the scores of an item, of shape {tuple(output.shape)}, have {count} classes.\n"
+            f"Count classes from 0 ({IGNORED}: ignored), or pass a loss: loss=function(output, targets)."
         )
     if not used.any():
         raise InputError(
-            f"every target of input {item} is {IGNORED}, which the cross-entropy ignores: its loss is 0/0.\nLeave that input out."
+            f"every target of input {item} is {IGNORED}, which the cross-entropy ignores, so its loss is 0/0.\nLeave it out."
         )
     return nn.functional.cross_entropy(scores, classes)
 
 
 def _in_torch_order(output: Tensor, classes: Tensor, axis: int | None) -> tuple[Tensor, Tensor] | None:
-    """Scores (items, classes, *positions) and targets (items, *positions), as `F.cross_entropy` takes them; None: impossible."""
+    """Scores (items, classes, *positions) and targets (items, *positions), as `F.cross_entropy` takes them; None if impossible."""
     if output.ndim == 0:
         return None
     first, last = output.shape[1:] == classes.shape, output.shape[:-1] == classes.shape
-    if axis is None and output.ndim > 1:  # one item, so that the whole output is what F.cross_entropy would be given
+    if axis is None and output.ndim > 1:  # one item: F.cross_entropy would be given the whole output
         if (output.shape[0], *output.shape[2:]) == tuple(classes.shape):
             return output, classes
     elif first and last and output.ndim > 1 and axis:
         raise ShapeError(
-            f"an item's output has shape {tuple(output.shape)} and its target {tuple(classes.shape)}: either axis may be the "
-            "classes.\n"
-            "Pass a loss of your own: loss=function(output, targets)."
+            f"the class axis is ambiguous: the output of an item has shape {tuple(output.shape)}, its target "
+            f"{tuple(classes.shape)}.\n"
+            "Pass a loss: loss=function(output, targets)."
         )
     if first:
         return output[None], classes[None]
@@ -111,7 +111,7 @@ def _in_torch_order(output: Tensor, classes: Tensor, axis: int | None) -> tuple[
 
 
 class _Component:
-    """⟨output, w⟩ with a random unit vector w of the item's own."""
+    """⟨output, w⟩ with a random unit vector w."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -125,7 +125,7 @@ class _Component:
 def _number(value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise InputError(f"the loss of one item is {what}; it must be one number that depends on the output.")
+        raise InputError(f"the loss of one item must be one number that depends on the output, got {what}.")
     return value.reshape(())
 
 

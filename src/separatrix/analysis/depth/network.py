@@ -1,4 +1,4 @@
-"""A network's layers as functions of its input, whatever its graph."""
+"""The layers of a network with any graph, as functions of its input."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,14 +21,14 @@ from separatrix.core.wrappers import bare
 
 
 class LayeredNetwork:
-    """A model and its inputs, traced once: its layers, and the derivatives of their outputs by the source.
+    """A model and its inputs, with its layers and the derivatives of their outputs by the source.
 
     Args:
         model: any module.
-        inputs: what it takes: a tensor, an array, a tuple of several, a dict of named ones, or an `Arguments`.
-        batch_axis: the axis of the inputs, and of every layer's output, along which items lie; None where there is but one item.
-        origin: the layer whose output is taken as the input of the Jacobians, or None for the model's first floating-point one.
-        dtype: of the computation.
+        inputs: arguments of the model: a tensor, an array, a tuple of several, a dict of named ones, or an `Arguments`.
+        batch_axis: batch axis of the inputs and of every layer's output; None if the inputs are one item.
+        origin: layer whose output is the source of the Jacobians, or None for the model's first floating-point argument.
+        dtype: dtype of the computation.
     """
 
     def __init__(self, model: nn.Module, inputs: Any, *, batch_axis: int | None, origin: str | None, dtype: torch.dtype) -> None:
@@ -44,32 +44,32 @@ class LayeredNetwork:
 
     @property
     def source(self) -> Tensor:
-        """What the Jacobians are taken with respect to, one row for each item, (items, dim)."""
+        """The variable of the Jacobians, one row per item, (items, dim)."""
         return self._source.rows
 
     @property
     def origin(self) -> Call | None:
-        """The layer whose output the source is; None where it is an argument of the model."""
+        """The layer whose output is the source; None if the source is an argument of the model."""
         return self._source.call
 
     def choose(self, layers: Sequence[str] | str | None) -> list[Layer]:
-        """The layers of these names, each in all of its calls; by default all that are not another's unchanged output."""
+        """All calls of the layers of these names; by default all layers but aliases and those without a Jacobian."""
         return choose(self.layers, layers, self.recorder.names, self.model_name)
 
     def record(self, items: slice) -> Record:
-        """What every call makes of some items, without a graph."""
+        """The outputs of every call for some items, without a graph."""
         with plain_kernels(), torch.no_grad(), self.recorder.explained():
             return self._pass(self.source[items], items)
 
     def trace(self, items: slice) -> Record:
-        """What every call makes of some items, with the autograd graph."""
+        """The outputs of every call for some items, with the autograd graph."""
         with plain_kernels(), torch.enable_grad():
             z = self._leaf(items)
             with self.recorder.explained():
                 return self._pass(z, items)
 
     def traced(self, items: slice, calls: Sequence[Call]) -> Traced:
-        """One pass with its autograd graph, of which cotangents are taken."""
+        """One pass with its autograd graph, for pulling cotangents back."""
         with plain_kernels(), torch.enable_grad():
             z = self._leaf(items)
             record = self._pass(z, items, calls)
@@ -77,11 +77,11 @@ class LayeredNetwork:
             values = [self.rows(found[call].value, len(z)) for call in calls]
             result = floating(record.output)
         if result is None:
-            raise InputError("the model returned a floating-point tensor in one forward pass, and none in another.")
+            raise InputError("the model returned a floating-point tensor in one forward pass but not in another.")
         return Traced(z, values, [found[call].edge for call in calls], result)
 
     def push(self, z: Tensor, v: Tensor, items: slice, calls: Sequence[Call]) -> list[Tensor]:
-        """Tangents carried to several layers at once: (items, k, dim) → for each call (items, k, width)."""
+        """Tangents pushed to several layers at once: (items, k, dim) → for each call (items, k, width)."""
         widths: list[int] = []
 
         def all_layers(at: Tensor) -> Tensor:
@@ -95,9 +95,9 @@ class LayeredNetwork:
         return list(pushed.split(widths, dim=-1))
 
     def rows(self, value: Tensor | None, items: int) -> Tensor:
-        """A layer's output as one row for each of so many items, (items, width)."""
+        """A layer's output with one row per item, (items, width)."""
         if value is None:
-            raise InputError("a layer returned a floating-point tensor in one forward pass, and none in another.")
+            raise InputError("a layer returned a floating-point tensor in one forward pass but not in another.")
         if self.axis is None:
             return value.reshape(1, -1)
         if self.axis == 0:
@@ -106,13 +106,13 @@ class LayeredNetwork:
 
     @property
     def by_autograd_only(self) -> bool:
-        """Whether tangents are pushed by reverse mode, twice."""
+        """Whether tangents are pushed by double reverse mode."""
         return self._rung == len(RUNGS) - 1
 
     def settle_derivative(self, calls: Sequence[Call], seed: int) -> None:
-        """Where forward mode and autograd differ, take autograd's derivative both ways.
+        """Use reverse mode for tangents too if forward mode gives another derivative: if ⟨w, J v⟩ ≠ ⟨Jᵀ w, v⟩.
 
-        Forward mode goes through what a model does under `torch.no_grad`; gradients do not. ⟨w, J v⟩ = ⟨Jᵀ w, v⟩ tells.
+        Forward mode differentiates operations under `torch.no_grad`, reverse mode does not.
         """
         first, generator = slice(0, 1), torch_generator(seed, "check of derivatives")
         z = self.source[first]
@@ -126,7 +126,7 @@ class LayeredNetwork:
                 self._rung = len(RUNGS) - 1
 
     def changed_derivative(self, layer: Layer) -> str:
-        """That the derivative at a layer is not that of what the network does; empty where it is. See `changed_derivative`."""
+        """A warning if autograd's derivative at a layer is not that of the layer's output, or empty. See `changed_derivative`."""
         first = slice(0, 1)
 
         def value(z: Tensor) -> Tensor:
@@ -137,12 +137,13 @@ class LayeredNetwork:
         if changed is None:
             return ""
         return (
-            f"gradients are not what the network does: along one direction the derivative of a number at '{layer.name}' is "
-            f"{changed[0]:.3g}, while it changes by {changed[1]:.3g} (detach, no_grad, straight-through)"
+            f"gradients are not the derivatives of the network: along one direction the derivative of a component of "
+            f"'{layer.name}' is {changed[0]:.3g} by autograd but {changed[1]:.3g} by finite differences (detach, no_grad, "
+            "straight-through)"
         )
 
     def _pass(self, z: Tensor, items: slice, calls: Sequence[Call] | None = None, *, early: bool = False) -> Record:
-        """A pass from the sources z, (items, dim). See `Recorder.record`."""
+        """A pass starting from the sources z, (items, dim). See `Recorder.record`."""
         arguments, value = self.recorder.item_axes.take(items), self._source.shaped(z)
         if self.origin is None:
             arguments[self._source.index] = value
@@ -153,12 +154,12 @@ class LayeredNetwork:
         return self.source[items].detach().clone().requires_grad_()
 
     def _check_connected(self, first: Record) -> None:
-        """Refuse a network whose output is no tensor with a derivative by the source."""
+        """Refuse a network whose output does not depend differentiably on the source."""
         result = floating(first.output)
         if result is None:
             output = first.output
             what = type(output).__name__ if not isinstance(output, Tensor) else f"tensor of {output.dtype}".replace("torch.", "")
-            raise InputError(f"{self.model_name} returned a {what}, and no floating-point tensor whose derivative could be taken.")
+            raise InputError(f"expected {self.model_name} to return a floating-point tensor, got a {what}.")
         end = get_gradient_edge(result) if result.requires_grad else None
         if end is None or not joins(end, get_gradient_edge(first.z).node):
-            raise InputError(f"the output of {self.model_name} does not depend on its input: there is no derivative between them.")
+            raise InputError(f"the output of {self.model_name} does not depend on its input, as far as autograd can see.")

@@ -1,4 +1,4 @@
-"""Depth is time: how tangents and gradients grow from layer to layer, in any feed-forward graph."""
+"""Depth as time: growth of tangents and gradients from layer to layer, in any feed-forward graph."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,48 +34,59 @@ def depth_profile(
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
     progress: bool = False,
+    throw: bool = False,
 ) -> DepthProfile:
-    r"""How tangents and gradients grow in the depth of any feed-forward network.
+    r"""Growth of tangents and gradients with depth in any feed-forward network.
 
         J_l = ∂y_l/∂x,   σ_1 ≥ σ_2 ≥ … its singular values,   gain_l = ‖J_l‖_F/√d_l,   gradient_l = ‖∂loss/∂y_l‖
 
-    for the output y_l, of d_l numbers, of each layer l, and each input x. A random network whose weights have variance 1/fan-in
-    has a gain of 1 whatever its widths. A layer is *cut* when the whole signal passes through it (in a residual network, the sum
-    behind a block and not what is inside); there J_l is a product over depth, and ln σ_i / depth a finite-time exponent.
+    for the output y_l of each layer l, of size d_l, and each input x. A random network whose weights have variance 1/fan-in has a
+    gain of 1 at any width. A layer is a *cut* if the whole signal passes through it: in a residual network, the sum after a block
+    but not the layers inside. There J_l is a product over depth, and ln σ_i / depth a finite-time Lyapunov exponent.
 
     Args:
         model: any module; it is not changed, and runs in evaluation mode.
-        inputs: what the model takes, batch and all: a tensor, an array, a tuple of several arguments, or a dict of named ones, of
-            which the first floating-point one is x.
-        k: number of leading singular values. Default: 8, or as many as an input has numbers.
-        layers: names of modules. Default: all whose output is not simply that of a layer before it, and depends on the input.
-        targets: for the loss: classes (whole numbers; cross-entropy) or values (squared error, their mean).
-        loss: (output, targets), or (output) without targets, of one item at a time, to a number. Default without targets: the
-            output's component along a random unit vector, so that the gradient at the output is 1.
+        inputs: arguments of the model for a batch: a tensor, an array, a tuple of several arguments, or a dict of named ones. The
+            first floating-point one is x.
+        k: number of leading singular values. Default: 8, or all if there are fewer.
+        layers: names of modules. Default: all that depend on the input and do not just pass on another layer's output.
+        targets: targets of the loss: classes (whole numbers; cross-entropy) or values (mean squared error).
+        loss: function (output, targets), or (output) without targets, that returns one number for a batch of one item. Default
+            without targets: the component of the output along a random unit vector, whose gradient at the output has norm 1.
         origin: name of a layer whose output is taken as x. Default: the inputs; for token indices, the first layer that turns
             them into floating-point numbers.
-        batch_axis: along which the items of the inputs and of all layers lie; None when the inputs are one item. Of further
-            arguments, items may lie along another axis, or an argument may be shared by all: that is found out by trying.
-        sweeps: at most so many applications of J and Jᵀ, at least 2. Default: the whole Jacobian for inputs of up to 256 numbers,
-            else 12.
-        tol: residual below which singular values are converged.
-        seed: of the random tangents and of the random loss.
-        dtype: of the computation, float64 or float32.
+        batch_axis: batch axis of the inputs and of all layers, or None if the inputs are one item. Further arguments may have
+            another batch axis or none; it is found by trial.
+        sweeps: maximum number of applications of J and Jᵀ, at least 2. Default: 12, or the whole Jacobian for inputs of up to 256
+            numbers.
+        tol: residual below which singular values have converged.
+        seed: seed of the random tangents and of the random loss.
+        dtype: dtype of the computation, float64 or float32.
         progress: show a progress bar.
+        throw: raise instead of marking items `diverged` or `not_converged`.
 
     Returns:
         DepthProfile: `singular_values` (layer, *batch, k) with `residual`, `gain` with `gain_stderr`, `gradient`, `exponents`,
-        `cut`, `verdicts`. An item whose spectra did not all reach `tol` is not_converged; one that overflows is diverged, and NaN
-        from that layer on.
+        `cut`, `verdicts`. An item is `not_converged` if the residual at one of its layers exceeds `tol`. An item that overflows
+        is `diverged`, and NaN from that layer on.
 
     Raises:
-        InputError: a layer that does not exist, is not reached, or does not depend on the input; k too large; inputs that are not
-            finite, or that the model cannot take; items that are not independent.
-        UnsupportedModuleError: the model is no nn.Module, or no derivative goes through it.
-    Limits: k random tangents do not show the leading singular values, hence the sweeps; singular values that lie close together
-        take many of them. Those below rounding of the largest are 0. A sweep costs some k + 8 forward and as many backward passes
-        up to each layer: name the layers of a large network. Holds k + 8 tangents at all layers of an item at once.
+        InputError: a layer does not exist, is not reached or does not depend on the input; k is too large; the inputs are not
+            finite or do not fit the model; or items are not independent.
+        UnsupportedModuleError: the model is not an nn.Module, or is not differentiable.
+        DivergedError, NotConvergedError: with `throw=True`.
+    Limits: singular values that lie close together take many sweeps. Those below rounding error of the largest are 0. A sweep
+        costs about k + 8 forward and as many backward passes up to each layer, so name the layers of a large network. Stores
+        k + 8 tangents of an item at all layers.
     Source: Saxe, McClelland & Ganguli 2014, arXiv:1312.6120; Pennington, Schoenholz & Ganguli 2017, arXiv:1711.04735.
+
+    Example:
+        >>> layers = [nn.Linear(4, 4, bias=False) for _ in range(3)]
+        >>> for layer in layers:
+        ...     _ = nn.init.eye_(layer.weight).data.mul_(0.5)
+        >>> profile = sx.depth_profile(nn.Sequential(*layers), torch.ones(2, 4))
+        >>> profile.gain[:, 0].tolist(), profile.verdict
+        ([0.5, 0.25, 0.125], 'contracting')
     """
     k, sweeps = _check_counts(k, sweeps, tol, seed, dtype)
     network = LayeredNetwork(model, inputs, batch_axis=batch_axis, origin=origin, dtype=dtype)
@@ -83,17 +94,17 @@ def depth_profile(
     dim = network.source.shape[-1]
     most = max(min(dim, layer.width) for layer in chosen)
     if k is not None and k > most:
-        raise InputError(f"k is {k} but no Jacobian here has more than {most} singular values.\nAsk for at most {most}.")
+        raise InputError(f"k is {k}, but the Jacobians have at most {most} singular values.\nPass a k of at most {most}.")
     k = min(8, most) if k is None else k
     network.settle_derivative([layer.call for layer in chosen], seed)
     run = Layerwise(network, chosen, k, sweeps, tol, seed, objective(targets, loss, network.source, seed, axis=network.axis))
     chunks = run.chunks()
     parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
-    return _assemble(run, parts, len(chunks))
+    return _assemble(run, parts, len(chunks)).or_raise(throw)
 
 
 def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
-    """The parts of all chunks and layers as one result."""
+    """One result from the parts of all chunks and layers."""
     network, layers = run.network, run.chosen
     batch = () if network.axis is None else (network.items,)
 
@@ -109,8 +120,8 @@ def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
     )
     open_ends = (residual.nan_to_num(0.0) > run.tol).any(-1)
     codes = torch.where(alive, torch.where(open_ends, Status.NOT_CONVERGED, Status.OK), Status.DIVERGED).to(torch.int8)
-    whole = [layer for layer in network.layers if layer.cut and not layer.alias]
-    depth = torch.tensor([_depth_of(layer, network.layers, whole) for layer in layers])
+    cuts = [layer for layer in network.layers if layer.cut and not layer.alias]
+    depth = torch.tensor([_depth_of(layer, network.layers, cuts) for layer in layers])
     cut = torch.tensor([layer.cut for layer in layers])
     column = (-1, *[1] * (len(batch) + 1))
     exponents = values.log() / depth.clamp(min=1).reshape(column).to(values)
@@ -136,7 +147,7 @@ def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
 
 
 def _settings(run: Layerwise) -> dict[str, Any]:
-    """What was asked, defaults filled in, and how it was done."""
+    """The options with their defaults filled in, and the methods used."""
     network = run.network
     return {
         "k": run.k,
@@ -153,20 +164,20 @@ def _settings(run: Layerwise) -> dict[str, Any]:
     }
 
 
-def _depth_of(layer: Layer, layers: list[Layer], whole: list[Layer]) -> int:
-    """How many layers with the whole signal have run once this one has."""
+def _depth_of(layer: Layer, layers: list[Layer], cuts: list[Layer]) -> int:
+    """Number of layers with the whole signal up to and including this layer."""
     place = layers.index(layer)
-    return sum(layers.index(other) <= place for other in whole)
+    return sum(layers.index(other) <= place for other in cuts)
 
 
 def _check_counts(k: int | None, sweeps: int | None, tol: float, seed: int, dtype: torch.dtype) -> tuple[int | None, int | None]:
     if k is not None and check_whole("k", k) < 1:
-        raise InputError(f"k is {k}; at least 1 singular value is measured.")
+        raise InputError(f"k must be at least 1, got {k}.")
     if sweeps is not None and check_whole("sweeps", sweeps) < 2:
-        raise InputError(f"sweeps is {sweeps}; at least 2 are needed: random tangents do not show the leading singular values.")
+        raise InputError(f"sweeps must be at least 2, got {sweeps}: random tangents do not show the leading singular values.")
     if not isinstance(tol, int | float) or not 0 < tol < 1:
-        raise InputError(f"tol is {tol!r}; it is a residual between 0 and 1.")
+        raise InputError(f"tol must lie between 0 and 1, got {tol!r}.")
     if dtype not in (torch.float32, torch.float64):
-        raise InputError(f"dtype is {dtype}; profiles are float64 or float32.")
+        raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}.")
     check_seed(seed)
     return k, sweeps

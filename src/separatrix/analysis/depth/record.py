@@ -1,4 +1,4 @@
-"""One forward pass of a network, written down: what every call of every module made."""
+"""The record of one forward pass of a network: the output of every call of every module."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from separatrix.core.tangent import plain_kernels
 from separatrix.core.twin import twin
 
 # Note [Layers by hooks]
-# A hook keeps a copy of each module's first floating-point output, so that an in-place layer behind it writes elsewhere, and the
-# edge of the autograd graph at which that output was made. The copies are what J is taken of. The edges say which layers carry
-# the whole signal: those without whose edge the graph no longer joins the output to the input. They also say where the gradient
-# of a loss is to be read off. One forward pass of one item finds all of this; no symbolic trace of the user's code is needed.
+# A hook stores a copy of each module's first floating-point output, which an in-place layer after it cannot overwrite, and the
+# edge of the autograd graph at which that output was made. Jacobians are taken of the copies. The edges show which layers carry
+# the whole signal: those without whose edge the graph no longer connects the output to the input. They are also where the
+# gradient of a loss is read. One forward pass of one item yields all of this, without a symbolic trace of the user's code.
 
 
 @dataclass(frozen=True)
 class Made:
-    """What one call of a module made.
+    """The output of one call of a module.
 
     Args:
-        call: the module and which of its calls.
-        kind: the module's class.
-        value: a copy of its first floating-point output, or None.
-        tokens: the whole numbers that it was given, where its first argument is such.
-        original: the output itself, which a later layer may have written over.
-        version: of the original when it was made.
-        edge: of the autograd graph at which it was made.
+        call: the module and the number of its call.
+        kind: class of the module.
+        value: copy of its first floating-point output, or None.
+        tokens: its first argument, if that is an integer tensor.
+        original: the output itself, which a later layer may have overwritten.
+        version: version counter of the original when it was made.
+        edge: edge of the autograd graph at which it was made.
     """
 
     call: Call
@@ -45,12 +45,12 @@ class Made:
 
     @property
     def is_in_transform(self) -> bool:
-        """Whether it belongs to a transform of torch.func, so that it is no function of one input."""
+        """Whether it belongs to a transform of torch.func, and so is not a function of one input."""
         return self.value is not None and torch._C._functorch.is_functorch_wrapped_tensor(self.value)
 
     @property
     def readable(self) -> Tensor | None:
-        """The value, if it can be looked at."""
+        """The value, or None if it cannot be read."""
         return None if self.is_in_transform else self.value
 
 
@@ -59,9 +59,9 @@ class Record:
     """A forward pass.
 
     Args:
-        made: what the calls made, in the order in which they ended.
-        output: of the model; None where the pass ended early.
-        z: the sources it began from, (items, dim), where it began from such.
+        made: outputs of the calls, in the order in which they ended.
+        output: output of the model; None if the pass ended early.
+        z: sources that it started from, (items, dim), if any.
     """
 
     made: list[Made]
@@ -69,12 +69,12 @@ class Record:
     z: Tensor | None = None
 
     def values(self) -> dict[Call, Tensor]:
-        """What each call made, where that can be looked at."""
+        """The output of each call, where it can be read."""
         return {one.call: value for one in self.made if (value := one.readable) is not None}
 
 
 class _ReachedError(Exception):
-    """Raised by the hook of the last layer that is wanted: the rest of the forward pass is not needed."""
+    """Raised by the hook of the last wanted layer to skip the rest of the forward pass."""
 
 
 class Recorder:
@@ -82,9 +82,9 @@ class Recorder:
 
     Args:
         model: any module.
-        inputs: what it takes: a tensor, an array, a tuple of several, a dict of named ones, or an `Arguments`.
-        axis: of the inputs, and of every layer's output, along which items lie; None where there is but one item.
-        dtype: of the computation.
+        inputs: arguments of the model: a tensor, an array, a tuple of several, a dict of named ones, or an `Arguments`.
+        axis: batch axis of the inputs and of every layer's output; None if the inputs are one item.
+        dtype: dtype of the computation.
     """
 
     def __init__(self, model: nn.Module, inputs: Any, axis: int | None, dtype: torch.dtype) -> None:
@@ -102,7 +102,7 @@ class Recorder:
 
     @property
     def names(self) -> list[str]:
-        """Of all modules that can be listened to."""
+        """Names of all modules that have a hook."""
         return list(self.kinds)
 
     def record(
@@ -117,17 +117,17 @@ class Recorder:
         """One pass.
 
         Args:
-            arguments: of the model, its tensors.
-            calls: to be written down. Default: all.
-            early: whether the pass may end with the last of them.
-            injected: a call, and what takes the place of its output.
+            arguments: tensors among the model's arguments.
+            calls: calls to record. Default: all.
+            early: whether the pass may end after the last of them.
+            injected: a call, and a tensor that replaces its output.
             z: see `Record`.
         """
         made: list[Made] = []
         wanted = None if calls is None else set(calls)
         last = len(wanted) if early and wanted is not None else None
 
-        def write_down(call: Call, given: Any, returned: Any) -> Any:
+        def keep(call: Call, given: Any, returned: Any) -> Any:
             if injected is not None and call == injected[0]:
                 return injected[1].clone()
             if wanted is None or call in wanted:
@@ -136,7 +136,7 @@ class Recorder:
                     raise _ReachedError
             return None
 
-        with self._hooks.listening(write_down):
+        with self._hooks.listening(keep):
             try:
                 output = self.given.with_tensors(arguments).call(self.twin)
             except _ReachedError:
@@ -144,17 +144,17 @@ class Recorder:
         return Record(made, output, z)
 
     def plain(self) -> Record:
-        """A pass of all items from the arguments as they are, without a graph."""
+        """A pass of all items from the unchanged arguments, without a graph."""
         with plain_kernels(), torch.no_grad(), self.explained():
             return self.record(self.item_axes.take(slice(0, self.items)))
 
     def explained(self) -> "_Explained":
-        """A context in which what the user's code raises is said with the inputs it was given."""
+        """A context in which an exception of the user's code is reported with its inputs."""
         return _Explained(self)
 
 
 class _Explained:
-    """Turns any exception of a forward pass into an InputError that says on which inputs the model failed."""
+    """Turns any exception of a forward pass into an InputError that names the inputs on which the model failed."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
@@ -169,8 +169,8 @@ class _Explained:
         alone = "" if which.axis is None or which.items == 1 else f", of which one item along axis {which.axis} was passed alone"
         raise InputError(
             f"{which.model_name} failed on inputs {which.given.shapes}{alone}: {type(error).__name__}: {first_line(error)}\n"
-            f"{which.given.way_out} sx.depth_profile also takes batch_axis, where items lie (None: none), and "
-            "dtype=torch.float32, for a model that insists on it."
+            f"{which.given.way_out} sx.depth_profile also takes batch_axis (None if the inputs are one item) and "
+            "dtype=torch.float32."
         ) from error
 
 

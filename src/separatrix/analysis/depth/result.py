@@ -1,4 +1,4 @@
-"""What a profile in depth found, and the same in words."""
+"""The result of a depth profile."""
 
 import math
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from torch import Tensor
 from separatrix.core.result import Result, Status
 from separatrix.core.wording import counted, plain
 
-FACTOR = 10  # of growth over the whole depth, beyond which a network is said to explode, or to vanish
-NEAR = 2  # within which it is near-isometric
+FACTOR = 10  # growth over the whole depth beyond which a network is exploding or vanishing
+NEAR = 2  # growth within which it is near-isometric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DepthProfile(Result):
-    r"""How far a change of the input reaches in depth: J_l = ∂y_l/∂x at each layer l, and the gradient that comes back to it.
+    r"""Growth of perturbations and gradients with depth:  J_l = ∂y_l/∂x  and  ∂loss/∂y_l  at each layer l.
 
     Args:
-        layers: names, in the order in which they run; a further call of the same module is "name:2".
-        kinds: the class of each.
-        widths: (layer), d_l, numbers in each layer's output.
+        layers: names, in the order in which they run; "name:2" is the second call of the same module.
+        kinds: class of each layer.
+        widths: (layer), d_l, size of each layer's output.
         cut: (layer), whether the whole signal passes through this layer.
-        depth: (layer), how many such layers there are in the network up to this one, itself included.
-        singular_values: (layer, *batch, k), σ_i(J_l), descending; NaN where a layer is too narrow to have so many.
-        residual: (layer, *batch, k), ‖J v_i − σ_i u_i‖/σ_1: a true singular value lies within residual · σ_1. 0: whole Jacobian.
-        gain: (layer, *batch), ‖J_l‖_F/√d_l from random tangents: the r.m.s. change of its numbers under a random change of all
-            inputs, relative to theirs.
-        gain_stderr: (layer, *batch), its standard error; 0 where the whole Jacobian was taken.
+        depth: (layer), number of such layers in the network up to and including this one.
+        singular_values: (layer, *batch, k), σ_i(J_l), descending; NaN beyond the number of singular values of a narrow layer.
+        residual: (layer, *batch, k), ‖J v_i − σ_i u_i‖/σ_1; a true singular value lies within residual · σ_1 of σ_i. 0 if the
+            whole Jacobian was computed.
+        gain: (layer, *batch), ‖J_l‖_F/√d_l: r.m.s. change of a component of y_l over that of x, for a random change of x.
+        gain_stderr: (layer, *batch), its standard error; 0 if the whole Jacobian was computed.
         gradient: (layer, *batch), ‖∂loss/∂y_l‖.
-        exponents: (layer, *batch, k), ln σ_i / depth, on the layers through which the whole signal passes; else NaN.
+        exponents: (layer, *batch, k), ln σ_i / depth at layers through which the whole signal passes; NaN at the others.
         layer_codes: (layer, *batch), `Status` of each layer.
-        dim: d_0, numbers in one input.
+        dim: d_0, size of one input.
         model: class of the network.
-        loss: what the gradient is of, in words.
+        loss: description of the loss.
     """
 
     layers: tuple[str, ...]
@@ -77,23 +77,23 @@ class DepthProfile(Result):
 
     @property
     def largest(self) -> Tensor:
-        """σ_1 on the scale of `gain`, σ_1 √(min(d_0, d_l)/d_l), shape (layer, *batch): the most sensitive direction."""
+        """σ_1 √(min(d_0, d_l)/d_l), shape (layer, *batch): growth of the most sensitive direction, on the scale of `gain`."""
         widths = self.widths.to(self.gain).reshape(-1, *[1] * len(self.batch))
         return self.singular_values[..., 0] * (widths.clamp(max=self.dim) / widths).sqrt()
 
     @property
     def last(self) -> int:
-        """Index of the last layer through which the whole signal passes; of the last layer at all where there is none."""
-        whole = self.cut.nonzero()[:, 0]
-        return int(whole[-1]) if len(whole) else len(self.layers) - 1
+        """Index of the last layer through which the whole signal passes, or of the last layer if there is none."""
+        cuts = self.cut.nonzero()[:, 0]
+        return int(cuts[-1]) if len(cuts) else len(self.layers) - 1
 
     @property
     def verdicts(self) -> Any:
-        """A word for each input: a string, or an array of them.
+        """The verdict on each input, one word: a string, or an array of strings of shape (*batch).
 
-        By the gain at the last layer through which the whole signal passes: "vanishing" below 1/10, "contracting" below 1/2,
-        "near-isometric" up to 2, "expanding" up to 10, "exploding" above; "uneven" where the gain is none of the extremes but
-        the most sensitive direction grows more than tenfold; "unknown" where it diverged.
+        It follows from the gain at the last layer through which the whole signal passes: "vanishing" below 1/10, "contracting"
+        below 1/2, "near-isometric" up to 2, "expanding" up to 10, "exploding" above. "uneven" means a gain between 1/10 and 10
+        while the most sensitive direction grows more than tenfold, "unknown" that the input diverged.
         """
         gain, largest = self.gain[self.last], self.largest[self.last]
         words = np.full(self.batch, "near-isometric", dtype="<U14")
@@ -107,28 +107,34 @@ class DepthProfile(Result):
 
     @property
     def verdict(self) -> str:
-        """The word that most inputs have."""
+        """The most frequent of `verdicts`."""
         words, counts = np.unique(np.asarray(self.verdicts), return_counts=True)
         return str(words[counts.argmax()])
 
     @property
     def changed(self) -> str:
-        """That the gradients are not those of what the network does, which its author changed; empty where they are."""
+        """A warning if the model's gradients are not the derivatives of its outputs; otherwise empty."""
         return str(self.settings.get("changed", ""))
 
     def summary(self) -> str:
-        """The verdict with its numbers, the gradient, and how sure they are."""
-        count = self.codes.numel()
-        whole = int(self.cut.sum())
-        given, layers = f"{counted(count, 'input')} of {counted(self.dim, 'number')}", counted(len(self.layers), "layer")
-        told = [
+        """The verdict with its numbers, the gradient, and their accuracy."""
+        cuts = int(self.cut.sum())
+        inputs, layers = counted(self.codes.numel(), "input"), counted(len(self.layers), "layer")
+        lines = [
             f"unsure: {self.changed}" if self.changed else "",
-            f"{self.model} in depth: {given}, {layers}, {whole} of which carry the whole signal",
+            f"{self.model}: {inputs} of size {self.dim:,}, {layers}, {cuts} of which carry the whole signal",
             self._growth(),
             self._gradients(),
-            self._certainty(),
+            self._accuracy(),
         ]
-        return "\n".join(line for line in told if line)
+        return "\n".join(line for line in lines if line)
+
+    def _remedy(self, status: Status) -> str:
+        if status is Status.DIVERGED:
+            place = (self.layer_codes == status).reshape(len(self.layers), -1).any(-1).nonzero()[0]
+            return f"The first layer that is not finite is {self.layers[int(place)]!r}: scale the inputs, or leave these out."
+        worst = float(self.residual.nan_to_num(0.0).max())
+        return f"The largest residual is {worst:.2g}, tol is {self.settings['tol']:g}: raise sweeps or tol."
 
     def _growth(self) -> str:
         known = (self.codes != Status.DIVERGED).reshape(-1)
@@ -141,34 +147,34 @@ class DepthProfile(Result):
         rate = plain(math.log(typical) / steps) if typical > 0 else "−∞"
         where = "" if self.verdict not in ("vanishing", "exploding") else self._where()
         return (
-            f"{self.verdict}{'' if self.codes.numel() == 1 else share}: a random change of the input is {plain(typical)} times as "
-            f"large, number for number, at '{self.layers[self.last]}' ({_range(gain)}; {rate} nats per layer that carries the "
-            f"whole signal), the most sensitive one {plain(largest)} times{where}"
+            f"{self.verdict}{'' if self.codes.numel() == 1 else share}: at '{self.layers[self.last]}' a random change of the input "
+            f"is multiplied by {plain(typical)} ({_range(gain)}; {rate} nats per layer that carries the whole signal), "
+            f"the most sensitive change by {plain(largest)}{where}"
         )
 
     def _where(self) -> str:
-        """The first layer with the whole signal from which the median gain stays beyond the border."""
+        """The first layer with the whole signal from which on the median gain stays beyond `FACTOR`."""
         median = self.gain.reshape(len(self.layers), -1).nanmedian(-1).values
         beyond = median < 1 / FACTOR if self.verdict == "vanishing" else median > FACTOR
         index = [i for i in range(len(self.layers)) if bool(self.cut[i])]
         first = next((i for i, j in enumerate(index) if bool(beyond[index[i:]].all())), None)
-        return "" if first is None else f"; beyond a factor of {FACTOR} from '{self.layers[index[first]]}' on"
+        return "" if first is None else f"; by more than a factor of {FACTOR} from '{self.layers[index[first]]}' on"
 
     def _gradients(self) -> str:
         median = self.gradient.reshape(len(self.layers), -1).nanmedian(-1).values
         first = int(self.cut.nonzero()[0]) if self.cut.any() else 0
         sizes = f"{plain(float(median[first]))} at '{self.layers[first]}', {plain(float(median[-1]))} at '{self.layers[-1]}'"
-        return f"gradient of {self.loss}: {sizes}"
+        return f"gradient norm of {self.loss}: {sizes}"
 
-    def _certainty(self) -> str:
-        lost = int((self.codes == Status.DIVERGED).sum())
-        told = [f"{lost} of {self.codes.numel()} inputs diverged"] if lost else []
+    def _accuracy(self) -> str:
+        diverged = int((self.codes == Status.DIVERGED).sum())
+        failures = [f"{diverged} of {self.codes.numel()} inputs diverged"] if diverged else []
         if self.settings.get("method") == "whole Jacobian":
-            return "; ".join(["singular values of the whole Jacobian", *told])
+            return "; ".join(["singular values of the whole Jacobian", *failures])
         worst = self.residual.nan_to_num(0.0).max()
         open_ends = int((self.layer_codes == Status.NOT_CONVERGED).sum())
-        told += [f"{open_ends} of {self.layer_codes.numel()} spectra not converged"] if open_ends else []
-        return "; ".join([f"singular values with residuals up to {plain(float(worst))} of the largest", *told])
+        failures += [f"{open_ends} of {self.layer_codes.numel()} spectra not converged"] if open_ends else []
+        return "; ".join([f"residuals of singular values up to {plain(float(worst))} of the largest", *failures])
 
 
 def _range(values: Tensor) -> str:

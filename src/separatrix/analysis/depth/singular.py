@@ -1,4 +1,4 @@
-"""Leading singular values of a Jacobian that is known only through its products with tangents and cotangents."""
+"""Leading singular values of a Jacobian that is available only as Jacobian–vector and vector–Jacobian products."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ Product = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SingularTriplets:
-    """Leading singular values, and how far each pair of vectors is from being one.
+    """Leading singular values and right vectors of J, with residuals.
 
     Args:
         values: (*batch, k), descending.
         residual: (*batch, k), ‖J v_i − σ_i u_i‖ / σ_1; a true singular value lies within residual · σ_1 of each σ_i.
-        right: (*batch, k, dim), the right vectors v_i as rows.
-        sweeps: how often J and Jᵀ were applied.
+        right: (*batch, k, dim), right singular vectors v_i as rows.
+        sweeps: number of applications of J and Jᵀ.
     """
 
     values: Tensor
@@ -29,18 +29,18 @@ class SingularTriplets:
 def leading_singular_values(
     push: Product, pull: Product, image: Tensor, dim: int, *, k: int, sweeps: int, tol: float
 ) -> SingularTriplets:
-    r"""The k leading singular values of J by subspace iteration with J, then Jᵀ, that forgets no subspace it has been in.
+    r"""The k leading singular values of J by block Lanczos iteration: subspace iteration with J and Jᵀ that keeps all subspaces.
 
-    Each sweep pulls the new directions of the image back and takes the SVD of J on all directions so far: the best that the whole
-    space knows (Rayleigh–Ritz). It converges like a polynomial of degree 2·sweeps instead of a power.
+    Each sweep pulls the new directions of the image back and takes the SVD of J on all directions so far (Rayleigh–Ritz). It
+    converges like a polynomial of degree 2·sweeps rather than a power.
 
     Args:
         push: v ↦ J v, rows (*batch, p, dim) → (*batch, p, width).
         pull: w ↦ Jᵀ w, rows (*batch, q, width) → (*batch, q, dim).
-        image: J times a frame, some of it random, (*batch, p, width), p ≥ k.
-        dim: numbers in an input.
-        k: how many are wanted, at most min(dim, width).
-        sweeps: at most so many, and at least two unless one is exact.
+        image: J times a frame that is at least partly random, (*batch, p, width), p ≥ k.
+        dim: size of an input.
+        k: number of singular values, at most min(dim, width).
+        sweeps: maximum number of sweeps; at least two are taken unless one is exact.
         tol: residual at which to stop.
 
     Source: Golub, Luk & Overton 1981, ACM Trans. Math. Softw. 7, 149 (block Lanczos); Halko, Martinsson & Tropp 2011,
@@ -62,7 +62,7 @@ def leading_singular_values(
 
 @dataclass(frozen=True)
 class _Ranges:
-    """What is known of J:  left J = middle right, where left and right have orthonormal rows.
+    """A partial factorisation  left J = middle right,  where left and right have orthonormal rows.
 
     Args:
         left: (*batch, m, width).
@@ -76,16 +76,16 @@ class _Ranges:
 
     @staticmethod
     def empty(image: Tensor, dim: int) -> "_Ranges":
-        """Nothing."""
+        """The factorisation with no rows."""
         return _Ranges(image[..., :0, :], image[..., :0, :0], image.new_zeros(*image.shape[:-2], 0, dim))
 
     @property
     def complete(self) -> bool:
-        """Whether the left vectors span all there is."""
+        """Whether the left vectors span the whole image space."""
         return self.left.shape[-2] == self.left.shape[-1]
 
     def widened(self, image: Tensor, pull: Product) -> "_Ranges":
-        """With the image's new directions, and where Jᵀ takes them."""
+        """The factorisation extended by the image's new directions and by Jᵀ times these."""
         fresh = new_directions(self.left, image)
         pulled = pull(fresh)
         beyond = new_directions(self.right, pulled)
@@ -101,10 +101,10 @@ class _Ranges:
 
 
 def new_directions(basis: Tensor, rows: Tensor) -> Tensor:
-    """Orthonormal rows orthogonal to those of the basis, whose span with it holds the given rows; as many as there is room for.
+    """Orthonormal rows, orthogonal to the basis, that extend it to a space containing the given rows, as far as there is room.
 
-    Gram–Schmidt twice, which is enough (Giraud et al. 2005, Numer. Math. 101, 87) unless the rows bring nothing new: then
-    Householder QR of both together completes the basis with any direction.
+    Gram–Schmidt twice, which is enough (Giraud et al. 2005, Numer. Math. 101, 87) unless a row lies in the span of the basis. Then
+    Householder QR of both together completes the basis with an arbitrary direction.
     """
     m, width = basis.shape[-2:]
     rest = rows[..., : width - m, :]
@@ -116,4 +116,4 @@ def new_directions(basis: Tensor, rows: Tensor) -> Tensor:
     return fresh
 
 
-_ORTHOGONAL = 1e3  # roundings by which directions may fail to be orthogonal
+_ORTHOGONAL = 1e3  # largest inner product of orthogonal directions, in roundings

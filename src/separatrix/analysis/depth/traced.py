@@ -1,4 +1,4 @@
-"""A forward pass with its autograd graph, along which cotangents and gradients are carried back."""
+"""A forward pass with its autograd graph, for pulling back cotangents and gradients."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,10 @@ class Traced:
     """A forward pass with its graph.
 
     Args:
-        z: the sources, (items, dim).
-        values: each layer's output as rows, (items, width).
-        edges: at which each was made.
-        output: of the model.
+        z: sources, (items, dim).
+        values: output of each layer as rows, (items, width).
+        edges: edges of the graph at which the outputs were made.
+        output: output of the model.
     """
 
     z: Tensor
@@ -27,18 +27,18 @@ class Traced:
     output: Tensor
 
     def pull(self, layer: int, w: Tensor) -> Tensor:
-        """Cotangents carried back to the source: (items, k, width) → (items, k, dim)."""
+        """Cotangents pulled back to the source: (items, k, width) → (items, k, dim)."""
         value, rows = self.values[layer], w.movedim(-2, 0).to(self.z.dtype)
         keep: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
         with plain_kernels():
             try:
                 (back,) = torch.autograd.grad(value, self.z, rows, is_grads_batched=True, **keep)
-            except (RuntimeError, NotImplementedError):  # an operator without a batched derivative: one row after the other
+            except (RuntimeError, NotImplementedError):  # an operator without a batched derivative: one row at a time
                 back = torch.stack([_grad(value, self.z, row, **keep)[0] for row in rows])
         return back.movedim(0, -2)
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
-        """The gradient of a loss at each layer, in the layer's own shape."""
+        """The gradient of a loss at each layer, in the shape of its output."""
         wanted = [edge for edge in self.edges if edge is not None]
         with plain_kernels():
             found = _grad(loss, wanted, retain_graph=True, allow_unused=True)
@@ -48,7 +48,7 @@ class Traced:
 
 
 def _grad(*given: Any, **options: Any) -> tuple[Tensor, ...]:
-    """`torch.autograd.grad`; what a backward of the model's raises is said as such."""
+    """`torch.autograd.grad`, with errors in the model's backward pass reported as missing derivatives."""
     try:
         return torch.autograd.grad(*given, **options)
     except (RuntimeError, NotImplementedError) as error:

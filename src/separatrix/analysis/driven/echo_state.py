@@ -1,4 +1,4 @@
-"""The echo-state property: whether a driven system forgets where it began, from many initial states under one drive."""
+"""The echo-state property: whether a driven system forgets its initial state."""
 
 import math
 from collections.abc import Iterator
@@ -22,30 +22,31 @@ from separatrix.core.system import System
 from separatrix.core.wording import counted, measured, plain
 
 VERDICTS = ("undecided", "echo state", "several responses", "sensitive", "diverged")
-UNDECIDED, ECHO_STATE, SEVERAL, SENSITIVE, LOST = range(len(VERDICTS))
+UNDECIDED, ECHO_STATE, SEVERAL, SENSITIVE, DIVERGED = range(len(VERDICTS))
 STEPS = 2_000  # of a default run
-SURE = 2  # standard errors beyond which λ₁ has a sign
-RESOLVED = 1e-10  # distance over the size of the states below which it is rounding's
+SURE = 2  # standard errors beyond which the sign of λ₁ is known
+RESOLVED = 1e-10  # smallest distance above rounding error, relative to the size of the states
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class EchoState(Result):
-    r"""Whether many initial states end in one response to one drive, and how fast they come together.
+    r"""Responses of many initial states to one drive, and the rate at which they approach each other,  d ln(distance)/dt.
 
     Args:
-        answers: (*batch), int8, the place in `VERDICTS` of each item's `verdict`.
-        responses: (*batch), how many different responses are left at the end; states that diverged reach none.
-        groups: (state, *batch), which of them each initial state reached, numbered from 0; −1: it diverged.
-        distance: (record, *batch), the largest distance between two states over their largest size so far, √dim counted.
-        median_distance: (record, *batch), that of the middle pair.
-        time: (record), units of time at which the two were taken.
-        contraction, contraction_stderr: (*batch), the mean rate d ln(distance)/dt until it is lost in rounding, nats per unit time.
-        exponents: (state, *batch), λ₁ conditional on the drive, along each initial state's own response.
-        exponent, stderr: (*batch), their mean over the states that did not diverge, nats per unit time.
-        steps: for how many steps they were followed.
+        verdict_codes: (*batch), int8, indices into ("undecided", "echo state", "several responses", "sensitive", "diverged").
+        responses: (*batch), number of different responses at the end; states that diverged are not counted.
+        groups: (state, *batch), response that each initial state reached, numbered from 0; −1 if it diverged.
+        distance: (time, *batch), largest distance between two states, over √dim times the largest component of a state so far.
+        median_distance: (time, *batch), median over the pairs of states, on the same scale.
+        time: (time), at which the distances were taken, units of time.
+        contraction, contraction_stderr: (*batch), mean rate d ln(distance)/dt before rounding error dominates, and its standard
+            error, nats per unit time.
+        exponents: (state, *batch), λ₁ conditional on the drive, along the response of each initial state.
+        exponent, stderr: (*batch), mean of λ₁ over the states that did not diverge, and its standard error, nats per unit time.
+        steps: number of steps for which the states were followed.
     """
 
-    answers: Tensor
+    verdict_codes: Tensor
     responses: Tensor
     groups: Tensor
     distance: Tensor
@@ -60,12 +61,12 @@ class EchoState(Result):
 
     drawn_by: ClassVar[str] = "separatrix.plot.echo_state:echo_state_figure"
     layout: ClassVar[dict[str, str]] = {
-        "answers": "batch",
+        "verdict_codes": "batch",
         "responses": "batch",
         "groups": "state batch",
-        "distance": "record batch",
-        "median_distance": "record batch",
-        "time": "record",
+        "distance": "time batch",
+        "median_distance": "time batch",
+        "time": "time",
         "contraction": "batch",
         "contraction_stderr": "batch",
         "exponents": "state batch",
@@ -81,37 +82,44 @@ class EchoState(Result):
 
     @property
     def verdict(self) -> Any:
-        """Each item's answer: a string, or an array of strings of shape (*batch).
+        """The verdict on each item in words: a string, or an array of strings of shape (*batch).
 
-        "echo state": all states met. "several responses": they did not, although small perturbations fade. "sensitive": they did
-        not, and small perturbations grow. "undecided": not followed long enough. "diverged": no state stayed finite.
+        "echo state": all states converged to one response. "several responses": they did not, although small perturbations decay.
+        "sensitive": they did not, and small perturbations grow. "undecided": not followed long enough. "diverged": no state stayed
+        finite.
         """
-        words = np.array(VERDICTS)[self._told.cpu().numpy()]
+        words = np.array(VERDICTS)[self._checked_verdicts.cpu().numpy()]
         return str(words) if words.ndim == 0 else words
 
     @property
-    def _told(self) -> Tensor:
-        """`answers`, and that of an item that was refused."""
-        return self.answers.masked_fill(self.codes == Status.DIVERGED, LOST)
+    def _checked_verdicts(self) -> Tensor:
+        """`verdict_codes`, with "diverged" where the status says so."""
+        return self.verdict_codes.masked_fill(self.codes == Status.DIVERGED, DIVERGED)
 
     def summary(self) -> str:
         """The verdict with its numbers."""
         states = counted(len(self.groups), "initial state")
         if self.batch:
-            told = [f"{int((self._told == i).sum())} {word}" for i, word in enumerate(VERDICTS) if (self._told == i).any()]
-            return f"{states} under each of {counted(self.codes.numel(), 'drive')} for {self.steps:,} steps: {', '.join(told)}"
+            verdicts = self._checked_verdicts
+            counts = [f"{int((verdicts == i).sum())} {word}" for i, word in enumerate(VERDICTS) if (verdicts == i).any()]
+            return f"{states} under each of {counted(self.codes.numel(), 'drive')} for {self.steps:,} steps: {', '.join(counts)}"
         if self.codes == Status.DIVERGED:
             return f"all {states} diverge"
-        lost = int((self.groups < 0).sum())
-        diverged = f", {lost} diverge" if lost else ""
+        count = int((self.groups < 0).sum())
+        diverged = f", {count} diverge" if count else ""
         rate = f"λ₁ {self._rate()} nats per {self.clock} under this drive"
         return f"{self.verdict}: {self._ending(states)} after {self.steps:,} steps{diverged}; {rate}"
 
+    def _remedy(self, status: Status) -> str:
+        if status is Status.DIVERGED:
+            return "No initial state stays finite: lower spread, or choose another x0."
+        return "The states are still approaching each other, or λ₁ is too small for the length of the run: take more steps."
+
     def _rate(self) -> str:
-        """The mean exponent and its error; where responses differ in theirs, from which to which."""
+        """The mean exponent and its error; if the responses have different exponents, their range."""
         own = self.exponents[~self.exponents.isnan()]
         differ = len(own) > 0 and float(own.max() - own.min()) > 1e-3 * float(own.abs().max())
-        if differ and int(self.answers) == SEVERAL:
+        if differ and int(self.verdict_codes) == SEVERAL:
             return f"from {plain(float(own.min()))} to {plain(float(own.max()))}"
         return f"= {measured(float(self.exponent), float(self.stderr))}"
 
@@ -119,8 +127,8 @@ class EchoState(Result):
         apart = f"largest distance {plain(float(self.distance[-1]))} of their size"
         if int(self.responses) > 1:
             return f"{states} are at {int(self.responses)} different places ({apart})"
-        speed = measured(float(self.contraction), float(self.contraction_stderr))
-        return f"{states} have met, closing in at {speed} nats per {self.clock} ({apart})"
+        rate = measured(float(self.contraction), float(self.contraction_stderr))
+        return f"{states} have converged, distances change at {rate} nats per {self.clock} ({apart})"
 
 
 @torch.no_grad()
@@ -134,31 +142,39 @@ def echo_state(
     distinct: float = SAME,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> EchoState:
-    r"""Whether a system forgets where it began: many initial states under one drive, the distances between them, and λ₁ beside it.
+    r"""Whether a system forgets its initial state: distances between many initial states under one drive, and λ₁.
 
-    A negative λ₁ says that a response is stable, not that there is only one; so the verdict is that of the states.
+    A negative λ₁ means that a response is stable, not that it is the only one. The verdict therefore rests on the states.
 
     Args:
-        system: any System; its drive, its noise and its parameters are the same for all states of one batch item.
-        x0: about which the initial states lie, shape (*batch, dim). Default: the middle of as many of `system.initial_state`.
+        system: any System; drive, noise and parameters are the same for all states of one batch item.
+        x0: centre of the initial states, shape (*batch, dim). Default: the mean of `starts` samples of `system.initial_state`.
         starts: number of initial states, at least 2.
-        spread: they are uniform in x0 ± spread, in every component.
-        steps: for how long they are followed. Default: 2,000, within the horizon.
-        distinct: distance, over the size of the states, under which two have met.
-        seed: of the initial states.
+        spread: half-width; the initial states are uniform in x0 ± spread in every component.
+        steps: number of steps. Default: 2,000, within the horizon.
+        distinct: distance below which two states count as one, relative to the size of the states.
+        seed: seed of the initial states.
         progress: show a progress bar.
+        throw: raise instead of marking items `diverged` or `not_converged`.
 
     Returns:
         EchoState: `verdict`, `responses`, `distance` over `time`, `contraction`, and `exponent` ± `stderr`, for each batch item.
 
     Raises:
-        InputError: fewer than 2 starts, a spread or tolerance that is not positive, or no step.
-        HorizonError: more steps than the system can take.
-    Limits: what initial states outside the spread do is not known, nor what an end still to come would do: an item whose states are
-        still closing in, or were followed for less than 20/|λ₁|, is undecided, `not_converged`. λ₁ is averaged over the last
-        four fifths of the steps.
+        InputError: fewer than 2 starts, `spread` or `distinct` is not positive, or fewer than 1 step.
+        HorizonError: `steps` exceeds the steps the system can take.
+        DivergedError, NotConvergedError: with `throw=True`.
+    Limits: initial states outside x0 ± spread are not tested. An item whose states still approach each other, or were followed for
+        less than 20/|λ₁|, is "undecided" and `not_converged`. λ₁ is averaged over the last four fifths of the steps.
     Source: Jaeger 2001, GMD Report 148, def. 1 (echo states); Manjunath & Jaeger 2013, Neural Comput. 25, 671 (for a given input).
+
+    Example:
+        >>> gains = torch.tensor([[0.5], [2.0]])
+        >>> unit = sx.Map(lambda h: torch.tanh(gains * h), dim=1)
+        >>> sx.echo_state(unit, torch.zeros(2, 1), steps=100).verdict.tolist()
+        ['echo state', 'several responses']
     """
     steps = _checked(system, starts=starts, spread=spread, steps=steps, distinct=distinct)
     check_seed(seed)
@@ -168,35 +184,37 @@ def echo_state(
     walk = _Walk(TangentRun.begin(front, random_frame(front.x, 1, seed), every=1))
     found = separation(walk.positions(steps, progress), steps, float(distinct))
     rate, error, exponents = _pooled(walk.tally, found.groups, walk.run.erased[..., 0])
-    answers = _answers(found, rate, error, steps, system.dt)
-    codes = torch.full_like(answers, int(Status.OK))
-    codes = codes.masked_fill(answers == UNDECIDED, int(Status.NOT_CONVERGED)).masked_fill(answers == LOST, int(Status.DIVERGED))
+    verdicts = _verdicts(found, rate, error, steps, system.dt)
+    codes = torch.full_like(verdicts, int(Status.OK))
+    codes = codes.masked_fill(verdicts == UNDECIDED, int(Status.NOT_CONVERGED))
+    codes = codes.masked_fill(verdicts == DIVERGED, int(Status.DIVERGED))
     time = torch.tensor(walk.times, dtype=torch.float64)
-    contraction, doubt = _contraction(found, time.to(found.largest))
-    asked = {"starts": starts, "spread": spread, "steps": steps, "distinct": distinct, "seed": seed, "clock": system.clock}
-    return EchoState(
+    contraction, contraction_stderr = _contraction(found, time.to(found.largest))
+    settings = {"starts": starts, "spread": spread, "steps": steps, "distinct": distinct, "seed": seed, "clock": system.clock}
+    echo = EchoState(
         codes=codes,
-        answers=answers,
+        verdict_codes=verdicts,
         responses=found.groups.amax(0) + 1,
         groups=found.groups,
         distance=found.largest,
         median_distance=found.median,
         time=time,
         contraction=contraction,
-        contraction_stderr=doubt,
+        contraction_stderr=contraction_stderr,
         exponents=exponents,
         exponent=rate,
         stderr=error,
         steps=steps,
-        settings=asked,
+        settings=settings,
     )
+    return echo.or_raise(throw)
 
 
 class _Walk:
-    """All states followed along one input; on the way, how much a tangent of each grows, and how much time passes.
+    """All states followed along one input, with the growth of a tangent of each and the elapsed time.
 
     Args:
-        run: the start; later, where the states have come to.
+        run: the current states, at first the initial ones.
     """
 
     def __init__(self, run: TangentRun) -> None:
@@ -205,8 +223,8 @@ class _Walk:
         self.times = [0.0]
 
     def positions(self, steps: int, progress: bool) -> Iterator[tuple[int, Tensor]]:
-        """The states at the steps of a record."""
-        marks = _marks(steps)
+        """The states at the steps where distances are recorded."""
+        marks = _recorded_steps(steps)
         yield 0, self.run.front.x
         for run in watched(stretches(self.run, steps), steps, "Echo state", progress):
             self.run, n = run, run.front.n
@@ -217,8 +235,8 @@ class _Walk:
                 yield n, run.front.x
 
 
-def _marks(steps: int) -> set[int]:
-    """Each of the first steps, then ever fewer, to the last."""
+def _recorded_steps(steps: int) -> set[int]:
+    """The first steps, then at intervals that grow with the step, and the last one."""
     marks, n = {steps}, 1
     while n < steps:
         marks.add(n)
@@ -227,9 +245,9 @@ def _marks(steps: int) -> set[int]:
 
 
 def _pooled(tally: Tally, groups: Tensor, erased: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """λ₁ and its error, (*batch), of the mean over the states that did not diverge; and each state's own, (state, *batch).
+    """Mean λ₁ over the states that did not diverge and its error, (*batch); and λ₁ of each state, (state, *batch).
 
-    Where a tangent was erased, (state, *batch), its exponent is −∞, and so is the mean.
+    Where a tangent became exactly 0 (`erased`, (state, *batch)), its exponent is −∞, and so is the mean.
     """
     rates, duration = (values[..., 0] for values in tally.series())
     alive = (groups >= 0).to(rates.device)
@@ -237,24 +255,24 @@ def _pooled(tally: Tally, groups: Tensor, erased: Tensor) -> tuple[Tensor, Tenso
     count = alive.sum(0)
     mean = rates.where(alive, 0.0).sum(1) / count
     weight = duration[:, 0]
-    gone = (erased & alive).any(0)
-    rate = ((mean * weight).sum(0) / weight.sum(0)).masked_fill(gone, -math.inf)
-    return rate, standard_error(mean, weight).masked_fill(gone, 0.0), own
+    infinite = (erased & alive).any(0)
+    rate = ((mean * weight).sum(0) / weight.sum(0)).masked_fill(infinite, -math.inf)
+    return rate, standard_error(mean, weight).masked_fill(infinite, 0.0), own
 
 
-def _answers(found: Separation, rate: Tensor, error: Tensor, steps: int, dt: float) -> Tensor:
-    """Places in `VERDICTS`: that of the states; λ₁ only tells those that have not met apart."""
+def _verdicts(found: Separation, rate: Tensor, error: Tensor, steps: int, dt: float) -> Tensor:
+    """Indices into `VERDICTS`, by the states; λ₁ decides only between verdicts on states that have not converged."""
     alive, count = (found.groups >= 0).sum(0), found.groups.amax(0) + 1
     grows = rate > SURE * (error.nan_to_num(math.inf).square() + 1 / (steps * dt) ** 2).sqrt()
     ended = (rate.abs() * steps * dt > ENOUGH_E_FOLDS) & ~found.closing_in
-    answers = torch.where(grows, SENSITIVE, torch.where(ended, SEVERAL, UNDECIDED))
-    answers = answers.masked_fill((count == 1) & (alive == len(found.groups)), ECHO_STATE)
-    answers = answers.masked_fill((count == 1) & (alive < len(found.groups)), SEVERAL)
-    return answers.masked_fill(alive == 0, LOST).to(torch.int8)
+    verdicts = torch.where(grows, SENSITIVE, torch.where(ended, SEVERAL, UNDECIDED))
+    verdicts = verdicts.masked_fill((count == 1) & (alive == len(found.groups)), ECHO_STATE)
+    verdicts = verdicts.masked_fill((count == 1) & (alive < len(found.groups)), SEVERAL)
+    return verdicts.masked_fill(alive == 0, DIVERGED).to(torch.int8)
 
 
 def _contraction(found: Separation, time: Tensor) -> tuple[Tensor, Tensor]:
-    """The slope of ln(distance) from the first record to the last that is no rounding, and its standard error."""
+    """Slope of ln(distance) up to the last distance above rounding error, and its standard error."""
     logs, time = (found.largest * found.size).log(), time.reshape(-1, *[1] * (found.largest.ndim - 1))
     kept = (found.largest > RESOLVED).long().cumprod(0).bool()
     both = kept[1:] & kept[:-1]
@@ -269,16 +287,16 @@ def _contraction(found: Separation, time: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _checked(system: System, *, starts: int, spread: float, steps: int | None, distinct: float) -> int:
-    """The steps to take; refuses what makes no sense."""
+    """The number of steps to take, after checking the options."""
     if check_whole("starts", starts) < 2:
-        raise InputError(f"starts is {starts}; whether they meet can be asked of at least 2.")
+        raise InputError(f"starts must be at least 2, got {starts}.")
     for name, value in (("spread", spread), ("distinct", distinct)):
         if not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise InputError(f"{name} is {value!r}; it is a positive number.")
+            raise InputError(f"{name} must be a positive number, got {value!r}.")
     check_system_type(system)
     if steps is None:
         steps = STEPS if system.horizon is None else min(STEPS, system.horizon)
     check_steps(system, steps=steps)
     if steps < 1:
-        raise InputError(f"steps is {steps}; states are followed for at least 1.")
+        raise InputError(f"steps must be at least 1, got {steps}.")
     return int(steps)

@@ -1,4 +1,4 @@
-"""How many different things many initial states end up doing: under one drive, or with none."""
+"""Number of different responses that many initial states end in, with or without a drive."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -12,21 +12,21 @@ from separatrix.core.evolve import begin
 from separatrix.core.randomness import torch_generator
 from separatrix.core.system import System
 
-SAME = 1e-6  # distance, over the size of the states, under which two responses are one
+SAME = 1e-6  # distance below which two responses count as one, relative to the size of the states
 MOST_STEPS = 20_000
-ENOUGH_E_FOLDS = 20  # after which states that still differ are taken to differ for good
+ENOUGH_E_FOLDS = 20  # states that still differ after this many e-folds are taken to differ for good
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How far apart many states were on their way under one drive, and which of them have met at its end.
+    """Distances between many states under one drive, and the responses they end in.
 
     Args:
-        steps: (record), after how many steps.
-        largest, median: (record, *batch), distance between two states, over their size; NaN once fewer than two are left.
-        size: (record, *batch), the largest component of a state so far, times √dim.
-        groups: (state, *batch), which response each state reached, numbered from 0; −1 for those that diverged.
-        closing_in: (*batch), whether two that are apart came nearer, by half, within the last half of the time.
+        steps: (time), steps after which the distances were taken.
+        largest, median: (time, *batch), distance between two states, over their size; NaN once fewer than two are finite.
+        size: (time, *batch), largest component of a state so far, times √dim.
+        groups: (state, *batch), response that each state reached, numbered from 0; −1 if it diverged.
+        closing_in: (*batch), whether the distance of two different responses halved within the last half of the time.
     """
 
     steps: Tensor
@@ -39,12 +39,12 @@ class Separation:
 
 @dataclass(frozen=True)
 class Responses:
-    """Where many initial states went under one common drive.
+    """Responses of many initial states to one common drive.
 
     Args:
-        groups: which response each initial state reached, shape (states), numbered from 0; −1 for those that diverged.
-        steps: how long they were followed.
-        settled: whether that is their end: all have met, or what is apart has stopped closing in.
+        groups: response that each initial state reached, shape (states), numbered from 0; −1 if it diverged.
+        steps: number of steps for which they were followed.
+        settled: whether the groups are final: all states have converged, or those that differ no longer approach each other.
     """
 
     groups: Tensor
@@ -53,22 +53,22 @@ class Responses:
 
     @property
     def count(self) -> int:
-        """How many different responses."""
+        """Number of different responses."""
         return int(self.groups.max()) + 1
 
 
 @torch.no_grad()
 def common_drive_responses(system: System, states: int, rate: float, seed: int, *, visited: Tensor) -> Responses:
-    """Follow many initial states under the same inputs, for as long as λ₁ says that forgetting takes.
+    """Follow many initial states under the same inputs for 25/|λ₁| steps.
 
-    They are uniform in ±1, where tanh networks live; in ± the largest number of the states visited where that is larger.
+    They are uniform in ±1, the range of a tanh network, or in ± the largest component of the visited states if that is larger.
 
     Args:
-        system: any System, its inputs the same for all.
-        states: how many.
-        rate: λ₁, nats per step; states are given 25/|λ₁| steps, from 200 to 20,000 and within the horizon.
-        seed: of the initial states.
-        visited: states that the network comes to.
+        system: any System; its inputs are the same for all states.
+        states: number of initial states.
+        rate: λ₁, nats per step; the number of steps is limited to 200 … 20,000 and to the horizon.
+        seed: seed of the initial states.
+        visited: states on the orbit of the network.
     """
     rate = abs(rate) if math.isfinite(rate) else 1.0
     steps = int(min(max(25 / max(rate, 1e-3), 200), MOST_STEPS))
@@ -81,7 +81,7 @@ def common_drive_responses(system: System, states: int, rate: float, seed: int, 
 
 
 def scattered(x0: Tensor, states: int, spread: float, seed: int) -> Tensor:
-    """States uniform in x0 ± spread, the same offsets about each item of the batch, shape (states, *batch, dim)."""
+    """States uniform in x0 ± spread, with the same offsets for each item of the batch, shape (states, *batch, dim)."""
     offsets = 2 * torch.rand(states, x0.shape[-1], dtype=torch.float64, generator=torch_generator(seed, "offsets of responses")) - 1
     return x0 + spread * offsets.to(x0).reshape(states, *[1] * (x0.ndim - 1), -1)
 
@@ -94,12 +94,12 @@ def _positions(system: System, x0: Tensor, marks: tuple[int, ...]) -> Iterator[t
 
 
 def separation(positions: Iterable[tuple[int, Tensor]], total: int, distinct: float = SAME) -> Separation:
-    """Distances between states as they go.
+    """Distances between states over time.
 
     Args:
-        positions: after how many steps, increasing, and the states then, shape (states, *batch, dim).
-        total: after how many steps they end.
-        distinct: distance, over the size of the states, under which two are one.
+        positions: pairs of a number of steps, increasing, and the states then, shape (states, *batch, dim).
+        total: total number of steps.
+        distinct: distance below which two states count as one, relative to the size of the states.
     """
     steps, largest, median, sizes = [], [], [], []
     size = halfway = between = x = torch.zeros(())
@@ -125,7 +125,7 @@ def separation(positions: Iterable[tuple[int, Tensor]], total: int, distinct: fl
 
 
 def _of_pairs(between: Tensor) -> Tensor:
-    """The distances of all pairs on one axis; of a single state, its distance from itself."""
+    """The distances of all pairs on one axis; for a single state, its distance from itself."""
     i, j = torch.triu_indices(*between.shape[-2:], offset=1)
     return between[..., i, j] if len(i) else between.flatten(-2)
 
@@ -139,13 +139,13 @@ def _groups(linked: Tensor, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def attractors(system: System, x0: Tensor, settle: int, steps: int) -> Tensor:
-    """Which attractor each initial state reaches, shape (states): told apart by the mean and the second moments of the state.
+    """The attractor that each initial state reaches, shape (states), distinguished by the first and second moments of the state.
 
-    Two runs are on one attractor when these agree within 6 of their combined standard errors (plus 1e-6 of their size, and of the
-    initial states'). Those that diverged are on none: −1.
+    Two runs are on one attractor if these agree within 6 combined standard errors plus 1e-6 of the size of the runs and of the
+    initial states. Runs that diverged are marked −1.
     """
     front = begin(system, x0).advance(settle)
-    unit = max(_largest(x0), _largest(front.x)) or 1.0  # in which both moments have one size
+    unit = max(_largest(x0), _largest(front.x)) or 1.0  # makes both moments of order 1
     blocks = []
     for _ in range(32):
         total = 0.0
@@ -161,22 +161,22 @@ def attractors(system: System, x0: Tensor, settle: int, steps: int) -> Tensor:
 
 
 def _largest(x: Tensor) -> float:
-    """The largest size of the finite numbers."""
+    """The largest absolute value of the finite numbers."""
     return float(x.abs().nan_to_num(nan=0.0, posinf=0.0).max())
 
 
 def _distances(x: Tensor) -> Tensor:
-    """Distances between states, (*batch, states, states), of states (states, *batch, dim); NaN with one that diverged."""
+    """Distances between states, (states, *batch, dim) → (*batch, states, states); NaN for those that diverged."""
     rows = x.movedim(0, -2)
     return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def grouped(linked: Tensor, x: Tensor) -> Tensor:
-    """The connected components of a symmetric relation between the states x, numbered from 0 in order of first appearance.
+    """Connected components of a symmetric relation between the states x, numbered from 0 in order of first appearance.
 
     Args:
         linked: (n, n), bool.
-        x: (n, dim); those that are not finite belong to no group: −1.
+        x: (n, dim); states that are not finite get −1.
     """
     from scipy.sparse.csgraph import connected_components
 

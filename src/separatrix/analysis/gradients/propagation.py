@@ -1,4 +1,4 @@
-"""How far a perturbation, or a gradient, reaches: the Jacobian over lags, in logarithms."""
+"""Growth and decay of perturbations and gradients: singular values of the Jacobian over lags, in logarithms."""
 
 import math
 from collections.abc import Iterable
@@ -21,21 +21,21 @@ from separatrix.core.system import System
 from separatrix.core.wording import counted, measured
 
 LEADING = 4  # singular values of a default run
-SURE = 2  # standard errors beyond which a rate has a sign
+SURE = 2  # standard errors beyond which the sign of a rate is known
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Propagation(Result):
-    r"""The size of ∂x_{n+l}/∂x_n over lags l, in natural logarithms, so that no lag underflows.
+    r"""Singular values of J_l = ∂x_{n+l}/∂x_n over lags l, as natural logarithms so that long lags do not underflow.
 
     Args:
         lags: (lag), steps.
-        log_singular_values: (lag, *batch, k), ln σ_i, descending; −∞ for a direction that is lost.
-        log_gain: (lag, *batch), ln(‖J‖_F/√dim): the growth of a typical perturbation.
+        log_singular_values: (lag, *batch, k), ln σ_i, descending; −∞ for a direction that is mapped to 0.
+        log_gain: (lag, *batch), ln(‖J_l‖_F/√dim), the growth of a typical perturbation.
         time: (lag), elapsed time.
-        rates, rates_stderr: (*batch, k), slope of ln σ_i from a fifth of the longest lag to its end (or from the last lag before
-            that, or lag 0), and its standard error from the scatter of the slopes between lags (NaN with fewer than 8); nats per
-            unit time. They tend to the exponents λ_i.
+        rates, rates_stderr: (*batch, k), slope of ln σ_i from a fifth of the longest lag (or from the last lag before that) to the
+            longest lag, and its standard error from the scatter of the slopes between lags (NaN with fewer than 8);
+            nats per unit time. The rates tend to the Lyapunov exponents λ_i.
     """
 
     lags: Tensor
@@ -65,41 +65,49 @@ class Propagation(Result):
 
     @property
     def log_norm(self) -> Tensor:
-        """ln σ₁, (lag, *batch): the largest growth of any perturbation, or of any gradient sent back."""
+        """ln σ₁, (lag, *batch): the largest growth of any perturbation and of any backpropagated gradient."""
         return self.log_singular_values[..., 0]
 
     @property
     def time_constants(self) -> Tensor:
-        """τ_i = 1/|rate|, (*batch, k), units of time: gradients vanish e-fold in it where the rate is negative, else they explode.
+        """τ_i = 1/|rate|, (*batch, k), units of time in which gradients change by a factor of e.
 
-        It says how fast a perturbation fades or grows, not for how long an input is remembered: `memory_capacity` measures that.
+        They vanish where the rate is negative and explode where it is positive. τ_i is not how long an input is remembered, which
+        `memory_capacity` measures.
         """
         return 1 / self.rates.abs()
 
     @property
     def time_constants_stderr(self) -> Tensor:
-        """Standard error of τ_i, to first order: that of the rate over its square."""
+        """Standard error of τ_i to first order: standard error of the rate over its square."""
         return self.rates_stderr / self.rates.square()
 
     def summary(self) -> str:
-        """The growth over the longest lag and the leading time constant, in words."""
+        """Growth over the longest lag and the leading time constant, in words."""
         known = self.codes != Status.DIVERGED
         if not bool(known.any()):
             return "gradient propagation: diverged"
         largest, typical = (float(values[-1][known].mean()) for values in (self.log_norm, self.log_gain))
-        told = f"over {int(self.lags[-1])} steps the largest gradient changes by e^{largest:.3g}, a typical one by e^{typical:.3g}"
+        growth = (
+            f"over {int(self.lags[-1])} steps the largest gradient changes by e^{largest:.3g}, a typical one by e^{typical:.3g}"
+        )
         if not self.batch:
-            return f"{told}; {self._time_constant()}" if int(self.lags[-1]) else told
-        lost = int((~known).sum())
-        return f"{told}, in the mean of {counted(int(known.sum()), 'run')}{f'; {lost} diverged' if lost else ''}"
+            return f"{growth}; {self._time_constant()}" if int(self.lags[-1]) else growth
+        diverged = int((~known).sum())
+        return f"{growth}, averaged over {counted(int(known.sum()), 'run')}{f'; {diverged} diverged' if diverged else ''}"
+
+    def _remedy(self, status: Status) -> str:
+        if status is Status.DIVERGED:
+            return "Remove the states that diverge from x0."
+        return "The rates differ between the halves of the lags: settle longer, or pass longer lags."
 
     def _time_constant(self) -> str:
         rate, error = float(self.rates[0]), float(self.rates_stderr[0])
-        slope = f"σ₁ goes at {measured(rate, error)} nats per {self.clock}"
+        slope = f"rate of σ₁ {measured(rate, error)} nats per {self.clock}"
         if not abs(rate) > SURE * error or rate in (0.0, -torch.inf):
             return slope
         tau = measured(float(self.time_constants[0]), float(self.time_constants_stderr[0]))
-        return f"{slope}: it {'explodes' if rate > 0 else 'vanishes'} e-fold in {tau} (a rate of fading, no memory)"
+        return f"{slope}: it {'explodes' if rate > 0 else 'vanishes'} e-fold in {tau} (not a memory time)"
 
 
 @torch.no_grad()
@@ -112,32 +120,44 @@ def gradient_propagation(
     settle: int = 0,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> Propagation:
-    r"""How changes and gradients grow or fade over lags along an orbit: the singular values of  J = ∂x_{n+l}/∂x_n.
+    r"""Growth of perturbations and gradients over lags along an orbit: the singular values of  J_l = ∂x_{n+l}/∂x_n.
 
-    Given are  ln σ_i(J)  and  ln(‖J‖_F/√dim),  `dim` being the width after the lag, and the rates that they tend to. A gradient
-    sent back over l steps is multiplied by Jᵀ, which has the same singular values.
+    Returns  ln σ_i(J_l)  and  ln(‖J_l‖_F/√dim),  with `dim` the width after the lag, and the rates of ln σ_i. Backpropagation over
+    l steps multiplies a gradient by J_lᵀ, which has the same singular values.
 
     Args:
         system: any System.
         x0: initial states, shape (*batch, dim). Default: `system.initial_state()`.
-        lags: increasing numbers of steps. Default: 0, 1, 2, 3, 5, … about 1.3 times more each but at most 10 steps
-            more, to 200 or the horizon.
-        k: number of leading singular values, 1 … dim. Default: 4, or dim. One alone is faster: it needs no factorisation.
-        settle: steps before the first.
-        seed: of the initial state, and of a frame on which the result depends only by rounding.
+        lags: increasing numbers of steps. Default: 0, 1, 2, 3, 5, …, each about 1.3 times the one before but at most 10 steps
+            more, up to 200 or the horizon.
+        k: number of leading singular values, 1 … dim. Default: 4, or dim if it is smaller. k = 1 is faster: it needs no
+            factorisation.
+        settle: steps before lag 0.
+        seed: seed of the initial state and of a random frame, which affects the result only by rounding.
         progress: show a progress bar.
+        throw: raise instead of marking items `diverged` or `not_converged`.
 
     Returns:
         Propagation: `log_singular_values` (lag, *batch, k) and `log_gain` (lag, *batch), nats; `rates` and `time_constants`.
-        An item of which a rate differs between the halves of the lags by more than chance is `not_converged`.
+        An item is `not_converged` if one of its rates differs significantly between the two halves of the lags.
 
     Raises:
-        InputError: lags do not increase, or k is not within 1 … dim.
-        HorizonError: `settle` and the last lag exceed the steps the system can take.
-    Limits: needs the whole Jacobian, (*batch, dim, dim) numbers. A time constant is a rate of fading, not a memory.
+        InputError: lags do not increase, or k is not in 1 … dim.
+        HorizonError: `settle` plus the last lag exceeds the steps the system can take.
+        DivergedError, NotConvergedError: with `throw=True`.
+    Limits: needs the whole Jacobian, (*batch, dim, dim) numbers. A time constant is a rate of decay, not a memory time.
     Source: Bengio, Simard & Frasconi 1994, IEEE Trans. Neural Netw. 5, 157 (vanishing); singular values of long products by QR as
         Geist, Parlitz & Lauterborn 1990, Prog. Theor. Phys. 83, 875.
+
+    Example:
+        >>> scale = torch.tensor([0.5, 0.25])
+        >>> found = sx.gradient_propagation(sx.Map(lambda x: scale * x, dim=2), lags=(0, 1, 10))
+        >>> print(found.log_norm.exp().round(decimals=4).tolist())  # 0.5 ** lag
+        [1.0, 0.5, 0.001]
+        >>> print(f"{found.time_constants[0]:.3f}")  # 1 / ln 2 steps
+        1.443
     """
     check_system_type(system)
     check_seed(seed)
@@ -162,7 +182,7 @@ def gradient_propagation(
     logs, time = torch.stack(values), torch.stack(times)
     rates, error, drift = _rates(logs, time.to(logs))
     codes = torch.where(drift.any(-1), Status.NOT_CONVERGED, Status.OK).masked_fill(front.failed_at >= 0, Status.DIVERGED)
-    return Propagation(
+    propagation = Propagation(
         codes=codes.to(torch.int8),
         lags=torch.tensor(lags),
         log_singular_values=logs,
@@ -172,19 +192,20 @@ def gradient_propagation(
         rates_stderr=error,
         settings={"k": k, "settle": settle, "seed": seed, "clock": system.clock},
     )
+    return propagation.or_raise(throw)
 
 
 def _checked_lags(lags: Any) -> tuple[int, ...]:
     if not isinstance(lags, Iterable):
-        raise InputError(f"lags is {lags!r}.\nPass increasing numbers of steps, ({lags!r},) for one.")
-    whole = tuple(check_whole("lag", lag.item() if isinstance(lag, Tensor) and lag.ndim == 0 else lag) for lag in lags)
-    if not whole or whole[0] < 0 or any(b <= a for a, b in pairwise(whole)):
-        raise InputError(f"lags are increasing numbers of steps from 0 on, not {whole}.")
-    return whole
+        raise InputError(f"expected a sequence of lags, got {lags!r}.\nFor a single lag, pass lags=({lags!r},).")
+    steps = tuple(check_whole("lag", lag.item() if isinstance(lag, Tensor) and lag.ndim == 0 else lag) for lag in lags)
+    if not steps or steps[0] < 0 or any(b <= a for a, b in pairwise(steps)):
+        raise InputError(f"lags must be increasing numbers of steps, at least 0, got {steps}.")
+    return steps
 
 
 def _rates(logs: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Slopes of the logarithms over the last four fifths of the lags, their errors, and whether they drift; (*batch, k)."""
+    """Slopes of the logarithms over the last four fifths of the lags, their errors, and whether they drift, (*batch, k)."""
     if time[0] > 0:  # at lag 0 the Jacobian is 1
         logs, time = torch.cat([torch.zeros_like(logs[:1]), logs]), torch.cat([torch.zeros_like(time[:1]), time])
     if len(time) < 2:
@@ -193,14 +214,14 @@ def _rates(logs: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     first = min(int((time < time[-1] / 5).sum()), len(time) - 2)
     logs, time = logs[first:], time[first:]
     span = time.diff().reshape(-1, *[1] * (logs.ndim - 1))
-    lost = logs[-1] == -torch.inf
-    steps = logs.diff(dim=0).masked_fill(lost, 0.0)
-    rates = (steps.sum(0) / span.sum()).masked_fill(lost, -torch.inf)
+    infinite = logs[-1] == -torch.inf
+    steps = logs.diff(dim=0).masked_fill(infinite, 0.0)
+    rates = (steps.sum(0) / span.sum()).masked_fill(infinite, -torch.inf)
     return rates, standard_error(steps / span, span), drifts(steps / span, span, logs.shape[-1])
 
 
 def default_lags(system: System, settle: int = 0) -> tuple[int, ...]:
-    """0, 1, 2, 3, 5, …, each about 1.3 times the one before but at most 10 more, up to 200 steps or the horizon."""
+    """0, 1, 2, 3, 5, …: each about 1.3 times the one before but at most 10 more, up to 200 steps or the horizon."""
     last = 200 if system.horizon is None else min(200, system.horizon - settle)
     lags, lag = [0], 1
     while lag < last:

@@ -1,4 +1,4 @@
-"""Transient growth: how far a perturbation is amplified before it fades, which eigenvalues do not tell."""
+"""Transient growth: the amplification of perturbations before they decay, which eigenvalues do not show."""
 
 import math
 from dataclasses import dataclass
@@ -19,29 +19,31 @@ from separatrix.core.tangent import jacobian
 from separatrix.core.wording import counted, plain
 
 ENOUGH_TIME = 50  # units of time of a default run
-FEWEST, MOST = 200, 5_000  # its steps
-DISTANCES = 40  # from the border at which the resolvent is taken, for Kreiss's constant
-ROUNDED = 1e-9  # nats per unit time, over ‖J‖: an eigenvalue that grows slower is on the border
-REACH = 1e4  # between the nearest of them and the farthest, which is the size of J
+FEWEST, MOST = 200, 5_000  # steps of a default run
+DISTANCES = 40  # number of distances from the stability border at which the resolvent is evaluated, for Kreiss's constant
+ROUNDED = 1e-9  # growth rates below this fraction of ‖J‖ count as 0
+REACH = 1e4  # ‖J‖ over the smallest of these distances
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TransientGrowth(Result):
-    r"""How far perturbations of an orbit, or of a fixed point, grow before they fade.
+    r"""Largest amplification of perturbations of an orbit or a fixed point,  ‖Φ(t)‖₂  with  Φ(t) = ∂x(t)/∂x(0).
 
     Args:
-        log_norm: (record, *batch), ln ‖Φ(t)‖₂, Φ(t) = ∂x(t)/∂x(0): the largest amplification after each step, nats.
-        time: (record), t.
-        peak: (*batch), the largest of them, nats; 0 where nothing grows.
-        peak_time: (*batch), when.
-        direction: (*batch, dim), the perturbation of length 1 that is amplified most at the peak.
-        response: (*batch, dim), the direction into which it is amplified.
-        numerical_abscissa: (*batch), the fastest growth at t = 0: of a flow λ_max((J + Jᵀ)/2), of a map ln ‖J‖₂ in its first
-            step; nats per unit time.
-        spectral_abscissa: (*batch), what eigenvalues of the same J say: max Re λ, or ln max |λ|; nats per unit time.
-        departure: (*batch), Henrici's √(‖J‖_F² − Σ|λ|²)/‖J‖_F: 0 for a normal J, near 1 for a very non-normal one.
-        kreiss: (*batch), ln of a lower bound of Kreiss's constant of J, nats: at a fixed point, peak ≥ kreiss; ∞ where J has an
-            eigenvalue that grows.
+        log_norm: (time, *batch), ln ‖Φ(t)‖₂ after each step, nats.
+        time: (time), t, units of time.
+        peak: (*batch), maximum of `log_norm`, nats; 0 if no perturbation grows.
+        peak_time: (*batch), time of the maximum.
+        direction: (*batch, dim), perturbation of length 1 that is amplified most at the peak.
+        response: (*batch, dim), direction into which it is amplified.
+        numerical_abscissa: (*batch), fastest growth at t = 0, nats per unit time: λ_max((J + Jᵀ)/2) for a flow, ln ‖J‖₂ of the
+            first step for a map.
+        spectral_abscissa: (*batch), growth predicted by the eigenvalues of the same J, nats per unit time: max Re λ for a flow,
+            ln max |λ| for a map.
+        departure: (*batch), Henrici's departure from normality √(‖J‖_F² − Σ|λ|²)/‖J‖_F: 0 for a normal J, near 1 for a strongly
+            non-normal one.
+        kreiss: (*batch), ln of a lower bound on Kreiss's constant of J, nats; at a fixed point, peak ≥ kreiss. ∞ if J has an
+            unstable eigenvalue.
     """
 
     log_norm: Tensor
@@ -57,8 +59,8 @@ class TransientGrowth(Result):
 
     drawn_by: ClassVar[str] = "separatrix.plot.transient:transient_figure"
     layout: ClassVar[dict[str, str]] = {
-        "log_norm": "record batch",
-        "time": "record",
+        "log_norm": "time batch",
+        "time": "time",
         "peak": "batch",
         "peak_time": "batch",
         "direction": "batch dim",
@@ -80,24 +82,29 @@ class TransientGrowth(Result):
 
     @property
     def amplification(self) -> Tensor:
-        """exp(peak), (*batch): by how much the worst perturbation grows; 1 where nothing does."""
+        """exp(peak), (*batch): largest factor by which a perturbation grows; 1 if none grows."""
         return self.peak.exp()
 
     def summary(self) -> str:
-        """The largest amplification, when, and what the eigenvalues say."""
+        """The largest amplification and its time, with the initial rate and the rate of the eigenvalues."""
         known = self.codes != Status.DIVERGED
         if not bool(known.any()):
             return "transient growth: diverged"
         if self.batch:
             low, high = float(self.amplification[known].min()), float(self.amplification[known].max())
-            return f"transient growth of {counted(self.codes.numel(), 'state')}: by the factor {plain(low)} … {plain(high)}"
-        eigen = f"eigenvalues say {plain(float(self.spectral_abscissa))} nats per {self.clock}"
-        begins = f"growth begins at {plain(float(self.numerical_abscissa))}"
+            return f"transient growth of {counted(self.codes.numel(), 'state')}: by a factor of {plain(low)} … {plain(high)}"
+        eigen = f"eigenvalues predict {plain(float(self.spectral_abscissa))} nats per {self.clock}"
+        initial = f"initial rate {plain(float(self.numerical_abscissa))}"
         if self.peak == 0:
-            return f"no transient growth: no perturbation ever exceeds its first size ({begins}, {eigen})"
-        still = ", and still grows" if self.codes == Status.NOT_CONVERGED else ""
+            return f"no transient growth: no perturbation exceeds its initial size ({initial}, {eigen})"
+        still = " and are still growing" if self.codes == Status.NOT_CONVERGED else ""
         factor, when = plain(float(self.amplification)), plain(float(self.peak_time))
-        return f"perturbations grow by up to the factor {factor} at t = {when}{still} ({begins}, {eigen})"
+        return f"perturbations grow by up to a factor of {factor} at t = {when}{still} ({initial}, {eigen})"
+
+    def _remedy(self, status: Status) -> str:
+        if status is Status.DIVERGED:
+            return "Remove the states that diverge from x0."
+        return "The amplification is largest at the last step: take more steps, unless the state is unstable."
 
 
 @torch.no_grad()
@@ -109,29 +116,38 @@ def transient_growth(
     settle: int = 0,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> TransientGrowth:
-    r"""The largest amplification of a perturbation over time,  max_t ‖Φ(t)‖₂,  Φ(t) = ∂x(t)/∂x(0),  beside the eigenvalues.
+    r"""Largest amplification of a perturbation over time,  max_t ‖Φ(t)‖₂  with  Φ(t) = ∂x(t)/∂x(0).
 
-    Where J does not commute with its transpose, perturbations may grow a thousandfold before they fade as eigenvalues say.
+    If J does not commute with its transpose, perturbations may grow a thousandfold before they decay as the eigenvalues predict.
 
     Args:
         system: any System.
-        x0: fixed points, or where orbits begin, shape (*batch, dim). Default: `system.initial_state()`.
-        steps: for how long perturbations are followed. Default: 50 units of time, within 200 … 5,000 steps and the horizon.
-        settle: steps before the first.
-        seed: of the initial state.
+        x0: fixed points or initial states, shape (*batch, dim). Default: `system.initial_state()`.
+        steps: number of steps. Default: 50 units of time, within 200 … 5,000 steps and the horizon.
+        settle: steps before t = 0.
+        seed: seed of the initial state.
         progress: show a progress bar.
+        throw: raise instead of marking items `diverged` or `not_converged`.
 
     Returns:
-        TransientGrowth: `peak` and `peak_time`, the `direction` that grows most, `numerical_abscissa`, `spectral_abscissa`, … An
-        item whose amplification is the largest at the end is `not_converged`: it may grow on.
+        TransientGrowth: `peak` and `peak_time`, the `direction` that grows most, `numerical_abscissa`, `spectral_abscissa`, …
+        An item is `not_converged` if its amplification is largest at the last step, since it may grow further.
 
     Raises:
         InputError: steps is below 1.
         HorizonError: `settle + steps` exceeds the steps the system can take.
-    Limits: needs the whole Jacobian, (*batch, dim, dim) numbers, and an SVD of it each step. Of a flow the peak is that of its
-        steps, below the true one by O(dt²).
+        DivergedError, NotConvergedError: with `throw=True`.
+    Limits: needs the whole Jacobian, (*batch, dim, dim) numbers, and its SVD at each step. For a flow the peak is taken over the
+        steps, which is below the true one by O(dt²).
     Source: Trefethen & Embree 2005, Spectra and Pseudospectra, ch. 14–16; departure: Henrici 1962, Numer. Math. 4, 24.
+
+    Example:
+        >>> chain = torch.diag(torch.tensor([2.0, 2.0], dtype=torch.float64), -1)  # each unit passes on twice its value
+        >>> growth = sx.transient_growth(sx.Map(lambda x: x @ chain.T, dim=3), steps=10)
+        >>> print(f"{growth.amplification:.3f} after {growth.peak_time:.0f} steps")
+        4.000 after 2 steps
     """
     check_system_type(system)
     check_seed(seed)
@@ -139,9 +155,9 @@ def transient_growth(
     steps = _default_steps(system, settle) if steps is None else steps
     check_steps(system, settle=settle, steps=steps)
     if steps < 1:
-        raise InputError(f"steps is {steps}; a perturbation is followed for at least 1.")
+        raise InputError(f"steps must be at least 1, got {steps}.")
     front = begin(system, x0, seed=seed).advance(settle)
-    matrix, flows = _generator(front)
+    matrix, is_flow = _generator(front)
     run, begun = _Growth.of(front), front.time
     times = [torch.zeros((), dtype=torch.float64)]
     for _ in watched_count(steps, "Transient growth", progress):
@@ -149,27 +165,28 @@ def transient_growth(
         run = run.after(front.v, front.time - begun)
         times.append(torch.as_tensor(front.time - begun, dtype=torch.float64).mean())
     log_norm = torch.stack(run.logs)
-    lost = (front.failed_at >= 0) | log_norm.isnan().any(0)
+    diverged = (front.failed_at >= 0) | log_norm.isnan().any(0)
     growing = (log_norm[-1] >= run.peak) & (run.peak > 0)
-    codes = torch.where(growing, Status.NOT_CONVERGED, Status.OK).masked_fill(lost, Status.DIVERGED)
-    first, last = _singular_vectors(run.best)
-    facts = _facts(matrix, flows, float(system.dt))
-    return TransientGrowth(
+    codes = torch.where(growing, Status.NOT_CONVERGED, Status.OK).masked_fill(diverged, Status.DIVERGED)
+    direction, response = _singular_vectors(run.best)
+    indicators = _indicators(matrix, is_flow, float(system.dt))
+    growth = TransientGrowth(
         codes=codes.to(torch.int8),
         log_norm=log_norm,
         time=torch.stack(times),
-        peak=run.peak.masked_fill(lost, math.nan),
-        peak_time=run.peak_time.masked_fill(lost, math.nan),
-        direction=first.masked_fill(lost[..., None], math.nan),
-        response=last.masked_fill(lost[..., None], math.nan),
-        **{name: value.masked_fill(lost, math.nan) for name, value in facts.items()},
+        peak=run.peak.masked_fill(diverged, math.nan),
+        peak_time=run.peak_time.masked_fill(diverged, math.nan),
+        direction=direction.masked_fill(diverged[..., None], math.nan),
+        response=response.masked_fill(diverged[..., None], math.nan),
+        **{name: value.masked_fill(diverged, math.nan) for name, value in indicators.items()},
         settings={"steps": steps, "settle": settle, "seed": seed, "clock": system.clock},
     )
+    return growth.or_raise(throw)
 
 
 @dataclass(frozen=True)
 class _Growth:
-    """The product so far, ln of its norm after each step, and the largest of them with its matrix."""
+    """The product so far, ln of its norm after each step, and the peak with its time and matrix."""
 
     product: Scaled
     logs: list[Tensor]
@@ -186,7 +203,7 @@ class _Growth:
     def after(self, v: Tensor, time: float | Tensor) -> "_Growth":
         product = self.product.times(v)
         now = product.log_singular_values()[..., 0]
-        higher = now > self.peak + ROUNDED * (self.peak == 0)  # a growth of 0 is no growth, and rounding's is none
+        higher = now > self.peak + ROUNDED * (self.peak == 0)  # growth within rounding error of 0 does not count
         return _Growth(
             product,
             [*self.logs, now],
@@ -197,50 +214,50 @@ class _Growth:
 
 
 def _generator(front: Front) -> tuple[Tensor, bool]:
-    """The Jacobian at the start, (*batch, dim, dim): of a flow's field, else of the step; and which of the two."""
+    """The Jacobian at the start, (*batch, dim, dim), of a flow's field or a map's step; and whether it is of a flow."""
     system, n = front.system, front.n
-    flows = system.continuous
-    if flows:
+    is_flow = system.continuous
+    if is_flow:
         check_derivative(lambda y: system.residual(y, n), front.x, "field")
-        return jacobian(lambda y: system.residual(y, n), front.x), flows
+        return jacobian(lambda y: system.residual(y, n), front.x), is_flow
     identity = torch.eye(system.dim, dtype=front.x.dtype, device=front.x.device).expand(*front.x.shape, -1)
-    return system.pushforward(front.x, identity, n)[1].mT, flows
+    return system.pushforward(front.x, identity, n)[1].mT, is_flow
 
 
 def _singular_vectors(frame: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vectors: what is amplified most, and into what; of tangents as rows, J = frameᵀ."""
+    """Leading right and left singular vectors of J, given its tangents as rows, J = frameᵀ."""
     u, _, vh = torch.linalg.svd(frame.nan_to_num())
     return u[..., :, 0], vh[..., 0, :]
 
 
-def _facts(matrix: Tensor, flows: bool, dt: float) -> dict[str, Tensor]:
-    """What the Jacobian alone says; see `TransientGrowth`."""
+def _indicators(matrix: Tensor, is_flow: bool, dt: float) -> dict[str, Tensor]:
+    """The fields of `TransientGrowth` that depend on the Jacobian at the start alone."""
     finite = matrix.isfinite().all(-1).all(-1)
     j = matrix.where(finite[..., None, None], 0.0).double()
     values = torch.linalg.eigvals(j)
     size = torch.linalg.matrix_norm(j)
-    short = (size.square() - values.abs().square().sum(-1)).clamp(min=0).sqrt()
+    departure = (size.square() - values.abs().square().sum(-1)).clamp(min=0).sqrt()
     norm = torch.linalg.matrix_norm(j, ord=2)
-    begins = torch.linalg.eigvalsh((j + j.mT) / 2)[..., -1] if flows else norm.log() / dt
-    ends = values.real.amax(-1) if flows else values.abs().amax(-1).log() / dt
-    rounding = ROUNDED * (norm if flows else norm.clamp(min=1) / dt)
-    bound = _kreiss(j, values, norm, flows).log().masked_fill(ends > rounding, math.inf)
-    facts = {
-        "numerical_abscissa": begins,
-        "spectral_abscissa": ends,
-        "departure": short / size.where(size > 0, 1.0),
+    initial = torch.linalg.eigvalsh((j + j.mT) / 2)[..., -1] if is_flow else norm.log() / dt
+    final = values.real.amax(-1) if is_flow else values.abs().amax(-1).log() / dt
+    rounding = ROUNDED * (norm if is_flow else norm.clamp(min=1) / dt)
+    bound = _kreiss(j, values, norm, is_flow).log().masked_fill(final > rounding, math.inf)
+    indicators = {
+        "numerical_abscissa": initial,
+        "spectral_abscissa": final,
+        "departure": departure / size.where(size > 0, 1.0),
         "kreiss": bound,
     }
-    return {name: value.to(matrix).masked_fill(~finite, math.nan) for name, value in facts.items()}
+    return {name: value.to(matrix).masked_fill(~finite, math.nan) for name, value in indicators.items()}
 
 
-def _kreiss(j: Tensor, values: Tensor, norm: Tensor, flows: bool) -> Tensor:
-    """The largest of  distance(z) ‖(z − J)⁻¹‖  on two lines out of the border, one of them past the leading eigenvalue."""
+def _kreiss(j: Tensor, values: Tensor, norm: Tensor, is_flow: bool) -> Tensor:
+    """Maximum of  distance(z) ‖(z − J)⁻¹‖  on two lines from the stability border outwards, one next to the leading eigenvalue."""
     away = norm[..., None] * torch.logspace(-math.log10(REACH), 1, DISTANCES, dtype=j.dtype, device=j.device)
-    leading = values.gather(-1, (values.real if flows else values.abs()).argmax(-1, keepdim=True))
+    leading = values.gather(-1, (values.real if is_flow else values.abs()).argmax(-1, keepdim=True))
     lines = []
     for turn in (torch.zeros_like(leading), leading):
-        if flows:
+        if is_flow:
             lines.append(torch.complex(away, turn.imag.expand_as(away).contiguous()))
         else:
             lines.append(torch.polar(1 + away, turn.angle().expand_as(away).contiguous()))
