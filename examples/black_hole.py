@@ -72,7 +72,7 @@ def learn(*, seeds: int, samples: int, max_steps: int) -> dict[str, Any]:
     for seed in range(seeds):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            field = sx.nn.Universal(sx.classic.KeplerOrbit(P, E), sx.nn.zero_output_(Corrections()), combine="factor")
+            field = sx.nn.Universal(sx.classic.KeplerOrbit(P, E), sx.nn.parts.zero_output_(Corrections()), combine="factor")
         begun = time.perf_counter()
         fit = sx.nn.fit_observations(
             field, seen, x0=start, times=times[:samples], dt=EVERY / 2, observe=wave, max_steps=max_steps, tol=1e-4

@@ -112,7 +112,7 @@ def learned(train: Tensor, seed: int, *, steps: int) -> Standardised:
     points, random = ((train - mean) / scale).float(), torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        field = sx.nn.DenseField(2, hidden=HIDDEN, time_dependent=True)
+        field = sx.nn.parts.DenseField(2, hidden=HIDDEN, time_dependent=True)
     flow = sx.nn.ContinuousNormalizingFlow(field, 2, dt=DT)
     optimiser = torch.optim.Adam(flow.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)

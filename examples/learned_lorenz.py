@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def learned(case: Case, seed: int, training: dict[str, int], judging: dict[str, int]) -> Learned:
     """A network that learned from the case's data, and the verdict on its flow."""
     states = case.data(seed)
-    field = sx.nn.Normalized.of(network(seed), states, DT)
+    field = sx.nn.parts.Normalized.of(network(seed), states, DT)
     fit = sx.nn.fit_flow(field, states, DT, horizon=1, seed=seed, **training)
     flow = sx.Flow(field, 3, DT)
     verdict = sx.compare_dynamics(flow, sx.classic.lorenz63(dt=DT), component=Z, seed=seed, **judging)

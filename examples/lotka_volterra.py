@@ -47,7 +47,7 @@ def network(seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = nn.Sequential(nn.Linear(2, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 2))
-    return sx.nn.zero_output_(layers.double())
+    return sx.nn.parts.zero_output_(layers.double())
 
 
 def learn(*, seeds: int, max_steps: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import separatrix as sx
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PUBLIC = {
     f"{place.__name__.removeprefix('separatrix')}.{name}".strip("."): getattr(place, name)
-    for place in (sx, sx.nn, sx.bounds)
+    for place in (sx, sx.nn, sx.nn.parts, sx.bounds)
     for name in place.__all__
 }
 EXAMPLES = [name for name, thing in PUBLIC.items() if callable(thing) and ">>>" in (inspect.getdoc(thing) or "")]

@@ -12,7 +12,7 @@ from separatrix.nn.activation import ACTIVATIONS, as_activation, with_slope
 
 RANDOM = {"RReLU"}  # in training it draws its slopes
 BLOCKS = {
-    "dense field": lambda activation: sx.nn.DenseField(4, (5,), activation=activation),
+    "dense field": lambda activation: sx.nn.parts.DenseField(4, (5,), activation=activation),
     "divergence-free": lambda activation: sx.nn.DivergenceFree(4, activation=activation),
     "gradient module": lambda activation: sx.nn.SymplecticGradient(4, activation=activation),
     "Hénon": lambda activation: sx.nn.henonnet(4, layers=2, activation=activation),

@@ -17,7 +17,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def energies() -> list[torch.nn.Module]:
-    built = [sx.nn.Energy(DIM, 12), sx.nn.Energy(DIM, 12, stiffest=0.7), sx.nn.KineticEnergy(DIM)]
+    built = [sx.nn.parts.Energy(DIM, 12), sx.nn.parts.Energy(DIM, 12, stiffest=0.7), sx.nn.parts.KineticEnergy(DIM)]
     return [scrambled(energy.double(), seed) for seed, energy in enumerate(built)]
 
 
@@ -37,7 +37,7 @@ def test_the_gradient_and_the_hessian_are_those_of_the_value(energy):
 
 
 def test_the_value_is_the_sum_of_log_cosh_far_out_too():
-    energy = scrambled(sx.nn.Energy(1, 1).double(), 0)
+    energy = scrambled(sx.nn.parts.Energy(1, 1).double(), 0)
     k, b, w = energy.k.item(), energy.b.item(), energy.w.item()
     assert energy(torch.tensor([0.3], dtype=torch.float64)).item() == pytest.approx(w * math.log(math.cosh(0.3 * k + b)), rel=1e-12)
     assert energy(torch.tensor([1e6], dtype=torch.float64)).item() == pytest.approx(w * (abs(1e6 * k + b) - math.log(2)), rel=1e-12)
@@ -52,7 +52,7 @@ def test_the_bound_of_the_hessian_is_one(energy):
 
 def test_the_bound_of_the_hessian_is_attained():
     """At the origin of Σ w_i log cosh(k_i·x), w_i ≥ 0, the Hessian is Σ w_i k_i k_iᵀ itself."""
-    energy = scrambled(sx.nn.Energy(DIM, 12).double(), 0)
+    energy = scrambled(sx.nn.parts.Energy(DIM, 12).double(), 0)
     with torch.no_grad():
         energy.b.zero_()
         energy.w.abs_()
@@ -62,7 +62,7 @@ def test_the_bound_of_the_hessian_is_attained():
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e4])
 def test_no_weights_are_stiffer_than_asked(factor):
-    energy = scrambled(sx.nn.Energy(DIM, 12, stiffest=0.7).double(), 0)
+    energy = scrambled(sx.nn.parts.Energy(DIM, 12, stiffest=0.7).double(), 0)
     with torch.no_grad():
         energy.k.mul_(factor)
     assert 0 < energy.form().stiffness().item() < 0.7 * (1 + 1e-12)
@@ -70,9 +70,9 @@ def test_no_weights_are_stiffer_than_asked(factor):
 
 def test_an_energy_without_terms_is_refused():
     with pytest.raises(sx.InputError, match="dim is 0"):
-        sx.nn.Energy(0)
+        sx.nn.parts.Energy(0)
     with pytest.raises(sx.InputError, match="hidden is 0"):
-        sx.nn.Energy(3, 0)
+        sx.nn.parts.Energy(3, 0)
 
 
 def test_weights_that_are_not_finite_give_no_number_and_no_bound():

@@ -22,20 +22,20 @@ BUILT: dict[str, tuple[Build, tuple[int, ...] | None]] = {
         for kind in (sx.nn.AntisymmetricRNN, sx.nn.CoRNN, sx.nn.LEM, sx.nn.LipschitzRNN)
     },
     "AlternatingConv2d": (lambda **factory: sx.nn.AlternatingConv2d(2, 3, **factory), IMAGES),
-    "DenseField": (lambda **factory: sx.nn.DenseField(DIM, (5,), **factory), VECTORS),
-    "Energy": (lambda **factory: sx.nn.Energy(DIM, **factory), VECTORS),
+    "DenseField": (lambda **factory: sx.nn.parts.DenseField(DIM, (5,), **factory), VECTORS),
+    "Energy": (lambda **factory: sx.nn.parts.Energy(DIM, **factory), VECTORS),
     "ExpansiveConv2d": (lambda **factory: sx.nn.ExpansiveConv2d(2, **factory), IMAGES),
     "IsometryConv2d": (lambda **factory: sx.nn.IsometryConv2d(2, 3, bias=True, **factory), IMAGES),
-    "KineticEnergy": (lambda **factory: sx.nn.KineticEnergy(DIM, **factory), VECTORS),
+    "KineticEnergy": (lambda **factory: sx.nn.parts.KineticEnergy(DIM, **factory), VECTORS),
     "LatentODE": (lambda **factory: sx.nn.LatentODE(2, **factory), None),
     "LipschitzConvNet": (lambda **f: sx.nn.LipschitzConvNet(2, 3, image_size=8, widths=(2, 4), **f), IMAGES),
     "NonExpansiveConv2d": (lambda **factory: sx.nn.NonExpansiveConv2d(2, **factory), IMAGES),
-    "OrthogonalKernel": (lambda **factory: sx.nn.OrthogonalKernel(3, 2, **factory), ()),
-    "OrthogonalMatrix": (lambda **factory: sx.nn.OrthogonalMatrix(4, 3, copies=2, **factory), ()),
+    "OrthogonalKernel": (lambda **factory: sx.nn.parts.OrthogonalKernel(3, 2, **factory), ()),
+    "OrthogonalMatrix": (lambda **factory: sx.nn.parts.OrthogonalMatrix(4, 3, copies=2, **factory), ()),
     "PresnovNetwork": (lambda **factory: sx.nn.PresnovNetwork(DIM, **factory), VECTORS),
     "ResidualConvNet": (lambda **f: sx.nn.ResidualConvNet(2, 3, image_size=8, widths=(2, 4), **f), IMAGES),
     "ResidualNet": (lambda **factory: sx.nn.ResidualNet(DIM, **factory), VECTORS),
-    "ScaledKernel": (lambda **factory: sx.nn.ScaledKernel(3, 2, **factory), ()),
+    "ScaledKernel": (lambda **factory: sx.nn.parts.ScaledKernel(3, 2, **factory), ()),
 }
 """How each public module that makes parameters is built, and the shape of its input: () for none, None for no simple one."""
 
@@ -72,13 +72,14 @@ def kinds(module: nn.Module) -> dict[str, tuple[Any, ...]]:
 
 
 def test_every_public_module_is_here():
-    public = {name for name in sx.nn.__all__ if isinstance(kind := getattr(sx.nn, name), type) and issubclass(kind, nn.Module)}
+    every = {name: getattr(place, name) for place in (sx.nn, sx.nn.parts) for name in place.__all__}
+    public = {name for name, kind in every.items() if isinstance(kind, type) and issubclass(kind, nn.Module)}
     assert public == BUILT.keys() | WRAPPERS
 
 
 @pytest.mark.parametrize("name", [*BUILT, "henonnet", "mass_preserving_network", "sympnet"])
 def test_device_and_dtype_are_keywords_with_the_default_none(name):
-    parameters = inspect.signature(getattr(sx.nn, name)).parameters
+    parameters = inspect.signature(getattr(sx.nn, name, None) or getattr(sx.nn.parts, name)).parameters
     for option in (parameters["device"], parameters["dtype"]):
         assert option.kind is option.KEYWORD_ONLY and option.default is None
 
@@ -126,7 +127,7 @@ def flat(value: Any) -> list[Tensor]:
 def test_what_a_wrapper_adds_has_the_dtype_and_device_of_its_module(options):
     inner = nn.Linear(3, 3, **options)
     scales = torch.zeros(3), torch.ones(3), torch.ones(3)
-    for wrapper in (sx.nn.Damped(inner), sx.nn.Normalized(inner, *scales)):
+    for wrapper in (sx.nn.Damped(inner), sx.nn.parts.Normalized(inner, *scales)):
         added = {key: tensor for key, tensor in tensors(wrapper).items() if not key.startswith(("block", "module"))}
         assert added
         assert all(tensor.dtype == inner.weight.dtype and tensor.device == inner.weight.device for tensor in added.values())

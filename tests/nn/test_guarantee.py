@@ -93,7 +93,7 @@ def test_residual_wiring_adds_the_skip():
         {"lipschitz": 1.9},
         {"conserves": frozenset({"sum"})},
         {"conserves": frozenset({"norm"})},
-        {"conserves": frozenset({sx.nn.WeightedSum((1.0, 2.0))})},
+        {"conserves": frozenset({sx.nn.parts.WeightedSum((1.0, 2.0))})},
         {"log_det": 0.1},
         {"symplectic": True},
     ],
@@ -115,7 +115,7 @@ def test_widths_that_do_not_meet_and_empty_sequences_are_refused():
 
 def test_a_weighted_sum_lives_on_where_all_blocks_keep_it():
     masses = (1.0, 2.0, 3.0)
-    kept = sx.nn.WeightedSum(masses)
+    kept = sx.nn.parts.WeightedSum(masses)
     one, two = (sx.nn.Weighted(sx.nn.MassPreserving(3), masses) for _ in range(2))
     other = sx.nn.Weighted(sx.nn.MassPreserving(3), (3.0, 2.0, 1.0))
     assert sx.nn.Sequential(one, two).guarantee.conserves == {kept}
@@ -132,7 +132,7 @@ def test_dropout_is_the_identity_at_evaluation_alone():
 
 @pytest.mark.parametrize("dim", [1, 3])
 def test_the_identity_on_an_odd_number_of_coordinates_is_not_symplectic(dim):
-    for kind in (sx.nn.MassPreservingLift, sx.nn.MassPreservingProjection):
+    for kind in (sx.nn.parts.MassPreservingLift, sx.nn.parts.MassPreservingProjection):
         assert not kind(dim, dim).guarantee.symplectic
         sx.testing.check_block(kind(dim, dim))
 
@@ -191,7 +191,7 @@ def test_a_state_of_another_width_is_refused(name, width):
 
 
 def test_lifts_and_projections_take_their_own_width_alone():
-    for block in (sx.nn.MassPreservingLift(4, 6), sx.nn.MassPreservingProjection(4, 2), sx.nn.MassPreserving(4)):
+    for block in (sx.nn.parts.MassPreservingLift(4, 6), sx.nn.parts.MassPreservingProjection(4, 2), sx.nn.MassPreserving(4)):
         for shape in ((5, 3), (5, 5), ()):
             with pytest.raises(sx.ShapeError, match=r"expects states of shape \(\*batch, 4\)"):
                 block(torch.randn(shape))

@@ -109,8 +109,8 @@ NEEDS = {  # how a class is built where its defaults do not do, or would be slow
     "Sequential": lambda: sx.nn.Sequential(sx.nn.Isometry(4), nn.Tanh(), sx.nn.NeuralODE(field(), dt=0.5)),
     "Weighted": lambda: sx.nn.Weighted(sx.nn.MassPreserving(4), (1.0, 2.0, 0.5, 3.0)),
     "Plain": lambda: made("Plain")(4, 4),
-    "MassPreservingLift": lambda: sx.nn.MassPreservingLift(4, 4),
-    "MassPreservingProjection": lambda: sx.nn.MassPreservingProjection(4, 4),
+    "MassPreservingLift": lambda: sx.nn.parts.MassPreservingLift(4, 4),
+    "MassPreservingProjection": lambda: sx.nn.parts.MassPreservingProjection(4, 4),
     "Layers": lambda: sx.Layers([sx.nn.Residual(nn.Linear(4, 4)) for _ in range(5)]),
     "MackeyGlass": lambda: sx.classic.mackey_glass(),
 }

@@ -1,5 +1,6 @@
 """Networks with a guarantee: layers that are steps of structured flows and state what they conserve or bound."""
 
+from separatrix.nn import parts
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.cells import (
     CELLS,
@@ -13,33 +14,22 @@ from separatrix.nn.cells import (
     LipschitzRNN,
 )
 from separatrix.nn.conserving.gradient_field import Gradient
-from separatrix.nn.conserving.mass import (
-    MassPreserving,
-    MassPreservingLift,
-    MassPreservingProjection,
-    Weighted,
-    mass_preserving_network,
-)
+from separatrix.nn.conserving.mass import MassPreserving, Weighted, mass_preserving_network
 from separatrix.nn.conserving.presnov import Presnov, PresnovNetwork, presnov
 from separatrix.nn.conserving.sphere import SpherePreserving
-from separatrix.nn.energy import Energy, KineticEnergy
 from separatrix.nn.fit.fit_flow import fit_flow
 from separatrix.nn.fit.fit_observations import fit_observations
-from separatrix.nn.fit.normalized import Normalized
-from separatrix.nn.fit.universal import Universal, zero_output_
+from separatrix.nn.fit.universal import Universal
 from separatrix.nn.flows.continuous_depth import ContinuousDepth
 from separatrix.nn.flows.damped import Damped, damped
-from separatrix.nn.flows.dense_field import DenseField
 from separatrix.nn.flows.density import ContinuousNormalizingFlow
 from separatrix.nn.flows.neural_ode import NeuralODE
-from separatrix.nn.guarantee import Guarantee, WeightedSum, guarantee_of
+from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.latent.latent_ode import LatentODE
-from separatrix.nn.nonexpansive.budget import exact_factor, published_factor
 from separatrix.nn.nonexpansive.images import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
 from separatrix.nn.nonexpansive.isometry import Coisometry, Isometry, IsometryConv2d
 from separatrix.nn.nonexpansive.margin import MarginLoss, certified_radii
-from separatrix.nn.nonexpansive.networks import LipschitzConvNet, LipschitzNet, Pool2d, ResidualConvNet, ResidualNet
-from separatrix.nn.nonexpansive.orthogonal import OrthogonalKernel, OrthogonalMatrix, ScaledKernel, frozen
+from separatrix.nn.nonexpansive.networks import LipschitzConvNet, LipschitzNet, ResidualConvNet, ResidualNet
 from separatrix.nn.nonexpansive.vectors import Alternating, Expansive, NonExpansive
 from separatrix.nn.reversible.reversible import Momentum, Reversible
 from separatrix.nn.reversible.reversible_net import MomentumNet, ReversibleNet
@@ -86,9 +76,7 @@ __all__ = [
     "ContinuousDepth",
     "ContinuousNormalizingFlow",
     "Damped",
-    "DenseField",
     "DivergenceFree",
-    "Energy",
     "Expansive",
     "ExpansiveConv2d",
     "Gradient",
@@ -97,7 +85,6 @@ __all__ = [
     "HenonLayer",
     "Isometry",
     "IsometryConv2d",
-    "KineticEnergy",
     "LEMCell",
     "LatentODE",
     "LipschitzCell",
@@ -106,17 +93,11 @@ __all__ = [
     "LipschitzRNN",
     "MarginLoss",
     "MassPreserving",
-    "MassPreservingLift",
-    "MassPreservingProjection",
     "Momentum",
     "MomentumNet",
     "NeuralODE",
     "NonExpansive",
     "NonExpansiveConv2d",
-    "Normalized",
-    "OrthogonalKernel",
-    "OrthogonalMatrix",
-    "Pool2d",
     "Presnov",
     "PresnovNetwork",
     "Residual",
@@ -124,7 +105,6 @@ __all__ = [
     "ResidualNet",
     "Reversible",
     "ReversibleNet",
-    "ScaledKernel",
     "SeparableHamiltonian",
     "Sequential",
     "SpherePreserving",
@@ -134,18 +114,14 @@ __all__ = [
     "Universal",
     "VolumePreserving",
     "Weighted",
-    "WeightedSum",
     "certified_radii",
     "damped",
-    "exact_factor",
     "fit_flow",
     "fit_observations",
-    "frozen",
     "guarantee_of",
     "henonnet",
     "mass_preserving_network",
+    "parts",
     "presnov",
-    "published_factor",
     "sympnet",
-    "zero_output_",
 ]

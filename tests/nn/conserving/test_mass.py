@@ -161,13 +161,15 @@ def test_the_sum_is_kept_in_the_states_precision_under_autocast():
 
 def test_a_lift_appends_zeros_and_a_projection_shares_what_it_drops():
     x = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert sx.nn.MassPreservingLift(4, 6)(x).tolist() == [1, 2, 3, 4, 0, 0]
-    assert sx.nn.MassPreservingProjection(4, 2)(x).tolist() == [1 + 3.5, 2 + 3.5]
-    assert sx.nn.MassPreservingProjection(4, 1)(x).tolist() == [10]
+    assert sx.nn.parts.MassPreservingLift(4, 6)(x).tolist() == [1, 2, 3, 4, 0, 0]
+    assert sx.nn.parts.MassPreservingProjection(4, 2)(x).tolist() == [1 + 3.5, 2 + 3.5]
+    assert sx.nn.parts.MassPreservingProjection(4, 1)(x).tolist() == [10]
 
 
 @pytest.mark.parametrize(
-    "block", [sx.nn.MassPreservingLift(3, 7), sx.nn.MassPreservingProjection(7, 3), sx.nn.MassPreservingProjection(4, 1)], ids=repr
+    "block",
+    [sx.nn.parts.MassPreservingLift(3, 7), sx.nn.parts.MassPreservingProjection(7, 3), sx.nn.parts.MassPreservingProjection(4, 1)],
+    ids=repr,
 )
 def test_the_lipschitz_factors_of_lifts_and_projections_are_their_largest_singular_values(block):
     matrix = block(torch.eye(block.dim, dtype=torch.float64)).mT
@@ -177,7 +179,7 @@ def test_the_lipschitz_factors_of_lifts_and_projections_are_their_largest_singul
 
 
 def test_lifts_and_projections_to_the_same_width_do_nothing():
-    for kind in (sx.nn.MassPreservingLift, sx.nn.MassPreservingProjection):
+    for kind in (sx.nn.parts.MassPreservingLift, sx.nn.parts.MassPreservingProjection):
         block = kind(4, 4)
         assert block.guarantee.symplectic and block.guarantee.log_det == 0 and block.guarantee.conserves == {"sum", "norm"}
         sx.testing.check_block(block)
@@ -216,7 +218,7 @@ def test_weights_make_it_the_weighted_sum_that_is_kept(weights):
     masses = (18.015, 2.016, 31.998)
     model = network((3, 8), blocks=2, hidden=6, dt=0.1, weights=masses)
     model = {"as initialised": lambda b, _: b, "standard normal": scrambled, "trained": trained}[weights](model, 0)
-    assert model.guarantee == sx.nn.Guarantee(conserves=frozenset({sx.nn.WeightedSum(masses)}))
+    assert model.guarantee == sx.nn.Guarantee(conserves=frozenset({sx.nn.parts.WeightedSum(masses)}))
     assert "weighted sum of weights 18.015, 2.016, 31.998" in str(model.guarantee)
     w, x = torch.tensor(masses, dtype=torch.float64), states(16, 3)
     with torch.no_grad():
@@ -266,7 +268,7 @@ def test_other_units_change_a_lipschitz_factor_and_keep_the_determinant_and_the_
 
 def test_units_of_units_multiply():
     twice = sx.nn.Weighted(sx.nn.Weighted(built(2), (2.0, 3.0)), (5.0, 7.0))
-    assert twice.guarantee.conserves == {sx.nn.WeightedSum((10.0, 21.0))}
+    assert twice.guarantee.conserves == {sx.nn.parts.WeightedSum((10.0, 21.0))}
     sx.testing.check_block(twice)
     other = sx.nn.Weighted(built(2), (1.0, 2.0))
     assert sx.nn.Sequential(twice, other).guarantee.conserves == frozenset()
@@ -311,8 +313,8 @@ def test_the_epidemic_is_learned():
 @pytest.mark.parametrize(
     ("build", "error", "said"),
     [
-        (lambda: sx.nn.MassPreservingLift(5, 3), sx.ShapeError, r"5 → 3.*\n.*Projection\(5, 3\)"),
-        (lambda: sx.nn.MassPreservingProjection(3, 5), sx.ShapeError, r"3 → 5.*\n.*Lift\(3, 5\)"),
+        (lambda: sx.nn.parts.MassPreservingLift(5, 3), sx.ShapeError, r"5 → 3.*\n.*Projection\(5, 3\)"),
+        (lambda: sx.nn.parts.MassPreservingProjection(3, 5), sx.ShapeError, r"3 → 5.*\n.*Lift\(3, 5\)"),
         (lambda: sx.nn.MassPreserving(3, method="leapfrog"), sx.InputError, "'leapfrog'.*Runge–Kutta"),
         (lambda: sx.nn.MassPreserving(3, dt=0.0), sx.InputError, "dt = 0.0"),
         (lambda: sx.nn.MassPreserving(3, 0), sx.InputError, "hidden is 0"),

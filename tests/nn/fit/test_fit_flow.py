@@ -145,7 +145,7 @@ def test_units_do_not_matter_to_a_normalized_field():
     fits = []
     for scale, slow in ((1.0, 1.0), (1e3, 1e2)):
         states = scale * orbits(even()) + 5 * scale
-        field = sx.nn.Normalized.of(small(), states, slow * DT)
+        field = sx.nn.parts.Normalized.of(small(), states, slow * DT)
         fits.append(sx.nn.fit_flow(field, states, slow * DT, steps=30))
     torch.testing.assert_close(fits[0].held_out, fits[1].held_out, rtol=1e-6, atol=1e-12)
 
@@ -153,7 +153,7 @@ def test_units_do_not_matter_to_a_normalized_field():
 def test_a_normalized_field_is_its_formula_with_the_derivative_of_forward_ad():
     mean, deviation, speed = normal(2, seed=1), normal(2, seed=2).exp(), normal(2, seed=3).exp()
     network = small()
-    field = sx.nn.Normalized(network, mean, deviation, speed)
+    field = sx.nn.parts.Normalized(network, mean, deviation, speed)
     x, v = normal(5, 4, 2), normal(5, 4, 3, 2, seed=4)
     expected = speed * network((x - mean) / deviation)
     torch.testing.assert_close(field(x, 0.0), expected)
@@ -161,7 +161,7 @@ def test_a_normalized_field_is_its_formula_with_the_derivative_of_forward_ad():
     found = field.pushforward(x, v, 0.0)
     torch.testing.assert_close(found[0], value)
     torch.testing.assert_close(found[1], pushed)
-    other = sx.nn.Normalized(small(1), mean * 0, deviation, speed)
+    other = sx.nn.parts.Normalized(small(1), mean * 0, deviation, speed)
     other.load_state_dict(field.state_dict())
     assert torch.equal(other(x, 0.0), field(x, 0.0))
 
@@ -180,7 +180,7 @@ def test_a_chain_of_layers_has_the_tangents_of_forward_ad(activation):
 def test_a_network_that_is_no_chain_has_forward_ad_s_tangents_too():
     network = nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4), nn.Linear(4, 2)).double()
     one = torch.ones(2, dtype=torch.float64)
-    field = sx.nn.Normalized(network, 0 * one, one, one)
+    field = sx.nn.parts.Normalized(network, 0 * one, one, one)
     x, v = normal(6, 2), normal(6, 2, 2, seed=1)
     assert not is_chain(network)
     torch.testing.assert_close(field.pushforward(x, v, 0.0)[1], pushforward(network, x, v)[1])
@@ -232,7 +232,7 @@ def test_weights_that_are_no_numbers_end_the_fit_without_a_traceback(polish):
 
 
 def test_the_field_of_a_flow_is_trained_and_not_its_step():
-    field = sx.nn.Normalized(linear(), torch.zeros(2), torch.ones(2), torch.ones(2))
+    field = sx.nn.parts.Normalized(linear(), torch.zeros(2), torch.ones(2), torch.ones(2))
     fit = sx.nn.fit_flow(sx.Flow(field, 2, DT), orbits(even()), DT, steps=0, polish=60)
     x = normal(5, 2, seed=3)
     assert fit.status == "ok" and torch.allclose(field(x, 0.0), x @ A.mT, atol=2e-3)
@@ -240,7 +240,7 @@ def test_the_field_of_a_flow_is_trained_and_not_its_step():
 
 def test_a_scale_that_is_not_positive_is_refused():
     with pytest.raises(sx.InputError, match="positive"):
-        sx.nn.Normalized(linear(), torch.zeros(2), torch.tensor([1.0, 0.0]), torch.ones(2))
+        sx.nn.parts.Normalized(linear(), torch.zeros(2), torch.tensor([1.0, 0.0]), torch.ones(2))
 
 
 def test_an_interrupted_fit_keeps_the_best_so_far():

@@ -59,7 +59,7 @@ def test_both_terms_are_combined_by_the_rule_and_so_are_their_tangents(combine, 
 
 def test_a_silenced_network_leaves_the_known_field_and_its_rates():
     """The spiral's eigenvalues are −0.2 ± i; those of a step of RK4 are exp of them times dt, to dt⁵/120."""
-    missing = sx.nn.zero_output_(network())
+    missing = sx.nn.parts.zero_output_(network())
     assert all((p == 0).all() for p in missing[-1].parameters()) and not (missing[0].weight == 0).any()
     for combine in ("sum", "factor"):
         field = sx.nn.Universal(spiral, missing, combine=combine)
@@ -93,7 +93,7 @@ def test_a_term_of_another_width_and_an_unknown_rule_are_refused():
     with pytest.raises(sx.ShapeError, match=r"got 2 .* 3 "):
         sx.nn.Universal(spiral, network(3))(torch.zeros(2, **DOUBLE), 0.0)
     with pytest.raises(sx.InputError, match="Linear"):
-        sx.nn.zero_output_(nn.Tanh())
+        sx.nn.parts.zero_output_(nn.Tanh())
 
 
 # ---------------------------------------------------------------- the method
@@ -182,7 +182,7 @@ def test_what_is_frozen_stays_and_what_is_known_may_be_learned_too():
 def test_decay_keeps_weights_small_and_a_perfect_fit_away():
     sizes = []
     for decay in (0.0, 1.0):
-        missing = sx.nn.zero_output_(network())
+        missing = sx.nn.parts.zero_output_(network())
         fit = sx.nn.fit_observations(
             sx.nn.Universal(spiral, missing), seen(), x0=START, times=TIMES, dt=0.1, decay=decay, max_steps=15
         )
@@ -191,7 +191,7 @@ def test_decay_keeps_weights_small_and_a_perfect_fit_away():
 
 
 def test_a_fit_that_has_not_ended_says_so_and_keeps_what_it_reached():
-    missing = sx.nn.zero_output_(network())
+    missing = sx.nn.parts.zero_output_(network())
     field = sx.nn.Universal(spiral, missing)
     fit = sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, max_steps=1)
     assert fit.status == "not_converged" and len(fit.misfit) == 2 and fit.misfit[1] < fit.misfit[0]
@@ -260,7 +260,7 @@ def test_a_flow_stands_for_its_field_and_a_map_for_none():
 def test_weights_that_are_computed_from_others_are_not_silenced_to_nan():
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
     with pytest.raises(sx.InputError, match="weight or spectral norm"):
-        sx.nn.zero_output_(normed)
+        sx.nn.parts.zero_output_(normed)
     assert torch.isfinite(normed(torch.ones(2))).all()
 
 

@@ -22,9 +22,9 @@ def points(n: int, dim: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, dim, **DOUBLE, generator=torch.Generator().manual_seed(seed))
 
 
-def random_field(dim: int = 2, hidden: tuple[int, ...] = (16, 16), scale: float = 2.0) -> sx.nn.DenseField:
+def random_field(dim: int = 2, hidden: tuple[int, ...] = (16, 16), scale: float = 2.0) -> sx.nn.parts.DenseField:
     torch.manual_seed(0)
-    field = sx.nn.DenseField(dim, hidden, time_dependent=True).double()
+    field = sx.nn.parts.DenseField(dim, hidden, time_dependent=True).double()
     with torch.no_grad():
         for layer in field.layers:
             layer.weight *= scale
@@ -55,7 +55,7 @@ def test_a_field_that_depends_on_time_is_run_backwards_in_time_too():
 @pytest.mark.parametrize("field", [random_field(), nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()])
 def test_a_density_is_that_of_the_base_over_the_determinant_of_the_flow_s_map(field):
     """By log p(x) = log N(z) − log |det ∂x/∂z|, with the dense Jacobian of the layer by AD."""
-    flow = sx.nn.ContinuousNormalizingFlow(field, 2, dt=1 / 32, time_dependent=isinstance(field, sx.nn.DenseField))
+    flow = sx.nn.ContinuousNormalizingFlow(field, 2, dt=1 / 32, time_dependent=isinstance(field, sx.nn.parts.DenseField))
     z = points(6, 2)
     z.requires_grad_()
     x = flow(z)
@@ -161,7 +161,7 @@ def test_a_short_training_approaches_the_density_of_the_data():
     torch.manual_seed(0)
     root = torch.tensor([[1.5, 0.0], [0.9, 0.4]])
     data = torch.randn(512, 2) @ root.mT + torch.tensor([0.5, -0.3])
-    flow = sx.nn.ContinuousNormalizingFlow(sx.nn.DenseField(2, (16,), time_dependent=True), 2, dt=0.25)
+    flow = sx.nn.ContinuousNormalizingFlow(sx.nn.parts.DenseField(2, (16,), time_dependent=True), 2, dt=0.25)
     optimiser = torch.optim.Adam(flow.parameters(), lr=3e-2)
     for _ in range(60):
         optimiser.zero_grad()
@@ -178,7 +178,7 @@ def test_it_is_a_flow_whose_exponents_add_up_to_the_trace():
 
 
 def test_more_batch_axes_and_single_precision_are_kept():
-    flow = sx.nn.ContinuousNormalizingFlow(sx.nn.DenseField(2, (4,)), 2, dt=0.25)
+    flow = sx.nn.ContinuousNormalizingFlow(sx.nn.parts.DenseField(2, (4,)), 2, dt=0.25)
     found = flow.log_density(torch.randn(2, 3, 2), probes=4)
     assert found.values.shape == found.stderr.shape == found.codes.shape == (2, 3) and found.latents.shape == (2, 3, 2)
     assert found.values.dtype == flow.sample(2).dtype == torch.float32
@@ -222,7 +222,7 @@ def test_bad_points_and_probes_are_named():
 
 def test_fields_of_another_width_are_named():
     with pytest.raises(sx.ShapeError, match="points of 2 numbers, got one on 3"):
-        sx.nn.ContinuousNormalizingFlow(sx.nn.DenseField(3), 2)
+        sx.nn.ContinuousNormalizingFlow(sx.nn.parts.DenseField(3), 2)
     with pytest.raises(sx.ShapeError, match="velocities of shape"):
         sx.nn.ContinuousNormalizingFlow(nn.Linear(2, 3), 2).log_density(torch.zeros(1, 2))
 

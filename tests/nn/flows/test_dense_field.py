@@ -10,7 +10,7 @@ from separatrix.core.tangent import pushforward
 
 @pytest.mark.parametrize("activation", [torch.tanh, nn.SiLU()])
 def test_it_is_the_network_of_its_layers(activation):
-    field = sx.nn.DenseField(3, (5, 4), activation=activation)
+    field = sx.nn.parts.DenseField(3, (5, 4), activation=activation)
     modules = [field.layers[0]]
     for layer in field.layers[1:]:
         modules += [activation if isinstance(activation, nn.Module) else nn.Tanh(), layer]
@@ -21,7 +21,7 @@ def test_it_is_the_network_of_its_layers(activation):
 @pytest.mark.parametrize("activation", [torch.tanh, nn.Softplus()])
 @pytest.mark.parametrize("time_dependent", [False, True])
 def test_its_tangents_are_forward_ad_s_at_each_item_s_own_time(activation, time_dependent):
-    field = sx.nn.DenseField(3, (5, 4), activation=activation, time_dependent=time_dependent).double()
+    field = sx.nn.parts.DenseField(3, (5, 4), activation=activation, time_dependent=time_dependent).double()
     x, v = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 2, 3, dtype=torch.float64)
     for t in (0.3, torch.linspace(0, 1, 6, dtype=torch.float64)):
         wanted = pushforward(lambda y, t=t: field(y, t), x, v)
@@ -37,4 +37,4 @@ def test_its_tangents_are_forward_ad_s_at_each_item_s_own_time(activation, time_
 )
 def test_bad_sizes_are_named(arguments, words):
     with pytest.raises(sx.ShapeError, match=words):
-        sx.nn.DenseField(*arguments)
+        sx.nn.parts.DenseField(*arguments)

@@ -11,8 +11,8 @@ from separatrix.nn.nonexpansive.budget import BUDGETS, ContractionStep, Expansio
 
 @pytest.mark.parametrize(("h", "exact", "published"), [(0.5, 0.75, 0.866), (1.0, 0.5, 1.0), (4 / 3, 1 / 3, 1.20)])
 def test_the_factors_at_slope_one_half_are_the_published_and_the_derived_ones(h, exact, published):
-    assert float(sx.nn.exact_factor(h, 0.5)) == pytest.approx(exact, abs=1e-15)
-    assert float(sx.nn.published_factor(h, 0.5)) == pytest.approx(published, abs=5e-3)
+    assert float(sx.nn.parts.exact_factor(h, 0.5)) == pytest.approx(exact, abs=1e-15)
+    assert float(sx.nn.parts.published_factor(h, 0.5)) == pytest.approx(published, abs=5e-3)
 
 
 def test_the_published_budget_leaves_at_most_0_1547_and_with_two_substeps_0_0548_at_a_total_of_0_11():
@@ -52,7 +52,7 @@ def test_the_exact_factor_is_the_largest_norm_over_all_slopes(shape):
             ends = torch.where(slopes > (1 + slope) / 2, 1.0, slope)
             slopes = torch.cat([slopes, ends, torch.full((1, shape[0]), slope), torch.ones(1, shape[0])])
             norms = torch.linalg.matrix_norm(eye - h * a.mT @ (slopes[..., None] * a), 2)
-            bound = float(sx.nn.exact_factor(h, slope, s_min=s_min, s_max=float(values[0])))
+            bound = float(sx.nn.parts.exact_factor(h, slope, s_min=s_min, s_max=float(values[0])))
             assert norms.max() <= bound + 1e-12
             assert float(norms[-2:].max()) == pytest.approx(bound, abs=1e-7)  # the slope is a float32 in the list
 

@@ -23,8 +23,8 @@ IMAGE_LAYERS = {
     "published pair": lambda: sx.nn.AlternatingConv2d(3, 4, budget="published", substeps=2),
     "gradient pair": lambda: sx.nn.AlternatingConv2d(3, symmetric=True, slope=0.7, substeps=3),
     "isometry": lambda: sx.nn.IsometryConv2d(3, 4, bias=True),
-    "largest": lambda: sx.nn.Pool2d("max"),
-    "sums": lambda: sx.nn.Pool2d("sum"),
+    "largest": lambda: sx.nn.parts.Pool2d("max"),
+    "sums": lambda: sx.nn.parts.Pool2d("sum"),
 }
 VECTOR_LAYERS = {
     "wide contraction": lambda: sx.nn.NonExpansive(4, 7, slope=0.3),
@@ -187,8 +187,8 @@ def test_gradients_reach_all_parameters(name):
 
 def test_a_weight_is_built_once_a_pass(monkeypatch):
     calls = []
-    build = sx.nn.OrthogonalKernel.forward
-    monkeypatch.setattr(sx.nn.OrthogonalKernel, "forward", lambda self: calls.append(self) or build(self))
+    build = sx.nn.parts.OrthogonalKernel.forward
+    monkeypatch.setattr(sx.nn.parts.OrthogonalKernel, "forward", lambda self: calls.append(self) or build(self))
     layer = built(lambda: sx.nn.AlternatingConv2d(3, substeps=4, symmetric=True))
     layer(torch.randn(1, *IMAGE, dtype=torch.float64))
     assert len(calls) == len(set(calls)) == 2

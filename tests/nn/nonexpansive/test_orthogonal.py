@@ -31,13 +31,13 @@ def dense(layer: torch.nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e3, 1e12])
 @pytest.mark.parametrize("shape", [(1, 1), (5, 1), (6, 6), (64, 64), (64, 10)])
 def test_a_matrix_is_an_isometry_whatever_its_parameters(shape, size, dtype):
-    q = scrambled(sx.nn.OrthogonalMatrix(*shape), size, dtype)().double()
+    q = scrambled(sx.nn.parts.OrthogonalMatrix(*shape), size, dtype)().double()
     assert q.shape == shape
     torch.testing.assert_close(q.mT @ q, torch.eye(shape[1], dtype=torch.float64), rtol=0, atol=ROUNDING[dtype])
 
 
 def test_the_reflections_at_once_are_their_product_one_by_one():
-    matrix = sx.nn.OrthogonalMatrix(5, 3).double()
+    matrix = sx.nn.parts.OrthogonalMatrix(5, 3).double()
     one_by_one = torch.eye(5, dtype=torch.float64)
     for i in range(3):
         v = torch.zeros(5, dtype=torch.float64)
@@ -50,7 +50,7 @@ def test_a_matrix_can_be_trained_to_any_rotation():
     """The nearest isometry of a tall matrix in the Frobenius norm is its polar factor UVᵀ."""
     torch.manual_seed(0)
     wanted = torch.randn(6, 3, dtype=torch.float64)
-    matrix = sx.nn.OrthogonalMatrix(6, 3).double()
+    matrix = sx.nn.parts.OrthogonalMatrix(6, 3).double()
     optimiser = torch.optim.LBFGS(matrix.parameters(), max_iter=300, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
@@ -106,7 +106,7 @@ def test_the_adjoint_is_the_transposed_matrix(padding, image):
 @pytest.mark.parametrize("size", [0.0, 1e-160, 1.0, 1e160])
 @pytest.mark.parametrize("padding", ["circular", "zeros"])
 def test_a_scaled_kernel_has_norm_at_most_1_under_every_padding(padding, size):
-    kernel = scrambled(sx.nn.ScaledKernel(3, 2), size)()
+    kernel = scrambled(sx.nn.parts.ScaledKernel(3, 2), size)()
     for image in ((1, 1), (2, 3), (6, 6)):
         assert torch.linalg.svdvals(dense(Convolution(kernel, padding), (2, *image))).max() <= 1 + 1e-12
     assert size == 0 or kernel.abs().max() > 1e-3  # divided by no more than it takes
@@ -117,26 +117,26 @@ def test_a_frozen_network_is_the_same_without_building_and_the_network_stays_as_
     network = sx.nn.LipschitzConvNet(1, 3, image_size=4, widths=(4,))
     before = copy.deepcopy(network.state_dict())
     images = torch.rand(5, 1, 4, 4, requires_grad=True)
-    frozen = sx.nn.frozen(network)
+    frozen = sx.nn.parts.frozen(network)
     assert torch.equal(frozen(images), network(images))
     assert frozen.guarantee == network.guarantee
-    assert not any(isinstance(m, sx.nn.OrthogonalMatrix) for m in frozen.modules())
+    assert not any(isinstance(m, sx.nn.parts.OrthogonalMatrix) for m in frozen.modules())
     expected = torch.autograd.grad(network(images).square().sum(), images)[0]
     assert torch.equal(torch.autograd.grad(frozen(images).square().sum(), images)[0], expected)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_a_layer_alone_can_be_frozen():
-    kernel = sx.nn.OrthogonalKernel(4, 2)
-    assert torch.equal(sx.nn.frozen(kernel)(), kernel())
+    kernel = sx.nn.parts.OrthogonalKernel(4, 2)
+    assert torch.equal(sx.nn.parts.frozen(kernel)(), kernel())
 
 
 def test_autocast_and_half_precision_weights_do_not_cost_the_orthogonality():
-    layer = sx.nn.OrthogonalMatrix(32, 32)
+    layer = sx.nn.parts.OrthogonalMatrix(32, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         q = layer()
     torch.testing.assert_close(q.mT @ q, torch.eye(32), rtol=0, atol=1e-5)
-    half = sx.nn.OrthogonalMatrix(32, 32).bfloat16()()
+    half = sx.nn.parts.OrthogonalMatrix(32, 32).bfloat16()()
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float().mT @ half.float(), torch.eye(32), rtol=0, atol=0.03)  # an entry's digits: 2^−9
 
@@ -149,7 +149,7 @@ def test_isometries_that_cannot_be_are_refused():
     with pytest.raises(sx.ShapeError, match=r"out is 5.*dim = 3"):
         sx.nn.Coisometry(3, 5)
     with pytest.raises(sx.ShapeError, match=r"kernel_size is 4"):
-        sx.nn.OrthogonalKernel(3, 3, kernel_size=4)
+        sx.nn.parts.OrthogonalKernel(3, 3, kernel_size=4)
     with pytest.raises(sx.InputError, match=r"padding is 'reflect'.*'circular' or 'zeros'"):
         sx.nn.IsometryConv2d(3, 3, padding="reflect")
 

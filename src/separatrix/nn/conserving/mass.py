@@ -160,7 +160,7 @@ class MassPreservingLift(Block):
         if out < dim:
             raise ShapeError(
                 f"expected out ≥ dim for a lift, got {dim} → {out}.\n"
-                f"Use sx.nn.MassPreservingProjection({dim}, {out}), which also conserves the sum."
+                f"Use sx.nn.parts.MassPreservingProjection({dim}, {out}), which also conserves the sum."
             )
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
@@ -192,7 +192,7 @@ class MassPreservingProjection(Block):
         super().__init__(dim, out)
         if out > dim:
             raise ShapeError(
-                f"expected out ≤ dim for a projection, got {dim} → {out}.\nUse sx.nn.MassPreservingLift({dim}, {out})."
+                f"expected out ≤ dim for a projection, got {dim} → {out}.\nUse sx.nn.parts.MassPreservingLift({dim}, {out})."
             )
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:

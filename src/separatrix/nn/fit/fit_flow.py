@@ -106,7 +106,7 @@ def fit_flow(
 
     Args:
         field: the field to train: a module x ↦ ẋ on states of shape (*batch, dim), a `Field` with parameters such as
-            `sx.nn.Normalized`, or an `sx.Flow` or `sx.nn.NeuralODE` with such a field. It keeps its dtype, device and mode.
+            `sx.nn.parts.Normalized`, or an `sx.Flow` or `sx.nn.NeuralODE` with such a field. It keeps its dtype, device and mode.
         states: trajectories, shape (time, *batch, dim); they need not lie on an attractor.
         times: time between two samples, or increasing times of shape (time,) or (time, *batch).
         horizon: number of samples in a segment after the first. In chaotic systems gradients grow like e^{λ₁ t}; keep the duration

@@ -26,7 +26,7 @@ class Normalized(Field):
     Raises:
         InputError: an entry of deviation or speed is not positive.
 
-    Example: `field = sx.nn.Normalized.of(network, states, times)`, then `sx.nn.fit_flow(field, states, times)`.
+    Example: `field = sx.nn.parts.Normalized.of(network, states, times)`, then `sx.nn.fit_flow(field, states, times)`.
     """
 
     time_dependent = False

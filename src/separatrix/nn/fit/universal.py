@@ -30,7 +30,7 @@ class Universal(Field):
         known: f, a function of states (*batch, dim), a `Field`, or a `Flow` with a field. Its parameters, if any, are learned
             with those of the network.
         missing: m, a module (*batch, dim) → (*batch, dim). Prior knowledge can be built in, such as the variables on which the
-            term depends. `sx.nn.zero_output_(module)` makes it 0 initially.
+            term depends. `sx.nn.parts.zero_output_(module)` makes it 0 initially.
         combine: "sum", "factor", or a function (f, m) ↦ ẋ of both terms; m may then have another width.
         time_dependent: call `known(x, t)` and `missing(x, t)`; t is a tensor without axes or of shape (*batch).
 
@@ -102,7 +102,7 @@ def zero_output_(module: M) -> M:
         InputError: the module has no linear layer, or the weights of the last one are parametrised, as by a weight norm.
 
     Example:
-        >>> term = sx.nn.zero_output_(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)))
+        >>> term = sx.nn.parts.zero_output_(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)))
         >>> term(torch.ones(1, 2)).abs().max().item()
         0.0
     """

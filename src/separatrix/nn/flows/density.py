@@ -34,7 +34,8 @@ class ContinuousNormalizingFlow(NeuralODE):
     0. The estimate is unbiased and has a standard error.
 
     Args:
-        field: f, a module (*batch, dim) → (*batch, dim), or a `Field` such as `sx.nn.DenseField`, whose own tangents are then used.
+        field: f, a module (*batch, dim) → (*batch, dim), or a `Field` such as `sx.nn.parts.DenseField`, whose
+            own tangents are then used.
         dim: length of a point.
         end: T.
         trace: "exact" or "hutchinson".

@@ -36,7 +36,7 @@ class NonExpansiveConv2d(nn.Module):
     Raises:
         InputError: step_size is outside of 0 … 2, slope outside of 0 … 1, or padding or kernel is unknown.
         ShapeError: kernel_size is even.
-    Source: Celledoni et al. 2023, arXiv:2210.02373; kernels: `sx.nn.OrthogonalKernel`, `sx.nn.ScaledKernel`.
+    Source: Celledoni et al. 2023, arXiv:2210.02373; kernels: `sx.nn.parts.OrthogonalKernel`, `sx.nn.parts.ScaledKernel`.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class AlternatingConv2d(nn.Module):
         InputError: step_sizes are outside of the feasible set, padding is not "circular", or slope, substeps or budget is out of
             range.
         ShapeError: hidden is less than channels, or kernel_size is even.
-    Source: Celledoni et al. 2023, arXiv:2210.02373; the exact factor: `sx.nn.exact_factor`.
+    Source: Celledoni et al. 2023, arXiv:2210.02373; the exact factor: `sx.nn.parts.exact_factor`.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from separatrix.nn.factory import Device, Factory
 class Built(nn.Module):
     """A tensor computed from free parameters by calling the module, `weight()`, with gradients.
 
-    A layer that uses it several times in a pass calls it once. `sx.nn.frozen` replaces it by the tensor itself.
+    A layer that uses it several times in a pass calls it once. `sx.nn.parts.frozen` replaces it by the tensor itself.
     """
 
     def forward(self) -> Tensor:

@@ -143,7 +143,7 @@ class Alternating(Block):
     Raises:
         InputError: step_sizes are outside of the feasible set, the budget is unknown, or slope or substeps is out of range.
         ShapeError: hidden is less than dim, so that some directions would not be contracted.
-    Source: Celledoni et al. 2023, arXiv:2210.02373; the exact factor: `sx.nn.exact_factor`.
+    Source: Celledoni et al. 2023, arXiv:2210.02373; the exact factor: `sx.nn.parts.exact_factor`.
     """
 
     def __init__(
