@@ -148,8 +148,8 @@ class Basins(Result):
         if status is Status.DIVERGED:
             return "These states left the finite numbers; leave them out of x0."
         return (
-            f"These states reached no attractor within max_steps={self.settings['max_steps']}; raise it. States that lie exactly on "
-            "a border never reach one."
+            f"These states reached no attractor within max_steps={self.settings['max_steps']}; raise it. States that lie exactly "
+            "on a border never reach one."
         )
 
     def share(self, i: int) -> str:
