@@ -291,7 +291,7 @@ def test_float32_states_give_a_float32_portrait():
         ({"low": (0, math.nan)}, "low.*nan"),
         ({"high": 3}, "high.* 3"),
         ({"high": "ab"}, "high.* 'ab'"),
-        ({"x0": "ab"}, ""),
+        ({"x0": "ab"}, "x0"),
         ({"guesses": torch.zeros(0, 3)}, "guesses"),
         ({"low": (1, 0), "high": (1, 1)}, "1 to 1"),
         ({"n": -1}, "n is -1"),

@@ -179,10 +179,11 @@ def phase_portrait(
         for Chaotic Systems, ch. 6.
 
     Example:
-        >>> well = sx.Flow(lambda x: torch.stack([x[..., 1], x[..., 0] - x[..., 0] ** 3 - 0.3 * x[..., 1]], -1), 2, 0.05)
-        >>> portrait = sx.phase_portrait(well, low=(-2, -2), high=(2, 2), resolution=20, steps=50)
+        >>> flow = sx.Flow(lambda x: torch.stack([x[..., 0] - x[..., 0] ** 3, -x[..., 1]], -1), 2, 0.1)
+        >>> guesses = torch.tensor([[-0.9, 0.1], [0.1, 0.0], [0.9, 0.1]])
+        >>> portrait = sx.phase_portrait(flow, low=(-2, -2), high=(2, 2), guesses=guesses, resolution=20, steps=20)
         >>> sorted(portrait.rest.kind), len(portrait.stable)
-        (['saddle with 1 unstable direction', 'stable focus', 'stable focus'], 2)
+        (['saddle with 1 unstable direction', 'stable node', 'stable node'], 2)
     """
     _check(system, resolution=resolution, steps=steps, settle=settle, seed=seed)
     low, high = _corner("low", low), _corner("high", high)
