@@ -235,7 +235,9 @@ def _read(x: Any, name: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} cannot be read as numbers: {str(error).splitlines()[0]}") from None
     if value.numel() == 0:
-        raise InputError(f"expected at least 1 input in {name}, got shape {tuple(value.shape)}.\nPass, for example, sx.grid(…).")
+        raise InputError(
+            f"{name} is empty: expected at least 1 input, got shape {tuple(value.shape)}.\nPass, for example, sx.grid(…)."
+        )
     if value.is_complex():
         raise InputError(f"expected real numbers in {name}, got {value.dtype}.\nPass torch.view_as_real({name}).flatten(-2).")
     if not value.is_floating_point():
