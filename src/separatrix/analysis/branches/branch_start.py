@@ -8,7 +8,7 @@ from torch import Tensor
 
 from separatrix.analysis.branches.branch import TOTAL, Bifurcation
 from separatrix.analysis.branches.branch_equations import Equations
-from separatrix.analysis.branches.conserved import Totals, conserved_sums, in_words, may_conserve, trial_residuals, with_asked
+from separatrix.analysis.branches.conserved import Totals, conserved_sums, in_words, may_conserve, trial_residuals, with_given
 from separatrix.analysis.branches.knob import Knob, knob_of
 from separatrix.analysis.run.units import as_scale, filled
 from separatrix.core.checks import as_numbers
@@ -100,23 +100,25 @@ def _knob(system: System, parameter: str, direction: Any, total: Any) -> Knob | 
     return None
 
 
-def _totals(equations: Equations, x: Tensor, parameter: str, asked: Any) -> Totals:
+def _totals(equations: Equations, x: Tensor, parameter: str, weights: Any) -> Totals:
     """The conserved quantities, the varied one first; refuses a total that cannot be varied."""
     none = equations.totals
     varies_total = equations.knob is None
-    if asked is None and not varies_total and not may_conserve(equations.linear(equations.at(x, 0.0)).own):
+    if weights is None and not varies_total and not may_conserve(equations.linear(equations.at(x, 0.0)).own):
         return none
     points = [torch.tensor(equations.start + share * equations.span, dtype=x.dtype, device=x.device) for share in (0.0, 0.37, 1.0)]
     residuals = [_quiet(equations.system_at(p)) for p in points[: 1 if varies_total else 3]]
     found = conserved_sums(residuals, x, equations.scale)
-    if asked is not None:
-        asked = asked if callable(asked) and not isinstance(asked, Tensor) else as_numbers("total", asked)
-        if isinstance(asked, Tensor) and (asked.ndim not in (1, 2) or asked.shape[-1] != len(x) or not bool(asked.any(-1).all())):
+    if weights is not None:
+        weights = weights if callable(weights) and not isinstance(weights, Tensor) else as_numbers("total", weights)
+        if isinstance(weights, Tensor) and (
+            weights.ndim not in (1, 2) or weights.shape[-1] != len(x) or not bool(weights.any(-1).all())
+        ):
             raise InputError(
-                f"expected weights of shape ({len(x)},) in total, not all 0, got shape {tuple(asked.shape)}.\n"
+                f"expected weights of shape ({len(x)},) in total, not all 0, got shape {tuple(weights.shape)}.\n"
                 "Give one weight for each number of the state: [1, 1, 0]."
             )
-        return with_asked(found, asked, *trial_residuals(residuals, x, equations.scale))
+        return with_given(found, weights, *trial_residuals(residuals, x, equations.scale))
     if varies_total and len(found) != 1:
         known = ", ".join(in_words(row) for row in found)
         what = f"{len(found)} conserved sums: {known}" if len(found) else "0 conserved sums"

@@ -178,19 +178,19 @@ def _simple_numbers(weights: Tensor) -> Tensor:
     return weights
 
 
-def with_asked(found: Tensor, asked: Tensor | Callable[[Tensor], Tensor], states: Tensor, residuals: Tensor) -> Totals:
+def with_given(found: Tensor, given: Tensor | Callable[[Tensor], Tensor], states: Tensor, residuals: Tensor) -> Totals:
     """The totals, those given by the user first; refuses one that is not conserved.
 
     Args:
         found: detected weights, (total, dim).
-        asked: weights, (dim) or (total, dim), or a function of the state.
+        given: weights, (dim) or (total, dim), or a function of the state.
         states, residuals: trial states and the residuals there, (trial, dim).
     """
-    if not isinstance(asked, Tensor):
-        slopes = _gradients(asked, states, residuals)
+    if not isinstance(given, Tensor):
+        slopes = _gradients(given, states, residuals)
         is_linear = torch.linalg.matrix_rank(torch.cat([found, slopes]), rtol=NEAR) == len(found)
-        return Totals(_independent([slopes[0]], found)[1:] if is_linear else found, asked)
-    rows = asked.to(found).reshape(-1, found.shape[-1])
+        return Totals(_independent([slopes[0]], found)[1:] if is_linear else found, given)
+    rows = given.to(found).reshape(-1, found.shape[-1])
     for row in rows:
         if not is_conserved(row, residuals):
             worst = float((residuals @ row).abs().amax())
@@ -211,10 +211,10 @@ def _independent(first: list[Tensor], more: Sequence[Tensor] | Tensor) -> Tensor
     return torch.stack(kept)
 
 
-def _gradients(asked: Callable[[Tensor], Tensor], states: Tensor, residuals: Tensor) -> Tensor:
+def _gradients(given: Callable[[Tensor], Tensor], states: Tensor, residuals: Tensor) -> Tensor:
     """Gradients of the function at each state, (trial, dim); refuses a function that is not conserved."""
     try:
-        slopes = torch.stack([torch.func.grad(lambda y: asked(y).reshape(()))(x) for x in states])
+        slopes = torch.stack([torch.func.grad(lambda y: given(y).reshape(()))(x) for x in states])
     except (RuntimeError, TypeError, AttributeError, SeparatrixError) as error:
         raise InputError(
             f"total cannot be differentiated: {str(error).strip().splitlines()[0]}.\n"

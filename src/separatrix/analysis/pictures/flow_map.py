@@ -139,7 +139,7 @@ def flow_map(
     r"""Images of a grid of inputs after each layer of a network, or each step of a system:  x0, F₁(x0), F₂(F₁(x0)), …
 
     Args:
-        model: an `nn.Module`, of which a twin runs once with hooks on its layers; or any System.
+        model: an `nn.Module`, run once as a twin with hooks on its layers; or any System.
         x0: inputs (*batch, *input) of a module, or states (*batch, dim) of a system. A grid (rows, columns, …) is a sheet with
             areas and folds: `sx.grid((-1, -1), (1, 1), (41, 41))`, or `origin + sx.grid(…) @ axes` in a wider space.
             Default for a system: 41 × 41 states whose first two components are within 1 of the initial state's; 41 in one
