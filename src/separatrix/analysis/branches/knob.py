@@ -49,7 +49,7 @@ def knob_of(system: System, parameter: str, direction: object = None) -> Knob:
     name, index = place_of(parameter) if isinstance(parameter, str) else (parameter, None)
     if name not in system.parameter_names:
         known = ", ".join(system.parameter_names) or "none"
-        raise InputError(f"{type(system).__name__} has no parameter {name!r}; it has: {known}.")
+        raise InputError(f"{type(system).__name__} has no parameter {name!r}; its parameters are: {known}.")
     rank, value = next(found for part in system.modules() if (found := _held(part, name)) is not None)
     array = value if rank and isinstance(value, Tensor) else None
     if array is None or index is not None:
