@@ -38,7 +38,7 @@ def test_folds_are_where_they_are_in_any_unit(unit, time, turn):
     for x0 in ([0.05 * unit], None) if time == 1 else (None,):
         x0 = None if x0 is None else torch.tensor(x0, dtype=torch.float64)
         branch = sx.continuation(gene(unit, time, turn), "p", 0.2 * turn, 7 * turn, x0, step_size=0.04)
-        assert branch.kinds == ("fold", "fold") and branch.status == "ok"
+        assert branch.kind == ("fold", "fold") and branch.status == "ok"
         assert (branch.bifurcation_parameters / turn).tolist() == pytest.approx(FOLDS, rel=1e-10)
 
 
@@ -74,7 +74,7 @@ def test_numbers_of_very_different_size_each_have_a_unit():
     size = torch.tensor([1e-9, 1e3], dtype=torch.float64)
     system = sx.Flow(Both(), 2, 0.05)
     branch = sx.continuation(system, "p", 0.2, 7.0, 0.05 * size, step_size=0.04)
-    assert branch.kinds == ("fold", "fold")
+    assert branch.kind == ("fold", "fold")
     assert branch.bifurcation_parameters.tolist() == pytest.approx(FOLDS, rel=1e-9)
     states = size * torch.linspace(0, 5, 24, dtype=torch.float64)[:, None]
     basins = sx.basins_of_attraction(system, states, steps=60)
@@ -100,7 +100,7 @@ def test_a_system_s_own_tangents_are_used_where_automatic_ones_are_not_its_own()
 
     system = sx.Flow(Hard(), 1, 0.1)
     branch = sx.continuation(system, "p", 1.0, -1.0, torch.tensor([1.0]), step_size=0.05)
-    assert branch.kinds == ("fold",) and branch.bifurcations[0].parameter == pytest.approx(0.0, abs=1e-8)
+    assert branch.kind == ("fold",) and branch.bifurcations[0].parameter == pytest.approx(0.0, abs=1e-8)
     found = sx.fixed_points(system, torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None])
     assert sorted(found.rates[:, 0].tolist()) == pytest.approx([-2.0, 2.0], rel=1e-9)
 

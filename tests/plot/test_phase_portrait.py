@@ -119,7 +119,7 @@ def test_the_threads_of_a_sheet_are_its_grid_lines_edges_among_them():
 def test_every_layer_has_a_panel_and_a_name(folded):
     figure = folded.plot()
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["input", "layer 0"]
-    assert named(folded, 0) == "input" and figure.get_label().startswith("99 inputs carried through 1 layer")
+    assert named(folded, 0) == "input" and figure.get_label().startswith("99 inputs mapped through 1 layer")
 
 
 def test_what_has_no_grid_is_drawn_as_dots_and_what_diverged_is_said():

@@ -75,7 +75,7 @@ def test_branches_are_the_same_in_any_units(dim, seed, size, time, turn, rotates
         sx.continuation(network(dim, seed, each), "p", -1.5 * each.turn, 1.5 * each.turn, each.seen(start), step_size=0.04)
         for each in (plain, units)
     )
-    assert other.kinds == one.kinds and other.end == one.end
+    assert other.kind == one.kind and other.end == one.end
     torch.testing.assert_close(other.bifurcation_parameters / turn, one.bifurcation_parameters, rtol=1e-7, atol=1e-7)
     where = units.meant(other.points)
     field = network(dim, seed, plain)

@@ -70,7 +70,7 @@ def _dots(seen: ReturnMap) -> tuple[np.ndarray, np.ndarray]:
 
 @styled
 def comparison_figure(found: DynamicsComparison) -> Figure:
-    """The differences, and the return maps."""
+    """Draw the differences in standard errors, and both return maps."""
     figure, ((left, right),) = canvas(columns=2, width=4.8, height=4.2)
     draw_differences(left, found)
     draw_return_maps(right, found)

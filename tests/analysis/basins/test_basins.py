@@ -94,7 +94,7 @@ def newton_by_hand(z: torch.Tensor) -> torch.Tensor:
     return z
 
 
-def test_cycles_inside_each_other_are_told_apart_whatever_their_phase():
+def test_nested_cycles_are_distinguished_whatever_their_phase():
     """The step is a hundredth of the period, so that no two orbits ever visit the same states."""
     angle = 2 * math.pi * uniform(200)
     r = torch.cat([0.1 + 1.85 * uniform(100), 2.05 + 2 * uniform(100)])
@@ -108,7 +108,7 @@ def test_cycles_inside_each_other_are_told_apart_whatever_their_phase():
 
 @pytest.mark.parametrize(("r", "period"), [(2.8, 0), (3.2, 2), (3.5, 4), (3.83, 3)])
 def test_a_cycle_of_a_map_is_one_attractor_with_its_period(r, period):
-    """Also where the period divides the intervals at which orbits are looked at, and a phase looks like a fixed point."""
+    """Even if the period divides the sampling interval, so that the samples look like a fixed point."""
     basins = sx.basins_of_attraction(sx.classic.logistic(r=r), uniform(40, 1))
     assert basins.fractions.tolist() == [1] and basins.period.tolist() == [period]
 
@@ -171,7 +171,7 @@ def test_the_magnetic_pendulum_turns_with_its_three_magnets():
     assert ((magnet[2] - magnet[0]) % 3 == 2).double().mean() > 0.9
 
 
-def test_where_nothing_attracts_all_is_undecided():
+def test_without_an_attractor_all_states_are_undecided():
     """A rotation by one radian keeps every circle."""
     c, s = math.cos(1), math.sin(1)
     turn = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
@@ -180,7 +180,7 @@ def test_where_nothing_attracts_all_is_undecided():
     assert "0 attractors" in str(basins)
 
 
-def test_a_saddle_is_no_attractor():
+def test_a_saddle_is_not_an_attractor():
     """States on the stable line of a saddle of (x − x³, −y), exactly, are undecided; their neighbours are not."""
     flow = sx.Flow(lambda x: torch.stack([x[..., 0] - x[..., 0] ** 3, -x[..., 1]], -1), 2, 0.05)
     x0 = torch.tensor([[0.0, 1], [0, -2], [1e-3, 1], [-1e-3, -2]], dtype=torch.float64)
@@ -190,7 +190,7 @@ def test_a_saddle_is_no_attractor():
 def test_a_force_that_repeats_is_seen_once_a_period():
     """A damped spring under cos t is where its force leaves it: one attractor, at the amplitude of the exact response."""
     forced = sx.classic.duffing(delta=0.5, alpha=2.0, beta=0.0, gamma=1.0, omega=1.0, dt=2 * math.pi / 40)
-    with pytest.raises(sx.InputError, match="depends on time"):
+    with pytest.raises(sx.InputError, match="steps 0 and 1"):
         sx.basins_of_attraction(forced)
     basins = sx.basins_of_attraction(sx.Iterate(forced, 40), sx.grid((-1, -1), (1, 1), (3, 3)), steps=20)
     response = 1 / complex(2 - 1, 0.5)  # x = Re(response e^{it}), seen at t = 0
@@ -248,63 +248,63 @@ def test_the_border_of_a_cantor_sets_exits_has_its_dimension():
 
 
 def test_the_error_of_a_lattice_is_that_of_a_disc_over_many_offsets():
-    """Lattice points in a disc: the error over random offsets, against the one told."""
-    errors, told = [], []
+    """Lattice points in a disc: the spread over random offsets against the standard error."""
+    errors, stderrs = [], []
     for seed in range(100):
         offset = uniform(2, seed=seed)
         points = sx.grid((-20, -20), (20, 20), (41, 41)) + offset
         inside = (points.norm(dim=-1) < 15.0).long() - 1
         errors.append(float((inside == 0).double().mean()) - math.pi * 15**2 / 41**2)
-        told.append(float(lattice_errors(inside, 1)[0]))
+        stderrs.append(float(lattice_errors(inside, 1)[0]))
     spread = torch.tensor(errors, dtype=torch.float64).square().mean().sqrt()
-    assert 0.5 < float(spread) / (sum(told) / 100) < 2
+    assert 0.5 < float(spread) / (sum(stderrs) / 100) < 2
 
 
 def test_only_a_lattice_has_an_entropy():
     scattered = sx.basins_of_attraction(bistable(), uniform(30, 1))
     assert not scattered.is_grid
-    with pytest.raises(sx.InputError, match="needs initial states on a grid"):
+    with pytest.raises(sx.InputError, match=r"sx\.grid"):
         scattered.entropy()
     lattice = sx.basins_of_attraction(bistable(), sx.grid((-1.01,), (1.0,), (40,)))
     assert lattice.is_grid
     assert lattice.basin_entropy == lattice.entropy(5).value
     assert lattice.boundary_basin_entropy <= math.log(2) + 1e-12
-    with pytest.raises(sx.InputError, match="box is 1"):
+    with pytest.raises(sx.InputError, match=r"box of 2 … 40 .* 1\."):
         lattice.entropy(1)
 
 
 @pytest.mark.parametrize(
-    ("bad", "told"),
+    ("bad", "numbers"),
     [
-        ({"steps": 3}, "steps is 3"),
-        ({"distinct": 0.0}, "distinct is 0"),
-        ({"distinct": math.nan}, "distinct is nan"),
-        ({"max_steps": 2_000}, "max_steps is 2000"),
-        ({"settle": -1}, "settle -1"),
-        ({"seed": -1}, "seed is -1"),
-        ({"steps": 2.5}, "steps is 2.5"),
-        ({"x0": torch.tensor([math.nan])}, "not finite"),
-        ({"x0": torch.zeros(0, 1)}, r"x0 .*shape \(0, 1\)"),
+        ({"steps": 3}, "steps.* 8.* 3"),
+        ({"distinct": 0.0}, "distinct.* 0"),
+        ({"distinct": math.nan}, "distinct.* nan"),
+        ({"max_steps": 2_000}, "max_steps.* 3000.* 2000"),
+        ({"settle": -1}, "settle.* -1"),
+        ({"seed": -1}, "seed.* -1"),
+        ({"steps": 2.5}, r"steps.* 2\.5"),
+        ({"x0": torch.tensor([math.nan])}, "x0"),
+        ({"x0": torch.zeros(0, 1)}, r"x0.*\(0, 1\)"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(bad, told):
-    with pytest.raises(sx.InputError, match=told):
+def test_bad_input_is_refused(bad, numbers):
+    with pytest.raises(sx.InputError, match=numbers):
         sx.basins_of_attraction(bistable(), **bad)
 
 
 def test_a_batch_of_systems_is_refused():
-    with pytest.raises(sx.ShapeError, match="batch of systems"):
+    with pytest.raises(sx.ShapeError, match=r"\(2,\)"):
         sx.basins_of_attraction(sx.classic.logistic(r=torch.tensor([3.2, 3.5])))
 
 
-def test_what_is_lost_is_raised_where_that_is_asked():
+def test_throw_raises_for_states_that_diverge_or_reach_no_attractor():
     with pytest.raises(sx.DivergedError, match="1 of 2 items"):
         sx.basins_of_attraction(sx.Map(squaring, 2), torch.tensor([[0.1, 0], [2, 0]], dtype=torch.float64), throw=True)
     with pytest.raises(sx.NotConvergedError, match="1 of 1 item"):
         sx.basins_of_attraction(bistable(), torch.zeros(1, 1, dtype=torch.float64), throw=True)
 
 
-def test_where_all_is_undecided_no_entropy_is_told():
+def test_the_summary_omits_the_entropy_if_all_states_are_undecided():
     basins = sx.basins_of_attraction(sx.Map(lambda x: x, 1), sx.grid((-1.0,), (1.0,), (40,)))
     assert str(basins).splitlines() == ["0 attractors reached from 40 states", "all of the states not converged"]
 

@@ -1,4 +1,4 @@
-"""What a system conserves is found, kept along a branch, and turned; folds are where elimination by hand puts them."""
+"""Conserved quantities are detected, held along a branch, and varied; folds lie where elimination by hand puts them."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_a_closed_reaction_has_no_bifurcation_and_keeps_its_total():
     root = total - 1 - k
     a = (root + (root.square() + 4 * total).sqrt()) / 2
     torch.testing.assert_close(branch.points, torch.stack([a, total - a], -1), rtol=1e-11, atol=0)
-    assert (branch.kinds, branch.status, branch.conserved) == ((), "ok", ("x[0] + x[1]",))
+    assert (branch.kind, branch.status, branch.conserved) == ((), "ok", ("x[0] + x[1]",))
     rate = -(k + 1 + 2 * a - total)  # d/da of the rate along a + b = T
     torch.testing.assert_close(branch.eigenvalues[:, 0].real, rate, rtol=1e-9, atol=0)
     assert branch.eigenvalues.shape[1] == 1 and bool(branch.stable.all())
@@ -77,7 +77,7 @@ def test_the_total_is_a_parameter():
     total = branch.parameters
     a = ((total - 2) + ((total - 2).square() + 4 * total).sqrt()) / 2
     torch.testing.assert_close(branch.points, torch.stack([a, total - a], -1), rtol=1e-10, atol=0)
-    assert branch.kinds == () and float(total[0]) == 0.5 and float(total[-1]) == pytest.approx(4.0, abs=1e-12)
+    assert branch.kind == () and float(total[0]) == 0.5 and float(total[-1]) == pytest.approx(4.0, abs=1e-12)
 
 
 def folds_by_hand(curve, low: float, high: float) -> list[float]:
@@ -100,13 +100,13 @@ def test_the_folds_of_a_closed_switch_are_those_of_the_equation_left_after_elimi
 
     by_k = folds_by_hand(lambda b: (b / (3.0 - b) - 0.02) * (1 + b**2) / b**2, 1e-3, 2.9)
     branch = sx.continuation(flow(2, scaled, k=1.0), "k", 0.2, 4.0, unit * state(2.9, 0.1), step_size=0.08)
-    assert branch.kinds == ("fold", "fold")
+    assert branch.kind == ("fold", "fold")
     assert branch.bifurcation_parameters.tolist() == pytest.approx(by_k, rel=1e-9)
     torch.testing.assert_close(branch.points.sum(-1), torch.full_like(branch.parameters, 3.0 * unit), rtol=1e-12, atol=0)
 
     by_total = folds_by_hand(lambda b: b + b / (0.02 + 2.0 * b**2 / (1 + b**2)), 1e-3, 9.0)
     turned = sx.continuation(flow(2, scaled, k=2.0), "total", unit, 6 * unit, unit * state(0.9, 0.1), step_size=0.08)
-    assert turned.kinds == ("fold", "fold")
+    assert turned.kind == ("fold", "fold")
     assert (turned.bifurcation_parameters / unit).tolist() == pytest.approx(by_total, rel=1e-9)
 
 
@@ -123,7 +123,7 @@ def test_an_enzyme_keeps_two_totals_and_either_is_turned():
         return np.array([substrate - es - p, enzymes - es, es, p])
 
     branch = sx.continuation(system, "k", 0.5, 3.0, state(1.0, 0.2, 0.0, 0.0), step_size=0.1)
-    assert set(branch.conserved) == {"x[1] + x[2]", "x[0] + x[2] + x[3]"} and branch.kinds == ()
+    assert set(branch.conserved) == {"x[1] + x[2]", "x[0] + x[2] + x[3]"} and branch.kind == ()
     for k, point in zip(branch.parameters.tolist(), branch.points.numpy(), strict=True):
         np.testing.assert_allclose(point, by_hand(k, 0.2, 1.0), rtol=1e-9)
     turned = sx.continuation(system, "total", 0.2, 2.0, state(1.0, 0.2, 0.0, 0.0), total=[0, 1, 1, 0], step_size=0.1)
@@ -145,7 +145,7 @@ def test_an_ultrasensitive_switch_is_goldbeter_s_and_koshland_s_function():
     b = 1 - v + j + v * j
     share = 2 * v * j / (b + (b.square() - 4 * (1 - v) * v * j).sqrt())
     torch.testing.assert_close(branch.points[:, 1], share, rtol=1e-8, atol=0)
-    assert branch.kinds == () and branch.status == "ok"
+    assert branch.kind == () and branch.status == "ok"
 
 
 def test_a_symmetric_closed_network_still_forks():
@@ -162,19 +162,19 @@ def test_a_symmetric_closed_network_still_forks():
         return 2 * a + a / (a * a + 0.05)
 
     fork = brentq(lambda a: 2 * a * a / (a * a + 0.05) - 1 - 0.04, 0.1, 1.0, xtol=1e-15)
-    assert branch.kinds[0] == "pitchfork"
+    assert branch.kind[0] == "pitchfork"
     assert branch.bifurcations[0].parameter == pytest.approx(total(fork), rel=1e-9)
 
 
 def test_a_conserved_product_is_refused_by_name_and_kept_where_it_is_passed():
     system = flow(2, product, k=2.0)
-    with pytest.raises(sx.InputError, match=r"not isolated.*\n.*total=function"):
+    with pytest.raises(sx.InputError, match=r"k = 2 .*0\.01 .*\n.*total=function"):
         sx.continuation(system, "k", 2.0, 3.0, state(1.0, 0.5))
     branch = sx.continuation(system, "k", 2.0, 3.0, state(1.0, 0.5), total=lambda x: x[0] * x[1], step_size=0.05)
     a, k = branch.points[:, 0], branch.parameters
     torch.testing.assert_close(branch.points.prod(-1), torch.full_like(k, 0.5), rtol=1e-10, atol=0)
     torch.testing.assert_close(a + 0.125 / a**2, k, rtol=1e-10, atol=0)
-    assert branch.kinds == () and branch.end == "stop"
+    assert branch.kind == () and branch.end == "stop"
     turned = sx.continuation(system, "total", 0.5, 1.6, state(1.9, 0.26), total=lambda x: x[0] * x[1], step_size=0.02)
     fold = turned.bifurcations[0]
     assert fold.kind == "fold"  # x y = 2 b − b³/2 is largest at b² = 4/3, where a = 4/3
@@ -185,27 +185,27 @@ def test_a_hamiltonian_system_s_pairs_are_no_hopf_points():
     """The frictionless double well: every pair of rates sums to 0, so no sum changes its sign; it forks at k = 0."""
     well = flow(2, lambda x, p: (x[1], p["k"] * x[0] - x[0] ** 3), k=1.0)
     rest = sx.continuation(well, "k", -1.0, 1.0, state(0.0, 0.0), step_size=0.05)
-    assert rest.kinds == ("pitchfork",) and rest.bifurcations[0].parameter == pytest.approx(0.0, abs=1e-9)
+    assert rest.kind == ("pitchfork",) and rest.bifurcations[0].parameter == pytest.approx(0.0, abs=1e-9)
     centre = sx.continuation(well, "k", 1.0, 2.0, state(1.0, 0.0), step_size=0.05)
-    assert centre.kinds == () and not bool(centre.stable.any())
+    assert centre.kind == () and not bool(centre.stable.any())
 
 
 @pytest.mark.parametrize(
-    ("parameter", "options", "told"),
+    ("parameter", "options", "numbers"),
     [
-        ("total", {}, r"2 conserved sums, .*\nPass total="),
-        ("total", {"total": [1, 1, 0, 0]}, r"x\[0\] \+ x\[1\] is not conserved.*\nWhat is conserved is x\[1\] \+ x\[2\]"),
-        ("total", {"total": [1, 1]}, r"total has shape \(2,\), but the state has 4 numbers"),
+        ("total", {}, r"has 2 .*\n.*total="),
+        ("total", {"total": [1, 1, 0, 0]}, r"x\[0\] \+ x\[1\] .*\n.*x\[1\] \+ x\[2\]"),
+        ("total", {"total": [1, 1]}, r"\(4,\).*total.*\(2,\)"),
         ("total", {"total": lambda x: x[0] ** 2}, "total is not conserved"),
-        ("total", {"total": [0, 1, 1, 0], "direction": [1.0]}, "a total is a number"),
-        ("k", {"scale": -1.0}, "scale is -1.0"),
+        ("total", {"total": [0, 1, 1, 0], "direction": [1.0]}, "total.*\n.*direction"),
+        ("k", {"scale": -1.0}, r"scale.*-1\.0"),
     ],
 )
-def test_what_cannot_be_kept_is_said_in_a_line(parameter, options, told):
-    with pytest.raises(sx.InputError, match=told):
+def test_totals_that_cannot_be_held_are_refused(parameter, options, numbers):
+    with pytest.raises(sx.InputError, match=numbers):
         sx.continuation(flow(4, enzyme, k=1.0), parameter, 0.5, 1.0, state(1.0, 0.2, 0.0, 0.0), **options)
 
 
-def test_what_conserves_nothing_has_no_total():
-    with pytest.raises(sx.InputError, match="no conserved sum"):
+def test_a_system_that_conserves_nothing_has_no_total():
+    with pytest.raises(sx.InputError, match=r"needs 1 .*has 0 "):
         sx.continuation(sx.classic.lorenz63(), "total", 0.5, 1.0, state(1.0, 1.0, 1.0))

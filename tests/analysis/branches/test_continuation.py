@@ -1,4 +1,4 @@
-"""Bifurcations are where mathematics puts them, to the digits it gives."""
+"""Bifurcations lie where mathematics puts them, to the digits it gives."""
 
 import math
 
@@ -172,13 +172,15 @@ def test_the_direction_of_the_range_changes_nothing():
 def test_a_branch_that_is_cut_short_says_so():
     branch = sx.continuation(LOGISTIC, "p", 2.6, 3.4, state(0.6), max_steps=5)
     assert (branch.status, branch.end, len(branch.parameters)) == ("not_converged", "max_steps", 5)
+    with pytest.raises(sx.NotConvergedError, match="max_steps=5"):
+        sx.continuation(LOGISTIC, "p", 2.6, 3.4, state(0.6), max_steps=5, throw=True)
 
 
 def test_a_branch_is_saved_and_read_again(tmp_path):
     for stop in (2.8, 3.4):  # without an event, and with one
         branch = sx.continuation(LOGISTIC, "p", 2.6, stop, state(0.6), step_size=0.05)
         again = sx.load(branch.save(tmp_path / str(stop)))
-        assert repr(again) == repr(branch) and again.kinds == branch.kinds
+        assert repr(again) == repr(branch) and again.kind == branch.kind
         torch.testing.assert_close(again.eigenvalues, branch.eigenvalues, rtol=0, atol=0)
         assert len(again.bifurcations) == len(branch.bifurcations)
 
@@ -204,7 +206,7 @@ def test_both_arms_of_a_pitchfork_are_followed_from_the_fork():
     for way in (1, -1):
         arm = sx.continuation(system, "p", -1.0, 1.0, fork._replace(direction=way * fork.direction), step_size=0.03)
         torch.testing.assert_close(arm.points[:, 0], way * arm.parameters.sqrt(), rtol=0, atol=1e-10)
-        assert (arm.end, bool(arm.stable.all()), arm.kinds) == ("stop", True, ())
+        assert (arm.end, bool(arm.stable.all()), arm.kind) == ("stop", True, ())
 
 
 def test_the_other_branch_through_a_transcritical_bifurcation_is_found_from_either():
@@ -219,39 +221,39 @@ def test_the_other_branch_through_a_transcritical_bifurcation_is_found_from_eith
 
 def test_a_bifurcation_without_another_branch_is_said_in_a_line():
     fold = only(sx.continuation(made(lambda x, p: p - x**2, flow=True), "p", 1.0, -1.0, state(1.0), step_size=0.03), "fold")
-    with pytest.raises(sx.InputError, match="no other branch of fixed points, or of cycles of steps, goes through a fold"):
+    with pytest.raises(sx.InputError, match="got a fold"):
         sx.continuation(made(lambda x, p: p - x**2, flow=True), "p", 1.0, -1.0, fold)
     flip = only(sx.continuation(LOGISTIC, "p", 2.6, 3.4, state(0.6)), "flip")
-    with pytest.raises(sx.InputError, match=r"flip at p = 3 lies outside the range 3\.2 … 3\.4"):
+    with pytest.raises(sx.InputError, match=r"flip at p = 3 .*3\.2 … 3\.4"):
         sx.continuation(LOGISTIC, "p", 3.2, 3.4, flip)
-    with pytest.raises(sx.InputError, match="period is 3, but the branch through this flip has period 2"):
+    with pytest.raises(sx.InputError, match=r"period 2.*flip.* 3"):
         sx.continuation(LOGISTIC, "p", 2.6, 3.4, flip, period=3)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "told"),
+    ("arguments", "options", "numbers"),
     [
-        (("q", 1.0, 2.0), {}, "no parameter 'q'; it has: p"),
-        (("p", 1.0, math.nan), {}, "from 1.0 to nan; both ends must be finite"),
-        (("p", 2.0, 2.0), {}, "from 2.0 to 2.0, which are equal"),
-        (("p", 2.6, 3.4), {"period": 0}, "period is 0"),
-        (("p", 2.6, 3.4), {"step_size": 0.0}, "step_size is 0.0"),
-        (("p", "low", 3.4), {}, "both ends must be numbers"),
-        (("p", 2.6, 3.4, "here"), {}, "x0 cannot be read as numbers"),
-        (("p", 2.6, 3.4, torch.zeros(3, 1)), {}, "not at a batch of shape"),
+        (("q", 1.0, 2.0), {}, "'q'.* p"),
+        (("p", 1.0, math.nan), {}, "1.0 … nan"),
+        (("p", 2.0, 2.0), {}, "2.0 … 2.0"),
+        (("p", 2.6, 3.4), {"period": 0}, "period.* 0"),
+        (("p", 2.6, 3.4), {"step_size": 0.0}, "step_size.* 0.0"),
+        (("p", "low", 3.4), {}, "'low' … 3.4"),
+        (("p", 2.6, 3.4, "here"), {}, "x0"),
+        (("p", 2.6, 3.4, torch.zeros(3, 1)), {}, r"batch of shape \(3,\)"),
     ],
 )
-def test_what_cannot_be_followed_is_said_in_a_line(arguments, options, told):
-    with pytest.raises(sx.InputError, match=told):
+def test_bad_arguments_are_refused_in_a_line(arguments, options, numbers):
+    with pytest.raises(sx.InputError, match=numbers):
         sx.continuation(LOGISTIC, *arguments, **options)
 
 
 def test_a_start_without_a_fixed_point_near_it_is_refused():
     """x ← p − x² has none for p < −1/4."""
-    with pytest.raises(sx.InputError, match=r"no fixed point or cycle was found near x0 at p = -5"):
+    with pytest.raises(sx.InputError, match="x0 at p = -5"):
         sx.continuation(made(lambda x, p: p - x**2), "p", -5.0, 1.0, state(0.3))
 
 
-def test_a_flow_has_no_cycles_of_so_many_steps():
-    with pytest.raises(sx.InputError, match="period is 2, but a flow"):
+def test_a_flow_has_no_cycles_of_several_steps():
+    with pytest.raises(sx.InputError, match=r"period 1 .* 2"):
         sx.continuation(made(hopf_normal_form, 2, flow=True), "p", -1.0, 1.0, period=2)

@@ -1,4 +1,4 @@
-"""What orbits settle on, over a parameter."""
+"""Orbit diagrams against the logistic map's cycles and plain trajectories."""
 
 import dataclasses
 import math
@@ -63,21 +63,33 @@ def test_a_diagram_is_a_frozen_record_that_is_saved_and_read_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parameter", "values", "told"),
+    ("parameter", "values", "numbers"),
     [
-        ("q", (1.0, 2.0, 3), "no parameter 'q'; it has: r"),
-        ("r", (1.0, math.nan, 3), "from 1.0 to nan; both ends must be finite"),
-        ("r", (2.0, 2.0, 3), "which are equal"),
-        ("r", (2.0, 3.0), r"a range of r is \(low, high, count\)"),
-        ("r", (2.0, 3.0, 0), "count is 0"),
-        ("r", [], r"values of r have shape \(0,\)"),
-        ("r", ["a"], "values of r cannot be read as numbers"),
-        ("r", [1.0, math.inf], "1 of 2 values of r are not finite"),
+        ("q", (1.0, 2.0, 3), "'q'.* r"),
+        ("r", (1.0, math.nan, 3), "1.0 … nan"),
+        ("r", (2.0, 2.0, 3), "2.0 … 2.0"),
+        ("r", (2.0, 3.0), r"\(low, high, count\).*\(2.0, 3.0\)"),
+        ("r", (2.0, 3.0, 0), "count.* 0"),
+        ("r", [], r"values? of r.*\(0,\)"),
+        ("r", ["a"], "values of r"),
+        ("r", [1.0, math.inf], "1 of 2 values of r"),
     ],
 )
-def test_values_that_are_none_are_refused_in_a_line(parameter, values, told):
-    with pytest.raises(sx.InputError, match=told):
+def test_bad_values_are_refused_in_a_line(parameter, values, numbers):
+    with pytest.raises(sx.InputError, match=numbers):
         sx.orbit_diagram(Parabola(), parameter, values)
+
+
+def test_throw_raises_for_orbits_that_diverge_or_have_not_settled():
+    with pytest.raises(sx.DivergedError, match=r"1 of 2 items.*\(1,\)"):
+        sx.orbit_diagram(Parabola(), "r", [3.2, 4.5], throw=True)
+    with pytest.raises(sx.NotConvergedError, match=r"1 of 1 item.*\n.*settle=0"):
+        sx.orbit_diagram(Parabola(), "r", [1.0], settle=0, throw=True)
+
+
+def test_the_values_lie_along_the_axis_of_the_parameter():
+    diagram = sx.orbit_diagram(Parabola(), "r", [2.8, 3.2, 3.5], settle=10, steps=10)
+    assert diagram.to_dataset()["values"].dims == ("parameter",)
 
 
 def test_an_array_cannot_be_varied():
@@ -89,5 +101,5 @@ def test_an_array_cannot_be_varied():
         def step(self, x: Tensor, n: int = 0) -> Tensor:
             return x @ self.W.mT
 
-    with pytest.raises(sx.InputError, match=r"'W' is an array of shape \(2, 2\)"):
+    with pytest.raises(sx.InputError, match=r"'W'.*\(2, 2\)"):
         sx.orbit_diagram(Linear(), "W", [1.0])

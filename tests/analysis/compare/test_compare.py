@@ -49,19 +49,19 @@ def test_lorenz_agrees_with_itself_from_other_starts_and_its_exponents_are_the_p
     assert "agree within error bars" in found.summary() and len(found.table().splitlines()) == len(found.names) + 1
 
 
-def test_another_parameter_is_told_apart():
+def test_another_parameter_is_found_to_differ():
     found = sx.compare_dynamics(sx.classic.lorenz63(rho=26.0, dt=0.02), LORENZ, **QUICK)
-    told = {name for name, differs in zip(found.names, found.differs, strict=True) if differs}
-    assert not found.agrees and {"mean of x₃", "return map", "time between maxima"} <= told
+    different = {name for name, differs in zip(found.names, found.differs, strict=True) if differs}
+    assert not found.agrees and {"mean of x₃", "return map", "time between maxima"} <= different
     assert "differ: " in found.summary() and "mean of x₃ by" in found.summary()
 
 
 def test_a_faster_clock_changes_rates_and_times_but_no_dimension_or_measure():
-    """Of 20 orbits: from 12 the power spectra are told apart for three seeds in four only."""
+    """With 20 orbits; with 12 the power spectra differ significantly for only three seeds in four."""
     found = sx.compare_dynamics(sx.Flow(Faster(LORENZ.field, 1.2), 3, 0.02 / 1.2), LORENZ, **{**QUICK, "starts": 20})
-    told = {name for name, differs in zip(found.names, found.differs, strict=True) if differs}
-    assert {"λ₃", "time between maxima", "power spectrum"} <= told
-    assert not told & {"Kaplan–Yorke dimension", "correlation dimension", "deviation of x₃", "return map", "λ₂"}
+    different = {name for name, differs in zip(found.names, found.differs, strict=True) if differs}
+    assert {"λ₃", "time between maxima", "power spectrum"} <= different
+    assert not different & {"Kaplan–Yorke dimension", "correlation dimension", "deviation of x₃", "return map", "λ₂"}
     row, gap = found.of("λ₃"), found.of("time between maxima")
     assert row["learned"] / row["true"] == pytest.approx(1.2, abs=0.01)
     assert gap["learned"] / gap["true"] == pytest.approx(1 / 1.2, abs=0.01)
@@ -79,7 +79,7 @@ def test_a_linear_flow_has_its_rates_and_comes_to_rest():
     assert found.resting == (6, 6) and "6 of 6 learned orbits ended at rest" in found.summary()
 
 
-def test_a_false_alarm_is_raised_about_as_seldom_as_was_asked():
+def test_false_alarms_are_as_rare_as_the_level():
     """Hénon's map against itself, 20 times: at a level of 5 % more than 4 alarms have a chance of 0.3 %."""
     henon = sx.classic.henon()
     found = [sx.compare_dynamics(henon, henon, starts=12, steps=400, settle=80, points=0, seed=seed) for seed in range(20)]
@@ -90,7 +90,7 @@ def test_a_false_alarm_is_raised_about_as_seldom_as_was_asked():
         assert float(one.true[:2].sum()) == pytest.approx(math.log(0.3), abs=1e-9)
 
 
-def test_orbits_part_before_they_are_measured_however_short_a_run_is():
+def test_orbits_separate_before_they_are_measured_however_short_a_run_is():
     henon = sx.classic.henon()
     found = sx.compare_dynamics(henon, henon, starts=4, steps=40, points=0)
     assert found.settings["settle"] == 400  # a fifth of the default 2,000: these orbits begin near each other
@@ -99,8 +99,10 @@ def test_orbits_part_before_they_are_measured_however_short_a_run_is():
 def test_orbits_that_leave_are_an_answer():
     away = sx.compare_dynamics(sx.classic.henon(a=3.0), sx.classic.henon(), starts=8, steps=200)
     assert away.status == "diverged" and away.left == (0, 8) and not away.agrees and away.names == ()
-    assert "8 of 8 learned orbits left for infinity" in away.summary()
+    assert "8 of 8 learned orbits" in away.summary()
     assert away.plot().get_label() == away.summary()
+    with pytest.raises(sx.DivergedError, match="8 of 8 learned orbits"):
+        sx.compare_dynamics(sx.classic.henon(a=3.0), sx.classic.henon(), starts=8, steps=200, throw=True)
 
 
 def test_a_few_orbits_that_leave_are_counted_and_the_others_measured():
@@ -109,7 +111,7 @@ def test_a_few_orbits_that_leave_are_counted_and_the_others_measured():
     leaky = sx.Map(lambda x: torch.where(x[..., :1] > 1.2715, 1e3 * x, henon.step(x)), 2)
     found = sx.compare_dynamics(leaky, henon, starts=64, steps=30, settle=10, points=0)
     assert 0 < found.left[1] < 60 and not found.agrees and found.status == "ok"
-    assert "left for infinity" in found.summary()
+    assert f"{found.left[1]} of 64 learned orbits" in found.summary()
 
 
 def test_data_of_the_truth_take_the_place_of_the_system():
@@ -172,31 +174,31 @@ def test_sampled_maxima_are_those_of_a_sine():
 
 
 @pytest.mark.parametrize(
-    ("truth", "change", "said"),
+    ("truth", "change", "numbers"),
     [
-        (sx.classic.henon(), {}, "2"),
-        (sx.Iterate(LORENZ, 2), {}, "one is a flow and the other a map"),
-        (LORENZ, {"starts": 2}, "starts is 2"),
-        (LORENZ, {"component": 3}, "component is 3"),
-        (LORENZ, {"level": 0.0}, "level is 0"),
-        (LORENZ, {"points": 10}, "points is 10"),
-        (LORENZ, {"steps": 3}, "steps is 3"),
-        (LORENZ, {"x0": torch.ones(8, 3, dtype=torch.float64)}, "begin in 1 states"),
-        (LORENZ, {"seed": -1}, "seed is"),
-        (normal(500, 3), {}, "dt is None"),
-        (normal(500, 3), {"dt": 0.03}, "no whole number of steps"),
-        (normal(40, 3), {"dt": 0.02}, "40 samples"),
-        (normal(500, 3).log(), {"dt": 0.02}, "not finite"),
-        (normal(500, 2), {"dt": 0.02}, "the truth 2"),
+        (sx.classic.henon(), {}, "3 .* 2"),
+        (sx.Iterate(LORENZ, 2), {}, "a flow .*a map"),
+        (LORENZ, {"starts": 2}, "starts.* 4.* 2"),
+        (LORENZ, {"component": 3}, "component.* 2.* 3"),
+        (LORENZ, {"level": 0.0}, "level.* 0"),
+        (LORENZ, {"points": 10}, "points.* 1000.* 10"),
+        (LORENZ, {"steps": 3}, "steps.* 8.* 3"),
+        (LORENZ, {"x0": torch.ones(8, 3, dtype=torch.float64)}, "8 orbits .* 1 "),
+        (LORENZ, {"seed": -1}, "seed"),
+        (normal(500, 3), {}, "dt.* None"),
+        (normal(500, 3), {"dt": 0.03}, r"0\.02.* 0\.03"),
+        (normal(40, 3), {"dt": 0.02}, "8 .* 40 "),
+        (normal(500, 3).log(), {"dt": 0.02}, "of 1500 numbers"),
+        (normal(500, 2), {"dt": 0.02}, "3 .* 2"),
         (None, {}, "expected a System, got"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_a_line(truth, change, said):
-    with pytest.raises(sx.SeparatrixError, match=said):
+def test_bad_input_is_refused_in_a_line(truth, change, numbers):
+    with pytest.raises(sx.SeparatrixError, match=numbers):
         sx.compare_dynamics(LORENZ, truth, **change)
 
 
 def test_an_unknown_quantity_is_refused():
     found = sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(), starts=6, steps=100, points=0)
-    with pytest.raises(sx.InputError, match="no quantity 'warmth'"):
+    with pytest.raises(sx.InputError, match="'warmth'"):
         found.of("warmth")

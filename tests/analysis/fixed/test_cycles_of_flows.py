@@ -95,7 +95,7 @@ def test_a_branch_of_cycles_doubles_its_period_where_it_should(monkeypatch):
     monkeypatch.setattr(import_module("separatrix.analysis.branches.continuation"), "BISECTIONS", 8)
     section = sx.Section(sx.Flow(Twisted(), 3, 0.3), 1)
     branch = sx.continuation(section, "mu", -0.1, 0.1, torch.tensor([1.0, 0.0], dtype=torch.float64), step_size=0.5)
-    assert branch.kinds == ("flip",)
+    assert branch.kind == ("flip",)
     assert branch.bifurcations[0].parameter == pytest.approx(0, abs=1e-3)
     wanted = -(2 * math.pi * branch.parameters).exp()
     leading = branch.eigenvalues.real.gather(-1, branch.eigenvalues.abs().argmax(-1, keepdim=True))[:, 0]

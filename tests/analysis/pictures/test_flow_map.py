@@ -75,7 +75,7 @@ def test_without_alignment_a_layer_of_two_numbers_is_shown_as_it_is():
 
 
 def test_a_reflection_shows_the_back_of_the_sheet():
-    """A layer of two numbers is only rotated, so that its orientation is told."""
+    """A layer of two components is only rotated, so that its orientation shows."""
     flow = sx.flow_map(nn.Sequential(linear(torch.diag(torch.tensor([1.0, -1.0])))), SHEET)
     assert bool(flow.flipped[1].all()) and not bool(flow.flipped[0].any())
 
@@ -123,7 +123,7 @@ def test_alignment_brings_each_picture_nearest_to_the_one_before():
         assert best <= min(float((x @ turn - y).norm()) for turn in tried) + 1e-12
 
 
-def test_layers_are_told_in_the_order_of_their_calls_and_the_module_is_left_alone():
+def test_layers_are_shown_in_the_order_of_their_calls_and_the_module_is_unchanged():
     torch.manual_seed(0)
     net = Net().train()
     flow = sx.testing.check_module_untouched(net, lambda: sx.flow_map(net, SHEET))
@@ -140,7 +140,7 @@ def test_layers_are_told_in_the_order_of_their_calls_and_the_module_is_left_alon
     assert float(torch.cdist(image, image).max()) == pytest.approx(float(torch.cdist(first, first).max()), rel=1e-6)
 
 
-def test_a_layer_that_is_asked_for_alone_is_shown_with_input_and_output():
+def test_a_single_named_layer_is_shown_with_input_and_output():
     torch.manual_seed(0)
     flow = sx.flow_map(Net(), SHEET, layers=["block"])
     assert flow.names == ("input", "block", "block:2", "output")
@@ -211,12 +211,14 @@ def test_a_sheet_of_which_most_escapes_is_pictured_to_the_last_finite_number():
         assert torch.equal(torch.isfinite(image).all(-1), inside)
 
 
-def test_inputs_that_diverge_are_told_and_left_out():
+def test_inputs_that_diverge_are_marked_and_left_out():
     flow = sx.flow_map(sx.classic.henon(), torch.tensor([[0.1, 0.1], [1e3, 1e3], [0.2, 0.0]]).double(), steps=30, align=False)
     assert flow.codes.tolist() == [Status.OK, Status.DIVERGED, Status.OK]
     assert bool(flow.images[-1, 1].isnan().all()) and bool(torch.isfinite(flow.images[:, [0, 2]]).all())
     assert flow.area is None and flow.flipped is None
     assert "1 input diverged" in flow.summary()
+    with pytest.raises(sx.DivergedError, match=r"1 of 3 items.*\(1,\)"):
+        sx.flow_map(sx.classic.henon(), torch.tensor([[0.1, 0.1], [1e3, 1e3], [0.2, 0.0]]).double(), steps=30, throw=True)
 
 
 def test_a_flow_map_saves_and_loads(tmp_path):
@@ -277,23 +279,23 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, 
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "numbers"),
     [
-        ({"path": "film.avi"}, "expected .gif or .mp4"),
-        ({"path": "film"}, "expected .gif or .mp4"),
+        ({"path": "film.avi"}, ".mp4"),
+        ({"path": "film"}, ".mp4"),
         ({"fps": 0}, "fps is 0"),
         ({"rest": math.nan}, "rest is nan"),
         ({"colors": 1}, "colors is 1"),
         ({"fps": "20"}, "fps is 20"),
-        ({"path": "nowhere/film.gif"}, "does not exist"),
+        ({"path": "nowhere/film.gif"}, "nowhere"),
     ],
 )
-def test_a_film_that_cannot_be_made_is_told(tmp_path, options, told):
+def test_a_film_that_cannot_be_made_is_refused(tmp_path, options, numbers):
     flow = sx.flow_map(nn.Sequential(Fold()), SHEET)
     path = tmp_path / options.pop("path", "film.gif")
     with pytest.raises(sx.InputError) as error:
         flow.animate(path, **options)
-    assert told in str(error.value)
+    assert numbers in str(error.value)
 
 
 class Raising(nn.Module):
@@ -302,36 +304,35 @@ class Raising(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "told"),
+    ("model", "options", "numbers"),
     [
-        (nn.Linear(2, 2), {"x0": None}, "no default"),
-        (nn.Linear(2, 2), {"x0": torch.zeros(0, 3, 2)}, "is empty: its shape is (0, 3, 2)"),
-        (nn.Linear(2, 2), {"x0": SHEET * math.nan}, "not finite"),
-        (nn.Linear(2, 2), {"x0": SHEET.long()}, "real numbers"),
-        (nn.Linear(2, 2), {"x0": "grid"}, "cannot be read as numbers"),
-        (nn.Linear(3, 2), {}, "failed on inputs of shape (99, 2)"),
+        (nn.Linear(2, 2), {"x0": None}, r"x0"),
+        (nn.Linear(2, 2), {"x0": torch.zeros(0, 3, 2)}, r"x0.*\(0, 3, 2\)"),
+        (nn.Linear(2, 2), {"x0": SHEET * math.nan}, "198 of 198 numbers of x0"),
+        (nn.Linear(2, 2), {"x0": SHEET.long()}, "x0.*int64"),
+        (nn.Linear(2, 2), {"x0": "grid"}, "x0"),
+        (nn.Linear(3, 2), {}, r"\(99, 2\)"),
         (nn.Sequential(Fold()), {"layers": ["7"]}, "'7'"),
         (nn.Linear(2, 2), {"layers": ["weight"]}, "'weight'"),
-        (nn.Linear(2, 2), {"layers": 0}, "they are names"),
-        (Raising(), {}, "Raising failed on inputs of shape (99, 2): KeyError: 'missing'"),
-        (nn.Linear(2, 2), {"points": torch.zeros(1, 2), "classes": ["a"]}, "classes cannot be read"),
-        (nn.Linear(2, 2), {"steps": 3}, "a module has layers"),
-        (nn.Linear(2, 2), {"classes": torch.zeros(3)}, "without the points"),
-        (nn.Linear(2, 2), {"points": torch.zeros(4, 2), "classes": torch.zeros(3)}, "there are 4 points"),
-        (nn.Linear(2, 2), {"points": torch.zeros(4, 3)}, "of shape (3,) each"),
-        (nn.Linear(2, 2), {"every": 0}, "every is 0"),
+        (nn.Linear(2, 2), {"layers": 0}, "got 0"),
+        (Raising(), {}, r"Raising.*\(99, 2\): KeyError: 'missing'"),
+        (nn.Linear(2, 2), {"points": torch.zeros(1, 2), "classes": ["a"]}, "classes"),
+        (nn.Linear(2, 2), {"steps": 3}, "steps"),
+        (nn.Linear(2, 2), {"classes": torch.zeros(3)}, "points"),
+        (nn.Linear(2, 2), {"points": torch.zeros(4, 2), "classes": torch.zeros(3)}, r"\(4,\).*\(3,\)"),
+        (nn.Linear(2, 2), {"points": torch.zeros(4, 3)}, r"\(2,\).*\(3,\)"),
+        (nn.Linear(2, 2), {"every": 0}, "every.* 0"),
         (lambda x: x, {}, "a System or an nn.Module, got a function"),
-        (sx.classic.henon(), {"layers": ["0"]}, "a System has steps"),
-        (sx.classic.henon(), {"steps": 0}, "steps is 0"),
-        (sx.classic.henon(), {"x0": SHEET[..., :1]}, "the state has 1 numbers"),
+        (sx.classic.henon(), {"layers": ["0"]}, "layers"),
+        (sx.classic.henon(), {"steps": 0}, "steps.* 0"),
+        (sx.classic.henon(), {"x0": SHEET[..., :1]}, " 1 "),
         (nn.LSTM(2, 3), {"layers": []}, None),
     ],
 )
-def test_bad_input_is_told_in_one_line(model, options, told):
-    if told is None:  # an output of several parts: its first is taken
+def test_bad_input_is_refused_in_two_lines_at_most(model, options, numbers):
+    if numbers is None:  # an output of several parts: its first is taken
         assert sx.flow_map(model, SHEET, **options).names == ("input", "output")
         return
-    with pytest.raises(sx.SeparatrixError) as error:
+    with pytest.raises(sx.SeparatrixError, match=numbers) as error:
         sx.flow_map(model, **{"x0": SHEET, **options})
-    assert told in str(error.value)
     assert len(str(error.value).splitlines()) <= 2

@@ -223,7 +223,7 @@ def test_a_time_dependent_flow_is_frozen_at_its_time():
     torch.testing.assert_close(portrait.field[..., 1], wanted, rtol=0, atol=1e-13)
 
 
-def test_a_jump_is_no_nullcline():
+def test_a_jump_is_not_a_nullcline():
     """F(x) − x = ±1 changes its sign at 0.3 without being zero."""
 
     def field(s: Tensor) -> Tensor:
@@ -234,13 +234,15 @@ def test_a_jump_is_no_nullcline():
     assert float(known(portrait.nullcline_2)[:, 1].abs().max()) < 1e-12
 
 
-def test_a_diverging_orbit_has_its_status_and_disturbs_no_other():
+def test_a_diverging_orbit_is_marked_and_leaves_the_others_alone():
     x0 = torch.tensor([[0.1, 0.1], [1e3, 1e3], [0.3, -0.2]], dtype=torch.float64)
     portrait = sx.phase_portrait(sx.classic.henon(), x0, steps=40)
     assert portrait.codes.tolist() == [Status.OK, Status.DIVERGED, Status.OK]
     assert bool(torch.isfinite(portrait.orbits[:, [0, 2]]).all()) and bool(portrait.orbits[-1, 1].isnan().all())
     assert float(portrait.first[0]) > -2 and float(portrait.first[-1]) < 2
     torch.testing.assert_close(portrait.orbits[:, 0], sx.trajectory(sx.classic.henon(), x0[0], 40), rtol=0, atol=0)
+    with pytest.raises(sx.DivergedError, match=r"1 of 3 items.*\(1,\)"):
+        sx.phase_portrait(sx.classic.henon(), x0, steps=40, resolution=10, throw=True)
 
 
 def test_a_default_window_holds_orbits_and_the_fixed_points_near_them():
@@ -252,7 +254,7 @@ def test_a_default_window_holds_orbits_and_the_fixed_points_near_them():
     assert portrait.labels == ("state x₁", "state x₃")
 
 
-def test_a_portrait_saves_loads_and_tells_itself(tmp_path):
+def test_a_portrait_saves_and_loads(tmp_path):
     portrait = sx.phase_portrait(linear_flow([[-1.0, 0, 0], [0, -1, 0], [1, 0, 2]]), **SQUARE)
     again = sx.results.PhasePortrait.load(portrait.save(tmp_path / "portrait"))
     for name in portrait.layout:
@@ -260,6 +262,7 @@ def test_a_portrait_saves_loads_and_tells_itself(tmp_path):
     assert again.rest.kind == portrait.rest.kind and again.labels == portrait.labels and again.is_flow
     assert again.summary() == portrait.summary()
     assert "leaves the plane" in portrait.summary() and "saddle" in portrait.summary()
+    assert portrait.to_dataset()["orbits"].dims[0] == "time"
 
 
 def test_float32_states_give_a_float32_portrait():
@@ -268,37 +271,36 @@ def test_float32_states_give_a_float32_portrait():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "numbers"),
     [
-        ({"plane": (0, 3)}, "this state has 3, counted from 0 to 2"),
-        ({"plane": (1, 1)}, "two different ones"),
-        ({"plane": (0, -1)}, "counted from 0"),
-        ({"plane": (0, 0.5)}, "must be a whole number"),
-        ({"plane": "tangent"}, "'principal'"),
-        ({"plane": 3}, "neither 'principal'"),
-        ({"plane": ((0, 0, 0), (0, 0, 0), (0, 1, 0))}, "length 0"),
-        ({"plane": ((0, 0, 0), (0, 2, 0), (0, -1, 0))}, "parallel"),
-        ({"plane": ((0, 0, 0), (1, 0), (0, 1, 0))}, "axis 1 has shape (2,) but this state has 3"),
-        ({"plane": ((0, 0, math.nan), (1, 0, 0), (0, 1, 0))}, "not finite"),
-        ({"plane": (None, (1, 0, 0), (0, 1, 0))}, "cannot be read as numbers"),
-        ({"resolution": 1}, "resolution is 1"),
-        ({"steps": 0}, "steps is 0"),
-        ({"settle": -1}, "settle is -1"),
-        ({"low": (0, 0, 0)}, "low is (0, 0, 0); a corner of the window is two finite numbers"),
-        ({"low": (0, math.nan)}, "finite"),
-        ({"high": 3}, "high is 3"),
-        ({"high": "ab"}, "high is 'ab'"),
-        ({"x0": "ab"}, "cannot be read as numbers"),
-        ({"guesses": torch.zeros(0, 3)}, "no guesses"),
-        ({"low": (1, 0), "high": (1, 1)}, "the window is empty"),
-        ({"n": -1}, "counted from 0"),
-        ({"seed": -1}, "seed is -1"),
+        ({"plane": (0, 3)}, "0 to 2.* 0 and 3"),
+        ({"plane": (1, 1)}, "1 and 1"),
+        ({"plane": (0, -1)}, "0 to 2.* 0 and -1"),
+        ({"plane": (0, 0.5)}, r"0\.5"),
+        ({"plane": "tangent"}, "'tangent'"),
+        ({"plane": 3}, "plane.* int"),
+        ({"plane": ((0, 0, 0), (0, 0, 0), (0, 1, 0))}, "0 and 1 in 3"),
+        ({"plane": ((0, 0, 0), (0, 2, 0), (0, -1, 0))}, "parallel.* 0"),
+        ({"plane": ((0, 0, 0), (1, 0), (0, 1, 0))}, r"axis 1 .*\(3,\).*\(2,\)"),
+        ({"plane": ((0, 0, math.nan), (1, 0, 0), (0, 1, 0))}, "1 of 3 .*origin"),
+        ({"plane": (None, (1, 0, 0), (0, 1, 0))}, "3 .*origin.*NoneType"),
+        ({"resolution": 1}, "resolution.* 2.* 1"),
+        ({"steps": 0}, "steps.* 1.* 0"),
+        ({"settle": -1}, "settle.* 0.* -1"),
+        ({"low": (0, 0, 0)}, r"low.*\(0, 0, 0\)"),
+        ({"low": (0, math.nan)}, "low.*nan"),
+        ({"high": 3}, "high.* 3"),
+        ({"high": "ab"}, "high.* 'ab'"),
+        ({"x0": "ab"}, "x0"),
+        ({"guesses": torch.zeros(0, 3)}, "guesses"),
+        ({"low": (1, 0), "high": (1, 1)}, "1 to 1"),
+        ({"n": -1}, "n is -1"),
+        ({"seed": -1}, "seed.* -1"),
     ],
 )
-def test_bad_input_is_told_in_one_line(options, told):
-    with pytest.raises(sx.SeparatrixError) as error:
+def test_bad_input_is_refused_in_two_lines_at_most(options, numbers):
+    with pytest.raises(sx.SeparatrixError, match=numbers) as error:
         sx.phase_portrait(linear_flow([[-1.0, 0, 0], [0, -1, 0], [1, 0, -1]]), **options)
-    assert told in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
 
 
@@ -308,16 +310,16 @@ def test_a_plane_may_be_a_tensor():
         sx.phase_portrait(system, plane=plane, **SQUARE) for plane in (torch.eye(3)[[2, 0, 1]], ((0, 0, 1), (1, 0, 0), (0, 1, 0)))
     )
     torch.testing.assert_close(one.field, other.field, rtol=0, atol=0)
-    with pytest.raises(sx.HorizonError, match="n is 9"):
+    with pytest.raises(sx.HorizonError, match="9"):
         sx.phase_portrait(sx.Recurrent(nn.RNN(3, 2), torch.zeros(5, 3)), n=9)
 
 
-def test_what_has_no_plane_is_refused():
-    with pytest.raises(sx.InputError, match="a plane needs 2 numbers but the state of this Logistic has 1"):
+def test_systems_without_a_plane_are_refused():
+    with pytest.raises(sx.InputError, match=r"2 .*Logistic.* 1"):
         sx.phase_portrait(sx.classic.logistic())
     with pytest.raises(sx.UnsupportedModuleError):
         sx.phase_portrait(nn.Linear(2, 2))
-    with pytest.raises(sx.ShapeError, match="batch of systems"):
+    with pytest.raises(sx.ShapeError, match=r"\(2,\)"):
         sx.phase_portrait(sx.classic.henon(a=torch.tensor([1.0, 1.4])))
-    with pytest.raises(sx.InputError, match="spans no plane"):
+    with pytest.raises(sx.InputError, match="principal plane"):
         sx.phase_portrait(linear_flow([[-1.0, 0, 0], [0, -1, 0], [0, 0, -1]]), torch.zeros(3, dtype=torch.float64))

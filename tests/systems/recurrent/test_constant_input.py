@@ -42,7 +42,7 @@ def fold_of(w: float) -> float:
 def test_the_folds_in_a_constant_input_lie_where_the_closed_form_has_them(build, w):
     system = sx.Recurrent(build(w), constant=[-2.0])
     branch = sx.continuation(system, "constant[0]", -2.0, 2.0, torch.tensor([-0.9], dtype=torch.float64), step_size=0.04)
-    assert branch.kinds == ("fold", "fold")
+    assert branch.kind == ("fold", "fold")
     assert branch.bifurcation_parameters.tolist() == pytest.approx([fold_of(w), -fold_of(w)], abs=1e-9)
 
 
@@ -108,9 +108,9 @@ def test_a_gradient_reaches_the_number_that_was_put_in():
         ({"parameter": "constant[2]"}, r"'constant'.*\[2\]"),
         ({"parameter": "constant[0,0]"}, r"'constant'.*\[0,0\]"),
         ({"parameter": "input[0]"}, "no parameter 'input'"),
-        ({"parameter": "constant", "direction": [1.0]}, r"direction has shape \(1,\)"),
-        ({"parameter": "constant", "direction": [0.0, 0.0]}, "not zeros alone"),
-        ({"parameter": "constant[0]", "direction": [1.0, 0.0]}, "has no direction"),
+        ({"parameter": "constant", "direction": [1.0]}, r"\(2,\).*\(1,\)"),
+        ({"parameter": "constant", "direction": [0.0, 0.0]}, r"direction.*zeros"),
+        ({"parameter": "constant[0]", "direction": [1.0, 0.0]}, r"direction"),
     ],
 )
 def test_what_is_no_number_of_the_system_is_refused_by_name(options, told):

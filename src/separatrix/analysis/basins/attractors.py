@@ -1,4 +1,4 @@
-"""Attractors as sets of states: what an orbit keeps coming back to, and whether what is near comes there too."""
+"""Attractors as sets of states: detected by recurrence, confirmed by displaced states that return."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,33 +10,33 @@ from separatrix.analysis.lyapunov.divergence import DISTANCE
 from separatrix.core.evolve import Front
 from separatrix.core.randomness import torch_generator
 
-MOST = 0.9  # share of a piece's states nearer than `reach` to the attractor
-ALIKE = 1.25  # by how much more than `reach` two sets may lie apart, and still be the same
-COPIES, TIMES = 64, 8  # displaced copies of an attractor's states, and how often they are looked at in the end
-AWAY, BACK, RETURNING = 4, 2, 0.75  # how many reaches they are displaced, how near they must come, and which share of them
-SAMPLE = 200  # states of a piece whose distances are taken to all of another
+MOST = 0.9  # fraction of a piece's states within `reach` of the attractor
+ALIKE = 1.25  # two sets are the same up to this distance, in units of their reach
+COPIES, TIMES = 64, 8  # displaced copies of an attractor's states, and number of times at which they are compared with it
+AWAY, BACK, RETURNING = 4, 2, 0.75  # displacement and largest final distance in units of the reach; fraction that must return
+SAMPLE = 200  # states of a piece for which distances to all states of another are computed
 AT_ONCE = 4_000_000  # distances in memory
 
 # Note [Recurrence]
-# Has an orbit settled? Follow it for a piece A of `steps` states, then for a piece B twice as long; then forget A, keep every
-# second state of B in its place, and go on. The later half of the orbit's life is always held against the quarter before, so
-# that neither a transient nor a period has a length that must be known. B lies on A if the distances of its states to the
-# nearest of A do not grow along B (on a drift they grow threefold from half to half), and A lies on B if they are not much
-# larger the other way round (on an orbit that falls in, they are, by the factor it falls by). For rest, a cycle or a torus the
-# distances come out small. On a strange attractor, whose states fill it thinly, they are what they are: no ball size is set
-# beforehand, but the distance that 9 in 10 states of B keep from A is the reach within which any orbit has come to A.
+# Has an orbit settled? Follow it for a piece A of `steps` states, then for a piece B twice as long. Then replace A by every second
+# state of B, and repeat. This always compares the later half of the orbit with the quarter before, so that neither the length of
+# the transient nor a period must be known. B lies on A if the distances of its states to A do not grow along B (on a drift they
+# grow threefold from the first half to the second). A lies on B if the distances in the other direction are not much larger (on a
+# decaying orbit they are, by the factor of the decay). For a fixed point, a cycle or a torus the distances are small. On a strange
+# attractor, which a finite orbit samples sparsely, they need not be. So no ball size is fixed beforehand: the distance from A below
+# which 9 in 10 states of B lie is the reach, within which any orbit has arrived at A.
 
 
 @dataclass(frozen=True)
 class Attractor:
-    """States that an orbit keeps coming back to.
+    """Set of states to which an orbit keeps returning.
 
     Args:
         states: (time, dim), at equal times; a fixed point is one state.
-        reach: distance from them within which a state has arrived.
-        spacing: steps from one of them to the next.
-        near: distance below which two states are one.
-        flowing: whether the orbit goes straight from one of them to the next; a map's jumps.
+        reach: distance from the set within which a state has arrived.
+        spacing: steps between successive states.
+        near: distance below which two states are equal.
+        flowing: whether successive states are joined by straight lines, as for a flow; those of a map are not.
     """
 
     states: Tensor
@@ -47,16 +47,16 @@ class Attractor:
 
     @property
     def pieces(self) -> tuple[Tensor, Tensor]:
-        """Where the straight pieces begin, and how they go on, both (piece, dim); states alone do not go on."""
+        """Starts and directions of the straight segments, both (segment, dim); see `straight`."""
         return straight(self.states, self.flowing)
 
     @property
     def is_rest(self) -> bool:
-        """Whether it is one state."""
+        """Whether it is a single state."""
         return len(self.states) == 1
 
     def period(self) -> float:
-        """Steps of a cycle, 0 for a fixed point, NaN where no cycle was seen."""
+        """Period of a cycle in steps, 0 for a fixed point, NaN otherwise."""
         if self.is_rest:
             return 0.0
         return self.spacing * (
@@ -66,9 +66,9 @@ class Attractor:
 
 @dataclass(frozen=True)
 class Piece:
-    """States of several orbits at equal times, (time, orbits, dim), the steps from one to the next, and the last step's length.
+    """States of several orbits at equal times, (time, orbits, dim), the steps between them, and the length of the last step.
 
-    A cycle whose period divides the spacing stands still in it; its steps do not.
+    That length distinguishes a fixed point from a cycle whose period divides the spacing.
     """
 
     states: Tensor
@@ -76,25 +76,25 @@ class Piece:
     move: Tensor
 
     def of(self, rows: Tensor) -> "Piece":
-        """The same of some orbits."""
+        """The piece of some of the orbits."""
         return Piece(self.states[:, rows], self.spacing, self.move[rows])
 
     def thinned(self) -> "Piece":
-        """Every second state, the last one kept."""
+        """Every second state, including the last."""
         return Piece(self.states[1::2], 2 * self.spacing, self.move)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one orbit came to: two successive pieces, (time, dim), and the reach, NaN where the second is not on the first.
+    """Two successive pieces of one orbit, which may have reached an attractor.
 
     Args:
-        before, after: the pieces.
+        before, after: the pieces, (time, dim).
         spacing: steps between their states.
-        near: distance below which two states are one.
-        rests: whether the orbit stands still at its end.
-        flowing: whether it is a flow's.
-        reach: distance that most states of the second keep from the first.
+        near: distance below which two states are equal.
+        rests: whether the orbit is constant at its end.
+        flowing: whether the orbit is that of a flow.
+        reach: distance from `before` below which most states of `after` lie; NaN if `after` does not lie on `before`.
     """
 
     before: Tensor
@@ -107,11 +107,11 @@ class Candidate:
 
     @property
     def attractor(self) -> Attractor:
-        """The set without the proof that it attracts."""
+        """The set, not yet confirmed to attract."""
         return Attractor(self.after[-1:] if self.rests else self.before, self.reach, self.spacing, self.near, self.flowing)
 
     def is_on(self, known: list[Attractor]) -> int:
-        """Which of the known attractors it lies on, or −1."""
+        """Index of the known attractor that it lies on, or −1."""
         if not known:
             return -1
         score, owner = nearest(some_of(self.after), known)
@@ -120,17 +120,17 @@ class Candidate:
         return int(owner.mode().values) if score.median() <= ALIKE and back.median() <= ALIKE else -1
 
     def is_finer_than(self, other: "Candidate") -> bool:
-        """Whether it is a set whose states lie at less than half the distance; any set is finer than none."""
+        """Whether its reach is less than half of the other's; any reach is finer than NaN."""
         return (math.isnan(other.reach) and not math.isnan(self.reach)) or self.reach < other.reach / 2
 
 
 def kept(front: Front, rows: Tensor) -> Front:
-    """The front of some of its states; (orbits, dim) only."""
+    """The front with some of its states, (orbits, dim)."""
     return replace(front, x=front.x[rows], lived=front.lived[rows])
 
 
 def nearest(x: Tensor, known: list[Attractor]) -> tuple[Tensor, Tensor]:
-    """Distance of each state to the nearest attractor, in units of its reach, and which one that is; x is (states, dim)."""
+    """Distance of each state (states, dim) to the nearest attractor in units of its reach, and the attractor's index."""
     begins, moves = (torch.cat(parts) for parts in zip(*(one.pieces for one in known), strict=True))
     counts = torch.tensor([len(one.pieces[0]) for one in known], device=x.device)
     owner = torch.arange(len(known), device=x.device).repeat_interleave(counts)
@@ -140,20 +140,20 @@ def nearest(x: Tensor, known: list[Attractor]) -> tuple[Tensor, Tensor]:
 
 
 def some_of(states: Tensor) -> Tensor:
-    """At most `SAMPLE` of the states, evenly spread, the last one among them."""
+    """At most `SAMPLE` of the states, evenly spaced, including the last."""
     every = -(-len(states) // SAMPLE)
     return states[(len(states) - 1) % every :: every]
 
 
 def straight(states: Tensor, flowing: bool) -> tuple[Tensor, Tensor]:
-    """Beginnings and directions of the straight pieces between successive states of a flow; of a map, its states."""
+    """Starts and directions of the straight segments between successive states of a flow; for a map, its states and zeros."""
     if flowing and len(states) > 1:
         return states[:-1], states.diff(dim=0)
     return states, torch.zeros_like(states)
 
 
 def distances(x: Tensor, begins: Tensor, moves: Tensor) -> Tensor:
-    """Distance of each state to each straight piece, (states, pieces)."""
+    """Distance of each state to each straight segment, (states, segments)."""
     to_begin = torch.cdist(x, begins, compute_mode="donot_use_mm_for_euclid_dist")
     square = moves.square().sum(-1)
     if not square.any():
@@ -164,7 +164,7 @@ def distances(x: Tensor, begins: Tensor, moves: Tensor) -> Tensor:
 
 
 def piece(front: Front, steps: int, spacing: int) -> tuple[Piece, Front]:
-    """The next `steps` states of the orbits, `spacing` apart, and the front after them."""
+    """The next `steps` states of the orbits at `spacing` steps, and the front after them."""
     states, before = [], front.x
     for _ in range(steps):
         front = front.advance(spacing - 1)
@@ -174,7 +174,7 @@ def piece(front: Front, steps: int, spacing: int) -> tuple[Piece, Front]:
 
 
 def recurring(before: Piece, after: Piece, distinct: float, unit: float, flowing: bool) -> list[Candidate]:
-    """What each orbit came to, of states that are large against the unit, or else to be told apart in it. See Note [Recurrence]."""
+    """The candidate of each orbit; `distinct` is relative to its size, or to the unit if that is larger. See Note [Recurrence]."""
     return [
         _candidate(before.states[:, i], after.states[:, i], before.spacing, float(after.move[i]), distinct, unit, flowing)
         for i in range(len(after.move))
@@ -190,39 +190,39 @@ def _candidate(before: Tensor, after: Tensor, spacing: int, move: float, distinc
 
 
 def _reach(before: Tensor, after: Tensor, near: float, flowing: bool) -> float:
-    """Distance that most states of `after` keep from `before`; NaN where it does not lie on it."""
-    there = distances(some_of(after), *straight(before, flowing)).amin(1)
+    """Distance from `before` below which most states of `after` lie; NaN if `after` does not lie on `before`."""
+    forth = distances(some_of(after), *straight(before, flowing)).amin(1)
     back = distances(some_of(before), *straight(after, flowing)).amin(1)
-    early, late = there[: len(there) // 2].median(), there[len(there) // 2 :].median()
-    reach = there.quantile(MOST)
-    lies_on_it = late <= 2 * early + near and back.quantile(MOST) <= 2 * reach + near
-    return max(float(reach), near) if lies_on_it else math.nan
+    early, late = forth[: len(forth) // 2].median(), forth[len(forth) // 2 :].median()
+    reach = forth.quantile(MOST)
+    recurs = late <= 2 * early + near and back.quantile(MOST) <= 2 * reach + near
+    return max(float(reach), near) if recurs else math.nan
 
 
 def attracting(front: Front, found: list[Attractor], steps: int, unit: float, seed: int) -> list[float]:
-    """The reach of each that attracts within the given steps, NaN of the others.
+    """The reach of each set that attracts within the given steps, NaN for the others.
 
-    Either most states displaced by four times the reach come back to half of that; or, where a strange attractor is too thin for
-    that, states displaced by next to nothing part from where they were, as they do on it, and are still on it. The distance that
-    9 in 10 of them keep then, whatever their phases, is the reach from now on, if it is more.
+    A set attracts if most states displaced by four times its reach return to within twice its reach. A strange attractor may be
+    too thin for that; it attracts if states displaced by a tiny distance separate, as they do on it, but stay on it. The distance
+    from the set below which 9 in 10 of these states then lie replaces the reach if it is larger.
     """
     generator = torch_generator(seed, "pushes off an attractor")
     _, pushed = _ends(front, found, [AWAY * one.reach for one in found], steps, generator)
     reaches = [_returned(one, x) for one, x in zip(found, pushed, strict=True)]
     if all(math.isfinite(reach) or one.is_rest for reach, one in zip(reaches, found, strict=True)):
         return reaches
-    still, moved = _ends(front, found, [unit * DISTANCE[front.x.dtype]] * len(found), steps, generator)
-    parted = [bool((x - y).norm(dim=-1).median() > one.reach) for one, x, y in zip(found, still, moved, strict=True)]
-    stay = [
-        _returned(one, x) if parts and not one.is_rest else math.nan for parts, one, x in zip(parted, found, moved, strict=True)
+    fixed, moved = _ends(front, found, [unit * DISTANCE[front.x.dtype]] * len(found), steps, generator)
+    separated = [bool((x - y).norm(dim=-1).median() > one.reach) for one, x, y in zip(found, fixed, moved, strict=True)]
+    chaotic = [
+        _returned(one, x) if apart and not one.is_rest else math.nan for apart, one, x in zip(separated, found, moved, strict=True)
     ]
-    return [reach if math.isfinite(reach) else other for reach, other in zip(reaches, stay, strict=True)]
+    return [reach if math.isfinite(reach) else other for reach, other in zip(reaches, chaotic, strict=True)]
 
 
 def _ends(front: Front, found: list[Attractor], sizes: list[float], steps: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Where copies of each attractor's states end, left alone and displaced at random, both (attractor, time and copy, dim).
+    """Later states of copies of each attractor's states, unchanged and displaced at random, both (attractor, time and copy, dim).
 
-    At several times, not equally spaced: on a torus all copies come near their own past, or keep away from it, at once.
+    They are taken at several unequally spaced times: on a torus all copies return close to their past at the same times.
     """
     starts, pushes = [], []
     for one, size in zip(found, sizes, strict=True):
@@ -235,12 +235,12 @@ def _ends(front: Front, found: list[Attractor], sizes: list[float], steps: int, 
     for time in range(TIMES):
         front = front.advance((time + 1) ** 2)
         ends.append(front.x.reshape(2, len(found), COPIES, -1))
-    still, moved = torch.cat(ends, dim=2)
-    return still, moved
+    fixed, moved = torch.cat(ends, dim=2)
+    return fixed, moved
 
 
 def _returned(one: Attractor, x: Tensor) -> float:
-    """The reach that holds most of the states, NaN where too few are near."""
+    """The reach that contains most of the states, NaN if too few are close to the attractor."""
     score = nearest(x, [one])[0].nan_to_num(torch.inf)
     if not (score <= BACK).double().mean() >= RETURNING:
         return math.nan
@@ -248,7 +248,7 @@ def _returned(one: Attractor, x: Tensor) -> float:
 
 
 def _period_in_steps(states: Tensor, near: float) -> float:
-    """The least lag at which every state comes back."""
+    """The least lag at which every state recurs."""
     for lag in range(1, len(states) * 9 // 10):
         if (states[lag:] - states[:-lag]).norm(dim=-1).max() <= near:
             return float(lag)
@@ -256,7 +256,7 @@ def _period_in_steps(states: Tensor, near: float) -> float:
 
 
 def _period_between_steps(states: Tensor, near: float) -> float:
-    """The lag, no whole number, at which the mean square distance is least: near a period it is a parabola of the lag."""
+    """The real lag of least mean square distance, which is a parabola of the lag close to a period."""
     apart = torch.stack([(states[lag:] - states[:-lag]).square().sum(-1).mean() for lag in range(1, len(states) * 9 // 10)])
     small = max(near**2, 0.01 * float(apart[0]))
     for i in range(1, len(apart) - 1):

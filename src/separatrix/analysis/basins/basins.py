@@ -1,4 +1,4 @@
-"""Which attractors a system has, and which of them each initial state reaches."""
+"""Attractors of a system and their basins, found by recurrence."""
 
 from dataclasses import asdict
 from typing import Any
@@ -20,10 +20,10 @@ from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator
 from separatrix.core.system import System
 
-FAR_APART = (1, 2, 3, 7, 50)  # steps at which a system must do as at step 0
-ROUNDINGS = 1e5  # that may lie between, relative to the largest |x|
-FEWEST = 8  # states of a piece
-SIGNIFICANT = 3  # standard errors above 0 of an exponent that is called positive
+FAR_APART = (1, 2, 3, 7, 50)  # steps compared with step 0, to see whether the system depends on time
+ROUNDINGS = 1e5  # largest difference between them in roundings of the largest |x|
+FEWEST = 8  # least number of states of a piece
+SIGNIFICANT = 3  # an exponent is positive if it exceeds 0 by this many standard errors
 
 
 @torch.no_grad()
@@ -40,40 +40,46 @@ def basins_of_attraction(
     progress: bool = False,
     throw: bool = False,
 ) -> Basins:
-    r"""Which attractors the initial states reach, found by recurrence, and the share of the states that reaches each.
+    r"""Attractors that the initial states reach, and the share of the states that reaches each, by recurrence.
 
-    Up to 64 scouts are followed until their orbits recur: the later half of an orbit's life lies on the quarter before it. What
-    they come to is an attractor if states displaced from it come back. Then all states are followed together until each is as near
-    to an attractor as its own states are to each other, and leaves the batch. What is left sends out scouts again.
+    First, up to 64 of the states are followed as scouts until their orbits recur: the later half of an orbit lies on the quarter
+    before it. The set that they reach is an attractor if states displaced from it return. Then all states are followed until
+    each is as close to an attractor as the attractor's own states are to each other. States that remain send out scouts again.
 
     Args:
-        system: any System that does the same at every step, and is no batch of systems.
+        system: any System whose step does not depend on n; not a batch of systems.
         x0: initial states, shape (*batch, dim): a grid such as `sx.grid(…)`, or any others. Default: `system.initial_state()`.
-        steps: states to remember of each attractor, and the length of the first pieces that are compared.
-        settle: steps that scouts take first. More where long transients look like attractors.
-        distinct: distance at which a state has arrived at a fixed point, relative to the larger of |x| and `scale`; nearer
-            attractors are one.
-        max_steps: after which a state is undecided.
-        scale: the size of states, a number; or of each number of the state, shape (dim): distances are then between states divided
-            by it. Default: the size of the states that orbits come to, but not above that of x0, nor below a thousandth; each
-            component its own if those of x0 differ by more than a thousand.
-        seed: of the initial state, the choice of scouts, and the displacements.
-        progress: show a bar.
+        steps: number of states stored for each attractor, and length of the first pieces that are compared.
+        settle: steps of the scouts before the first comparison. Increase it if long transients pass for attractors.
+        distinct: distance at which a state has arrived at a fixed point, relative to the larger of |x| and `scale`; attractors
+            closer than that are one.
+        max_steps: maximum number of steps of a state.
+        scale: size of the states, a number, or of each component, shape (dim); distances are then between states divided by it.
+            Default: the size of the states that orbits reach, limited to 1e-3 … 1 times that of x0; separately for each component
+            if the sizes in x0 differ by more than a factor of 1,000.
+        seed: seed of the initial state, the choice of scouts and the displacements.
+        progress: show a progress bar.
         throw: raise instead of marking states `diverged` or `not_converged`.
 
     Returns:
-        Basins: `labels` and `status` (*batch); `attractors`, `fractions` with `stderr`, `kind`, `period` (attractor); and
-        `entropy()`, `uncertainty_exponent()` of a grid.
+        Basins: `labels` and `status` (*batch); `attractors`, `fractions` with `stderr`, `kind` and `period` (attractor); on a
+        grid also `entropy()` and `uncertainty_exponent()`.
 
     Raises:
         InputError: the system depends on time, or a count or tolerance is out of range.
         ShapeError: the system is a batch of systems.
         DivergedError, NotConvergedError: with `throw=True`.
 
-    Limits: distances are Euclidean over the numbers of the state: see `scale`. A transient that lasts longer
-        than its scouts are followed passes for an attractor. Attractors nearer to each other than their own remembered states
-        are (many dimensions of chaos) are one. Where nothing attracts (no friction, a line of fixed points), all is undecided.
+    Limits: distances are Euclidean over the components of the state: see `scale`. A transient that outlasts its scouts passes for
+        an attractor. Attractors closer to each other than their own stored states (chaos in many dimensions) are one. Without
+        attraction (no friction, a line of fixed points) all states are `not_converged`.
     Source: recurrence and proximity as in Datseris & Wagemakers 2022, Chaos 32, 023104, without cells.
+
+    Example:
+        >>> flow = sx.Flow(lambda x: x - x**3, 1, 0.05)  # equilibria at −1 and 1, the border at 0
+        >>> basins = sx.basins_of_attraction(flow, torch.tensor([[-2.0], [-1.0], [0.5], [3.0]]))
+        >>> basins.attractors.round(decimals=3).flatten().tolist(), basins.labels.tolist()
+        ([-1.0, 1.0], [0, 0, 1, 1])
     """
     _check(system, steps=steps, settle=settle, distinct=distinct, max_steps=max_steps, seed=seed)
     front = begin(system, x0, seed=seed)
@@ -89,7 +95,7 @@ def basins_of_attraction(
 
 
 def _sizes(front: Front, scale: Any, steps: int) -> tuple[Tensor | None, float]:
-    """Sizes of the numbers of a state, where each is to have its own, and the size of all otherwise."""
+    """The size of each component, None if they share one, and that common size."""
     given = as_scale(scale, front.x)
     if given is not None:
         one = bool((given == given[0]).all())
@@ -102,9 +108,9 @@ def _sizes(front: Front, scale: Any, steps: int) -> tuple[Tensor | None, float]:
 
 
 def _basins(search: Search, front: Front, sizes: Tensor | None, settings: dict[str, Any]) -> Basins:
-    """The record, the largest basin first; of equal ones, that of the first state."""
-    back = 1.0 if sizes is None else sizes
-    batch, x0 = tuple(front.x.shape[:-1]), (front.x * back).clone()
+    """The record, largest basin first; equal basins in the order of their first states."""
+    units = 1.0 if sizes is None else sizes
+    batch, x0 = tuple(front.x.shape[:-1]), (front.x * units).clone()
     counts = torch.bincount(search.labels[search.labels >= 0], minlength=len(search.known)).cpu()
     reached = [i for i in range(len(counts)) if counts[i]]
     order = sorted(reached, key=lambda i: (-int(counts[i]), int((search.labels == i).nonzero()[0])))
@@ -122,7 +128,7 @@ def _basins(search: Search, front: Front, sizes: Tensor | None, settings: dict[s
         x0=x0,
         fractions=fractions,
         stderr=lattice_errors(labels, len(known)) if is_grid else binomial_errors(fractions, len(search.labels)),
-        orbits=back * _orbits(known, search.plan.steps, x0),
+        orbits=units * _orbits(known, search.plan.steps, x0),
         spacing=torch.tensor([0 if one.is_rest else one.spacing for one in known], dtype=torch.float64) * front.system.dt,
         period=periods * front.system.dt,
         rate=rate,
@@ -141,9 +147,9 @@ def _orbits(known: list[Attractor], steps: int, x: Tensor) -> Tensor:
 
 
 def _rates(front: Front, known: list[Attractor], periods: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    """λ₁ of the attractors that are no cycles, by two near trajectories, which need no derivative; NaN of the others.
+    """λ₁ of the attractors without a period, by two nearby trajectories, and its standard error; NaN for the others.
 
-    The mean over orbits from all over the attractor, displaced so that they are not one and the same; and that mean's error.
+    The mean over orbits that start all over the attractor, displaced so that they differ. It needs no derivatives.
     """
     generator = torch_generator(plan.seed, "starts beside an attractor")
     rate, error = torch.full_like(periods, torch.nan), torch.full_like(periods, torch.nan)
@@ -169,24 +175,26 @@ def _check(system: System, *, distinct: float, **counts: int) -> None:
     for name, value in counts.items():
         check_whole(name, value)
     if not (isinstance(distinct, int | float) and 0 < distinct < 1):
-        raise InputError(f"distinct is {distinct}; it is a small positive number.")
+        raise InputError(f"expected distinct between 0 and 1, got {distinct}.")
     if counts["steps"] < FEWEST:
-        raise InputError(f"steps is {counts['steps']}; an attractor is seen in {FEWEST} states or more.")
+        raise InputError(f"expected steps of at least {FEWEST}, got {counts['steps']}.")
+    if counts["settle"] < 0:
+        raise InputError(f"expected settle of at least 0, got {counts['settle']}.")
     least = 3 * counts["steps"] + counts["settle"]
-    if counts["settle"] < 0 or counts["max_steps"] < least:
+    if counts["max_steps"] < least:
         raise InputError(
-            f"max_steps is {counts['max_steps']} and settle {counts['settle']}, but seeing an orbit recur takes {least} steps.\n"
-            "Raise max_steps, or ask for fewer steps: it takes settle + 3 × steps."
+            f"expected max_steps of at least settle + 3 × steps = {least}, to see an orbit recur, got {counts['max_steps']}.\n"
+            "Raise max_steps, or lower steps."
         )
     if system.batch_shape:
         raise ShapeError(
-            f"this is a batch of systems: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
-            "Each has attractors of its own: ask for one of them at a time, system.at(…), or one input."
+            f"expected one system, got a batch: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
+            "Pass the systems one at a time: system.at(…), or a single input."
         )
 
 
 def _check_autonomous(front: Front, max_steps: int) -> None:
-    """Refuse a system that does not do the same at every step, up to rounding."""
+    """Refuse a system whose step depends on n beyond rounding."""
     system, x = front.system, front.x.reshape(-1, front.x.shape[-1])[:FEWEST]
     first = system.step(x, 0)
     largest = first.abs().maximum(x.abs().amax(0)).maximum(first.abs().nan_to_num(0.0, 0.0).amax(0))
@@ -197,8 +205,8 @@ def _check_autonomous(front: Front, max_steps: int) -> None:
         apart = ((system.step(x, n) - first).abs() / largest).nan_to_num(0.0)
         if apart.max() > ROUNDINGS * torch.finfo(x.dtype).eps:
             raise InputError(
-                f"the system depends on time: step {n} takes a state {float(apart.max()):.2g} away from where step 0 does, "
-                "and a basin is one of a system that does not.\n"
-                "Freeze its input, system.frozen(n); or, where that repeats after p steps, pass sx.Iterate(system, p)."
+                f"expected a system that does not depend on time, but steps 0 and {n} from the same state differ by a fraction "
+                f"{float(apart.max()):.2g} of its size.\n"
+                "Freeze its input, system.frozen(n); for an input of period p, pass sx.Iterate(system, p)."
             )
     check_steps(system, max_steps=max_steps)

@@ -1,4 +1,4 @@
-"""Borders between sets of labels on a lattice: the error that they make in a fraction, their entropy, their dimension."""
+"""Borders between labels on a lattice: the error of a fraction, the basin entropy, and the dimension of the border."""
 
 import itertools
 import math
@@ -7,20 +7,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-LEAST_SHIFTS = 3  # of which a slope is fitted
+LEAST_SHIFTS = 3  # least number of points for a slope
 
 
 class BasinEntropy(NamedTuple):
-    r"""How hard it is to tell where a state goes, in nats, from boxes of `box` states a side.
+    r"""Basin entropy, the uncertainty about the attractor of a state in nats, over boxes with `box` states on each side.
 
-        S_b = ⟨S⟩ over all boxes,  S_bb = ⟨S⟩ over the boxes that hold more than one label,  S = −Σ_j p_j ln p_j
+        S_b = ⟨S⟩ over all boxes,  S_bb = ⟨S⟩ over the boxes with more than one label,  S = −Σ_j p_j ln p_j
 
     Args:
-        value: S_b; 0 where one label is all there is, ln(number of labels) where they are mixed at random.
-        stderr: spread over all offsets that the boxes may have.
-        boundary: S_bb; NaN where no box is mixed.
-        boundary_stderr: likewise.
-        box: states on a side of a box.
+        value: S_b; 0 if there is one label, ln(number of labels) if they are mixed at random.
+        stderr: standard deviation of S_b over all offsets of the boxes.
+        boundary: S_bb; NaN if no box has more than one label.
+        boundary_stderr: standard deviation of S_bb over all offsets of the boxes.
+        box: states on each side of a box.
     """
 
     value: float
@@ -31,19 +31,19 @@ class BasinEntropy(NamedTuple):
 
     @property
     def is_fractal(self) -> bool:
-        """S_bb > ln 2: no smooth border, which divides few boxes among more than two labels, has so much."""
+        """S_bb > ln 2 beyond 2 standard errors; a smooth border, where few boxes have more than two labels, stays below that."""
         return self.boundary - 2 * self.boundary_stderr > math.log(2)
 
 
 class UncertaintyExponent(NamedTuple):
-    r"""α of  f(ε) ∝ ε^α,  the share of states whose label an error of ε may change.
+    r"""Uncertainty exponent α of  f(ε) ∝ ε^α,  the share of pairs of states at a distance ε whose labels differ.
 
     Args:
-        value: α; 1 for a smooth border, 0 where knowing more about the state tells nothing.
-        stderr: of the slope, from how the points scatter about it.
+        value: α; 1 for a smooth border, 0 if a more precise state does not make its attractor more certain.
+        stderr: standard error of the slope of ln f over ln ε, from the residuals of the fit.
         shifts: ε, in lattice steps.
         shares: f(ε).
-        dimension: of the border, D − α.
+        dimension: dimension of the border, D − α on a lattice of D axes.
     """
 
     value: float
@@ -54,7 +54,7 @@ class UncertaintyExponent(NamedTuple):
 
 
 def is_lattice(x: Tensor) -> bool:
-    """Whether states (*batch, dim) are the points of a lattice, each batch axis a direction of equal steps."""
+    """Whether states (*batch, dim) form a lattice, with equal steps along each batch axis."""
     axes = [axis for axis in range(x.ndim - 1) if x.shape[axis] > 1]
     steps = [x.diff(dim=axis) for axis in axes]
     if not (axes and x.numel()):
@@ -66,19 +66,19 @@ def is_lattice(x: Tensor) -> bool:
 
 
 def binomial_errors(fractions: Tensor, count: int) -> Tensor:
-    """Of fractions of states drawn at random."""
+    """Standard errors of fractions of states drawn at random."""
     return (fractions * (1 - fractions) / count).sqrt()
 
 
 def lattice_errors(labels: Tensor, groups: int) -> Tensor:
-    """Of fractions of a lattice: each cell that a border crosses counts in full or not at all, an error of variance 1/12."""
+    """Standard errors of fractions of a lattice: a cell crossed by a border counts fully or not at all, with variance 1/12."""
     return (
         torch.tensor([math.sqrt(_crossed(labels == group) / 12) for group in range(groups)], dtype=torch.float64) / labels.numel()
     )
 
 
 def _crossed(inside: Tensor) -> float:
-    """Cells that the border of a set crosses: half of those that have a neighbour of the other kind."""
+    """Number of cells that the border of a set crosses: half of those with a neighbour on the other side."""
     edge = torch.zeros_like(inside)
     for axis in range(inside.ndim):
         differs = inside.narrow(axis, 1, inside.shape[axis] - 1) ^ inside.narrow(axis, 0, inside.shape[axis] - 1)
@@ -88,7 +88,7 @@ def _crossed(inside: Tensor) -> float:
 
 
 def entropy_of(labels: Tensor, box: int) -> BasinEntropy:
-    """Entropies of the labels of a lattice, any number of axes; negative labels are left out of their boxes."""
+    """Basin entropies of labels on a lattice with any number of axes; negative labels are ignored."""
     decided = _in_boxes(labels >= 0, box)
     windows = torch.zeros_like(decided)
     for label in labels[labels >= 0].unique().tolist():
@@ -107,7 +107,7 @@ def entropy_of(labels: Tensor, box: int) -> BasinEntropy:
 
 
 def _in_boxes(chosen: Tensor, box: int) -> Tensor:
-    """How many are chosen in the box that begins at each place."""
+    """Number of chosen states in the box that begins at each position."""
     counts = chosen.double()
     for axis in range(chosen.ndim):
         counts = counts.unfold(axis, box, 1).sum(-1)
@@ -122,7 +122,7 @@ def _mean_and_spread(values: list[Tensor]) -> tuple[float, float]:
 
 
 def uncertainty_of(labels: Tensor) -> UncertaintyExponent:
-    """The uncertainty exponent of a lattice's labels, by shifts of 1, 2, 4, … steps along each axis, up to an eighth of it."""
+    """Uncertainty exponent of labels on a lattice, from shifts of 1, 2, 4, … steps along each axis, up to an eighth of it."""
     axes = [axis for axis in range(labels.ndim) if labels.shape[axis] > 1]
     longest = min(labels.shape[axis] for axis in axes) // 8
     shifts = [2**i for i in range(longest.bit_length()) if 2**i <= longest]
@@ -133,7 +133,7 @@ def uncertainty_of(labels: Tensor) -> UncertaintyExponent:
 
 
 def _share_apart(labels: Tensor, axis: int, shift: int) -> float:
-    """Share of pairs a shift apart along an axis, both decided, whose labels differ."""
+    """Share of the pairs at a shift along an axis, both with a label, whose labels differ."""
     length = labels.shape[axis] - shift
     one, other = labels.narrow(axis, 0, length), labels.narrow(axis, shift, length)
     decided = (one >= 0) & (other >= 0)

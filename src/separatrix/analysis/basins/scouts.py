@@ -1,4 +1,4 @@
-"""Scouts: orbits that run ahead of the others to see which attractors there are."""
+"""Scouts: orbits that run ahead of the others to discover attractors."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from separatrix.core.evolve import Front
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked of `basins_of_attraction`, and the unit below which sizes of states do not matter."""
+    """Arguments of `basins_of_attraction`, and the size of the states, below which differences of size do not matter."""
 
     steps: int
     settle: int
@@ -24,12 +24,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What scouts came to.
+    """Discoveries of the scouts.
 
     Args:
-        attractors: those that were not known.
-        stuck: (scouts), bool, which of them rest on something that does not attract.
-        lasted: the step by which the last of them had settled, or been given up.
+        attractors: the new ones.
+        stuck: (scouts), bool, whether the scout rests on a state that does not attract.
+        lasted: step at which the last scout had settled or was abandoned.
     """
 
     attractors: list[Attractor]
@@ -38,7 +38,7 @@ class Discovery:
 
 
 def discover(front: Front, known: list[Attractor], plan: Plan) -> Discovery:
-    """Follow the scouts until their orbits recur, measure what they came to, and keep what is new and attracts."""
+    """Follow the scouts until their orbits recur, measure the sets that they reach, and keep those that are new and attract."""
     settled, lasted = _settled(front, known, plan)
     groups, leaders = _groups(settled, known)
     new, attracts = _confirmed(front, leaders, known, plan, lasted)
@@ -49,14 +49,14 @@ def discover(front: Front, known: list[Attractor], plan: Plan) -> Discovery:
 
 
 def _settled(front: Front, known: list[Attractor], plan: Plan) -> tuple[dict[int, Candidate], int]:
-    """What each scout came to that did settle within the steps, by its number, and the step at which the last of them did."""
+    """The candidate of each scout that settled within the steps, by its index, and the step at which the last one settled."""
     flowing, found = front.system.continuous, {}
     scouts = torch.arange(len(front.x), device=front.x.device)
     before, front = piece(front.advance(min(plan.settle, plan.max_steps - front.n)), plan.steps, 1)
     while len(scouts) and front.n + 2 * before.spacing * plan.steps <= plan.max_steps:
         after, front = piece(front, 2 * plan.steps, before.spacing)
-        open_ = (front.failed_at < 0) & ~_arrived(front.x, known)
-        after, before, front, scouts = after.of(open_), before.of(open_), kept(front, open_), scouts[open_]
+        running = (front.failed_at < 0) & ~_arrived(front.x, known)
+        after, before, front, scouts = after.of(running), before.of(running), kept(front, running), scouts[running]
         candidates = recurring(before, after, plan.distinct, plan.unit, flowing)
         done = torch.tensor([math.isfinite(one.reach) for one in candidates], dtype=torch.bool, device=scouts.device)
         found |= {scout: one for scout, one in zip(scouts.tolist(), candidates, strict=True) if math.isfinite(one.reach)}
@@ -69,7 +69,7 @@ def _arrived(x: Tensor, known: list[Attractor]) -> Tensor:
 
 
 def _groups(settled: dict[int, Candidate], known: list[Attractor]) -> tuple[dict[int, int], list[Candidate]]:
-    """Which of the leaders each scout's set is the same as, −1 for a known attractor; and the leaders, the first of each group."""
+    """The group of each scout, −1 for a known attractor, and the leaders: the first candidate of each group."""
     groups, leaders = {}, []
     for scout, candidate in settled.items():
         group = -1 if candidate.is_on(known) >= 0 else candidate.is_on([one.attractor for one in leaders])
@@ -83,7 +83,7 @@ def _groups(settled: dict[int, Candidate], known: list[Attractor]) -> tuple[dict
 def _confirmed(
     front: Front, leaders: list[Candidate], known: list[Attractor], plan: Plan, lasted: int
 ) -> tuple[list[Attractor], list[bool]]:
-    """The leaders' attractors, measured anew and each once; and of each leader, whether it attracts."""
+    """The new attractors among the leaders, each once, and whether each leader attracts."""
     if not leaders:
         return [], []
     ends = torch.stack([one.after[-1] for one in leaders])
@@ -99,7 +99,7 @@ def _confirmed(
 
 
 def _measured(front: Front, plan: Plan, most: int) -> list[Candidate]:
-    """The settled orbits of a front once more, each with the shortest spacing at which a longer piece shows no finer set."""
+    """Candidates of the settled orbits of a front, each with the shortest spacing beyond which longer pieces show no finer set."""
     flowing, end, steps = front.system.continuous, front.n + most, plan.steps
     before, front = piece(front, steps, 1)
     after, front = piece(front, 2 * steps, 1)

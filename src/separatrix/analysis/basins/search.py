@@ -1,4 +1,4 @@
-"""States followed to their attractors, which scouts among them discover on the way."""
+"""The search: all states are followed to the attractors that scouts among them discover."""
 
 from collections.abc import Iterator
 
@@ -12,13 +12,13 @@ from separatrix.core.progress import Tick
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Status
 
-SCOUTS = 64  # orbits that look for attractors together
-SCOUT_NUMBERS = 10_000_000  # in memory of their pieces
-CHECKS = 20  # times per piece that runs are compared with the attractors
+SCOUTS = 64  # scouts that run together
+SCOUT_NUMBERS = 10_000_000  # numbers in memory for their pieces
+CHECKS = 20  # comparisons of the states with the attractors per piece
 
 
 class Search:
-    """The states that are still on their way, and the attractors known so far."""
+    """The states that have not arrived yet, and the attractors found so far."""
 
     def __init__(self, front: Front, plan: Plan) -> None:
         x = front.x.reshape(-1, front.x.shape[-1])
@@ -32,7 +32,7 @@ class Search:
         self.lasted = 0
 
     def run(self) -> Iterator[Tick]:
-        """Scouting and following in turn, twice as long each time, until nothing is left or the steps run out."""
+        """Alternate scouting and following, twice as long each time, until all states have arrived or the steps run out."""
         left = len(self.index)
         while len(self.index) and self.front.n < self.plan.max_steps:
             self._scout()
@@ -44,24 +44,24 @@ class Search:
         yield Tick(self.front.n, left)
 
     def _follow(self, steps: int) -> None:
-        """All on their way take some steps; those that have arrived, or diverged, leave."""
+        """Advance the states by some steps, and remove those that have arrived or diverged."""
         self.front = self.front.advance(steps)
-        dead = self.front.failed_at >= 0
-        self.codes[self.index[dead]] = Status.DIVERGED
-        arrived = torch.zeros_like(dead)
+        diverged = self.front.failed_at >= 0
+        self.codes[self.index[diverged]] = Status.DIVERGED
+        arrived = torch.zeros_like(diverged)
         if self.known:
             score, owner = nearest(self.front.x, self.known)
-            arrived = (score <= 1) & ~dead
+            arrived = (score <= 1) & ~diverged
             self.labels[self.index[arrived]] = owner[arrived]
             self.codes[self.index[arrived]] = Status.OK
-        self._keep(~(arrived | dead))
+        self._keep(~(arrived | diverged))
 
     def _keep(self, rows: Tensor) -> None:
         if not rows.all():
             self.front, self.index = kept(self.front, rows), self.index[rows]
 
     def _scout(self) -> None:
-        """Some of the states run ahead until their orbits recur; what is new and attracts is known from then on."""
+        """Follow some of the states until their orbits recur, add the new attractors, and remove the stuck scouts."""
         most = min(SCOUTS, max(SCOUT_NUMBERS // (self.plan.steps * self.front.x.shape[-1]), 4))
         rows = torch.randperm(len(self.index), generator=self.generator)[:most].to(self.index.device)
         found = discover(kept(self.front, rows), self.known, self.plan)

@@ -1,32 +1,37 @@
-"""The record of a branch of fixed points, equilibria or cycles, and of the bifurcations on it."""
+"""The record of a branch of fixed points, equilibria or cycles, and of its bifurcations."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from separatrix.core.result import Result
+from separatrix.core.result import Result, Status
 from separatrix.core.wording import counted, plain
 
-TOTAL = "total"  # the parameter's name where a conserved total is turned
+TOTAL = "total"  # name of the parameter if a conserved total is varied
 ENDS = {
     "max_steps": " (stopped by max_steps)",
     "lost": " (lost there)",
     "start": " (turned back)",
-    "not isolated": " (there, fixed points are not isolated)",
+    "not isolated": " (fixed points there are not isolated)",
+}
+REMEDIES = {
+    "max_steps": "The branch did not leave the range within max_steps={max_steps} points; raise max_steps or step_size.",
+    "lost": "No step from the last point, however short, stayed on the branch; raise tol if rounding exceeds it, or pass scale.",
+    "not isolated": "Fixed points there form a curve; pass the quantity that is conserved on it as total=function.",
 }
 
 
 class Bifurcation(NamedTuple):
-    """One bifurcation on a branch; as the x0 of `continuation` it begins the other branch through it.
+    """A bifurcation on a branch; passed to `continuation` as x0, it starts the other branch through it.
 
     Args:
         kind: "fold", "flip", "Neimark–Sacker", "Hopf", "pitchfork", "transcritical" or "branch point".
-        parameter: its value there, and `error` the width of the bracket it lies in.
-        point: the state there, (dim).
-        direction: the way in which the other branch leaves, (dim + 1): of the state and, the last number, of the parameter; zeros
-            where there is none (a fold), or where it is no branch of fixed points or cycles of steps (Hopf, Neimark–Sacker).
-        period: of the cycles on that other branch; after a flip, twice that of this one.
+        parameter: value of the parameter at the bifurcation, known to within the bracket width `error`.
+        point: state at the bifurcation, (dim).
+        direction: direction of the other branch, (dim + 1): the state's components, then the parameter's. Zeros if there is no
+            other branch (a fold), or if it does not consist of fixed points or of cycles of a map (Hopf, Neimark–Sacker).
+        period: period of the other branch; after a flip, twice the period of this one.
     """
 
     kind: str
@@ -39,29 +44,30 @@ class Bifurcation(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Branch(Result):
-    r"""A branch of fixed points, or of cycles of one period.
+    r"""Branch of fixed points, equilibria, or cycles of one period:  the solutions (x, p) of  G(x, p) = 0  along a curve.
 
     Args:
-        parameter: name of the parameter.
-        continuous: the eigenvalues are rates of a flow (stable: Re < 0), not multipliers of a map (stable: |μ| < 1).
-        end: where the branch was left: at the "stop" or the "start" of the range, after "max_steps", "lost", or "not isolated",
-            where it came to a line of fixed points.
-        parameters: (point), in the order of the branch, which may turn.
-        points: (point, dim).
-        eigenvalues: (point, eigenvalue), complex; of the field's Jacobian, or of the Jacobian of F^period: dim of them, or one
-            less for each conserved quantity.
+        parameter: name of the parameter p.
+        continuous: whether the eigenvalues are rates of a flow (stable: Re λ < 0) or multipliers of a map (stable: |μ| < 1).
+        end: how the branch ended: at the "stop" or the "start" of the range, after "max_steps", "lost" because no step from the
+            last point stayed on it, or "not isolated" because it reached a curve of fixed points.
+        parameters: (point), values of p in the order of the branch, which may turn back.
+        points: (point, dim), states.
+        eigenvalues: (point, eigenvalue), complex; of the field's Jacobian for a flow, of the Jacobian of F^period for a map. There
+            are dim of them, less one for each conserved quantity.
         stable: (point), bool.
-        kinds: of the bifurcations, in the order of the branch: "fold", "flip", "Neimark–Sacker", "Hopf", "pitchfork",
-            "transcritical" or "branch point" (one of the two, not told apart).
-        bifurcation_parameters: (event), the parameter's value at each.
-        bifurcation_points: (event, dim), the state at each.
-        bifurcation_errors: (event), width of the bracket that the parameter's value lies in.
-        bifurcation_directions: (event, dim + 1), the way in which the other branch leaves, the parameter last; see `Bifurcation`.
-        bifurcation_periods: (event), of the cycles on the other branch.
-        scale: (dim), the unit in which steps along each number of the state were measured at the end.
-        conserved: what is conserved, in words: "x[0] + x[1]"; each gives the Jacobian an eigenvalue that says nothing, and that
-            `eigenvalues` and `stable` leave out.
-        totals: (total), what each of them is at the first point; along the branch it stays so, but for the one that is turned.
+        kind: kind of each bifurcation, in the order of the branch: "fold", "flip", "Neimark–Sacker", "Hopf", "pitchfork",
+            "transcritical" or "branch point" (one of the last two, where higher derivatives are not available).
+        bifurcation_parameters: (event), value of p at each bifurcation.
+        bifurcation_points: (event, dim), state at each bifurcation.
+        bifurcation_errors: (event), width of the bracket that contains that value of p.
+        bifurcation_directions: (event, dim + 1), direction of the other branch, the parameter last; see `Bifurcation`.
+        bifurcation_periods: (event), period of the other branch.
+        scale: (dim), unit of each component of the state at the end of the branch, in which steps were measured.
+        conserved: conserved quantities in words: "x[0] + x[1]". Each adds an eigenvalue that carries no information, 0 for a flow
+            and 1 for a map; `eigenvalues` and `stable` leave it out.
+        totals: (total), value of each conserved quantity at the first point. It stays constant along the branch, except for the
+            total that is varied.
     """
 
     parameter: str
@@ -71,7 +77,7 @@ class Branch(Result):
     points: Tensor
     eigenvalues: Tensor
     stable: Tensor
-    kinds: tuple[str, ...]
+    kind: tuple[str, ...]
     bifurcation_parameters: Tensor
     bifurcation_points: Tensor
     bifurcation_errors: Tensor
@@ -100,7 +106,7 @@ class Branch(Result):
     def bifurcations(self) -> list[Bifurcation]:
         """The bifurcations, in the order of the branch."""
         rows = zip(
-            self.kinds,
+            self.kind,
             self.bifurcation_parameters.tolist(),
             self.bifurcation_points,
             self.bifurcation_errors.tolist(),
@@ -113,9 +119,12 @@ class Branch(Result):
     def summary(self) -> str:
         """The branch and its bifurcations in words."""
         ends = f"{self.parameter} = {plain(float(self.parameters[0]))} … {plain(float(self.parameters[-1]))}"
-        reached = ENDS.get(self.end, "")
+        how = ENDS.get(self.end, "")
         found = ", ".join(f"{b.kind} at {b.parameter:.10g}" for b in self.bifurcations) or "no bifurcation"
         share = float(self.stable.double().mean())
-        kept = self.conserved[1:] if self.settings.get("turned") else self.conserved
-        held = f", at constant {' and '.join(kept)}" if kept else ""
-        return f"{counted(len(self.parameters), 'point')} over {ends}{reached}{held}, {share:.0%} of them stable: {found}"
+        constant = self.conserved[1:] if self.settings.get("varies_total") else self.conserved
+        held = f", at constant {' and '.join(constant)}" if constant else ""
+        return f"{counted(len(self.parameters), 'point')} over {ends}{how}{held}, {share:.0%} of them stable: {found}"
+
+    def _remedy(self, status: Status) -> str:
+        return REMEDIES[self.end].format(**self.settings)

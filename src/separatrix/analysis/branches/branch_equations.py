@@ -1,4 +1,4 @@
-"""The equations of a branch, in the units of its own states, and Newton's method on them."""
+"""The equations of a branch, scaled by the size of its states, and Newton's method for them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,29 +12,29 @@ from separatrix.analysis.branches.knob import Knob
 from separatrix.core.system import System
 from separatrix.core.tangent import pushforward
 
-NEWTON = 12  # corrections of a predicted point; one that needs more was predicted too far
-ROUNDINGS = 8  # of the terms of an equation: a residual below is zero, whatever the tolerance
-STANDING = 1e-8  # step of Newton's method, in the branch's units, and residual that are rounding's if the residual no longer falls
+NEWTON = 12  # maximum number of Newton steps from a predicted point; if that is not enough, the prediction was too far off
+ROUNDINGS = 8  # a residual below this many roundings of an equation's terms is zero, whatever the tolerance
+STANDING = 1e-8  # Newton step, in the branch's units, and residual below which a residual that no longer falls is rounding error
 
 # Note [Units of a branch]
-# A branch is a curve in (x, p), and its arc length needs a unit for each number. That of p is the range asked for. That of x_i is
-# the largest |x_i| among the point to begin at and those that Newton's method finds from there at other parameters; where the
-# branch grows beyond, the unit does. Numbers that are 0 at all of these, as on the rest branch of a symmetric system, take the
-# largest unit of the others: nothing on that branch depends on it. Whether a point is one is asked of each equation by itself,
-# against the size of its own terms Σ |∂G_i/∂z_j| |z_j|, so that neither the unit of x_i nor that of time plays a part.
+# A branch is a curve in (x, p), and its arc length needs a unit for each component. The unit of p is the length of the range. The
+# unit of x_i is the largest |x_i| among the first point and the points that Newton's method finds from it at other parameters; it
+# grows where the branch outgrows it. Components that are 0 at all of these points, as on the symmetric branch of a symmetric
+# system, take the largest unit of the others: nothing on that branch depends on it. Convergence is tested for each equation
+# separately, relative to the size of its terms Σ |∂G_i/∂z_j| |z_j|, so that neither the unit of x_i nor that of time matters.
 
 
 class Local(NamedTuple):
-    """The equations at a point, those of the system and those of the totals, and what belongs to them.
+    """The equations of the system and of the totals at a point, with their derivatives.
 
     Args:
         g: values, (equation).
-        slope: derivatives by z, (equation, dim + 1), rows of one size.
-        size: the largest |g| over the size of its own terms.
+        slope: derivatives with respect to z, (equation, dim + 1), rows normalised.
+        size: largest |g|, each relative to the size of its equation's terms.
         own: ∂G/∂x of the system alone, (dim, dim).
         basis: orthonormal rows, (dim − totals, dim), along which no total changes.
-        reduced: own and the derivative by q in that basis, (dim − totals, dim − totals + 1), rows of one size.
-        lengths: of these rows before that, (dim − totals).
+        reduced: `own` and the derivative with respect to q in that basis, (dim − totals, dim − totals + 1), rows normalised.
+        lengths: lengths of the rows of `reduced` before normalisation, (dim − totals).
     """
 
     g: Tensor
@@ -47,32 +47,32 @@ class Local(NamedTuple):
 
     @property
     def square(self) -> Tensor:
-        """∂G/∂x along the basis."""
+        """∂G/∂x in the basis."""
         return self.basis @ self.own @ self.basis.mT
 
     def across(self, change: Tensor) -> Tensor:
-        """A change of G by the basis, weighted as the rows of `reduced`."""
+        """A change of G in the basis, scaled like the rows of `reduced`."""
         return _over(self.basis @ change, self.lengths)
 
     def within(self, tangent: Tensor) -> Tensor:
-        """A tangent of the branch by the basis and q."""
+        """A tangent of the branch in the basis and q."""
         return torch.cat([self.basis @ tangent[:-1], tangent[-1:]])
 
 
 @dataclass(frozen=True, eq=False)
 class Equations:
-    """G(z) = 0 and W x = c, for z = (x / scale, q), where q goes from 0 at the start of the range to 1 at its stop.
+    """Equations  G(z) = 0  and  W x = c  for z = (x / scale, q); q runs from 0 at the start of the range to 1 at its stop.
 
     Args:
-        system: frozen in time; an iterate for cycles.
-        continuous: whether G is a field.
-        knob: what the parameter sets; None where it is the first of the totals.
-        start, span: of the range.
+        system: the system frozen in time; an iterate for cycles.
+        continuous: whether G is the field of a flow.
+        knob: what the parameter sets; None if it sets the first total.
+        start, span: start and signed length of the range.
         scale: (dim). See Note [Units of a branch].
-        tol: as asked.
-        totals: what is conserved. See Note [Totals].
-        values: what the totals are to be, (total).
-        has_tangents: whether the system has derivatives of its own; otherwise one pass differentiates by x and q together.
+        tol: tolerance of a residual.
+        totals: conserved quantities. See Note [Totals].
+        values: values at which the totals are held, (total).
+        has_tangents: whether the system defines its own pushforward; if not, one pass differentiates by x and q together.
     """
 
     system: System
@@ -87,19 +87,19 @@ class Equations:
     has_tangents: bool
 
     def state(self, z: Tensor) -> Tensor:
-        """x of z."""
+        """The state x of z."""
         return self.scale * z[..., :-1]
 
     def value(self, z: Tensor) -> Tensor:
-        """The parameter's value."""
+        """The value of the parameter at z."""
         return self.start + self.span * z[..., -1]
 
     def at(self, x: Tensor, q: float) -> Tensor:
-        """z of a state and a share of the range."""
+        """z of a state and a fraction q of the range."""
         return torch.cat([x / self.scale, x.new_tensor([q])])
 
     def in_scale(self, scale: Tensor) -> "Equations":
-        """The same in other units of the state."""
+        """The same equations with another scale."""
         return replace(self, scale=scale)
 
     def system_at(self, p: Tensor) -> System:
@@ -111,65 +111,65 @@ class Equations:
         return self.system_at(self.value(z)).residual(self.state(z)) / self.scale
 
     def linear(self, z: Tensor) -> Local:
-        """The equations and their derivatives, by the system's own tangents where it has some."""
+        """The equations and their derivatives at z."""
         x, p = self.state(z), self.value(z)
         g, slope = self._of_the_system(z)
         own, by_q = slope[:, :-1], slope[:, -1]
         terms = slope[:, :-1].abs() @ z[:-1].abs() + by_q.abs()
         if not self.continuous:
             terms = terms + z[:-1].abs()
-        off, weights, turned = self._totals(x, p)
-        held = weights.abs() @ z[:-1].abs() + self.values.abs() + turned.abs()
-        size = float(_over(torch.cat([g, off]).abs(), torch.cat([terms, held])).amax())
+        errors, weights, target_slopes = self._totals(x, p)
+        total_terms = weights.abs() @ z[:-1].abs() + self.values.abs() + target_slopes.abs()
+        size = float(_over(torch.cat([g, errors]).abs(), torch.cat([terms, total_terms])).amax())
         basis = torch.linalg.svd(weights)[2][len(weights) :] if len(weights) else torch.eye(len(x)).to(own)
-        leaning = torch.linalg.pinv(weights) @ turned if len(weights) else torch.zeros_like(x)
-        reduced = basis @ torch.cat([own @ basis.mT, (own @ leaning + by_q)[:, None]], dim=1)
-        if self.totals.function is not None:  # across its gradient G is 0 of itself, but its derivative only where G is 0
+        shift = torch.linalg.pinv(weights) @ target_slopes if len(weights) else torch.zeros_like(x)
+        reduced = basis @ torch.cat([own @ basis.mT, (own @ shift + by_q)[:, None]], dim=1)
+        if self.totals.function is not None:  # G is orthogonal to its gradient everywhere, DG only where G = 0
             g, slope = basis @ g, basis @ slope
-        g, slope = torch.cat([g, off]), torch.cat([slope, torch.cat([weights, -turned[:, None]], dim=1)])
-        even, lengths = slope.abs().sum(-1), reduced.abs().sum(-1)
-        return Local(_over(g, even), _over(slope, even[:, None]), size, own, basis, _over(reduced, lengths[:, None]), lengths)
+        g, slope = torch.cat([g, errors]), torch.cat([slope, torch.cat([weights, -target_slopes[:, None]], dim=1)])
+        rows, lengths = slope.abs().sum(-1), reduced.abs().sum(-1)
+        return Local(_over(g, rows), _over(slope, rows[:, None]), size, own, basis, _over(reduced, lengths[:, None]), lengths)
 
     def _totals(self, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """By how much they are off, their gradients by z, and how they are turned with q."""
+        """Errors of the totals, their gradients with respect to z, and the derivatives of their targets with respect to q."""
         if not len(self.totals):
             return x[:0], x.new_zeros(0, len(x)), x[:0]
-        wanted, turned = self.values, torch.zeros_like(self.values)
+        targets, target_slopes = self.values, torch.zeros_like(self.values)
         if self.knob is None:
-            wanted = torch.cat([p.reshape(1), self.values[1:]])
-            turned[0] = self.span
-        return self.totals.of(x) - wanted, self.totals.rows(x) * self.scale, turned
+            targets = torch.cat([p.reshape(1), self.values[1:]])
+            target_slopes[0] = self.span
+        return self.totals.of(x) - targets, self.totals.rows(x) * self.scale, target_slopes
 
     def _of_the_system(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """G and its derivatives by z."""
+        """G and its derivatives with respect to z."""
         if not self.has_tangents:
             g, rows = pushforward(self, z, torch.eye(len(z), dtype=z.dtype, device=z.device))
             return g, rows.mT
         x, p = self.state(z), self.value(z)
         g, rows = self.system_at(p).residual_pushforward(x, torch.diag(self.scale))
         along = p.new_full((1, 1), self.span)
-        turned = pushforward(lambda one: self.system_at(one[0]).residual(x), p[None], along)[1][0]
-        return g / self.scale, torch.cat([rows.mT, turned[:, None]], dim=1) / self.scale[:, None]
+        by_q = pushforward(lambda one: self.system_at(one[0]).residual(x), p[None], along)[1][0]
+        return g / self.scale, torch.cat([rows.mT, by_q[:, None]], dim=1) / self.scale[:, None]
 
     def bends(self, z: Tensor, along: Tensor, local: Local) -> tuple[Tensor, Tensor, Tensor]:
-        """How G bends along a direction of x while the totals are held, its third derivative, and how its slope goes with q."""
+        """Second and third derivative of G along a direction of x at constant totals, and the mixed derivative with q."""
         way, up = torch.cat([along, along.new_zeros(1)]), torch.zeros_like(z)
         up[-1] = 1
         second, third = _derivative(self, z, way, way), _derivative(self, z, way, way, way)
         if self.totals.function is not None:
-            gone = _derivative(lambda y: self.totals.of(self.state(y)), z, way, way)
-            second = second - local.own @ torch.linalg.pinv(self.totals.rows(self.state(z)) * self.scale) @ gone
+            curvature = _derivative(lambda y: self.totals.of(self.state(y)), z, way, way)
+            second = second - local.own @ torch.linalg.pinv(self.totals.rows(self.state(z)) * self.scale) @ curvature
         return second, third, _derivative(self, z, way, up)
 
     def correct(self, z: Tensor, plane: Tensor, most: int = NEWTON) -> "Found | None":
-        """Newton's method on G within the hyperplane through z across `plane`; None where it does not get there."""
+        """Solve the equations by Newton's method in the hyperplane through z with normal `plane`; None if it does not converge."""
         last, step = torch.inf, torch.full_like(z, torch.inf)
         for count in range(most + 1):
             local = self.linear(z)
             if not (torch.isfinite(local.g).all() and torch.isfinite(local.slope).all()):
                 return None
-            stands = last / 2 <= local.size <= STANDING and bool(step.abs().amax() <= STANDING * z.abs().amax().clamp(min=1))
-            if local.size <= max(self.tol, ROUNDINGS * torch.finfo(z.dtype).eps) or stands:
+            stalled = last / 2 <= local.size <= STANDING and bool(step.abs().amax() <= STANDING * z.abs().amax().clamp(min=1))
+            if local.size <= max(self.tol, ROUNDINGS * torch.finfo(z.dtype).eps) or stalled:
                 return Found(z, local)
             if count < most:
                 step = solve(torch.cat([local.slope, plane[None]]), torch.cat([-local.g, z.new_zeros(1)]))
@@ -178,7 +178,7 @@ class Equations:
 
 
 def _derivative(function: Callable[[Tensor], Tensor], z: Tensor, *ways: Tensor) -> Tensor:
-    """Along one way after another."""
+    """Repeated derivative of a function, along each direction in turn."""
     for way in ways:
         function = _along(function, way)
     return function(z)
@@ -193,28 +193,28 @@ def _over(values: Tensor, size: Tensor) -> Tensor:
 
 
 class Found(NamedTuple):
-    """A point of the branch, and the equations there."""
+    """A point of the branch and the equations at it."""
 
     z: Tensor
     local: Local
 
 
 class Grown(NamedTuple):
-    """A point in other units."""
+    """A point and its tangent after a change of units."""
 
     z: Tensor
     tangent: Tensor
 
 
 def in_other_units(z: Tensor, tangent: Tensor, old: Tensor, new: Tensor) -> Grown:
-    """A point and its tangent, of length 1, once the units of the state are others."""
+    """Convert a point and its unit tangent from the units `old` to the units `new`."""
     ratio = torch.cat([old / new, torch.ones_like(z[-1:])])
     tangent = ratio * tangent
     return Grown(ratio * z, tangent / torch.linalg.vector_norm(tangent))
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """The solution; the least squares' one of more equations; the shortest where the matrix is singular, as at a branch point."""
+    """Solve a linear system: by least squares if it is overdetermined, with least norm if it is singular, as at a branch point."""
     if matrix.shape[0] == matrix.shape[1]:
         answer, failed = torch.linalg.solve_ex(matrix, right)
         if not int(failed) and torch.isfinite(answer).all():

@@ -1,4 +1,4 @@
-"""Conserved quantities: linear ones are found from the residual alone; they single out one fixed point from a line of them."""
+"""Conserved quantities: linear ones are detected from the residual; they select one fixed point from a line of them."""
 
 import itertools
 import math
@@ -11,29 +11,28 @@ from torch import Tensor
 from separatrix.core.errors import InputError, SeparatrixError
 from separatrix.core.randomness import torch_generator
 
-SMALL = 1e-8  # least singular value, of the greatest, of a balanced Jacobian that may belong to a conserved quantity
-ROUNDED = 1e-11  # share of a sum's terms below which it is rounding
-SPREAD = 0.5  # of the logarithm of states at which a sum is tried, and of their size
-COMBINATIONS = 20_000  # sets of components that are tried for weights without a sign
-DENOMINATORS = 12  # weights are taken for fractions as simple as this where they are within rounding of one
+SMALL = 1e-8  # least over greatest singular value of a balanced Jacobian below which a quantity may be conserved
+ROUNDED = 1e-11  # a sum below this fraction of its terms is rounding error
+SPREAD = 0.5  # standard deviation of the trial states: of their logarithm, and relative to their size
+COMBINATIONS = 20_000  # maximum number of sets of components tried in the search for weights of one sign
+DENOMINATORS = 12  # weights within rounding of a fraction are replaced by it, up to this denominator
 NEAR, LARGEST = 1e-7, 1_000
 
 # Note [Totals]
-# If w·f(x) = 0 for all x, as for the atoms of a closed reaction network, w·x stays as it is, every Jacobian has w as a left null
-# vector, and fixed points come in lines. A total is a linear sum that is found by asking for just that: w·f = 0 over states at
-# random, at several values of the parameter. To the equations G(x) = 0 are then added W x = c, W the weights as rows: one more
-# for each that the others make needless, so that they are solved as least squares whose least is 0. Along W's null space, where
-# the totals stay, the Jacobian is what it would be after eliminating some numbers of the state by hand: all test functions of a
-# branch are taken there.
+# If w·f(x) = 0 for all x, as for the atoms of a closed reaction network, w·x is constant, every Jacobian has w as a left null
+# vector, and fixed points form lines. Such a w is found as the solution of w·f = 0 over random states at several values of the
+# parameter. The equations W x = c, with the weights as the rows of W, are then added to G(x) = 0. They replace equations that have
+# become redundant, so the system is overdetermined but consistent, and least squares solves it exactly. On W's null space, where
+# the totals are constant, the Jacobian is what elimination by hand would leave: all test functions of a branch are evaluated there.
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What is conserved:  w·x of each row of weights, and one function of x at most, which is the first.
+    """Conserved quantities:  w·x for each row w of weights, preceded by at most one function of x.
 
     Args:
         weights: (total, dim), float64.
-        function: x ↦ a number.
+        function: state ↦ number.
     """
 
     weights: Tensor
@@ -44,7 +43,7 @@ class Totals:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Each in words: "x[0] + 2 x[3]"."""
+        """The quantities in words: "x[0] + 2 x[3]"."""
         own = () if self.function is None else (getattr(self.function, "__name__", type(self.function).__name__),)
         return own + tuple(in_words(row) for row in self.weights)
 
@@ -62,14 +61,14 @@ class Totals:
 
 
 def in_words(weights: Tensor) -> str:
-    """A sum as one would write it."""
+    """A sum in words: "x[0] + 2 x[3]"."""
     terms = [(float(w), i) for i, w in enumerate(weights.tolist()) if w]
     text = " + ".join((f"x[{i}]" if w == 1 else f"{w:.6g} x[{i}]") for w, i in terms)
     return text.replace("+ -1 x", "− x").replace("+ -", "− ")
 
 
 def may_conserve(jacobian: Tensor) -> bool:
-    """Whether a Jacobian is singular, or nearly so, once its rows and columns are of one size."""
+    """Whether a Jacobian is singular, or nearly so, after balancing its rows and columns."""
     matrix = jacobian.abs()
     rows, columns = torch.ones_like(matrix[:, 0]), torch.ones_like(matrix[0])
     for _ in range(10):
@@ -84,12 +83,12 @@ def _inverse_root(scale: Tensor, size: Tensor) -> Tensor:
 
 
 def conserved_sums(residuals: Sequence[Callable[[Tensor], Tensor]], x: Tensor, size: Tensor) -> Tensor:
-    """Weights w with w·r(x) = 0 for all x and every residual, as few and as plain as can be, (total, dim).
+    """Weights w with w·r(x) = 0 for all x and every residual r, sparse and simple where possible, (total, dim).
 
     Args:
-        residuals: of the system at several values of what is varied, each (*batch, dim) to (*batch, dim).
+        residuals: of the system at several values of the parameter, each (*batch, dim) to (*batch, dim).
         x: a state, (dim).
-        size: of each number of it, (dim).
+        size: size of each component, (dim).
     """
     trials = torch.cat([_finite_rows(residual, _states(x, size)) for residual in residuals])
     column = trials.abs().amax(0)
@@ -99,20 +98,20 @@ def conserved_sums(residuals: Sequence[Callable[[Tensor], Tensor]], x: Tensor, s
         return x.new_zeros(0, x.shape[-1])
     _, values, right = torch.linalg.svd(scaled, full_matrices=False)
     null = right[values <= ROUNDED * values[0].clamp(min=torch.finfo(values.dtype).tiny)]
-    basis = _plain_basis(null)  # of numbers in units of their own rates, so that a weight near 0 is rounding
+    basis = _sparse_basis(null)  # for components in units of their rates, so that a weight near 0 is rounding error
     basis = torch.where(basis.abs() <= NEAR * basis.abs().amax(1, keepdim=True), 0.0, basis) if len(basis) else basis
     basis = basis / torch.where(column > 0, column, 1.0)
-    basis = torch.stack([_plain_numbers(row) for row in basis]) if len(basis) else basis
+    basis = torch.stack([_simple_numbers(row) for row in basis]) if len(basis) else basis
     return basis[[is_conserved(row, trials) for row in basis]] if len(basis) else basis
 
 
 def is_conserved(weights: Tensor, trials: Tensor) -> bool:
-    """Whether a sum of the residual's numbers is zero wherever it was tried."""
+    """Whether a weighted sum of the residual's components is zero at all trial states."""
     return bool(((trials @ weights).abs() <= 10 * ROUNDED * (trials.abs() @ weights.abs())).all())
 
 
 def trial_residuals(residuals: Sequence[Callable[[Tensor], Tensor]], x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """States about x at random, and the residuals there, (trial, dim) each; finite ones only."""
+    """Random states around x and the residuals there, (trial, dim) each; only those with finite residuals."""
     states = [_states(x, size) for _ in residuals]
     values = [residual(each) for residual, each in zip(residuals, states, strict=True)]
     finite = [torch.isfinite(value).all(-1) for value in values]
@@ -123,7 +122,7 @@ def trial_residuals(residuals: Sequence[Callable[[Tensor], Tensor]], x: Tensor, 
 
 
 def _states(x: Tensor, size: Tensor) -> Tensor:
-    """States about x: half of them with each number's sign kept, as concentrations need it."""
+    """Random states around x; half of them keep the sign of each component, as concentrations must."""
     count = 2 * x.shape[-1] + 16
     generator = torch_generator(0, "states at which a sum is tried")
     noise = torch.randn(2, count, x.shape[-1], dtype=torch.float64, generator=generator).to(x)
@@ -136,8 +135,8 @@ def _finite_rows(residual: Callable[[Tensor], Tensor], states: Tensor) -> Tensor
     return values[torch.isfinite(values).all(-1)]
 
 
-def _plain_basis(null: Tensor) -> Tensor:
-    """Sums of one sign where the space has such, those of the fewest numbers; else an echelon form."""
+def _sparse_basis(null: Tensor) -> Tensor:
+    """A basis of sums with weights of one sign and fewest terms if there is one; otherwise an echelon form."""
     count, dim = null.shape
     if count < 2:
         return null
@@ -168,8 +167,8 @@ def _echelon(rows: Tensor) -> Tensor:
     return rows
 
 
-def _plain_numbers(weights: Tensor) -> Tensor:
-    """The least weight 1, and simple fractions where rounding allows them."""
+def _simple_numbers(weights: Tensor) -> Tensor:
+    """Weights scaled to a least weight of 1, rounded to simple fractions where they are within rounding of them."""
     weights = weights / weights[weights != 0].abs().amin() * (1 if weights.sum() >= 0 else -1)
     for denominator in range(1, DENOMINATORS + 1):
         whole = (denominator * weights).round()
@@ -179,31 +178,31 @@ def _plain_numbers(weights: Tensor) -> Tensor:
     return weights
 
 
-def with_asked(found: Tensor, asked: Tensor | Callable[[Tensor], Tensor], states: Tensor, residuals: Tensor) -> Totals:
-    """The totals with that or those which were asked for first; refuses what is not conserved.
+def with_given(found: Tensor, given: Tensor | Callable[[Tensor], Tensor], states: Tensor, residuals: Tensor) -> Totals:
+    """The totals, those given by the user first; refuses one that is not conserved.
 
     Args:
-        found: (total, dim).
-        asked: weights, (dim) or (total, dim), or a function of the state.
-        states, residuals: at which it is tried, (trial, dim).
+        found: detected weights, (total, dim).
+        given: weights, (dim) or (total, dim), or a function of the state.
+        states, residuals: trial states and the residuals there, (trial, dim).
     """
-    if not isinstance(asked, Tensor):
-        slopes = _gradients(asked, states, residuals)
-        known = torch.linalg.matrix_rank(torch.cat([found, slopes]), rtol=NEAR) == len(found)  # a function, but a linear one
-        return Totals(_independent([slopes[0]], found)[1:] if known else found, asked)
-    rows = asked.to(found).reshape(-1, found.shape[-1])
+    if not isinstance(given, Tensor):
+        slopes = _gradients(given, states, residuals)
+        is_linear = torch.linalg.matrix_rank(torch.cat([found, slopes]), rtol=NEAR) == len(found)
+        return Totals(_independent([slopes[0]], found)[1:] if is_linear else found, given)
+    rows = given.to(found).reshape(-1, found.shape[-1])
     for row in rows:
         if not is_conserved(row, residuals):
             worst = float((residuals @ row).abs().amax())
             raise InputError(
-                f"the total {in_words(row)} is not conserved: at states near x0 it changes by up to {worst:.3g} per unit time "
-                f"or step.\n{known_words(found)}"
+                f"the total {in_words(row)} is not conserved: near x0 it changes by up to {worst:.3g} per unit time or step.\n"
+                f"{known_words(found)}"
             )
     return Totals(_independent(list(rows), found))
 
 
 def _independent(first: list[Tensor], more: Sequence[Tensor] | Tensor) -> Tensor:
-    """The first rows, and of the others those that no sum of rows before is."""
+    """The first rows, followed by those of the others that are linearly independent of the rows before."""
     kept = list(first)
     for row in more:
         trial = torch.stack([*kept, row])
@@ -212,26 +211,26 @@ def _independent(first: list[Tensor], more: Sequence[Tensor] | Tensor) -> Tensor
     return torch.stack(kept)
 
 
-def _gradients(asked: Callable[[Tensor], Tensor], states: Tensor, residuals: Tensor) -> Tensor:
-    """Of the function at each state, (trial, dim); refuses one that the field does not conserve."""
+def _gradients(given: Callable[[Tensor], Tensor], states: Tensor, residuals: Tensor) -> Tensor:
+    """Gradients of the function at each state, (trial, dim); refuses a function that is not conserved."""
     try:
-        slopes = torch.stack([torch.func.grad(lambda y: asked(y).reshape(()))(x) for x in states])
+        slopes = torch.stack([torch.func.grad(lambda y: given(y).reshape(()))(x) for x in states])
     except (RuntimeError, TypeError, AttributeError, SeparatrixError) as error:
         raise InputError(
             f"total cannot be differentiated: {str(error).strip().splitlines()[0]}.\n"
-            "It is a function of one state, shape (dim), that returns a tensor of one number."
+            "Pass a function of one state, shape (dim), that returns a tensor of one number."
         ) from None
     change, terms = (slopes * residuals).sum(-1).abs(), (slopes * residuals).abs().sum(-1)
     if bool((change > 1e-9 * terms).any()):
         raise InputError(
-            f"total is not conserved: at a state near x0 it changes by {float(change.amax()):.3g} per unit time or step, in "
-            f"terms of {float(terms.amax()):.3g}.\nPass a function whose gradient is across the field everywhere."
+            f"total is not conserved: near x0 it changes by up to {float(change.amax()):.3g} per unit time or step, in terms of up "
+            f"to {float(terms.amax()):.3g}.\nPass a function whose gradient is orthogonal to the field everywhere."
         )
     return slopes
 
 
 def known_words(found: Tensor) -> str:
-    """What is conserved, in a sentence."""
+    """The conserved sums, in a sentence."""
     if not len(found):
-        return "No linear sum of this system's numbers is."
-    return "What is conserved is " + ", and ".join(in_words(row) for row in found) + ", and sums of multiples of these."
+        return "This system conserves no linear sum of its state."
+    return f"This system conserves {', '.join(in_words(row) for row in found)}, and linear combinations of these."

@@ -1,4 +1,4 @@
-"""A branch of fixed points, equilibria or cycles followed through a parameter, and the bifurcations on it."""
+"""Continuation of fixed points, equilibria and cycles in a parameter, and the bifurcations on their branches."""
 
 from collections.abc import Callable, Iterator
 from numbers import Real
@@ -17,17 +17,17 @@ from separatrix.core.progress import watched
 from separatrix.core.result import Status
 from separatrix.core.system import System
 
-SMALLEST = 1e-7  # of the largest step: below, the branch is lost
+SMALLEST = 1e-7  # relative to step_size: the branch is lost when shorter steps fail too
 BEND = 0.95  # least cosine between the tangents of neighbouring points
-ASIDE = 0.01  # of the largest step: how far from a branch point its neighbours are well placed
-BISECTIONS = 36  # of a step that a bifurcation lies in
-SAME = 0.05  # a fold and a branch point as near as this, in steps, are one branch point on the arm that turns there
-FLAT = 1e-6  # second derivative along the null vector, relative to what else there is, that counts as zero
-ROUNDED = 1e-10  # of the largest eigenvalue: a sum of two below is zero, whatever its sign
-SINGULAR = 1e-14  # least singular value, per number of the state, of a point whose determinants are rounding's
-ZERO = 1e-13  # of its unit: a number of a bifurcation's state below is 0
-LINE = 3  # such points in a row are on a line of fixed points
-GROWN = 2.0  # a number's size, in its unit, from which on its unit grows with it
+ASIDE = 0.01  # relative to step_size: distance from a branch point at which its neighbours are well conditioned
+BISECTIONS = 36  # of a step that contains a bifurcation
+SAME = 0.05  # a fold and a branch point this close, in steps, are one branch point on an arm that turns back there
+FLAT = 1e-6  # relative second derivative along the null vector below which it counts as zero
+ROUNDED = 1e-10  # relative to the largest eigenvalue: a sum of two eigenvalues below this is zero, whatever its sign
+SINGULAR = 1e-14  # least singular value, per component of the state, below which determinants are rounding error
+ZERO = 1e-13  # a component of a bifurcation's state is 0 below this, in its unit
+LINE = 3  # this many singular points in a row lie on a curve of fixed points
+GROWN = 2.0  # size of a component, in its unit, above which the unit grows with it
 
 
 @torch.no_grad()
@@ -47,57 +47,68 @@ def continuation(
     tol: float = 1e-12,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> Branch:
-    r"""The branch of solutions of  G(x, p) = 0  through (x0, start), by pseudo-arclength: it goes around folds.
+    r"""Branch of solutions of  G(x, p) = 0  through (x0, start), and its bifurcations, by pseudo-arclength continuation.
 
-    G is the field of a flow, whatever the method that follows it, and F^period(x) − x of a map. Each step goes along the tangent
-    of the branch and corrects by Newton's method on G together with the hyperplane across the tangent. A bifurcation lies where
+    G is the field of a flow, independent of its solver, or  F^period(x) − x  of a map. Each step moves along the tangent of the
+    branch, then solves G = 0 by Newton's method in the hyperplane orthogonal to the tangent, so that the branch passes folds.
+    A bifurcation lies where one of these changes sign:
 
-        fold                     the tangent's component along p changes sign
-        pitchfork, transcritical the determinant of DG bordered by the tangent does
-        flip (maps)              det(DF + 1) does
-        Hopf, Neimark–Sacker     Π (λ_i + λ_j), or Π (μ_i μ_j − 1), over i < j does, and the pair is complex
+        fold                     the tangent's component along p
+        pitchfork, transcritical the determinant of DG bordered by the tangent
+        flip (maps)              det(DF + 1)
+        Hopf, Neimark–Sacker     Π (λ_i + λ_j), or Π (μ_i μ_j − 1), over i < j, if the pair is complex
 
-    and is located by bisection along the branch. Sums of the state that are conserved, such as the atoms of a closed reaction
-    network, are found and stay what they are at x0; one of them may be the parameter.
+    It is located by bisection along the branch. Conserved sums of the state, such as the atoms of a closed reaction network, are
+    detected and held at their values at x0; one of them can be the parameter.
 
     Args:
-        system: any System of fixed width. A driven one is held at its first input; `system.frozen(n)` holds it at another.
-        parameter: one of `system.parameter_names` that is a number; or a number of an array, such as "constant[0]", the first
-            component of a network's constant input; or an array that is moved along `direction`; or "total", a conserved sum.
-        start: value of the parameter to begin at; the branch is first followed towards `stop`.
-        stop: the other end. The branch is left where the parameter leaves the range, at either end.
-        x0: state near the fixed point or cycle at `start`, shape (dim), whose totals are kept; or one of the `bifurcations` of a
-            branch, of which the other branch is then followed from there on, one way (the other way: with its `direction`
-            negated). Default: `system.initial_state()`.
-        direction: d, of the array's shape: what is varied is the p of  array + p d. Of a network at rest under no input,
+        system: any System of fixed width. A driven system is frozen at its first input; `system.frozen(n)` freezes another.
+        parameter: a scalar among `system.parameter_names`; one element of an array, such as "constant[0]", the first component
+            of a network's constant input; an array that is moved along `direction`; or "total", a conserved sum.
+        start: first value of the parameter; the branch is followed towards `stop`.
+        stop: other end of the range. The branch ends where the parameter leaves the range, at either end.
+        x0: state near the fixed point or cycle at `start`, shape (dim), whose totals are held; or one of the `bifurcations` of a
+            branch, which starts the other branch through it in one direction (negate its `direction` for the opposite one).
+            Default: `system.initial_state()`.
+        direction: direction d in the shape of the array: the parameter is the p of  array + p d. For a network without input,
             direction=u makes p the gain of the input u.
-        total: the conserved sum that "total" turns, as weights of shape (dim): [1, 1, 0] for x[0] + x[1]. It may be left out where
-            there is one alone. With several rows the first is turned, and all others are kept. Of a conserved quantity that is no
-            linear sum: a function of one state; it is kept where another parameter is turned.
-        scale: the unit of the state in which steps are measured, a number or shape (dim). Default: of each component, the largest
-            size at x0's point and at those Newton's method finds from it over the range, and on the branch so far.
-        period: steps of a map's cycle; 1 for a flow, whose equilibria are followed. A bifurcation brings its own.
+        total: conserved sum that "total" varies, as weights of shape (dim): [1, 1, 0] for x[0] + x[1]. Not needed if there is only
+            one. With several rows, the first sum is varied and the others are held. A conserved quantity that is not a linear sum
+            is a function of one state; it is held while another parameter varies.
+        scale: unit of the state in which steps are measured, a number or shape (dim). Default: for each component, its largest
+            size at the first point, at the points that Newton's method finds from it over the range, and on the branch so far.
+        period: period of a map's cycle in steps; 1 for a flow, whose equilibria are followed. A bifurcation sets its own.
         step_size: largest step along the branch, in units of |stop − start| for p and of `scale` for x.
-        max_steps: most points to take.
-        tol: largest residual of a point, of each equation relative to the sum of its terms |∂G_i/∂x_j| |x_j|.
-        seed: of the initial state.
+        max_steps: maximum number of points.
+        tol: largest residual of a point, for each equation relative to the sum of its terms |∂G_i/∂x_j| |x_j|.
+        seed: seed of the initial state.
         progress: show a progress bar.
+        throw: raise instead of marking a branch that ended within the range `not_converged`.
 
     Returns:
-        Branch: `parameters` (point), `points` (point, dim), `eigenvalues` (point, eigenvalue), `stable` (point), `bifurcations`,
-        and what is `conserved`.
+        Branch: `parameters` (point), `points` (point, dim), `eigenvalues` (point, eigenvalue), `stable` (point), `bifurcations`
+        and `conserved`.
 
     Raises:
-        InputError: there is no such parameter, no range, or Newton's method finds no fixed point near x0; no other branch of rest
-            points or cycles goes through the bifurcation; a total is not conserved, or fixed points near x0's are not isolated.
+        InputError: there is no such parameter, or the range is empty; Newton's method finds no fixed point near x0, or the fixed
+            points there are not isolated; a total is not conserved; the bifurcation has no other branch of fixed points or cycles.
+        NotConvergedError: with `throw=True`.
 
-    Limits: two events of one kind within one step cancel; take a smaller `step_size`. The determinant needs d² numbers, and the
-    Hopf test d² products. The work is in float64, whatever x0 is.
+    Limits: two events of one kind within a step cancel; take a smaller `step_size`. The determinant needs d² numbers and the Hopf
+    test d² products. Computed in float64, whatever the dtype of x0.
     Source: Keller 1977, in Applications of Bifurcation Theory, 359; test functions as Kuznetsov 2004, Elements of Applied
         Bifurcation Theory, ch. 10.2.
+
+    Example:
+        >>> logistic = sx.classic.logistic()
+        >>> branch = sx.continuation(logistic, "r", 2.6, 3.4, torch.tensor([0.6]), step_size=0.05)
+        >>> flip = branch.bifurcations[0]
+        >>> flip.kind, round(flip.parameter, 6), flip.period
+        ('flip', 3.0, 2)
     """
-    seed = _check_asked(parameter, start, stop, period, step_size, max_steps, tol, seed)
+    seed = _checked(parameter, start, stop, period, step_size, max_steps, tol, seed)
     period = _period(x0, period)
     equations, x = begun(system, parameter, direction, float(start), float(stop), x0, total, scale, period, tol, seed)
     walk = _Walk(equations, step_size, period, scale is None)
@@ -105,25 +116,26 @@ def continuation(
     for pair in watched(walk.follow(marks[0], max_steps - 1), max_steps, f"Branch through {parameter}", progress):
         events += walk.events(pair.here, pair.there)
         marks.append(pair.there)
-    asked = {"start": start, "stop": stop, "period": period, "step_size": step_size}
-    asked |= {"max_steps": max_steps, "tol": tol, "seed": seed}
     knob = equations.knob
-    return _branch(walk, parameter, marks, events, {**({} if knob is None else knob.settings), **asked, "turned": knob is None})
+    settings = {} if knob is None else knob.settings
+    settings |= {"start": start, "stop": stop, "period": period, "step_size": step_size}
+    settings |= {"max_steps": max_steps, "tol": tol, "seed": seed, "varies_total": knob is None}
+    return _branch(walk, parameter, marks, events, settings).or_raise(throw)
 
 
-def _branch(walk: "_Walk", parameter: str, marks: "list[_Mark]", events: list[Bifurcation], asked: dict[str, Any]) -> Branch:
+def _branch(walk: "_Walk", parameter: str, marks: "list[_Mark]", events: list[Bifurcation], settings: dict[str, Any]) -> Branch:
     states, eigenvalues = torch.stack([m.x for m in marks]), torch.stack([m.eigenvalues for m in marks])
-    dim, equations, ok = states.shape[-1], walk.equations, walk.end in ("stop", "start")
+    dim, equations, complete = states.shape[-1], walk.equations, walk.end in ("stop", "start")
     return Branch(
-        codes=torch.tensor(Status.OK if ok else Status.NOT_CONVERGED, dtype=torch.int8),
+        codes=torch.tensor(Status.OK if complete else Status.NOT_CONVERGED, dtype=torch.int8),
         parameter=parameter,
         continuous=equations.continuous,
         end=walk.end,
         parameters=torch.stack([m.p for m in marks]),
         points=states,
         eigenvalues=eigenvalues,
-        stable=_inwards(eigenvalues, equations.continuous),
-        kinds=tuple(e.kind for e in events),
+        stable=_is_stable(eigenvalues, equations.continuous),
+        kind=tuple(e.kind for e in events),
         bifurcation_parameters=torch.tensor([e.parameter for e in events], dtype=torch.float64),
         bifurcation_points=torch.stack([e.point for e in events]) if events else states.new_zeros(0, dim),
         bifurcation_errors=torch.tensor([e.error for e in events], dtype=torch.float64),
@@ -132,47 +144,53 @@ def _branch(walk: "_Walk", parameter: str, marks: "list[_Mark]", events: list[Bi
         scale=equations.scale,
         conserved=equations.totals.names,
         totals=equations.totals.of(states[0]),
-        settings=asked,
+        settings=settings,
     )
 
 
-def _inwards(eigenvalues: Tensor, continuous: bool) -> Tensor:
-    """Whether all point inwards, beyond rounding: those of a centre do not, (point)."""
+def _is_stable(eigenvalues: Tensor, continuous: bool) -> Tensor:
+    """Whether all eigenvalues of a point are stable beyond rounding, (point); a centre is not."""
     if not continuous:
         return (eigenvalues.abs() < 1 - ROUNDED).all(-1)
     size = eigenvalues.abs().amax(-1, keepdim=True) if eigenvalues.shape[-1] else eigenvalues.real
     return (eigenvalues.real < -ROUNDED * size).all(-1)
 
 
-def _check_asked(
+def _checked(
     parameter: str, start: float, stop: float, period: int, step_size: float, max_steps: int, tol: float, seed: int
 ) -> int:
-    """Refuse what cannot be followed; the seed as Python's own number."""
+    """Refuse numbers out of range; the seed as a Python int."""
     check_range(parameter, start, stop)
     for name, count in (("period", period), ("max_steps", max_steps)):
         check_whole(name, count)
         if count < 1:
-            raise InputError(f"{name} is {count}; it is at least 1.")
+            raise InputError(f"expected {name} of at least 1, got {count}.")
     for name, size in (("step_size", step_size), ("tol", tol)):
         if not (isinstance(size, Real) and 0 < size < 1):
-            raise InputError(f"{name} is {size}; it lies between 0 and 1.")
+            raise InputError(f"expected {name} between 0 and 1, got {size}.")
     return check_seed(seed)
 
 
 def _period(x0: Tensor | Bifurcation | None, period: int) -> int:
-    """That of the branch to follow."""
+    """The period of the branch to follow."""
     if not isinstance(x0, Bifurcation) or period == x0.period:
         return period
     if period != 1:
-        raise InputError(f"period is {period}, but the branch through this {x0.kind} has period {x0.period}.\nLeave period out.")
+        raise InputError(f"expected period {x0.period}, that of the branch through this {x0.kind}, got {period}.\nOmit period.")
     return x0.period
 
 
 class _Mark(NamedTuple):
-    """A point of the branch: in its units and in the system's, its tangent, its eigenvalues, the signs of the test functions.
+    """A point of the branch with its tangent, eigenvalues and test functions.
 
-    `nearly` has the signs of the same where a value that may be rounding's has one too: they tell where, the others whether.
-    `is_sound` says whether determinants are more than rounding there.
+    Args:
+        z: the point in the branch's units; x and p are the state and the parameter in the system's.
+        tangent: unit tangent of the branch at z.
+        eigenvalues: see `Branch`.
+        signs: signs of the test functions, by kind; they decide whether a bifurcation lies between two points. Sums of eigenvalues
+            within rounding of 0 count as positive.
+        nearly: the same signs without that allowance; they locate the bifurcation.
+        is_sound: whether determinants at the point exceed rounding.
     """
 
     z: Tensor
@@ -186,7 +204,7 @@ class _Mark(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """Neighbouring points in the same units; 1 step of the walk."""
+    """Neighbouring points in the same units: one step of the walk."""
 
     here: _Mark
     there: _Mark
@@ -194,14 +212,14 @@ class _Pair(NamedTuple):
 
 
 class _Walk:
-    """Steps along the branch, and looks for events within them."""
+    """A walk along the branch that finds the bifurcations within each step."""
 
     def __init__(self, equations: Equations, step: float, period: int, grows: bool) -> None:
         self.equations, self.continuous, self.step, self.period, self.grows = equations, equations.continuous, step, period, grows
         self.end = "max_steps"
 
     def first(self, x: Tensor, x0: Tensor | Bifurcation | None) -> _Mark:
-        """The point to begin at: near the state x, or on the other branch through a bifurcation."""
+        """The first point: near the state x, or on the other branch through a bifurcation."""
         if not isinstance(x0, Bifurcation):
             z = self.equations.at(x, 0.0)
             return self.mark(Found(z, self.equations.linear(z)), None)
@@ -210,7 +228,7 @@ class _Walk:
         return self.mark(Found(z, self.equations.linear(z)), away)
 
     def follow(self, here: _Mark, most: int) -> Iterator[_Pair]:
-        """The points after this one, until the range ends, the branch is lost or there are enough; `end` says which."""
+        """The following points, until the range ends, the branch is lost or `most` is reached; sets `end`."""
         size, unsound = self.step / 4, 0
         for _ in range(most):
             there, size = self.next(here, size)
@@ -230,7 +248,7 @@ class _Walk:
             here, size = self.in_grown_units(there), min(1.5 * size, self.step)
 
     def next(self, here: _Mark, size: float) -> tuple[_Mark | None, float]:
-        """A point so far on, or nearer where the branch bends, and how far; None where it is lost."""
+        """A point at a distance `size`, or less where the branch bends, and that distance; None if the branch is lost."""
         while size >= SMALLEST * self.step:
             there = self.advance(here, size)
             if there is not None and float(there.tangent @ here.tangent) >= BEND:
@@ -239,7 +257,7 @@ class _Walk:
         return None, size
 
     def in_grown_units(self, here: _Mark) -> _Mark:
-        """The point in units that the branch has not outgrown."""
+        """The point after growing the units of the components that have outgrown theirs."""
         old = self.equations.scale
         grown = here.z[:-1].abs() > GROWN
         if not (self.grows and grown.any()):
@@ -250,7 +268,7 @@ class _Walk:
         return here._replace(z=z, tangent=tangent)
 
     def mark(self, found: Found, along: Tensor | None) -> _Mark:
-        """What is known of a point; its tangent goes the way of `along`, or towards the stop of the range."""
+        """The mark of a point, with its tangent oriented along `along`, or towards the stop of the range."""
         z, local = found
         if along is None:
             tangent = torch.linalg.svd(local.slope)[2][-1]
@@ -271,18 +289,18 @@ class _Walk:
         if not self.continuous:
             signs["flip"] = bool(torch.linalg.slogdet(square + 2 * eye)[0] >= 0)
         turn = "Hopf" if self.continuous else "Neimark–Sacker"
-        nearly = {**signs, turn: _pairs(values, self.continuous, 0.0)}
-        signs[turn] = _pairs(values, self.continuous, ROUNDED)
+        nearly = {**signs, turn: _is_positive(values, self.continuous, 0.0)}
+        signs[turn] = _is_positive(values, self.continuous, ROUNDED)
         is_sound = float(torch.linalg.svdvals(bordered)[-1]) > SINGULAR * len(bordered)
         return _Mark(z, self.equations.state(z), self.equations.value(z), tangent, values, signs, nearly, is_sound)
 
     def advance(self, here: _Mark, size: float) -> _Mark | None:
-        """The point a step further; None where Newton's method did not find it."""
+        """The point one step further; None if Newton's method does not converge."""
         found = self.equations.correct(here.z + size * here.tangent, here.tangent)
         return None if found is None else self.mark(found, here.tangent)
 
     def onto_end(self, here: _Mark, there: _Mark, q: float) -> _Mark:
-        """The point between the two at which the range ends."""
+        """The point between two points at which the range ends."""
         share = (q - here.z[-1]) / (there.z[-1] - here.z[-1])
         guess, up = here.z + share * (there.z - here.z), torch.zeros_like(here.z)
         guess[-1], up[-1] = q, 1
@@ -290,20 +308,20 @@ class _Walk:
         return there if found is None else self.mark(found, here.tangent)
 
     def events(self, here: _Mark, there: _Mark) -> list[Bifurcation]:
-        """The bifurcations between two neighbouring points, in the order of the branch."""
+        """Bifurcations between two neighbouring points, in the order of the branch."""
         if not (here.is_sound and there.is_sound):
             return []
         reach = float((there.z - here.z) @ here.tangent)
         found = {k: self.locate(k, here, there, reach) for k, sign in here.signs.items() if sign != there.signs[k]}
         if {"fold", "branch point"} <= found.keys() and abs(found["fold"][0] - found["branch point"][0]) < SAME * self.step:
             (at, low, _), (_, _, high) = sorted((found.pop("fold"), found["branch point"]), key=lambda item: item[0])
-            found["branch point"] = at, low, high  # G is nearly singular in every direction there: the two bracket it
+            found["branch point"] = at, low, high  # DG is nearly singular there in every direction: the two events bracket it
         ordered = sorted(found.items(), key=lambda item: item[1][0])
         events = (self.record(kind, here, at, low, high) for kind, (at, low, high) in ordered)
         return [event for event in events if event is not None]
 
     def locate(self, kind: str, here: _Mark, there: _Mark, reach: float) -> tuple[float, _Mark, _Mark]:
-        """Bisection along the branch: the distance from here, and the two ends of the bracket."""
+        """Locate an event by bisection along the branch: its distance from here, and the two ends of its bracket."""
         low, high, near, far = 0.0, reach, here, there
         for _ in range(BISECTIONS):
             middle = self.advance(here, (low + high) / 2)
@@ -316,10 +334,10 @@ class _Walk:
         return (low + high) / 2, near, far
 
     def record(self, kind: str, here: _Mark, at: float, low: _Mark, high: _Mark) -> Bifurcation | None:
-        """The event in a bracket; None for a neutral saddle, whose real eigenvalues only look like a pair."""
+        """The bifurcation in a bracket; None for a neutral saddle, whose critical eigenvalues are real."""
         if kind in ("Hopf", "Neimark–Sacker") and not _critical_is_complex(low.eigenvalues, self.continuous):
             return None
-        away = self.way_out(kind, low)
+        away = self.other_direction(kind, low)
         if kind == "branch point":
             kind = self.name_of_branch_point(self.beside(here, at, low))
         error = max(float((high.p - low.p).abs()), self.equations.tol * abs(self.equations.span))
@@ -328,15 +346,15 @@ class _Walk:
         point = torch.where(point.abs() <= ZERO * self.equations.scale, 0.0, point)
         return Bifurcation(kind, float((low.p + high.p) / 2), point, error, away, period)
 
-    def way_out(self, kind: str, at: _Mark) -> Tensor:
-        """The direction of the other branch through a flip or a branch point, in the units of state and parameter."""
+    def other_direction(self, kind: str, at: _Mark) -> Tensor:
+        """Direction of the other branch through a flip or a branch point, in the units of state and parameter."""
         local = self.equations.linear(at.z)
         away = torch.zeros_like(at.z)
         if kind == "flip":
             eye = torch.eye(len(local.basis), dtype=away.dtype, device=away.device)
             away[:-1] = torch.linalg.svd(local.square + 2 * eye)[2][-1] @ local.basis
         elif kind == "branch point":
-            plane = torch.linalg.svd(local.slope)[2][-2:]  # of the tangents of both branches
+            plane = torch.linalg.svd(local.slope)[2][-2:]  # spanned by the tangents of both branches
             one, other = (plane @ at.tangent).tolist()
             away = one * plane[1] - other * plane[0]
         largest = away[away.abs().argmax()]
@@ -344,13 +362,13 @@ class _Walk:
         return torch.cat([self.equations.scale * away[:-1], self.equations.span * away[-1:]])
 
     def beside(self, here: _Mark, at: float, low: _Mark) -> Tensor:
-        """The middle of two points around one at which Newton's method cannot tell where along the null vector it is."""
+        """Midpoint of two neighbours of a branch point, where Newton's method is undetermined along the null vector."""
         around = [self.advance(here, at + side * ASIDE * self.step) for side in (-1, 1)]
         found = [one.z for one in around if one is not None]
         return (found[0] + found[1]) / 2 if len(found) == 2 else low.z
 
     def name_of_branch_point(self, z: Tensor) -> str:
-        """Pitchfork where the second derivative along the null vector vanishes, else transcritical."""
+        """A pitchfork if the second derivative along the null vector vanishes, else transcritical."""
         local = self.equations.linear(z)
         left, _, right = torch.linalg.svd(local.reduced[:, :-1])
         null, across = right[-1] @ local.basis, left[:, -1]
@@ -369,17 +387,17 @@ def _factors(values: Tensor, continuous: bool) -> Tensor:
 
 
 def _size(values: Tensor, continuous: bool) -> float:
-    """What a factor is small against: of rates the largest, which have a unit; of multipliers 1 too, which have none."""
+    """Scale of the factors: the largest rate, or the largest multiplier if it exceeds 1."""
     return max(float(values.abs().amax()) if len(values) else 0.0, 0.0 if continuous else 1.0)
 
 
-def _pairs(values: Tensor, continuous: bool, rounding: float) -> bool:
-    """The sign of the product of all factors, which is real: complex factors come in conjugate pairs.
+def _is_positive(values: Tensor, continuous: bool, rounding: float) -> bool:
+    """Whether the product of all factors is positive; it is real, because complex factors come in conjugate pairs.
 
-    A factor of 0 but for rounding, as every pair of a Hamiltonian system has, is not negative.
+    A factor within rounding of 0, as every pair of a Hamiltonian system has, does not count as negative.
     """
     factors, size = _factors(values, continuous), _size(values, continuous)
-    real = factors.imag.abs() <= 1e-9 * (size + factors.abs())  # μ μ* is real but for rounding
+    real = factors.imag.abs() <= 1e-9 * (size + factors.abs())  # μ μ* is real up to rounding
     return int((real & (factors.real < -rounding * size)).sum()) % 2 == 0
 
 

@@ -1,4 +1,4 @@
-"""The number that is varied: a parameter, one number of an array, or how far an array is moved along a direction."""
+"""The number that is varied: a parameter, one element of an array, or the distance that an array is moved along a direction."""
 
 import math
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from separatrix.core.system import System
 
 @dataclass(frozen=True)
 class Knob:
-    """What one number sets in a system.
+    """A scalar parameter of a system:  p ↦ system.at(parameter=p), or  array + p d  along a direction d.
 
     Args:
         parameter: a name that `System.at` accepts.
-        direction: where that is an array, the way in which it is moved.
-        base: the array at 0.
+        direction: direction d, if the parameter is an array.
+        base: the array at p = 0.
     """
 
     parameter: str
@@ -30,7 +30,7 @@ class Knob:
     base: Tensor | None = None
 
     def set(self, system: System, value: Number) -> System:
-        """The system at a value, which may be a batch of them."""
+        """The system at a value, or at a batch of values."""
         if self.direction is None or self.base is None:
             return system.at(**{self.parameter: value})
         direction, amount = self.direction, torch.as_tensor(value, device=self.base.device)
@@ -39,49 +39,50 @@ class Knob:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it adds to a result's settings."""
+        """Entries for the settings of a result."""
         return {} if self.direction is None else {"direction": self.direction.tolist()}
 
 
 def knob_of(system: System, parameter: str, direction: object = None) -> Knob:
-    """What a parameter's name, and a direction, stand for; refuses what the system does not have, or what is no single number."""
+    """The knob of a parameter's name and a direction; refuses an unknown name, and an array without a direction."""
     check_system_type(system)
     name, index = place_of(parameter) if isinstance(parameter, str) else (parameter, None)
     if name not in system.parameter_names:
         known = ", ".join(system.parameter_names) or "none"
-        raise InputError(f"{type(system).__name__} has no parameter {name!r}; it has: {known}.")
+        raise InputError(f"{type(system).__name__} has no parameter {name!r}; its parameters are: {known}.")
     rank, value = next(found for part in system.modules() if (found := _held(part, name)) is not None)
     array = value if rank and isinstance(value, Tensor) else None
     if array is None or index is not None:
         if direction is not None:
-            raise InputError(f"the parameter {parameter!r} is a number, which has no direction.\nLeave direction out.")
+            raise InputError(f"the parameter {parameter!r} is a number and takes no direction.\nOmit direction.")
         if index is not None:
-            system.at(**{parameter: 0.0})  # refuses a place that there is not
+            system.at(**{parameter: 0.0})  # refuses an index out of range
         return Knob(parameter)
     shape = tuple(array.shape[array.ndim - rank :])
     if direction is None:
         raise InputError(
-            f"the parameter {name!r} is an array of shape {shape}, and what is varied is a number.\n"
-            f"Name one of its numbers, {name}[{','.join('0' * rank)}], or pass direction=, the way in which all of it moves."
+            f"expected a scalar parameter, got {name!r}, an array of shape {shape}.\n"
+            f"Name one of its elements, {name}[{','.join('0' * rank)}], or pass direction=, an array of that shape."
         )
     along = as_numbers("direction", direction)
     if tuple(along.shape) != shape:
-        raise InputError(f"direction has shape {tuple(along.shape)}, but the parameter {name!r} is an array of shape {shape}.")
+        raise InputError(f"expected a direction of shape {shape} for the parameter {name!r}, got {tuple(along.shape)}.")
     if not torch.isfinite(along).all() or not along.any():
-        raise InputError(f"the direction of {name!r} must be finite, and not zeros alone.\nPass the way in which it is to move.")
+        kind = "zeros" if torch.isfinite(along).all() else "numbers that are not finite"
+        raise InputError(f"expected a finite direction other than 0 for {name!r}, got {kind}.")
     return Knob(parameter, along.to(array.device), array.to(along.dtype))
 
 
 def _held(part: object, name: str) -> tuple[int, Any] | None:
-    """How many axes of its own a parameter has, and its value; None where a module has none of that name."""
+    """The number of axes of a parameter without its batch axes, and its value; None if the module has no such parameter."""
     return (part._ranks[name], getattr(part, name)) if isinstance(part, Parametric) and name in part._ranks else None
 
 
 def check_range(parameter: str, low: float, high: float) -> None:
-    """Refuse a range that has no length or no end."""
+    """Refuse a range that is empty or infinite."""
     if not (isinstance(low, Real) and isinstance(high, Real)):
-        raise InputError(f"{parameter} was to go from {low!r} to {high!r}; both ends must be numbers.")
+        raise InputError(f"expected two numbers as the range of {parameter}, got {low!r} … {high!r}.")
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise InputError(f"{parameter} was to go from {low} to {high}; both ends must be finite numbers.")
+        raise InputError(f"expected two finite numbers as the range of {parameter}, got {low} … {high}.")
     if low == high:
-        raise InputError(f"{parameter} was to go from {low} to {high}, which are equal: there is nothing to vary.")
+        raise InputError(f"expected two different numbers as the range of {parameter}, got {low} … {high}.")

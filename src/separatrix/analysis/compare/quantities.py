@@ -1,4 +1,4 @@
-"""What is compared of two samples: exponents, dimensions, moments, return maps and power spectra, each with its error."""
+"""The quantities that are compared: exponents, dimensions, moments, return maps and power spectra, with their errors."""
 
 from typing import NamedTuple
 
@@ -15,20 +15,20 @@ from separatrix.analysis.compare.resampled import (
     return_map_difference,
     spectrum_difference,
 )
-from separatrix.analysis.compare.samples import FEWEST, Asked, Sample
+from separatrix.analysis.compare.samples import FEWEST, Options, Sample
 from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.analysis.lyapunov.spectrum import lyapunov_spectrum
 from separatrix.core.result import Status
 from separatrix.core.system import System
 
-COMPONENTS = 6  # of a state, whose mean and deviation are compared
-BLOCKS_FREE = 9  # degrees of freedom of the error of a correlation dimension, a jackknife over ten stretches
-TURN = 1e-3  # nats that a frame, turning into place, may add to an exponent over a run
+COMPONENTS = 6  # number of components whose mean and deviation are compared
+BLOCKS_FREE = 9  # degrees of freedom of the error of a correlation dimension, a jackknife over ten blocks
+TURN = 1e-3  # nats that the alignment of the frame may add to an exponent over a run
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 class Held(NamedTuple):
-    """The results that a comparison holds, of "true" and "learned"."""
+    """Results for "true" and "learned" that a comparison stores."""
 
     spectra: dict[str, LyapunovSpectrum]
     dimensions: dict[str, CorrelationDimension]
@@ -36,38 +36,38 @@ class Held(NamedTuple):
 
 
 def quantities_of(
-    learned: System, truth: System | Tensor, pair: dict[str, Sample], asked: Asked
+    learned: System, truth: System | Tensor, pair: dict[str, Sample], options: Options
 ) -> tuple[dict[str, Difference], Held]:
-    """Every quantity of both."""
+    """The difference of every quantity, and the results behind them."""
     found: dict[str, Difference] = {}
     spectra: dict[str, LyapunovSpectrum] = {}
     dimensions: dict[str, CorrelationDimension] = {}
     if isinstance(truth, System):
-        spectra = {who: _spectrum(system, pair[who], asked) for who, system in (("true", truth), ("learned", learned))}
+        spectra = {who: _spectrum(system, pair[who], options) for who, system in (("true", truth), ("learned", learned))}
         found |= _exponents(spectra["true"], spectra["learned"])
-    if asked.points:
+    if options.points:
         dimensions = {
-            who: correlation_dimension_of(_thinned(part.states, asked.points), theiler=None) for who, part in pair.items()
+            who: correlation_dimension_of(_thinned(part.states, options.points), theiler=None) for who, part in pair.items()
         }
         found |= _dimension(dimensions["true"], dimensions["learned"])
     found |= _moments(pair["true"].states, pair["learned"].states)
     of_maxima = learned.continuous
-    maps = {who: sampled_return_map(part.states, part.dt, asked.component, of_maxima) for who, part in pair.items()}
+    maps = {who: sampled_return_map(part.states, part.dt, options.component, of_maxima) for who, part in pair.items()}
     if any(part.resting < part.states.shape[1] for part in pair.values()):
-        found |= _rhythm(maps["true"], maps["learned"], pair, asked.component, asked.seed)
+        found |= _rhythm(maps["true"], maps["learned"], pair, options.component, options.seed)
     return found, Held(spectra, dimensions, maps)
 
 
-def _spectrum(system: System, sample: Sample, asked: Asked) -> LyapunovSpectrum:
-    """The spectra of a sample's orbits, from where they begin; the frames align in a tenth of the time."""
+def _spectrum(system: System, sample: Sample, options: Options) -> LyapunovSpectrum:
+    """Spectra of the orbits of a sample; the frames align during the first tenth of the time."""
     steps = len(sample.states) - 1
     return lyapunov_spectrum(
-        system, sample.states[0], k=asked.k, steps=steps, settle=steps // 10, seed=asked.seed, progress=asked.progress
+        system, sample.states[0], k=options.k, steps=steps, settle=steps // 10, seed=options.seed, progress=options.progress
     )
 
 
 def _thinned(states: Tensor, points: int) -> Tensor:
-    """Some of the states of all orbits, about so many, one orbit behind the other."""
+    """About `points` of the states, one orbit after the other."""
     every = max(1, states.shape[0] * states.shape[1] // points)
     return states[::every].movedim(0, 1).flatten(0, 1)
 
@@ -88,7 +88,7 @@ def _dimension(true: CorrelationDimension, learned: CorrelationDimension) -> dic
 
 
 def _moments(true: Tensor, learned: Tensor) -> dict[str, Difference]:
-    """Means and deviations of the components."""
+    """Means and standard deviations of the components."""
     found = {}
     for i in range(min(true.shape[-1], COMPONENTS)):
         name = f"x{i + 1}".translate(SUBSCRIPTS)
@@ -100,7 +100,7 @@ def _moments(true: Tensor, learned: Tensor) -> dict[str, Difference]:
 
 
 def _rhythm(true: ReturnMap, learned: ReturnMap, pair: dict[str, Sample], component: int, seed: int) -> dict[str, Difference]:
-    """The return map, the time between maxima, and the power spectrum."""
+    """Return map, mean time between maxima, and power spectrum."""
     found = {"return map": return_map_difference(true, learned, seed)}
     if true.of_maxima:
         gaps = [seen.intervals.nanmean(0) for seen in (true, learned)]

@@ -1,4 +1,4 @@
-"""Distances between two sets of orbits, held against those that chance alone makes between mixed halves of them all."""
+"""Differences between two sets of orbits, by Welch's test for means and by a permutation test for distances."""
 
 import math
 from collections.abc import Callable
@@ -11,26 +11,26 @@ from torch import Tensor
 from separatrix.analysis.attractor.return_map import ReturnMap
 from separatrix.core.randomness import torch_generator
 
-DRAWS = 1_999  # mixtures of the orbits
-BINS = 16  # of equally many visits, in each of which a return map is a line
-ENOUGH = 4 * BINS  # visits of a system, to see its map by
-BANDS = 16  # of frequencies, each as much wider than the one before
-WEAKEST = 1e-4  # share of the power, of a band that counts
-ROUNDING = 1e-9  # relative error below which two numbers are one
+DRAWS = 1_999  # permutations of the orbits
+BINS = 16  # bins with equal numbers of visits, in each of which a line is fitted to a return map
+ENOUGH = 4 * BINS  # least number of visits of a system for its return map
+BANDS = 16  # frequency bands, equally wide on a logarithmic axis
+WEAKEST = 1e-4  # least share of the power of a band that counts
+ROUNDING = 1e-9  # relative error below which two numbers are equal
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 class Difference(NamedTuple):
-    """One quantity of two systems.
+    """Difference of one quantity between two systems.
 
     Args:
-        true, learned: what was measured.
+        true, learned: the measured values.
         true_stderr, learned_stderr: their standard errors.
-        stderr: of the difference.
-        p_value: how often a difference is this large by chance alone.
-        freedom: degrees of freedom of Student's t that it is judged by; NaN of a distance.
-        null: of a distance: those of mixed halves, in standard errors above their mean, ascending.
+        stderr: standard error of the difference.
+        p_value: probability of a difference at least this large by chance.
+        freedom: degrees of freedom of Student's t for the difference; NaN for a distance.
+        null: for a distance, those of random halves, in standard errors above their mean, ascending.
     """
 
     true: float
@@ -48,7 +48,7 @@ class Difference(NamedTuple):
         return (self.learned - self.true) / self.stderr
 
     def limit(self, level: float) -> float:
-        """The z above which the difference is rarer than the level."""
+        """The |z| above which the p-value is below the level."""
         if self.null is None:
             return float(stdtrit(self.freedom, 1 - level / 2))
         return float(torch.quantile(self.null, 1 - level))
@@ -57,7 +57,7 @@ class Difference(NamedTuple):
 def of_estimates(
     true: float, learned: float, errors: tuple[float, float], freedoms: tuple[float, float], floor: float = 0.0
 ) -> Difference:
-    """Two numbers with standard errors: Welch's test. The error of the difference is at least `floor`, and rounding's."""
+    """Difference of two numbers with standard errors, by Welch's test. Its error is at least `floor`, and at least rounding."""
     stderr = max(math.hypot(*errors), floor, ROUNDING * max(1.0, abs(true), abs(learned)))
     parts = [error**4 / freedom for error, freedom in zip(errors, freedoms, strict=True)]
     freedom = math.hypot(*errors) ** 4 / sum(parts) if sum(parts) > 0 else max(freedoms)
@@ -66,20 +66,20 @@ def of_estimates(
 
 
 def of_orbits(true: Tensor, learned: Tensor, floor: float = 0.0) -> Difference:
-    """Means over orbits, (orbits) each, by the spread between orbits."""
+    """Difference of two means over orbits, (orbits) each, with errors from the spread between orbits."""
     errors = (_error(true), _error(learned))
     return of_estimates(float(true.mean()), float(learned.mean()), errors, (len(true) - 1, len(learned) - 1), floor)
 
 
 def of_deviations(true: Tensor, learned: Tensor) -> Difference:
-    """Standard deviations, from each orbit's mean square about the mean of all, (orbits) each; by the delta method."""
+    """Difference of standard deviations by the delta method, from the mean square of each orbit about the overall mean."""
     roots = [math.sqrt(max(float(squares.mean()), 0.0)) for squares in (true, learned)]
     errors = [_error(squares) / (2 * root) if root > 0 else 0.0 for squares, root in zip((true, learned), roots, strict=True)]
     return of_estimates(roots[0], roots[1], (errors[0], errors[1]), (len(true) - 1, len(learned) - 1))
 
 
 def permuted(true: Tensor, learned: Tensor, distance: Distance, seed: int) -> Difference:
-    """A distance between sums over orbits, (orbits, …) each, by mixing the orbits of both."""
+    """Distance between sums over orbits, (orbits, …) each, by a permutation test over the orbits of both systems."""
     both, first = torch.cat([true, learned]).flatten(1), len(true)
     order = torch.rand(DRAWS, len(both), generator=torch_generator(seed, "bootstrap")).argsort(dim=1)
     mixed = (order < first).to(both)
@@ -94,9 +94,10 @@ def permuted(true: Tensor, learned: Tensor, distance: Distance, seed: int) -> Di
 
 
 def return_map_difference(true: ReturnMap, learned: ReturnMap, seed: int) -> Difference | None:
-    """How far two return maps lie apart as curves, in deviations of the values; None where neither has enough visits.
+    """Root mean square distance of two return maps, in standard deviations of the values.
 
-    In each of 16 bins of equally many visits the curve is a line, fitted to (s_n, s_{n+1}) and read in the middle.
+    In each of 16 bins with equal numbers of visits, a line is fitted to (s_n, s_{n+1}) and evaluated in the middle. Infinite if
+    only one system has enough visits, None if neither has.
     """
     pairs = [(found.before, found.after) for found in (true, learned)]
     seen = [int((s.isfinite() & after.isfinite()).sum()) for s, after in pairs]
@@ -112,7 +113,7 @@ def return_map_difference(true: ReturnMap, learned: ReturnMap, seed: int) -> Dif
 
 
 def _bin_sums(s: Tensor, after: Tensor, edges: Tensor) -> Tensor:
-    """Of each orbit and bin: 1, u, u², v, uv summed over its visits, u from the bin's middle; (orbits, bin, 5)."""
+    """Sums of 1, u, u², v and uv over the visits of each orbit to each bin, u from its middle; (orbits, bin, 5)."""
     known = s.isfinite() & after.isfinite()
     place = (torch.bucketize(s.where(known, edges[0]), edges) - 1).clamp(0, BINS - 1)
     u = (s - (edges[1:] + edges[:-1])[place] / 2).where(known, 0.0)
@@ -130,7 +131,7 @@ def _curve_distance(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _middle(sums: Tensor) -> Tensor:
-    """The line's value in the middle of each bin, the overall mean where a bin has no line, (draws, bin)."""
+    """Value of the line in the middle of each bin, (draws, bin); the mean if no line can be fitted."""
     n, u, uu, v, uv = sums.unbind(-1)
     determinant = n * uu - u * u
     mean = v.sum(-1, keepdim=True) / n.sum(-1, keepdim=True).clamp(min=1)
@@ -139,9 +140,9 @@ def _middle(sums: Tensor) -> Tensor:
 
 
 def spectrum_difference(true: Tensor, learned: Tensor, gaps: tuple[float, float], seed: int) -> Difference | None:
-    """Root mean square difference of the logarithms of the power in bands of frequency; series (time, orbits) each.
+    """Root mean square difference of the log power in frequency bands, from series (time, orbits) each.
 
-    The bands, of 16 ratios, span the frequencies of both; those with less than 1e-4 of the power do not count.
+    The 16 bands span the frequencies of both; bands with less than 1e-4 of the power are ignored.
     """
     low = max(1 / (len(s) * gap) for s, gap in zip((true, learned), gaps, strict=True))
     high = min(0.5 / gap for gap in gaps)
@@ -150,21 +151,21 @@ def spectrum_difference(true: Tensor, learned: Tensor, gaps: tuple[float, float]
     edges = torch.logspace(math.log2(low), math.log2(high), BANDS + 1, base=2.0, dtype=torch.float64)
     bands = [_band_power(s, gap, edges) for s, gap in zip((true, learned), gaps, strict=True)]
     weight = torch.cat(bands).mean(0)
-    heard = weight >= WEAKEST * weight.sum()
+    strong = weight >= WEAKEST * weight.sum()
     counts = [len(part) for part in bands]
-    if not bool(heard.any()) or not float(weight.sum()):
+    if not bool(strong.any()) or not float(weight.sum()):
         return None
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
-        floor = ROUNDING * weight[heard]
-        logs = [(part[:, heard] / count).clamp(min=floor).log() for part, count in zip((a, b), counts, strict=True)]
+        floor = ROUNDING * weight[strong]
+        logs = [(part[:, strong] / count).clamp(min=floor).log() for part, count in zip((a, b), counts, strict=True)]
         return (logs[0] - logs[1]).square().mean(-1).sqrt()
 
     return permuted(bands[0], bands[1], distance, seed)
 
 
 def _band_power(s: Tensor, gap: float, edges: Tensor) -> Tensor:
-    """The variance of each orbit by bands of frequency, through a Hann window, (orbits, band)."""
+    """Variance of each orbit in frequency bands, with a Hann window, (orbits, band)."""
     window = torch.hann_window(len(s), periodic=False, dtype=s.dtype, device=s.device)[:, None]
     power = torch.fft.rfft((s - s.mean(0)) * window, dim=0).abs().square() / (window.square().sum() * len(s) / 2)
     frequency = torch.fft.rfftfreq(len(s), gap, dtype=torch.float64)
@@ -175,5 +176,5 @@ def _band_power(s: Tensor, gap: float, edges: Tensor) -> Tensor:
 
 
 def _error(values: Tensor) -> float:
-    """The standard error of a mean over orbits."""
+    """Standard error of a mean over orbits."""
     return float(values.std() / math.sqrt(len(values)))

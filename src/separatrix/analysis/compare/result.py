@@ -1,4 +1,4 @@
-"""What a comparison of two systems found, quantity by quantity, and the same in words."""
+"""The record of a comparison of two systems, quantity by quantity."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,22 +15,22 @@ from separatrix.core.wording import counted, measured, plain
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DynamicsComparison(Result):
-    r"""What a learned system does beside what the true one does, quantity by quantity, in errors of their difference.
+    r"""Comparison of the dynamics of a learned and a true system, quantity by quantity:  z = (learned − true) / stderr.
 
     Args:
-        names: of the quantities, in the order of the tensors below.
-        true, learned: (quantity), what was measured; of the return map and the power spectrum, which are distances: that which
-            mixed halves of all orbits have on average, and that of the two systems.
-        true_stderr, learned_stderr: (quantity), their standard errors; NaN of a distance.
-        stderr: (quantity), of the difference; of a distance, its spread between mixed halves.
+        names: names of the quantities, in the order of the tensors below.
+        true, learned: (quantity), the measured values. The return map and the power spectrum are distances: `true` is the mean
+            distance between random halves of all orbits, `learned` that between the two systems.
+        true_stderr, learned_stderr: (quantity), their standard errors; NaN for a distance.
+        stderr: (quantity), standard error of the difference; for a distance, its standard deviation over random halves.
         z: (quantity), (learned − true) / stderr.
-        limit: (quantity), the |z| above which a quantity is told apart.
-        p_value: (quantity), how often chance alone makes a difference as large.
-        level: chance that any quantity is told apart where none differs, at most.
-        orbits: followed, of the (true, learned) system.
-        left: how many of them left for infinity.
-        resting: how many ended at rest.
-        spectra, dimensions, maps: of "true" and "learned", where they were measured.
+        limit: (quantity), |z| above which a quantity differs.
+        p_value: (quantity), probability of a difference at least this large by chance.
+        level: largest probability that any quantity is found to differ if none does.
+        orbits: number of orbits of the (true, learned) system.
+        left: number of them that escaped: they became infinite, or moved more than ten extents of the truth from its mean.
+        resting: number of them that ended at rest.
+        spectra, dimensions, maps: results for "true" and "learned", if measured.
     """
 
     names: tuple[str, ...]
@@ -58,41 +58,41 @@ class DynamicsComparison(Result):
 
     @property
     def difference(self) -> Tensor:
-        """Learned less true, shape (quantity)."""
+        """learned − true, shape (quantity)."""
         return self.learned - self.true
 
     @property
     def differs(self) -> Tensor:
-        """Which quantities are told apart, shape (quantity), bool."""
+        """Whether each quantity differs significantly, shape (quantity), bool."""
         return self.p_value < self.level / max(len(self.names), 1)
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing was told apart, and no orbit left that should have stayed."""
+        """Whether no quantity differs, and no more learned than true orbits escaped."""
         return bool(self.codes == Status.OK) and self.left[1] <= self.left[0] and not bool(self.differs.any())
 
     def of(self, name: str) -> dict[str, float]:
         """All numbers of one quantity, by name."""
         if name not in self.names:
-            raise InputError(f"there is no quantity {name!r}; there are {', '.join(self.names)}.")
+            raise InputError(f"expected one of the quantities {', '.join(self.names) or '(none)'}, got {name!r}.")
         return {part: float(getattr(self, part)[self.names.index(name)]) for part in self.layout}
 
     def summary(self) -> str:
-        """The verdict, and what it rests on, in words."""
-        fate = self._fates()
+        """Whether the systems agree, and the largest differences, in words."""
+        fates = self._fates()
         if self.codes == Status.DIVERGED:
-            return f"The two differ: {fate}; too few are left to be measured."
-        told = [f"{name} by {plain(abs(z))}" for name, z, differs in self._rows() if differs]
-        if told or self.left[1] > self.left[0]:
-            what = f"{', '.join(told)} standard errors" if told else ""
-            return f"The two differ: {'; '.join(part for part in (what, fate) if part)}."
+            return f"The two systems differ: {fates}; too few remain to measure."
+        different = [f"{name} by {plain(abs(z))}" for name, z, differs in self._rows() if differs]
+        if different or self.left[1] > self.left[0]:
+            errors = f"{', '.join(different)} standard errors" if different else ""
+            return f"The two systems differ: {'; '.join(part for part in (errors, fates) if part)}."
         name, z, _ = max(self._rows(), key=lambda row: abs(row[1]))
         limit = plain(self.of(name)["limit"])
-        widest = f"the largest difference is {name}'s, {plain(abs(z))} standard errors, where {limit} would tell them apart"
-        return f"The two agree within error bars in all {len(self.names)} quantities: {widest}{fate and '; ' + fate}."
+        largest = f"the largest difference, {name}, is {plain(abs(z))} standard errors; {limit} would be significant"
+        return f"The two systems agree within error bars in all {len(self.names)} quantities: {largest}{fates and '; ' + fates}."
 
     def table(self) -> str:
-        """Every quantity in a line: true, learned, and their difference in standard errors."""
+        """A line per quantity: true, learned, their difference in standard errors, and its limit."""
         rows = [("", "true", "learned", "difference / error", "limit")]
         for i, name in enumerate(self.names):
             pair = ((self.true[i], self.true_stderr[i]), (self.learned[i], self.learned_stderr[i]))
@@ -106,11 +106,11 @@ class DynamicsComparison(Result):
         return list(zip(self.names, self.z.tolist(), self.differs.tolist(), strict=True))
 
     def _fates(self) -> str:
-        """What became of the orbits that did not go on moving."""
+        """The numbers of orbits that escaped or came to rest, in words."""
         parts = []
         for who, followed, left, resting in zip(("true", "learned"), self.orbits, self.left, self.resting, strict=True):
             if left:
-                parts.append(f"{left} of {counted(followed, f'{who} orbit')} left for infinity")
+                parts.append(f"{left} of {counted(followed, f'{who} orbit')} escaped")
             if resting:
                 parts.append(f"{resting} of {counted(followed, f'{who} orbit')} ended at rest")
         return ", ".join(parts)

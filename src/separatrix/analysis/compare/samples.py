@@ -1,4 +1,4 @@
-"""Orbits to compare: of a system, followed and sorted by what became of them, or of data, cut into pieces."""
+"""Orbits to compare: followed from a system, or cut from data, without those that left."""
 
 import math
 from typing import NamedTuple
@@ -11,19 +11,19 @@ from separatrix.core.evolve import begin
 from separatrix.core.progress import watched_count
 from separatrix.core.system import System
 
-FEWEST = 4  # orbits of which an error bar can be told
-FAR = 10  # extents of the truth: an orbit so far from its mean has left
-STILL = 1e-6  # of the truth's extent: an orbit whose last tenth spans no more is at rest
-WHOLE = 1e-6  # steps by which two samplings may be off
+FEWEST = 4  # least number of orbits for an error bar
+FAR = 10  # an orbit has left at this distance from the mean of the truth, in extents of the truth
+STILL = 1e-6  # an orbit is at rest if its last tenth spans less than this, relative to the extent of the truth
+WHOLE = 1e-6  # relative tolerance within which a ratio of two sampling intervals is a whole number
 
 
 class Sample(NamedTuple):
-    """Orbits of a system at equal distances of time.
+    """Orbits of a system at equal time intervals.
 
     Args:
-        states: those that stayed, shape (time, orbits, dim).
-        dt: the time between two.
-        followed, left, resting: how many orbits there were, left, and came to rest.
+        states: the orbits that stayed, shape (time, orbits, dim).
+        dt: the time interval.
+        followed, left, resting: numbers of orbits in all, of those that left, and of those that came to rest.
     """
 
     states: Tensor
@@ -33,8 +33,8 @@ class Sample(NamedTuple):
     resting: int
 
 
-class Asked(NamedTuple):
-    """What was asked, defaults filled in."""
+class Options(NamedTuple):
+    """Options of `compare_dynamics`, with defaults filled in."""
 
     k: int | None
     starts: int
@@ -46,30 +46,30 @@ class Asked(NamedTuple):
     progress: bool
 
 
-def sampled(learned: System, truth: System | Tensor, x0: Tensor | None, dt: float | None, asked: Asked) -> dict[str, Sample]:
-    """Orbits of both, the true ones first."""
-    steps, every = asked.steps, 1
+def sampled(learned: System, truth: System | Tensor, x0: Tensor | None, dt: float | None, options: Options) -> dict[str, Sample]:
+    """Orbits of both systems, the true ones first."""
+    steps, every = options.steps, 1
     if isinstance(truth, System):
         own = max(1, round(steps * learned.dt / truth.dt)) if truth.continuous else steps
-        starts = _starts(truth, x0, asked.starts, asked.seed)
-        true = _followed(truth, starts, own, asked.settle, 1, None, "True orbits", asked.progress)
+        starts = _starts(truth, x0, options.starts, options.seed)
+        true = _followed(truth, starts, own, options.settle, 1, None, "True orbits", options.progress)
     else:
-        true, every = _of_data(truth, dt, asked.starts, learned.dt)
+        true, every = _of_data(truth, dt, options.starts, learned.dt)
         steps = (len(true.states) - 1) * every
     if true.states.shape[1] < FEWEST:
         raise DivergedError(
-            f"{true.states.shape[1]} of {true.followed} true orbits stay: fewer than {FEWEST} have no error bar.\n"
-            "Begin elsewhere, follow more orbits, or settle for longer."
+            f"expected at least {FEWEST} true orbits that stay bounded, for an error bar, got {true.states.shape[1]} of "
+            f"{true.followed}.\nPass other initial states x0, more starts, or a longer settle."
         )
-    start = true.states[-1] if isinstance(truth, System) else _scattered(true.states, asked.starts)
-    ours = _followed(learned, start, steps, asked.settle, every, true.states, "Learned orbits", asked.progress)
+    start = true.states[-1] if isinstance(truth, System) else _scattered(true.states, options.starts)
+    ours = _followed(learned, start, steps, options.settle, every, true.states, "Learned orbits", options.progress)
     return {"true": true, "learned": ours}
 
 
 def _followed(
     system: System, x0: Tensor, steps: int, settle: int, every: int, truth: Tensor | None, label: str, progress: bool
 ) -> Sample:
-    """The orbits of a system after its settling, in one state of every so many steps, and what became of them."""
+    """The orbits of a system after settling, with one state per `every` steps."""
     front = begin(system, x0).advance(settle)
     states = [front.x]
     for _ in watched_count(steps // every, label, progress):
@@ -80,55 +80,59 @@ def _followed(
 
 
 def _sorted(states: Tensor, dt: float, truth: Tensor | None) -> Sample:
-    """A sample, without the orbits that left: became infinite, or are ten extents of the truth away from its mean."""
+    """The sample of the orbits that stay finite and within ten extents of the truth from its mean."""
     finite = states.isfinite().all(-1).all(0)
-    known = states[:, finite] if truth is None else truth
-    if not known.numel():
+    reference = states[:, finite] if truth is None else truth
+    if not reference.numel():
         return Sample(states[:, finite], dt, states.shape[1], states.shape[1], 0)
-    extent = known.amax((0, 1)) - known.amin((0, 1))
-    reach = extent.amax().clamp(min=STILL * float(known.abs().amax()))
-    stays = finite & ((states - known.mean((0, 1))).abs().amax((0, 2)) <= FAR * reach)
+    extent = reference.amax((0, 1)) - reference.amin((0, 1))
+    reach = extent.amax().clamp(min=STILL * float(reference.abs().amax()))
+    stays = finite & ((states - reference.mean((0, 1))).abs().amax((0, 2)) <= FAR * reach)
     tail = states[-max(2, len(states) // 10) :, stays]
-    still = (tail.amax(0) - tail.amin(0)).amax(-1) <= STILL * reach
-    return Sample(states[:, stays], dt, states.shape[1], int((~stays).sum()), int(still.sum()))
+    resting = (tail.amax(0) - tail.amin(0)).amax(-1) <= STILL * reach
+    return Sample(states[:, stays], dt, states.shape[1], int((~stays).sum()), int(resting.sum()))
 
 
 def _starts(truth: System, x0: Tensor | None, orbits: int, seed: int) -> Tensor:
-    """Where the true orbits begin, (orbits, dim)."""
+    """Initial states of the true orbits, (orbits, dim)."""
     start = truth.initial_state((orbits,), seed) if x0 is None else torch.as_tensor(x0)
     if start.ndim != 2:
-        raise ShapeError(f"x0 has shape {tuple(start.shape)}; pass (starts, {truth.dim}).")
+        raise ShapeError(f"expected x0 of shape (starts, {truth.dim}), got {tuple(start.shape)}.")
     if len(start) < FEWEST or bool((start == start[0]).all()):
         raise InputError(
-            f"{len(start)} orbits begin in {len(start.unique(dim=0))} states: their spread, the error bar, is not known.\n"
-            f"Pass x0 of shape (starts, {truth.dim}) with at least {FEWEST} different states."
+            f"expected at least {FEWEST} orbits with different initial states, for an error bar, got {len(start)} orbits from "
+            f"{len(start.unique(dim=0))} states.\nPass x0 of shape (starts, {truth.dim})."
         )
     return start
 
 
 def _of_data(data: Tensor, dt: float | None, orbits: int, step: float) -> tuple[Sample, int]:
-    """Data as orbits, a few series cut into pieces; and how many steps of the learned system are between two samples."""
+    """Data as orbits, with series cut into pieces if there are too few, and the learned system's steps between two samples."""
     if dt is None or not 0 < dt < math.inf:
-        raise InputError(f"dt is {dt}; of data it is the time between two samples, a positive number.")
+        raise InputError(f"expected a positive number for dt, the time between two samples of the data, got {dt}.")
     every = round(dt / step)
     if every < 1 or abs(every - dt / step) > WHOLE * every:
         raise InputError(
-            f"the data are {dt:g} apart and a step of the learned system is {step:g}: no whole number of steps.\n"
-            f"Give the flow the step {dt:g}, or a whole part of it."
+            f"expected dt to be a multiple of the learned system's step {step:g}, got {dt:g}.\n"
+            f"Give the learned flow the step {dt:g}, or a whole fraction of it."
         )
     states = torch.as_tensor(data).detach().double()
     if not states.isfinite().all():
-        raise InputError(f"{int((~states.isfinite()).sum())} numbers of the data are not finite.\nLeave those times out.")
+        count = int((~states.isfinite()).sum())
+        raise InputError(f"{count} of {states.numel()} numbers of the data are not finite.\nLeave those times out.")
     states = states.reshape(len(states), -1, states.shape[-1])
     pieces = -(-orbits // states.shape[1])
     length = len(states) // pieces
     if length < 2 * FEWEST:
-        raise ShapeError(f"{len(states)} samples cut into {pieces} pieces leave {length} each.\nPass longer data, or fewer orbits.")
+        raise ShapeError(
+            f"expected pieces of at least {2 * FEWEST} samples, got {length}: {len(states)} samples in {pieces} pieces.\n"
+            "Pass longer data, or fewer starts."
+        )
     cut = states[: pieces * length].unflatten(0, (pieces, length)).movedim(0, 1).flatten(1, 2)
     return _sorted(cut, dt, None), every
 
 
 def _scattered(states: Tensor, count: int) -> Tensor:
-    """So many of the states, far from each other in time."""
+    """`count` of the states, evenly spaced in time."""
     flat = states.movedim(0, 1).flatten(0, 1)
     return flat[torch.linspace(0, len(flat) - 1, count).long()]

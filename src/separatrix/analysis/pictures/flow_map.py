@@ -1,4 +1,4 @@
-"""A sheet of inputs carried through a network's layers, or a system's steps: where it is stretched, bent and folded."""
+"""Flow maps: a sheet of inputs mapped through the layers of a network or the steps of a system, stretched, bent and folded."""
 
 import importlib
 from collections.abc import Sequence
@@ -22,28 +22,30 @@ from separatrix.core.wording import counted, plain
 
 ACROSS = 41  # states along each side of a default sheet
 SHOWN = 8  # pictures of a default run of a system, besides the first
-TIME = 2  # that a flow takes for them
+TIME = 2  # default duration of a flow's run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FlowMap(Result):
-    r"""Images of a batch of inputs, a sheet where it is a grid, after each layer. Layer 0 is the input itself.
+    r"""Images of a batch of inputs (a sheet, if it is a grid) after each layer; layer 0 is the input.
 
-    A layer of one or two numbers is shown as it is, a wider one in its two leading principal components over the sheet; each
-    picture is then turned onto the one before by the orthogonal matrix R that brings it nearest (Procrustes), so that what is seen
-    to move is not the choice of axes:  min ‖(X − x̄) P R − Y‖_F.
+    A layer with one or two components is shown unchanged, a wider one in its two leading principal components P over the sheet.
+    Each picture X is aligned to the previous one, Y, by the orthogonal matrix R of  min ‖(X − x̄) P R − Y‖_F  (Procrustes), so that
+    the choice of axes does not appear as motion.
 
     Args:
         images: (layer, *batch, axis); NaN where not finite.
-        share: (layer), how much of the variance over the batch the two axes hold.
-        turned: (layer, axis, axis), R; the identity without alignment. Of two numbers a rotation, else perhaps a reflection too.
-        area: (layer, cell_row, cell_column), area of each grid cell's image in the layer's own space, all of its numbers, over that
-            of the cell; None where the batch is no grid.
-        flipped: (layer, cell_row, cell_column), whether the cell's image shows its back in the picture; None likewise.
-        dots: (layer, item, axis), images of the points given, in the same axes; None without.
-        classes: (item), whole numbers; None without.
-        names: of the layers.
-        widths: numbers in each layer's output.
+        share: (layer), share of the variance over the batch in the two axes.
+        turned: (layer, axis, axis), R: a rotation for layers with up to two components, otherwise possibly a reflection; the
+            identity without alignment.
+        area: (layer, cell_row, cell_column), area of the image of each grid cell in the full space of the layer, relative to the
+            area of the cell; None if the batch is not a grid.
+        flipped: (layer, cell_row, cell_column), whether the image of the cell shows its back in the picture; None if the batch is
+            not a grid.
+        dots: (layer, item, axis), images of `points` in the same axes; None without points.
+        classes: (item), classes of the points; None without points.
+        names: names of the layers.
+        widths: number of components of each layer's output.
     """
 
     images: Tensor
@@ -69,17 +71,20 @@ class FlowMap(Result):
     units: ClassVar[dict[str, str]] = {"images": "units of the layer", "share": "1", "area": "1"}
 
     def summary(self) -> str:
-        """Layer by layer: its width, what its picture holds, how areas changed, and how much of it shows its back."""
-        lines = [f"{counted(self.codes.numel(), 'input')} carried through {counted(len(self.names) - 1, 'layer')}"]
+        """Width, share of the variance, change of area and flipped share of each layer, in words."""
+        lines = [f"{counted(self.codes.numel(), 'input')} mapped through {counted(len(self.names) - 1, 'layer')}"]
         for i, (name, width) in enumerate(zip(self.names, self.widths, strict=True)):
-            told = f"{name}: {counted(width, 'number')}, {float(self.share[i]):.0%} of the variance in view"
+            line = f"{name}: {counted(width, 'number')}, {float(self.share[i]):.0%} of the variance shown"
             if self.area is not None and self.flipped is not None:
-                known = self.area[i][torch.isfinite(self.area[i])]
-                middle = plain(float(known.median())) if len(known) else "unknown"
-                told += f", areas × {middle} (median), {float(self.flipped[i].double().mean()):.0%} shows its back"
-            lines.append(told)
-        lost = int((self.codes == Status.DIVERGED).sum())
-        return "\n".join(lines + ([f"{counted(lost, 'input')} diverged"] if lost else []))
+                finite = self.area[i][torch.isfinite(self.area[i])]
+                median = plain(float(finite.median())) if len(finite) else "unknown"
+                line += f", areas × {median} (median), {float(self.flipped[i].double().mean()):.0%} flipped"
+            lines.append(line)
+        diverged = int((self.codes == Status.DIVERGED).sum())
+        return "\n".join(lines + ([f"{counted(diverged, 'input')} diverged"] if diverged else []))
+
+    def _remedy(self, status: Status) -> str:
+        return "These inputs left the finite numbers; leave them out of x0, or show fewer layers or steps."
 
     def animate(
         self,
@@ -94,21 +99,21 @@ class FlowMap(Result):
         title: str = "",
         progress: bool = False,
     ) -> Path:
-        """Write the sheet's way from layer to layer as a film: a GIF, or an MP4 (with the extra "vision").
+        """Write a film of the sheet moving from layer to layer, as a GIF or an MP4 (which needs the extra "vision").
 
-        Between two layers it moves on straight lines: what is true is what is seen while it rests.
+        Between two layers the sheet is interpolated linearly; only the pictures at rest show data.
 
         Args:
-            path: ends in .gif or .mp4.
+            path: file name, ending in .gif or .mp4.
             fps: pictures per second.
             move, rest: seconds from one layer to the next, and at each layer.
-            size, dpi: inches of a side, and pixels to the inch.
-            colors: of a GIF, 2 … 256; fewer make a smaller file.
-            title: above the picture.
-            progress: show a bar of the pictures.
+            size, dpi: width in inches, and pixels per inch.
+            colors: number of colours of a GIF, 2 … 256; fewer make a smaller file.
+            title: title above the picture.
+            progress: show a progress bar.
 
         Raises:
-            InputError: the name ends otherwise, or a number is not positive.
+            InputError: the file name has another ending, or a number is not positive.
             MissingExtraError: the library that writes the file is not installed.
         """
         shown = importlib.import_module("separatrix.plot.film")
@@ -129,52 +134,64 @@ def flow_map(
     align: bool = True,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> FlowMap:
-    r"""The images of a grid of inputs under each layer of a network, or under a system's steps:  x0, F₁(x0), F₂(F₁(x0)), …
+    r"""Images of a grid of inputs after each layer of a network, or each step of a system:  x0, F₁(x0), F₂(F₁(x0)), …
 
     Args:
-        model: an `nn.Module`, run once through a twin, which listens to its layers; or any System.
-        x0: inputs, (*batch, *input) for a module, states (*batch, dim) for a system. As a grid, (rows, columns, …), it is a sheet
-            with areas and folds: `sx.grid((-1, -1), (1, 1), (41, 41))`, or `origin + sx.grid(…) @ axes` in a wider space.
-            Default, of a system: 41 × 41 states, its first two numbers within 1 of the initial state; 41 of a single number.
-        layers: names as in `model.named_modules()`, shown in the order of their calls. Default: the model's children, with
-            Sequential and ModuleList opened, without those that only pass on (dropout, flatten).
-        steps: of a system. Default: 8, or 2 units of a flow's time, or all that it can take.
-        every: show one step in so many. Default: so that 8 are shown, or all of fewer.
-        points: data to carry along in the same axes, (items, *input).
-        classes: their classes, (items), whole numbers.
-        align: turn each picture onto the one before.
-        seed: of the initial state.
-        progress: show a bar of a system's steps.
+        model: an `nn.Module`, run once as a twin with hooks on its layers; or any System.
+        x0: inputs (*batch, *input) of a module, or states (*batch, dim) of a system. A grid (rows, columns, …) is a sheet with
+            areas and folds: `sx.grid((-1, -1), (1, 1), (41, 41))`, or `origin + sx.grid(…) @ axes` in a wider space.
+            Default for a system: 41 × 41 states whose first two components are within 1 of the initial state's; 41 in one
+            dimension.
+        layers: names of layers as in `model.named_modules()`, shown in the order of their calls. Default: the model's children,
+            with the contents of Sequential and ModuleList, without dropout and flatten.
+        steps: number of steps of a system. Default: 8, or 2 units of time for a flow, within the horizon.
+        every: steps between two pictures. Default: such that 8 are shown, or all of fewer.
+        points: data that is mapped along and shown in the same axes, (items, *input).
+        classes: classes of the points, (items), whole numbers.
+        align: align each picture to the previous one.
+        seed: seed of the initial state.
+        progress: show a progress bar of the steps of a system.
+        throw: raise instead of marking inputs `diverged`.
 
     Returns:
         FlowMap: `images` (layer, *batch, 2), `area`, `flipped`, `share`, `names`; a status for each input.
 
     Raises:
-        InputError: an empty grid, numbers that are not finite, no such layer, or options of the other kind of model.
-        ShapeError: points or classes that do not fit.
-        UnsupportedModuleError: neither a module nor a system, or a layer that gives no tensor.
+        InputError: the grid is empty or not finite, there is no such layer, or an option belongs to the other kind of model.
+        ShapeError: the points or classes do not fit the inputs.
+        UnsupportedModuleError: the model is neither a module nor a system, or a layer does not return a tensor.
+        DivergedError: with `throw=True`.
 
-    Limits: principal components are those of the inputs shown, not of the data. A wide layer's picture is a shadow: it may overlap
-        itself where the layer does not fold, so `flipped` counts folds of the picture. It costs inputs × width × the smaller
-        of both.
+    Limits: principal components are those of the inputs shown, not of the data. The picture of a wide layer is a projection, which
+        can overlap itself although the layer does not fold; `flipped` counts the folds of the picture. The cost is inputs × width
+        × the smaller of both.
     Source: images of the input plane as Hauser & Ray 2017, NeurIPS 30; Procrustes as Schönemann 1966, Psychometrika 31, 1.
+
+    Example:
+        >>> half = nn.Linear(2, 2, bias=False)
+        >>> half.weight.data = 0.5 * torch.eye(2)
+        >>> sx.flow_map(nn.Sequential(half), sx.grid((-1, -1), (1, 1), (5, 5)))
+        25 inputs mapped through 1 layer
+        input: 2 numbers, 100% of the variance shown, areas × 1 (median), 0% flipped
+        0: 2 numbers, 100% of the variance shown, areas × 0.25 (median), 0% flipped
     """
     check_seed(seed)
     if every is not None and check_whole("every", every) < 1:
-        raise InputError(f"every is {every}; it shows one step in so many, so it is at least 1.")
+        raise InputError(f"expected every of at least 1, got {every}.")
     layers = [layers] if isinstance(layers, str) else layers
     if layers is not None and not (isinstance(layers, Sequence) and all(isinstance(name, str) for name in layers)):
-        raise InputError(f"layers are {layers!r}; they are names, as in model.named_modules().")
+        raise InputError(f"expected names of layers, as in model.named_modules(), got {layers!r}.")
     if isinstance(model, System):
         if layers is not None:
-            raise InputError("layers were named, but a System has steps.\nPass steps=…, or the nn.Module itself.")
+            raise InputError("layers does not apply to a System.\nPass steps, or the nn.Module itself.")
         x = _default_sheet(model, seed) if x0 is None else x0
     elif isinstance(model, nn.Module):
         if steps is not None:
-            raise InputError(f"steps is {steps}, but a module has layers.\nPass layers=[…], or a System: sx.Map(module, dim).")
+            raise InputError("steps does not apply to a module.\nPass layers, or a System: sx.Map(module, dim).")
         if x0 is None:
-            raise InputError("a network's inputs have no default.\nPass x0, such as sx.grid((-1, -1), (1, 1), (41, 41)).")
+            raise InputError("expected inputs x0 for a module, got None.\nPass, for example, sx.grid((-1, -1), (1, 1), (41, 41)).")
         x = x0
     else:
         raise UnsupportedModuleError(
@@ -192,13 +209,13 @@ def flow_map(
         frames.add("input", both)
         run_layers(model, both, layers, frames.add)
     settings = {"layers": layers and list(layers), "steps": steps, "every": every, "align": align, "seed": seed}
-    return frames.result(batch, given[1], settings)
+    return frames.result(batch, given[1], settings).or_raise(throw)
 
 
 def _default_sheet(system: System, seed: int) -> Tensor:
     start = begin(system, seed=seed).x
     if start.ndim > 1:
-        raise ShapeError(f"this is a batch of systems, {tuple(start.shape[:-1])}.\nPass one of them, or x0.")
+        raise ShapeError(f"expected one system, got a batch of shape {tuple(start.shape[:-1])}.\nPass one of them, or x0.")
     axes = min(2, system.dim)
     sheet = start.expand(*(ACROSS,) * axes, -1).clone()
     sheet[..., :axes] += grid((-1,) * axes, (1,) * axes, (ACROSS,) * axes).to(sheet)
@@ -206,7 +223,7 @@ def _default_sheet(system: System, seed: int) -> Tensor:
 
 
 def _batch_axes(sheet: Tensor, points: Any) -> int:
-    """How many leading axes of a module's inputs are the batch: all but those of one input; two where no points tell."""
+    """Number of leading batch axes of a module's inputs: all but those of one point; without points, up to two."""
     if points is not None:
         return max(sheet.ndim - (torch.as_tensor(points).ndim - 1), 1)
     return min(2, max(sheet.ndim - 1, 1))
@@ -218,32 +235,34 @@ def _read(x: Any, name: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} cannot be read as numbers: {str(error).splitlines()[0]}") from None
     if value.numel() == 0:
-        raise InputError(f"{name} is empty: its shape is {tuple(value.shape)}.\nPass at least one input, such as sx.grid(…).")
+        raise InputError(
+            f"{name} is empty: expected at least 1 input, got shape {tuple(value.shape)}.\nPass, for example, sx.grid(…)."
+        )
     if value.is_complex():
-        raise InputError(f"{name} is {value.dtype}, but a sheet is of real numbers.\nPass torch.view_as_real({name}).flatten(-2).")
+        raise InputError(f"expected real numbers in {name}, got {value.dtype}.\nPass torch.view_as_real({name}).flatten(-2).")
     if not value.is_floating_point():
-        raise InputError(f"{name} is {value.dtype}, but a sheet is of real numbers.\nPass {name}.double().")
+        raise InputError(f"expected floating-point numbers in {name}, got {value.dtype}.\nPass {name}.double().")
     if not bool(torch.isfinite(value).all()):
-        raise InputError(f"{name} has {int((~torch.isfinite(value)).sum())} numbers that are not finite, out of {value.numel()}.")
+        raise InputError(f"{int((~torch.isfinite(value)).sum())} of {value.numel()} numbers of {name} are not finite.")
     return value.detach()
 
 
 def _points(points: Any, classes: Any, inputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
     if points is None:
         if classes is not None:
-            raise InputError("classes were given without the points that they are of.\nPass points=… too.")
+            raise InputError("classes needs points, got None.\nPass points too.")
         return None, None
     dots = _read(points, "points").to(inputs)
     if dots.shape[1:] != inputs.shape[1:]:
-        raise ShapeError(f"points are of shape {tuple(dots.shape[1:])} each, but the inputs of {tuple(inputs.shape[1:])}.")
+        raise ShapeError(f"expected points of shape {tuple(inputs.shape[1:])} each, like the inputs, got {tuple(dots.shape[1:])}.")
     if classes is None:
         return dots, torch.zeros(len(dots), dtype=torch.int64)
     try:
         labels = torch.as_tensor(classes)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError("classes cannot be read as numbers.\nPass one whole number for each point.") from None
+        raise InputError(f"expected a whole number per point in classes, got a {type(classes).__name__}.") from None
     if labels.shape != dots.shape[:1]:
-        raise ShapeError(f"there are {len(dots)} points but classes have shape {tuple(labels.shape)}.\nPass one class for each.")
+        raise ShapeError(f"expected classes of shape ({len(dots)},), one per point, got {tuple(labels.shape)}.")
     return dots, labels.long().cpu()
 
 
@@ -253,17 +272,17 @@ def _run_steps(system: System, x: Tensor, frames: "_Frames", steps: int | None, 
         steps = wanted if system.horizon is None else min(wanted, system.horizon)
     check_steps(system, steps=steps)
     if steps < 1:
-        raise InputError(f"steps is {steps}; it is at least 1.")
+        raise InputError(f"expected steps of at least 1, got {steps}.")
     every = every or max(1, steps // SHOWN)
     front = begin(system, x)
     frames.add("step 0", front.x)
-    for tick in watched_count(steps // every, "steps", progress):
+    for tick in watched_count(steps // every, "Flow map", progress):
         front = front.advance(every)
         frames.add(f"step {(tick.index + 1) * every}", front.x)
 
 
 class _Frames:
-    """The pictures so far, each made when its layer is left: what is wide is not kept."""
+    """The pictures so far, each made when its layer returns, so that wide outputs are not stored."""
 
     def __init__(self, count: int, grid: tuple[int, int] | None, align: bool) -> None:
         self.count, self.grid, self.align = count, grid, align
@@ -275,10 +294,12 @@ class _Frames:
         self.areas: list[Tensor] = []
 
     def add(self, name: str, output: Tensor) -> None:
-        """The picture of a layer's output, (items, …): the sheet, then the points."""
+        """Add the picture of a layer's output (items, …): the sheet, then the points."""
         if output.ndim == 0 or len(output) < self.count:
-            raise UnsupportedModuleError(f"{name} gives {tuple(output.shape)}, which has no batch axis of the inputs first.")
-        values = output.detach().reshape(len(output), -1).clone()  # a layer behind this one may write over its input
+            raise UnsupportedModuleError(
+                f"expected an output of {name} with a first axis of at least {self.count} inputs, got {tuple(output.shape)}."
+            )
+        values = output.detach().reshape(len(output), -1).clone()  # a later layer may overwrite its input
         places, share = _pictured(values, self.count)
         turned = torch.eye(2, dtype=values.dtype, device=values.device)
         if self.align and self.places:
@@ -292,13 +313,13 @@ class _Frames:
             self.areas.append(_areas(values[: self.count].reshape(*self.grid, -1)))
 
     def result(self, batch: tuple[int, ...], classes: Tensor | None, settings: dict[str, Any]) -> FlowMap:
-        """All of them."""
+        """The flow map of all pictures."""
         places = torch.stack(self.places)
         places = places.where(torch.isfinite(places).all(-1, keepdim=True), torch.nan)
         images = places[:, : self.count].reshape(len(places), *batch, 2)
-        lost = ~torch.isfinite(images).all(-1).all(0)
-        made = FlowMap(
-            codes=torch.where(lost, Status.DIVERGED, Status.OK).to(torch.int8),
+        diverged = ~torch.isfinite(images).all(-1).all(0)
+        flow = FlowMap(
+            codes=torch.where(diverged, Status.DIVERGED, Status.OK).to(torch.int8),
             images=images,
             share=torch.stack(self.shares),
             turned=torch.stack(self.turned),
@@ -309,13 +330,13 @@ class _Frames:
             settings=settings,
         )
         if self.grid is None:
-            return made
+            return flow
         areas, signs = torch.stack(self.areas), _signed_areas(in_own_unit(images, (1, 2, 3))[0]).sign()
-        return replace(made, area=areas / areas[0], flipped=signs * signs[0] < 0)
+        return replace(flow, area=areas / areas[0], flipped=signs * signs[0] < 0)
 
 
 def _pictured(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Two numbers of each item, (items, 2), and the share of the sheet's variance that they hold."""
+    """Two coordinates of each item, (items, 2), and their share of the sheet's variance."""
     width = values.shape[1]
     if width <= 2:
         return torch.nn.functional.pad(values, (0, 2 - width)), values.new_ones(())
@@ -328,7 +349,7 @@ def _pictured(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def procrustes(places: Tensor, onto: Tensor, *, reflect: bool) -> Tensor:
-    """The orthogonal R, (2, 2), that makes ‖(X − x̄) R − (Y − ȳ)‖_F least; a rotation unless it may reflect."""
+    """The orthogonal R, (2, 2), that minimises ‖(X − x̄) R − (Y − ȳ)‖_F; with `reflect` it may be a reflection."""
     known = torch.isfinite(places).all(-1) & torch.isfinite(onto).all(-1)
     if not known.any():
         return torch.eye(2, dtype=places.dtype, device=places.device)
@@ -340,25 +361,25 @@ def procrustes(places: Tensor, onto: Tensor, *, reflect: bool) -> Tensor:
 
 
 def _centered(places: Tensor) -> Tensor:
-    """In units of the largest number, which turn nothing: products of numbers near the largest there is would overflow."""
+    """Centred values in units of the largest, so that products do not overflow; units do not change R."""
     scaled = in_own_unit(places)[0]
     return scaled - scaled.mean(0)
 
 
 def _areas(values: Tensor) -> Tensor:
-    """Areas of a grid's cells in any number of dimensions, each as two triangles; (rows, columns, width)."""
+    """Areas of the cells of a grid (rows, columns, width) in any number of dimensions, each as two triangles."""
     corner, right, up, far = values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:]
     return _triangle(right - corner, up - corner) + _triangle(right - far, up - far)
 
 
 def _triangle(p: Tensor, q: Tensor) -> Tensor:
-    """Half of base times height, which loses fewer digits in a thin triangle than a Gram determinant."""
+    """Half of base times height; more accurate for a thin triangle than a Gram determinant."""
     base = p.norm(dim=-1)
     along = (p * q).sum(-1) / base.square().clamp(min=torch.finfo(p.dtype).tiny)
     return base * (q - along[..., None] * p).norm(dim=-1) / 2
 
 
 def _signed_areas(images: Tensor) -> Tensor:
-    """(layer, rows − 1, columns − 1), twice: half the cross product of a cell's diagonals."""
+    """Twice the signed areas, (layer, rows − 1, columns − 1), as cross products of the cells' diagonals."""
     p, q = images[:, 1:, 1:] - images[:, :-1, :-1], images[:, :-1, 1:] - images[:, 1:, :-1]
     return p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]

@@ -1,4 +1,4 @@
-"""Where a function of the plane is zero: lines by marching squares, each vertex then brought onto the zero itself."""
+"""Zero lines of a function of the plane, by marching squares and bisection of each vertex."""
 
 from collections.abc import Callable
 
@@ -7,20 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-HALVINGS = 50  # of a grid's edge: to the last bit
-ZERO = 1e-6  # of the largest value: a sign that changes with more left over is a jump, no zero
-ON_GRID = 1e-9  # of an edge
+HALVINGS = 50  # bisections of a grid edge, down to rounding
+ZERO = 1e-6  # relative to the largest value: a sign change with a larger remainder is a jump, not a zero
+ON_GRID = 1e-9  # relative to an edge: a vertex this close to a grid point lies on it
 
 Function = Callable[[Tensor], Tensor]
 
 
 def zero_lines(function: Function, first: Tensor, second: Tensor, values: Tensor) -> Tensor:
-    """The lines on which function(place) = 0, shape (vertex, 2), a row of NaN after each line; jumps are left out.
+    """Lines on which function(a₁, a₂) = 0, shape (vertex, 2), with a row of NaN after each line; without jumps.
 
     Args:
         function: (count, 2) → (count).
-        first, second: the grid's coordinates, (rows) and (columns), ascending.
-        values: the function over the grid, (rows, columns).
+        first, second: coordinates of the grid, (rows) and (columns), ascending.
+        values: the function on the grid, (rows, columns).
     """
     known = np.ma.masked_invalid(values.cpu().double().numpy().T)
     lines = contourpy.contour_generator(first.cpu().numpy(), second.cpu().numpy(), known, name="serial").lines(0.0)
@@ -37,7 +37,7 @@ def zero_lines(function: Function, first: Tensor, second: Tensor, values: Tensor
 
 
 def _bisected(function: Function, first: Tensor, second: Tensor, vertices: Tensor) -> Tensor:
-    """Each vertex moved along its grid edge to where the sign changes."""
+    """The vertices moved along their grid edges to the sign changes."""
     low, high = _edges(first, second, vertices)
     at_low, at_high = function(low), function(high)
     crosses = at_low * at_high < 0
@@ -49,7 +49,7 @@ def _bisected(function: Function, first: Tensor, second: Tensor, vertices: Tenso
 
 
 def _edges(first: Tensor, second: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor]:
-    """The two ends of the grid edge on which each vertex lies; a vertex on a grid point is its own edge."""
+    """Both ends of the grid edge on which each vertex lies; for a vertex on a grid point, that point twice."""
     low, high = vertices.clone(), vertices.clone()
     for axis, grid in enumerate((first, second)):
         at = torch.searchsorted(grid.contiguous(), vertices[:, axis].contiguous()).clamp(1, len(grid) - 1)

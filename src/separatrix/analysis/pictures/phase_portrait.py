@@ -25,38 +25,38 @@ from separatrix.core.system import System
 from separatrix.core.wording import counted
 from separatrix.flows.flow import Flow
 
-ORBITS = 16  # of a default portrait
-GUESSES = 256  # states near orbits from which fixed points are sought, besides those of the plane
-COARSE = 16  # states of the plane, along each axis, that are guesses too
-MARGIN = 0.08  # of the orbits' range, on each side of a default window
-NO_SPAN = 1e-9  # a range below this is a point
+ORBITS = 16  # number of orbits by default
+GUESSES = 256  # states near orbits from which fixed points are sought
+COARSE = 16  # states of the plane along each axis from which fixed points are sought too
+MARGIN = 0.08  # margin of a default window on each side, relative to the range of the orbits
+NO_SPAN = 1e-9  # a relative range below this is a point
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PhasePortrait(Result):
-    r"""What a system does on a plane  origin + a₁ axis₁ + a₂ axis₂;  (a₁, a₂) is a place. The batch is that of the orbits.
+    r"""Phase portrait on the plane  origin + a₁ axis₁ + a₂ axis₂  with coordinates (a₁, a₂); the batch is that of the orbits.
 
-    In two dimensions the plane is the state space. In more, field, nullclines and shares are those *on* the plane, while orbits,
-    fixed points and manifolds are drawn where they project.
+    In two dimensions the plane is the state space. In more, the field, nullclines and shares are evaluated *on* the plane, while
+    orbits, fixed points and manifolds are projected onto it.
 
     Args:
-        origin: (dim), the state at the place (0, 0).
-        axes: (axis, dim), the two axes, as rows.
-        labels: what the two numbers of a place are.
-        first, second: (row), (column), the grid's values of a₁ and a₂.
-        field: (row, column, axis), the field's components along the axes: ẋ of a flow, F(x) − x of a map; NaN where not finite.
-        speed: (row, column), the length of the whole field.
-        leaving: (row, column), the share of that length that is orthogonal to the plane, 0 … 1; 0 in two dimensions.
-        nullcline_1, nullcline_2: (vertex, axis), lines on which the first, or second, component is 0, with a row of NaN after each
-            line. In more than two dimensions: zeros of the projected field, which need not be at rest where they meet.
-        orbits: (step, *batch, axis), places of the orbits.
-        rest: the fixed points (of a flow, equilibria) that were found, their stability, and the guesses' status.
-        rest_places: (point, axis).
-        rest_away: (point), distance of each from the plane.
-        unstable, stable: (branch, sample, axis), the unstable and stable manifolds of saddles where these are curves; NaN past a
-            curve's end. In the plane the stable ones are the separatrices.
-        unstable_of, stable_of: (branch), the saddle's number among `rest.points`.
-        is_flow: whether the field is a velocity, or the displacement F(x) − x.
+        origin: (dim), the state at the coordinates (0, 0).
+        axes: (axis, dim), the two axes as rows.
+        labels: names of the two coordinates.
+        first, second: (row), (column), grid values of a₁ and a₂.
+        field: (row, column, axis), components of the field along the axes: ẋ of a flow, F(x) − x of a map; NaN where not finite.
+        speed: (row, column), length of the whole field.
+        leaving: (row, column), share of that length orthogonal to the plane, 0 … 1; 0 in two dimensions.
+        nullcline_1, nullcline_2: (vertex, axis), lines on which the first or the second component is 0, with a row of NaN after
+            each line. In more than two dimensions they are zeros of the projected field, and need not meet at fixed points.
+        orbits: (time, *batch, axis), coordinates of the orbits.
+        rest: the fixed points that were found (equilibria of a flow), their stability, and the status of the guesses.
+        rest_places: (point, axis), coordinates of the fixed points.
+        rest_away: (point), distances of the fixed points from the plane.
+        unstable, stable: (branch, sample, axis), unstable and stable manifolds of saddles, where they are curves; NaN past the end
+            of a curve. In the plane the stable ones are the separatrices.
+        unstable_of, stable_of: (branch), index of the saddle in `rest.points`.
+        is_flow: whether the field is a velocity ẋ or a displacement F(x) − x.
     """
 
     origin: Tensor
@@ -90,7 +90,7 @@ class PhasePortrait(Result):
         "leaving": "row column",
         "nullcline_1": "vertex_1 axis",
         "nullcline_2": "vertex_2 axis",
-        "orbits": "step batch axis",
+        "orbits": "time batch axis",
         "rest_places": "point axis",
         "rest_away": "point",
         "unstable": "unstable_branch unstable_sample axis",
@@ -99,23 +99,26 @@ class PhasePortrait(Result):
         "stable_of": "stable_branch",
     }
     units: ClassVar[dict[str, str]] = {
-        "field": "units of a place, per unit time of a flow, per step of a map",
-        "speed": "the state's unit, per unit time of a flow, per step of a map",
+        "field": "units of the coordinates, per unit time for a flow, per step for a map",
+        "speed": "the state's unit, per unit time for a flow, per step for a map",
         "leaving": "1",
     }
 
     def summary(self) -> str:
-        """The plane, the fixed points, the separatrices, the orbits, and how much of the field leaves the plane."""
+        """The plane, fixed points, manifolds and orbits, and the share of the field that leaves the plane, in words."""
         lines = [f"phase portrait of a {'flow' if self.is_flow else 'map'} over {self.labels[0]} and {self.labels[1]}"]
         lines.append(self.rest.summary().splitlines()[0])
-        lines.append(f"branches of saddles' manifolds: {len(self.stable)} stable, {len(self.unstable)} unstable")
-        lost = int((self.codes == Status.DIVERGED).sum())
-        lines.append(counted(self.codes.numel(), "orbit") + (f", of which {lost} diverged" if lost else ""))
+        lines.append(f"manifolds of saddles: {len(self.stable)} stable and {len(self.unstable)} unstable branches")
+        diverged = int((self.codes == Status.DIVERGED).sum())
+        lines.append(counted(self.codes.numel(), "orbit") + (f", {diverged} of them diverged" if diverged else ""))
         if self.axes.shape[1] > 2:
             share = self.leaving[torch.isfinite(self.leaving)]
-            told = f"{float(share.median()):.0%} in the median, {float(share.max()):.0%} at most" if len(share) else "unknown"
-            lines.append(f"share of the field that leaves the plane: {told}")
+            values = f"median {float(share.median()):.0%}, maximum {float(share.max()):.0%}" if len(share) else "unknown"
+            lines.append(f"share of the field that leaves the plane: {values}")
         return "\n".join(lines)
+
+    def _remedy(self, status: Status) -> str:
+        return "These orbits left the finite numbers; start nearer to an attractor, or take fewer steps."
 
 
 @torch.no_grad()
@@ -133,42 +136,54 @@ def phase_portrait(
     n: int = 0,
     seed: int = 0,
     progress: bool = False,
+    throw: bool = False,
 ) -> PhasePortrait:
-    r"""The field of a flow, or F(x) − x of a map, over a plane, with nullclines, orbits, fixed points and separatrices.
+    r"""Field of a flow, or F(x) − x of a map, on a plane, with nullclines, orbits, fixed points and separatrices.
 
-    A driven or time-dependent system is frozen at step n, its orbits as well. A flow is taken at its field, so that everything is
-    the flow's and not its solver's; orbits and manifolds follow the field by RK4 at the system's dt.
+    A driven or time-dependent system is frozen at step n, also for its orbits. A flow is represented by its field, so that nothing
+    depends on its solver; orbits and manifolds integrate the field by RK4 with the system's dt.
 
     Args:
-        system: any System of at least two numbers; a network under data is frozen at the input of step n.
-        x0: where orbits begin, shape (*batch, dim). Default: 16 states near those that the system visits.
-        plane: (i, j), two numbers of the state, through the mean of the settled orbits; (origin, axis1, axis2), three vectors; or
-            "principal": the state space itself in two dimensions, else the leading principal plane of the later half of the orbits
-            with the fixed points, or of all of the orbits where those span none.
-        low, high: the window's corners in places, two numbers each. Default: the orbits' range and fixed points near it.
-        resolution: points of the grid along each axis. Nullclines are found on it, then bisected to the last bit.
-        steps: of each orbit, and of a flow's manifold once it has left its saddle.
+        system: any System with at least two components; a driven network is frozen at the input of step n.
+        x0: initial states of the orbits, shape (*batch, dim). Default: 16 states near those that the system visits.
+        plane: (i, j), two components of the state, through the mean of the settled orbits; (origin, axis1, axis2), three vectors;
+            or "principal": the state space itself in two dimensions, otherwise the leading principal plane of the fixed points and
+            the later half of the orbits, or of the whole orbits if those do not span a plane.
+        low, high: corners of the window in the coordinates of the plane, two numbers each. Default: the range of the orbits and of
+            fixed points close to it.
+        resolution: number of grid points along each axis. Nullclines are found on the grid and refined by bisection.
+        steps: steps of each orbit, and of a flow's manifold after it has left its saddle.
         settle: steps before the orbits begin.
-        guesses: where to look for fixed points, (*batch, dim). Default: 256 states near orbits, and 256 of the plane.
-        n: the step whose drive, or time, is kept for ever.
-        seed: of orbits and guesses.
-        progress: show a bar of the orbits' steps.
+        guesses: initial guesses for fixed points, (*batch, dim). Default: 256 states near orbits and 256 on the plane.
+        n: step at which the input, or time, is frozen.
+        seed: seed of the orbits and guesses.
+        progress: show a progress bar.
+        throw: raise instead of marking orbits `diverged`.
 
     Returns:
         PhasePortrait: `field`, `leaving`, `nullcline_1`, `nullcline_2`, `orbits`, `rest`, `stable`, `unstable`, and a status for
         each orbit.
 
     Raises:
-        InputError: a state of 1 number; axes out of range, equal, parallel or of length 0; a resolution below 2; an empty window.
+        InputError: the state has 1 component; axes are out of range, equal, parallel or of length 0; `resolution` is below 2; the
+            window is empty.
         HorizonError: the system has no step n.
-        ShapeError: an axis of another width than the state's, or a batch of systems.
+        ShapeError: an axis does not have the width of the state, or the system is a batch of systems.
+        DivergedError: with `throw=True`.
 
-    Limits: nullclines thinner than the grid are missed, and zeros at which no sign changes; so are fixed points that no guess leads
-        to. States of more than 2,000 numbers are refused. Manifolds begin 1e-4 windows from their saddle, with an
-        error of the square of that, and are drawn where they are curves: in the plane, or where a saddle has one unstable (or one
-        stable) direction. A map's stable ones need inverse images, and end where there are none.
+    Limits: nullclines are missed if they are narrower than the grid or if the field does not change sign on them, fixed points if
+        no guess converges to them. States of more than 2,000 numbers are refused. Manifolds start 1e-4 window sizes from their
+        saddle, with an error of the square of that. They are drawn where they are curves: in the plane, or if a saddle has one
+        unstable (or one stable) direction. Stable manifolds of a map need inverse images, and end where there are none.
     Source: Strogatz 2015, Nonlinear Dynamics and Chaos, ch. 6; manifolds as Parker & Chua 1989, Practical Numerical Algorithms
         for Chaotic Systems, ch. 6.
+
+    Example:
+        >>> flow = sx.Flow(lambda x: torch.stack([x[..., 0] - x[..., 0] ** 3, -x[..., 1]], -1), 2, 0.1)
+        >>> guesses = torch.tensor([[-0.9, 0.1], [0.1, 0.0], [0.9, 0.1]])
+        >>> portrait = sx.phase_portrait(flow, low=(-2, -2), high=(2, 2), guesses=guesses, resolution=20, steps=20)
+        >>> sorted(portrait.rest.kind), len(portrait.stable)
+        (['saddle with 1 unstable direction', 'stable node', 'stable node'], 2)
     """
     _check(system, resolution=resolution, steps=steps, settle=settle, seed=seed)
     low, high = _corner("low", low), _corner("high", high)
@@ -214,11 +229,11 @@ def phase_portrait(
             "n": n,
             "seed": seed,
         },
-    )
+    ).or_raise(throw)
 
 
 def _field(problem: Problem, plane: Plane, first: Tensor, second: Tensor) -> dict[str, Tensor]:
-    """The field over the grid, its speed, how much of it leaves the plane, and its nullclines."""
+    """The field on the grid, its speed, the share of it that leaves the plane, and its nullclines."""
     places = torch.stack(torch.meshgrid(first, second, indexing="ij"), dim=-1)
     velocity = problem.residual(plane.states(places))
     velocity = velocity.where(torch.isfinite(velocity).all(-1, keepdim=True), torch.nan)
@@ -243,22 +258,22 @@ def _check(system: System, *, resolution: int, steps: int, settle: int, seed: in
     check_seed(seed)
     if system.dim < 2:
         raise InputError(
-            f"a plane needs 2 numbers but the state of this {type(system).__name__} has {system.dim}.\n"
+            f"expected a state of at least 2 numbers, got a {type(system).__name__} with {system.dim}.\n"
             "Draw sx.orbit_diagram, or its trajectory over time."
         )
     if system.batch_shape:
         raise ShapeError(
-            f"this is a batch of systems: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
-            "Draw one of them at a time: system.at(…), or one sequence of inputs."
+            f"expected one system, got a batch: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
+            "Draw the systems one at a time: system.at(…), or a single sequence of inputs."
         )
     for name, value, least in (("resolution", resolution, 2), ("steps", steps, 1), ("settle", settle, 0)):
         check_whole(name, value)
         if value < least:
-            raise InputError(f"{name} is {value}; it is at least {least}.")
+            raise InputError(f"expected {name} of at least {least}, got {value}.")
 
 
 def _corner(name: str, corner: Any) -> tuple[float, ...] | None:
-    """A corner of the window as two numbers of Python's own."""
+    """A corner of the window as two Python floats."""
     if corner is None:
         return None
     try:
@@ -266,39 +281,39 @@ def _corner(name: str, corner: Any) -> tuple[float, ...] | None:
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != 2 or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{name} is {corner!r}; a corner of the window is two finite numbers.")
+        raise InputError(f"expected two finite numbers for {name}, a corner of the window, got {corner!r}.")
     return numbers
 
 
 def _check_window(low: tuple[float, ...] | None, high: tuple[float, ...] | None) -> None:
     for a, b in zip(low or (), high or (), strict=False):
         if not a < b:
-            raise InputError(f"the window is empty: it goes from {a:g} to {b:g}.\nGive low below high.")
+            raise InputError(f"expected low below high, got a window from {a:g} to {b:g}.")
 
 
 def _orbits(problem: Problem, x: Tensor, steps: int, settle: int, progress: bool) -> tuple[Tensor, Tensor]:
-    """States after the settling, (step, *batch, dim), and a status for each orbit."""
+    """States after the settling, (time, *batch, dim), and a status for each orbit."""
     system = Flow(problem.residual, x.shape[-1], problem.step.dt) if problem.is_flow else problem.step
     front = Front(system, x, lived=torch.zeros(x.shape[:-1], dtype=torch.int64, device=x.device)).advance(settle)
     states = [front.x]
-    for _ in watched_count(steps, "orbits", progress):
+    for _ in watched_count(steps, "Orbits", progress):
         front = front.advance(1)
         states.append(front.x)
     return torch.stack(states), torch.where(front.failed_at >= 0, Status.DIVERGED, Status.OK).to(torch.int8)
 
 
 def _plane(spec: Any, orbits: Tensor, rest: FixedPoints, like: Tensor) -> Plane:
-    """The plane asked for, of the settled halves of the orbits that do not diverge; of all of these where those span none."""
-    kept = _kept(orbits)
-    settled = kept[len(kept) // 2 :].flatten(0, 1)
+    """The plane of a specification, from the later halves of the finite orbits, or from all of them if those span no plane."""
+    finite = _finite(orbits)
+    settled = finite[len(finite) // 2 :].flatten(0, 1)
     if spec != "principal":
         return plane_of(spec, like, settled)
     settled = torch.cat([settled, rest.points])
-    return plane_of(spec, like, settled if spans_plane(settled) else torch.cat([kept.flatten(0, 1), rest.points]))
+    return plane_of(spec, like, settled if spans_plane(settled) else torch.cat([finite.flatten(0, 1), rest.points]))
 
 
-def _kept(orbits: Tensor) -> Tensor:
-    """The orbits that do not diverge, (step, orbit, dim)."""
+def _finite(orbits: Tensor) -> Tensor:
+    """The orbits that do not diverge, (time, orbit, dim)."""
     several = orbits.reshape(len(orbits), -1, orbits.shape[-1])
     return several[:, torch.isfinite(several[-1]).all(-1)]
 
@@ -306,10 +321,10 @@ def _kept(orbits: Tensor) -> Tensor:
 def _window(
     orbits: Tensor, points: Tensor, low: tuple[float, ...] | None, high: tuple[float, ...] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The corners asked for; else those of the orbits that do not diverge, and of the fixed points within one such range."""
-    kept = _kept(orbits).flatten(0, 1)
-    kept = kept if len(kept) else torch.cat([orbits[0].reshape(-1, 2), points])
-    ends = [_range(kept[:, axis], points[:, axis]) for axis in (0, 1)]
+    """The given corners, or by default those of the finite orbits and of the fixed points within one range of them."""
+    finite = _finite(orbits).flatten(0, 1)
+    finite = finite if len(finite) else torch.cat([orbits[0].reshape(-1, 2), points])
+    ends = [_range(finite[:, axis], points[:, axis]) for axis in (0, 1)]
     bottom, top = low or tuple(end[0] for end in ends), high or tuple(end[1] for end in ends)
     _check_window(bottom, top)
     return bottom, top

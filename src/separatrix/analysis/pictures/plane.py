@@ -1,4 +1,4 @@
-"""Planes through a state space: places in them, and what a vector shows of itself there."""
+"""Planes through a state space: coordinates of states, and components of vectors in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from torch import Tensor
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
 
-PARALLEL = 1e-6  # sine of the angle below which two axes span no plane
-SMALL = 256  # states, or numbers in one, up to which principal axes are found by SVD
-LEAST_SHARE = 1e-15  # of the variance along the second axis: below, states lie on a line
-MOST_FOR_COMPONENTS = 10_000_000  # numbers of the states that a principal plane is taken of
+PARALLEL = 1e-6  # sine of the angle below which two axes are parallel
+SMALL = 256  # number of states, or of their components, up to which principal axes are computed by SVD
+LEAST_SHARE = 1e-15  # share of the variance along the second axis below which states lie on a line
+MOST_FOR_COMPONENTS = 10_000_000  # maximum size of the states from which a principal plane is computed
 
 Spec = str | Sequence[int] | Sequence[Tensor]
 
 
 @dataclass(frozen=True)
 class Plane:
-    """The states  origin + a₁ axis₁ + a₂ axis₂;  the two numbers (a₁, a₂) are a place.
+    """Plane of states  origin + a₁ axis₁ + a₂ axis₂  with coordinates (a₁, a₂).
 
     Args:
         origin: (dim).
         axes: (2, dim), rows.
-        labels: what the two numbers are.
+        labels: names of the two coordinates.
     """
 
     origin: Tensor
@@ -34,52 +34,52 @@ class Plane:
     labels: tuple[str, str]
 
     def states(self, places: Tensor) -> Tensor:
-        """(*batch, 2) → (*batch, dim)."""
+        """The states at coordinates, (*batch, 2) → (*batch, dim)."""
         return self.origin + places @ self.axes
 
     def places(self, x: Tensor) -> Tensor:
-        """The nearest places to states, (*batch, dim) → (*batch, 2)."""
+        """Coordinates of states, projected to the plane, (*batch, dim) → (*batch, 2)."""
         return self.components(x - self.origin)
 
     def components(self, v: Tensor) -> Tensor:
-        """Along the axes, (*batch, dim) → (*batch, 2), the rest of v being orthogonal to the plane."""
+        """Components of vectors along the axes, (*batch, dim) → (*batch, 2); the rest of v is orthogonal to the plane."""
         return v @ torch.linalg.solve(self.axes @ self.axes.mT, self.axes).mT
 
     def share_outside(self, v: Tensor) -> Tensor:
-        """‖part of v orthogonal to the plane‖ / ‖v‖, shape (*batch); 0 where v is 0."""
+        """‖component of v orthogonal to the plane‖ / ‖v‖, shape (*batch); 0 where v is 0."""
         outside = (v - self.components(v) @ self.axes).norm(dim=-1)
         return outside / v.norm(dim=-1).clamp(min=torch.finfo(v.dtype).tiny)
 
 
 def plane_of(spec: Any, like: Tensor, settled: Tensor) -> Plane:
-    """The plane that was asked for.
+    """The plane of a specification.
 
     Args:
-        spec: "principal", two numbers of the state, or an origin and two axes.
-        like: a tensor of the state's dtype, device and last axis.
-        settled: states, (count, dim): a principal plane is theirs, and a plane of two numbers goes through their mean.
+        spec: "principal", two components of the state, or an origin and two axes.
+        like: a tensor with the state's dtype, device and last axis.
+        settled: states, (count, dim), that define the principal plane; a plane of two components passes through their mean.
     """
     dim = like.shape[-1]
     if dim < 2:
-        raise InputError(f"a plane needs 2 numbers but this state has {dim}.\nDraw an orbit_diagram, or its orbits over time.")
+        raise InputError(f"expected a state of at least 2 numbers, got {dim}.\nDraw an orbit_diagram, or its orbits over time.")
     spec = spec.tolist() if isinstance(spec, Tensor | np.ndarray) else spec
     if isinstance(spec, str):
         if spec != "principal":
-            raise InputError(f"plane is {spec!r}; it is 'principal', two numbers (i, j), or (origin, axis1, axis2).")
+            raise InputError(f"expected plane='principal', (i, j) or (origin, axis1, axis2), got {spec!r}.")
         return _of_numbers((0, 1), like, settled) if dim == 2 else _principal(settled)
     if isinstance(spec, Sequence) and len(spec) == 2:
         return _of_numbers(spec, like, settled)
     if isinstance(spec, Sequence) and len(spec) == 3:
         return _of_axes(spec, like)
-    raise InputError("plane is neither 'principal', two numbers (i, j) of the state, nor (origin, axis1, axis2).")
+    raise InputError(f"expected plane='principal', (i, j) or (origin, axis1, axis2), got a {type(spec).__name__}.")
 
 
 def _of_numbers(pair: Sequence[Any], like: Tensor, settled: Tensor) -> Plane:
-    dim, (i, j) = like.shape[-1], (check_whole("a number of the plane", value) for value in pair)
+    dim, (i, j) = like.shape[-1], (check_whole("a component of the plane", value) for value in pair)
     if not (0 <= i < dim and 0 <= j < dim):
-        raise InputError(f"the plane is of the numbers {i} and {j}, but this state has {dim}, counted from 0 to {dim - 1}.")
+        raise InputError(f"expected two components of the state from 0 to {dim - 1} for the plane, got {i} and {j}.")
     if i == j:
-        raise InputError(f"the plane is of the numbers {i} and {j}: two different ones span it.")
+        raise InputError(f"expected two different components for the plane, got {i} and {j}.")
     origin = settled.mean(0) if len(settled) else torch.zeros_like(like).reshape(-1, dim)[0]
     axes = torch.eye(dim, dtype=like.dtype, device=like.device)[[i, j]]
     return Plane(origin - origin @ axes.mT @ axes, axes, (state_label(i), state_label(j)))
@@ -91,11 +91,11 @@ def _of_axes(spec: Sequence[Any], like: Tensor) -> Plane:
     axes = torch.stack([first, second])
     lengths = axes.norm(dim=-1)
     if not bool((lengths > 0).all()):
-        raise InputError(f"an axis of the plane has length 0: {_two_lengths(lengths)} in {dim} numbers.")
+        raise InputError(f"expected two axes of positive length, got {_in_words(lengths)} in {dim} components.")
     unit = axes / lengths[:, None]
     sine = float((1 - (unit[0] @ unit[1]).square()).clamp(min=0).sqrt())
     if sine < PARALLEL:
-        raise InputError(f"the plane's axes are parallel: the sine of their angle is {sine:.1g}.\nGive two directions that differ.")
+        raise InputError(f"the axes of the plane are parallel: the sine of their angle is {sine:.1g}.\nPass different directions.")
     return Plane(origin, axes, ("along axis 1", "along axis 2"))
 
 
@@ -103,43 +103,42 @@ def _vector(name: str, value: Any, like: Tensor) -> Tensor:
     try:
         vector = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{name} cannot be read as numbers: it is {type(value).__name__}.") from None
+        raise InputError(f"expected {like.shape[-1]} numbers for {name}, got a {type(value).__name__}.") from None
     if vector.shape != like.shape[-1:]:
-        raise ShapeError(f"{name} has shape {tuple(vector.shape)} but this state has {like.shape[-1]} numbers.")
+        raise ShapeError(f"expected {name} of shape {tuple(like.shape[-1:])}, got {tuple(vector.shape)}.")
     if not bool(torch.isfinite(vector).all()):
-        raise InputError(f"{name} has numbers that are not finite.")
+        raise InputError(f"{int((~torch.isfinite(vector)).sum())} of {len(vector)} numbers of {name} are not finite.")
     return vector
 
 
-def _two_lengths(lengths: Tensor) -> str:
-    """The two lengths in words."""
+def _in_words(lengths: Tensor) -> str:
     first, second = lengths.tolist()
-    return f"the lengths are {first:.3g} and {second:.3g}"
+    return f"{first:.3g} and {second:.3g}"
 
 
 def spans_plane(states: Tensor) -> bool:
-    """Whether states, (count, dim ≥ 2), lie on no one line, to rounding."""
+    """Whether states, (count, dim ≥ 2), do not lie on a line, to rounding."""
     return len(states) > 2 and bool(principal_axes(states)[2][1] > LEAST_SHARE)
 
 
 def _principal(settled: Tensor) -> Plane:
     if not len(settled):
-        raise InputError("every orbit diverged, so there is no principal plane.\nGive plane=(i, j) or (origin, axis1, axis2).")
+        raise InputError("all orbits diverged, so there is no principal plane.\nPass plane=(i, j) or (origin, axis1, axis2).")
     states = settled[:: max(1, settled.numel() // MOST_FOR_COMPONENTS)]
     center, axes, share = principal_axes(states)
     if not share[1] > LEAST_SHARE:
         raise InputError(
-            "the orbits and fixed points lie on one line or point, which spans no plane.\n"
-            "Give x0 that differ more, plane=(i, j), or plane=(origin, axis1, axis2)."
+            "the orbits and fixed points lie on a line or a point, so they do not span a principal plane.\n"
+            "Pass initial states that differ more, plane=(i, j), or plane=(origin, axis1, axis2)."
         )
     first, second = (f"principal component {i + 1} ({float(share[i]):.0%} of variance)" for i in (0, 1))
     return Plane(center, axes, (first, second))
 
 
 def principal_axes(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean, the two leading principal directions as rows, and each one's share of the variance; of (count, dim ≥ 2).
+    """Mean, two leading principal directions as rows, and their shares of the variance, of states (count, dim ≥ 2).
 
-    The largest component of a direction is positive.
+    The largest component of each direction is positive.
     """
     scaled, unit = in_own_unit(states)
     center = scaled.mean(0)
@@ -150,9 +149,9 @@ def principal_axes(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def in_own_unit(values: Tensor, dims: int | tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-    """The values over the power of two next to the largest size along `dims` (default: all), and that power; NaN is passed over.
+    """The values divided by the power of two close to the largest size along `dims` (default: all), and that power.
 
-    It costs no digit, and neither a square nor a sum of squares over- or underflows.
+    NaN is ignored. The division is exact, and squares and sums of squares of the result neither over- nor underflow.
     """
     sizes = values.nan_to_num(nan=0.0).abs().amax(dims or tuple(range(values.ndim)), keepdim=True)
     unit = (sizes / (2 * sizes.frexp().mantissa)).where(sizes > 0, 1.0)
@@ -166,7 +165,7 @@ def _by_svd(spread: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_gram(spread: Tensor) -> tuple[Tensor, Tensor]:
-    """The same from the products of rows, or of columns, whichever are fewer: faster by far, with half of the digits."""
+    """The same from the Gram matrix of the rows or of the columns, whichever is smaller: much faster, with half of the digits."""
     wide = spread.shape[1] > spread.shape[0]
     values, vectors = torch.linalg.eigh(spread @ spread.mT if wide else spread.mT @ spread)
     leading = vectors[:, -2:].flip(1)
