@@ -150,7 +150,8 @@ def built(name: str) -> System:
         torch.manual_seed(0)
         if name in NEEDS:
             return NEEDS[name]().double()
-        needed = [p for p in list(inspect.signature(kind).parameters.values()) if p.default is p.empty]
+        parameters = inspect.signature(kind).parameters.values()
+        needed = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
         assert len(needed) <= 1, (
             f"{kind.__module__}.{name} needs {', '.join(p.name for p in needed)}: say in NEEDS how it is built."
         )

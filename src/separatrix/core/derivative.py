@@ -63,6 +63,8 @@ class Tangents:
         if key not in self._as_a_batch and self._may_be_a_batch(x, v):
             again = as_a_batch(f, x, v) if self._rungs[which] == 0 else None
             self._as_a_batch[key] = again is not None and alike(again[1], pushed)
+            if again is not None and self._as_a_batch[key]:
+                value, pushed = again  # as from now on, to the bit
         if self.is_first(x, v, value, which=which):
             check_derivative(f, x, "field" if which == FIELD else self._what)
         return value, pushed
