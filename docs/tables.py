@@ -1,10 +1,18 @@
-"""The tables of systems and of analyses, docs/tables.md, from `SYSTEMS` and `ANALYSES`.
+"""What is written from the tables of the code (`SYSTEMS`, `ANALYSES`, …), so that nobody types a name twice.
 
-python docs/tables.py            write it
-python docs/tables.py --check    exit 1 if it is out of date
+docs/tables.md                 all of it
+docs/api.md                    the analyses, each with its result
+src/separatrix/__init__.pyi    the analyses among the public names
+src/separatrix/results.py      the records that functions return
+
+python docs/tables.py            write them
+python docs/tables.py --check    exit 1 if one of them is out of date
 """
 
+import importlib
 import inspect
+import itertools
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -14,8 +22,18 @@ from typing import Any
 import torch
 
 import separatrix as sx
+from separatrix.analysis.along.tracks import Event
+from separatrix.analysis.basins.borders import BasinEntropy, UncertaintyExponent
+from separatrix.analysis.branches.branch import Bifurcation
+from separatrix.bounds.operator_norm.operator_norm import OperatorNorm
+from separatrix.flows.solution import Followed
 
-PAGE = Path(__file__).parent / "tables.md"
+ROOT = Path(__file__).parents[1]
+PAGE, REFERENCE = ROOT / "docs" / "tables.md", ROOT / "docs" / "api.md"
+DOOR, RECORDS = ROOT / "src" / "separatrix" / "__init__.pyi", ROOT / "src" / "separatrix" / "results.py"
+BEGIN, END = "made by docs/tables.py from ", "end of what docs/tables.py made"
+PLAIN = (BasinEntropy, Bifurcation, Event, OperatorNorm, UncertaintyExponent)  # records that are not a Result
+MEMBERS = {"FlowMap": ["animate"]}  # methods that the reference describes
 HEAD = """\
 ---
 hide:
@@ -54,6 +72,59 @@ def page() -> str:
         *table(("name", "what it is", "options and their defaults", "source"), map(block_row, sx.nn.CELLS.items())),
     ]
     return "\n".join(parts) + "\n"
+
+
+def written() -> dict[Path, str]:
+    """Every file and what belongs into it."""
+    functions = (*sx.ANALYSES.values(), *sx.SWEEPS.values(), *sx.PROFILES.values())
+    places = sorted((function.__module__.removeprefix("separatrix"), function.__name__) for function in functions)
+    door = [f"from {module} import {name} as {name}" for module, name in places]
+    return {
+        PAGE: page(),
+        REFERENCE: between(REFERENCE, reference(functions), "<!-- ", " -->"),
+        DOOR: between(DOOR, door, "# "),
+        RECORDS: records(),
+    }
+
+
+def between(path: Path, lines: Iterable[str], opened: str, closed: str = "") -> str:
+    """The text of a file with other lines between its two marks."""
+    before, rest = path.read_text(encoding="utf-8").split(f"{opened}{BEGIN}", 1)
+    head, after = rest.split("\n", 1)[0], rest.split(f"{opened}{END}{closed}", 1)[1]
+    return f"{before}{opened}{BEGIN}{head}\n" + "\n".join(lines) + f"\n{opened}{END}{closed}{after}"
+
+
+def reference(functions: Iterable[Callable[..., sx.Result]]) -> list[str]:
+    """The entry of each analysis and, once, of each record that it returns."""
+    kinds = {kind.__name__ for kind in below(sx.Result)}
+    lines: dict[str, list[str]] = {}
+    for function in functions:
+        lines[function.__name__] = ["", f"::: separatrix.{function.__name__}"]
+        gives = re.findall(r"\w+", str(inspect.signature(function).return_annotation))
+        for name in kinds.intersection(gives) - lines.keys():
+            lines[name] = ["", f"::: separatrix.results.{name}"]
+            lines[name] += ["    options:", f"      members: [{', '.join(MEMBERS[name])}]"] if name in MEMBERS else []
+    return [*itertools.chain(*lines.values()), ""]
+
+
+def records() -> str:
+    """The module `separatrix.results`: every class of results, and the records that are none."""
+    for module in pkgutil.walk_packages(sx.__path__, "separatrix."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)  # a class is known once it is defined
+    public = below(sx.Result) - {Followed}  # which only has subclasses
+    kinds = sorted({*PLAIN, *public}, key=lambda kind: kind.__name__)
+    lines = sorted(f"from {kind.__module__} import {kind.__name__} as {kind.__name__}" for kind in kinds)
+    names = [f'    "{kind.__name__}",' for kind in kinds]
+    head = '"""The records that functions return: values with units, error bars and a status. See `Result`."""'
+    made = f"# {BEGIN}the classes of results"
+    return "\n".join([head, "", made, *lines, "", "__all__ = [", *names, "]", ""])
+
+
+def below(kind: type) -> set[type]:
+    """Its subclasses that the package defines, and theirs."""
+    found = {child for child in kind.__subclasses__() if child.__module__.startswith("separatrix.")}
+    return found.union(*(below(child) for child in found))
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -114,15 +185,15 @@ def shown(default: Any) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Write the page, or check the one that is there."""
-    wanted = page()
-    if "--check" not in argv:
-        PAGE.write_text(wanted, encoding="utf-8")
-        return 0
-    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == wanted:
-        return 0
-    print("docs/tables.md is out of date with SYSTEMS and ANALYSES; run: python docs/tables.py", file=sys.stderr)
-    return 1
+    """Write the files, or check those that are there."""
+    old = 0
+    for path, wanted in written().items():
+        if "--check" not in argv:
+            path.write_text(wanted, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != wanted:
+            print(f"{path.relative_to(ROOT)} is out of date with the tables; run: python docs/tables.py", file=sys.stderr)
+            old = 1
+    return old
 
 
 if __name__ == "__main__":

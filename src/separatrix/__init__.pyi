@@ -14,79 +14,13 @@ from .analysis import (
     SWEEPS as SWEEPS,
 )
 from .analysis import (
-    along as along,
-)
-from .analysis import (
-    basins_of_attraction as basins_of_attraction,
-)
-from .analysis import (
     compare_dynamics as compare_dynamics,
-)
-from .analysis import (
-    continuation as continuation,
-)
-from .analysis import (
-    correlation_dimension as correlation_dimension,
 )
 from .analysis import (
     correlation_dimension_of as correlation_dimension_of,
 )
 from .analysis import (
-    covariant_lyapunov_vectors as covariant_lyapunov_vectors,
-)
-from .analysis import (
-    depth_profile as depth_profile,
-)
-from .analysis import (
-    divergence_rate as divergence_rate,
-)
-from .analysis import (
-    echo_state as echo_state,
-)
-from .analysis import (
-    finite_time_lyapunov as finite_time_lyapunov,
-)
-from .analysis import (
-    fixed_points as fixed_points,
-)
-from .analysis import (
-    flow_map as flow_map,
-)
-from .analysis import (
-    gradient_propagation as gradient_propagation,
-)
-from .analysis import (
     grid as grid,
-)
-from .analysis import (
-    lyapunov_spectrum as lyapunov_spectrum,
-)
-from .analysis import (
-    memory_capacity as memory_capacity,
-)
-from .analysis import (
-    orbit_diagram as orbit_diagram,
-)
-from .analysis import (
-    phase_portrait as phase_portrait,
-)
-from .analysis import (
-    power_spectrum as power_spectrum,
-)
-from .analysis import (
-    return_map as return_map,
-)
-from .analysis import (
-    stability_region as stability_region,
-)
-from .analysis import (
-    stationarity as stationarity,
-)
-from .analysis import (
-    step_convergence as step_convergence,
-)
-from .analysis import (
-    transient_growth as transient_growth,
 )
 from .bounds import certificate as certificate
 from .bounds import operator_norm as operator_norm
@@ -148,6 +82,31 @@ from .systems.section import Section as Section
 from .systems.seeded import Seeded as Seeded
 from .systems.stroboscopic import Stroboscopic as Stroboscopic
 from .systems.surrogate import surrogate as surrogate
+
+# made by docs/tables.py from ANALYSES, SWEEPS and PROFILES
+from .analysis.along.along import along as along
+from .analysis.attractor.correlation_dimension import correlation_dimension as correlation_dimension
+from .analysis.attractor.power_spectrum import power_spectrum as power_spectrum
+from .analysis.attractor.return_map import return_map as return_map
+from .analysis.basins.basins import basins_of_attraction as basins_of_attraction
+from .analysis.branches.continuation import continuation as continuation
+from .analysis.branches.orbit_diagram import orbit_diagram as orbit_diagram
+from .analysis.depth.profile import depth_profile as depth_profile
+from .analysis.driven.echo_state import echo_state as echo_state
+from .analysis.driven.memory import memory_capacity as memory_capacity
+from .analysis.driven.stationarity import stationarity as stationarity
+from .analysis.fixed.fixed_points import fixed_points as fixed_points
+from .analysis.gradients.propagation import gradient_propagation as gradient_propagation
+from .analysis.gradients.transient import transient_growth as transient_growth
+from .analysis.lyapunov.covariant import covariant_lyapunov_vectors as covariant_lyapunov_vectors
+from .analysis.lyapunov.divergence import divergence_rate as divergence_rate
+from .analysis.lyapunov.finite_time import finite_time_lyapunov as finite_time_lyapunov
+from .analysis.lyapunov.spectrum import lyapunov_spectrum as lyapunov_spectrum
+from .analysis.pictures.flow_map import flow_map as flow_map
+from .analysis.pictures.phase_portrait import phase_portrait as phase_portrait
+from .analysis.stepping.stability_region import stability_region as stability_region
+from .analysis.stepping.step_convergence import step_convergence as step_convergence
+# end of what docs/tables.py made
 
 __version__: str
 __all__: list[str]
