@@ -109,6 +109,8 @@ def result_classes() -> set[type[Result]]:
 
 @pytest.mark.parametrize("kind", sorted(result_classes(), key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
 def test_every_result_names_the_function_that_draws_it(kind):
+    if kind.plot is not Result.plot:  # it draws itself
+        return
     module, _, function = kind.drawn_by.partition(":")
     (drawn,) = list(inspect.signature(getattr(importlib.import_module(module), function)).parameters.values())[:1]
     assert kind in (drawn.annotation, *get_args(drawn.annotation))
