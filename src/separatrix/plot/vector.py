@@ -46,7 +46,8 @@ def _with_root(text: str, label: str) -> str:
     """Replace the root element: it scales with the page, and sets the line joins that a style sheet would set page-wide."""
     root, rest = text.split(">", 1)
     width, view = re.search(r'width="([\d.]+)pt"', root), re.search(r'viewBox="[^"]*"', root)
-    assert width and view, "Matplotlib wrote an <svg> element without a size"
+    if not width or not view:
+        raise RuntimeError("Matplotlib wrote an <svg> element without a size.")
     look = f"width:{float(width[1]) / 72:.3g}in;max-width:100%;height:auto;stroke-linejoin:round;stroke-linecap:butt"
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'<svg {spaces} {view[0]} style="{look}" role="img" aria-label="{html.escape(label or "figure")}">{rest}'

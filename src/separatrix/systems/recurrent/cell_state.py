@@ -102,9 +102,7 @@ def part_of(returned: Any, place: int | None) -> Structure:
     """The part of a return value with that index."""
     if place is None:
         return returned
-    parts = children(returned)
-    assert parts is not None
-    return parts[place][1]
+    return (children(returned) or [])[place][1]
 
 
 def chosen(cell: nn.Module, u: Tensor, state: Structure, label: str) -> int:
