@@ -23,7 +23,7 @@ X = torch.ones(3, 2, dtype=torch.float64)
         (lambda: sx.Flow(nn.Tanh(), 2, "a"), "dt = 'a'"),
         (lambda: sx.nn.damped(3), "got a int"),
         (lambda: sx.nn.fit_flow(nn.Linear(2, 2).double(), torch.zeros(99, 2, 3, dtype=torch.float64), 0.1), "states of shape"),
-        (lambda: sx.depth_profile(sx.nn.Universal(nn.Tanh(), nn.Linear(2, 2)), X), "is a field"),
+        (lambda: sx.depth_profile(sx.nn.Universal(nn.Tanh(), nn.Linear(2, 2)), X), "a Universal"),
     ],
 )
 def test_what_is_wrong_is_named(wrong, words):
