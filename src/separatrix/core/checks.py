@@ -22,12 +22,12 @@ def check_whole(
     way_out: str = "",
     error: type[SeparatrixError] = InputError,
 ) -> int:
-    """A whole number within limits, as an int."""
+    """A whole number within limits, as an int; `error` is raised if it is out of range."""
     fits = isinstance(value, Integral) and not isinstance(value, bool)
     if fits and (least is None or least <= value) and (most is None or value <= most):
         return int(value)
     limits = "" if least is None else f" of at least {least}" if most is None else f" from {least} to {most}"
-    raise refused(name, value, f"a whole number{limits}", way_out, error)
+    raise refused(name, value, f"a whole number{limits}", way_out, error if fits else InputError)
 
 
 def check_number(name: str, value: Any, low: float = -inf, high: float = inf, ends: str = "()", *, way_out: str = "") -> float:

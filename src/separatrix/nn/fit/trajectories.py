@@ -85,7 +85,7 @@ def _times(times: Any, count: int, batch: tuple[int, ...]) -> Tensor:
     """Increasing times, (time,) or (time, *batch)."""
     times = torch.as_tensor(times, dtype=torch.float64).detach()
     if times.ndim == 0:
-        check_positive("times", times)
+        check_positive("times", float(times))
         return times * torch.arange(count, dtype=torch.float64)
     check_times(times, batch)
     if len(times) != count:

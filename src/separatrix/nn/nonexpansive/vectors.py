@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from separatrix.core.checks import check_number, check_whole
+from separatrix.core.errors import ShapeError
 from separatrix.nn.block import Block
 from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee
