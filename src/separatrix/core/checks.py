@@ -63,8 +63,8 @@ def check_choice(name: str, value: Any, choices: Iterable[Any], *, way_out: str 
     """Refuse a value that is not one of the choices."""
     choices = tuple(choices)
     if not isinstance(value, Hashable) or value not in choices:
-        *first, last = map(repr, choices)
-        raise refused(name, value, f"{', '.join(first)} or {last}" if first else last, way_out)
+        names = [repr(choice) for choice in choices]
+        raise refused(name, value, " or ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:]), way_out)
 
 
 def check_seed(seed: Any) -> int:
