@@ -269,7 +269,7 @@ def test_only_a_lattice_has_an_entropy():
     assert lattice.is_grid
     assert lattice.basin_entropy == lattice.entropy(5).value
     assert lattice.boundary_basin_entropy <= math.log(2) + 1e-12
-    with pytest.raises(sx.InputError, match="box is 1; .* 2 to 40"):
+    with pytest.raises(sx.InputError, match=r"box is 1; .* 2 to 40"):
         lattice.entropy(1)
 
 
