@@ -897,7 +897,7 @@ def test_a_csv_in_another_encoding_is_refused(content):
         (np.array([b"ab"]), "x.npy holds text (|S2), not numbers"),
         (np.array(["2026-01-01"], dtype="datetime64[D]"), "x.npy holds dates (datetime64[D]), not numbers"),
         (np.zeros(2, dtype=[("t", "f8"), ("x", "f8")]), "x.npy holds records"),
-        (np.ones(2, dtype=complex), "the inputs in x.npy are torch.complex128"),
+        (np.ones(2, dtype=complex), "the inputs in x.npy: expected real numbers, got complex128"),
         (np.zeros((0, 3)), "the inputs in x.npy are empty: shape (0, 3)"),
         (np.array([[1.0, np.nan], [np.inf, 0.0]]), "2 of 4 numbers of the inputs in x.npy are not finite, the first at [0, 1]"),
         (np.array([2**63], dtype=np.uint64), "x.npy holds integers up to 9223372036854775808, beyond the range of int64"),
