@@ -108,7 +108,7 @@ def _starts(truth: System, x0: Tensor | None, orbits: int, seed: int) -> Tensor:
 
 def _of_data(data: Tensor, dt: float | None, orbits: int, step: float) -> tuple[Sample, int]:
     """Data as orbits, with series cut into pieces if there are too few, and the learned system's steps between two samples."""
-    check_positive("dt", dt, way_out="It is the time between two samples of the data.")
+    dt = check_positive("dt", dt, way_out="It is the time between two samples of the data.")
     every = round(dt / step)
     if every < 1 or abs(every - dt / step) > WHOLE * every:
         raise InputError(
