@@ -75,7 +75,7 @@ def test_a_system_by_name_gives_its_flip_in_words_and_no_picture_is_lost(place, 
     [
         (("logistik", "r", "--start", "1", "--stop", "2"), "unknown system 'logistik'"),
         (("logistic", "q", "--start", "1", "--stop", "2"), "has no parameter 'q'"),
-        (("logistic", "r", "--start", "1", "--stop", "nan"), "1.0 … nan"),
+        (("logistic", "r", "--start", "1", "--stop", "nan"), "range of r is nan"),
         (("logistic", "r", "--start", "2", "--stop", "3", "--x0", "a"), "--x0 is 'a'"),
         (("logistic", "r", "--start", "2", "--stop", "3", "--out", "b.txt"), "expected .png"),
         (("net.py:plain", "w", "--start", "2", "--stop", "3"), "got a Linear"),

@@ -197,9 +197,9 @@ def test_a_model_that_packs_reads_a_list():
 def test_numbers_that_are_not_finite_are_refused_by_argument_and_index():
     bad = torch.zeros(1, 2, 5)
     bad[0, 1, 3] = torch.nan
-    with pytest.raises(sx.InputError, match=r"argument 'hidden' has 1 numbers out of 10 .* first at \[0, 1, 3\]"):
+    with pytest.raises(sx.InputError, match=r"1 of 10 numbers of the argument 'hidden' .* first at \[0, 1, 3\]"):
         arguments_of(Tagger(), (torch.zeros(2, 4).long(), bad))
-    with pytest.raises(sx.InputError, match=r"sequence 1 of the inputs has 1 numbers"):
+    with pytest.raises(sx.InputError, match=r"1 of 3 numbers of sequence 1 of the inputs"):
         arguments_of(nn.GRU(3, 5), [torch.zeros(4, 3), torch.tensor([[0.0, torch.inf, 0.0]])])
 
 

@@ -175,13 +175,13 @@ def test_a_field_without_a_formula_says_so():
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=r"'rk45'(?s:.*)euler, heun, midpoint, rk4, dopri5"):
+    with pytest.raises(InputError, match=r"'rk45'.*'euler', 'heun', 'midpoint', 'rk4', 'dopri5'"):
         Flow(torch.sin, 1, 0.1, method="rk45")
 
 
 @pytest.mark.parametrize("dt", [0, -0.1, math.inf, math.nan])
 def test_a_step_that_is_no_positive_number_is_refused(dt):
-    with pytest.raises(InputError, match="dt = "):
+    with pytest.raises(InputError, match=f"dt is {dt}"):
         Flow(torch.sin, 1, dt)
 
 
@@ -204,7 +204,7 @@ def test_a_refined_flow_takes_shorter_steps_of_the_same_field():
     for factor in (0, 1.5):
         with pytest.raises(InputError, match="factor is"):
             flow.refined(factor)
-    with pytest.raises(InputError, match="'rk45'"):
+    with pytest.raises(InputError, match=r"'rk45'"):
         flow.refined(method="rk45")
 
 

@@ -874,7 +874,7 @@ def test_a_csv_is_a_row_a_time_step_with_or_without_a_header(text, dtype, values
         ("a,b\n1,2,3\n", "x.csv: line 2 has 3 values, but line 1 has 2"),
         ("", "x.csv holds no numbers"),
         ("a,b\n", "x.csv holds no numbers"),
-        ("1,nan\n", r"the inputs in x.csv have 1 numbers out of 2 that are not finite, the first at \[0, 1\]"),
+        ("1,nan\n", r"1 of 2 numbers of the inputs in x.csv are not finite, the first at \[0, 1\]"),
     ],
 )
 def test_a_csv_that_is_not_a_table_of_numbers_is_refused_with_line_and_column(text, says):
@@ -897,9 +897,9 @@ def test_a_csv_in_another_encoding_is_refused(content):
         (np.array([b"ab"]), "x.npy holds text (|S2), not numbers"),
         (np.array(["2026-01-01"], dtype="datetime64[D]"), "x.npy holds dates (datetime64[D]), not numbers"),
         (np.zeros(2, dtype=[("t", "f8"), ("x", "f8")]), "x.npy holds records"),
-        (np.ones(2, dtype=complex), "the inputs in x.npy are torch.complex128"),
+        (np.ones(2, dtype=complex), "the inputs in x.npy: expected real numbers, got complex128"),
         (np.zeros((0, 3)), "the inputs in x.npy are empty: shape (0, 3)"),
-        (np.array([[1.0, np.nan], [np.inf, 0.0]]), "have 2 numbers out of 4 that are not finite, the first at [0, 1]"),
+        (np.array([[1.0, np.nan], [np.inf, 0.0]]), "2 of 4 numbers of the inputs in x.npy are not finite, the first at [0, 1]"),
         (np.array([2**63], dtype=np.uint64), "x.npy holds integers up to 9223372036854775808, beyond the range of int64"),
     ],
 )
@@ -938,7 +938,7 @@ def test_half_an_array_is_refused():
         ),
         ([torch.ones(2)], "x.pt holds a list, not a tensor"),
         (np.ones(2), "would have to run numpy._core.multiarray._reconstruct"),
-        (torch.tensor([1.0, float("nan")]), "the inputs in x.pt have 1 numbers out of 2 that are not finite"),
+        (torch.tensor([1.0, float("nan")]), "1 of 2 numbers of the inputs in x.pt are not finite"),
     ],
 )
 def test_a_pt_file_that_is_not_one_tensor_of_numbers_is_refused(content, says):

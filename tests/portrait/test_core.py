@@ -95,7 +95,7 @@ def test_whole_numbers_go_as_floats_to_a_model_without_embedding():
         (nn.GRU(3, 4), torch.zeros(5, 2), None, ShapeError, "2 numbers per step but this .* takes 3"),
         (nn.GRU(3, 4), torch.zeros(2, 2, 5, 3), None, ShapeError, "4 axes"),
         (nn.GRU(3, 4), torch.zeros(0, 3), None, InputError, "empty"),
-        (nn.GRU(3, 4), torch.full((5, 3), torch.nan), None, InputError, "15 numbers out of 15"),
+        (nn.GRU(3, 4), torch.full((5, 3), torch.nan), None, InputError, "15 of 15 numbers"),
         (Reader(), torch.full((2, 3), 99), None, InputError, "Reader failed on inputs of shape .*IndexError"),
     ],
 )

@@ -161,7 +161,7 @@ def test_growth_of_layers_none_of_which_carries_the_whole_signal_is_that_of_the_
         ({"inputs": torch.zeros(())}, r"failed on inputs of shape \(\)"),
         ({"inputs": torch.zeros(0, DIM)}, "are empty"),
         ({"inputs": torch.full((40, DIM), math.nan)}, "not finite"),
-        ({"inputs": torch.cat([torch.zeros(39, DIM), torch.full((1, DIM), math.inf)])}, "6 numbers out of 240 that are not finite"),
+        ({"inputs": torch.cat([torch.zeros(39, DIM), torch.full((1, DIM), math.inf)])}, "6 of 240 numbers"),
         ({"inputs": "text"}, "cannot be read as numbers"),
         ({"inputs": torch.zeros(4, DIM + 1)}, "Sequential failed on inputs"),
         ({"steps": 10}, "steps cannot be used: Sequential has no recurrent part"),

@@ -112,9 +112,9 @@ def test_an_autonomous_flow_is_seen_at_these_times():
     [
         ({}, "either period or frequency, got neither"),
         ({"period": 1.0, "frequency": "omega"}, "got both"),
-        ({"period": -1.0}, r"the period is -1\.0"),
-        ({"period": math.nan}, "the period is nan"),
-        ({"period": "5"}, "the period is '5'"),
+        ({"period": -1.0}, r"period is -1\.0"),
+        ({"period": math.nan}, "period is nan"),
+        ({"period": "5"}, "period is '5'"),
         ({"frequency": "nu"}, "no parameter 'nu'; its parameters are: omega"),
     ],
 )

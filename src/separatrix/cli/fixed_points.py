@@ -16,7 +16,7 @@ from separatrix.analysis.fixed.fixed_points import fixed_points as find
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
 from separatrix.cli.picture import check_picture
-from separatrix.core.checks import check_dt
+from separatrix.core.checks import check_positive
 from separatrix.core.errors import InputError, UnsupportedModuleError
 from separatrix.core.system import System
 from separatrix.core.wording import plain
@@ -91,7 +91,7 @@ def _network(spec: str, inputs: list[Path] | None, weights: Path | None, module:
             "To measure it in depth, use `separatrix analyze`."
         )
     if core.feedback.turn is not None:
-        core.feedback.turn.dt = check_dt(1.0 if dt is None else dt)
+        core.feedback.turn.dt = check_positive("dt", 1.0 if dt is None else dt)
         return core.feedback.turn
     inputs_of_one = None if core.inputs is None else core.inputs[:, 0]
     return Recurrent(core.module, inputs_of_one, state=core.state, dt=1.0 if dt is None else dt)

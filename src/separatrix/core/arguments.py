@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from separatrix.core.checks import as_numbers, check_all_finite
 from separatrix.core.errors import InputError
-from separatrix.core.inputs import as_numbers, check_all_finite
 from separatrix.core.structure import children, leaves, rebuilt, refilled
 from separatrix.core.twin import twin
 from separatrix.core.wrappers import unwrapped
@@ -115,7 +115,7 @@ def arguments_of(model: nn.Module, inputs: Any, *, dtype: torch.dtype | None = N
         return [inputs]
     given = _read(inputs, "the inputs")
     if not isinstance(given, Tensor) and children(given) is None:
-        given = as_numbers(given, "the inputs")
+        given = as_numbers("the inputs", given, None)
     if isinstance(given, Tensor) and given.is_nested:
         given = list(given.unbind())
     reader = _Reader(model, dtype)
@@ -152,7 +152,7 @@ class _Reader:
     def of_list(self, sequences: list[Tensor]) -> list[Arguments]:
         """The calls that read a list of sequences: one batch if they have equal lengths, one call for each, or the list itself."""
         for i, sequence in enumerate(sequences):
-            check_all_finite(sequence, f"sequence {i} of the inputs", "has")
+            check_all_finite(f"sequence {i} of the inputs", sequence)
             if sequence.ndim == 0 or sequence.numel() == 0:
                 raise InputError(f"sequence {i} of the inputs is empty: shape {tuple(sequence.shape)}.")
         shapes = {tuple(sequence.shape[1:]) for sequence in sequences}
@@ -273,7 +273,7 @@ def _read(values: Any, name: str) -> Any:
     if isinstance(values, Tensor | PackedSequence):
         return values
     if isinstance(values, np.ndarray):
-        return _read(list(values), name) if values.dtype == object and values.ndim else as_numbers(values, name)
+        return _read(list(values), name) if values.dtype == object and values.ndim else as_numbers(name, values, None)
     if isinstance(values, list):
         return _read_list(values, name)
     parts = children(values)
@@ -332,9 +332,9 @@ def _refuse_infinite(model: nn.Module, arguments: Arguments) -> None:
     for place, value in given:
         for i, tensor in enumerate(found := leaves(value)):
             if len(arguments.tensors()) == 1:
-                check_all_finite(tensor, "the inputs")
+                check_all_finite("the inputs", tensor)
             elif not _is_mask(tensor):
-                check_all_finite(tensor, f"the argument {place}" + (f", tensor {i}," if len(found) > 1 else ""), "has")
+                check_all_finite(f"the argument {place}" + (f", tensor {i}," if len(found) > 1 else ""), tensor)
 
 
 def _is_mask(tensor: Tensor) -> bool:

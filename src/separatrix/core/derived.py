@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_whole
 from separatrix.core.parametric import Number
 from separatrix.core.system import System
 
@@ -123,8 +123,7 @@ class Iterate(Derived):
     noise_of_step = System.noise_of_step
 
     def __init__(self, system: System, p: int) -> None:
-        if p < 1:
-            raise InputError(f"p is {p}; an iterate takes at least 1 step.")
+        check_whole("p", p, 1)
         super().__init__(system, dt=p * system.dt, horizon=None if system.horizon is None else system.horizon // p)
         self.p = p
 

@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import as_numbers, check_all_finite, check_whole
 from separatrix.core.derivative import Tangents
 from separatrix.core.derived import Padded, widths
 from separatrix.core.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
@@ -80,7 +79,7 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
     if one_width:
         _check_one_width(system)
     own = system.batch_shape
-    x0 = system.initial_state(own, seed).to(_device(system)) if x0 is None else _as_state(x0)
+    x0 = system.initial_state(own, seed).to(_device(system)) if x0 is None else as_numbers("x0", x0, None)
     _check_state(system, x0)
     batch = _batch_of_run(own, x0)
     ready = twin(system, dtype=x0.dtype, device=x0.device, apart=True)
@@ -89,13 +88,6 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
     check_step(ready, x, system)
     ready.check_start(x)
     return Front(ready, x, lived=torch.zeros(batch, dtype=torch.int64, device=x.device))
-
-
-def _as_state(x0: Any) -> Tensor:
-    try:
-        return torch.as_tensor(x0)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"x0 cannot be read as numbers: {str(error).splitlines()[0]}") from None
 
 
 def _device(system: System) -> torch.device:
@@ -119,8 +111,7 @@ def _check_state(system: System, x0: Tensor) -> None:
         raise InputError(f"x0 is {x0.dtype}, but states are real numbers.\nPass x0.double().")
     if x0.dtype not in (torch.float32, torch.float64):
         raise InputError(f"states are float32 or float64, not {str(x0.dtype).removeprefix('torch.')}.\nPass x0.float().")
-    if not torch.isfinite(x0).all():
-        raise InputError(f"x0 has {int((~torch.isfinite(x0)).sum())} numbers that are not finite, out of {x0.numel()}.")
+    check_all_finite("x0", x0, "")
 
 
 def _batch_of_run(own: tuple[int, ...], x0: Tensor) -> tuple[int, ...]:
@@ -175,9 +166,7 @@ def check_steps(system: System, **counts: int) -> None:
     """Refuse negative counts of steps, and counts whose sum exceeds the horizon of the system."""
     check_system_type(system)
     for name, count in counts.items():
-        check_whole(name, count)
-        if count < 0:
-            raise InputError(f"{name} is {count}; a number of steps must be at least 0.")
+        check_whole(name, count, 0)
     total = sum(counts.values())
     if system.horizon is not None and total > system.horizon:
         terms = " + ".join(f"{name} {count}" for name, count in counts.items())
@@ -214,9 +203,7 @@ def trajectory(
         tensor([ 1.,  2.,  4.,  8., 16.])
     """
     check_steps(system, settle=settle, steps=steps)
-    check_whole("every", every)
-    if every < 1:
-        raise InputError(f"every is {every}; it must be at least 1.")
+    check_whole("every", every, 1)
     front = begin(system, x0, seed=seed).advance(settle)
     states = [front.x]
     for _ in range(steps // every):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.checks import check_dt
+from separatrix.core.checks import check_positive, check_whole
 from separatrix.core.derivative import FIELD, Tangents
 from separatrix.core.errors import ShapeError
 from separatrix.core.parametric import Number, Parametric
@@ -37,8 +37,7 @@ class System(Parametric):
 
     def __init__(self, dim: int, *, dt: float = 1.0, horizon: int | None = None, start: tuple[float, ...] | None = None) -> None:
         super().__init__()
-        if dim < 1:
-            raise ShapeError(f"dim is {dim}; a state has at least 1 number.")
+        check_whole("dim", dim, 1, error=ShapeError)
         self.dim = dim
         self.dt = dt
         self.horizon = horizon
@@ -152,7 +151,7 @@ class Map(System):
         time_dependent: bool = False,
         is_complex: bool = False,
     ) -> None:
-        super().__init__(2 * dim if is_complex else dim, dt=check_dt(dt))
+        super().__init__(2 * dim if is_complex else dim, dt=check_positive("dt", dt))
         function = bare(function)
         self.function = twin(function) if isinstance(function, nn.Module) else function
         self.time_dependent = time_dependent

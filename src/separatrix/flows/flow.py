@@ -2,12 +2,11 @@
 
 import copy
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, Protocol, Self
 
 from torch import Tensor
 
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_choice, check_positive, check_whole
 from separatrix.core.structure import as_pairs, from_pairs
 from separatrix.core.system import System
 from separatrix.flows.field import as_field, without_field
@@ -69,7 +68,7 @@ class Flow(System):
     ) -> None:
         dim = 2 * dim if is_complex else dim
         check_method(method, dim)
-        check_step(dt)
+        check_positive("dt", dt)
         super().__init__(dim, dt=dt, start=start)
         self.field = as_field(field, time_dependent=time_dependent, is_complex=is_complex)
         self.is_complex = is_complex
@@ -105,8 +104,7 @@ class Flow(System):
 
     def refined(self, factor: int = 2, *, method: str | None = None) -> Self:
         """The same field and parameters with `factor` steps in place of each one, optionally by another method."""
-        if not isinstance(factor, int) or factor < 1:
-            raise InputError(f"factor is {factor!r}; expected a whole number ≥ 1, the number of steps that replace one.")
+        check_whole("factor", factor, 1)
         check_method(self.method if method is None else method, self.dim)
         other = copy.copy(self)
         other.__dict__ |= {name: dict(self.__dict__[name]) for name in ("_parameters", "_buffers", "_modules", "_ranks")}
@@ -123,8 +121,7 @@ class Flow(System):
 
 def check_method(method: str, dim: int) -> None:
     """Refuse an unknown method, or one that does not fit the length of the state."""
-    if method not in SOLVERS:
-        raise InputError(f"unknown method {method!r}.\nChoose one of {', '.join(SOLVERS)}.")
+    check_choice("method", method, SOLVERS)
     SOLVERS[method].check_dim(dim)
 
 
@@ -133,14 +130,3 @@ def check_flow(system: object) -> Flow:
     if not isinstance(system, Flow):
         raise without_field(system)
     return system
-
-
-def check_step(dt: float) -> None:
-    """Refuse a step size that is not a positive number."""
-    check_positive(dt, "the step size must be a positive number, not dt =")
-
-
-def check_positive(value: object, broken: str) -> None:
-    """Refuse a value that is not a positive number, with an error that begins with `broken` and ends with the value."""
-    if not isinstance(value, Real | Tensor) or not 0 < value < float("inf"):
-        raise InputError(f"{broken} {value!r}.")

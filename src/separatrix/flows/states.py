@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.structure import Nested, as_pairs, children, from_pairs, leaves, refilled
 from separatrix.flows.field import Field, FunctionField
@@ -43,9 +44,7 @@ class Form:
             raise InputError("expected a dictionary of tensors for x0, but it holds no tensor.\nPass its numbers as tensors.")
         elif children(x0) is None or not leaves(x0):
             return None  # not a state: whoever reads it reports that
-        if isinstance(batch_axes, bool) or not isinstance(batch_axes, int | None) or (batch_axes or 0) < 0:
-            raise InputError(f"batch_axes is {batch_axes!r}; expected a whole number ≥ 0, the number of leading batch axes.")
-        form = cls(x0, 0 if batch_axes is None else batch_axes)
+        form = cls(x0, 0 if batch_axes is None else check_whole("batch_axes", batch_axes, 0))
         form._check()
         return form
 

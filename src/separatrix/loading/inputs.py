@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import as_inputs
 from separatrix.core.errors import InputError
-from separatrix.core.inputs import as_inputs
 from separatrix.core.structure import children, leaves
 from separatrix.loading.csv_file import read_csv
 from separatrix.loading.finding import existing_file, instead_of, listed, reading
@@ -44,7 +44,7 @@ def load_inputs(path: str | Path) -> Tensor:
     if tensor.numel() == 0:
         raise InputError(f"the inputs in {path} are empty: shape {tuple(tensor.shape)}.\nSave at least one time step.")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        return as_inputs(tensor, f"the inputs in {path}")
+        return as_inputs(f"the inputs in {path}", tensor)
     return tensor.long()
 
 

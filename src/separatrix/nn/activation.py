@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn import functional
 
+from separatrix.core.checks import check_choice
 from separatrix.core.errors import InputError
 
 Activation = Callable[[Tensor], Tensor]
@@ -78,10 +79,7 @@ def with_slope(activation: Activation, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _named(name: str) -> Activation:
-    if name not in ACTIVATIONS:
-        raise InputError(
-            f"unknown activation {name!r}.\nPass one of {', '.join(ACTIVATIONS)}; a module such as nn.SiLU; or a function."
-        )
+    check_choice("activation", name, ACTIVATIONS, way_out="Or pass a module such as nn.SiLU, or a function.")
     return ACTIVATIONS[name]
 
 

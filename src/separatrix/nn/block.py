@@ -6,11 +6,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_positive, check_whole
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.system import System
 from separatrix.core.tangent import pushforward
-from separatrix.flows.flow import check_step
 from separatrix.nn.guarantee import NOTHING, Guarantee, composed, guarantee_of
 
 
@@ -35,9 +35,8 @@ class Block(System):
 
     def __init__(self, dim: int, out: int | None = None, *, dt: float = 1.0) -> None:
         out = dim if out is None else out
-        if out < 1:
-            raise ShapeError(f"out is {out}; expected at least 1 number.")
-        check_step(dt)
+        check_whole("out", out, 1, error=ShapeError)
+        check_positive("dt", dt)
         super().__init__(dim, dt=dt, horizon=None if out == dim else 1)
         self.out = out
 

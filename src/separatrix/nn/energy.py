@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.precision import as_float64, without_autocast
 from separatrix.nn.activation import Activation, with_slope
@@ -83,10 +84,8 @@ class Energy(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if dim < 1:
-            raise InputError(f"dim is {dim}; an energy needs at least 1 number.")
-        if hidden < 1:
-            raise InputError(f"hidden is {hidden}; an energy needs at least 1 term.")
+        check_whole("dim", dim, 1)
+        check_whole("hidden", hidden, 1)
         self.stiffest = stiffest
         factory = Factory(device=device, dtype=dtype)
         self.k = nn.Parameter(torch.empty(hidden, dim, **factory))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.tangent import pushforward
 from separatrix.nn.activation import ActivationLike, as_activation, with_slope
@@ -39,8 +40,8 @@ class Network(Shift):
         super().__init__()
         if isinstance(hidden, int):
             raise InputError(f"hidden is {hidden}; expected the widths of all hidden layers.\nPass ({hidden},) for a single one.")
-        if any(width < 1 for width in hidden):
-            raise ShapeError(f"hidden is {tuple(hidden)}; each hidden layer needs at least 1 unit.")
+        for width in hidden:
+            check_whole("a width of hidden", width, 1, error=ShapeError)
         self.layers = nn.ModuleList(nn.Linear(a, b, **factory) for a, b in pairwise((inputs, *hidden, outputs)))
         self.activation = as_activation(activation)
         self.active = max(1, len(hidden))  # number of layers followed by Σ
@@ -73,8 +74,7 @@ class OfRidges(Shift):
 
     def __init__(self, size: int, *, hidden: int, activation: ActivationLike, **factory: Unpack[Factory]) -> None:
         super().__init__()
-        if hidden < 1:
-            raise ShapeError(f"hidden is {hidden}; expected at least 1 unit.")
+        check_whole("hidden", hidden, 1, error=ShapeError)
         self.K = nn.Parameter(torch.empty(hidden, size, **factory))
         self.a, self.b = (nn.Parameter(torch.empty(hidden, **factory)) for _ in range(2))
         self.activation = as_activation(activation)

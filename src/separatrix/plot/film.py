@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from separatrix.analysis.pictures.flow_map import FlowMap
+from separatrix.core.checks import check_positive, check_whole
 from separatrix.core.errors import InputError, MissingExtraError
 from separatrix.core.progress import watched_count
 from separatrix.plot.flow_map import draw_dots, draw_sheet, named, seen_as, view
@@ -32,10 +33,8 @@ def write_film(
 ) -> Path:
     """`FlowMap.animate`."""
     for name, value in {"fps": fps, "move": move, "rest": rest, "size": size, "dpi": dpi}.items():
-        if not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise InputError(f"{name} is {value}; expected a positive number.")
-    if not isinstance(colors, int) or not 2 <= colors <= 256:
-        raise InputError(f"colors is {colors}; expected 2 to 256 for a GIF.")
+        check_positive(name, value)
+    check_whole("colors", colors, 2, 256)
     if not path.parent.is_dir():
         raise InputError(f"the folder {path.parent} for the film does not exist.")
     write = {".gif": _write_gif, ".mp4": _write_mp4}.get(path.suffix.lower())

@@ -9,7 +9,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from separatrix.analysis.stepping.stability_region import StabilityRegion
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_choice
 from separatrix.core.result import Status
 from separatrix.flows.methods import SOLVERS
 from separatrix.plot.style import FAINT, INK, NOTE, QUIET, TICKS, canvas, nothing_to_show, styled
@@ -30,8 +30,7 @@ def draw_region(axes: Axes, method: str, *, view: tuple[tuple[float, float], tup
         method: a name in `SOLVERS`.
         view: ends of the real and of the imaginary axis.
     """
-    if method not in SOLVERS:
-        raise InputError(f"method is {method!r}; expected one of {', '.join(SOLVERS)}.")
+    check_choice("method", method, SOLVERS)
     solver = SOLVERS[method]
     across, up = (np.linspace(*ends, POINTS) for ends in view)
     z = torch.tensor(across[None, :] + 1j * up[:, None])

@@ -12,7 +12,7 @@ from separatrix.analysis.gradients.propagation import Propagation, gradient_prop
 from separatrix.analysis.lyapunov.pooled import PooledSpectrum
 from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.analysis.lyapunov.spectrum import lyapunov_spectrum
-from separatrix.core.checks import check_seed
+from separatrix.core.checks import check_choice, check_seed, check_whole
 from separatrix.core.errors import HorizonError, InputError
 from separatrix.core.evolve import trajectory
 from separatrix.core.randomness import undisturbed
@@ -108,10 +108,8 @@ def analyze(
     """
     seed = check_seed(seed)
     model = bare(model)
-    if noise not in ("refuse", "fixed"):
-        raise InputError(f"noise is {noise!r}; expected 'refuse' or 'fixed'.")
-    if copies < 1:
-        raise InputError(f"copies is {copies}; it must be at least 1.")
+    check_choice("noise", noise, ("refuse", "fixed"))
+    check_whole("copies", copies, 1)
     core = find_core(model, inputs, module)
     if core is None:
         named = {also} if isinstance(also, str) else {*also}

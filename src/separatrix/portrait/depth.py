@@ -11,7 +11,8 @@ from separatrix.analysis.depth.item_axes import ItemAxes, one_call
 from separatrix.analysis.depth.profile import depth_profile
 from separatrix.analysis.depth.result import DepthProfile
 from separatrix.core.arguments import Arguments
-from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.checks import as_numbers
+from separatrix.core.errors import ShapeError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Status
 from separatrix.core.twin import twin
@@ -116,10 +117,7 @@ def _count(given: Arguments) -> int:
 
 
 def _one_each(targets: Any, count: int) -> Tensor:
-    try:
-        tensor = torch.as_tensor(targets)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"targets cannot be read as numbers: {str(error).splitlines()[0]}") from None
+    tensor = as_numbers("targets", targets, None)
     if tensor.ndim == 0 or len(tensor) != count:
         raise ShapeError(
             f"targets have shape {tuple(tensor.shape)}, but there are {counted(count, 'input')}.\n"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 
+from separatrix.core.checks import as_inputs, check_whole
 from separatrix.core.errors import HorizonError, InputError, ShapeError
-from separatrix.core.inputs import as_inputs
 from separatrix.core.parametric import Parametric
 from separatrix.core.randomness import Draws
 
@@ -97,8 +97,7 @@ class Stream(Drive):
     def __init__(self, sequences: Any, copies: int = 16, seed: int = 0, *, lengths: Any = None) -> None:
         super().__init__()
         parts = sequence_list(sequences, lengths)
-        if copies < 1:
-            raise InputError(f"copies is {copies}; it must be at least 1.")
+        check_whole("copies", copies, 1)
         self.register_buffer("values", torch.cat(parts), persistent=False)
         self.lengths = torch.tensor([len(part) for part in parts])
         self.copies = copies
@@ -225,10 +224,10 @@ def sequence_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
         if lengths is not None:
             raise InputError("lengths cannot be combined with a list of sequences or a packed sequence.\nOmit lengths.")
         listed = unpack_sequence(sequences) if isinstance(sequences, PackedSequence) else sequences
-        parts = [as_inputs(part, f"the numbers of sequence {i}") for i, part in enumerate(listed)]
+        parts = [as_inputs(f"sequence {i}", part) for i, part in enumerate(listed)]
         _check_parts(parts)
         return parts
-    padded = torch.as_tensor(sequences) if lengths is not None else as_inputs(sequences, "the sequences")
+    padded = torch.as_tensor(sequences) if lengths is not None else as_inputs("the sequences", sequences)
     if padded.ndim != 3 or 0 in padded.shape:
         raise ShapeError(
             f"expected sequences of shape (count, time, inputs), got {tuple(padded.shape)}.\n"
@@ -237,7 +236,7 @@ def sequence_list(sequences: Any, lengths: Any = None) -> list[Tensor]:
     if lengths is None:
         return list(padded)
     cut = [sequence[:length] for sequence, length in zip(padded, _checked(lengths, padded), strict=True)]
-    return [as_inputs(part, f"the numbers of sequence {i}") for i, part in enumerate(cut)]
+    return [as_inputs(f"sequence {i}", part) for i, part in enumerate(cut)]
 
 
 def is_listed(values: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.system import System
@@ -132,8 +133,8 @@ def _check_blocks(blocks: list[Any], loops: int | None) -> None:
     for i, block in enumerate(blocks):
         if not callable(block) or isinstance(block, type):
             raise UnsupportedModuleError(f"block {i} is {block!r}, which cannot be called.\nPass modules or functions.")
-    if loops is not None and (not isinstance(loops, int) or loops < 1):
-        raise InputError(f"loops is {loops!r}; expected an integer of at least 1, or None to repeat endlessly.")
+    if loops is not None:
+        check_whole("loops", loops, 1, way_out="Pass None to repeat the stack endlessly.")
 
 
 def _as_shape(shape: Any) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from separatrix.core.checks import as_numbers, check_whole
+from separatrix.core.checks import as_numbers, check_whole, refused
 from separatrix.core.components import along_tangents
 from separatrix.core.derived import Derived
 from separatrix.core.errors import InputError, ShapeError
@@ -222,8 +222,7 @@ def _normal(system: Flow, axis: int | None, normal: Tensor | Sequence[float] | N
     if (axis is None) == (normal is None):
         raise InputError(f"expected either axis or normal, got {'neither' if axis is None else 'both'}.")
     if axis is not None:
-        if not 0 <= check_whole("axis", axis) < dim:
-            raise InputError(f"axis is {axis}, but the flow's state has components 0 … {dim - 1}.")
+        check_whole("axis", axis, 0, dim - 1)
         return torch.eye(dim, dtype=torch.float64)[axis]
     normal = as_numbers("normal", normal)
     if normal.shape != (dim,):
@@ -237,6 +236,5 @@ def _check_section(offset: Number, direction: int, max_steps: int) -> None:
     if not bool(torch.isfinite(as_numbers("offset", offset)).all()):
         raise InputError(f"offset is {shown(offset)}; expected a finite number.")
     if check_whole("direction", direction) not in DIRECTIONS:
-        raise InputError(f"direction is {direction}; expected 1 (crossings along the normal), -1 (against it) or 0 (both).")
-    if check_whole("max_steps", max_steps) < 1:
-        raise InputError(f"max_steps is {max_steps}; it must be at least 1.")
+        raise refused("direction", direction, "1 (crossings along the normal), -1 (against it) or 0 (both)")
+    check_whole("max_steps", max_steps, 1)

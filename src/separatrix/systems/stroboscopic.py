@@ -1,11 +1,11 @@
 """Stroboscopic maps: a periodically forced flow, sampled once per period."""
 
 import math
-from numbers import Real
 
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_positive
 from separatrix.core.components import along_tangents
 from separatrix.core.derived import Derived
 from separatrix.core.errors import InputError
@@ -47,8 +47,8 @@ class Stroboscopic(Derived):
             raise InputError(
                 f"the flow has no parameter {frequency!r}; its parameters are: {known}.\nPass period as a number instead."
             )
-        if period is not None and not (isinstance(period, Real) and 0 < period < math.inf):
-            raise InputError(f"the period is {period!r}; expected a positive number, in the flow's unit of time.")
+        if period is not None:
+            check_positive("period", period)
         super().__init__(system)
         self.given: float | None = period
         self.frequency = frequency

@@ -5,9 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from separatrix.core.checks import check_seed
-from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.inputs import as_inputs
+from separatrix.core.checks import as_inputs, check_choice, check_seed
+from separatrix.core.errors import ShapeError
 from separatrix.core.randomness import torch_generator
 
 KINDS = ("shuffled", "phase")
@@ -38,9 +37,8 @@ def surrogate(inputs: Any, *, kind: Literal["shuffled", "phase"] = "shuffled", s
         >>> bool((shuffled == ramp).all()), shuffled.sort(dim=0).values[:, 0]
         (False, tensor([0., 1., 2., 3., 4., 5., 6., 7.]))
     """
-    values = as_inputs(inputs)
-    if kind not in KINDS:
-        raise InputError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}.")
+    values = as_inputs("the inputs", inputs)
+    check_choice("kind", kind, KINDS)
     if values.ndim < 2 or len(values) < 4:
         raise ShapeError(f"the inputs have shape {tuple(values.shape)}; expected (time, *batch, inputs) with at least 4 steps.")
     generator = torch_generator(check_seed(seed), "surrogate")

@@ -93,7 +93,7 @@ def test_the_answer_in_words():
 @pytest.mark.parametrize(
     ("options", "names"),
     [
-        ({"component": 2}, "component.*0 … 1.* 2"),
+        ({"component": 2}, "component is 2; .* 0 to 1"),
         ({"component": -1}, "component.* -1"),
         ({"component": 0.5}, r"component.* 0\.5"),
         ({"steps": 0}, "steps.* 0"),

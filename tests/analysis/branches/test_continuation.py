@@ -234,11 +234,11 @@ def test_a_bifurcation_without_another_branch_is_said_in_a_line():
     ("arguments", "options", "numbers"),
     [
         (("q", 1.0, 2.0), {}, "'q'.* p"),
-        (("p", 1.0, math.nan), {}, "1.0 … nan"),
+        (("p", 1.0, math.nan), {}, "range of p is nan"),
         (("p", 2.0, 2.0), {}, "2.0 … 2.0"),
         (("p", 2.6, 3.4), {"period": 0}, "period.* 0"),
         (("p", 2.6, 3.4), {"step_size": 0.0}, "step_size.* 0.0"),
-        (("p", "low", 3.4), {}, "'low' … 3.4"),
+        (("p", "low", 3.4), {}, "range of p is 'low'"),
         (("p", 2.6, 3.4, "here"), {}, "x0"),
         (("p", 2.6, 3.4, torch.zeros(3, 1)), {}, r"batch of shape \(3,\)"),
     ],

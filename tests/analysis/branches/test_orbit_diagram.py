@@ -66,13 +66,13 @@ def test_a_diagram_is_a_frozen_record_that_is_saved_and_read_again(tmp_path):
     ("parameter", "values", "numbers"),
     [
         ("q", (1.0, 2.0, 3), "'q'.* r"),
-        ("r", (1.0, math.nan, 3), "1.0 … nan"),
+        ("r", (1.0, math.nan, 3), "range of r is nan"),
         ("r", (2.0, 2.0, 3), "2.0 … 2.0"),
         ("r", (2.0, 3.0), r"\(low, high, count\).*\(2.0, 3.0\)"),
         ("r", (2.0, 3.0, 0), "count.* 0"),
         ("r", [], r"values? of r.*\(0,\)"),
         ("r", ["a"], "values of r"),
-        ("r", [1.0, math.inf], "1 of 2 values of r"),
+        ("r", [1.0, math.inf], "1 of 2 numbers of the values of r"),
     ],
 )
 def test_bad_values_are_refused_in_a_line(parameter, values, numbers):

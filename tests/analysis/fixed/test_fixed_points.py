@@ -264,7 +264,7 @@ def test_the_module_and_the_generator_are_left_as_they_were(tmp_path):
         ({"guesses": "near 0"}, "guesses cannot be read as numbers"),
         ({"guesses": torch.zeros(4, 3)}, "the state has 3 numbers but this Map has 2"),
         ({"tol": -1.0}, "tol is -1.0"),
-        ({"tol": "small"}, "tol is small"),
+        ({"tol": "small"}, "tol is 'small'"),
         ({"path_steps": -1}, "path_steps is -1"),
         ({"n": -1}, "n is -1"),
     ],

@@ -286,7 +286,7 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, 
         ({"fps": 0}, "fps is 0"),
         ({"rest": math.nan}, "rest is nan"),
         ({"colors": 1}, "colors is 1"),
-        ({"fps": "20"}, "fps is 20"),
+        ({"fps": "20"}, "fps is '20'"),
         ({"path": "nowhere/film.gif"}, "nowhere"),
     ],
 )

@@ -264,7 +264,7 @@ def test_scores_that_are_not_finite_count_as_read_wrong_and_are_told():
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"inputs": torch.full((4, DIM), math.nan)}, "the images have 24 numbers out of 24 that are not finite"),
+        ({"inputs": torch.full((4, DIM), math.nan)}, "24 of 24 numbers of the images"),
         ({"inputs": torch.zeros(4, DIM, dtype=torch.float16)}, "images in float32 or float64, got float16"),
         ({"inputs": torch.zeros(3, DIM)}, r"labels of shape \(3,\)"),
         ({"inputs": torch.zeros(4)}, r"expected \(images, …\)"),
@@ -279,7 +279,7 @@ def test_scores_that_are_not_finite_count_as_read_wrong_and_are_told():
         ({"bounds": (1.0,)}, "expected two numbers"),
         ({"head": torch.zeros(CLASSES, DIM)}, "head requires lipschitz"),
         ({"model": nn.LSTM(DIM, CLASSES)}, "return a tensor, got a tuple"),
-        ({"attack": "magic"}, "attack is 'magic'; expected one of 'all', 'margin', 'cross entropy'"),
+        ({"attack": "magic"}, "attack is 'magic'; expected 'all', 'margin' or 'cross entropy'"),
         ({"steps": 0}, "steps is 0"),
         ({"restarts": 0}, "restarts is 0"),
         ({"at_once": 0}, "at_once is 0"),

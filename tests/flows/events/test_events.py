@@ -339,7 +339,7 @@ def test_single_precision_stays_so_and_more_batch_axes_are_kept():
         ({"max_steps": 0, "dt": 0.1}, "max_steps is 0"),
         ({"method": "rk4"}, "rk4"),
         ({"method": "rk5", "dt": 0.1}, "rk5"),
-        ({"dt": -1.0}, "dt = -1"),
+        ({"dt": -1.0}, "dt is -1"),
         ({"rtol": 2.0}, "rtol is 2"),
         ({"field": lambda x: -x, "x0": torch.ones(2, 3), "method": "leapfrog", "dt": 0.1}, "3"),
         ({"field": lambda x: x[..., :1]}, "velocities of shape"),

@@ -81,7 +81,7 @@ def test_gradients_reach_the_network_and_the_start():
         ({"atol": -1.0}, "atol is -1"),
         ({"method": "rk4"}, "rk4"),
         ({"method": "rk5"}, "rk5"),
-        ({"dt": 0.0}, "dt = 0"),
+        ({"dt": 0.0}, "dt is 0"),
         ({"max_steps": 0}, "max_steps is 0"),
         ({"field": lambda x: x[..., :1]}, "velocities of shape"),
     ],

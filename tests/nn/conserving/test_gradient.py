@@ -105,5 +105,5 @@ def test_bad_input_is_told_in_a_line():
         sx.nn.Gradient(3, hidden=0)
     with pytest.raises(sx.InputError, match=r"method is 'rk5'.*euler"):
         sx.nn.Gradient(3, method="rk5")
-    with pytest.raises(sx.InputError, match="a positive number, not dt = 0"):
+    with pytest.raises(sx.InputError, match="dt is 0"):
         sx.nn.Gradient(3, dt=0)

@@ -219,7 +219,7 @@ def test_bad_input_is_told_in_a_line():
     with pytest.raises(sx.InputError, match="planes is 0"):
         sx.nn.SpherePreserving(4, planes=0)
     for wrong in (0.0, -0.1, math.inf, math.nan):
-        with pytest.raises(sx.InputError, match="a positive number, not dt"):
+        with pytest.raises(sx.InputError, match=f"dt is {wrong}"):
             sx.nn.SpherePreserving(4, dt=wrong)
 
 

@@ -246,7 +246,7 @@ def test_what_cannot_be_followed_is_refused_in_one_line():
         build(fields(3), steps=4)
     with pytest.raises(sx.InputError, match="steps is"):
         build(fields(1), steps=0)
-    with pytest.raises(sx.InputError, match="end = -1"):
+    with pytest.raises(sx.InputError, match="end is -1"):
         build(fields(1), end=-1.0)
     with pytest.raises(sx.InputError, match="'ab2'"):
         build(fields(1), method="ab2")

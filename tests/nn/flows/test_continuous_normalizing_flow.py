@@ -198,7 +198,7 @@ def test_a_point_that_diverges_is_marked_and_no_other():
         ({"trace": "guessed"}, "'guessed'"),
         ({"noise": "uniform"}, "noise"),
         ({"probes": 0}, "probes is 0"),
-        ({"end": 0.0}, "end = 0"),
+        ({"end": 0.0}, "end is 0"),
         ({"method": "rk5"}, "rk5"),
     ],
 )

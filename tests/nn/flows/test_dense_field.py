@@ -33,7 +33,7 @@ def test_its_tangents_are_forward_ad_s_at_each_item_s_own_time(activation, time_
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [((0,), "dim = 0"), ((2, ()), "hidden layers"), ((2, (4, 0)), "at least 1 unit"), ((2, 64), "hidden is 64")],
+    [((0,), "dim is 0"), ((2, ()), "hidden is empty"), ((2, (4, 0)), "hidden is 0"), ((2, 64), "hidden is 64")],
 )
 def test_bad_sizes_are_named(arguments, words):
     with pytest.raises(sx.ShapeError, match=words):

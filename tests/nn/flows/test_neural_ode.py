@@ -37,7 +37,7 @@ def test_a_linear_fields_exponents_are_its_eigenvalues():
 def test_a_width_that_cannot_be_inferred_must_be_given():
     with pytest.raises(sx.InputError, match="dim"):
         sx.nn.NeuralODE(nn.Tanh())
-    with pytest.raises(sx.InputError, match="end = "):
+    with pytest.raises(sx.InputError, match="end is "):
         sx.nn.NeuralODE(field(), end=0.0)
 
 

@@ -201,7 +201,7 @@ def test_what_is_not_proven_is_refused():
         sx.nn.Alternating(4, 3)
     with pytest.raises(sx.ShapeError, match="4 → 3"):
         sx.nn.AlternatingConv2d(4, 3)
-    with pytest.raises(sx.InputError, match=r"slope is 1.5.*0 … 1"):
+    with pytest.raises(sx.InputError, match=r"slope is 1.5.*\[0, 1\]"):
         sx.nn.NonExpansive(4, slope=1.5)
     with pytest.raises(sx.InputError, match=r"kernel is 'free'.*'orthogonal' or 'scaled'"):
         sx.nn.NonExpansiveConv2d(4, kernel="free")

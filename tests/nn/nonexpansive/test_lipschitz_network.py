@@ -119,8 +119,8 @@ def test_what_cannot_be_built_is_refused():
         built("alternating")(torch.rand(1, 9, 9))
     with pytest.raises(sx.InputError, match="blocks is -1"):
         sx.nn.LipschitzNet(4, blocks=-1)
-    for empty in (lambda: sx.nn.NonExpansive(4, hidden=0), lambda: sx.nn.IsometryConv2d(0, 4)):
-        with pytest.raises(sx.ShapeError, match=r"at least 1 number or channel.*0"):
+    for name, empty in (("hidden", lambda: sx.nn.NonExpansive(4, hidden=0)), ("in_channels", lambda: sx.nn.IsometryConv2d(0, 4))):
+        with pytest.raises(sx.ShapeError, match=f"{name} is 0"):
             empty()
 
 

@@ -216,7 +216,7 @@ def test_a_state_without_halves_is_refused_in_one_line(block, dim):
 
 
 def test_wrong_choices_are_refused():
-    with pytest.raises(sx.InputError, match=r"positive number, not dt = -0\.1"):
+    with pytest.raises(sx.InputError, match=r"dt is -0\.1"):
         sx.nn.Hamiltonian(2, dt=-0.1)
     with pytest.raises(sx.InputError, match=r"kinetic is 'mass'.*'masses' or 'network'"):
         sx.nn.SeparableHamiltonian(2, kinetic="mass")

@@ -249,7 +249,7 @@ def test_one_coordinate_alone_and_steps_that_are_none_are_refused(build):
     with pytest.raises(sx.ShapeError, match="dim is 1"):
         build(1)
     for dt in (0.0, -0.1, math.inf, math.nan):
-        with pytest.raises(sx.InputError, match="dt ="):
+        with pytest.raises(sx.InputError, match=f"dt is {dt}"):
             build(4, dt=dt)
 
 
@@ -257,7 +257,7 @@ def test_groups_and_widths_that_are_none_are_refused():
     with pytest.raises(sx.InputError, match=r"\[\[0, 1\], \[2\]\].*\[0, 1, 2\]"):
         sx.nn.VolumePreserving(3, partition=[0, 1, 2])
     for build in (sx.nn.VolumePreserving, sx.nn.DivergenceFree):
-        with pytest.raises(sx.ShapeError, match=r"hidden is \(8, 0\)"):
+        with pytest.raises(sx.ShapeError, match="hidden is 0"):
             build(3, hidden=(8, 0))
 
 
@@ -273,8 +273,8 @@ def test_an_activation_that_mixes_numbers_is_refused(build):
 @pytest.mark.parametrize(
     ("partition", "said"),
     [
-        ([[0.0, 1.0], [2.0, 3.0]], "a coordinate of the partition is 0.0, a float"),
-        ([["a"], [1]], "a coordinate of the partition is 'a', a str"),
+        ([[0.0, 1.0], [2.0, 3.0]], "a coordinate of the partition is 0.0"),
+        ([["a"], [1]], "a coordinate of the partition is 'a'"),
         (4, r"groups of coordinates.*4"),
     ],
 )

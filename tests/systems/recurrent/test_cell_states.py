@@ -172,7 +172,7 @@ def test_a_state_made_with_the_help_of_the_output_is_told_by_its_name():
 
 
 def test_a_wrong_word_for_what_is_returned_is_refused():
-    with pytest.raises(sx.InputError, match="returns is 'both'; expected one of 'state', 'out, state'"):
+    with pytest.raises(sx.InputError, match="returns is 'both'; expected 'state', 'out, state' or 'state, out'"):
         sx.Recurrent(Readout("out, state", OUTS["linear"]), torch.zeros(5, 2), returns="both")
     with pytest.raises(sx.InputError, match="but the cell returns a Tensor, not a pair"):
         sx.Recurrent(Alone(Readout("out, state", OUTS["linear"])), torch.zeros(5, 2), returns="out, state")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from separatrix.analysis.along.tracks import follow
 from separatrix.analysis.fixed.result import FixedPoints
+from separatrix.core.checks import check_number, check_positive
 from separatrix.core.errors import InputError, ModelError, SeparatrixError
 from separatrix.core.evolve import check_system_type
 from separatrix.core.progress import watched_count
@@ -167,8 +168,7 @@ def _listed(checkpoints: Mapping[Any, Any] | Sequence[Any]) -> tuple[Tensor, lis
     if not given:
         raise InputError("expected at least 1 checkpoint, got 0.")
     for label in labels:
-        if isinstance(label, bool) or not isinstance(label, int | float) or not math.isfinite(label):
-            raise InputError(f"the label of a checkpoint must be a finite number, got {label!r}.\nLabel each by its epoch.")
+        check_number("the label of a checkpoint", label, way_out="Label each by its epoch.")
     if any(b <= a for a, b in pairwise(labels)):
         i = next(i for i in range(len(labels) - 1) if labels[i + 1] <= labels[i])
         raise InputError(f"labels must increase, but checkpoint {labels[i + 1]} follows {labels[i]}.\nSort the checkpoints.")
@@ -179,8 +179,7 @@ def _builder(analysis: Any, build: Any, model: nn.Module | None, gate: float) ->
     """The function checkpoint ↦ System."""
     if not callable(analysis):
         raise InputError(f"analysis must be a function from a System to a Result, got {analysis!r}.\nPass sx.lyapunov_spectrum.")
-    if not (isinstance(gate, int | float) and 0 < gate < math.inf):
-        raise InputError(f"gate is {gate!r}; it must be a positive number.")
+    check_positive("gate", gate)
     if build is not None and not callable(build):
         raise InputError(f"build must be a function from a checkpoint to a System, got a {type(build).__name__}.")
     if model is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from separatrix.analysis.attractor.orbit import plan_sampling, sampled, settled
 from separatrix.analysis.run.statistics import least_size
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import as_numbers, check_fraction, check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.evolve import begin
 from separatrix.core.result import Result, Status
@@ -186,10 +186,7 @@ def correlation_dimension_of(points: Any, *, theiler: int | None = 1, tol: float
         1.0
     """
     _check_options(theiler, tol)
-    try:
-        points = torch.as_tensor(points)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"points cannot be read as numbers: {str(error).splitlines()[0]}") from None
+    points = as_numbers("points", points, None)
     if points.is_complex():
         raise InputError(f"expected real points, got {points.dtype}.\nPass torch.view_as_real(points).flatten(-2).")
     if not points.is_floating_point():
@@ -202,10 +199,9 @@ def correlation_dimension_of(points: Any, *, theiler: int | None = 1, tol: float
 
 
 def _check_options(theiler: int | None, tol: float) -> None:
-    if theiler is not None and check_whole("theiler", theiler) < 1:
-        raise InputError(f"theiler must be at least 1 (which leaves out only i = j), got {theiler}.")
-    if not (isinstance(tol, int | float) and 0 < tol < 1):
-        raise InputError(f"tol must lie between 0 and 1, got {tol!r}.")
+    if theiler is not None:
+        check_whole("theiler", theiler, 1, way_out="1 leaves out only i = j.")
+    check_fraction("tol", tol)
 
 
 def _measured(

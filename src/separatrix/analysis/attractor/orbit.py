@@ -36,9 +36,7 @@ def plan_sampling(
     """
     check_system_type(system)
     check_seed(seed)
-    every = max(1, round(apart / system.dt)) if every is None else check_whole("every", every)
-    if every < 1:
-        raise InputError(f"every must be at least 1, got {every}.")
+    every = max(1, round(apart / system.dt)) if every is None else check_whole("every", every, 1)
     room = system.horizon
     wanted = samples * every if steps is None else check_whole("steps", steps)
     if steps is not None and wanted < every:

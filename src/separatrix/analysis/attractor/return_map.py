@@ -123,12 +123,9 @@ def return_map(
     """
     check_seed(seed)
     check_steps(system, settle=settle, steps=steps)
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, got {steps}.")
-    if check_whole("max_steps", max_steps) < 1:
-        raise InputError(f"max_steps must be at least 1, got {max_steps}.")
-    if not 0 <= check_whole("component", component) < system.dim:
-        raise InputError(f"component must lie in 0 … {system.dim - 1}, got {component}.")
+    check_whole("steps", steps, 1)
+    check_whole("max_steps", max_steps, 1)
+    check_whole("component", component, 0, system.dim - 1)
     if system.continuous:
         check_flow(system, "a return map of maxima")
     front = begin(system, x0, seed=seed)

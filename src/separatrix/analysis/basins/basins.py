@@ -13,7 +13,7 @@ from separatrix.analysis.basins.scouts import Plan
 from separatrix.analysis.basins.search import SCOUTS, Search
 from separatrix.analysis.lyapunov.divergence import divergence_rate
 from separatrix.analysis.run.units import as_scale, in_units, mixed_sizes, overall
-from separatrix.core.checks import check_seed, check_whole
+from separatrix.core.checks import check_fraction, check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.evolve import Front, begin, check_steps, check_system_type
 from separatrix.core.progress import watched
@@ -173,13 +173,8 @@ def _check(system: System, *, distinct: float, **counts: int) -> None:
     check_system_type(system)
     check_seed(counts.pop("seed"))
     for name, value in counts.items():
-        check_whole(name, value)
-    if not (isinstance(distinct, int | float) and 0 < distinct < 1):
-        raise InputError(f"expected distinct between 0 and 1, got {distinct}.")
-    if counts["steps"] < FEWEST:
-        raise InputError(f"expected steps of at least {FEWEST}, got {counts['steps']}.")
-    if counts["settle"] < 0:
-        raise InputError(f"expected settle of at least 0, got {counts['settle']}.")
+        check_whole(name, value, {"steps": FEWEST, "settle": 0}.get(name))
+    check_fraction("distinct", distinct)
     least = 3 * counts["steps"] + counts["settle"]
     if counts["max_steps"] < least:
         raise InputError(

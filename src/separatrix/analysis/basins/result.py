@@ -105,9 +105,7 @@ class Basins(Result):
         Source: Daza, Wagemakers, Georgeot, Guéry-Odelin & Sanjuán 2016, Sci. Rep. 6, 31416.
         """
         self._check_grid("basin entropy")
-        check_whole("box", box)
-        if not 2 <= box <= min(self.batch):
-            raise InputError(f"expected a box of 2 … {min(self.batch)} states on a grid of {tuple(self.batch)}, got {box}.")
+        check_whole("box", box, 2, min(self.batch))
         return entropy_of(self.fates, box)
 
     def uncertainty_exponent(self) -> UncertaintyExponent:

@@ -1,7 +1,6 @@
 """Continuation of fixed points, equilibria and cycles in a parameter, and the bifurcations on their branches."""
 
 from collections.abc import Callable, Iterator
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from separatrix.analysis.branches.branch import Bifurcation, Branch
 from separatrix.analysis.branches.branch_equations import Equations, Found, in_other_units, solve
 from separatrix.analysis.branches.branch_start import begun, onto_other_branch
 from separatrix.analysis.branches.knob import check_range
-from separatrix.core.checks import check_seed, check_whole
+from separatrix.core.checks import check_fraction, check_seed, check_whole
 from separatrix.core.errors import InputError, SeparatrixError
 from separatrix.core.progress import watched
 from separatrix.core.result import Status
@@ -161,13 +160,10 @@ def _checked(
 ) -> int:
     """Refuse numbers out of range; the seed as a Python int."""
     check_range(parameter, start, stop)
-    for name, count in (("period", period), ("max_steps", max_steps)):
-        check_whole(name, count)
-        if count < 1:
-            raise InputError(f"expected {name} of at least 1, got {count}.")
-    for name, size in (("step_size", step_size), ("tol", tol)):
-        if not (isinstance(size, Real) and 0 < size < 1):
-            raise InputError(f"expected {name} between 0 and 1, got {size}.")
+    check_whole("period", period, 1)
+    check_whole("max_steps", max_steps, 1)
+    check_fraction("step_size", step_size)
+    check_fraction("tol", tol)
     return check_seed(seed)
 
 

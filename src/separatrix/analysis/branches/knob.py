@@ -1,14 +1,12 @@
 """The number that is varied: a parameter, one element of an array, or the distance that an array is moved along a direction."""
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from separatrix.core.checks import as_numbers
+from separatrix.core.checks import as_numbers, check_number
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import check_system_type
 from separatrix.core.parametric import Number, Parametric, place_of
@@ -80,9 +78,7 @@ def _held(part: object, name: str) -> tuple[int, Any] | None:
 
 def check_range(parameter: str, low: float, high: float) -> None:
     """Refuse a range that is empty or infinite."""
-    if not (isinstance(low, Real) and isinstance(high, Real)):
-        raise InputError(f"expected two numbers as the range of {parameter}, got {low!r} … {high!r}.")
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise InputError(f"expected two finite numbers as the range of {parameter}, got {low} … {high}.")
+    for end in (low, high):
+        check_number(f"an end of the range of {parameter}", end)
     if low == high:
         raise InputError(f"expected two different numbers as the range of {parameter}, got {low} … {high}.")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from separatrix.analysis.branches.knob import check_range, knob_of
 from separatrix.analysis.run.statistics import least_size
-from separatrix.core.checks import as_numbers, check_seed, check_whole
+from separatrix.core.checks import as_numbers, check_all_finite, check_positive, check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import begin, check_steps
 from separatrix.core.progress import watched_count
@@ -117,10 +116,8 @@ def orbit_diagram(
     knob = knob_of(system, parameter, direction)
     check_seed(seed)
     check_steps(system, settle=settle, steps=steps)
-    if steps < 2:
-        raise InputError(f"expected steps of at least 2, to detect cycles, got {steps}.")
-    if not (isinstance(distinct, Real) and distinct > 0):
-        raise InputError(f"expected a positive number for distinct, got {distinct}.")
+    check_whole("steps", steps, 2)
+    check_positive("distinct", distinct)
     x0 = system.initial_state(tuple(system.batch_shape), seed) if x0 is None else torch.as_tensor(x0)
     grid = _as_values(parameter, values)
     axes = max(x0.ndim - 1, len(system.batch_shape))
@@ -152,16 +149,13 @@ def _as_values(parameter: str, values: Tensor | Sequence[float]) -> Tensor:
         if len(values) != 3:
             raise InputError(f"expected (low, high, count) as the range of {parameter}, got {values}.\nPass values as a list.")
         low, high, count = values
-        check_whole("count", count)
+        check_whole("count", count, 1)
         check_range(parameter, low, high)
-        if count < 1:
-            raise InputError(f"expected a count of at least 1 value of {parameter}, got {count}.")
         return torch.from_numpy(np.linspace(low, high, count))
     grid = as_numbers(f"values of {parameter}", values)
     if grid.ndim != 1 or len(grid) == 0:
         raise InputError(f"expected at least 1 value of {parameter} in a list or a 1-d tensor, got shape {tuple(grid.shape)}.")
-    if not torch.isfinite(grid).all():
-        raise InputError(f"{int((~torch.isfinite(grid)).sum())} of {len(grid)} values of {parameter} are not finite.")
+    check_all_finite(f"the values of {parameter}", grid, "")
     return grid
 
 

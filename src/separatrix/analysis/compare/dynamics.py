@@ -9,7 +9,7 @@ from separatrix.analysis.compare.quantities import Held, quantities_of
 from separatrix.analysis.compare.resampled import Difference
 from separatrix.analysis.compare.result import DynamicsComparison
 from separatrix.analysis.compare.samples import FEWEST, Options, sampled
-from separatrix.core.checks import check_seed, check_whole
+from separatrix.core.checks import check_fraction, check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.evolve import check_steps, check_system_type
 from separatrix.core.result import Status
@@ -129,9 +129,7 @@ def _columns(found: dict[str, Difference], level: float) -> dict[str, Any]:
 def _steps(learned: System, steps: int | None) -> int:
     if steps is None:
         return max(SHORTEST, round(DURATION / learned.dt))
-    if check_whole("steps", steps) < 2 * FEWEST:
-        raise InputError(f"expected steps of at least {2 * FEWEST}, got {steps}.")
-    return steps
+    return check_whole("steps", steps, 2 * FEWEST)
 
 
 def _settling(learned: System, steps: int) -> int:
@@ -151,12 +149,9 @@ def _check(learned: System, truth: Any, starts: int, component: int, points: int
     if isinstance(truth, System) and truth.continuous != learned.continuous:
         kinds = ["a flow" if system.continuous else "a map" for system in (learned, truth)]
         raise InputError(f"expected two flows or two maps, got {kinds[0]} as the learned system and {kinds[1]} as the truth.")
-    if check_whole("starts", starts) < FEWEST:
-        raise InputError(f"expected starts of at least {FEWEST}, for an error bar, got {starts}.")
-    if not 0 <= check_whole("component", component) < learned.dim:
-        raise InputError(f"expected a component from 0 to {learned.dim - 1}, got {component}.")
-    if points != 0 and check_whole("points", points) < FEWEST_POINTS:
-        raise InputError(f"expected points of at least {FEWEST_POINTS}, or 0 to omit the correlation dimension, got {points}.")
-    if not 0 < level < 1:
-        raise InputError(f"expected level between 0 and 1, got {level}.")
+    check_whole("starts", starts, FEWEST)
+    check_whole("component", component, 0, learned.dim - 1)
+    if points != 0:
+        check_whole("points", points, FEWEST_POINTS, way_out="Pass 0 to omit the correlation dimension.")
+    check_fraction("level", level)
     check_seed(seed)

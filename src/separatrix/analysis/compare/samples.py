@@ -1,11 +1,11 @@
 """Orbits to compare: followed from a system, or cut from data, without those that left."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_all_finite, check_positive
 from separatrix.core.errors import DivergedError, InputError, ShapeError
 from separatrix.core.evolve import begin
 from separatrix.core.progress import watched_count
@@ -108,8 +108,7 @@ def _starts(truth: System, x0: Tensor | None, orbits: int, seed: int) -> Tensor:
 
 def _of_data(data: Tensor, dt: float | None, orbits: int, step: float) -> tuple[Sample, int]:
     """Data as orbits, with series cut into pieces if there are too few, and the learned system's steps between two samples."""
-    if dt is None or not 0 < dt < math.inf:
-        raise InputError(f"expected a positive number for dt, the time between two samples of the data, got {dt}.")
+    dt = check_positive("dt", dt, way_out="It is the time between two samples of the data.")
     every = round(dt / step)
     if every < 1 or abs(every - dt / step) > WHOLE * every:
         raise InputError(
@@ -117,9 +116,7 @@ def _of_data(data: Tensor, dt: float | None, orbits: int, step: float) -> tuple[
             f"Give the learned flow the step {dt:g}, or a whole fraction of it."
         )
     states = torch.as_tensor(data).detach().double()
-    if not states.isfinite().all():
-        count = int((~states.isfinite()).sum())
-        raise InputError(f"{count} of {states.numel()} numbers of the data are not finite.\nLeave those times out.")
+    check_all_finite("the data", states, "Leave those times out.")
     states = states.reshape(len(states), -1, states.shape[-1])
     pieces = -(-orbits // states.shape[1])
     length = len(states) // pieces

@@ -49,8 +49,8 @@ class ItemAxes:
     """
 
     def __init__(self, model: nn.Module, given: Arguments, axis: int | None) -> None:
-        if axis is not None and check_whole("batch_axis", axis) < 0:
-            raise InputError(f"batch_axis must be at least 0, or None if the inputs are one item, got {axis}.")
+        if axis is not None:
+            check_whole("batch_axis", axis, 0, way_out="Pass None if the inputs are one item.")
         self.given = given
         tensors = given.tensors()
         self.axes: list[int | None] = [None] * len(tensors)

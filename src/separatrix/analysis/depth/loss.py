@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import as_numbers, check_all_finite
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.wording import counted
@@ -37,10 +38,7 @@ def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, axi
         return Objective(_Component(seed), "the output's component along a random unit vector")
     if loss is not None and targets is None:
         return Objective(lambda output, i: _number(loss(output[None])), f"the loss {_name(loss)}")
-    try:
-        values = torch.as_tensor(targets).to(source.device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"targets cannot be read as numbers: {str(error).splitlines()[0]}") from None
+    values = as_numbers("targets", targets, None).to(source.device)
     values = values[None] if axis is None else values
     if values.ndim == 0 or len(values) != len(source):
         raise ShapeError(
@@ -48,8 +46,8 @@ def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, axi
             "Pass one target per input along axis 0, or the target of the one input with batch_axis=None."
         )
     values = values.to(source.dtype) if values.is_floating_point() else values
-    if values.is_floating_point() and not torch.isfinite(values).all():
-        raise InputError(f"targets contain {int((~torch.isfinite(values)).sum())} numbers that are not finite.")
+    if values.is_floating_point():
+        check_all_finite("targets", values, "")
     if loss is not None:
         return Objective(lambda output, i: _number(loss(output[None], values[i : i + 1])), f"the loss {_name(loss)}")
     if values.is_floating_point():

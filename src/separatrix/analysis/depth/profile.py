@@ -11,7 +11,7 @@ from separatrix.analysis.depth.layerwise import SWEEPS, Layerwise, Part
 from separatrix.analysis.depth.loss import Loss, objective
 from separatrix.analysis.depth.network import LayeredNetwork
 from separatrix.analysis.depth.result import DepthProfile
-from separatrix.core.checks import check_seed, check_whole
+from separatrix.core.checks import check_choice, check_fraction, check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.progress import watched
 from separatrix.core.randomness import undisturbed
@@ -171,13 +171,11 @@ def _depth_of(layer: Layer, layers: list[Layer], cuts: list[Layer]) -> int:
 
 
 def _check_counts(k: int | None, sweeps: int | None, tol: float, seed: int, dtype: torch.dtype) -> tuple[int | None, int | None]:
-    if k is not None and check_whole("k", k) < 1:
-        raise InputError(f"k must be at least 1, got {k}.")
-    if sweeps is not None and check_whole("sweeps", sweeps) < 2:
-        raise InputError(f"sweeps must be at least 2, got {sweeps}: random tangents do not show the leading singular values.")
-    if not isinstance(tol, int | float) or not 0 < tol < 1:
-        raise InputError(f"tol must lie between 0 and 1, got {tol!r}.")
-    if dtype not in (torch.float32, torch.float64):
-        raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}.")
+    if k is not None:
+        check_whole("k", k, 1)
+    if sweeps is not None:
+        check_whole("sweeps", sweeps, 2)
+    check_fraction("tol", tol)
+    check_choice("dtype", dtype, (torch.float32, torch.float64))
     check_seed(seed)
     return k, sweeps

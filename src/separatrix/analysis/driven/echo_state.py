@@ -13,8 +13,7 @@ from separatrix.analysis.driven.responses import ENOUGH_E_FOLDS, SAME, Separatio
 from separatrix.analysis.run.statistics import FEWEST, standard_error
 from separatrix.analysis.run.tally import Tally
 from separatrix.analysis.run.tangent_run import TangentRun, random_frame, stretches
-from separatrix.core.checks import check_seed, check_whole
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_positive, check_seed, check_whole
 from separatrix.core.evolve import begin, check_steps, check_system_type
 from separatrix.core.progress import watched
 from separatrix.core.result import Result, Status
@@ -288,15 +287,11 @@ def _contraction(found: Separation, time: Tensor) -> tuple[Tensor, Tensor]:
 
 def _checked(system: System, *, starts: int, spread: float, steps: int | None, distinct: float) -> int:
     """The number of steps to take, after checking the options."""
-    if check_whole("starts", starts) < 2:
-        raise InputError(f"starts must be at least 2, got {starts}.")
-    for name, value in (("spread", spread), ("distinct", distinct)):
-        if not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise InputError(f"{name} must be a positive number, got {value!r}.")
+    check_whole("starts", starts, 2)
+    check_positive("spread", spread)
+    check_positive("distinct", distinct)
     check_system_type(system)
     if steps is None:
         steps = STEPS if system.horizon is None else min(STEPS, system.horizon)
     check_steps(system, steps=steps)
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, got {steps}.")
-    return int(steps)
+    return check_whole("steps", steps, 1)

@@ -1,6 +1,5 @@
 """Linear memory capacity: how well past inputs can be read from the state."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from separatrix.core.checks import check_seed, check_whole
+from separatrix.core.checks import check_positive, check_seed, check_whole
 from separatrix.core.driven import Driven
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.evolve import Front, begin, check_steps, check_system_type
@@ -161,10 +160,9 @@ def memory_capacity(
     """
     check_system_type(system)
     seed = check_seed(seed)
-    lags = check_whole("max_lag", max(2 * system.dim, FEWEST_LAGS) if max_lag is None else max_lag)
+    lags = check_whole("max_lag", max(2 * system.dim, FEWEST_LAGS) if max_lag is None else max_lag, 1)
     steps, settle = _plan(system, steps, settle, lags)
-    if not (isinstance(scale, int | float) and 0 < scale < math.inf):
-        raise InputError(f"scale must be a positive number, got {scale!r}.")
+    check_positive("scale", scale)
     front = begin(system, x0, seed=seed)
     push, enters = _entrance(front, direction, float(scale))
     signal = 2 * torch.rand(settle + steps, dtype=torch.float64, generator=torch_generator(seed, "signal to remember")) - 1
@@ -195,8 +193,6 @@ def memory_capacity(
 
 def _plan(system: System, steps: int | None, settle: int | None, lags: int) -> tuple[int, int]:
     """Steps to fit on, and steps to settle before them, which must cover the longest lag."""
-    if lags < 1:
-        raise InputError(f"max_lag must be at least 1, got {lags}.")
     least = FOLDS + 2 * (system.dim + 1)
     wanted = max(FEWEST_STEPS, STEPS_PER_NUMBER * system.dim) if steps is None else check_whole("steps", steps)
     before = max(wanted // 5, lags) if settle is None else check_whole("settle", settle)

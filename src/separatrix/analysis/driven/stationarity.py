@@ -8,10 +8,9 @@ import torch
 from scipy.special import fdtrc
 from torch import Tensor, nn
 
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import as_inputs, check_fraction, check_whole
 from separatrix.core.driven import Driven
-from separatrix.core.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.inputs import as_inputs
+from separatrix.core.errors import HorizonError, ShapeError, UnsupportedModuleError
 from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
@@ -131,10 +130,8 @@ def stationarity(
         >>> sx.stationarity(torch.sin(time)).stationary.item(), sx.stationarity(torch.sin(time) + time / 500).stationary.item()
         (True, False)
     """
-    if check_whole("windows", windows) < 2:
-        raise InputError(f"windows must be at least 2, got {windows}.")
-    if not (isinstance(level, int | float) and 0 < level < 1):
-        raise InputError(f"level must be a probability between 0 and 1, got {level!r}.")
+    check_whole("windows", windows, 2)
+    check_fraction("level", level)
     values = _read(inputs, steps, progress).double()
     if len(values) < 4 * windows:
         raise ShapeError(f"expected at least {4 * windows} steps, 4 for each of {windows} windows, got {len(values)}.")
@@ -163,15 +160,15 @@ def stationarity(
 
 def _read(inputs: Any, steps: int | None, progress: bool) -> Tensor:
     """The inputs, (steps, *batch, inputs)."""
-    if steps is not None and check_whole("steps", steps) < 1:
-        raise InputError(f"steps must be at least 1, got {steps}.")
+    if steps is not None:
+        check_whole("steps", steps, 1)
     if isinstance(inputs, nn.Module):
         at = _drive(inputs)
         horizon = getattr(inputs, "horizon", None)
         count = steps if steps is not None else STEPS if horizon is None else horizon
         _check_length(count, horizon)
         return torch.stack([at(tick.index) for tick in watched_count(count, "Reading inputs", progress)])
-    values = as_inputs(inputs)
+    values = as_inputs("the inputs", inputs)
     if values.ndim < 2:
         raise ShapeError(
             f"expected inputs of shape (time, inputs), got {tuple(values.shape)}.\nPass values[:, None] for one input."

@@ -1,7 +1,6 @@
 """Fixed points of maps, equilibria of flows, cycles and slow points, and their stability."""
 
 from dataclasses import replace
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from separatrix.analysis.fixed.sensitivity import sensitivity
 from separatrix.analysis.fixed.stability import Stability, kinked, stability_of
 from separatrix.analysis.fixed.zeros import Options, find_ends
 from separatrix.analysis.run.units import as_scale
-from separatrix.core.checks import check_seed, check_whole
+from separatrix.core.checks import as_numbers, check_fraction, check_seed, check_whole
 from separatrix.core.derived import InUnit
 from separatrix.core.errors import HorizonError, InputError, ShapeError
 from separatrix.core.evolve import begin, check_system_type
@@ -155,7 +154,7 @@ class _Fates(NamedTuple):
 
 def _start(system: System, guesses: Tensor | None, options: Options, n: int, scale: float | Tensor | None) -> _Start:
     """The guesses, in a unit of their own size."""
-    given = default_guesses(system, options.starts, options.seed) if guesses is None else _as_guesses(guesses)
+    given = default_guesses(system, options.starts, options.seed) if guesses is None else as_numbers("guesses", guesses, None)
     if given.numel() == 0:
         raise InputError(f"there are no guesses: their shape is {tuple(given.shape)}.\nPass at least one state, or leave them out.")
     finite = torch.isfinite(given).all(-1)
@@ -229,13 +228,10 @@ def _check(system: System, n: int, period: int, options: Options) -> None:
     check_seed(options.seed)
     check_whole("n", n)
     for name, value in (("period", period), ("starts", options.starts), ("max_steps", options.max_steps)):
-        if check_whole(name, value) < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1.")
-    if check_whole("path_steps", options.path_steps) < 0:
-        raise InputError(f"path_steps is {options.path_steps}; it must be at least 0.")
-    for name, value in (("tol", options.tol), ("distinct", options.distinct)):
-        if not (isinstance(value, Real) and 0 < value < 1):
-            raise InputError(f"{name} is {value}; it must be a number between 0 and 1.")
+        check_whole(name, value, 1)
+    check_whole("path_steps", options.path_steps, 0)
+    check_fraction("tol", options.tol)
+    check_fraction("distinct", options.distinct)
     if n < 0 or (system.horizon is not None and n >= system.horizon):
         steps = "from 0 on" if system.horizon is None else f"0 … {system.horizon - 1}"
         raise HorizonError(f"n is {n}, but the steps of this system are {steps}.")
@@ -244,10 +240,3 @@ def _check(system: System, n: int, period: int, options: Options) -> None:
             f"expected one system, got a batch: its parameters or inputs have batch axes {tuple(system.batch_shape)}.\n"
             "Search one of them at a time: pass system.at(…), or one sequence of inputs."
         )
-
-
-def _as_guesses(guesses: object) -> Tensor:
-    try:
-        return torch.as_tensor(guesses)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"guesses cannot be read as numbers: {str(error).splitlines()[0]}") from None

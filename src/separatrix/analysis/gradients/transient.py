@@ -10,7 +10,6 @@ from torch import Tensor
 from separatrix.analysis.run.product import Scaled
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.derivative import check_derivative
-from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front, begin, check_steps, check_system_type
 from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
@@ -154,8 +153,7 @@ def transient_growth(
     check_whole("settle", settle)
     steps = _default_steps(system, settle) if steps is None else steps
     check_steps(system, settle=settle, steps=steps)
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, got {steps}.")
+    check_whole("steps", steps, 1)
     front = begin(system, x0, seed=seed).advance(settle)
     matrix, is_flow = _generator(front)
     run, begun = _Growth.of(front), front.time

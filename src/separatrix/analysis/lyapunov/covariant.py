@@ -15,7 +15,6 @@ from separatrix.analysis.run.steps import plan_steps
 from separatrix.analysis.run.tally import Tally
 from separatrix.analysis.run.tangent_run import Block, TangentRun, check_k, random_frame, settled
 from separatrix.core.checks import check_seed, check_whole
-from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front, begin, check_steps
 from separatrix.core.orthonormal import lengths
 from separatrix.core.progress import watched
@@ -237,7 +236,7 @@ def flag_distance(v: Tensor, w: Tensor) -> Tensor:
 def _plan(system: System, steps: int | None, settle: int | None, align: int | None) -> tuple[int, int, int]:
     """Numbers of steps in the window, before it and after it, with defaults that respect the horizon."""
     if steps is not None:
-        _check_window(steps)
+        check_whole("steps", steps, 1)
     plan = plan_steps(system, steps=steps, settle=0)
     room = system.horizon
     wanted = min(max(math.ceil(TRANSIENT / system.dt), plan.steps // 5), MOST_TRANSIENT)
@@ -253,12 +252,6 @@ def _plan(system: System, steps: int | None, settle: int | None, align: int | No
     return steps, settle, align
 
 
-def _check_window(steps: object) -> None:
-    check_whole("steps", steps)
-    if isinstance(steps, int) and steps < 1:
-        raise InputError(f"steps is {steps}; the window needs at least 1 step.")
-
-
 def _interval(aligned: TangentRun, steps: int, settle: int) -> int:
     """Steps between two QRs that bound the frame's condition number, from the steepest spectrum seen while settling."""
     if settle == 0:
@@ -270,10 +263,7 @@ def _interval(aligned: TangentRun, steps: int, settle: int) -> int:
 def _thinning(keep: int | None, window: int, numbers: int) -> int:
     if keep is None:
         return math.ceil(window * numbers / MOST_NUMBERS)
-    check_whole("keep", keep)
-    if keep < 1:
-        raise InputError(f"keep is {keep}; it must be at least 1, to store the vectors at every keep-th QR.")
-    return keep
+    return check_whole("keep", keep, 1)
 
 
 def _forward(run: FactoredRun, window: int, progress: bool) -> tuple[Tally, Tensor]:

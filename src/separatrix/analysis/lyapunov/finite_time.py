@@ -76,9 +76,7 @@ def grid(low: Sequence[float], high: Sequence[float], counts: Sequence[int]) -> 
         raise InputError(f"low, high and counts must have equal lengths, got {len(low)}, {len(high)} and {len(counts)}.")
     if not all(map(math.isfinite, (*low, *high))):
         raise InputError(f"low and high must be finite, got {low} and {high}.")
-    counts = [check_whole("counts", count) for count in counts]
-    if min(counts) < 1:
-        raise InputError(f"counts must be at least 1, got {tuple(counts)}.")
+    counts = [check_whole("a number of counts", count, 1) for count in counts]
     axes = [torch.linspace(a, b, count, dtype=torch.float64) for a, b, count in zip(low, high, counts, strict=True)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
@@ -135,9 +133,7 @@ def finite_time_lyapunov(
     steps = default_steps(system, settle) if steps is None else steps
     check_steps(system, settle=settle, steps=steps)
     for name, value in (("steps", steps), ("every", every), ("k", k)):
-        check_whole(name, value)
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1.")
+        check_whole(name, value, 1)
     most = min(system.width(settle), system.width(settle + steps))
     if k > most:
         raise InputError(f"k is {k} but this {type(system).__name__} has only {counted(most, 'exponent')}.")

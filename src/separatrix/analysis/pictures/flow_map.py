@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from separatrix.analysis.depth.outputs import run_layers
 from separatrix.analysis.lyapunov.finite_time import grid
 from separatrix.analysis.pictures.plane import in_own_unit, principal_axes
-from separatrix.core.checks import check_seed, check_whole
+from separatrix.core.checks import as_numbers, check_all_finite, check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.evolve import begin, check_steps
 from separatrix.core.progress import watched_count
@@ -178,8 +178,8 @@ def flow_map(
         0: 2 numbers, 100% of the variance shown, areas × 0.25 (median), 0% flipped
     """
     check_seed(seed)
-    if every is not None and check_whole("every", every) < 1:
-        raise InputError(f"expected every of at least 1, got {every}.")
+    if every is not None:
+        check_whole("every", every, 1)
     layers = [layers] if isinstance(layers, str) else layers
     if layers is not None and not (isinstance(layers, Sequence) and all(isinstance(name, str) for name in layers)):
         raise InputError(f"expected names of layers, as in model.named_modules(), got {layers!r}.")
@@ -230,10 +230,7 @@ def _batch_axes(sheet: Tensor, points: Any) -> int:
 
 
 def _read(x: Any, name: str) -> Tensor:
-    try:
-        value = torch.as_tensor(x)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} cannot be read as numbers: {str(error).splitlines()[0]}") from None
+    value = as_numbers(name, x, None)
     if value.numel() == 0:
         raise InputError(
             f"{name} is empty: expected at least 1 input, got shape {tuple(value.shape)}.\nPass, for example, sx.grid(…)."
@@ -242,8 +239,7 @@ def _read(x: Any, name: str) -> Tensor:
         raise InputError(f"expected real numbers in {name}, got {value.dtype}.\nPass torch.view_as_real({name}).flatten(-2).")
     if not value.is_floating_point():
         raise InputError(f"expected floating-point numbers in {name}, got {value.dtype}.\nPass {name}.double().")
-    if not bool(torch.isfinite(value).all()):
-        raise InputError(f"{int((~torch.isfinite(value)).sum())} of {value.numel()} numbers of {name} are not finite.")
+    check_all_finite(name, value, "")
     return value.detach()
 
 
@@ -257,10 +253,7 @@ def _points(points: Any, classes: Any, inputs: Tensor) -> tuple[Tensor | None, T
         raise ShapeError(f"expected points of shape {tuple(inputs.shape[1:])} each, like the inputs, got {tuple(dots.shape[1:])}.")
     if classes is None:
         return dots, torch.zeros(len(dots), dtype=torch.int64)
-    try:
-        labels = torch.as_tensor(classes)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"expected a whole number per point in classes, got a {type(classes).__name__}.") from None
+    labels = as_numbers("classes", classes, None)
     if labels.shape != dots.shape[:1]:
         raise ShapeError(f"expected classes of shape ({len(dots)},), one per point, got {tuple(labels.shape)}.")
     return dots, labels.long().cpu()
@@ -271,8 +264,7 @@ def _run_steps(system: System, x: Tensor, frames: "_Frames", steps: int | None, 
         wanted = SHOWN * (every or max(1, round(TIME / SHOWN / system.dt)))
         steps = wanted if system.horizon is None else min(wanted, system.horizon)
     check_steps(system, steps=steps)
-    if steps < 1:
-        raise InputError(f"expected steps of at least 1, got {steps}.")
+    check_whole("steps", steps, 1)
     every = every or max(1, steps // SHOWN)
     front = begin(system, x)
     frames.add("step 0", front.x)

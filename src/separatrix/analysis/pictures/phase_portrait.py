@@ -267,9 +267,7 @@ def _check(system: System, *, resolution: int, steps: int, settle: int, seed: in
             "Draw the systems one at a time: system.at(…), or a single sequence of inputs."
         )
     for name, value, least in (("resolution", resolution, 2), ("steps", steps, 1), ("settle", settle, 0)):
-        check_whole(name, value)
-        if value < least:
-            raise InputError(f"expected {name} of at least {least}, got {value}.")
+        check_whole(name, value, least)
 
 
 def _corner(name: str, corner: Any) -> tuple[float, ...] | None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import as_numbers, check_all_finite, check_whole
 from separatrix.core.errors import InputError, ShapeError
 
 PARALLEL = 1e-6  # sine of the angle below which two axes are parallel
@@ -75,9 +75,7 @@ def plane_of(spec: Any, like: Tensor, settled: Tensor) -> Plane:
 
 
 def _of_numbers(pair: Sequence[Any], like: Tensor, settled: Tensor) -> Plane:
-    dim, (i, j) = like.shape[-1], (check_whole("a component of the plane", value) for value in pair)
-    if not (0 <= i < dim and 0 <= j < dim):
-        raise InputError(f"expected two components of the state from 0 to {dim - 1} for the plane, got {i} and {j}.")
+    dim, (i, j) = like.shape[-1], (check_whole("a component of the plane", value, 0, like.shape[-1] - 1) for value in pair)
     if i == j:
         raise InputError(f"expected two different components for the plane, got {i} and {j}.")
     origin = settled.mean(0) if len(settled) else torch.zeros_like(like).reshape(-1, dim)[0]
@@ -100,14 +98,10 @@ def _of_axes(spec: Sequence[Any], like: Tensor) -> Plane:
 
 
 def _vector(name: str, value: Any, like: Tensor) -> Tensor:
-    try:
-        vector = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"expected {like.shape[-1]} numbers for {name}, got a {type(value).__name__}.") from None
+    vector = as_numbers(name, value, like.dtype).to(like.device)
     if vector.shape != like.shape[-1:]:
         raise ShapeError(f"expected {name} of shape {tuple(like.shape[-1:])}, got {tuple(vector.shape)}.")
-    if not bool(torch.isfinite(vector).all()):
-        raise InputError(f"{int((~torch.isfinite(vector)).sum())} of {len(vector)} numbers of {name} are not finite.")
+    check_all_finite(name, vector, "")
     return vector
 
 

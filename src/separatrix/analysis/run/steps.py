@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import check_positive, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import check_steps, check_system_type
 from separatrix.core.system import System
@@ -37,15 +37,11 @@ def plan_steps(
         UnsupportedModuleError: `system` is not a System.
     """
     check_system_type(system)
-    for name, count in (("steps", steps), ("settle", settle), ("max_steps", max_steps)):
+    for name, count, least in (("steps", steps, 1), ("settle", settle, 0), ("max_steps", max_steps, 1)):
         if count is not None:
-            check_whole(name, count)
-    if steps is not None and steps < 1:
-        raise InputError(f"steps is {steps}; an average needs at least 1.")
-    if max_steps is not None and max_steps < 1:
-        raise InputError(f"max_steps is {max_steps}; an average needs at least 1.")
-    if error is not None and not (isinstance(error, int | float) and error > 0):
-        raise InputError(f"error is {error!r}; it must be a positive number.")
+            check_whole(name, count, least)
+    if error is not None:
+        check_positive("error", error)
     room = system.horizon
     wanted = steps if steps is not None else min(max(round(ENOUGH_TIME / system.dt), FEWEST), MOST)
     if settle is None:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Literal
 
 import torch
@@ -69,8 +68,8 @@ class TangentRun:
             frame: orthonormal tangents as rows, shape (*batch, k, dim).
             every: steps between two QRs, or "auto".
         """
-        if every != "auto" and (not isinstance(every, Integral) or every < 1):
-            raise InputError(f'every is {every!r}; it must be a whole number of steps, at least 1, or "auto".')
+        if every != "auto":
+            check_whole("every", every, 1, way_out='Or pass "auto".')
         erased = torch.zeros_like(frame[..., 0], dtype=torch.bool)
         return cls(front.with_tangents(frame), 1 if every == "auto" else int(every), every == "auto", erased)
 

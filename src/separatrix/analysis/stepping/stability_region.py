@@ -8,7 +8,6 @@ from torch import Tensor
 
 from separatrix.analysis.run.steps import default_steps
 from separatrix.core.checks import check_seed, check_whole
-from separatrix.core.errors import InputError
 from separatrix.core.evolve import begin, check_steps
 from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
@@ -137,9 +136,8 @@ def stability_region(
     flow = check_flow(flow)
     steps = default_steps(flow, settle) if steps is None else steps
     check_steps(flow, settle=settle, steps=steps)
-    for name, value in (("steps", steps), ("every", every)):
-        if check_whole(name, value) < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1.")
+    check_whole("steps", steps, 1)
+    check_whole("every", every, 1)
     check_seed(seed)
     front = begin(flow, x0, seed=seed).advance(settle)
     sampled, places = [], range(settle, settle + steps, every)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from separatrix.analysis.run.steps import default_steps
 from separatrix.core.checks import check_seed, check_whole
-from separatrix.core.errors import InputError
 from separatrix.core.evolve import begin, check_steps
 from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
@@ -150,9 +149,8 @@ def step_convergence(
     flow = check_flow(flow)
     steps = default_steps(flow, 0) if steps is None else steps
     check_steps(flow, steps=steps)
-    for name, value, least in (("steps", steps, 1), ("halvings", halvings, 2)):
-        if check_whole(name, value) < least:
-            raise InputError(f"{name} is {value}; it must be at least {least}.")
+    check_whole("steps", steps, 1)
+    check_whole("halvings", halvings, 2)
     check_seed(seed)
     x0 = begin(flow, x0, seed=seed).x
     factors = [2**j for j in range(halvings + 1)]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from separatrix.bounds.certificate.graph import quiet, tensors, told
 from separatrix.bounds.certificate.steepest import SCALES
+from separatrix.core.checks import as_inputs
 from separatrix.core.errors import InputError, ModelError, SeparatrixError, ShapeError, UnsupportedModuleError
-from separatrix.core.inputs import as_inputs
 from separatrix.core.randomness import torch_generator
 from separatrix.core.tangent import plain_kernels
 from separatrix.core.twin import twin
@@ -54,7 +54,7 @@ def starts_of(shape: tuple[int, ...], inputs: Tensor | None, count: int, seed: i
     begin = drawn * torch.tensor(scales, dtype=torch.float64).reshape(-1, *[1] * len(shape))
     if inputs is None:
         return begin
-    given = as_inputs(inputs).double().cpu()
+    given = as_inputs("the inputs", inputs).double().cpu()
     if given.shape[1:] != shape or not len(given):
         raise ShapeError(
             f"inputs have shape {tuple(given.shape)}; expected (count, {', '.join(map(str, shape))}) for inputs of shape {shape}."

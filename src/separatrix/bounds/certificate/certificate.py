@@ -24,7 +24,7 @@ from separatrix.bounds.certificate.rules import RULES
 from separatrix.bounds.certificate.steepest import Steepest, lower_bound
 from separatrix.bounds.certificate.witness import dense_lower_bound, quotients
 from separatrix.core.checks import check_seed, check_whole
-from separatrix.core.errors import ContradictionError, InputError, SeparatrixError, UnsupportedModuleError
+from separatrix.core.errors import ContradictionError, SeparatrixError, UnsupportedModuleError
 from separatrix.core.progress import watched
 from separatrix.core.randomness import undisturbed
 from separatrix.core.result import Result, Status
@@ -183,8 +183,7 @@ def certificate(
     model = bare(model)
     check_model(model)
     for name, value in (("starts", starts), ("steps", steps)):
-        if check_whole(name, value) < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1.")
+        check_whole(name, value, 1)
     seed = check_seed(seed)
     begin = starts_of(shape, inputs, starts, seed)
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))

@@ -12,6 +12,7 @@ from separatrix.bounds.operator_norm.changed import refuse_if_changed
 from separatrix.bounds.operator_norm.convolution import Axis, Convolution
 from separatrix.bounds.operator_norm.pieces import Copies, Diagonal, Piece, Turned
 from separatrix.bounds.operator_norm.pooling import ADAPTIVE, AVERAGE, adaptive, average
+from separatrix.core.checks import check_all_finite
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.precision import as_float64
 from separatrix.core.twin import twin
@@ -88,9 +89,7 @@ def weight_of(layer: nn.Module) -> Tensor:
 
 
 def _finite(values: Tensor, name: str) -> Tensor:
-    bad = int((~torch.isfinite(values)).sum())
-    if bad:
-        raise InputError(f"{name} has {bad} numbers out of {values.numel()} that are not finite, so that it has no norm.")
+    check_all_finite(name, values, "It has no norm.")
     return values
 
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.bounds.robustness.attack import ATTACKS, Attack, drawing_from
-from separatrix.core.checks import as_numbers, check_seed, check_whole
+from separatrix.core.checks import as_inputs, as_numbers, check_choice, check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.inputs import as_inputs
 from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.twin import twin
@@ -201,8 +200,8 @@ class Classified:
         model = bare(model)
         if not isinstance(model, nn.Module):
             raise UnsupportedModuleError(f"expected a classifier that is an nn.Module, got a {type(model).__name__}.")
-        self.model, self.bounds, self.at_once = model, bounds, _at_least_1("at_once", at_once)
-        self.x = as_inputs(inputs, "the images").detach()
+        self.model, self.bounds, self.at_once = model, bounds, check_whole("at_once", at_once, 1)
+        self.x = as_inputs("the images", inputs).detach()
         if self.x.ndim < 2 or len(self.x) == 0:
             raise ShapeError(f"the images have shape {tuple(self.x.shape)}; expected (images, …) with at least one image.")
         if self.x.dtype not in (torch.float32, torch.float64):
@@ -210,7 +209,7 @@ class Classified:
                 f"expected images in float32 or float64, got {str(self.x.dtype).removeprefix('torch.')}.\nPass images.float()."
             )
         _check_bounds(self.x, bounds)
-        self.labels = _as_labels(labels).to(self.x.device)
+        self.labels = as_numbers("labels", labels, None).to(self.x.device)
         self.ready = frozen(twin(model, dtype=self.x.dtype, device=self.x.device, detach=True))
         self.scores = self.say(self.x)
         check_labels(self.scores, self.labels)
@@ -232,18 +231,17 @@ class Classified:
 
     def attack(self, kind: str, steps: int) -> Attack:
         """The library's attack on it."""
-        if kind not in ATTACKS:
-            raise InputError(f"attack is {kind!r}; expected one of {', '.join(map(repr, ATTACKS))}.")
+        check_choice("attack", kind, ATTACKS)
         device = self.x.device if self.x.device.type == "cuda" else torch.device("cpu")
         model = frozen(twin(self.model, dtype=torch.float32, device=device, detach=True))
-        return Attack(model, kind, self.bounds, _at_least_1("steps", steps), self.at_once, device)
+        return Attack(model, kind, self.bounds, check_whole("steps", steps, 1), self.at_once, device)
 
 
 def nearest_found(
     scored: Classified, radii: Tensor, *, attack: str, steps: int, restarts: int, seed: int, progress: bool
 ) -> Tensor:
     """The perturbation found at the smallest radius for each image; 0 if it is misclassified itself, NaN if none was found."""
-    run, each = scored.attack(attack, steps), _at_least_1("restarts", restarts)
+    run, each = scored.attack(attack, steps), check_whole("restarts", restarts, 1)
     change = torch.zeros_like(scored.x)
     change[scored.right] = math.nan
     with drawing_from(check_seed(seed)):
@@ -292,13 +290,6 @@ def ascending(radii: Any) -> Tensor:
     return values.unique(sorted=True)
 
 
-def _as_labels(labels: Any) -> Tensor:
-    try:
-        return torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"labels cannot be read as numbers: {str(error).splitlines()[0]}") from None
-
-
 def _check_bounds(x: Tensor, bounds: tuple[float, float] | None) -> None:
     if bounds is None:
         return
@@ -310,9 +301,3 @@ def _check_bounds(x: Tensor, bounds: tuple[float, float] | None) -> None:
             f"the pixels range from {float(x.min()):.4g} to {float(x.max()):.4g}, outside the bounds {low} to {high}.\n"
             "Pass raw pixels and normalise within the model, or pass other bounds or bounds=None."
         )
-
-
-def _at_least_1(name: str, value: Any) -> int:
-    if check_whole(name, value) < 1:
-        raise InputError(f"{name} is {value}; it must be at least 1.")
-    return int(value)

@@ -1,6 +1,5 @@
 """Events: the first time at which a function of the state is zero, with exact gradients."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import check_not_negative, check_whole, refused
 from separatrix.core.errors import InputError
 from separatrix.core.result import Status
 from separatrix.core.twin import twin
@@ -144,9 +143,8 @@ def _arrival(problem: Problem, run: Run, bracket: Bracket, event: Located, batch
 
 def _check(direction: int, tol: float | None, method: str, dt: float | None, max_steps: int) -> None:
     if isinstance(direction, Tensor) or direction not in (-1, 0, 1):
-        raise InputError(f"direction is {direction}; expected +1 (g rising through 0), −1 (falling) or 0 (both).")
-    if tol is not None and not 0 <= tol < math.inf:
-        raise InputError(f"tol is {tol:g}; expected a finite time ≥ 0, the error of an event.")
-    if check_whole("max_steps", max_steps) < 1:
-        raise InputError(f"max_steps is {max_steps}; expected at least 1.")
+        raise refused("direction", direction, "+1 (g rising through 0), −1 (falling) or 0 (both)")
+    if tol is not None:
+        check_not_negative("tol", tol)
+    check_whole("max_steps", max_steps, 1)
     check_method(method, dt)

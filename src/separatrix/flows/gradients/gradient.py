@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._C import _functorch as functorch
 from torch.autograd import forward_ad
 
+from separatrix.core.checks import check_choice
 from separatrix.core.errors import InputError
 from separatrix.flows.field import Field
 from separatrix.flows.gradients.mapped import lane_by_lane
@@ -43,8 +44,7 @@ def choose_gradient(
         hidden: whether the field depends on a tensor that requires a gradient and that it does not own; see Note [Hidden tensors].
         by_tolerance: whether the steps are adaptive.
     """
-    if gradient is not None and gradient not in GRADIENTS:
-        raise InputError(f"unknown gradient {gradient!r}.\nChoose one of {', '.join(GRADIENTS)}.")
+    check_choice("gradient", gradient, (None, *GRADIENTS))
     if any(map(functorch.is_functorch_wrapped_tensor, (x0, first))):
         return "backpropagation"  # transforms of torch.func go through the steps themselves
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in (x0, first, *field.parameters(), *field.buffers())):

@@ -1,6 +1,6 @@
 """One-step methods for flows, with their exact tangents."""
 
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_choice
 from separatrix.flows.methods.cayley import cayley, cayley_midpoint
 from separatrix.flows.methods.composition import Composition, lie, strang
 from separatrix.flows.methods.embedded import EmbeddedPair, dopri5, tsit5
@@ -22,8 +22,7 @@ SPLITTINGS: dict[str, Composition] = {method.name: method for method in (lie, st
 
 def runge_kutta(name: str) -> ExplicitRungeKutta:
     """The explicit Runge–Kutta method with this name."""
-    if name not in RUNGE_KUTTA:
-        raise InputError(f"expected an explicit Runge–Kutta method, got {name!r}.\nChoose one of {', '.join(RUNGE_KUTTA)}.")
+    check_choice("method", name, RUNGE_KUTTA)
     return RUNGE_KUTTA[name]
 
 

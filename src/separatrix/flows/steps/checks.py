@@ -1,19 +1,25 @@
 """Checks of initial value problems."""
 
 from dataclasses import fields
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import (
+    as_numbers,
+    check_all_finite,
+    check_choice,
+    check_not_negative,
+    check_number,
+    check_positive,
+    check_whole,
+)
 from separatrix.core.errors import InputError, SeparatrixError, ShapeError
 from separatrix.core.first_step import NOT_THE_FUNCTIONS, first_call_failed, how_called
 from separatrix.core.twin import twin
 from separatrix.flows.field import Field
-from separatrix.flows.flow import check_positive, check_step
 from separatrix.flows.methods import PAIRS, SOLVERS
 from separatrix.flows.steps.items import Together
 from separatrix.flows.steps.tolerance import Tolerance
@@ -37,10 +43,7 @@ SMOOTH = ("rk45", "rk23", "dop853", "dopri", "bosh3", "adaptive_heun", "fehlberg
 
 def as_state(x0: Any, field: Field) -> Tensor:
     """The initial states, expanded to the batch of x0 and the field's parameters."""
-    try:
-        x0 = torch.as_tensor(x0)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"expected numbers for x0: {str(error).splitlines()[0]}") from None
+    x0 = as_numbers("x0", x0, None)
     if x0.ndim == 0:
         raise ShapeError("expected x0 of shape (*batch, dim), got a single number.\nPass x0[None], or x0[:, None].")
     if x0.is_complex():
@@ -67,54 +70,48 @@ def as_state(x0: Any, field: Field) -> Tensor:
 
 def check_finite(x0: Tensor) -> None:
     """Refuse a single state that is not finite. In a batch, such items are skipped."""
-    if x0.ndim == 1 and not torch.isfinite(x0).all():
-        raise InputError(f"expected a finite x0, but {int((~torch.isfinite(x0)).sum())} of {x0.numel()} numbers are not finite.")
+    if x0.ndim == 1:
+        check_all_finite("x0", x0, "")
 
 
 def as_times(times: Any, device: torch.device) -> Tensor:
     """The requested times, in float64."""
-    try:
-        if isinstance(times, list | tuple) and any(isinstance(time, Tensor) for time in times):
-            times = torch.stack(torch.broadcast_tensors(*(torch.as_tensor(time, dtype=torch.float64) for time in times)))
-        times = times if isinstance(times, Tensor | np.ndarray) else torch.as_tensor(times, dtype=torch.float64)
-        times = torch.as_tensor(times)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"expected numbers for times: {str(error).splitlines()[0]}") from None
-    return times.to(device, torch.float64)
+    if isinstance(times, list | tuple) and any(isinstance(time, Tensor) for time in times):
+        each = [as_numbers("times", time) for time in times]
+        try:
+            times = torch.stack(torch.broadcast_tensors(*each))
+        except RuntimeError:
+            raise InputError(f"times have shapes {[tuple(time.shape) for time in each]}, which do not broadcast.") from None
+    return as_numbers("times", times).to(device)
 
 
 def check_method(method: str, dt: float | None) -> None:
     """Refuse an unknown method, or adaptive steps of a method without an error estimate."""
-    if method not in SOLVERS:
-        raise InputError(f"unknown method {method!r}.\nChoose one of {', '.join(SOLVERS)}.{_meant(str(method).lower())}")
+    check_choice("method", method, SOLVERS, way_out=_meant(str(method).lower()))
     if dt is None and method not in PAIRS:
         pairs = " or ".join(f'"{name}"' for name in PAIRS)
         raise InputError(f"{method} has no error estimate for adaptive steps.\nPass dt, the step size; or method={pairs}.")
     if dt is not None:
-        check_step(dt)
+        check_positive("dt", dt)
 
 
 def _meant(name: str) -> str:
     """The method here that corresponds to a name in another library, as advice."""
     own = name if name in SOLVERS else "rodas5p" if name.startswith(STIFF) else "dopri5" if name.startswith(SMOOTH) else None
-    return f' Here, pass method="{own}".' if own else ""
+    return f'Pass method="{own}".' if own else ""
 
 
 def check_tolerance(x0: Tensor, tolerance: Tolerance) -> None:
     """Refuse tolerances that are out of range, or below what the dtype allows."""
     rtol, atol, max_steps, max_step = (getattr(tolerance, each.name) for each in fields(tolerance))
     least = 10 * torch.finfo(x0.dtype).eps
-    for name, value in (("rtol", rtol), ("atol", 0.0 if atol is None else atol)):
-        if not isinstance(value, Real):
-            raise InputError(f"{name} is {value!r}, a {type(value).__name__}; expected a number.")
-    if not least <= rtol < 1:
+    if not least <= check_number("rtol", rtol) < 1:
         raise InputError(f"rtol is {rtol:g}; expected {least:.1g} ≤ rtol < 1 for {str(x0.dtype).removeprefix('torch.')} states.")
-    if atol is not None and not 0 <= atol < float("inf"):
-        raise InputError(f"atol is {atol:g}; expected a finite number ≥ 0, in the state's own unit.")
-    if check_whole("max_steps", max_steps) < 1:
-        raise InputError(f"max_steps is {max_steps}; expected at least 1.")
+    if atol is not None:
+        check_not_negative("atol", atol)
+    check_whole("max_steps", max_steps, 1)
     if max_step is not None:
-        check_positive(max_step, "expected a positive time for max_step, the largest step size, got")
+        check_positive("max_step", max_step)
 
 
 def check_no_longest(max_step: float | None, dt: float | None) -> None:

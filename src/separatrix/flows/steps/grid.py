@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_positive
 from separatrix.core.errors import InputError
-from separatrix.flows.flow import check_step
 from separatrix.flows.methods import runge_kutta
 from separatrix.flows.methods.explicit import ExplicitRungeKutta
 from separatrix.flows.methods.solver import Slope
@@ -34,7 +34,7 @@ def follow_on_grid(field: Slope, x0: Tensor, times: Tensor, *, dt: float, method
         InputError: another method, dt is not a positive number, or more than 10,000 steps are needed.
     Source: Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, II.6 (the cubic).
     """
-    check_step(dt)
+    check_positive("dt", dt)
     solver = runge_kutta(method)
     shares = times / dt
     ahead, behind = _counts(shares, dt)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_all_finite, check_positive
 from separatrix.core.errors import InputError
 from separatrix.core.progress import watched_count
 from separatrix.core.result import Status
-from separatrix.flows.flow import check_step
 from separatrix.flows.methods.solver import Slope, Solver, Time
 
 ROUNDING = 1e-13  # of a time, relative to it or to the elapsed time
@@ -101,7 +101,7 @@ class Run:
 
 def equal_steps(times: Tensor, dt: float) -> Mesh:
     """The smallest number of equal steps of at most dt between successive requested times; a node falls on each."""
-    check_step(dt)
+    check_positive("dt", dt)
     gaps = times.diff(dim=0)
     counts = [whole_steps(float(gap.amax()), dt) for gap in gaps]
     steps: list[tuple[Time, Time]] = []
@@ -120,8 +120,7 @@ def check_times(times: Tensor, batch: tuple[int, ...], *, may_fall: bool = False
             f"times has shape {tuple(times.shape)}, but x0 has the batch {batch}.\n"
             f"Pass times of shape (times), or (times, {', '.join(map(str, batch))})."
         )
-    if not torch.isfinite(times).all():
-        raise InputError(f"expected finite times, but {int((~torch.isfinite(times)).sum())} of {times.numel()} are not finite.")
+    check_all_finite("times", times, "")
     sense = -1 if may_fall and bool((times[1] < times[0]).all()) else 1
     falling = (sense * times.diff(dim=0) <= 0).nonzero()
     if len(falling):

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_not_negative
 from separatrix.nn.cells.bounds import around_one, change_of_step, norm
 from separatrix.nn.cells.cell import (
     ExplicitCell,
     Parts,
     added,
-    check_not_negative,
     rows,
     sigmoid_and_slope,
     tanh_and_slope,

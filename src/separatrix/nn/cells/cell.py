@@ -5,10 +5,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import check_choice, check_positive, check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.wording import counted
-from separatrix.flows.flow import check_step
 from separatrix.flows.methods import RUNGE_KUTTA, ExplicitRungeKutta
 
 State = Tensor | tuple[Tensor, ...]
@@ -48,9 +47,9 @@ class OdeCell(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size("input_size", input_size)
-        check_size("hidden_size", hidden_size)
-        check_step(dt)
+        check_whole("input_size", input_size, 1, error=ShapeError)
+        check_whole("hidden_size", hidden_size, 1, error=ShapeError)
+        check_positive("dt", dt)
         super().__init__()
         self.input_size, self.hidden_size, self.bias, self.dt = input_size, hidden_size, bias, dt
         self.weight_ih = nn.Parameter(torch.empty(drives * hidden_size, input_size, device=device, dtype=dtype))
@@ -146,8 +145,7 @@ class ExplicitCell(OdeCell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if method not in RUNGE_KUTTA:
-            raise InputError(f"method is {method!r}; expected one of {', '.join(RUNGE_KUTTA)}.")
+        check_choice("method", method, RUNGE_KUTTA)
         super().__init__(input_size, hidden_size, bias, dt=dt, drives=drives, device=device, dtype=dtype)
         self.method = method
 
@@ -174,18 +172,6 @@ class ExplicitCell(OdeCell):
     def extra_repr(self) -> str:
         """Options shown by `repr`."""
         return super().extra_repr() + (f", method={self.method}" if self.method != "euler" else "")
-
-
-def check_size(name: str, size: int) -> None:
-    """Refuse a size that is not an integer of at least 1."""
-    if check_whole(name, size) < 1:
-        raise ShapeError(f"{name} is {size}; expected at least 1.")
-
-
-def check_not_negative(name: str, value: float) -> None:
-    """Refuse a constant that is negative or not finite."""
-    if not 0 <= value < float("inf"):
-        raise InputError(f"{name} is {value}; expected a finite number ≥ 0.")
 
 
 def check_dtype(cell: OdeCell, what: str, tensor: Tensor) -> None:

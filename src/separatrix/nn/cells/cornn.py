@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_not_negative
 from separatrix.nn.cells.bounds import between, norm, singular_range
-from separatrix.nn.cells.cell import OdeCell, Parts, added, check_not_negative, rows, tanh_and_slope
+from separatrix.nn.cells.cell import OdeCell, Parts, added, rows, tanh_and_slope
 from separatrix.nn.cells.layer import OdeLayer, layers_of
 
 

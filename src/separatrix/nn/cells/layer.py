@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from separatrix.core.checks import check_number, check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.wording import counted
-from separatrix.nn.cells.cell import OdeCell, Parts, State, as_parts, check_dtype, check_size, joined
+from separatrix.nn.cells.cell import OdeCell, Parts, State, as_parts, check_dtype, joined
 
 
 class OdeLayer(nn.Module):
@@ -27,8 +28,7 @@ class OdeLayer(nn.Module):
     """
 
     def __init__(self, cells: Sequence[OdeCell], *, batch_first: bool, dropout: float) -> None:
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}; expected 0 ≤ dropout < 1.")
+        check_number("dropout", dropout, 0, 1, "[)")
         super().__init__()
         self.cells = nn.ModuleList(cells)
         self.input_size, self.hidden_size, self.num_layers = cells[0].input_size, cells[0].hidden_size, len(cells)
@@ -146,5 +146,5 @@ def run(cell: OdeCell, sequence: Tensor, state: Parts) -> tuple[Tensor, Parts]:
 
 def layers_of(make: Callable[[int], OdeCell], input_size: int, hidden_size: int, num_layers: int) -> list[OdeCell]:
     """The cells of a stack: the first reads the input, each other cell reads the one below."""
-    check_size("num_layers", num_layers)
+    check_whole("num_layers", num_layers, 1, error=ShapeError)
     return [make(input_size if i == 0 else hidden_size) for i in range(num_layers)]

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_not_negative, check_number
 from separatrix.nn.cells.bounds import around_one, between, change_of_step, norm, singular_range
-from separatrix.nn.cells.cell import ExplicitCell, Parts, added, check_not_negative, rows, tanh_and_slope
+from separatrix.nn.cells.cell import ExplicitCell, Parts, added, rows, tanh_and_slope
 from separatrix.nn.cells.layer import OdeLayer, layers_of
 
 SPREAD = 6.0  # times 1/hidden_size: standard deviation of the hidden matrices in the code of the paper
@@ -59,8 +59,7 @@ class LipschitzCell(ExplicitCell):
     ) -> None:
         beta_w, gamma_w = beta if beta_w is None else beta_w, gamma if gamma_w is None else gamma_w
         for name, value in (("beta", beta), ("beta_w", beta_w)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} is {value}; expected a number in [0, 1].")
+            check_number(name, value, 0, 1, "[]")
         check_not_negative("gamma", gamma)
         check_not_negative("gamma_w", gamma_w)
         super().__init__(input_size, hidden_size, bias, dt=dt, method=method, device=device, dtype=dtype)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_choice, check_whole
 from separatrix.flows.methods import RUNGE_KUTTA, ExplicitRungeKutta
 from separatrix.nn.block import Block
 from separatrix.nn.energy import Ridges
@@ -49,10 +49,8 @@ class Gradient(Block):
         dtype: torch.dtype | None = None,
     ) -> None:
         hidden = 2 * dim if hidden is None else hidden
-        if hidden < 1:
-            raise InputError(f"hidden is {hidden}; expected at least 1 unit.")
-        if method not in RUNGE_KUTTA:
-            raise InputError(f"method is {method!r}; expected one of {', '.join(RUNGE_KUTTA)}.")
+        check_whole("hidden", hidden, 1)
+        check_choice("method", method, RUNGE_KUTTA)
         super().__init__(dim, dt=dt)
         self.method = method
         factory = Factory(device=device, dtype=dtype)

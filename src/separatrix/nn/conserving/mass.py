@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.checks import as_numbers, check_whole
+from separatrix.core.checks import as_numbers, check_choice, check_whole, refused
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.evolve import check_system_type
 from separatrix.core.parametric import Number
@@ -121,8 +121,8 @@ class MassPreserving(Block):
         super().__init__(dim, dt=dt)
         _check_runge_kutta(method)
         function = as_activation(activation)
-        if hidden is not None and check_whole("hidden", hidden) < 1:
-            raise InputError(f"hidden is {hidden}; expected at least 1 unit.\nLeave it out for vec A = Σ(Ux + u).")
+        if hidden is not None:
+            check_whole("hidden", hidden, 1, way_out="Leave it out for vec A = Σ(Ux + u).")
         self.flow = Flow(Exchange(dim, hidden, function, device=device, dtype=dtype), dim, dt, method=method)
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
@@ -329,13 +329,11 @@ def mass_preserving_network(
     Source: as `MassPreserving`; default widths, steps and hidden units follow its experiment with the SIR model.
     """
     if not isinstance(widths, Iterable):
-        raise InputError(f"widths is {widths!r}; expected the width of the state, then those of the layers, such as (3, 10).")
+        raise refused("widths", widths, "the width of the state, then those of the layers, such as (3, 10)")
     widths = [check_whole("a width", width) for width in widths]
-    if len(widths) < 2 or check_whole("blocks", blocks) < 1:
-        raise InputError(
-            f"expected at least 2 widths and 1 block at each, got {len(widths)} and {blocks}.\n"
-            "Pass the width of the state, then those of the layers, such as (3, 10)."
-        )
+    if len(widths) < 2:
+        raise refused("widths", widths, "the width of the state, then those of the layers, such as (3, 10)")
+    check_whole("blocks", blocks, 1)
     factory = Factory(device=device, dtype=dtype)
     layers: list[Block] = []
     for before, width in pairwise(widths):
@@ -353,7 +351,4 @@ def _resized(dim: int, out: int) -> list[Block]:
 
 
 def _check_runge_kutta(method: str) -> None:
-    if method not in RUNGE_KUTTA:
-        raise InputError(
-            f"method is {method!r}; expected a Runge–Kutta method, which conserves the sum.\nPass one of {', '.join(RUNGE_KUTTA)}."
-        )
+    check_choice("method", method, RUNGE_KUTTA, way_out="Runge–Kutta methods conserve the sum.")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_choice, check_positive, check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.system import System
 from separatrix.core.tangent import jacobian, pushforward
@@ -102,8 +103,7 @@ def presnov(field: Callable[[Tensor], Tensor] | System, *, nodes: int = 16) -> P
     arXiv:1711.11268 (existence and uniqueness for C¹ fields); named Presnov decomposition and used for networks
         by Celledoni et al. 2023, arXiv:2210.02373.
     """
-    if nodes < 1 or nodes != int(nodes):
-        raise InputError(f"nodes is {nodes}; expected an integer of at least 1.")
+    check_whole("nodes", nodes, 1)
     if isinstance(field, System):
         field = field.residual
     own = as_field(field)
@@ -151,8 +151,7 @@ class PresnovNetwork(Block):
         dtype: torch.dtype | None = None,
     ) -> None:
         shares = _shares(blocks)
-        if splitting not in SPLITTINGS:
-            raise InputError(f"splitting is {splitting!r}; expected {' or '.join(map(repr, SPLITTINGS))}.")
+        check_choice("splitting", splitting, SPLITTINGS)
         super().__init__(dim, dt=dt)
         self.splitting = splitting
         factory = Factory(device=device, dtype=dtype)
@@ -187,6 +186,5 @@ def _shares(blocks: int | Sequence[float]) -> list[float]:
     if not shares:
         raise InputError(f"blocks is {blocks}; expected at least 1 block.")
     for i, share in enumerate(shares):
-        if not 0 < share < float("inf"):
-            raise InputError(f"the share of block {i} is {share:g}; expected a positive number.")
+        check_positive(f"the share of block {i}", share)
     return [share / sum(shares) for share in shares]

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.checks import check_whole
+from separatrix.core.errors import ShapeError
 from separatrix.core.precision import without_autocast
 from separatrix.flows.methods.cayley import Planes, Step, cayley, cayley_midpoint, longest_step, predicted, turned
 from separatrix.nn.block import Block
@@ -50,8 +51,7 @@ class SpherePreserving(Block):
     ) -> None:
         if dim == 1:
             raise ShapeError("dim is 1; a sphere-preserving layer needs at least 2 numbers: on a line only ±x have the norm of x.")
-        if planes < 1:
-            raise InputError(f"planes is {planes}; expected at least 1.")
+        check_whole("planes", planes, 1)
         super().__init__(dim, dt=dt)
         factory = Factory(device=device, dtype=dtype)
         self.rates = nn.Linear(dim, planes, **factory)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.checks import check_seed, check_whole
+from separatrix.core.checks import check_choice, check_fraction, check_positive, check_seed, check_whole
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.progress import watched_count
 from separatrix.core.randomness import torch_generator
@@ -366,20 +366,15 @@ def _trained(field: Any, method: str | None, dt: float | None, time_dependent: b
     if not _weights(own):
         raise InputError(f"this {name} has no parameters to train.\nPass the module itself, before it becomes an sx.Flow.")
     method = method or "rk4"
-    if method not in SOLVERS:
-        raise InputError(f"method is {method!r}; expected one of {', '.join(SOLVERS)}.")
+    check_choice("method", method, SOLVERS)
     return own, method, dt
 
 
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
-        least = 0 if name in ("polish", "steps") else 1
-        if check_whole(name, count) < least:
-            raise InputError(f"{name} is {count}; expected at least {least}.")
+        check_whole(name, count, 0 if name in ("polish", "steps") else 1)
 
 
 def _check_rates(lr: float, held_out: float) -> None:
-    if not 0 < lr < float("inf"):
-        raise InputError(f"lr is {lr}; expected a positive learning rate.")
-    if not 0 < held_out < 1:
-        raise InputError(f"held_out is {held_out}; expected a fraction between 0 and 1.")
+    check_positive("lr", lr)
+    check_fraction("held_out", held_out)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import check_not_negative, check_positive, check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.progress import watched
 from separatrix.core.result import Result, Status
@@ -151,9 +151,10 @@ def fit_observations(
         >>> print(f"{field.weight.item():.2f} {fit.status}")
         -2.00 ok
     """
-    _check_numbers(decay=decay, damping=damping, tol=tol)
-    if check_whole("max_steps", max_steps) < 1:
-        raise InputError(f"max_steps is {max_steps}; expected at least 1.")
+    check_not_negative("decay", decay)
+    check_positive("damping", damping)
+    check_not_negative("tol", tol)
+    check_whole("max_steps", max_steps, 1)
     initial = Initial(x0, unknown, _series(times, observed if observe is None else None))
     shot = Shot(field, initial, times, dt=dt, method=method, time_dependent=time_dependent)
     seen = Seen(shot, observed, observe)
@@ -272,9 +273,3 @@ def _status(at: Iterate, losses: list[float], tol: float) -> tuple[Status, str]:
     if len(losses) > 1 and losses[-1] > (1 - tol) * losses[-2]:
         return Status.OK, "the loss has settled"
     return Status.NOT_CONVERGED, STOPPED
-
-
-def _check_numbers(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if not 0 <= value < float("inf") or (name == "damping" and value == 0):
-            raise InputError(f"{name} is {value:g}; expected a finite number {'> 0' if name == 'damping' else '≥ 0'}.")

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from separatrix.core.checks import check_whole
-from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.checks import check_number, check_whole
+from separatrix.core.errors import ShapeError
 from separatrix.core.result import Result, Status
 from separatrix.core.wording import counted, measured, plain
 
@@ -159,7 +159,5 @@ def _check(values: Tensor, states: Tensor, degree: int, threshold: float) -> Non
             f"expected equal numbers of values and states, got shapes {tuple(values.shape)} and {tuple(states.shape)}.\n"
             "Pass values (*batch, states, outputs) and states (*batch, states, dim) or (states, dim)."
         )
-    if check_whole("degree", degree) < 0:
-        raise InputError(f"degree is {degree}; expected 0 or more.")
-    if not 0 <= threshold < 1:
-        raise InputError(f"threshold is {threshold:g}; expected 0 ≤ threshold < 1, relative to the size of the function.")
+    check_whole("degree", degree, 0)
+    check_number("threshold", threshold, 0, 1, "[)")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from separatrix.core.checks import check_all_finite, check_positive
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.flows.steps.mesh import check_times
 
@@ -45,8 +46,7 @@ class Trajectories:
                 f"expected states of shape (time, *batch, dim) with at least 2 times, got {tuple(states.shape)}.\n"
                 "For a scalar series pass series[:, None]."
             )
-        if not torch.isfinite(states).all():
-            raise InputError(f"{int((~torch.isfinite(states)).sum())} entries of states are not finite.\nRemove those times.")
+        check_all_finite("states", states, "Remove those times.")
         batch = tuple(states.shape[1:-1])
         times = _times(times, len(states), batch).to(states.device)
         each = times.reshape(len(times), -1).expand(len(times), math.prod(batch))
@@ -85,8 +85,7 @@ def _times(times: Any, count: int, batch: tuple[int, ...]) -> Tensor:
     """Increasing times, (time,) or (time, *batch)."""
     times = torch.as_tensor(times, dtype=torch.float64).detach()
     if times.ndim == 0:
-        if not 0 < float(times) < float("inf"):
-            raise InputError(f"times is {float(times):g}; expected a positive time between two samples.")
+        check_positive("times", float(times))
         return times * torch.arange(count, dtype=torch.float64)
     check_times(times, batch)
     if len(times) != count:

@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_choice
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.tangent import pushforward
 from separatrix.flows.field import Field, as_field
@@ -52,8 +53,8 @@ class Universal(Field):
         time_dependent: bool = False,
     ) -> None:
         super().__init__()
-        if not callable(combine) and combine not in RULES:
-            raise InputError(f"combine is {combine!r}; expected {' or '.join(map(repr, RULES))}, or a function of both terms.")
+        if not callable(combine):
+            check_choice("combine", combine, RULES, way_out="Or pass a function of both terms.")
         self.known = as_field(known, time_dependent=time_dependent)
         self.missing = as_field(missing, time_dependent=time_dependent)
         self.combine = combine

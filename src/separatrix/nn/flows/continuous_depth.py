@@ -7,12 +7,13 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_choice, check_positive, check_whole
 from separatrix.core.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.first_step import NOT_THE_FUNCTIONS
 from separatrix.core.randomness import torch_generator
 from separatrix.core.twin import twin
 from separatrix.flows.field import Field, FunctionField, field_of
-from separatrix.flows.flow import Velocity, check_positive
+from separatrix.flows.flow import Velocity
 from separatrix.flows.methods import SOLVERS
 from separatrix.flows.methods.solver import Time
 from separatrix.nn.flows.flow_layer import TimedFlow
@@ -277,14 +278,13 @@ def _as_fields(fields: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
 
 
 def _check_options(fields: int, end: float, steps: int, between: str) -> None:
-    check_positive(end, "expected a positive end time, got end =")
-    if not isinstance(steps, int) or steps < 1 or steps % fields:
+    check_positive("end", end)
+    if check_whole("steps", steps, 1) % fields:
         raise InputError(
             f"steps is {steps!r}; expected a multiple of the number of fields, {fields}: {fields}, {2 * fields}, …\n"
             "A step over two fields would follow neither."
         )
-    if between not in BETWEEN:
-        raise InputError(f"unknown interpolation {between!r}.\nChoose one of {', '.join(BETWEEN)}.")
+    check_choice("between", between, BETWEEN)
 
 
 def _shape_of(field: nn.Module) -> tuple[int, ...]:

@@ -3,12 +3,12 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_choice, check_not_negative, refused
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.parametric import Number
 from separatrix.nn.block import Residual
@@ -69,11 +69,10 @@ class Damped(nn.Module):
         start: tuple[float, float] = START,
     ) -> None:
         super().__init__()
-        if rule not in RULES:
-            raise InputError(f"rule is {rule!r}; expected {' or '.join(map(repr, RULES))}.")
+        check_choice("rule", rule, RULES)
         if not isinstance(block, nn.Module):
             raise InputError(f"expected an nn.Module x ↦ b(x) as block, got a {type(block).__name__}.")
-        self.block, self.rule, self.given = block, rule, None if damping is None else check_damping(damping)
+        self.block, self.rule, self.given = block, rule, None if damping is None else check_not_negative("damping", damping)
         low, high = check_start(start)
         drawn = torch.empty((), **kind_of(block)).uniform_(low, high)
         self.raw = nn.Parameter(RULES[rule].learned(drawn)) if damping is None else None
@@ -197,16 +196,9 @@ def outermost(names: list[str]) -> list[str]:
     return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
 
 
-def check_damping(damping: float) -> float:
-    """Refuse a negative λ."""
-    if not (isinstance(damping, Real) and 0 <= damping < float("inf")):
-        raise InputError(f"damping is {damping!r}; expected a finite number ≥ 0.")
-    return float(damping)
-
-
 def check_start(start: tuple[float, float]) -> tuple[float, float]:
     """Refuse an interval not above 0, where the ReLU has no gradient."""
     low, high = start if isinstance(start, Sequence) and len(start) == 2 else (0.0, 0.0)
     if not 0 < low <= high < float("inf"):
-        raise InputError(f"start is {start}; expected an interval (low, high) with 0 < low ≤ high.")
+        raise refused("start", start, "an interval (low, high) with 0 < low ≤ high")
     return low, high

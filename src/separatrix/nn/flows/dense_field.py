@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import ShapeError
 from separatrix.flows.field import Field
 from separatrix.flows.methods.solver import Time
@@ -43,8 +44,10 @@ class DenseField(Field):
         super().__init__()
         if isinstance(hidden, int):
             raise ShapeError(f"hidden is {hidden}; expected the widths of all hidden layers.\nPass ({hidden},) for a single one.")
-        if not hidden or min(dim, *hidden) < 1:
-            raise ShapeError(f"expected dim ≥ 1 and hidden layers of at least 1 unit, got dim = {dim}, hidden = {tuple(hidden)}.")
+        if not hidden:
+            raise ShapeError("hidden is empty; expected at least 1 hidden layer.")
+        for name, width in (("dim", dim), *(("a width of hidden", width) for width in hidden)):
+            check_whole(name, width, 1, error=ShapeError)
         self.dim, self.time_dependent = dim, time_dependent
         self.activation = as_activation(activation)
         widths = (dim + time_dependent, *hidden, dim)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.checks import check_seed, check_whole
-from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.checks import check_choice, check_seed, check_whole
+from separatrix.core.errors import ShapeError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Result
 from separatrix.core.wording import counted, measured
@@ -78,11 +78,11 @@ class ContinuousNormalizingFlow(NeuralODE):
     ) -> None:
         settings: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps, "max_step": max_step, "gradient": gradient}
         super().__init__(field, dim, end=end, dt=dt, method=method, time_dependent=time_dependent, **settings)
-        _check_one_of("trace", trace, TRACES)
-        _check_one_of("noise", noise, NOISES)
+        check_choice("trace", trace, TRACES)
+        check_choice("noise", noise, NOISES)
         if getattr(field, "dim", dim) != dim:
             raise ShapeError(f"expected a field on points of {dim} numbers, got one on {field.dim}.")
-        self.trace, self.noise, self.probes = trace, noise, _check_probes(probes)
+        self.trace, self.noise, self.probes = trace, noise, check_whole("probes", probes, 1)
 
     def log_density(self, x: Tensor, *, probes: int | None = None, seed: int = 0) -> "LogDensity":
         """The log-density at points, differentiable in them and in the field's parameters.
@@ -96,7 +96,8 @@ class ContinuousNormalizingFlow(NeuralODE):
             LogDensity. `values` (*batch), in nats, and their `stderr`, same shape.
         """
         x = self._points(x)
-        count = 0 if probes is None and self.trace == "exact" else _check_probes(self.probes if probes is None else probes)
+        exact = probes is None and self.trace == "exact"
+        count = 0 if exact else self.probes if probes is None else check_whole("probes", probes, 1)
         points = x.reshape(-1, self.dim)
         tangents = self._probes(points, count, seed) if count else None
         back = self._solved(Augmented(self.field, tangents, self.end, self.dim), with_integrals(points, count))
@@ -112,8 +113,7 @@ class ContinuousNormalizingFlow(NeuralODE):
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """Random points, shape (n, dim), in the dtype and on the device of the field's parameters."""
-        if check_whole("n", n) < 1:
-            raise InputError(f"n is {n}; expected at least 1.")
+        check_whole("n", n, 1)
         like = next(self.parameters(), torch.zeros((), dtype=torch.get_default_dtype()))
         random = torch_generator(check_seed(seed), "sample of the base")
         return self(torch.randn(n, self.dim, generator=random, dtype=torch.float64).to(like))
@@ -220,14 +220,3 @@ def log_normal(z: Tensor) -> Tensor:
 def _stderr(integrals: Tensor, count: int) -> Tensor:
     """Standard error of the mean over probes, shape (items)."""
     return integrals.std(-1) / math.sqrt(count) if count > 1 else torch.full_like(integrals[:, 0], math.nan if count else 0.0)
-
-
-def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"unknown {name} {value!r}.\nChoose one of {', '.join(known)}.")
-
-
-def _check_probes(probes: int) -> int:
-    if check_whole("probes", probes) < 1:
-        raise InputError(f"probes is {probes}; expected at least 1.")
-    return int(probes)

@@ -6,13 +6,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_positive
 from separatrix.core.errors import InputError
 from separatrix.core.structure import Nested
 from separatrix.core.tangent import pushforward
 from separatrix.core.twin import twin
 from separatrix.flows import Solution, StructuredSolution, solve
 from separatrix.flows.field import as_field
-from separatrix.flows.flow import Flow, check_positive
+from separatrix.flows.flow import Flow
 from separatrix.flows.gradients.mapped import laid_open
 from separatrix.flows.methods import PAIRS, SOLVERS
 from separatrix.flows.solve.solve import MAX_STEPS
@@ -72,7 +73,7 @@ class NeuralODE(TimedFlow):
         time_dependent: bool = False,
         shape: Any = None,
     ) -> None:
-        check_positive(end, "expected a positive end time, got end =")
+        check_positive("end", end)
         form = None if shape is None else Form.of_shapes(shape)
         if form is None:
             own = as_field(field, time_dependent=time_dependent)

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, Self, Unpack
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import check_positive, check_whole
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.randomness import torch_generator
 from separatrix.flows.field import Field, as_field
-from separatrix.flows.flow import Flow, check_step
+from separatrix.flows.flow import Flow
 from separatrix.flows.methods import runge_kutta
 from separatrix.flows.methods.solver import Time
 from separatrix.flows.steps.grid import follow_on_grid
@@ -126,13 +126,12 @@ class LatentODE(nn.Module):
     ) -> None:
         super().__init__()
         for name, width in (("observed", observed), ("latent", latent), ("hidden", hidden), ("models", models or 1)):
-            if check_whole(name, width) < 1:
-                raise InputError(f"{name} is {width}; expected at least 1.")
-        if noise is not None and not 0 < noise < math.inf:
-            raise InputError(f"noise is {noise}; expected a positive standard deviation.\nLeave it out to learn it.")
+            check_whole(name, width, 1)
+        if noise is not None:
+            check_positive("noise", noise, way_out="Leave it out to learn it.")
         if models is not None and (field is not None or decoder is not None):
             raise InputError("models cannot be combined with a given field or decoder.\nLeave out field and decoder, or models.")
-        check_step(dt)
+        check_positive("dt", dt)
         runge_kutta(method)
         self.observed, self.latent, self.models, self.dt, self.method = observed, latent, models, dt, method
         self.settings = {"hidden": hidden, "encoder": encoder, "noise": noise, "dt": dt, "method": method}
@@ -160,7 +159,7 @@ class LatentODE(nn.Module):
         """
         series = self._series(values, times, mask)
         mean, std = self.recognition(series)
-        if not _check_refine(refine):
+        if not check_whole("refine", refine, 0):
             return mean, std
         return self._refined(series, mean, std, refine, torch_generator(seed, "samples of a posterior", device=mean.device))
 
@@ -236,9 +235,8 @@ class LatentODE(nn.Module):
         Returns:
             Prediction: mean and standard deviation over the samples.
         """
-        if check_whole("samples", samples) < 2:
-            raise InputError(f"samples is {samples}; expected at least 2, for a standard deviation.")
-        _check_refine(refine)
+        check_whole("samples", samples, 2)
+        check_whole("refine", refine, 0)
         series = self._series(values, times, mask)
         draws = torch_generator(seed, "samples of a posterior", device=series.values.device)
         mean, std = self._refined(series, *self.recognition(series), refine, draws)
@@ -287,8 +285,7 @@ class LatentODE(nn.Module):
 
     def _draws(self, mean: Tensor, std: Tensor, samples: int, eps: Tensor | None, generator: torch.Generator | None) -> Tensor:
         """Samples of z₀, shape (samples, *batch, latent)."""
-        if check_whole("samples", samples) < 1:
-            raise InputError(f"samples is {samples}; expected at least 1.")
+        check_whole("samples", samples, 1)
         if eps is None:
             eps = torch.randn(samples, *mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
         if eps.ndim == 0 or eps.shape[1:] != mean.shape:
@@ -339,12 +336,6 @@ class LatentODE(nn.Module):
                 f"for states of shape {tuple(folded.shape)}."
             )
         return seen.reshape(*shape, self.observed).movedim(-2, 0)
-
-
-def _check_refine(steps: int) -> int:
-    if check_whole("refine", steps) < 0:
-        raise InputError(f"refine is {steps}; expected a number of steps, 0 for none.")
-    return steps
 
 
 def _stack(models: int | None) -> tuple[int, ...]:

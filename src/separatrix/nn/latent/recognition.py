@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_choice
 from separatrix.nn.factory import Factory
 from separatrix.nn.latent.irregular import Irregular
 from separatrix.nn.latent.stacked import StackedLinear, perceptron
@@ -69,8 +69,7 @@ class Recognition(nn.Module):
         **factory: Unpack[Factory],
     ) -> None:
         super().__init__()
-        if encoder not in ENCODERS:
-            raise InputError(f"encoder is {encoder!r}; expected {' or '.join(map(repr, ENCODERS))}.")
+        check_choice("encoder", encoder, ENCODERS)
         self.drift = perceptron([hidden, hidden, hidden], models, **factory) if encoder == "ode-rnn" else None
         self.cell = Gates(observed + (self.drift is None), hidden, models, **factory)
         self.head = perceptron([hidden, hidden, 2 * latent], models, **factory)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.checks import check_whole
-from separatrix.core.errors import InputError
 from separatrix.nn.factory import Factory
 
 
@@ -59,6 +58,5 @@ def perceptron(widths: list[int], models: int | None = None, **factory: Unpack[F
 def member(stack: nn.Module, single: nn.Module, i: int) -> None:
     """Copy network i of a stack into a single network of equal shape."""
     count = next(stack.parameters()).shape[0]
-    if not 0 <= check_whole("i", i) < count:
-        raise InputError(f"i is {i}; expected 0 to {count - 1}, one of {count} models.")
+    check_whole("i", i, 0, count - 1)
     single.load_state_dict({name: weights[i] for name, weights in stack.state_dict().items()})

@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.checks import check_whole
+from separatrix.core.checks import check_choice, check_fraction, check_not_negative, check_number, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.precision import at_least_single
 from separatrix.nn.factory import Factory
@@ -104,8 +104,8 @@ class ContractionStep(nn.Module):
 
     def __init__(self, *, given: float | None = None, **factory: Unpack[Factory]) -> None:
         super().__init__()
-        if given is not None and not 0 <= given <= 2:
-            raise InputError(f"step_size is {given:g}; expected a number in 0 … 2, where x − h AᵀΣ(Ax + b) is non-expansive.")
+        if given is not None:
+            check_number("step_size", given, 0, 2, "[]", way_out="Outside, x − h AᵀΣ(Ax + b) is not non-expansive.")
         self.given = given
         if given is None:
             self.free = nn.Parameter(logit(FIRST_CONTRACTION / 2, **factory))
@@ -128,8 +128,8 @@ class ExpansionStep(nn.Module):
 
     def __init__(self, *, given: float | None = None, **factory: Unpack[Factory]) -> None:
         super().__init__()
-        if given is not None and not 0 <= given < torch.inf:
-            raise InputError(f"step_size is {given:g}; expected a finite number ≥ 0.")
+        if given is not None:
+            check_not_negative("step_size", given)
         self.given = given
         if given is None:
             self.free = nn.Parameter(torch.tensor(FIRST_EXPANSION, **factory).expm1().log())
@@ -215,15 +215,12 @@ class PairSteps(nn.Module):
 
 def check_budget(slope: float, substeps: int, budget: str) -> None:
     """Refuse options that leave no room to expand."""
-    if budget not in BUDGETS:
-        raise InputError(f"budget is {budget!r}; expected {' or '.join(repr(known) for known in BUDGETS)}.")
-    if not 0 < slope < 1:
-        raise InputError(
-            f"slope is {slope:g}; expected 0 < slope < 1: at 0 some directions are not contracted, at 1 the layer is linear.\n"
-            "Pass a slope such as 0.5; for ReLU (slope 0) use sx.nn.NonExpansive layers only."
-        )
-    if check_whole("substeps", substeps) < 1:
-        raise InputError(f"substeps is {substeps}; expected at least 1 contraction.")
+    check_choice("budget", budget, BUDGETS)
+    ends = (
+        "At 0 some directions are not contracted, at 1 the layer is linear; for ReLU (slope 0) use sx.nn.NonExpansive layers only."
+    )
+    check_fraction("slope", slope, way_out=ends)
+    check_whole("substeps", substeps, 1)
 
 
 def logit(share: float, **factory: Unpack[Factory]) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_choice
 from separatrix.core.errors import InputError
 from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee
@@ -199,8 +200,7 @@ class AlternatingConv2d(nn.Module):
 
 def kernel_of(name: str, out_channels: int, in_channels: int, kernel_size: int, **factory: Unpack[Factory]) -> Built:
     """A kernel of norm at most 1 by name."""
-    if name not in KERNELS:
-        raise InputError(f"kernel is {name!r}; expected {' or '.join(repr(known) for known in KERNELS)}.")
+    check_choice("kernel", name, KERNELS)
     kind = OrthogonalKernel if name == "orthogonal" else ScaledKernel
     return kind(out_channels, in_channels, kernel_size=kernel_size, **factory)
 

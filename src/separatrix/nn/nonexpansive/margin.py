@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_positive
 from separatrix.core.errors import InputError, ShapeError
 
 
@@ -29,8 +30,7 @@ class MarginLoss(nn.Module):
     def __init__(self, margin: float, *, lipschitz: float = 1.0) -> None:
         super().__init__()
         for name, value in (("margin", margin), ("lipschitz", lipschitz)):
-            if not (value > 0 and math.isfinite(value)):
-                raise InputError(f"{name} is {value}; expected a positive finite number.")
+            check_positive(name, value)
         self.margin, self.lipschitz = margin, lipschitz
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:

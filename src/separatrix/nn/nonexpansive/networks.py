@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from separatrix.core.checks import check_whole
-from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.checks import check_choice, check_whole
+from separatrix.core.errors import ShapeError
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee, guarantee_of
@@ -57,7 +57,7 @@ class LipschitzNet(Sequential):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_kind(kind)
+        check_choice("kind", kind, KINDS)
         factory = Factory(device=device, dtype=dtype)
         hidden, out = dim if hidden is None else hidden, dim if out is None else out
 
@@ -67,7 +67,7 @@ class LipschitzNet(Sequential):
             return Alternating(hidden, slope=slope, budget=budget, substeps=substeps, symmetric=symmetric, **factory)
 
         lift = Isometry(dim, hidden, **factory) if hidden >= dim else Coisometry(dim, hidden, bias=False, **factory)
-        super().__init__(lift, *(block() for _ in range(check_blocks(blocks))), of_norm_one(hidden, out, **factory))
+        super().__init__(lift, *(block() for _ in range(check_whole("blocks", blocks, 0))), of_norm_one(hidden, out, **factory))
 
 
 class ResidualNet(Sequential):
@@ -95,7 +95,7 @@ class ResidualNet(Sequential):
     ) -> None:
         factory = Factory(device=device, dtype=dtype)
         hidden, out = dim if hidden is None else hidden, dim if out is None else out
-        layers = (Residue(hidden, **factory) for _ in range(check_blocks(blocks)))
+        layers = (Residue(hidden, **factory) for _ in range(check_whole("blocks", blocks, 0)))
         super().__init__(Plain(dim, hidden, bias=False, **factory), *layers, Plain(hidden, out, **factory))
 
 
@@ -173,7 +173,7 @@ class LipschitzConvNet(InStages):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_kind(kind)
+        check_choice("kind", kind, KINDS)
         factory = Factory(device=device, dtype=dtype)
 
         def block(width: int) -> nn.Module:
@@ -183,7 +183,7 @@ class LipschitzConvNet(InStages):
 
         def stage(before: int, width: int) -> Layers:
             lift = IsometryConv2d(before, width, bias=True, **factory)
-            return [lift, *(block(width) for _ in range(check_blocks(blocks))), Pool2d(pool)]
+            return [lift, *(block(width) for _ in range(check_whole("blocks", blocks, 0))), Pool2d(pool)]
 
         super().__init__(in_channels, image_size, widths, stage, lambda features: of_norm_one(features, classes, **factory))
 
@@ -218,7 +218,7 @@ class ResidualConvNet(InStages):
 
         def stage(before: int, width: int) -> Layers:
             lift = nn.Conv2d(before, width, 3, padding=1, **factory)
-            return [lift, *(ResidueConv2d(width, **factory) for _ in range(check_blocks(blocks))), Pool2d("max")]
+            return [lift, *(ResidueConv2d(width, **factory) for _ in range(check_whole("blocks", blocks, 0))), Pool2d("max")]
 
         super().__init__(in_channels, image_size, widths, stage, lambda features: nn.Linear(features, classes, **factory))
 
@@ -238,8 +238,7 @@ class Pool2d(nn.Module):
 
     def __init__(self, kind: str = "max") -> None:
         super().__init__()
-        if kind not in POOLS:
-            raise InputError(f"pool is {kind!r}; expected {' or '.join(repr(known) for known in POOLS)}.")
+        check_choice("pool", kind, POOLS)
         self.kind = kind
 
     def forward(self, x: Tensor) -> Tensor:
@@ -307,16 +306,3 @@ def pooled(image_size: int, times: int) -> int:
             "Pass fewer widths, at least one, or larger images."
         )
     return image_size // 2**times
-
-
-def check_blocks(blocks: int) -> int:
-    """The number of blocks, at least 0."""
-    if check_whole("blocks", blocks) < 0:
-        raise InputError(f"blocks is {blocks}; expected 0 or more.")
-    return blocks
-
-
-def check_kind(kind: str) -> None:
-    """Refuse an unknown kind."""
-    if kind not in KINDS:
-        raise InputError(f"kind is {kind!r}; expected {' or '.join(repr(known) for known in KINDS)}.")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_choice
 
 PADDINGS = ("circular", "zeros")
 
@@ -93,5 +93,4 @@ def wrapped(images: Tensor, reach: int, axis: int) -> Tensor:
 
 def check_padding(padding: str) -> None:
     """Refuse an unknown padding."""
-    if padding not in PADDINGS:
-        raise InputError(f"padding is {padding!r}; expected {' or '.join(repr(known) for known in PADDINGS)}.")
+    check_choice("padding", padding, PADDINGS)

@@ -7,6 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.checks import check_whole
 from separatrix.core.errors import ShapeError
 from separatrix.core.precision import at_least_single, without_autocast
 from separatrix.nn.factory import Device, Factory
@@ -101,7 +102,7 @@ class OrthogonalKernel(Built):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_some(in_channels)
+        check_whole("in_channels", in_channels, 1, error=ShapeError)
         check_size(kernel_size)
         factory = Factory(device=device, dtype=dtype)
         self.frame = OrthogonalMatrix(out_channels, in_channels, **factory)
@@ -145,7 +146,7 @@ class ScaledKernel(Built):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_some(in_channels)
+        check_whole("in_channels", in_channels, 1, error=ShapeError)
         check_size(kernel_size)
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.free = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -232,12 +233,6 @@ def check_isometry(rows: int, columns: int) -> None:
             f"expected an isometry to have at least as many outputs as inputs, got {columns} → {rows}.\n"
             f"Pass at least {columns} outputs, or use sx.nn.Coisometry (vectors) or sx.nn.NonExpansiveConv2d (images)."
         )
-
-
-def check_some(count: int) -> None:
-    """Refuse a layer without numbers or channels."""
-    if count < 1:
-        raise ShapeError(f"expected at least 1 number or channel, got {count}.")
 
 
 def check_size(kernel_size: int) -> None:

@@ -4,14 +4,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_number, check_whole
+from separatrix.core.errors import ShapeError
 from separatrix.nn.block import Block
 from separatrix.nn.factory import Device, Factory
 from separatrix.nn.guarantee import Guarantee
 from separatrix.nn.nonexpansive.budget import ContractionStep, ExpansionStep, Number, PairSteps, exact_factor
 from separatrix.nn.nonexpansive.isometry import zeros
 from separatrix.nn.nonexpansive.operators import Matrix, Operator
-from separatrix.nn.nonexpansive.orthogonal import OrthogonalMatrix, check_some
+from separatrix.nn.nonexpansive.orthogonal import OrthogonalMatrix
 
 
 class NonExpansive(Block):
@@ -48,7 +49,7 @@ class NonExpansive(Block):
         super().__init__(dim)
         check_slope(slope)
         hidden = dim if hidden is None else hidden
-        check_some(hidden)
+        check_whole("hidden", hidden, 1, error=ShapeError)
         factory = Factory(device=device, dtype=dtype)
         self.weight = OrthogonalMatrix(max(hidden, dim), min(hidden, dim), **factory)
         self.bias = zeros(hidden, **factory)
@@ -243,5 +244,4 @@ def expansion(step: ExpansionStep) -> Guarantee:
 
 def check_slope(slope: float) -> None:
     """Refuse slopes outside of 0 … 1, for which Σ is not monotone and non-expansive."""
-    if not 0 <= slope <= 1:
-        raise InputError(f"slope is {slope:g}; expected a number in 0 … 1, where the activation is monotone and non-expansive.")
+    check_number("slope", slope, 0, 1, "[]", way_out="Outside, the activation is not monotone and non-expansive.")

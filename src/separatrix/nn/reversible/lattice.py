@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from separatrix.core.checks import check_whole
-from separatrix.core.errors import InputError
+from separatrix.core.checks import check_number, check_positive, check_whole
 
 BITS, BITS_OF_FLOAT64 = 40, 48  # fractional bits: spacings 9e-13 and 4e-15, numbers up to 4e6 and 16,000
 FEWEST_BITS, MOST_BITS = 8, 56
@@ -114,17 +112,14 @@ def divided(whole: Tensor, by: int) -> tuple[Tensor, Tensor]:
 
 def as_fraction(gamma: float) -> Fraction:
     """The fraction nearest to γ with a denominator of at most 1,000; exact for 0.9 and 0.995."""
-    known = isinstance(gamma, Real) and 0 < gamma <= 1
-    fraction = Fraction(float(gamma)).limit_denominator(LARGEST_DENOMINATOR) if known else Fraction(0)
-    if not fraction:
-        raise InputError(f"gamma is {gamma!r}; expected 0 < gamma ≤ 1, such as 0.9.")
+    fraction = Fraction(check_number("gamma", gamma, 0, 1, "(]")).limit_denominator(LARGEST_DENOMINATOR)
+    check_positive(f"gamma, rounded to a denominator of {LARGEST_DENOMINATOR},", fraction)
     return fraction
 
 
 def check_bits(bits: int | None) -> int | None:
     """Refuse a lattice that is too coarse or has too small a range."""
-    if bits is not None and not FEWEST_BITS <= check_whole("bits", bits) <= MOST_BITS:
-        raise InputError(
-            f"bits is {bits}; expected {FEWEST_BITS} to {MOST_BITS}.\nLeave it out for {BITS}, or {BITS_OF_FLOAT64} in float64."
-        )
+    if bits is not None:
+        way_out = f"Leave it out for {BITS}, or {BITS_OF_FLOAT64} in float64."
+        check_whole("bits", bits, FEWEST_BITS, MOST_BITS, way_out=way_out)
     return bits

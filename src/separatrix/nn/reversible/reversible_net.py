@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.checks import check_whole
-from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.errors import ShapeError
 from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block
 from separatrix.nn.factory import Device, Factory
@@ -129,8 +129,7 @@ def perceptrons(
     """One perceptron per layer, on half of the state."""
     if dim % 2:
         raise ShapeError(f"dim is {dim}; expected an even number, for two equal halves.")
-    if check_whole("layers", layers) < 1:
-        raise InputError(f"layers is {layers}; expected at least 1.")
+    check_whole("layers", layers, 1)
     widths = (dim,) if hidden is None else hidden
     return [Network(dim // 2, dim // 2, hidden=widths, activation=activation, **factory) for _ in range(layers)]
 

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.checks import check_choice
+from separatrix.core.errors import ShapeError
 from separatrix.flows.methods.implicit import ImplicitMidpoint
 from separatrix.flows.methods.splitting import Move, Parts, Splitting, halves, joined, leapfrog, yoshida4
 from separatrix.nn.block import Block
@@ -100,10 +101,8 @@ class SeparableHamiltonian(HamiltonianBlock):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(dim, dt=dt)
-        if kinetic not in KINETIC:
-            raise InputError(f"kinetic is {kinetic!r}; expected {' or '.join(map(repr, KINETIC))}.")
-        if method not in SPLITTINGS:
-            raise InputError(f"method is {method!r}; expected {' or '.join(map(repr, SPLITTINGS))}.")
+        check_choice("kinetic", kinetic, KINETIC)
+        check_choice("method", method, SPLITTINGS)
         factory = Factory(device=device, dtype=dtype)
         self.kinetic = KineticEnergy(dim // 2, **factory) if kinetic == "masses" else Energy(dim // 2, hidden, **factory)
         self.potential = Energy(dim // 2, hidden, **factory)

@@ -2,7 +2,8 @@
 
 import torch
 
-from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.checks import check_choice, check_whole
+from separatrix.core.errors import ShapeError
 from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block, Sequential
 from separatrix.nn.factory import Device, Factory
@@ -40,21 +41,20 @@ def sympnet(
         ShapeError: dim is odd, or layers or hidden is less than 1.
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166.
     """
-    check_layers(layers)
+    check_whole("layers", layers, 1, error=ShapeError)
+    check_choice("modules", modules, ("gradient", "linear"))
     factory = Factory(device=device, dtype=dtype)
     halves = turns("p", layers)
     if modules == "gradient":
         blocks: list[Block] = [
             SymplecticGradient(dim, hidden=hidden, moves=m, activation=activation, dt=dt, **factory) for m in halves
         ]
-    elif modules == "linear":
+    else:
         pairs = [
             (SymplecticLinear(dim, dt=dt, **factory), SymplecticActivation(dim, moves=m, activation=activation, dt=dt, **factory))
             for m in halves
         ]
         blocks = [*(block for pair in pairs for block in pair), SymplecticLinear(dim, dt=dt, **factory)]
-    else:
-        raise InputError(f'modules is {modules!r}; expected "gradient" or "linear".')
     return Sequential(*blocks, dt=dt)
 
 
@@ -86,12 +86,6 @@ def henonnet(
         ShapeError: dim is odd, or layers or hidden is less than 1.
     Source: Burby, Tang & Maulik 2020, Plasma Phys. Control. Fusion 63, 024001, arXiv:2007.04496.
     """
-    check_layers(layers)
+    check_whole("layers", layers, 1, error=ShapeError)
     factory = Factory(device=device, dtype=dtype)
     return Sequential(*(HenonLayer(dim, hidden=hidden, activation=activation, dt=dt, **factory) for _ in range(layers)), dt=dt)
-
-
-def check_layers(layers: int) -> None:
-    """Refuse a network without layers."""
-    if layers < 1:
-        raise ShapeError(f"layers is {layers}; expected at least 1.")

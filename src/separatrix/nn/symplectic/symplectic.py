@@ -6,7 +6,8 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.errors import InputError, ShapeError
+from separatrix.core.checks import check_choice, check_whole
+from separatrix.core.errors import ShapeError
 from separatrix.nn.activation import ActivationLike
 from separatrix.nn.block import Block
 from separatrix.nn.factory import Device, Factory
@@ -30,7 +31,7 @@ class SymplecticShear(Block):
     """
 
     def __init__(self, gradient: Shift, dim: int, *, moves: str, dt: float) -> None:
-        check_moves(moves)
+        check_choice("moves", moves, ("q", "p"))
         super().__init__(dim, dt=dt)
         self.gradient = gradient
         self.moves = moves
@@ -170,8 +171,7 @@ class SymplecticLinear(Block):
         dtype: torch.dtype | None = None,
     ) -> None:
         half = half_of(dim)
-        if factors < 1:
-            raise ShapeError(f"factors is {factors}; expected at least 1.")
+        check_whole("factors", factors, 1, error=ShapeError)
         super().__init__(dim, dt=dt)
         factory = Factory(device=device, dtype=dtype)
         self.shears = nn.ModuleList(
@@ -241,8 +241,7 @@ class HenonLayer(Block):
         dtype: torch.dtype | None = None,
     ) -> None:
         half = half_of(dim)
-        if iterates < 1:
-            raise ShapeError(f"iterates is {iterates}; expected at least 1.\nThe default is {TURN}.")
+        check_whole("iterates", iterates, 1, way_out=f"The default is {TURN}.", error=ShapeError)
         super().__init__(dim, dt=dt)
         factory = Factory(device=device, dtype=dtype)
         self.gradient = gradient(half, hidden, activation, potential, **factory)
@@ -307,12 +306,6 @@ def half_of(dim: int) -> int:
 
 def turns(first: str, count: int) -> list[str]:
     """The halves that move, alternating."""
-    check_moves(first)
+    check_choice("moves", first, ("q", "p"))
     second = "q" if first == "p" else "p"
     return [(first, second)[i % 2] for i in range(count)]
-
-
-def check_moves(moves: str) -> None:
-    """Refuse other halves than q and p."""
-    if moves not in ("q", "p"):
-        raise InputError(f'moves is {moves!r}; expected "q" or "p".')

@@ -144,7 +144,7 @@ class DivergenceFree(Block):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_dim(dim)
+        check_whole("dim", dim, 2, error=ShapeError)
         super().__init__(dim, dt=dt)
         factory = Factory(device=device, dtype=dtype)
         self.normals = nn.Parameter(nn.init.normal_(torch.empty(dim - 1, 2, **factory)))
@@ -204,7 +204,7 @@ def halves(dim: int) -> Partition:
 
 def checked(partition: Partition, dim: int) -> tuple[tuple[int, ...], ...]:
     """The groups, after a check that there are two or more and that they contain each coordinate once."""
-    check_dim(dim)
+    check_whole("dim", dim, 2, error=ShapeError)
     if not isinstance(partition, Iterable) or not all(isinstance(group, Iterable) for group in partition):
         raise InputError(f"expected a partition into groups of coordinates such as {_shown(halves(dim))}, got {partition}.")
     groups = tuple(tuple(check_whole("a coordinate of the partition", i) for i in group) for group in partition)
@@ -220,12 +220,6 @@ def checked(partition: Partition, dim: int) -> tuple[tuple[int, ...], ...]:
             f"Put each into one group, as in {_shown(halves(dim))}."
         )
     return groups
-
-
-def check_dim(dim: int) -> None:
-    """Refuse states of a single coordinate."""
-    if dim < 2:
-        raise ShapeError(f"dim is {dim}; expected at least 2 coordinates, so that one can move another.")
 
 
 def _fitting(far: Tensor, group: Tensor) -> Tensor:

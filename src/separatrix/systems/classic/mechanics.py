@@ -7,8 +7,8 @@ import math
 
 from torch import Tensor
 
+from separatrix.core.checks import check_whole
 from separatrix.core.components import along_tangents, components
-from separatrix.core.errors import InputError
 from separatrix.core.parametric import Number
 from separatrix.flows.field import Field
 from separatrix.flows.flow import Flow
@@ -107,8 +107,7 @@ class MagneticPendulum(Field):
 
     def __init__(self, magnets: int = 3, gamma: Number = 1.0, d: Number = 0.3, alpha: Number = 0.2, omega: Number = 0.5) -> None:
         super().__init__()
-        if not isinstance(magnets, int) or magnets < 1:
-            raise InputError(f"magnets is {magnets!r}; expected an integer of at least 1.")
+        check_whole("magnets", magnets, 1)
         self.places = tuple((math.cos(2 * math.pi * i / magnets), math.sin(2 * math.pi * i / magnets)) for i in range(magnets))
         self.hold(gamma=gamma, d=d, alpha=alpha, omega=omega)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from separatrix.core.checks import check_choice
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.structure import Nested, children, leaves, mapped
 
@@ -81,8 +82,7 @@ def shapes_of(state: Structure) -> list[tuple[tuple[int, ...], bool]]:
 
 def place_in(returned: Any, returns: str) -> int | None:
     """Index of the part of a cell's return value that is its state, as the user says; None: the whole value."""
-    if returns not in RETURNS:
-        raise InputError(f"returns is {returns!r}; expected one of {', '.join(map(repr, RETURNS))}.")
+    check_choice("returns", returns, RETURNS)
     place = RETURNS[returns]
     count = len(parts) if (parts := children(returned)) is not None else 0
     if place is not None and count < 2:

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separatrix.core.checks import check_dt
+from separatrix.core.checks import as_inputs, check_positive
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.inputs import as_inputs
 from separatrix.core.randomness import torch_generator
 from separatrix.core.system import System, in_one_batch
 from separatrix.core.tangent import pushforward
@@ -65,7 +64,9 @@ class ClosedLoop(System):
             )
         drive = None if inputs is None else _drive_of(inputs)
         super().__init__(
-            network.dim, dt=recurrent.dt if dt is None else check_dt(dt), horizon=None if drive is None else drive.horizon
+            network.dim,
+            dt=recurrent.dt if dt is None else check_positive("dt", dt),
+            horizon=None if drive is None else drive.horizon,
         )
         self.network = network
         readout = bare(readout)
@@ -144,4 +145,4 @@ class ClosedLoop(System):
 
 def _drive_of(inputs: Any) -> Any:
     """The further inputs of a loop as a drive: a drive, or a sequence with time first."""
-    return inputs if isinstance(inputs, Drive) else Sequential(as_inputs(inputs))
+    return inputs if isinstance(inputs, Drive) else Sequential(as_inputs("the inputs", inputs))

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.nn.utils.rnn import PackedSequence
 
-from separatrix.core.checks import check_dt
+from separatrix.core.checks import as_inputs, check_positive
 from separatrix.core.driven import Driven
 from separatrix.core.errors import InputError, ShapeError, UnsupportedModuleError
-from separatrix.core.inputs import as_inputs
 from separatrix.core.randomness import torch_generator
 from separatrix.core.wrappers import bare
 from separatrix.systems.drives import Constant, Drive, Sequential, Shared, Stream, is_listed, sequence_list
@@ -65,7 +64,7 @@ class Recurrent(Driven):
     ) -> None:
         network = _network(module, state, _width(inputs, constant), returns)
         drive = _drive(network, inputs, constant)
-        super().__init__(network.dim, dt=check_dt(dt), horizon=drive.horizon)
+        super().__init__(network.dim, dt=check_positive("dt", dt), horizon=drive.horizon)
         self.network = network
         self.source = drive
         self.is_driven = inputs is not None
@@ -159,7 +158,7 @@ def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) ->
     elif inputs is not None:
         drive = Sequential(_read(network, inputs))
     elif constant is not None:
-        drive = Constant(as_inputs(constant, "the constant input"))
+        drive = Constant(as_inputs("the constant input", constant))
     else:
         drive = Constant(torch.zeros(network.inputs or 0, dtype=torch.float64))
     if network.is_ensemble and (isinstance(drive, Stream) or drive is not inputs):
@@ -175,7 +174,7 @@ def _drive(network: StandardNetwork | CustomCell, inputs: Any, constant: Any) ->
 def _read(network: StandardNetwork | CustomCell, inputs: Any) -> Tensor:
     """The inputs with time first, from one sequence or a batch, or from a list or packed batch of equal length."""
     if not isinstance(inputs, PackedSequence) and not is_listed(inputs):
-        return _time_first(network, as_inputs(inputs))
+        return _time_first(network, as_inputs("the inputs", inputs))
     sequences = sequence_list(inputs)
     lengths = sorted({len(sequence) for sequence in sequences})
     if len(lengths) > 1:
