@@ -171,7 +171,7 @@ def _of_parts(model: nn.Module, given: Sequence[Arguments]) -> Core | None:
             f"{type(model).__name__} is recurrent, by a handwritten loop over axis {loop.axis} of its inputs: {loop.words}, and "
             "each iteration builds on the one before. Its step cannot be called from outside.\n"
             "Move the step into a module (u, state) → state and call it in the loop, or give the looping module a method "
-            "as_cell() that returns this module. A layer that takes (sequence, state) and returns (outputs, state) is measured "
-            "as it is. To name a part, use module= or --module."
+            f"as_cell() that returns this module{' and an attribute batch_first = True' if loop.axis == 1 else ''}. A layer that "
+            "takes (sequence, state) and returns (outputs, state) is measured as it is. To name a part, use module= or --module."
         )
     return None

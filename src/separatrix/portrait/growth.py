@@ -98,7 +98,7 @@ def advice(growth: Growth) -> tuple[str, ...]:
 def _if_vanishing(growth: Growth) -> tuple[str, ...]:
     rate = median(growth.rate)
     erased = rate == -math.inf
-    factor = "" if erased else f" to first order, scale each of the {growth.depth} layers by {about(math.exp(-rate))};"
+    factor = "" if erased else f" to first order, {_scaled(growth, rate)};"
     decay = "The signal is erased completely" if erased else f"The signal decays e-fold every {about(-1 / rate)} layers"
     where = f" and stays below one tenth from '{growth.beyond}' on" if growth.beyond else ""
     return (
@@ -109,13 +109,22 @@ def _if_vanishing(growth: Growth) -> tuple[str, ...]:
     )
 
 
+def _scaled(growth: Growth, rate: float) -> str:
+    """By how much to scale the weights; activations count as layers but have none."""
+    factor = math.exp(-rate)
+    return (
+        f"scale each layer's weights by {about(factor)} if all {growth.depth} layers have weights, or by {about(factor * factor)} "
+        "if every second one is an activation"
+    )
+
+
 def _if_exploding(growth: Growth) -> tuple[str, ...]:
     rate = median(growth.rate)
     where = f" and stays beyond a factor of {FACTOR} from '{growth.beyond}' on" if growth.beyond else ""
     return (
         f"The signal grows e-fold every {about(1 / rate)} layers{where}: small input changes and rounding errors are amplified.",
-        f"Normalise between blocks, or scale the weights down: to first order, scale each of the {growth.depth} layers by "
-        f"{about(math.exp(-rate))}; in a residual block x + f(x), scale f by about 1/√depth.",
+        f"Normalise between blocks, or scale the weights down: to first order, {_scaled(growth, rate)}; in a residual block "
+        "x + f(x), scale f by about 1/√depth.",
         f"During training, clip the gradients. If only the last layer exceeds a factor of {FACTOR}, the cause is the scale of the "
         "outputs: if the network is overconfident, train with label smoothing or weight decay.",
     )

@@ -19,15 +19,17 @@ KNOWN = 1e-3  # how well a determinant or an inverse must be known at one state 
 
 
 def check_block(block: nn.Module, *, tol: float = 1e-12, seed: int = 0) -> None:
-    """Hold a block's guarantee to dense Jacobians in float64: as it is, with other weights, and after training.
+    """Compare a block's guarantee with dense Jacobians in float64: as it is, with other weights, and after training.
+
+    Returns nothing if the guarantee holds.
 
     Args:
         block: a `Block`, which is not changed.
-        tol: by which a conserved quantity, log |det J| or JᵀΩJ may be off, relative to the size of what is compared.
-        seed: of the weights and the states.
+        tol: largest error of a conserved quantity, of log |det J| or of JᵀΩJ, relative to the size of what is compared.
+        seed: seed of the weights and the states.
 
     Raises:
-        AssertionError: a state was found where the guarantee does not hold; or an inverse that is none; both numbers are told.
+        AssertionError: the guarantee fails at some state, or the inverse does not invert; the message has both numbers.
     """
     _regular(copy.deepcopy(block).double(), tol, seed)
     for change in (lambda kept, _: kept, scrambled, trained):

@@ -10,7 +10,7 @@ from torch import Tensor
 from separatrix.analysis.lyapunov.divergence import DivergenceRate
 from separatrix.analysis.lyapunov.pooled import PooledSpectrum, pool
 from separatrix.core.result import Result, Status
-from separatrix.core.wording import measured, plain
+from separatrix.core.wording import counted, measured, plain
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -121,9 +121,8 @@ class LyapunovSpectrum(Result):
         if self.batch:
             leading = self.exponents[..., 0][self.codes != Status.DIVERGED]
             spread = f"λ₁ from {plain(float(leading.min()))} to {plain(float(leading.max()))}; " if leading.numel() else ""
-            return (
-                f"Lyapunov spectra of {self.codes.numel()} runs, {self.exponents.shape[-1]} exponents each: {spread}{self.ended()}"
-            )
+            runs, each = counted(self.codes.numel(), "run"), counted(self.exponents.shape[-1], "exponent")
+            return f"Lyapunov spectra of {runs}, {each} each: {spread}{self.ended()}"
         if self.codes == Status.DIVERGED:
             return f"Lyapunov spectrum: diverged at step {int(self.failed_at)}"
         shown = ", ".join(map(measured, self.exponents[:4].tolist(), self.stderr.tolist()))

@@ -47,8 +47,7 @@ class NeuralODE(TimedFlow):
 
     Limits: states are float32 or float64, under autocast too, although layers of the field may use fewer digits. When compiled or
         exported, only equal steps are available, and an item that overflows can make the gradients of others NaN. The field is
-        evaluated
-        in evaluation mode: with dropout it would not be a function of state and time.
+        evaluated in evaluation mode: with dropout it would not be a function of state and time.
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366.
 
     Example:

@@ -188,8 +188,9 @@ class CustomCell(Parametric):
         if not isinstance(width, int):
             raise UnsupportedModuleError(
                 f"expected a recurrent module or a cell with a hidden_size, got a {type(cell).__name__}.\n"
-                "Name the recurrent module inside your model. If this is a cell, give it a method example_state() that returns a "
-                "state without batch axes, or pass such a state: sx.Recurrent(cell, state=…)."
+                "Name the recurrent module inside your model, or pass it: sx.Recurrent(model.rnn). If this is a cell, give it an "
+                "attribute hidden_size, the length of its state, or a method example_state() that returns a state without batch "
+                "axes, or pass such a state: sx.Recurrent(cell, state=…)."
             )
         return (torch.zeros(width), torch.zeros(width)) if isinstance(cell, nn.LSTMCell) else torch.zeros(width)
 
@@ -203,7 +204,8 @@ class CustomCell(Parametric):
         except Exception as error:  # user code may raise anything; the message repeats it
             raise UnsupportedModuleError(
                 f"{self.label}(u, state) failed on a batch of 1 with zero inputs and zero state: {type(error).__name__}: {error}\n"
-                "A cell takes (u, state) and returns its new state, or (out, state). Give it an input_size, or pass state=."
+                "A cell takes (u, state) and returns its new state, or (out, state). The length of u is that of the inputs, or the "
+                "cell's attribute input_size; the shape of the state is that of state=, or the cell's attribute hidden_size."
             ) from error
         found = cell_state.places(result, zeros)
         if not found:

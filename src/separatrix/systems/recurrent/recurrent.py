@@ -34,9 +34,9 @@ class Recurrent(Driven):
             and weights that PyTorch computes from others (pruned, normalised, parametrised), are copied when the system is
             built; build it again after an optimiser step. A standard module with its own `forward` or hooks is not treated as
             standard: a cell is called, a layer is refused.
-        inputs: the module's inputs: (time, inputs), or batched, (time, batch, inputs), or (batch, time, inputs) if the module is
-            `batch_first`. Cells take time first. Or a list of sequences (time, inputs) or a `PackedSequence`, of one length. Or a
-            `Drive`, such as `sx.Stream`, which takes sequences of any lengths.
+        inputs: the module's inputs: (time, inputs), or batched, (time, batch, inputs), or (batch, time, inputs) if the module has
+            an attribute `batch_first` that is True. Cells take time first. Or a list of sequences (time, inputs) or a
+            `PackedSequence`, of one length. Or a `Drive`, such as `sx.Stream`, which takes sequences of any lengths.
         constant: one input, (*batch, inputs), for every step, instead of `inputs`. Default: zeros. It is a parameter of the
             system: use `at(constant=…)`; its first component is "constant[0]", which sweeps and `continuation` can vary.
         dt: duration of one step in any unit, such as the Δt of a discretised rate equation or the sampling time of the inputs.
