@@ -165,7 +165,7 @@ def test_a_grid_has_its_first_coordinate_on_its_first_axis():
     assert points[2, 0].tolist() == [2, -1] and points[1, 4].tolist() == [1, 1]
     with pytest.raises(sx.InputError, match="got 1, 2 and 2"):
         sx.grid((0,), (1, 2), (3, 4))
-    with pytest.raises(sx.InputError, match=r"counts .* \(3, 0\)"):
+    with pytest.raises(sx.InputError, match="counts is 0"):
         sx.grid((0, 0), (1, 2), (3, 0))
 
 
