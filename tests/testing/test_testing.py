@@ -581,3 +581,8 @@ def test_a_kink_beside_the_state_is_no_wrong_derivative_and_hides_none():
     system.slope = 1 + 1e-5
     with pytest.raises(AssertionError, match="not the central difference"):
         systems._tangents_are_the_derivative(probe)
+
+
+def test_a_module_without_a_guarantee_is_refused():
+    with pytest.raises(sx.UnsupportedModuleError, match="got a Linear"):
+        sx.testing.check_block(nn.Linear(2, 2))

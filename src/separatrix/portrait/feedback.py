@@ -17,7 +17,7 @@ from separatrix.core.system import System
 from separatrix.core.twin import twin
 from separatrix.portrait.answers import Answers, NotDetermined
 from separatrix.portrait.recording import Call, named, replaced
-from separatrix.systems.recurrent.hand_layer import without_draws
+from separatrix.systems.recurrent.silence import without_draws
 from separatrix.systems.recurrent.standard_network import describe
 
 SMALL, LARGE = 1e-4, 1.0  # changes of the state, relative to its size, that test for dependence

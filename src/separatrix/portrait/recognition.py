@@ -13,6 +13,7 @@ from separatrix.portrait.recording import Call
 from separatrix.systems.recurrent.custom_cell import CustomCell, is_layer
 from separatrix.systems.recurrent.hand_layer import HandLayer, layer_of, own_network
 from separatrix.systems.recurrent.standard_network import STANDARD, describe
+from separatrix.systems.recurrent.time_axis import reads_batch_first
 
 
 def recurrent_parts(model: nn.Module) -> list[str]:
@@ -36,7 +37,7 @@ def reads_sequences(core: nn.Module) -> bool:
 
 def is_batch_first(core: nn.Module) -> bool:
     """Whether a core takes (batch, time, inputs); only layers can, cells take time first."""
-    return reads_sequences(core) and getattr(core, "batch_first", False)
+    return reads_sequences(core) and reads_batch_first(core)
 
 
 def as_itself(model: nn.Module, network: CustomCell, width: int | None) -> Core:

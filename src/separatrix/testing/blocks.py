@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from separatrix.core.errors import UnsupportedModuleError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.tangent import jacobian
 from separatrix.nn.block import Block
@@ -29,8 +30,13 @@ def check_block(block: nn.Module, *, tol: float = 1e-12, seed: int = 0) -> None:
         seed: seed of the weights and the states.
 
     Raises:
+        UnsupportedModuleError: the module has no guarantee.
         AssertionError: the guarantee fails at some state, or the inverse does not invert; the message has both numbers.
     """
+    if not isinstance(getattr(block, "guarantee", None), Guarantee) or not hasattr(block, "dim"):
+        raise UnsupportedModuleError(
+            f"expected a block with a guarantee, got a {type(block).__name__}.\nGive it dim and guarantee, as sx.nn.Block has."
+        )
     _regular(copy.deepcopy(block).double(), tol, seed)
     for change in (lambda kept, _: kept, scrambled, trained):
         held = change(copy.deepcopy(block).double(), seed)

@@ -17,6 +17,7 @@ from separatrix.systems.recurrent import cell_state
 from separatrix.systems.recurrent.cell_state import Structure, fill, flatten, skeleton
 from separatrix.systems.recurrent.kept import difference
 from separatrix.systems.recurrent.standard_network import check_finite, check_initialised, kind_of
+from separatrix.systems.recurrent.time_axis import reads_batch_first
 
 __all__ = ["CustomCell", "Structure", "fill", "flatten", "has_tangents", "is_layer", "skeleton"]
 
@@ -67,7 +68,7 @@ class CustomCell(Parametric):
                 f"this {self.label} has {'hooks' if hooked else 'a forward'} of its own, so it may differ from the step that its "
                 f"as_cell() returns.\n{'Remove the hooks, or override' if hooked else 'Override'} as_cell()."
             )
-        self.batch_first: bool = self.is_layer and getattr(first, "batch_first", False)
+        self.batch_first: bool = self.is_layer and reads_batch_first(first)
         self.layer_axis: bool = self.is_layer and getattr(first, "layer_axis", True)
         modules = [module.as_cell() for module in modules] if self.is_layer else modules
         first = modules[0]

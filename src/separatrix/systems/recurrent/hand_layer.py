@@ -1,17 +1,16 @@
 """Trial calls that show what a custom recurrent module is: a cell, or a layer with a handwritten loop over time."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from separatrix.core.errors import SeparatrixError, UnsupportedModuleError
 from separatrix.core.twin import twin
 from separatrix.systems.recurrent.cell_state import Structure, fill, flatten, skeleton
 from separatrix.systems.recurrent.custom_cell import CustomCell, is_layer
+from separatrix.systems.recurrent.silence import without_draws
 
 STEPS, ITEMS = 5, 3  # of a trial: lengths 2 and 5, and three different items
 A_CELL = (
@@ -238,20 +237,3 @@ def _joined(items: list[Structure], axis: int, whole: Structure) -> bool:
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=CLOSE, atol=CLOSE * float(b.abs().nan_to_num(posinf=0.0).max()), equal_nan=True)
-
-
-class _Silence(TorchDispatchMode):
-    """Mode in which random draws are constants, so that a layer with noise in its step can be tried."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        value = func(*args, **(kwargs or {}))
-        if torch.Tag.nondeterministic_seeded in func.tags and isinstance(value, Tensor):
-            value.fill_(0 if "normal" in func.name() or "randn" in func.name() else 1)
-        return value
-
-
-@contextmanager
-def without_draws() -> Iterator[None]:
-    """A context without random draws, which leaves the global generator unchanged."""
-    with torch.random.fork_rng(devices=[]), _Silence():
-        yield
