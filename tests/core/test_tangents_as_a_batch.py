@@ -99,3 +99,41 @@ def test_many_tangents_share_one_state():
             tangents(f, torch.ones(dim, **DOUBLE), torch.eye(dim, **DOUBLE))
     assert (dim, dim) not in shapes
     torch.testing.assert_close(jacobian(torch.sin, torch.ones(2, **DOUBLE)), math.cos(1) * torch.eye(2, **DOUBLE))
+
+
+RING = torch.tensor([[0.8, 0.2, 0.0], [0.0, 0.5, 0.5], [0.1, 0.1, 0.8]], **DOUBLE)
+SAME_VALUE = {  # on copies of the state, from some step or state on, but not the same tangents
+    "a mean": (lambda x, n: torch.sin(2 * x) + 0.5 * x.mean(), (0.1, 0.2, 0.3)),
+    "a mean from a step on": (lambda x, n: torch.sin(2 * x) + 0.1 * min(n, 1) * x.mean(), (0.1, 0.2, 0.3)),
+    "a mean from a state on": (lambda x, n: 1.3 * x - 0.9 * torch.relu(x.mean() - 0.5), (0.1, 0.2, 0.3)),
+    "a branch": (lambda x, n: (x / x.max() if x.max() > 1 else x) * 1.2 + 0.1 * x * x, (0.1, 0.2, 0.3)),
+    "a roll": (lambda x, n: 3.9 * x * (1 - x) if n < 1 else 3.51 * x * (1 - x) + 0.1 * torch.roll(x, 1), (0.1, 0.2, 0.3)),
+    "a product": (lambda x, n: (torch.eye(3, **DOUBLE) if n < 1 else RING) @ (3.9 * x * (1 - x)), (0.3, 0.3, 0.3)),
+    "a flip": (lambda x, n: 3.9 * x * (1 - x) if n < 1 else 0.9 * x.flip(0) + 0.1 * x, (0.3, 0.3, 0.3)),
+    "the last": (lambda x, n: 1.1 * x * (x[-1] if n else 0.3), (0.3, 0.3, 0.3)),
+    "other units": (
+        lambda x, n: (
+            torch.stack([0.9 * x[0] + 1e9 * torch.sin(3 * x[1]), 1.9 * torch.sin(2 * x[1]) + 0.25 * x[1]])
+            + 0.5 * torch.tensor([0.0, 1.0], **DOUBLE) * (x / torch.tensor([1e10, 1.0], **DOUBLE)).mean()
+        ),
+        (2e9, 0.3),
+    ),
+}
+
+
+@pytest.mark.parametrize("first", ["identity", "zeros", "random"])
+@pytest.mark.parametrize("name", SAME_VALUE)
+def test_a_mistake_that_shows_in_the_tangents_alone_is_seen_in_every_call(name, first):
+    f, start = SAME_VALUE[name]
+    x, dim = torch.tensor(start, **DOUBLE), len(start)
+    random = torch.Generator().manual_seed(2)
+    v = {"identity": torch.eye(dim, **DOUBLE), "zeros": torch.zeros(dim, dim, **DOUBLE)}.get(
+        first, torch.randn(dim, dim, generator=random, **DOUBLE)
+    )
+    tangents = Tangents()
+    for n in range(6):
+        exact = v @ torch.func.jacrev(lambda y, n=n: f(y, n))(x).mT
+        with torch.no_grad():
+            x, pushed = tangents(lambda y, n=n: f(y, n), x, v)
+        torch.testing.assert_close(pushed, exact, rtol=1e-8, atol=1e-14)
+        v = torch.randn(dim, dim, generator=random, **DOUBLE)
