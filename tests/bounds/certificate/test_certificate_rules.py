@@ -218,6 +218,11 @@ REFUSED = {
     "negative ε": (lambda x: F.layer_norm(x, (4,), eps=-1.0), (4,), "negative"),
     "negative ε of a mean square": (lambda x: F.rms_norm(x, (4,), eps=-1.0), (4,), "negative"),
     "what leaves PyTorch": (lambda x: torch.from_numpy(np.tanh(x.detach().numpy())), (4,), "reads numpy()"),
+    "a product scattered": (
+        lambda x: x.scatter(1, torch.zeros(len(x), 2, dtype=torch.int64), x[:, 1:3], reduce="multiply"),
+        (4,),
+        "reduce='multiply'",
+    ),
     "fourth root": (lambda x: (1 + x**4).sqrt(), (4,), "powers"),
     "root less than a square": (lambda x: (x**2 - 1).abs().sqrt(), (4,), ""),
 }

@@ -30,6 +30,8 @@ def bound_behind(call: Call) -> tuple[float, Factor]:
         raise NoBoundError(f"it takes {strange}, not real numbers".replace("torch.", ""))
     if call.name == "view" and call["dtype"] is not None and call.dtype.to_real() != call.active[0].dtype.to_real():
         raise NoBoundError(f"it reads the bits of {call.active[0].dtype} as {call.dtype}".replace("torch.", ""))
+    if call.name == "scatter" and call["reduce"] is not None:
+        raise NoBoundError(f"no bound is known for scatter with reduce={call['reduce']!r}")
     if any(part.is_floating_point() and bool(part.isnan().any()) for part in call.held):
         raise NoBoundError("its weights are not finite")
     return rule.behind(call)
