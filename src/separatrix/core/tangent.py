@@ -5,6 +5,7 @@ Tangents are rows: `v` has shape (*batch, k, dim), with k tangents for each stat
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from traceback import walk_tb
 from typing import Any
 
@@ -121,7 +122,7 @@ def leave_uncompiled() -> None:
 
 # Note [Tangents as a batch]
 # On small states nearly all the time of forward AD under vmap goes into the transforms, not into the numbers. One copy of the state
-# for each tangent, along a new first axis, needs no transform and takes a half to a quarter of the time. But a function may have
+# for each tangent, along a new first axis, needs no transform and takes about half of the time. But a function may have
 # been written for a state without that axis, and then compute something else, be it only from some step or state on. So `Tangents`
 # compares the first result with vmap's, and every result with itself: the k copies of f(x) with f(x), which an index that means
 # another axis does not survive, and one more tangent, a combination of the others, with the combination of what became of them,
@@ -142,16 +143,17 @@ def alike(copies: Tensor, value: Tensor) -> bool:
     return torch.allclose(copies, value, rtol=torch.finfo(value.dtype).eps ** ALIKE, atol=0.0, equal_nan=True)
 
 
-def _weights(rows: Tensor) -> Tensor:
-    """Weights of unlike size and sign, one for each tangent along the first axis; they do not add up to 1."""
-    number = torch.arange(1, len(rows) + 1, dtype=rows.dtype, device=rows.device)
-    return (0.7 * (2.3 * number).sin() + 0.9).reshape(-1, *[1] * (rows.ndim - 1))
+@cache
+def _weights(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Unlike weights, one for each tangent, that do not add up to 1; shape (count)."""
+    with torch.inference_mode(False):
+        return 0.7 * (2.3 * torch.arange(1, count + 1, dtype=dtype, device=device)).sin() + 0.9
 
 
 def _is_combined(last: Tensor, parts: Tensor) -> bool:
     """Whether the last pushed tangent is the sum of these parts but for rounding, wherever they are finite."""
-    bound = torch.finfo(last.dtype).eps ** ALIKE * parts.abs().sum(0)
-    return not bool(((last - parts.sum(0)).abs() > bound).any())
+    bound = torch.finfo(last.dtype).eps ** ALIKE * parts.abs().sum(-2)
+    return not bool(((last - parts.sum(-2)).abs() > bound).any())
 
 
 SLOW = {"add", "addcmul", "addmm", "baddbmm", "div", "layer_norm", "linear", "maximum", "minimum", "mul", "sub", "__rdiv__"}
@@ -189,22 +191,21 @@ def as_a_batch(f: Function, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | Non
     See Note [Tangents as a batch].
     """
     with torch.no_grad():
-        value = f(x)
+        value, weights = f(x), _weights(v.shape[-2], v.dtype, v.device)
         try:
+            combined = (weights[:, None] * v).sum(-2, keepdim=True)  # the last, known from the others
+            rows = torch.cat([v, combined], dim=-2).movedim(-2, 0).contiguous()
             with forward_ad.dual_level(), _ZerosThatAreThere():
-                rows = v.movedim(-2, 0)
-                weights = _weights(rows)
-                rows = torch.cat([rows, (weights * rows).sum(0, keepdim=True)])  # the last is known from the others
                 dual = f(forward_ad.make_dual(x.expand_as(rows).contiguous(), rows))
                 copies, pushed = forward_ad.unpack_dual(dual)
         except Exception:  # f, or its derivative, does not take states of this shape
             return None
         if pushed is None or copies.shape != (len(rows), *value.shape) or not alike(copies, value):
             return None
-        pushed, last = pushed[:-1], pushed[-1]
-        if not _is_combined(last, weights * pushed):
+        pushed = pushed.movedim(0, -2)
+        if not _is_combined(pushed[..., -1, :], weights[:, None] * pushed[..., :-1, :]):
             return None
-    return value, pushed.movedim(0, -2)
+    return value, pushed[..., :-1, :]
 
 
 def plain_kernels() -> ExitStack:
