@@ -109,7 +109,10 @@ def first_call_failed(owner: Parametric, what: str, x: Tensor, error: Exception)
 
 def how_called(owner: Parametric, x: Tensor, error: Exception) -> str:
     """A sentence on how a user's function is called, to fit the exception that it raised."""
-    numbers = f"It receives states of {x.shape[-1]} numbers along the last axis and must return as many."
+    numbers = (
+        f"It receives states of {x.shape[-1]} numbers along the last axis and must return as many: write x[..., i] for x[i], "
+        "x @ W.T for W @ x."
+    )
     timed = next((part for part in owner.modules() if isinstance(part, Parametric) and hasattr(part, "time_dependent")), None)
     if timed is None:
         return numbers

@@ -606,3 +606,11 @@ def test_a_noisy_map_is_frozen_with_the_noise_of_its_step():
     kick = noisy.step(torch.zeros(2, dtype=torch.float64), 3)
     found = sx.fixed_points(noisy, torch.ones(1, 2, dtype=torch.float64), n=3)
     torch.testing.assert_close(found.points[0], 2 * kick, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("f", [lambda x: torch.tanh(torch.eye(2).double() @ x) + 0.1, lambda x: torch.stack([x[1], 0.5 * x[0]])])
+def test_a_function_for_one_state_alone_is_refused_by_name(f):
+    """Many guesses are followed at once, one guess alike."""
+    for guesses in (torch.zeros(2).double(), torch.zeros(3, 2).double()):
+        with pytest.raises((sx.InputError, sx.ShapeError), match=r"states of shape \(\d, 2\)"):
+            sx.fixed_points(sx.Map(f, 2), guesses)

@@ -158,7 +158,10 @@ def _start(system: System, guesses: Tensor | None, options: Options, n: int, sca
     if given.numel() == 0:
         raise InputError(f"there are no guesses: their shape is {tuple(given.shape)}.\nPass at least one state, or leave them out.")
     finite = torch.isfinite(given).all(-1)
-    begun = begin(system, given.where(finite[..., None], 0.0), seed=options.seed)
+    usable = given.where(finite[..., None], 0.0)
+    begun = begin(system, usable[None] if usable.ndim == 1 else usable, seed=options.seed)  # the search runs on a batch
+    if usable.ndim == 1 and begun.x.shape[:-1] == (1,):
+        begun = replace(begun, x=begun.x[0], lived=begun.lived[0])
     sizes, batch = as_scale(scale, begun.x), begun.x.shape[:-1]
     unit = unit_of(begun.x[finite.expand(batch)], begun.system.step(begun.x, n)) if sizes is None else sizes
     front = replace(begun, system=InUnit(begun.system, unit), x=begun.x / unit) if sizes is not None or unit != 1 else begun
