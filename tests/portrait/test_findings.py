@@ -166,7 +166,7 @@ def test_auto_asks_what_takes_seconds_and_names_are_asked_whatever_they_take():
 
 @pytest.mark.parametrize("also", ["fixed_pionts", ("auto", "fixed_pionts"), (3,)])
 def test_a_finding_that_does_not_exist_is_refused_before_any_work(also, monkeypatch):
-    monkeypatch.setattr(sys.modules["separatrix.portrait.analyze"], "lyapunov_spectrum", pytest.fail)
+    monkeypatch.setattr(sys.modules["separatrix.portrait.measurements"], "lyapunov_spectrum", pytest.fail)
     with pytest.raises(sx.InputError, match=r"also names .*\nChoose from: auto, none, fixed_points, "):
         sx.analyze(unit(0.5), also=also)
 

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from separatrix.core.ending import check_time, kept
+
 
 class HasSteps(Protocol):
     """Part of a run."""
@@ -18,8 +20,17 @@ class HasSteps(Protocol):
 Counted = TypeVar("Counted", bound=HasSteps)
 
 
-def watched(blocks: Iterable[Counted], total: int, label: str, show: bool) -> Iterator[Counted]:
-    """Yield the blocks of a run; with `show`, draw a progress bar of their steps."""
+def watched(blocks: Iterable[Counted], total: int, label: str, show: bool, *, keeps: bool = False) -> Iterator[Counted]:
+    """Yield the blocks of a run; with `show`, draw a progress bar of their steps.
+
+    Args:
+        blocks: the blocks.
+        total: number of steps in all of them.
+        label: text before the bar.
+        show: whether to draw it.
+        keeps: whether the run can use a part of its blocks, so that an early end stops it; otherwise `Ended` is raised.
+    """
+    blocks = kept(iter(blocks)) if keeps else _timed(blocks)
     if not show:
         yield from blocks
         return
@@ -32,6 +43,12 @@ def watched(blocks: Iterable[Counted], total: int, label: str, show: bool) -> It
         for block in blocks:
             yield block
             bar.advance(task, block.steps)
+
+
+def _timed(blocks: Iterable[Counted]) -> Iterator[Counted]:
+    for block in blocks:
+        check_time()
+        yield block
 
 
 @dataclass(frozen=True)
@@ -63,3 +80,10 @@ def bar(label: str, show: bool) -> Iterator[Bar]:
     with Progress(*columns, transient=True, console=Console(stderr=True)) as shown:
         task = shown.add_task(label, total=1.0)
         yield lambda share: shown.update(task, completed=share())
+
+
+def say(text: str) -> None:
+    """A line on stderr, beside the progress bars."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)

@@ -28,8 +28,8 @@ def portrait_figure(portrait: RecurrentPortrait) -> Figure:
     )
     _spectrum(top_left, portrait)
     _convergence(low_left, portrait)
-    draw_propagation(top_right, portrait.propagation, portrait.lambda_1[0])
-    draw_plane(low_right, portrait.plane, portrait.explained, attractors_shown(portrait))
+    _propagation(top_right, portrait)
+    _plane(low_right, portrait)
     titles = ("Spectrum", "Gradient propagation", "Convergence", "Phase portrait")
     for axes, title in zip((top_left, top_right, low_left, low_right), titles, strict=True):
         axes.set_title(title)
@@ -39,20 +39,25 @@ def portrait_figure(portrait: RecurrentPortrait) -> Figure:
 
 def attractors_shown(portrait: RecurrentPortrait) -> Tensor | None:
     """The attractor of each run of the phase portrait, if there is more than one; otherwise None."""
-    several = portrait.regime in ("autonomous", "closed loop") and int(portrait.groups.max()) > 0
-    return portrait.groups[: portrait.plane.shape[1]] if several else None
+    groups, plane = portrait.groups, portrait.plane
+    if groups is None or plane is None or portrait.regime not in ("autonomous", "closed loop") or int(groups.max()) < 1:
+        return None
+    return groups[: plane.shape[1]]
 
 
 def panel_figures(portrait: RecurrentPortrait, title: str = "") -> dict[str, Figure]:
-    """The pictures of one portrait as separate figures: convergence, check, propagation, finite_time, plane."""
+    """What was measured of one portrait as separate figures: convergence, check, propagation, plane, finite_time."""
     rate, error = portrait.lambda_1
     kept = portrait.counted.cpu().numpy()
     figures = {
         "convergence": convergence_figure(portrait.spectrum, mean=portrait.pooled, kept=kept, unit=UNIT, title=title),
-        "check": check_figure(portrait.spectrum, title=title),
-        "propagation": propagation_figure(portrait.propagation, rate=rate, title=title),
-        "plane": plane_figure(portrait.plane, portrait.explained, attractors_shown(portrait), title=title),
     }
+    if portrait.spectrum.check is not None:
+        figures["check"] = check_figure(portrait.spectrum, title=title)
+    if portrait.propagation is not None:
+        figures["propagation"] = propagation_figure(portrait.propagation, rate=rate, title=title)
+    if portrait.plane is not None and portrait.explained is not None:
+        figures["plane"] = plane_figure(portrait.plane, portrait.explained, attractors_shown(portrait), title=title)
     if portrait.finite_time is not None:
         steps = portrait.finite_time_steps
         figures["finite_time"] = finite_time_figure(portrait.finite_time, steps, rate=rate, error=error, title=title)
@@ -67,6 +72,20 @@ def _spectrum(axes: Axes, portrait: RecurrentPortrait) -> None:
     draw_spectrum(axes, portrait.pooled, runs, name=runs_in_words(portrait.pooled))
     finish(axes, UNIT)
     axes.legend()
+
+
+def _propagation(axes: Axes, portrait: RecurrentPortrait) -> None:
+    if portrait.propagation is None:
+        nothing_to_show(axes, f"not measured: {portrait.ended}")
+    else:
+        draw_propagation(axes, portrait.propagation, portrait.lambda_1[0])
+
+
+def _plane(axes: Axes, portrait: RecurrentPortrait) -> None:
+    if portrait.plane is None or portrait.explained is None:
+        nothing_to_show(axes, f"not measured: {portrait.ended}")
+    else:
+        draw_plane(axes, portrait.plane, portrait.explained, attractors_shown(portrait))
 
 
 def _convergence(axes: Axes, portrait: RecurrentPortrait) -> None:

@@ -2,40 +2,34 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from separatrix.analysis.driven.responses import Responses, attractors, common_drive_responses
-from separatrix.analysis.gradients.propagation import Propagation, gradient_propagation
-from separatrix.analysis.lyapunov.pooled import PooledSpectrum
+from separatrix.analysis.driven.responses import Responses
 from separatrix.analysis.lyapunov.result import LyapunovSpectrum
-from separatrix.analysis.lyapunov.spectrum import lyapunov_spectrum
+from separatrix.analysis.run.steps import plan_steps
+from separatrix.analysis.run.tangent_run import check_k
 from separatrix.core.checks import check_choice, check_seed, check_whole
+from separatrix.core.ending import Ended, ending
 from separatrix.core.errors import HorizonError, InputError
-from separatrix.core.evolve import trajectory
+from separatrix.core.progress import say as to_stderr
 from separatrix.core.randomness import undisturbed
 from separatrix.core.result import Status
-from separatrix.core.system import System
 from separatrix.core.wording import counted as in_words
 from separatrix.core.wording import measured, plain
 from separatrix.core.wrappers import bare
 from separatrix.portrait.core import Core
 from separatrix.portrait.depth import depth_portrait
+from separatrix.portrait.effort import FEWEST_RUNS, RUNS, Effort, cost_of, pace, plan_effort
 from separatrix.portrait.find_core import find_core
-from separatrix.portrait.findings import Subject, answer, chosen
+from separatrix.portrait.findings import QUESTIONS, Subject, answer, chosen
+from separatrix.portrait.measurements import ATTRACTOR_STEPS, DECISIVE, REFINING, Measurements
 from separatrix.portrait.portrait import Portrait, RecurrentPortrait
-from separatrix.portrait.regime import Regime, along, regime_of
-from separatrix.portrait.verdict import advice, verdict, why_not_converged
-
-ALL_EXPONENTS = 256  # up to this state dimension, the whole spectrum; beyond it, this many leading exponents
-SHOWN_STEPS, SHOWN_RUNS = 400, 16  # of the phase portrait
-MOST_SEQUENCES = 256  # whose finite-time exponents are taken
-ATTRACTOR_STEPS = 2_000  # over which attractors are distinguished
-MANY = 0.25  # share of the runs in which the check must disagree before the verdict opens with it
-HUGE = 1e100  # larger states are about to overflow, and their squares already have
-MOST_NUMBERS = 20_000_000  # in the Jacobians of one batch: 160 MB
+from separatrix.portrait.regime import Regime, regime_of
+from separatrix.portrait.verdict import why_not_converged
 
 
 @undisturbed()
@@ -45,7 +39,7 @@ def analyze(
     *,
     module: str | None = None,
     k: int | None = None,
-    copies: int = 16,
+    copies: int | None = None,
     steps: int | None = None,
     settle: int | None = None,
     error: float | None = None,
@@ -54,6 +48,8 @@ def analyze(
     targets: Any = None,
     loss: Callable[..., Tensor] | None = None,
     noise: Literal["refuse", "fixed"] = "refuse",
+    seconds: float | None = None,
+    full: bool = False,
     seed: int = 0,
     progress: bool = False,
 ) -> Portrait:
@@ -68,6 +64,9 @@ def analyze(
     - one long sequence (1,000 steps or more): the spectrum along it;
     - no inputs: the spectrum of the autonomous network from several initial states, attractor by attractor.
 
+    The leading exponent, which decides the verdict, comes first, then everything else. The numbers of runs, exponents and steps
+    follow from the size of the network, so that a report takes less than a minute; they are the same on every machine.
+
     In a model without a recurrent part, it measures how changes and gradients grow from layer to layer; see `depth_profile`.
 
     Args:
@@ -75,11 +74,12 @@ def analyze(
         inputs: what the model takes, including the batch axis: a tensor or array; a tuple of several arguments; a dictionary of
             arguments by name; packed sequences; or a list of sequences of unequal length.
         module: name of the recurrent part within the model, if there are several.
-        k: number of leading exponents, 1 … size of the state. Default: all, up to 256. In depth: number of singular values.
-            Default: 8.
+        k: number of leading exponents, 1 … size of the state. Default: all, up to 256, if that takes less than about half a minute;
+            otherwise a power of 2. In depth: number of singular values. Default: 8.
         copies: number of runs to measure: independent streams of the sequences; without inputs, initial states; in depth, inputs.
-        steps: number of steps over which the exponents are averaged. Default: 2,000; along given sequences, all steps after
-            settling.
+            Default: 16; 8 or 4 for a large recurrent network.
+        steps: number of steps over which the exponents are averaged. Default: 2,000, fewer for a very large network; along given
+            sequences, all steps after settling.
         settle: number of initial steps left out of the average, in which the state reaches its attractor. Default: a fifth of
             the steps; along given sequences, at most a tenth of their length.
         error: continue until every error bar is below this, in nats per step, for at most 100 times `steps`.
@@ -93,8 +93,10 @@ def analyze(
         noise: what to do if the network's step draws random numbers in evaluation mode: "refuse" the network, or hold the draws
             "fixed", the same for all runs (`sx.Seeded`). To choose the size of the noise, remove it from the step and add it
             with `sx.Noisy`.
+        seconds: along time: end early, after this time, with what is measured until then. Default: no limit. Ctrl-C does the same.
+        full: along time: measure the whole spectrum, from 16 runs, and all further analyses, whatever that takes.
         seed: seed of the stream, the initial states, the frame and the noise, 0 … 2⁶³ − 1.
-        progress: show a progress bar.
+        progress: say first how long it takes, show progress bars, and the verdict as soon as it is known.
 
     Returns:
         RecurrentPortrait with `.verdict` (text), `.spectrum`, `.pooled`, `.propagation`, `.findings`, …; or DepthPortrait with
@@ -109,7 +111,8 @@ def analyze(
     seed = check_seed(seed)
     model = bare(model)
     check_choice("noise", noise, ("refuse", "fixed"))
-    check_whole("copies", copies, 1)
+    if copies is not None:
+        check_whole("copies", copies, 1)
     core = find_core(model, inputs, module)
     if core is None:
         named = {also} if isinstance(also, str) else {*also}
@@ -120,12 +123,14 @@ def analyze(
             error=error,
             also=(named - {"auto", "none"}) or None,
             noise=None if noise == "refuse" else noise,
+            seconds=seconds,
+            full=full or None,
         )
         asked = {"layers": layers, "targets": targets, "loss": loss}
-        return depth_portrait(model, inputs, k=k, copies=copies, **asked, seed=seed, progress=progress)
+        return depth_portrait(model, inputs, k=k, copies=RUNS if copies is None else copies, **asked, seed=seed, progress=progress)
     _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss)
     asked = {"steps": steps, "settle": settle, "error": error, "also": also, "noise": noise}
-    return _recurrent_portrait(model, core, k=k, copies=copies, **asked, seed=seed, progress=progress)
+    return _recurrent_portrait(model, core, k=k, copies=copies, **asked, seconds=seconds, full=full, seed=seed, progress=progress)
 
 
 def _refuse(because: str, **arguments: Any) -> None:
@@ -140,60 +145,124 @@ def _recurrent_portrait(
     core: Core,
     *,
     k: int | None,
-    copies: int,
+    copies: int | None,
     steps: int | None,
     settle: int | None,
     error: float | None,
     also: str | Sequence[str],
     noise: str,
+    seconds: float | None,
+    full: bool,
     seed: int,
     progress: bool,
 ) -> RecurrentPortrait:
-    regime = regime_of(core, copies, seed)
-    regime = regime.held(seed) if noise == "fixed" else regime
-    questions = chosen(also, regime.common)
-    k = min(regime.system.dim, ALL_EXPONENTS) if k is None else k
-    x0 = regime.initial_states(copies, seed)
-    steps = _whole_sequence(regime, steps, settle, error)
-    _check_length(regime, steps, settle)
-    spectrum = lyapunov_spectrum(
-        regime.system, x0, k=k, steps=steps, settle=settle, error=error, seed=seed, check=True, progress=progress
-    )
-    settled = spectrum.settle
-    groups = attractors(regime.system, x0, settled, ATTRACTOR_STEPS) if regime.is_autonomous else None
-    counted = _counted(spectrum, groups)
-    pooled = _headline(spectrum, counted)
-    rate, stderr = float(pooled.exponents[0]), float(pooled.stderr[0])
-    propagation = _propagation(regime, settled, seed)
-    finite, length = _finite_time(core, regime)
-    growth = None if finite is None else float(finite.mean()) * length
-    states = _settled_states(regime.system, x0, settled, seed)
-    responses = None if groups is not None else common_drive_responses(regime.common, copies, rate, seed, visited=states)
-    plane, explained = _principal_plane(states[:, :SHOWN_RUNS])
-    subjects = {drive: Subject(getattr(regime, drive), states, seed, progress) for drive in ("frozen", "common")}
-    findings, unanswered = answer(questions, subjects)
+    def regime(runs: int) -> Regime:
+        found = regime_of(core, runs, seed)
+        return found.held(seed) if noise == "fixed" else found
+
+    effort = _effort(regime, k=k, copies=copies, steps=steps, settle=settle, error=error, full=full, seed=seed)
+    made = Measurements(core, regime(effort.runs), effort, copies or RUNS, error, seed, progress)
+    questions = chosen([*QUESTIONS] if full and also == "auto" else also, made.regime.common)
+    say = to_stderr if progress else lambda text: None
+    if progress or seconds is not None:
+        _announce(made, seconds, say)
+    with ending(seconds, on_interrupt=True) as end:
+        _measure_leading(made, seconds)
+        for part in DECISIVE:
+            made.measure(part, end)
+        say(f"{made.verdict}{' (to be refined)' if not effort.is_quick else ''}")
+        for part in REFINING:
+            made.measure(part, end)
+        findings, unanswered = answer(questions, _subjects(made), end)
+        missing = (*made.left_out, *(name for name in questions if name not in findings | unanswered))
+        why = end.why if missing else ""
+    portrait = _portrait(model, made, also=also if also == "auto" else [*questions], seconds=seconds, full=full)
+    return replace(portrait, findings=findings, unanswered=unanswered, ended=why, left_out=missing)
+
+
+def _effort(
+    regime: Callable[[int], Regime],
+    *,
+    k: int | None,
+    copies: int | None,
+    steps: int | None,
+    settle: int | None,
+    error: float | None,
+    full: bool,
+    seed: int,
+) -> Effort:
+    """The runs, exponents and steps: as they were asked for, and otherwise as many as can be afforded, or all."""
+    one = regime(1)
+    system, given = one.system, math.prod(one.system.batch_shape)
+    k = check_k(k, system.dim) if k is not None or full else None
+    whole = _whole_sequence(one, steps, settle, error)
+    _check_length(one, whole, settle)
+    plan = plan_steps(system, steps=whole, settle=settle, error=error)
+    if one.has_given_runs:
+        runs = [given]
+    else:
+        runs = [RUNS if copies is None else copies] if full or copies is not None else [RUNS, RUNS // 2, FEWEST_RUNS]
+    free = steps is None and settle is None and error is None and not full and system.horizon is None
+    return plan_effort(cost_of(system, seed), runs=runs, k=k, steps=plan.steps, settle=plan.settle, may_shorten=free)
+
+
+def _announce(made: Measurements, seconds: float | None, say: Callable[[str], None]) -> None:
+    """Say how long the measurements take here, from a few steps of both spectra."""
+    effort, total = made.effort, made.effort.steps + made.effort.settle
+    alone, step = (pace(made.regime.system, made.x0, k, made.seed) for k in (1, effort.k))
+    if seconds is not None and seconds < alone * (effort.settle + 1):
+        raise InputError(
+            f"seconds is {plain(seconds)}, but {in_words(effort.settle, 'settling step')} and one more of "
+            f"{in_words(effort.runs, 'run')} take about {plain(alone * (effort.settle + 1))} s here.\n"
+            "Pass more seconds, or fewer copies or settling steps."
+        )
+    runs = f"{in_words(effort.runs, 'run')} × {total:,} steps"
+    which = _which(effort.k, effort.cost.dim)
+    say(f"{runs}: the verdict in about {_duration(2 * alone * total)}, {which} exponents in about {_duration(step * total)} more")
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 120 else f"{round(seconds / 60)} min"
+
+
+def _measure_leading(made: Measurements, seconds: float | None) -> None:
+    """Measure what the report cannot do without."""
+    try:
+        _ = made.leading
+    except Ended as ended:
+        raise InputError(f"{ended}, before the first step was averaged.\nPass more seconds than {seconds}.") from None
+
+
+def _subjects(made: Measurements) -> dict[str, Subject]:
+    regime, states = made.regime, made.known("states")
+    states = torch.empty(0, 1, regime.common.dim, dtype=torch.float64) if states is None else states
+    return {drive: Subject(getattr(regime, drive), states, made.seed, made.progress) for drive in ("frozen", "common")}
+
+
+def _portrait(model: nn.Module, made: Measurements, **asked: Any) -> RecurrentPortrait:
+    spectrum, regime, responses = made.best, made.regime, made.known("responses")
+    groups, plane = made.known("groups"), made.known("plane")
+    pooled = made.pooled
     return RecurrentPortrait(
         codes=pooled.codes,
         spectrum=spectrum,
         pooled=pooled,
-        counted=counted.reshape(-1),
-        propagation=propagation,
-        finite_time=finite,
-        finite_time_steps=length or 0,
-        groups=responses.groups if responses else groups,
-        settled=responses.settled if responses else True,
-        response_steps=responses.steps if responses else settled + ATTRACTOR_STEPS,
-        plane=plane,
-        explained=explained,
-        verdict=verdict(rate, stderr, spectrum.steps, responses, groups, of=regime.of, disagreement=_doubt(spectrum, counted)),
-        advice=advice(rate, stderr, spectrum.steps, length, growth, responses),
-        did=_did(regime, spectrum, responses, groups),
+        counted=made.counted.reshape(-1),
+        propagation=made.known("propagation"),
+        finite_time=made.known("finite_time"),
+        finite_time_steps=0 if made.known("finite_time") is None else made.sequence_steps,
+        groups=groups,
+        settled=groups is not None and (responses is None or responses.settled),
+        response_steps=responses.steps if responses else spectrum.settle + ATTRACTOR_STEPS,
+        plane=None if plane is None else plane[0],
+        explained=None if plane is None else plane[1],
+        verdict=made.verdict,
+        advice=made.advice,
+        did=_did(regime, spectrum, responses, made.attractors),
         regime=regime.kind,
         model=type(model).__name__,
-        core=core.label,
-        findings=findings,
-        unanswered=unanswered,
-        settings={**spectrum.settings, "copies": copies, "module": core.name, "also": also if also == "auto" else [*questions]},
+        core=made.core.label,
+        settings={**spectrum.settings, "copies": made.effort.runs, "module": made.core.name, **asked},
     )
 
 
@@ -215,89 +284,9 @@ def _check_length(regime: Regime, steps: int | None, settle: int | None) -> None
         )
 
 
-def _counted(spectrum: LyapunovSpectrum, groups: Tensor | None) -> Tensor:
-    """The runs that the headline averages: all that did not diverge; if autonomous, those on the attractor that most reach."""
-    alive = spectrum.codes != Status.DIVERGED
-    if groups is None:
-        return alive
-    alive = alive & (groups >= 0)
-    return alive & (groups == groups[alive].mode().values) if bool(alive.any()) else alive
-
-
-def _headline(spectrum: LyapunovSpectrum, counted: Tensor) -> PooledSpectrum:
-    if bool(counted.any()):
-        return spectrum.pooled(counted)
-    nan = torch.full(spectrum.exponents.shape[-1:], math.nan, dtype=torch.float64)
-    code = torch.tensor(int(Status.DIVERGED), dtype=torch.int8)
-    runs = spectrum.codes.numel()
-    return PooledSpectrum(codes=code, exponents=nan, stderr=nan, within=nan, between=nan, runs=0, diverged=runs)
-
-
-def _doubt(spectrum: LyapunovSpectrum, counted: Tensor) -> str:
-    """A sentence if the two-trajectory check contradicts λ₁ in more runs than chance would; otherwise empty."""
-    apart = spectrum.disagreement[counted]
-    if not bool(apart.any()) or float(apart.double().mean()) < MANY or spectrum.check is None:
-        return ""
-    rates = spectrum.check.rate[counted][apart]
-    where = f" in {int(apart.sum())} of {in_words(len(apart), 'run')}" if len(apart) > 1 else ""
-    return f"two nearby trajectories separate at {plain(float(rates.mean()))} nats per step{where}, which contradicts λ₁"
-
-
-def _propagation(regime: Regime, settle: int, seed: int) -> Propagation:
-    """Growth over lags from the settled state; from one copy only if the Jacobians of all would not fit."""
-    copies = math.prod(regime.system.batch_shape)
-    system = regime.system if copies * regime.system.dim**2 <= MOST_NUMBERS else regime.common
-    x0 = system.initial_state((8,), seed) if regime.is_autonomous else regime.start if system is regime.system else None
-    return gradient_propagation(system, x0, k=1, settle=settle, seed=seed)
-
-
-def _finite_time(core: Core, regime: Regime) -> tuple[Tensor | None, int | None]:
-    """(1/T) ln σ₁(∂h_T/∂h_0) over the length T of each sequence; None if nothing drives the network."""
-    if regime.kind == "driven loop":
-        length = regime.system.horizon
-        return gradient_propagation(regime.system, lags=(length,), k=1).log_norm[0].reshape(-1) / length, length
-    if regime.sequences is None:
-        return None, None
-    length, count, _ = regime.sequences.shape
-    count = max(1, min(count, MOST_SEQUENCES, MOST_NUMBERS // regime.system.dim**2))
-    lengths = torch.full((count,), length) if core.lengths is None else core.lengths[:count]
-    rates = torch.empty(count, dtype=torch.float64)
-    for one in lengths.unique().tolist():
-        chosen = (lengths == one).nonzero()[:, 0]
-        system = regime.same_noise(along(core, regime.sequences[:one, chosen]))
-        x0 = None if core.start is None else core.start[chosen].double()
-        rates[chosen] = gradient_propagation(system, x0, lags=(one,), k=1).log_norm[0].reshape(-1).double() / one
-    return rates, round(float(lengths.double().mean()))
-
-
-def _settled_states(system: System, x0: Tensor | None, settle: int, seed: int) -> Tensor:
-    """The states of the runs after settling, (step, run, dim); NaN where they are about to overflow."""
-    steps = SHOWN_STEPS if system.horizon is None else min(SHOWN_STEPS, system.horizon - settle)
-    with torch.no_grad():
-        states = trajectory(system, x0, steps, settle=settle, seed=seed)
-    states = states.reshape(len(states), -1, system.dim)
-    return states.where(states.abs() < HUGE, torch.nan)
-
-
-def _principal_plane(states: Tensor) -> tuple[Tensor, Tensor]:
-    """States in the plane of their two leading principal components, (step, run, 2), and the variance along each."""
-    cloud = states.flatten(0, 1)
-    cloud = cloud[cloud.isfinite().all(-1)]
-    if len(cloud) < 2:
-        return torch.zeros(*states.shape[:2], 2, dtype=states.dtype), torch.zeros(2, dtype=states.dtype)
-    center = cloud.mean(0)
-    variance, axes = torch.linalg.eigh((cloud - center).mT @ (cloud - center) / len(cloud))
-    axes, variance = axes.flip(-1)[:, :2], variance.flip(-1).clamp(min=0)
-    plane = (states - center) @ axes
-    share = variance[:2] / variance.sum().clamp(min=torch.finfo(variance.dtype).tiny)
-    pad = 2 - plane.shape[-1]
-    return nn.functional.pad(plane, (0, pad)), nn.functional.pad(share, (0, pad))
-
-
 def _did(regime: Regime, spectrum: LyapunovSpectrum, responses: Responses | None, groups: Tensor | None) -> tuple[str, ...]:
     """What was done, one sentence each."""
-    k = spectrum.exponents.shape[-1]
-    which = f"all {k}" if k == spectrum.dim else f"the leading {k} of {spectrum.dim}"
+    which = _which(spectrum.exponents.shape[-1], spectrum.dim)
     settling = in_words(spectrum.settle, "settling step")
     sentences = [
         regime.words + ".",
@@ -315,6 +304,10 @@ def _did(regime: Regime, spectrum: LyapunovSpectrum, responses: Responses | None
     }
     sentences.extend(f"{n} of {runs} {how}." for how, n in ended.items() if n)
     return (*sentences, *spectrum.notes)
+
+
+def _which(k: int, dim: int) -> str:
+    return f"all {k}" if k == dim else f"the leading {k} of {dim:,}"
 
 
 def _each_attractor(spectrum: LyapunovSpectrum, groups: Tensor) -> list[str]:

@@ -18,6 +18,7 @@ from separatrix.analysis.gradients.transient import transient_growth
 from separatrix.analysis.lyapunov.covariant import covariant_lyapunov_vectors
 from separatrix.analysis.lyapunov.finite_time import grid
 from separatrix.analysis.pictures.phase_portrait import phase_portrait
+from separatrix.core.ending import Ended, Ending, check_time
 from separatrix.core.errors import InputError, SeparatrixError
 from separatrix.core.evolve import trajectory
 from separatrix.core.randomness import torch_generator
@@ -107,17 +108,25 @@ def chosen(also: str | Sequence[str], system: Recurrent) -> tuple[str, ...]:
     return tuple(name for name in QUESTIONS if name in (*names, *quick))
 
 
-def answer(names: Sequence[str], subjects: dict[str, Subject]) -> tuple[dict[str, Result], dict[str, str]]:
+def answer(names: Sequence[str], subjects: dict[str, Subject], end: Ending) -> tuple[dict[str, Result], dict[str, str]]:
     """The results of the questions named, and the reasons for those that failed; a failure does not affect the others.
+
+    An early end leaves the remaining questions out of both.
 
     Args:
         names: names of the questions.
         subjects: the subject for each drive, "frozen" and "common".
+        end: the time at which the remaining questions are left out.
     """
     findings, unanswered = {}, {}
     for name in names:
         try:
+            check_time()
             findings[name] = QUESTIONS[name].ask(subjects[QUESTIONS[name].drive])
+        except Ended:
+            continue
+        except KeyboardInterrupt:
+            end.stop()
         except Exception as error:  # of any kind: it becomes a line in the report, beside the results
             unanswered[name] = _in_a_line(error)
     return findings, unanswered

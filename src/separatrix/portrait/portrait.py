@@ -11,6 +11,7 @@ from separatrix.analysis.lyapunov.pooled import PooledSpectrum
 from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.core.result import Result, Status
 from separatrix.portrait.findings import QUESTIONS
+from separatrix.portrait.measurements import DECISIVE, REFINING
 from separatrix.portrait.verdict import side
 
 
@@ -71,6 +72,8 @@ class Portrait(Result):
 class RecurrentPortrait(Portrait):
     r"""Portrait of a recurrent network: its side of the border between order and chaos, with the evidence.
 
+    If the measurements ended early, the parts in `left_out` are None, or the spectrum has the leading exponent only.
+
     Args:
         spectrum: spectrum of each copy, sequence or initial state.
         pooled: the headline, one spectrum for the network.
@@ -85,20 +88,24 @@ class RecurrentPortrait(Portrait):
         plane: (step, run, 2), states in the plane of their two leading principal components.
         explained: (2), share of the variance along each component.
         regime: "stream", "sequence", "sequences", "autonomous", "closed loop" or "driven loop".
+        ended: why the measurements ended early; empty if they did not.
+        left_out: the names of the parts and analyses that were not measured for that reason.
     """
 
     spectrum: LyapunovSpectrum
     pooled: PooledSpectrum
     counted: Tensor
-    propagation: Propagation
+    propagation: Propagation | None
     finite_time: Tensor | None
     finite_time_steps: int
-    groups: Tensor
+    groups: Tensor | None
     settled: bool
     response_steps: int
-    plane: Tensor
-    explained: Tensor
+    plane: Tensor | None
+    explained: Tensor | None
     regime: str
+    ended: str = ""
+    left_out: tuple[str, ...] = ()
 
     drawn_by: ClassVar[str] = "separatrix.plot.portrait:portrait_figure"
     layout: ClassVar[dict[str, str]] = {
@@ -119,6 +126,11 @@ class RecurrentPortrait(Portrait):
     def side(self) -> str:
         """The side of the border: "chaotic", "ordered", "at the edge" or "diverged"; see `verdict`."""
         return side(*self.lambda_1, self.spectrum.steps)
+
+    def found(self) -> tuple[str, ...]:
+        """The results of the further analyses, and what an early end left out, one sentence each."""
+        missing = ", ".join(map(_heading, self.left_out))
+        return (*super().found(), *([f"Not measured ({self.ended}): {missing}."] if self.left_out else ()))
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -158,6 +170,8 @@ class RecurrentPortrait(Portrait):
         entropy, entropy_error = self.entropy
         return {
             "regime": self.regime,
+            "ended": self.ended,
+            "left_out": list(self.left_out),
             "lambda_1_nats_per_step": _plain(rate),
             "lambda_1_stderr": _plain(error),
             "exponents_nats_per_step": [_plain(v) for v in self.pooled.exponents.tolist()],
@@ -171,10 +185,14 @@ class RecurrentPortrait(Portrait):
             "finite_time_steps": self.finite_time_steps,
             "finite_time_mean_nats_per_step": None if self.finite_time is None else _plain(float(self.finite_time.mean())),
             "finite_time_spread": None if self.finite_time is None else _plain(float(self.finite_time.std(correction=0))),
-            "different_responses": int(self.groups.max()) + 1 if self.settled else None,
-            "initial_states": len(self.groups),
+            "different_responses": int(self.groups.max()) + 1 if self.settled and self.groups is not None else None,
+            "initial_states": 0 if self.groups is None else len(self.groups),
             "runs": {word: int((self.spectrum.codes == code).sum()) for word, code in ((s.name.lower(), s) for s in Status)},
         }
+
+
+def _heading(name: str) -> str:
+    return QUESTIONS[name].heading if name in QUESTIONS else (DECISIVE | REFINING)[name]
 
 
 def _under(heading: str, summary: str) -> str:

@@ -70,6 +70,11 @@ class Regime:
         """Whether nothing drives the system, so that runs differ only in their initial states."""
         return self.kind in ("autonomous", "closed loop")
 
+    @property
+    def has_given_runs(self) -> bool:
+        """Whether there is one run for each sequence that is given."""
+        return self.kind in ("sequence", "sequences", "driven loop")
+
     def initial_states(self, copies: int, seed: int) -> Tensor | None:
         """The initial states of the runs; None for the system's own."""
         return self.system.initial_state((copies,), seed) if self.is_autonomous else self.start

@@ -110,6 +110,8 @@ def _entropy(portrait: RecurrentPortrait) -> Cell:
 
 
 def _responses(portrait: RecurrentPortrait) -> Cell:
+    if portrait.groups is None:
+        return Cell("–", "not measured")
     noun = "attractor" if portrait.regime in ("autonomous", "closed loop") else "response"
     found = counted(int(portrait.groups.max()) + 1, noun)
     states, steps = counted(len(portrait.groups), "initial state"), counted(portrait.response_steps, "step")

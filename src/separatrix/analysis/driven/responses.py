@@ -58,7 +58,9 @@ class Responses:
 
 
 @torch.no_grad()
-def common_drive_responses(system: System, states: int, rate: float, seed: int, *, visited: Tensor) -> Responses:
+def common_drive_responses(
+    system: System, states: int, rate: float, seed: int, *, visited: Tensor, most: int = MOST_STEPS
+) -> Responses:
     """Follow many initial states under the same inputs for 25/|λ₁| steps.
 
     They are uniform in ±1, the range of a tanh network, or in ± the largest component of the visited states if that is larger.
@@ -66,12 +68,13 @@ def common_drive_responses(system: System, states: int, rate: float, seed: int, 
     Args:
         system: any System; its inputs are the same for all states.
         states: number of initial states.
-        rate: λ₁, nats per step; the number of steps is limited to 200 … 20,000 and to the horizon.
+        rate: λ₁, nats per step; the number of steps is limited to 200 … `most` and to the horizon.
         seed: seed of the initial states.
         visited: states on the orbit of the network.
+        most: maximum number of steps.
     """
     rate = abs(rate) if math.isfinite(rate) else 1.0
-    steps = int(min(max(25 / max(rate, 1e-3), 200), MOST_STEPS))
+    steps = int(min(max(25 / max(rate, 1e-3), 200), most))
     steps = steps if system.horizon is None else min(steps, system.horizon)
     spread = max(1.0, _largest(visited))
     x0 = scattered(torch.zeros(system.dim, dtype=torch.float64), states, spread, seed)

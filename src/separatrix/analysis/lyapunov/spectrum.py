@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -17,10 +18,12 @@ from separatrix.analysis.run.steps import Plan, plan_steps
 from separatrix.analysis.run.tally import Tally
 from separatrix.analysis.run.tangent_run import TangentRun, check_k, random_frame, settled, stretches
 from separatrix.core.checks import check_seed
+from separatrix.core.ending import ending
 from separatrix.core.evolve import begin
 from separatrix.core.progress import watched
 from separatrix.core.result import Status
 from separatrix.core.system import System
+from separatrix.core.wording import counted
 
 ENOUGH_BLOCKS = 16  # minimum number of QRs, however flat the spectrum: error bars need the blocks between them
 FLOAT32 = "float32: each QR adds an error near 1e-4, which limits wide spectra; pass x0 in float64 for the full range"
@@ -40,6 +43,7 @@ def lyapunov_spectrum(
     max_steps: int | None = None,
     seed: int = 0,
     check: bool = False,
+    seconds: float | None = None,
     progress: bool = False,
     throw: bool = False,
 ) -> LyapunovSpectrum:
@@ -59,6 +63,7 @@ def lyapunov_spectrum(
         seed: seed of the initial state (unless x0 is given) and of the frame.
         check: also measure the rate at which two nearby trajectories separate, and compare it with λ₁. An item for which the two
             differ by more than their error bars is `not_converged`, and the summary begins with the disagreement.
+        seconds: end the averaging after this time, with the steps taken until then. Default: no limit.
         progress: show a progress bar.
         throw: raise instead of marking items that diverged or did not converge.
 
@@ -89,9 +94,13 @@ def lyapunov_spectrum(
     run = run.with_all_directions()
     tally = Tally()
     measured = _until_steady(run, tally, plan, error)
-    for run in watched(measured, plan.most, "Lyapunov spectrum", progress):
-        tally.add(run.block)
+    with nullcontext() if seconds is None else ending(seconds):
+        for run in watched(measured, plan.most, "Lyapunov spectrum", progress, keeps=True):
+            tally.add(run.block)
     spectrum = held_to_a_derivative(_spectrum(run, tally, error), run.front)
+    if tally.steps < plan.steps:
+        cut = f"ended early, after {tally.steps:,} of {counted(plan.steps, 'step')}"
+        spectrum = replace(spectrum, notes=(cut, *spectrum.notes))
     near = divergence_rate(system, x0, steps=tally.steps, settle=plan.settle, seed=seed, progress=progress) if check else None
     settings = {
         "k": k,
@@ -100,6 +109,7 @@ def lyapunov_spectrum(
         "settle": plan.settle,
         "every": every,
         "error": error,
+        "seconds": seconds,
         "seed": seed,
         "clock": system.clock,
         "dtype": str(front.x.dtype),
