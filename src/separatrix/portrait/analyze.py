@@ -177,7 +177,12 @@ def _recurrent_portrait(
         missing = (*made.left_out, *(name for name in questions if name not in findings | unanswered))
         why = end.why if missing else ""
     portrait = _portrait(model, made, also=also if also == "auto" else [*questions], seconds=seconds, full=full)
-    return replace(portrait, findings=findings, unanswered=unanswered, ended=why, left_out=missing)
+    did = (*portrait.did, *([f"Not measured ({why}): {', '.join(map(_heading, missing))}."] if missing else []))
+    return replace(portrait, findings=findings, unanswered=unanswered, did=did, ended=why, left_out=missing)
+
+
+def _heading(name: str) -> str:
+    return QUESTIONS[name].heading if name in QUESTIONS else (DECISIVE | REFINING)[name]
 
 
 def _effort(
@@ -299,7 +304,9 @@ def _did(regime: Regime, spectrum: LyapunovSpectrum, responses: Responses | None
         sentences.extend(_each_attractor(spectrum, groups))
     runs = in_words(spectrum.codes.numel(), "run")
     ended = {
-        why_not_converged(spectrum).replace("not", "did not", 1): int((spectrum.codes == Status.NOT_CONVERGED).sum()),
+        why_not_converged(spectrum).replace("not converged", "did not converge", 1): int(
+            (spectrum.codes == Status.NOT_CONVERGED).sum()
+        ),
         "diverged": int((spectrum.codes == Status.DIVERGED).sum()),
     }
     sentences.extend(f"{n} of {runs} {how}." for how, n in ended.items() if n)

@@ -11,7 +11,6 @@ from separatrix.analysis.lyapunov.pooled import PooledSpectrum
 from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.core.result import Result, Status
 from separatrix.portrait.findings import QUESTIONS
-from separatrix.portrait.measurements import DECISIVE, REFINING
 from separatrix.portrait.verdict import side
 
 
@@ -127,11 +126,6 @@ class RecurrentPortrait(Portrait):
         """The side of the border: "chaotic", "ordered", "at the edge" or "diverged"; see `verdict`."""
         return side(*self.lambda_1, self.spectrum.steps)
 
-    def found(self) -> tuple[str, ...]:
-        """The results of the further analyses, and what an early end left out, one sentence each."""
-        missing = ", ".join(map(_heading, self.left_out))
-        return (*super().found(), *([f"Not measured ({self.ended}): {missing}."] if self.left_out else ()))
-
     @property
     def takes(self) -> tuple[str, ...]:
         """Names of the arguments that `analyze` received."""
@@ -189,10 +183,6 @@ class RecurrentPortrait(Portrait):
             "initial_states": 0 if self.groups is None else len(self.groups),
             "runs": {word: int((self.spectrum.codes == code).sum()) for word, code in ((s.name.lower(), s) for s in Status)},
         }
-
-
-def _heading(name: str) -> str:
-    return QUESTIONS[name].heading if name in QUESTIONS else (DECISIVE | REFINING)[name]
 
 
 def _under(heading: str, summary: str) -> str:
