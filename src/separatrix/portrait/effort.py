@@ -17,15 +17,17 @@ from separatrix.core.system import System
 # Note [Effort]
 # The plan counts floating-point operations instead of seconds, so that a seed gives the same result on every machine. Two cores do
 # about 6e10 operations per second in float64 on products. A step costs `state` operations for each run and `tangent` for each of
-# its tangents, counted while they are taken. A factorisation of the frame costs QR · dim · k² at the rate of a product; it is
-# needed every few steps, or at every step if directions contract at very different rates, which a few steps of one run show.
-# Fewer runs come before fewer exponents, since the error bar shrinks with the length of all runs together. Fewer steps come last.
+# its tangents, counted while they are taken; matrices beyond the cache have to be read as well. A factorisation of the frame costs
+# QR · dim · k² at the rate of a product; it is needed every few steps, or at every step if directions contract at very different
+# rates, which a few steps of one run show. Fewer runs come before fewer exponents, since the error bar shrinks with the length of
+# all runs together. Fewer steps come last.
 VERDICT, REPORT = 2e11, 8e11  # operations for what decides the verdict, and for the spectrum
 QUICK = 1e11  # operations of a spectrum for which the verdict can wait
 OVERHEAD = 2e7  # operations in the time that a step takes at any size
+READ, CACHED = 60.0, 4e6  # operations in the time in which a number is read from memory, and numbers that a cache holds
 QR = 23
 RUNS, FEWEST_RUNS = 16, 4
-FEWEST_STEPS = 500
+FEWEST_STEPS = 250
 ENOUGH = 16  # exponents worth fewer runs, and then fewer steps
 WHOLE = 256  # dimension up to which the whole spectrum is taken if it can be afforded
 TRIED = 8  # steps that show how often a frame is factorised
@@ -41,17 +43,19 @@ class Cost:
         state: operations for the state and, at any number of tangents, for its Jacobian.
         tangent: operations for each tangent.
         every: steps between two factorisations of a frame of all directions.
+        weights: numbers in the matrices that a step reads once for all states and once for all tangents.
     """
 
     dim: int
     state: float
     tangent: float
     every: float = 1.0
+    weights: int = 0
 
     def step(self, runs: int, k: int) -> float:
         """Operations of one step of a number of runs with k tangents each."""
         frame = QR * self.dim * k * k / self.every if k > 1 else 0.0
-        return runs * (self.state + k * self.tangent + frame) + OVERHEAD
+        return runs * (self.state + k * self.tangent + frame) + 2 * READ * max(self.weights - CACHED, 0.0) + OVERHEAD
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,11 @@ def cost_of(system: System, seed: int) -> Cost:
     """The operations of a step, counted while it is taken, and the interval between factorisations, from a few steps."""
     front = begin(system, seed=seed)
     runs, dim = max(1, front.x[..., 0].numel()), system.dim
-    state = _operations(front, 0) / runs
-    few, more = (_operations(front.with_tangents(random_frame(front.x, k, seed)), k) / runs for k in (1, min(3, dim)))
+    alone = _operations(front)
+    few, more = (_operations(front.with_tangents(random_frame(front.x, k, seed))).total / runs for k in (1, min(3, dim)))
+    state = alone.total / runs
     tangent = (more - few) / 2 if dim >= 3 else few - state
-    cost = Cost(dim, max(state, few - tangent) + 30.0 * dim, tangent + 30.0 * dim)
+    cost = Cost(dim, max(state, few - tangent) + 30.0 * dim, tangent + 30.0 * dim, weights=alone.read)
     if dim > WHOLE or runs > 1:
         return cost
     horizon = TRIED if system.horizon is None else min(TRIED, system.horizon)
@@ -126,11 +131,15 @@ def cost_of(system: System, seed: int) -> Cost:
 
 
 class _Operations(TorchDispatchMode):
-    """Counts the operations of products; unlike PyTorch's `FlopCounterMode`, without importing its compiler for a second or two."""
+    """Counts the operations of products, and the numbers in their larger factors, which are the weights of a single run.
+
+    Unlike PyTorch's `FlopCounterMode`, it does not import the compiler, which takes a second or two.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.total = 0.0
+        self.read = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -141,17 +150,18 @@ class _Operations(TorchDispatchMode):
         count = flop_registry.get(func._overloadpacket)
         if count is not None:
             self.total += count(*args, **(kwargs or {}), out_val=value)
+            self.read += max(argument.numel() for argument in args if isinstance(argument, Tensor))
         return value
 
 
-def _operations(front: Front, k: int) -> float:
-    """Operations of the products in one step of all runs."""
+def _operations(front: Front) -> _Operations:
+    """The operations in one step of all runs, with their tangents if they have any."""
     with _Operations() as counter:
-        if k == 0:
+        if front.v is None:
             front.system.step(front.x, 0)
         else:
             front.system.pushforward(front.x, front.v, 0)
-    return counter.total
+    return counter
 
 
 @torch.no_grad()

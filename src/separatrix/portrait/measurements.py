@@ -124,7 +124,7 @@ class Measurements:
     def states(self) -> Tensor:
         """The states of the runs after settling, (step, run, dim); NaN where they are about to overflow."""
         system, settle = self.regime.system, self.leading.settle
-        steps = SHOWN_STEPS if system.horizon is None else min(SHOWN_STEPS, system.horizon - settle)
+        steps = min(SHOWN_STEPS, self.effort.steps if system.horizon is None else system.horizon - settle)
         with torch.no_grad():
             states = trajectory(system, self.x0, steps, settle=settle, seed=self.seed)
         states = states.reshape(len(states), -1, system.dim)
