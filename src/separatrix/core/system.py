@@ -32,6 +32,7 @@ class System(Parametric):
     """
 
     continuous: bool = False  # whether time flows between two steps, so that `residual` is a field
+    autonomous = False  # whether every step is the same function of the state, so that a long run may prepare it once
     into_ball = False  # whether a large ball is mapped into itself (a flow: entered from outside), so that indices add up to 1
     layered = False  # whether the step is a feed-forward network, with modules as its layers
 
@@ -156,6 +157,11 @@ class Map(System):
         self.function = twin(function) if isinstance(function, nn.Module) else function
         self.time_dependent = time_dependent
         self.is_complex = is_complex
+
+    @property
+    def autonomous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the function does not depend on the step."""
+        return not self.time_dependent
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         when = (n,) if self.time_dependent else ()

@@ -74,6 +74,11 @@ class Flow(System):
         self.is_complex = is_complex
         self.method = method
 
+    @property
+    def autonomous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the field does not depend on the time."""
+        return not self.field.time_dependent
+
     def during(self, n: int) -> Velocity:
         """The field that step n integrates."""
         return self.field

@@ -1,0 +1,522 @@
+"""A step on a few numbers as a straight program of scalar operations, recorded once while the step is taken.
+
+Note [Scalar programs]
+PyTorch spends about a microsecond on an operator, whatever its size, and many more on its forward derivative. A step on a few
+numbers is therefore recorded once: each operator that it calls is repeated on arrays of symbols, and the symbols become one Python
+function of floats, with the tangents of every operation beside it by the chain rule. The record is the function only if nothing but
+the recorded operators connects input and output. It is given up if a number leaves a tensor that depends on the input (`if x > 0`,
+`item()`, `numpy()`), if an operator is not in the tables below, and if the items of a batch mix. Kinks (abs, relu, where) are not
+in the tables, because there the derivative is a choice.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+BY_PYTHON = {
+    *("__array__", "__bool__", "__complex__", "__contains__", "__dlpack__", "__float__", "__index__", "__int__"),
+    *("__format__", "__reduce_ex__", "__repr__", "data_ptr", "item", "numpy", "storage", "tolist", "untyped_storage"),
+}
+"""Methods of a tensor by which its numbers leave PyTorch."""
+
+MOST_LINES = 4_000  # of a program
+MOST_NUMBERS = 64  # in the states of all items
+
+
+class NotStraight(Exception):
+    """The step is no straight sequence of known operators."""
+
+
+class Symbol:
+    """A number that depends on the input: its place in the program."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+
+Scalar = Symbol | float
+
+
+@dataclass
+class Program:
+    """Scalar operations in order; each is a name and the scalars that it takes."""
+
+    lines: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    known: dict[tuple[Any, ...], Symbol] = field(default_factory=dict)
+
+    def add_line(self, name: str, *taken: Any) -> Symbol:
+        key = (name, *(one.place if isinstance(one, Symbol) else (one,) for one in taken))
+        if key not in self.known:
+            if len(self.lines) >= MOST_LINES:
+                raise NotStraight
+            self.lines.append((name, taken))
+            self.known[key] = Symbol(len(self.lines) - 1)
+        return self.known[key]
+
+    def add(self, a: Scalar, b: Scalar) -> Scalar:
+        return a + b if _numbers(a, b) else self.add_line("+", a, b)
+
+    def subtract(self, a: Scalar, b: Scalar) -> Scalar:
+        return a - b if _numbers(a, b) else self.add_line("-", a, b)
+
+    def multiply(self, a: Scalar, b: Scalar) -> Scalar:
+        if _numbers(a, b):
+            return a * b
+        for one, other in ((a, b), (b, a)):
+            if one == 1.0 and not isinstance(one, Symbol):
+                return other
+        return self.add_line("*", a, b)
+
+    def divide(self, a: Scalar, b: Scalar) -> Scalar:
+        return a / b if _numbers(a, b) else self.add_line("/", a, b)
+
+    def apply(self, name: str, a: Scalar) -> Scalar:
+        return self.add_line(name, float(a) if not isinstance(a, Symbol) else a)
+
+    def power(self, a: Scalar, exponent: float) -> Scalar:
+        """As PyTorch does: whole powers to 3 by products, roots by `sqrt`."""
+        if exponent in (2.0, 3.0):
+            square = self.multiply(a, a)
+            return square if exponent == 2.0 else self.multiply(square, a)
+        if exponent == 0.5:
+            return self.apply("sqrt", a)
+        if exponent in (-1.0, -2.0):
+            return self.divide(1.0, a if exponent == -1.0 else self.multiply(a, a))
+        return a if exponent == 1.0 else self.add_line("pow", a, float(exponent))
+
+
+def _numbers(a: Scalar, b: Scalar) -> bool:
+    return not (isinstance(a, Symbol) or isinstance(b, Symbol))
+
+
+SLOPES = {  # of z = f(a), in terms of both
+    "neg": "-1.0",
+    "sin": "cos({a})",
+    "cos": "-sin({a})",
+    "tan": "1.0 + {z} * {z}",
+    "tanh": "1.0 - {z} * {z}",
+    "sinh": "cosh({a})",
+    "cosh": "sinh({a})",
+    "atan": "1.0 / (1.0 + {a} * {a})",
+    "exp": "{z}",
+    "expm1": "{z} + 1.0",
+    "log": "1.0 / {a}",
+    "log1p": "1.0 / (1.0 + {a})",
+    "sqrt": "0.5 / {z}",
+    "sigmoid": "{z} * (1.0 - {z})",
+}
+VALUES = {"neg": "-{a}", "sigmoid": "1.0 / (1.0 + exp(-{a}))"}
+FUNCTIONS = {name: getattr(math, name) for name in ("sin", "cos", "tan", "tanh", "sinh", "cosh", "atan", "exp", "expm1", "log")}
+FUNCTIONS |= {name: getattr(math, name) for name in ("log1p", "sqrt", "pow")}
+
+Array = np.ndarray
+
+
+class _Record:
+    """The tensors of a step, each with an array of the scalars that it holds."""
+
+    def __init__(self) -> None:
+        self.program = Program()
+        self.arrays: dict[int, tuple[Tensor, Array]] = {}
+        self.operators = 0
+
+    def keep(self, tensor: Tensor, array: Any) -> None:
+        self.arrays[id(tensor)] = (
+            tensor,
+            np.asarray(array, dtype=object),
+        )  # the tensor is kept alive, so that its id stays its own
+
+    def has(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and id(value) in self.arrays
+
+    def depends(self, value: Any) -> bool:
+        """Whether a tensor depends on the input."""
+        return self.has(value) and any(isinstance(one, Symbol) for one in self.arrays[id(value)][1].flat)
+
+    def array(self, value: Any) -> Array:
+        if isinstance(value, Tensor):
+            if not self.has(value):
+                self.keep(value, _numbers_of(value))
+            return self.arrays[id(value)][1]
+        return np.asarray(float(value), dtype=object)
+
+    def operate(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> None:
+        """Repeat an operator on the arrays of its arguments."""
+        name = operator._schema.name.partition("::")[2]
+        given = tree_leaves((args, kwargs))
+        if name in WRITES and any(map(self.has, given)):
+            if not self.has(args[0]):
+                raise NotStraight  # memory from outside the step
+            target = self.array(args[0])
+            target[...] = WRITES[name](self, *args, **kwargs)
+        elif name in OPERATORS and any(map(self.has, given)):
+            arrays = OPERATORS[name](self, *args, **kwargs)
+            many = isinstance(made, list | tuple)
+            for tensor, array in zip(made if many else [made], arrays if many else [arrays], strict=True):
+                if tensor.dtype != torch.float64 or array.shape != tensor.shape:
+                    raise NotStraight
+                self.keep(tensor, array)
+        elif name not in SHAPED and any(map(self.depends, given)):
+            raise NotStraight
+        else:
+            for tensor in tree_leaves(made):
+                if isinstance(tensor, Tensor):
+                    self.keep(tensor, _numbers_of(tensor))
+
+
+def _numbers_of(tensor: Tensor) -> Array:
+    if tensor.is_floating_point():
+        return np.array(tensor.detach().to(torch.float64).tolist(), dtype=object)
+    return np.array(tensor.tolist(), dtype=object)
+
+
+def _pointwise(name: str) -> Callable[..., Array]:
+    def operate(record: _Record, a: Any, b: Any, *, alpha: float = 1.0) -> Array:
+        b = record.array(b)
+        if alpha != 1.0:
+            b = _over(record.program.multiply, b, np.asarray(float(alpha), dtype=object))
+        return _over(getattr(record.program, name), record.array(a), b)
+
+    return operate
+
+
+def _function(name: str) -> Callable[..., Array]:
+    def operate(record: _Record, a: Any) -> Array:
+        return _over(lambda one: record.program.apply(name, one), record.array(a))
+
+    return operate
+
+
+def _over(function: Callable[..., Scalar], *arrays: Array) -> Array:
+    return np.asarray(np.frompyfunc(function, len(arrays), 1)(*arrays), dtype=object)
+
+
+def _power(record: _Record, a: Any, exponent: Any) -> Array:
+    if isinstance(exponent, Tensor) or not isinstance(a, Tensor):
+        raise NotStraight
+    return _over(lambda one: record.program.power(one, float(exponent)), record.array(a))
+
+
+def _rsub(record: _Record, a: Any, b: Any, alpha: float = 1.0) -> Array:
+    return _pointwise("subtract")(record, b, a, alpha=alpha)
+
+
+def _divide(record: _Record, a: Any, b: Any, *, rounding_mode: str | None = None) -> Array:
+    if rounding_mode is not None:
+        raise NotStraight
+    return _over(record.program.divide, record.array(a), record.array(b))
+
+
+def _sum(record: _Record, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Array:
+    return _reduced(record, record.array(a), dim, keepdim)
+
+
+def _reduced(record: _Record, array: Array, dim: Any, keepdim: bool) -> Array:
+    axes = range(array.ndim) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
+    for axis in sorted((axis % max(array.ndim, 1) for axis in axes), reverse=True):
+        total = _total(record, array, axis)
+        array = np.expand_dims(total, axis) if keepdim else total
+    return array
+
+
+def _mean(record: _Record, a: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Array:
+    total = _sum(record, a, dim, keepdim)
+    count = float(record.array(a).size / max(total.size, 1))
+    return _over(record.program.divide, total, np.asarray(count, dtype=object))
+
+
+def _matmul(record: _Record, a: Any, b: Any) -> Array:
+    left, right = record.array(a), record.array(b)
+    if right.ndim == 1:
+        return _total(record, _over(record.program.multiply, left, right), -1)
+    right = np.expand_dims(right, -3)
+    return _total(record, _over(record.program.multiply, left[..., None], right), -2)
+
+
+def _total(record: _Record, array: Array, axis: int) -> Array:
+    """The sum along an axis."""
+    rows = np.moveaxis(array, axis, 0)
+    total = rows[0, ...]
+    for row in rows[1:]:
+        total = _over(record.program.add, total, row)
+    return total
+
+
+def _norm(record: _Record, a: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Array:
+    if ord != 2:
+        raise NotStraight
+    squares = _over(lambda one: record.program.multiply(one, one), record.array(a))
+    return _over(lambda one: record.program.apply("sqrt", one), _reduced(record, squares, dim, keepdim))
+
+
+def _cross(record: _Record, a: Tensor, b: Tensor, *, dim: int = -1) -> Array:
+    left, right = (np.moveaxis(record.array(one), dim, 0) for one in (a, b))
+    product, less = record.program.multiply, record.program.subtract
+    rows = [
+        _over(less, _over(product, left[i, ...], right[j, ...]), _over(product, left[j, ...], right[i, ...]))
+        for i, j in ((1, 2), (2, 0), (0, 1))
+    ]
+    return np.moveaxis(np.stack(rows), 0, dim)
+
+
+def _addmm(record: _Record, bias: Any, a: Any, b: Any, *, beta: float = 1.0, alpha: float = 1.0) -> Array:
+    if beta != 1 or alpha != 1:
+        raise NotStraight
+    return _over(record.program.add, record.array(bias), _matmul(record, a, b))
+
+
+def _select(record: _Record, a: Tensor, dim: int, index: int) -> Array:
+    return np.moveaxis(record.array(a), dim, -1)[..., index]
+
+
+def _slice(record: _Record, a: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Array:
+    cut = np.moveaxis(record.array(a), dim, -1)[..., slice(start, end, step)]
+    return np.moveaxis(cut, -1, dim)
+
+
+def _reshape(record: _Record, a: Tensor, size: Any) -> Array:
+    return record.array(a).reshape(tuple(size))
+
+
+def _expand(record: _Record, a: Tensor, size: Any, *, implicit: bool = False) -> Array:
+    array = record.array(a)
+    own = (1,) * (len(size) - array.ndim) + array.shape
+    return np.broadcast_to(array, [mine if wanted == -1 else wanted for wanted, mine in zip(size, own, strict=True)])
+
+
+def _squeeze(record: _Record, a: Tensor, dim: Any = None) -> Array:
+    array = record.array(a)
+    axes = range(array.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
+    return array.squeeze(tuple(axis % array.ndim for axis in axes if array.ndim and array.shape[axis] == 1))
+
+
+def _unbind(record: _Record, a: Tensor, dim: int = 0) -> list[Array]:
+    rows = np.moveaxis(record.array(a), dim, 0)
+    return [rows[i, ...] for i in range(len(rows))]
+
+
+def _stack(record: _Record, tensors: Any, dim: int = 0) -> Array:
+    return np.stack([record.array(one) for one in tensors], axis=dim)
+
+
+def _cat(record: _Record, tensors: Any, dim: int = 0) -> Array:
+    return np.concatenate([record.array(one) for one in tensors], axis=dim)
+
+
+def _roll(record: _Record, a: Tensor, shifts: Any, dims: Any = ()) -> Array:
+    if not dims:
+        return np.roll(record.array(a).reshape(-1), shifts[0]).reshape(a.shape)
+    return np.roll(record.array(a), shifts, axis=tuple(dims))
+
+
+def _index(record: _Record, a: Tensor, indices: Any) -> Array:
+    if any(one is not None and (one.dtype != torch.int64 or record.depends(one)) for one in indices):
+        raise NotStraight
+    return record.array(a)[tuple(slice(None) if one is None else np.array(one.tolist()) for one in indices)]
+
+
+def _same(record: _Record, a: Tensor, *_: Any, **__: Any) -> Array:
+    return record.array(a)
+
+
+def _copied(record: _Record, a: Tensor, *_: Any, **__: Any) -> Array:
+    return record.array(a).copy()
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": _pointwise("add"),
+    "sub": _pointwise("subtract"),
+    "mul": _pointwise("multiply"),
+    "div": _divide,
+    "rsub": _rsub,
+    "pow": _power,
+    "square": lambda record, a: _power(record, a, 2.0),
+    "reciprocal": lambda record, a: _power(record, a, -1.0),
+    "sum": _sum,
+    "mean": _mean,
+    **{name: _matmul for name in ("mm", "mv", "dot", "bmm")},
+    "linalg_vector_norm": _norm,
+    "linalg_cross": _cross,
+    "addmm": _addmm,
+    **{name: _function(name) for name in SLOPES},
+    "select": _select,
+    "slice": _slice,
+    **{name: _reshape for name in ("view", "reshape", "_unsafe_view")},
+    "expand": _expand,
+    "squeeze": _squeeze,
+    "unsqueeze": lambda record, a, dim: np.expand_dims(record.array(a), dim),
+    "transpose": lambda record, a, one, two: record.array(a).swapaxes(one, two),
+    "t": lambda record, a: record.array(a).T,
+    "permute": lambda record, a, dims: record.array(a).transpose(dims),
+    "flip": lambda record, a, dims: np.flip(record.array(a), tuple(dims)),
+    "roll": _roll,
+    "index": _index,
+    "unbind": _unbind,
+    "stack": _stack,
+    "cat": _cat,
+    **{name: _same for name in ("alias", "detach", "lift_fresh")},
+    **{name: _copied for name in ("clone", "_to_copy")},
+}
+OPERATORS |= {f"{name}_": OPERATORS[name] for name in ("squeeze", "unsqueeze", "transpose", "t")}
+"""Operators and what they do to arrays of scalars; views of tensors are views of arrays."""
+
+WRITES: dict[str, Callable[..., Array]] = {
+    "copy_": lambda record, target, source, *_: record.array(source),
+    "fill_": lambda record, target, value: record.array(value),
+    "zero_": lambda record, target: np.asarray(0.0, dtype=object),
+    **{f"{name}_": OPERATORS[name] for name in ("add", "sub", "mul", "div", "pow")},
+}
+"""Operators that write into their first argument."""
+
+SHAPED = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
+"""Operators that take nothing but the shape of their first argument."""
+
+
+class _Methods(TorchFunctionMode):
+    def __init__(self, record: _Record) -> None:
+        super().__init__()
+        self.record = record
+
+    def __torch_function__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__name__", "") in BY_PYTHON and args and self.record.depends(args[0]):
+            raise NotStraight
+        return function(*args, **(kwargs or {}))
+
+
+class _Operators(TorchDispatchMode):
+    def __init__(self, record: _Record) -> None:
+        super().__init__()
+        self.record = record
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # importing the compiler takes a second or two
+
+    def __torch_dispatch__(self, operator: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = operator(*args, **(kwargs or {}))
+        self.record.operators += 1
+        self.record.operate(operator, args, kwargs or {}, made)
+        return made
+
+
+def recorded(step: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Program, list[Scalar], int]:
+    """The program of a step from the state x, the scalars that are its result, and the number of operators that it called.
+
+    Raises:
+        NotStraight: the step cannot be recorded.
+    """
+    record = _Record()
+    given = x.detach().clone()
+    symbols = np.empty(x.numel(), dtype=object)
+    symbols[:] = [record.program.add_line("input", place) for place in range(x.numel())]
+    record.keep(given, symbols.reshape(x.shape))
+    with torch.no_grad(), _Methods(record), _Operators(record):
+        after = step(given)
+    if not record.has(after) or after.shape != x.shape or after.dtype != torch.float64:
+        raise NotStraight
+    return record.program, list(record.arrays[id(after)][1].flat), record.operators
+
+
+def compiled(program: Program, results: list[Scalar], items: int, k: int) -> tuple[Callable[..., tuple[float, ...]], int]:
+    """The program as a function of the number of steps, the numbers of the states and, with k > 0, of their tangents; its lines.
+
+    Args:
+        program: from `recorded`.
+        results: from `recorded`.
+        items: number of states in the batch.
+        k: number of tangents of each.
+
+    Raises:
+        NotStraight: a number of one item depends on another item.
+    """
+    dim = len(results) // items
+    needed, item = _needed(program, results), {}
+    names: dict[int, str] = {}
+    slopes: dict[int, list[str]] = {}
+    lines: list[str] = []
+
+    def text(one: Scalar) -> str:
+        return names[one.place] if isinstance(one, Symbol) else repr(float(one))
+
+    def tangents(one: Scalar) -> list[str]:
+        return slopes.get(one.place, []) if isinstance(one, Symbol) else []
+
+    for place in needed:
+        name, taken = program.lines[place]
+        z = names[place] = f"x{taken[0]}" if name == "input" else f"z{place}"
+        if name == "input":
+            item[place] = taken[0] // dim
+            slopes[place] = [f"v{taken[0]}_{i}" for i in range(k)]
+            continue
+        owners = {item[one.place] for one in taken if isinstance(one, Symbol)}
+        if len(owners) != 1:
+            raise NotStraight
+        item[place] = owners.pop()
+        a = text(taken[0])
+        if name in "+-*/":
+            b = text(taken[1])
+            lines.append(f"{z} = {a} {name} {b}")
+        elif name == "pow":
+            lines.append(f"{z} = pow({a}, {taken[1]!r})")
+        else:
+            lines.append(f"{z} = {VALUES.get(name, name + '({a})').format(a=a)}")
+        if not k:
+            continue
+        d = [f"d{place}_{i}" for i in range(k)]
+        slopes[place] = d
+        da, db = tangents(taken[0]), tangents(taken[1]) if name in "+-*/" else []
+        if name in "+-" and da and db:
+            lines.extend(f"{d[i]} = {da[i]} {name} {db[i]}" for i in range(k))
+        elif name in "+-":
+            lines.extend(f"{d[i]} = {da[i] if da else db[i] if name == '+' else '-' + db[i]}" for i in range(k))
+        elif name == "*":
+            terms = ([(da, text(taken[1]))] if da else []) + ([(db, a)] if db else [])
+            lines.extend(f"{d[i]} = {' + '.join(f'{t[i]} * {factor}' for t, factor in terms)}" for i in range(k))
+        elif name == "/":
+            b = text(taken[1])
+            over = [f"({da[i] if da else ''}{f' - {z} * {db[i]}' if db else ''}) / {b}" for i in range(k)]
+            lines.extend(f"{d[i]} = {over[i]}" for i in range(k))
+        else:
+            slope = f"{taken[1]!r} * pow({a}, {taken[1] - 1.0!r})" if name == "pow" else SLOPES[name].format(a=a, z=z)
+            lines.append(f"f{place} = {slope}")
+            lines.extend(f"{d[i]} = f{place} * {da[i]}" for i in range(k))
+        if len(lines) > MOST_LINES:
+            raise NotStraight
+    for place, one in enumerate(results):
+        if isinstance(one, Symbol) and item[one.place] != place // dim:
+            raise NotStraight
+    state = [f"x{i}" for i in range(len(results))] + [f"v{i}_{j}" for i in range(len(results)) for j in range(k)]
+    after = [text(one) for one in results] + [t for one in results for t in (tangents(one) or ["0.0"] * k)]
+    body = [*lines, f"{', '.join(state)}, = {', '.join(after)},"]
+    source = "\n".join(
+        [
+            f"def run(steps, {', '.join(state)}):",
+            "  for _ in range(steps):",
+            *(f"    {line}" for line in body),
+            f"  return {', '.join(state)},",
+        ]
+    )
+    made: dict[str, Any] = {}
+    exec(compile(source, "<scalar program>", "exec"), dict(FUNCTIONS), made)
+    return made["run"], len(lines)
+
+
+def _needed(program: Program, results: list[Scalar]) -> list[int]:
+    """The lines that the results depend on, in order."""
+    found, todo = set(), [one.place for one in results if isinstance(one, Symbol)]
+    while todo:
+        place = todo.pop()
+        if place not in found:
+            found.add(place)
+            todo += [one.place for one in program.lines[place][1] if isinstance(one, Symbol)]
+    return sorted(found)

@@ -1,0 +1,171 @@
+"""Steps as programs of scalars: the same numbers and the same derivatives as the step, or no program."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import jacrev
+
+import separatrix as sx
+from separatrix.core import prepared
+from separatrix.core.scalars import NotStraight, compiled, recorded
+
+W = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def lorenz_by_columns(x):
+    a, b, c = x.unbind(-1)
+    return torch.stack([10 * (b - a), a * (28 - c) - b, a * b - 8 / 3 * c], -1)
+
+
+def lorenz_in_place(x):
+    out = torch.zeros_like(x)
+    out[..., 0] = 10.0 * (x[..., 1] - x[..., 0])
+    out[..., 1] = x[..., 0] * (28.0 - x[..., 2]) - x[..., 1]
+    out[..., 2] = x[..., 0] * x[..., 1]
+    out[..., 2] -= 8 / 3 * x[..., 2]
+    return out
+
+
+def lorenz_96(x):
+    return (x.roll(-1, -1) - x.roll(2, -1)) * x.roll(1, -1) - x + 8.0
+
+
+def central_force(x):
+    return -x / torch.linalg.vector_norm(x, dim=-1, keepdim=True) ** 3
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3, bias=False), nn.Sigmoid())
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+STRAIGHT = {
+    "by columns": lorenz_by_columns,
+    "in place": lorenz_in_place,
+    "rolled": lorenz_96,
+    "a network": Network().double(),
+    "a product": lambda x: torch.tanh(x @ W.T) - 0.5 * x,
+    "einsum": lambda x: torch.einsum("ij,...j->...i", W, x).sin(),
+    "a norm": central_force,
+    "a cross product": lambda x: torch.linalg.cross(x, W[0].expand_as(x)),
+    "means and sums": lambda x: x - x.mean(-1, keepdim=True) + x.sum(-1, keepdim=True) / 7,
+    "indexed": lambda x: x[..., [1, 2, 0]] * 0.5 + x.flip(-1) ** 2,
+    "concatenated": lambda x: torch.cat([x[..., 1:], x[..., :1].exp() - 1], -1),
+    "transcendental": lambda x: torch.cos(x) * torch.exp(-(x**2)) + torch.log1p(x * x) + torch.atan(x) * x.sinh(),
+    "powers": lambda x: x**3 - x.reciprocal() + (x * x + 1).sqrt() + (2 + x * x) ** 1.7 - 1 / (1 + x.square()),
+    "constants": lambda x: torch.full_like(x, 2.0) - torch.ones(3, dtype=x.dtype) * x.tan(),
+}
+
+
+@pytest.mark.parametrize("function", STRAIGHT.values(), ids=STRAIGHT)
+@pytest.mark.parametrize("batch", [(), (2,), (1, 2)])
+def test_a_program_is_the_function_and_its_derivative(function, batch):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(*batch, 3, dtype=torch.float64, generator=generator) + 0.3
+    v = torch.randn(*batch, 2, 3, dtype=torch.float64, generator=generator)
+    program, results, _ = recorded(function, x)
+    run, _ = compiled(program, results, x[..., 0].numel(), 2)
+    elsewhere = x.flip(-1) + 0.2  # not where it was recorded
+    found = prepared._run(run, elsewhere, v, 1)
+    rows = elsewhere.reshape(-1, 3)
+    jacobian = torch.stack([jacrev(lambda y: function(y[None])[0])(row) for row in rows]).detach()
+    torch.testing.assert_close(found[0], function(elsewhere).detach(), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(found[1].reshape(-1, 2, 3), v.reshape(-1, 2, 3) @ jacobian.mT, rtol=1e-12, atol=1e-12)
+
+
+def in_numpy(x):
+    return torch.from_numpy(np.sin(x.numpy()))
+
+
+STATEFUL = torch.zeros(3, dtype=torch.float64)
+
+CROOKED = {
+    "a branch": lambda x: x if x[..., 0].sum() > 0 else -x,
+    "a branch on a list": lambda x: x if x.tolist()[0] else -x,
+    "an item": lambda x: x * x[..., 0].sum().item(),
+    "a float": lambda x: x * float(x.flatten()[0]),
+    "NumPy": in_numpy,
+    "an array": lambda x: torch.as_tensor(np.asarray(x)) * 2,
+    "a choice": lambda x: torch.where(x > 0, x, 2 * x),
+    "a kink": lambda x: x.abs(),
+    "another kink": torch.relu,
+    "an unknown operator": torch.erf,
+    "a sort": lambda x: x.sort(-1).values,
+    "single precision": lambda x: x.float().double() * 2,
+    "memory": lambda x: STATEFUL.copy_(x) + 0,
+}
+
+
+@pytest.mark.parametrize("function", CROOKED.values(), ids=CROOKED)
+def test_what_is_no_straight_sequence_of_known_operators_has_no_program(function):
+    with pytest.raises(NotStraight):
+        recorded(function, torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64))
+
+
+def test_items_that_depend_on_each_other_have_no_program():
+    program, results, _ = recorded(lambda x: x - x.mean(0), torch.rand(2, 3, dtype=torch.float64))
+    with pytest.raises(NotStraight):
+        compiled(program, results, 2, 0)
+
+
+@pytest.fixture
+def unprepared(monkeypatch):
+    """A function that runs another one without programs."""
+
+    def run(function):
+        with monkeypatch.context() as patch:
+            patch.setattr(prepared, "AFTER", {False: math.inf, True: math.inf})
+            return function()
+
+    return run
+
+
+def test_a_prepared_run_has_the_exponents_and_the_states_of_an_unprepared_one(unprepared):
+    flow, x0 = sx.Flow(lorenz_by_columns, 3, 0.01), torch.tensor([[1.0, 2.0, 20.0], [-3.0, 1.0, 25.0]], dtype=torch.float64)
+    slow = unprepared(lambda: sx.trajectory(flow, x0, 300))
+    torch.testing.assert_close(sx.trajectory(flow, x0, 300), slow, rtol=1e-9, atol=1e-9)
+    spectra = [run(lambda: sx.lyapunov_spectrum(flow, x0, steps=200, settle=50)) for run in (unprepared, lambda f: f())]
+    torch.testing.assert_close(spectra[0].exponents, spectra[1].exponents, rtol=1e-8, atol=1e-8)
+    assert spectra[0].history_time.tolist() == spectra[1].history_time.tolist()
+
+
+def test_a_prepared_run_diverges_at_the_same_step(unprepared):
+    squaring, x0 = sx.Map(lambda x: x * x, 1), torch.tensor([[1.0 + 1e-70], [0.5]], dtype=torch.float64)
+    growing = sx.Map(lambda x: x * 1.5, 1)
+    for system in (squaring, growing):
+        fast, slow = (run(lambda s=system: sx.trajectory(s, x0, 2_500)) for run in (lambda f: f(), unprepared))
+        torch.testing.assert_close(fast, slow, rtol=1e-9, atol=0, equal_nan=True)
+
+
+class Pulsed(sx.Flow):
+    """A field that changes at step 30, which the class does not say."""
+
+    def during(self, n):
+        field = self.field
+        return field if n < 30 else type(field)(lambda x: -2 * x)
+
+
+@pytest.mark.parametrize("until", [50, 1_500])
+def test_a_step_that_depends_on_the_step_is_taken_as_it_is(until):
+    flow = Pulsed(lambda x: -x, 1, 0.1)
+    found = sx.trajectory(flow, torch.ones(1).double(), until)[-1]
+    euler = (1 - 0.1 + 0.005 - 0.1**3 / 6 + 0.1**4 / 24) ** 30 * (1 - 0.2 + 0.02 - 0.2**3 / 6 + 0.2**4 / 24) ** (until - 30)
+    assert float(found) == pytest.approx(euler, rel=1e-9)
+
+
+def test_gradients_pass_through_a_trajectory_that_could_be_prepared():
+    rate = torch.tensor(0.999, dtype=torch.float64, requires_grad=True)
+    x0 = torch.ones(1, dtype=torch.float64)
+    sx.trajectory(sx.Map(lambda x: rate * x, 1), x0, 400)[-1].sum().backward()
+    assert float(rate.grad) == pytest.approx(400 * 0.999**399, rel=1e-12)
+    x0.requires_grad_()
+    sx.trajectory(sx.Map(lambda x: 0.999 * x, 1), x0, 400)[-1].sum().backward()
+    assert float(x0.grad) == pytest.approx(0.999**400, rel=1e-12)
