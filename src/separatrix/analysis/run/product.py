@@ -29,9 +29,9 @@ class Product:
     """A product of Jacobians as e^D U times an orthonormal frame. See Note [Singular values of a long product].
 
     Args:
-        frame: (*batch, dim, dim), orthonormal rows; rows that a step has erased are zero.
-        log: (*batch, dim), D.
-        unit: (*batch, dim, dim), U, upper triangular with 1 on its diagonal.
+        frame: (*batch, k, dim), orthonormal rows, all of them (k = dim) or the image of k rows; rows that a step has erased are zero.
+        log: (*batch, k), D.
+        unit: (*batch, k, k), U, upper triangular with 1 on its diagonal.
     """
 
     frame: Tensor
@@ -43,9 +43,14 @@ class Product:
         """The empty product at the states x, with the same random frame for all."""
         dim = x.shape[-1]
         draw = torch.randn(dim, dim, dtype=torch.float64, generator=torch_generator(seed, "frame of a product"))
-        frame = torch.linalg.qr(draw)[0].to(x).expand(*x.shape[:-1], dim, dim)
-        unit = torch.eye(dim, dtype=x.dtype, device=x.device).expand_as(frame)
-        return Product(frame, torch.zeros_like(x), unit)
+        return Product.of_frame(torch.linalg.qr(draw)[0].to(x).expand(*x.shape[:-1], dim, dim))
+
+    @staticmethod
+    def of_frame(frame: Tensor) -> "Product":
+        """The empty product in the span of orthonormal rows, (*batch, k, dim)."""
+        k = frame.shape[-2]
+        unit = torch.eye(k, dtype=frame.dtype, device=frame.device).expand(*frame.shape[:-2], k, k)
+        return Product(frame, torch.zeros_like(frame[..., 0]), unit)
 
     def times(self, v: Tensor) -> "Product":
         """The product after a step that pushes the frame to v."""
@@ -55,7 +60,7 @@ class Product:
             frame = frame.clone()
             frame[singular] = _span(v[singular])
             log_r = (frame * v).sum(-1).log()
-        alive, eye = log_r > -torch.inf, torch.eye(v.shape[-1], dtype=v.dtype, device=v.device)
+        alive, eye = log_r > -torch.inf, torch.eye(v.shape[-2], dtype=v.dtype, device=v.device)
         log = self.log + log_r.where(alive | log_r.isnan(), 0.0)
         growth = _above(self.log, log).where(alive[..., None], 0.0).exp()
         unit = ((v @ frame.mT).mT.triu(1) * growth + eye) @ self.unit

@@ -11,6 +11,7 @@ from torch import Tensor
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front
+from separatrix.core.memory import check_memory
 from separatrix.core.orthonormal import orthonormalise
 from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator
@@ -135,9 +136,10 @@ def _width(logs: Tensor, erased: Tensor) -> float:
 
 def random_frame(x: Tensor, k: int, seed: int) -> Tensor:
     """k random orthonormal tangents, the same at every state, shape (*batch, k, dim)."""
+    check_memory(f"a frame of {k} tangents", 3.0 * k * x.numel(), x, "Pass a smaller k, or fewer initial states.")
     generator = torch_generator(seed, "tangent frame")
-    frame = torch.randn(x.shape[-1], x.shape[-1], dtype=torch.float64, generator=generator)[:k]
-    q, _ = orthonormalise(frame)
+    rows = [torch.randn(x.shape[-1], dtype=torch.float64, generator=generator) for _ in range(k)]  # the first do not depend on k
+    q, _ = orthonormalise(torch.stack(rows))
     return q.to(x).expand(*x.shape[:-1], k, x.shape[-1])
 
 

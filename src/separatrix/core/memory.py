@@ -1,0 +1,43 @@
+"""Memory that a computation needs, compared with what there is before it is allocated."""
+
+import math
+import os
+
+import torch
+
+from separatrix.core.errors import InputError
+
+SHARE = 0.8  # of the available memory that a computation may take
+
+
+def available(device: torch.device | str = "cpu") -> float:
+    """Bytes of memory that are available; infinity if the system does not say."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
+
+
+def check_memory(what: str, numbers: float, like: torch.Tensor, way_out: str) -> None:
+    """Refuse to hold so many numbers of the dtype of `like`, on its device, if there is not enough memory.
+
+    Raises:
+        InputError: with the bytes needed and available, and the way out.
+    """
+    needed, there = numbers * like.element_size(), available(like.device)
+    if needed > SHARE * there:
+        raise InputError(f"{what} needs {in_bytes(needed)}, but {in_bytes(there)} of memory are available.\n{way_out}")
+
+
+def in_bytes(count: float) -> str:
+    """1.5 GiB, 20 MiB, 3 B."""
+    power = min(int(math.log2(max(count, 1.0)) // 10), 4)
+    return f"{count / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
