@@ -64,17 +64,22 @@ def eliminate(v: Tensor) -> tuple[Tensor, Tensor]:
         Rows that span what the rows of v span, same shape, and log |T_ii|, shape (*batch, k), with −∞ and NaN as in
         `orthonormalise`.
     """
-    k, dim = v.shape[-2:]
-    if k < LARGE or dim > TALL * k or v.is_cuda or v.numel() == 0:
+    if not eliminates(v):
         return orthonormalise(v)
     length = lengths(v)
     factors, pivots, _ = torch.linalg.lu_factor_ex(v.mT)
     pivot = factors.diagonal(dim1=-2, dim2=-1).abs()
-    rows = factors.mT.triu(1)
+    rows = factors.mT.triu_(1)
     rows.diagonal(dim1=-2, dim2=-1).fill_(1.0)
-    place = _permutation(pivots, dim)[..., None, :].expand_as(rows)
+    place = _permutation(pivots, v.shape[-1])[..., None, :].expand_as(rows)
     log = pivot.where(pivot > resolution(v) * length, 0.0).log()
     return torch.empty_like(rows).scatter_(-1, place, rows), log.where(length.isfinite().all(-1, keepdim=True), torch.nan)
+
+
+def eliminates(v: Tensor) -> bool:
+    """Whether elimination is worthwhile for the frame v."""
+    k, dim = v.shape[-2:]
+    return k >= LARGE and dim <= TALL * k and not v.is_cuda and v.numel() > 0
 
 
 def _permutation(pivots: Tensor, dim: int) -> Tensor:

@@ -25,8 +25,8 @@ from separatrix.core.result import Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted
 
-BLOCKS, FEWER = 48, 20  # stretches of a run, so that error bars have two for each of their batches; at least one
-WORTH = 10  # steps of a stretch for which there are FEWER
+BLOCKS, FEWER = 48, 20  # number of QRs: two or one for each batch of the error bars
+SHORT = 10  # steps between two QRs below which there are FEWER of them
 FLOAT32 = "float32: each QR adds an error near 1e-4, which limits wide spectra; pass x0 in float64 for the full range"
 AGREEING_CHECKS = 3  # consecutive checks at which the error bars must be below `error`
 
@@ -58,8 +58,8 @@ def lyapunov_spectrum(
         k: number of leading exponents, 1 … dim. Default: all.
         steps: number of steps to average over. Default: 200 units of time, within 2,000 … 10,000 steps and the horizon.
         settle: steps before them, in which the orbit reaches its attractor and the frame aligns. Default: a fifth of `steps`.
-        every: steps between two QRs, which measure the growth; "auto" takes a 48th of `steps`. Where the frame would degenerate
-            between them, it is factorised in between.
+        every: steps between two QRs, which measure the growth; "auto" derives them from `steps`. A frame that would degenerate
+            between two QRs is also factorised in between.
         error: continue after `steps` until every error bar is below this at three consecutive checks, or until `max_steps`.
         max_steps: maximum number of steps with `error`. Default: a hundred times `steps`, within the horizon.
         seed: seed of the initial state (unless x0 is given) and of the frame.
@@ -122,7 +122,7 @@ def lyapunov_spectrum(
 
 def _until_steady(run: TangentRun, tally: Tally, plan: Plan, error: float | None) -> Iterator[TangentRun]:
     """The run at each QR; with `error`, in extensions of a quarter until the error bars are below it or the steps run out."""
-    longest = max(plan.steps // BLOCKS, min(WORTH, plan.steps // FEWER), 1)
+    longest = max(plan.steps // BLOCKS, min(SHORT, plan.steps // FEWER), 1)
     more, agreed = stretches(run, plan.steps, longest), 0
     while True:
         for run in more:

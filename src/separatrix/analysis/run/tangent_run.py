@@ -11,24 +11,24 @@ from torch import Tensor
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front
-from separatrix.core.orthonormal import eliminate, orthonormalise
+from separatrix.core.orthonormal import eliminate, eliminates, orthonormalise
 from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator
 
 # Note [QR interval]
-# A QR measures the growth of the frame, and its interval is the caller's: it depends on the plan of a run, not on the spectrum, so
-# that neither the exponents nor the error bars of an item depend on its neighbours in the batch.
+# A QR measures the growth of the frame. Its interval is the caller's and follows from the number of steps, not from the spectrum,
+# so that the exponents and the error bars of an item do not depend on its neighbours in the batch.
 # In m steps without a factorisation, the condition number of the frame grows like exp((λ₁ − λ_k) m), and with it the error of the
 # small R_ii. So between two QRs the frame is factorised as often as the running spectrum demands, to reach the condition
-# COMFORTABLE; steps that take it beyond BEARABLE are taken again, fewer at a time. When that happens affects only rounding, since
-# the R of all factors multiply to that of the whole stretch; see Note [Elimination] for the factorisation.
-# A zero R_ii counts only if it arises in a single step, after a QR: then the Jacobian is singular to rounding, and that direction
-# stays at −∞. So do all directions after it, because they are orthogonalised against the arbitrary vector from QR.
+# COMFORTABLE; a stretch beyond BEARABLE is repeated with fewer steps. When this happens affects only rounding, because the
+# triangular factors multiply to the R of the whole stretch. See Note [Elimination] for the factorisation.
+# A zero R_ii counts only if it arises in a single step: then the Jacobian is singular to rounding, and that direction stays at −∞.
+# So do all directions after it, because they are orthogonalised against the arbitrary vector from QR.
 # In a frame in general position the erased directions are the last ones, so no others are affected. A leading direction that is
 # exactly uncoupled from the rest would be an exception.
-COMFORTABLE = {torch.float64: 1e8, torch.float32: 1e3}
-BEARABLE = {torch.float64: 1e11, torch.float32: 1e4}
-LONGEST = 128  # maximum number of steps between two QRs, unless the caller fixes it
+COMFORTABLE = {torch.float64: 1e7, torch.float32: 1e3}
+BEARABLE = {torch.float64: 1e9, torch.float32: 1e4}
+LONGEST = 128  # steps between two QRs if neither the run nor its caller fixes them
 
 
 @dataclass(frozen=True)
@@ -98,29 +98,30 @@ class TangentRun:
         steps = min(self.pace, left)
         after = self.front.advance(steps)
         v, logs = orthonormalise(after.v) if steps == left else eliminate(after.v)
+        erased, width = self.erased, _width(logs, self.erased)
         overflow = logs.isnan().any(-1) & after.x.isfinite().all(-1)
-        width = _width(logs, self.erased)
         if steps > 1 and (bool(overflow.any()) or width > math.log(BEARABLE[logs.dtype])):
             return replace(self, pace=max(1, steps // 4))._factorised(left)
-        if steps < left and width == math.inf:
+        if width == math.inf:
             v, logs = orthonormalise(after.v)
-        erased = self.erased | (logs == -math.inf).long().cummax(-1).values.bool()
+            erased = erased | (logs == -math.inf).long().cummax(-1).values.bool()
+            width = _width(logs, erased)
         front = replace(after, v=v, lived=after.lived.where(~overflow, self.front.n))
         block = Block(logs.masked_fill(erased, 0.0), after.time - self.front.time, steps)
-        pace, steepest = self._pace(_width(logs, erased), logs.dtype, steps)
-        return replace(
-            self,
-            front=front,
-            erased=erased,
-            pace=pace,
-            steepest=steepest,
-            block=block if self.block is None else self.block + block,
-        )
+        total = block if self.block is None else self.block + block
+        pace, steepest = self._pace(width, v, steps)
+        return replace(self, front=front, erased=erased, pace=pace, steepest=steepest, block=total)
 
-    def _pace(self, width: float, dtype: torch.dtype, steps: int) -> tuple[int, float]:
-        """Steps to the next factorisation, and the steepest spectrum, after `steps` steps spread the frame's growth by `width`."""
-        steepest = max(width / steps, 0.95 * self.steepest) if math.isfinite(width) else self.steepest
-        longest = math.log(COMFORTABLE[dtype]) / max(steepest, 1e-9)
+    def _pace(self, width: float, v: Tensor, steps: int) -> tuple[int, float]:
+        """Steps to the next factorisation, and the steepest spectrum, after `steps` steps spread the frame's growth by `width`.
+
+        A frame from elimination is not orthonormal, which adds to the spread by about the logarithm of √k.
+        """
+        comfortable = math.log(COMFORTABLE[v.dtype])
+        from_frame = 0.5 * math.log(v.shape[-2]) if eliminates(v) else 0.0
+        spread = max(width - from_frame, 0.0) / steps
+        steepest = max(spread, 0.95 * self.steepest) if math.isfinite(width) else self.steepest
+        longest = (comfortable - from_frame) / max(steepest, 1e-9)
         return max(1, min(int(longest), 2 * self.pace)), steepest
 
 
