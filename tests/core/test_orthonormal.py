@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from separatrix.core.orthonormal import MANY, SMALL, cholesky_qr, gram_schmidt, householder, orthonormalise, resolution
+from separatrix.core.orthonormal import (
+    LARGE,
+    MANY,
+    SMALL,
+    TALL,
+    cholesky_qr,
+    eliminate,
+    gram_schmidt,
+    householder,
+    orthonormalise,
+    resolution,
+)
 
 METHODS = {
     "householder": lambda v: householder(v),
@@ -190,3 +201,84 @@ def test_the_gradient_of_the_volume_is_the_pseudoinverse(shape):
     v = normal(*shape).requires_grad_()
     orthonormalise(v)[1].sum().backward()
     assert torch.allclose(v.grad, torch.linalg.solve(v @ v.mT, v), rtol=1e-9, atol=1e-11)
+
+
+def graded(count: int) -> Tensor:
+    """Rows of lengths 1 down to 1e-300."""
+    return normal(count, LARGE, 40) * torch.logspace(0, -300, LARGE, dtype=torch.float64)[:, None]
+
+
+def nearly_dependent(count: int) -> Tensor:
+    """Every row is the first one up to 1e-6."""
+    v = normal(count, LARGE, 40)
+    return v[:, :1] + 1e-6 * v
+
+
+FRAMES = {
+    "square": lambda: normal(3, 64, 64),
+    "wide": lambda: normal(2, 2, LARGE, 50),
+    "one frame": lambda: normal(LARGE, LARGE),
+    "ill-conditioned": lambda: conditioned(1e10, 40, 40, 2),
+    "graded": lambda: graded(2),
+    "nearly dependent": lambda: nearly_dependent(2),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_elimination_splits_a_triangle_off_and_leaves_well_conditioned_rows(frame):
+    """v = T W with a lower triangular T: with unit rows, so that a graded frame does not hide what is above the diagonal."""
+    v = FRAMES[frame]()
+    w = eliminate(v)[0]
+    k, unit = v.shape[-2], v / v.abs().amax(-1, keepdim=True)
+    triangle = np.linalg.solve((w @ w.mT).numpy(), (w @ unit.mT).numpy())  # its transpose
+    assert np.abs(np.tril(triangle, -1)).max() < 1e-10
+    assert torch.linalg.cond(w).max() < 10 * k
+    assert w.abs().max() == 1
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_the_logarithms_of_elimination_and_of_the_next_qr_sum_to_those_of_one_qr(frame):
+    v = FRAMES[frame]()
+    w, log = eliminate(v)
+    lengths = v.abs().amax(-1)
+    wanted_q, wanted_r = numpy_qr(v / lengths[..., None])
+    q, r = numpy_qr(w)
+    loss = float(1 / wanted_r.min())
+    assert torch.allclose(log + r.log(), wanted_r.log() + lengths.log(), rtol=0, atol=1e-14 * loss + 1e-11)
+    along = (q * wanted_q).sum(-1)  # ±1: elimination keeps the lines of the tangents, not their signs
+    assert torch.allclose(along.abs(), torch.ones(()).double(), rtol=0, atol=1e-14 * loss + 1e-11)
+
+
+@pytest.mark.parametrize("condition", [1, 1e8])
+def test_elimination_finds_the_tangents_in_the_span_of_those_above_them(condition):
+    v = conditioned(condition, LARGE, 40, 3)
+    v[:, 20] = 2 * v[:, 3] - 3 * v[:, 19]
+    v[-1, 30] = 0
+    w, log = eliminate(v)
+    assert (log[:, 20] == -math.inf).all() and log[-1, 30] == -math.inf
+    assert torch.isfinite(log).sum() == log.numel() - 4
+    assert torch.linalg.cond(w).max() < 10 * LARGE
+
+
+def test_elimination_leaves_the_neighbours_of_a_frame_with_nan_alone():
+    v = normal(3, LARGE, 40)
+    clean_w, clean_log = eliminate(v)
+    v[1, 2, 3] = math.nan
+    w, log = eliminate(v)
+    assert log[1].isnan().all()
+    assert torch.equal(w[[0, 2]], clean_w[[0, 2]]) and torch.equal(log[[0, 2]], clean_log[[0, 2]])
+
+
+def test_elimination_in_float32():
+    v = normal(2, LARGE, 40)
+    w, log = eliminate(v.float())
+    assert w.dtype == log.dtype == torch.float32
+    assert torch.allclose(log.double() + numpy_qr(w)[1].log(), numpy_qr(v)[1].log(), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 5), (2, LARGE - 1, 40), (LARGE, TALL * LARGE + 1), (0, LARGE, 40)], ids=str)
+def test_small_tall_and_missing_frames_are_orthonormalised_instead(shape):
+    v = normal(*shape)
+    w, log = eliminate(v)
+    q, log_r = orthonormalise(v)
+    assert torch.equal(w, q) and torch.equal(log, log_r)

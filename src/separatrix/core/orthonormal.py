@@ -1,6 +1,7 @@
 """Orthonormal frames of tangents, with the logarithms of the diagonal of R.
 
 The method depends on the device and size of the frame. All methods return Q with R_ii > 0, so they agree to rounding error.
+Between two orthonormal frames of a run, `eliminate` keeps a large frame well conditioned at a fraction of their price.
 """
 
 import torch
@@ -9,6 +10,17 @@ from torch import Tensor
 from separatrix.core.components import stack_batch_last
 
 SMALL, MANY = 4, 16  # at least MANY frames of at most SMALL tangents are orthonormalised in closed form
+LARGE, TALL = 32, 4  # elimination is faster than QR from LARGE tangents on, and takes more memory if dim > TALL · k
+
+# Note [Elimination]
+# QR of a run's frame serves two purposes: it measures log R_ii, and it keeps the tangents from aligning. For the second, any
+# factorisation v = T W with a lower triangular T will do, since rows 1 … i of v and W span the same space. The logarithms of T_ii
+# add to those of the next QR: the R of T W is T times that of W. Gaussian elimination of vᵀ with partial pivoting is such a
+# factorisation: vᵀ = P L U, T = Uᵀ, W = (P L)ᵀ. Entries of W are at most 1, and its condition number is in practice below 10 k,
+# however ill-conditioned v is. LU takes a quarter of the operations of QR, most of them in matrix products, and PyTorch spreads
+# the frames of a batch over its threads, which it does not for QR: five times faster for 8 frames of 512 × 512 on two cores.
+# Measured on frames of 512 × 512, with elimination as 1: Householder QR 5, also with its items over threads; Cholesky-QR 4 for one
+# pass and 8 for the two that orthonormality takes, because triangular solves of a batch are slow.
 
 
 def orthonormalise(v: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,6 +50,47 @@ def _factor(v: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     if k <= SMALL and states >= MANY:
         return gram_schmidt(v, length)
     return cholesky_qr(v, length) if v.is_cuda else householder(v)
+
+
+def eliminate(v: Tensor) -> tuple[Tensor, Tensor]:
+    r"""W and log |T_ii| of the frame v = T W, with T lower triangular and W well conditioned. See Note [Elimination].
+
+    A small frame, a tall one, or one on a GPU is orthonormalised, and then W = Q and T = Rᵀ.
+
+    Args:
+        v: tangents as rows, shape (*batch, k, dim), k ≤ dim.
+
+    Returns:
+        Rows that span what the rows of v span, same shape, and log |T_ii|, shape (*batch, k), with −∞ and NaN as in
+        `orthonormalise`.
+    """
+    if not eliminates(v):
+        return orthonormalise(v)
+    length = lengths(v)
+    factors, pivots, _ = torch.linalg.lu_factor_ex(v.mT)
+    pivot = factors.diagonal(dim1=-2, dim2=-1).abs()
+    rows = factors.mT.triu_(1)
+    rows.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+    place = _permutation(pivots, v.shape[-1])[..., None, :].expand_as(rows)
+    log = pivot.where(pivot > resolution(v) * length, 0.0).log()
+    return torch.empty_like(rows).scatter_(-1, place, rows), log.where(length.isfinite().all(-1, keepdim=True), torch.nan)
+
+
+def eliminates(v: Tensor) -> bool:
+    """Whether elimination is worthwhile for the frame v."""
+    k, dim = v.shape[-2:]
+    return k >= LARGE and dim <= TALL * k and not v.is_cuda and v.numel() > 0
+
+
+def _permutation(pivots: Tensor, dim: int) -> Tensor:
+    """The row of the matrix that each row of its LU factors comes from, (*batch, dim), from LAPACK's sequence of swaps."""
+    orders = []
+    for swaps in pivots.reshape(-1, pivots.shape[-1]).tolist():
+        order = list(range(dim))
+        for i, other in enumerate(swaps):
+            order[i], order[other - 1] = order[other - 1], order[i]
+        orders.append(order)
+    return torch.tensor(orders).reshape(*pivots.shape[:-1], dim)
 
 
 def lengths(v: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """How much to measure: runs, exponents and steps whose work an everyday report can afford, planned from sizes alone."""
 
-import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from separatrix.analysis.run.tangent_run import COMFORTABLE, TangentRun, random_frame, settled
+from separatrix.analysis.run.tangent_run import TangentRun, random_frame, settled
 from separatrix.core.evolve import Front, begin
 from separatrix.core.system import System
 
@@ -25,12 +24,12 @@ VERDICT, REPORT = 2e11, 8e11  # operations for what decides the verdict, and for
 QUICK = 1e11  # operations of a spectrum for which the verdict can wait
 OVERHEAD = 2e7  # operations in the time that a step takes at any size
 READ, CACHED = 60.0, 4e6  # operations in the time in which a number is read from memory, and numbers that a cache holds
-QR = 23
+QR = 6
 RUNS, FEWEST_RUNS = 16, 4
 FEWEST_STEPS = 250
 ENOUGH = 16  # exponents worth fewer runs, and then fewer steps
 WHOLE = 256  # dimension up to which the whole spectrum is taken if it can be afforded
-TRIED = 8  # steps that show how often a frame is factorised
+TRIED = 16  # steps that show how often a frame is factorised
 TIMED = 4  # steps that show how long one takes
 
 
@@ -127,7 +126,7 @@ def cost_of(system: System, seed: int) -> Cost:
         return cost
     horizon = TRIED if system.horizon is None else min(TRIED, system.horizon)
     tried = settled(TangentRun.begin(front, random_frame(front.x, dim, seed)), horizon)
-    return replace(cost, every=max(1.0, min(math.log(COMFORTABLE[front.x.dtype]) / max(tried.steepest, 1e-9), 32.0)))
+    return replace(cost, every=float(min(max(tried.pace, 1), 32)))
 
 
 class _Operations(TorchDispatchMode):

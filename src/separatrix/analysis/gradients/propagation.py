@@ -9,18 +9,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from separatrix.analysis.run.leading import WHOLE, Orbit, leading_singular_values
 from separatrix.analysis.run.product import Product, Scaled
 from separatrix.analysis.run.statistics import drifts, standard_error
-from separatrix.analysis.run.tangent_run import check_k
+from separatrix.analysis.run.tangent_run import check_k, random_frame
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
-from separatrix.core.evolve import begin, check_steps, check_system_type, in_one_width
+from separatrix.core.evolve import Front, begin, check_steps, check_system_type, in_one_width
+from separatrix.core.memory import check_memory
 from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, measured
 
 LEADING = 4  # singular values of a default run
+EXACT = 1e-2  # error of a logarithm at which an iteration ends
+TYPICAL = 16  # random directions that show the gain of a large state
 SURE = 2  # standard errors beyond which the sign of a rate is known
 
 
@@ -131,7 +135,7 @@ def gradient_propagation(
         system: any System.
         x0: initial states, shape (*batch, dim). Default: `system.initial_state()`.
         lags: increasing numbers of steps. Default: 0, 1, 2, 3, 5, …, each about 1.3 times the one before but at most 10 steps
-            more, up to 200 or the horizon.
+            more, up to 200 or the horizon; for more than 1,024 numbers, each is twice the one before, up to 64.
         k: number of leading singular values, 1 … dim. Default: 4, or dim if it is smaller. k = 1 is faster: it needs no
             factorisation.
         settle: steps before lag 0.
@@ -141,13 +145,18 @@ def gradient_propagation(
 
     Returns:
         Propagation: `log_singular_values` (lag, *batch, k) and `log_gain` (lag, *batch), nats; `rates` and `time_constants`.
-        An item is `not_converged` if one of its rates differs significantly between the two halves of the lags.
+        An item is `not_converged` if one of its rates differs significantly between the two halves of the lags, or if the error of
+        one of its logarithms exceeds 0.01.
 
     Raises:
         InputError: lags do not increase, or k is not in 1 … dim.
         HorizonError: `settle` plus the last lag exceeds the steps the system can take.
         DivergedError, NotConvergedError: with `throw=True`.
-    Limits: needs the whole Jacobian, (*batch, dim, dim) numbers. A time constant is a rate of decay, not a memory time.
+    Limits: up to 1,024 numbers in the state, and for more than a quarter of the singular values, the whole Jacobian is carried,
+        (*batch, dim, dim) numbers. Beyond that, block Lanczos pushes k + 2 directions forwards and backwards along the orbit
+        until the residuals bound the errors of the logarithms by 0.01 (singular values below 1e-8 of the largest may never get
+        there), and the gain comes from 16 random directions. A time constant is a rate of decay, not a
+        memory time.
     Source: Bengio, Simard & Frasconi 1994, IEEE Trans. Neural Netw. 5, 157 (vanishing); singular values of long products by QR as
         Geist, Parlitz & Lauterborn 1990, Prog. Theor. Phys. 83, 875.
 
@@ -162,11 +171,45 @@ def gradient_propagation(
     check_system_type(system)
     check_seed(seed)
     check_whole("settle", settle)
-    lags = default_lags(system, settle) if lags is None else _checked_lags(lags)
+    lags = default_lags(system, settle, is_large=system.width(settle) > WHOLE) if lags is None else _checked_lags(lags)
     check_steps(system, settle=settle, lag=lags[-1])
     most = min(system.width(n) for n in range(settle, settle + lags[-1] + 1))
     k = min(LEADING, most) if k is None else check_k(k, most)
     front = in_one_width(begin(system, x0, seed=seed, one_width=False)).advance(settle)
+    measure = _of_whole if front.x.shape[-1] <= WHOLE or 4 * k > most else _of_directions
+    found = measure(front, lags, k, seed, progress)
+    logs, time = found.logs, found.time
+    rates, error, drift = _rates(logs, time.to(logs))
+    unsure = drift.any(-1) | (found.error > EXACT).any(-1).any(0)
+    codes = torch.where(unsure, Status.NOT_CONVERGED, Status.OK).masked_fill(found.end.failed_at >= 0, Status.DIVERGED)
+    propagation = Propagation(
+        codes=codes.to(torch.int8),
+        lags=torch.tensor(lags),
+        log_singular_values=logs,
+        log_gain=found.gains,
+        time=time,
+        rates=rates,
+        rates_stderr=error,
+        settings={"k": k, "settle": settle, "seed": seed, "clock": system.clock},
+    )
+    return propagation.or_raise(throw)
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """ln σ_i with their errors, (lag, *batch, k); ln gain, (lag, *batch); times, (lag); and the end of the orbit."""
+
+    logs: Tensor
+    error: Tensor
+    gains: Tensor
+    time: Tensor
+    end: Front
+
+
+def _of_whole(front: Front, lags: tuple[int, ...], k: int, seed: int, progress: bool) -> _Growth:
+    """From the whole Jacobian, carried along the orbit."""
+    dim = front.x.shape[-1]
+    check_memory(f"the Jacobian of {dim:,} numbers", 4.0 * dim * front.x.numel(), front.x, f"Pass k of at most {dim // 4}.")
     product = Scaled.of(front.x) if k == 1 else Product.of(front.x, seed)
     values, gains, times = [], [], []
     begun, reached = front.time, set(lags)
@@ -176,23 +219,44 @@ def gradient_propagation(
             product = product.times(front.v)
         if tick.index in reached:
             values.append(product.log_singular_values(k))
-            rows = front.x.shape[-1] if tick.index == 0 else system.width(front.n)
+            rows = front.x.shape[-1] if tick.index == 0 else front.system.width(front.n)
             gains.append(product.log_frobenius() - 0.5 * math.log(rows))
-            times.append(torch.as_tensor(front.time - begun, dtype=torch.float64).mean())
-    logs, time = torch.stack(values), torch.stack(times)
-    rates, error, drift = _rates(logs, time.to(logs))
-    codes = torch.where(drift.any(-1), Status.NOT_CONVERGED, Status.OK).masked_fill(front.failed_at >= 0, Status.DIVERGED)
-    propagation = Propagation(
-        codes=codes.to(torch.int8),
-        lags=torch.tensor(lags),
-        log_singular_values=logs,
-        log_gain=torch.stack(gains),
-        time=time,
-        rates=rates,
-        rates_stderr=error,
-        settings={"k": k, "settle": settle, "seed": seed, "clock": system.clock},
+            times.append(_since(begun, front))
+    logs = torch.stack(values)
+    return _Growth(logs, torch.zeros_like(logs), torch.stack(gains), torch.stack(times), front)
+
+
+def _of_directions(front: Front, lags: tuple[int, ...], k: int, seed: int, progress: bool) -> _Growth:
+    """From a few directions; the gain from other random ones."""
+    start, begun, dim = front, front.time, front.x.shape[-1]
+    orbit, times = Orbit.of(front, 0), {}
+    typical, scale = random_frame(front.x, min(TYPICAL, dim), seed + 1), torch.zeros_like(front.x[..., 0])
+    values, errors, gains, frame = [], [], [], None
+    for tick in watched_count(len(lags), "Gradient propagation", progress):
+        lag = lags[tick.index]
+        orbit = orbit.longer(lag)
+        times[lag] = _since(begun, orbit.front)
+        while front.n < start.n + lag:
+            front = front.with_tangents(typical).advance(1)
+            size = torch.linalg.matrix_norm(front.v)
+            size = size.where(size > 0, 1.0)
+            typical, scale = front.v / size[..., None, None], scale + size.log()
+        if lag == 0:
+            found, error = torch.zeros(*front.x.shape[:-1], k, dtype=front.x.dtype, device=front.x.device), None
+        else:
+            found, error, frame = leading_singular_values(orbit, lag, k, tol=EXACT, seed=seed, first=frame)
+        values.append(found)
+        errors.append(torch.zeros_like(found) if error is None else error)
+        rows = dim if lag == 0 else front.system.width(front.n)
+        share = 0.5 * math.log(dim / typical.shape[-2] / rows)  # ‖J‖²_F is dim times the mean of ‖v J‖² over random unit rows
+        gains.append(scale + torch.linalg.matrix_norm(typical).log() + share)
+    return _Growth(
+        torch.stack(values), torch.stack(errors), torch.stack(gains), torch.stack([times[lag] for lag in lags]), orbit.front
     )
-    return propagation.or_raise(throw)
+
+
+def _since(begun: float | Tensor, front: Front) -> Tensor:
+    return torch.as_tensor(front.time - begun, dtype=torch.float64).mean()
 
 
 def _checked_lags(lags: Any) -> tuple[int, ...]:
@@ -220,11 +284,15 @@ def _rates(logs: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rates, standard_error(steps / span, span), drifts(steps / span, span, logs.shape[-1])
 
 
-def default_lags(system: System, settle: int = 0) -> tuple[int, ...]:
-    """0, 1, 2, 3, 5, …: each about 1.3 times the one before but at most 10 more, up to 200 steps or the horizon."""
-    last = 200 if system.horizon is None else min(200, system.horizon - settle)
+def default_lags(system: System, settle: int = 0, *, is_large: bool = False) -> tuple[int, ...]:
+    """0, 1, 2, 3, 5, …: each about 1.3 times the one before but at most 10 more, up to 200 steps or the horizon.
+
+    For a large state, each is twice the one before, up to 64.
+    """
+    most = 64 if is_large else 200
+    last = most if system.horizon is None else min(most, system.horizon - settle)
     lags, lag = [0], 1
     while lag < last:
         lags.append(lag)
-        lag = max(lag + 1, min(round(1.3 * lag), lag + 10))
+        lag = 2 * lag if is_large else max(lag + 1, min(round(1.3 * lag), lag + 10))
     return (*lags, last) if last > 0 else (0,)

@@ -25,7 +25,8 @@ from separatrix.core.result import Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted
 
-ENOUGH_BLOCKS = 16  # minimum number of QRs, however flat the spectrum: error bars need the blocks between them
+BLOCKS, FEWER = 48, 20  # number of QRs: two or one for each batch of the error bars
+SHORT = 10  # steps between two QRs below which there are FEWER of them
 FLOAT32 = "float32: each QR adds an error near 1e-4, which limits wide spectra; pass x0 in float64 for the full range"
 AGREEING_CHECKS = 3  # consecutive checks at which the error bars must be below `error`
 
@@ -57,7 +58,8 @@ def lyapunov_spectrum(
         k: number of leading exponents, 1 … dim. Default: all.
         steps: number of steps to average over. Default: 200 units of time, within 2,000 … 10,000 steps and the horizon.
         settle: steps before them, in which the orbit reaches its attractor and the frame aligns. Default: a fifth of `steps`.
-        every: steps between two QRs, fewer if the frame would degenerate; "auto" adapts the interval to the spectrum.
+        every: steps between two QRs, which measure the growth; "auto" derives them from `steps`. A frame that would degenerate
+            between two QRs is also factorised in between.
         error: continue after `steps` until every error bar is below this at three consecutive checks, or until `max_steps`.
         max_steps: maximum number of steps with `error`. Default: a hundred times `steps`, within the horizon.
         seed: seed of the initial state (unless x0 is given) and of the frame.
@@ -120,7 +122,8 @@ def lyapunov_spectrum(
 
 def _until_steady(run: TangentRun, tally: Tally, plan: Plan, error: float | None) -> Iterator[TangentRun]:
     """The run at each QR; with `error`, in extensions of a quarter until the error bars are below it or the steps run out."""
-    more, agreed = stretches(run, plan.steps, ENOUGH_BLOCKS), 0
+    longest = max(plan.steps // BLOCKS, min(SHORT, plan.steps // FEWER), 1)
+    more, agreed = stretches(run, plan.steps, longest), 0
     while True:
         for run in more:
             yield run
@@ -129,7 +132,7 @@ def _until_steady(run: TangentRun, tally: Tally, plan: Plan, error: float | None
         agreed = agreed + 1 if _error_bars_below(tally, run, error) else 0
         if agreed == AGREEING_CHECKS:
             return
-        more = stretches(run, min(max(tally.steps // 4, 1), plan.most - tally.steps))
+        more = stretches(run, min(max(tally.steps // 4, 1), plan.most - tally.steps), longest)
 
 
 def _error_bars_below(tally: Tally, run: TangentRun, error: float) -> bool:

@@ -29,7 +29,7 @@ class Product:
     """A product of Jacobians as e^D U times an orthonormal frame. See Note [Singular values of a long product].
 
     Args:
-        frame: (*batch, k, dim), orthonormal rows, all of them (k = dim) or the image of k rows; rows that a step has erased are zero.
+        frame: (*batch, k, dim), orthonormal rows; rows that a step has erased are zero. With k = dim, the product is whole.
         log: (*batch, k), D.
         unit: (*batch, k, k), U, upper triangular with 1 on its diagonal.
     """

@@ -12,20 +12,24 @@ from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front
 from separatrix.core.memory import check_memory
-from separatrix.core.orthonormal import orthonormalise
+from separatrix.core.orthonormal import eliminate, eliminates, orthonormalise
 from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator
 
 # Note [QR interval]
-# In m steps between two QRs the condition number of the frame grows like exp((λ₁ − λ_k) m), and with it the error of the small
-# R_ii. So m is chosen from the running spectrum to reach the condition COMFORTABLE, and a stretch beyond BEARABLE is repeated with
-# fewer steps. A zero R_ii counts only if it arises in a single step: then the Jacobian is singular to rounding, and that direction
-# stays at −∞. So do all directions after it, because they are orthogonalised against the arbitrary vector from QR.
+# A QR measures the growth of the frame. Its interval is the caller's and follows from the number of steps, not from the spectrum,
+# so that the exponents and the error bars of an item do not depend on its neighbours in the batch.
+# In m steps without a factorisation, the condition number of the frame grows like exp((λ₁ − λ_k) m), and with it the error of the
+# small R_ii. So between two QRs the frame is factorised as often as the running spectrum demands, to reach the condition
+# COMFORTABLE; a stretch beyond BEARABLE is repeated with fewer steps. When this happens affects only rounding, because the
+# triangular factors multiply to the R of the whole stretch. See Note [Elimination] for the factorisation.
+# A zero R_ii counts only if it arises in a single step: then the Jacobian is singular to rounding, and that direction stays at −∞.
+# So do all directions after it, because they are orthogonalised against the arbitrary vector from QR.
 # In a frame in general position the erased directions are the last ones, so no others are affected. A leading direction that is
 # exactly uncoupled from the rest would be an exception.
-COMFORTABLE = {torch.float64: 1e8, torch.float32: 1e3}
-BEARABLE = {torch.float64: 1e11, torch.float32: 1e4}
-LONGEST = 1024  # maximum number of steps between two QRs
+COMFORTABLE = {torch.float64: 1e7, torch.float32: 1e3}
+BEARABLE = {torch.float64: 1e9, torch.float32: 1e4}
+LONGEST = 128  # steps between two QRs if neither the run nor its caller fixes them
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,17 @@ class TangentRun:
 
     Args:
         front: the states and their tangents as rows, shape (*batch, k, dim).
-        every: steps to the next QR, fewer if the frame would degenerate. See Note [QR interval].
-        adapts: whether `every` adapts to the spectrum.
+        every: steps between two QRs; None leaves them to the caller. See Note [QR interval].
         erased: (*batch, k), the directions that a Jacobian has erased.
+        pace: steps until the frame is factorised next, fewer if it would degenerate.
         steepest: nats per step, the largest recent spread of the frame's growth.
         block: the growth over the stretch before this QR; None at the start.
     """
 
     front: Front
-    every: int
-    adapts: bool
+    every: int | None
     erased: Tensor
+    pace: int = 1
     steepest: float = 0.0
     block: Block | None = None
 
@@ -72,7 +76,7 @@ class TangentRun:
         if every != "auto":
             check_whole("every", every, 1, way_out='Or pass "auto".')
         erased = torch.zeros_like(frame[..., 0], dtype=torch.bool)
-        return cls(front.with_tangents(frame), 1 if every == "auto" else int(every), every == "auto", erased)
+        return cls(front.with_tangents(frame), None if every == "auto" else int(every), erased)
 
     @property
     def steps(self) -> int:
@@ -80,44 +84,53 @@ class TangentRun:
         return 0 if self.block is None else self.block.steps
 
     def advanced(self, steps: int) -> "TangentRun":
-        """The run at the next QR, after `steps` steps, or fewer if they would degenerate the frame."""
-        after = self.front.advance(steps)
-        v, logs = orthonormalise(after.v)
-        overflow = logs.isnan().any(-1) & after.x.isfinite().all(-1)
-        if steps > 1 and (bool(overflow.any()) or _width(logs, self.erased) > math.log(BEARABLE[logs.dtype])):
-            return self._in_pieces(steps)
-        erased = self.erased | (logs == -math.inf).long().cummax(-1).values.bool()
-        front = replace(after, v=v, lived=after.lived.where(~overflow, self.front.n))
-        block = Block(logs.masked_fill(erased, 0.0), after.time - self.front.time, steps)
-        every, steepest = self._interval(_width(logs, erased), logs.dtype, steps) if self.adapts else (self.every, self.steepest)
-        return TangentRun(front, every, self.adapts, erased, steepest, block)
+        """The run at its next QR, `steps` steps later."""
+        run = replace(self, block=None)
+        while run.steps < steps:
+            run = run._factorised(steps - run.steps)
+        return run
 
     def with_all_directions(self) -> "TangentRun":
         """The same run with no direction marked as erased, as at its start."""
         return replace(self, erased=torch.zeros_like(self.erased))
 
-    def _in_pieces(self, steps: int) -> "TangentRun":
-        """Repeat a stretch with fewer steps at a time: all of it if `every` is fixed, only its beginning if it adapts."""
-        if self.adapts:
-            shorter = replace(self, every=max(1, steps // 4))
-            return shorter.advanced(shorter.every)
-        first = self.advanced(steps // 2)
-        second = first.advanced(steps - steps // 2)
-        return replace(second, block=first.block + second.block)
+    def _factorised(self, left: int) -> "TangentRun":
+        """The run at the next factorisation of its frame: by QR if it comes `left` steps from here, at the end of the stretch."""
+        steps = min(self.pace, left)
+        after = self.front.advance(steps)
+        v, logs = orthonormalise(after.v) if steps == left else eliminate(after.v)
+        erased, width = self.erased, _width(logs, self.erased)
+        overflow = logs.isnan().any(-1) & after.x.isfinite().all(-1)
+        if steps > 1 and (bool(overflow.any()) or width > math.log(BEARABLE[logs.dtype])):
+            return replace(self, pace=max(1, steps // 4))._factorised(left)
+        if width == math.inf:
+            v, logs = orthonormalise(after.v)
+            erased = erased | (logs == -math.inf).long().cummax(-1).values.bool()
+            width = _width(logs, erased)
+        front = replace(after, v=v, lived=after.lived.where(~overflow, self.front.n))
+        block = Block(logs.masked_fill(erased, 0.0), after.time - self.front.time, steps)
+        total = block if self.block is None else self.block + block
+        pace, steepest = self._pace(width, v, steps)
+        return replace(self, front=front, erased=erased, pace=pace, steepest=steepest, block=total)
 
-    def _interval(self, width: float, dtype: torch.dtype, steps: int) -> tuple[int, float]:
-        """Steps to the next QR, and the steepest spectrum, after `steps` steps spread the frame's growth by `width` nats."""
-        steepest = max(width / steps, 0.95 * self.steepest) if math.isfinite(width) else self.steepest
-        longest = math.log(COMFORTABLE[dtype]) / max(steepest, 1e-9)
-        return max(1, min(int(longest), 2 * self.every, LONGEST)), steepest
+    def _pace(self, width: float, v: Tensor, steps: int) -> tuple[int, float]:
+        """Steps to the next factorisation, and the steepest spectrum, after `steps` steps spread the frame's growth by `width`.
+
+        A frame from elimination is not orthonormal, which adds to the spread by about the logarithm of √k.
+        """
+        comfortable = math.log(COMFORTABLE[v.dtype])
+        from_frame = 0.5 * math.log(v.shape[-2]) if eliminates(v) else 0.0
+        spread = max(width - from_frame, 0.0) / steps
+        steepest = max(spread, 0.95 * self.steepest) if math.isfinite(width) else self.steepest
+        longest = (comfortable - from_frame) / max(steepest, 1e-9)
+        return max(1, min(int(longest), 2 * self.pace)), steepest
 
 
-def stretches(run: TangentRun, steps: int, least: int = 1) -> Iterator[TangentRun]:
-    """The run at each QR over `steps` steps; if `every` adapts, there are at least `least` QRs."""
-    end = run.front.n + steps
-    longest = max(1, steps // least) if run.adapts else steps
+def stretches(run: TangentRun, steps: int, longest: int = LONGEST) -> Iterator[TangentRun]:
+    """The run at each QR over `steps` steps, at most `longest` apart unless the run fixes its interval."""
+    end, apart = run.front.n + steps, longest if run.every is None else run.every
     while run.front.n < end:
-        run = run.advanced(min(run.every, longest, end - run.front.n))
+        run = run.advanced(min(apart, end - run.front.n))
         yield run
 
 

@@ -145,8 +145,8 @@ class LstmCell:
             cell_ih, output_ih = w.w_ih.split((3 * hidden, hidden), dim=-2)
             cell = cell + through(du, cell_ih, to_cell)
             output = output + through(du, output_ih, to_output)
-        cell = cell + f[..., None, :] * dc
-        output = output + (o * (1 - squashed * squashed))[..., None, :] * cell
+        cell = torch.addcmul(cell, f[..., None, :], dc)
+        output = torch.addcmul(output, (o * (1 - squashed * squashed))[..., None, :], cell)
         return (project(o * squashed, w.w_hr), after), (output if w.w_hr is None else product(output, w.w_hr), cell)
 
     def _gates(self, w: LayerWeights, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
