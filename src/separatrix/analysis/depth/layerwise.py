@@ -1,42 +1,52 @@
-"""Measurements at each layer: singular values of the Jacobian, mean growth of tangents, and norm of the gradient."""
+"""Measurements at each layer: sizes of outputs and gradients, mean growth of tangents, and singular values of the Jacobian."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from separatrix.analysis.depth.hooks import Call
 from separatrix.analysis.depth.layers import Layer
 from separatrix.analysis.depth.loss import Objective
 from separatrix.analysis.depth.network import LayeredNetwork
+from separatrix.analysis.depth.passes import Sizes, norm, sizes
 from separatrix.analysis.depth.singular import leading_singular_values
 from separatrix.analysis.depth.traced import Traced
+from separatrix.core.derivative import first_direction
 from separatrix.core.orthonormal import resolution
 from separatrix.core.randomness import torch_generator
 
 WHOLE = 256  # input size up to which the whole Jacobian is cheaper than iterating at each layer
-FRAME = 8  # tangents in addition to k
+FRAME = 8  # random tangents, in addition to k; without singular values, at most so many
+FEW = 4  # random tangents at first, without singular values
+PRECISE = 0.1  # relative error of the gains up to which no more are needed
 SWEEPS = 12  # maximum number of sweeps by default
 MOST_NUMBERS = 20_000_000  # numbers in the tangents at all layers: 160 MB
 
 
 @dataclass(frozen=True)
 class Part:
-    """Measurements of some items at one layer, (items, …)."""
+    """Measurements of some items at one layer, (items, …); `active` (unit) over all of these items."""
 
     values: Tensor
     residual: Tensor
     gain: Tensor
     gain_stderr: Tensor
+    activation: Tensor
+    peak: Tensor
     gradient: Tensor
+    underflow: Tensor
+    parameter_gradient: Tensor
+    active: Tensor
     alive: Tensor
     steps: int = 1
 
 
 @dataclass(frozen=True)
 class Layerwise:
-    """Measurements of a network at chosen layers, with their options."""
+    """Measurements of a network at chosen layers, with their options; without singular values, k is 0."""
 
     network: LayeredNetwork
     chosen: list[Layer]
@@ -45,6 +55,7 @@ class Layerwise:
     tol: float
     seed: int
     objective: Objective
+    changed: list[str] = field(default_factory=list)
 
     @property
     def dim(self) -> int:
@@ -76,26 +87,48 @@ class Layerwise:
         """The measurements at each layer, for one chunk of items after the other."""
         calls = [layer.call for layer in self.chosen]
         for items in chunks:
-            z = self.network.source[items]
-            frame = self.tangents
-            images = self.network.push(z, frame.expand(len(z), *frame.shape), items, calls)
-            traced = self.network.traced(items, calls)
-            gradients = self._gradient_norms(traced, items)
+            images = self._images(items, calls)
+            each = [sizes(self.network, self.chosen, self.objective, item) for item in range(self.network.items)[items]]
+            traced = self.network.traced(items, calls) if self.k and not self.whole else None
             right = None
             for index, image in enumerate(images):
-                part, right = self._part(index, items, image, traced, gradients[index], right)
+                part, right = self._part(index, items, image, traced, each, right)
                 yield part
 
+    def _images(self, items: slice, calls: Sequence[Call]) -> list[Tensor]:
+        """The tangents pushed to each layer, (items, tangents, width); without singular values, as many as the gains need."""
+        frame, few = self.tangents, len(self.tangents) if self.k else FEW
+        images = self._first_images(frame[:few], items, calls)
+        errors = [error / size for size, error in map(_frobenius_from_random, images)] if few < len(frame) else []
+        if not any(bool((error > PRECISE).any()) for error in errors):
+            return images
+        z = self.network.source[items]
+        more = self.network.push(z, frame[few:].expand(len(z), -1, -1), items, calls)
+        return [torch.cat(pair, dim=-2) for pair in zip(images, more, strict=True)]
+
+    def _first_images(self, frame: Tensor, items: slice, calls: Sequence[Call]) -> list[Tensor]:
+        """The first tangents of some items pushed; those of the first items show how the network can be differentiated."""
+        z = self.network.source[items]
+        if items.start:
+            return self.network.push(z, frame.expand(len(z), -1, -1), items, calls)
+        trial = first_direction(z[:1])
+        v = torch.cat([frame, trial]).expand(len(z), -1, -1)
+        images = self.network.settled_push(v, items, calls, self.seed)
+        self.changed[:] = [self.network.changed_derivative(self.chosen[-1], images[-1][:1, -1:])]
+        return [image[..., :-1, :] for image in images]
+
     def _part(
-        self, index: int, items: slice, image: Tensor, traced: Traced, gradient: Tensor, before: Tensor | None
+        self, index: int, items: slice, image: Tensor, traced: Traced | None, each: list[Sizes], before: Tensor | None
     ) -> tuple[Part, Tensor | None]:
         """Measurements at one layer, and its right singular vectors, from which the iteration at the next layer starts."""
-        guard = _Guard(torch.isfinite(traced.values[index]).all(-1))
+        guard = _Guard(torch.stack([one.alive[index] for one in each]))
         image = guard(image)
         gain, error = (_frobenius, _frobenius_from_random)[not self.whole](image)
         if self.whole:
             values = torch.linalg.svdvals(image)
             values, residual, right = values[..., : self.k], torch.zeros_like(values[..., : self.k]), None
+        elif traced is None:
+            values, residual, right = image[..., :0, 0], image[..., :0, 0], None
         else:
             layer, z = self.chosen[index], self.network.source[items]
 
@@ -118,17 +151,10 @@ class Layerwise:
         pad = (0, self.k - values.shape[-1])
         values, residual = (nn.functional.pad(part, pad, value=math.nan) for part in (values, residual))
         width = self.chosen[index].width ** 0.5
-        return Part(values, residual, gain / width, error / width, gradient, guard.alive), right
-
-    def _gradient_norms(self, traced: Traced, items: slice) -> list[Tensor]:
-        output, network = traced.output, self.network
-        first = range(network.items)[items].start
-        moved = output[None] if network.axis is None else output.movedim(network.axis, 0)
-        with torch.enable_grad():
-            losses = [self.objective.of_item(item, first + i) for i, item in enumerate(moved)]
-            total = torch.stack(losses).sum()
-        rows = [network.rows(gradient, len(traced.z)) for gradient in traced.gradients(total)]
-        return [_norm(row) for row in rows]
+        names = ("activation", "peak", "gradient", "underflow", "parameter_gradient")
+        own = {name: torch.stack([getattr(one, name)[index] for one in each]) for name in names}
+        active = torch.stack([one.active[index] for one in each]).any(0)
+        return Part(values, residual, gain / width, error / width, **own, active=active, alive=guard.alive), right
 
 
 class _Guard:
@@ -143,26 +169,37 @@ class _Guard:
         return rows.detach().where(self.alive[:, None, None], 0.0)
 
 
-def _norm(rows: Tensor) -> Tensor:
-    """Euclidean norms along the last axis, without underflow in the squares."""
-    size = rows.abs().amax(-1, keepdim=True)
-    size = size.where(size > 0, 1.0)
-    return size[..., 0] * torch.linalg.vector_norm(rows / size, dim=-1)
-
-
 def _frobenius(image: Tensor) -> tuple[Tensor, Tensor]:
     """‖J‖_F from the whole Jacobian, with a standard error of 0."""
-    norm = _norm(image.flatten(-2))
-    return norm, torch.zeros_like(norm)
+    size = norm(image.flatten(-2))
+    return size, torch.zeros_like(size)
+
+
+# Note [Error of a gain from a few tangents]
+# For Gaussian v, ‖J v‖² = Σ σ_i² χ²_1, so the mean over m tangents is distributed nearly as ‖J‖_F² χ²_N/N with N = m ν, where
+# ν = (Σ σ²)²/Σ σ⁴ is the effective number of directions: 1 if one singular value dominates, and then the scatter of m squares says
+# little about the error. But the inner products of the images know ν: with the Gram matrix G of m images,
+#     E tr G² = m (m+1) Σ σ⁴ + m (Σ σ²)²,   E (tr G)² = 2 m Σ σ⁴ + m² (Σ σ²)²,
+# and for a single direction the ν that solves these two is exactly 1. The true norm is the estimated one times √(N/χ²_N), whose
+# root-mean-square distance from 1 is close to (1 + 3/N)/√(2N).
 
 
 def _frobenius_from_random(image: Tensor) -> tuple[Tensor, Tensor]:
-    """‖J‖_F from E‖J v‖² = ‖J‖_F² over random v of unit variance, with its standard error."""
-    lengths = _norm(image)
-    scale = lengths.amax(-1, keepdim=True)
-    scale = scale.where(scale > 0, 1.0)
-    squares = (lengths / scale).square()
-    norm = squares.mean(-1).sqrt()
-    count = squares.shape[-1]
-    error = squares.std(-1) / count**0.5 / (2 * norm.clamp(min=1e-30)) if count > 1 else torch.full_like(norm, math.nan)
-    return norm * scale[..., 0], error * scale[..., 0]
+    """‖J‖_F from E‖J v‖² = ‖J‖_F² over random v of unit variance, with its standard error.
+
+    See Note [Error of a gain from a few tangents].
+    """
+    scale = norm(image.flatten(-2))
+    count = image.shape[-2]
+    gram = image / scale.where(scale > 0, 1.0)[..., None, None]
+    gram = gram @ gram.mT  # of trace 1
+    most = min(image.shape[-1], 1 / _TINY)
+    fourth = (gram.square().sum((-2, -1)) - 1 / count) / ((count + 2) * max(count - 1, 1))
+    square = (1 - 2 * count * fourth) / count**2
+    directions = (square / fourth.clamp(min=_TINY)).clamp(1.0, most) if count > 1 else torch.ones_like(scale)
+    freedom = count * directions
+    size = scale / count**0.5
+    return size, size * (1 + 3 / freedom) / (2 * freedom).sqrt()
+
+
+_TINY = 1e-30

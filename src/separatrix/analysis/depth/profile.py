@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.analysis.depth.layers import Layer
-from separatrix.analysis.depth.layerwise import SWEEPS, Layerwise, Part
+from separatrix.analysis.depth.layerwise import SWEEPS, WHOLE, Layerwise, Part
 from separatrix.analysis.depth.loss import Loss, objective
 from separatrix.analysis.depth.network import LayeredNetwork
 from separatrix.analysis.depth.result import DepthProfile
@@ -95,8 +95,8 @@ def depth_profile(
     most = max(min(dim, layer.width) for layer in chosen)
     if k is not None and k > most:
         raise InputError(f"k is {k}, but the Jacobians have at most {most} singular values.\nPass a k of at most {most}.")
-    k = min(8, most) if k is None else k
-    network.settle_derivative([layer.call for layer in chosen], seed)
+    asked = k is not None or layers is not None or sweeps is not None or dim <= WHOLE
+    k = (min(8, most) if asked else 0) if k is None else k
     run = Layerwise(network, chosen, k, sweeps, tol, seed, objective(targets, loss, network.source, seed, axis=network.axis))
     chunks = run.chunks()
     parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
@@ -113,18 +113,20 @@ def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
         stacked = torch.stack(rows).detach()
         return stacked.reshape(len(layers), *batch, *stacked.shape[2:])
 
+    def measured(name: str) -> Tensor:
+        part = together(name)
+        return part.where(alive if part.ndim == alive.ndim else alive[..., None], torch.nan)
+
     alive = together("alive")
-    values, residual, gain, gain_stderr, gradient = (
-        (part := together(name)).where(alive if part.ndim == alive.ndim else alive[..., None], torch.nan)
-        for name in ("values", "residual", "gain", "gain_stderr", "gradient")
-    )
+    values, residual = measured("values"), measured("residual")
+    active = [torch.stack([parts[c * len(layers) + i].active for c in range(chunks)]).any(0) for i in range(len(layers))]
     open_ends = (residual.nan_to_num(0.0) > run.tol).any(-1)
     codes = torch.where(alive, torch.where(open_ends, Status.NOT_CONVERGED, Status.OK), Status.DIVERGED).to(torch.int8)
     cuts = [layer for layer in network.layers if layer.cut and not layer.alias]
     depth = torch.tensor([_depth_of(layer, network.layers, cuts) for layer in layers])
     cut = torch.tensor([layer.cut for layer in layers])
     column = (-1, *[1] * (len(batch) + 1))
-    exponents = values.log() / depth.clamp(min=1).reshape(column).to(values)
+    exponents = (values.log() / depth.clamp(min=1).reshape(column).to(values)).where(cut.reshape(column).to(values.device), torch.nan)
     return DepthProfile(
         codes=codes.amax(0),
         layers=tuple(layer.name for layer in layers),
@@ -132,12 +134,12 @@ def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
         widths=torch.tensor([layer.width for layer in layers]),
         cut=cut,
         depth=depth,
-        singular_values=values,
-        residual=residual,
-        gain=gain,
-        gain_stderr=gain_stderr,
-        gradient=gradient,
-        exponents=exponents.where(cut.reshape(column).to(values.device), torch.nan),
+        has_weights=torch.tensor([layer.has_weights for layer in layers]),
+        unit_count=torch.tensor([len(one) for one in active]),
+        dead_units=torch.tensor([int((~one).sum()) for one in active]),
+        **{name: measured(name) for name in ("activation", "peak", "gain", "gain_stderr", "gradient", "underflow")},
+        parameter_gradient=measured("parameter_gradient"),
+        **({"singular_values": values, "residual": residual, "exponents": exponents} if run.k else {}),
         layer_codes=codes,
         dim=run.dim,
         model=network.model_name,
@@ -151,16 +153,16 @@ def _settings(run: Layerwise) -> dict[str, Any]:
     network = run.network
     return {
         "k": run.k,
-        "sweeps": run.sweeps if run.sweeps is not None or run.whole else SWEEPS,
+        "sweeps": run.sweeps if run.sweeps is not None or run.whole or not run.k else SWEEPS,
         "tol": run.tol,
         "seed": run.seed,
-        "method": "whole Jacobian" if run.whole else "subspace iteration",
+        "method": "whole Jacobian" if run.whole else "subspace iteration" if run.k else "random tangents",
         "tangents": "reverse mode, twice" if network.by_autograd_only else "forward mode",
         "origin": network.origin[0] if network.origin else "the input",
         "batch_axis": network.axis,
         "dtype": str(network.source.dtype).removeprefix("torch."),
         "loss": run.objective.words,
-        "changed": network.changed_derivative(run.chosen[-1]),
+        "changed": "".join(run.changed),
     }
 
 

@@ -92,18 +92,36 @@ class Recorder:
         device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self.given = one_call(model, inputs, dtype)
         self.arguments = self.given.tensors()
-        self.twin = twin(model, dtype=dtype, device=device, apart=True)
+        self.twin = twin(model, dtype=dtype, device=device, detach=True, apart=True)
         self.axis = axis
         self.item_axes = ItemAxes(self.twin, self.given, axis)
         self.items = self.item_axes.count
         parts = {name: part for name, part in self.twin.named_modules() if not isinstance(part, torch.jit.ScriptModule)}
         self.kinds = {name: type(part).__name__ for name, part in parts.items()}
         self._hooks = LayerHooks(parts)
+        for parameter in self.twin.parameters():
+            if type(parameter) is Tensor and parameter.is_floating_point():  # not one of TorchScript's, which are the user's own
+                parameter.requires_grad_()
 
     @property
     def names(self) -> list[str]:
         """Names of all modules that have a hook."""
         return list(self.kinds)
+
+    def parameters_of(self, name: str) -> list[Tensor]:
+        """The parameters of a module of the twin, and of those in it, whose gradients can be taken."""
+        return [parameter for parameter in self.twin.get_submodule(name).parameters() if type(parameter) is Tensor]
+
+    def weight_rank(self, name: str) -> int:
+        """Number of axes of a module's own weight matrix or kernel; at most 1 if it has none, as a normalisation."""
+        if "Norm" in self.kinds[name]:
+            return 1
+        named = self.twin.get_submodule(name).named_parameters()
+        return max((p.ndim for own, p in named if "." not in own or own.startswith("parametrizations.")), default=0)
+
+    def item_shape(self, value: Tensor) -> torch.Size:
+        """The shape of one item of an output of one item."""
+        return value.shape if self.axis is None else value.movedim(self.axis, 0).shape[1:]
 
     def record(
         self,
