@@ -35,7 +35,7 @@ class Layer:
     kind: str
     call: Call
     width: int = 0
-    shape: torch.Size = torch.Size()
+    shape: tuple[int, ...] = ()
     unit_axis: int = -1
     has_weights: bool = False
     cut: bool = False

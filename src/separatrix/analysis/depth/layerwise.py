@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from separatrix.analysis.depth.loss import Objective
 from separatrix.analysis.depth.network import LayeredNetwork
 from separatrix.analysis.depth.passes import Sizes, norm, sizes
 from separatrix.analysis.depth.singular import leading_singular_values
+from separatrix.analysis.depth.sketch import MOST, Sketch
 from separatrix.analysis.depth.traced import Traced
 from separatrix.core.derivative import first_direction
 from separatrix.core.orthonormal import resolution
@@ -67,6 +69,11 @@ class Layerwise:
         """Whether the whole Jacobian is computed."""
         return self.sweeps is None and self.dim <= WHOLE
 
+    @cached_property
+    def sketch(self) -> Sketch:
+        """The sketch in which wide outputs are compared."""
+        return Sketch(self.seed)
+
     @property
     def tangents(self) -> Tensor:
         """The frame pushed to all layers at once, (tangents, dim): the identity, or random vectors of unit variance."""
@@ -79,7 +86,7 @@ class Layerwise:
 
     def chunks(self) -> list[slice]:
         """Slices of as many items as fit into memory at a time."""
-        each = len(self.tangents) * sum(layer.width for layer in self.chosen)
+        each = len(self.tangents) * sum(layer.width if self.k else min(layer.width, MOST) for layer in self.chosen)
         size = max(1, MOST_NUMBERS // each)
         return [slice(i, min(i + size, self.network.items)) for i in range(0, self.network.items, size)]
 
@@ -98,23 +105,26 @@ class Layerwise:
     def _images(self, items: slice, calls: Sequence[Call]) -> list[Tensor]:
         """The tangents pushed to each layer, (items, tangents, width); without singular values, as many as the gains need."""
         frame, few = self.tangents, len(self.tangents) if self.k else FEW
-        images = self._first_images(frame[:few], items, calls)
+        sketch = None if self.k else self.sketch
+        images = self._first_images(frame[:few], items, calls, sketch)
         errors = [error / size for size, error in map(_frobenius_from_random, images)] if few < len(frame) else []
         if not any(bool((error > PRECISE).any()) for error in errors):
             return images
         z = self.network.source[items]
-        more = self.network.push(z, frame[few:].expand(len(z), -1, -1), items, calls)
+        more = self.network.push(z, frame[few:].expand(len(z), -1, -1), items, calls, sketch)
         return [torch.cat(pair, dim=-2) for pair in zip(images, more, strict=True)]
 
-    def _first_images(self, frame: Tensor, items: slice, calls: Sequence[Call]) -> list[Tensor]:
+    def _first_images(self, frame: Tensor, items: slice, calls: Sequence[Call], sketch: Sketch | None) -> list[Tensor]:
         """The first tangents of some items pushed; those of the first items show how the network can be differentiated."""
         z = self.network.source[items]
         if items.start:
-            return self.network.push(z, frame.expand(len(z), -1, -1), items, calls)
+            return self.network.push(z, frame.expand(len(z), -1, -1), items, calls, sketch)
         trial = first_direction(z[:1])
         v = torch.cat([frame, trial]).expand(len(z), -1, -1)
-        images = self.network.settled_push(v, items, calls, self.seed)
-        self.changed[:] = [self.network.changed_derivative(self.chosen[-1], images[-1][:1, -1:])]
+        images = self.network.settled_push(v, items, calls, sketch, self.seed)
+        last = self.chosen[-1]
+        known = images[-1][:1, -1:] if images[-1].shape[-1] == last.width else None
+        self.changed[:] = [self.network.changed_derivative(last, known)]
         return [image[..., :-1, :] for image in images]
 
     def _part(
@@ -123,7 +133,8 @@ class Layerwise:
         """Measurements at one layer, and its right singular vectors, from which the iteration at the next layer starts."""
         guard = _Guard(torch.stack([one.alive[index] for one in each]))
         image = guard(image)
-        gain, error = (_frobenius, _frobenius_from_random)[not self.whole](image)
+        is_sketch = image.shape[-1] < self.chosen[index].width
+        gain, error = _frobenius(image) if self.whole else _frobenius_from_random(image, is_sketch)
         if self.whole:
             values = torch.linalg.svdvals(image)
             values, residual, right = values[..., : self.k], torch.zeros_like(values[..., : self.k]), None
@@ -184,10 +195,10 @@ def _frobenius(image: Tensor) -> tuple[Tensor, Tensor]:
 # root-mean-square distance from 1 is close to (1 + 3/N)/√(2N).
 
 
-def _frobenius_from_random(image: Tensor) -> tuple[Tensor, Tensor]:
+def _frobenius_from_random(image: Tensor, is_sketch: bool = False) -> tuple[Tensor, Tensor]:
     """‖J‖_F from E‖J v‖² = ‖J‖_F² over random v of unit variance, with its standard error.
 
-    See Note [Error of a gain from a few tangents].
+    See Note [Error of a gain from a few tangents], and for a sketch of J v Note [Sketches].
     """
     scale = norm(image.flatten(-2))
     count = image.shape[-2]
@@ -197,7 +208,7 @@ def _frobenius_from_random(image: Tensor) -> tuple[Tensor, Tensor]:
     fourth = (gram.square().sum((-2, -1)) - 1 / count) / ((count + 2) * max(count - 1, 1))
     square = (1 - 2 * count * fourth) / count**2
     directions = (square / fourth.clamp(min=_TINY)).clamp(1.0, most) if count > 1 else torch.ones_like(scale)
-    freedom = count * directions
+    freedom = 1 / (1 / (count * directions) + (1 / MOST if is_sketch else 0))
     size = scale / count**0.5
     return size, size * (1 + 3 / freedom) / (2 * freedom).sqrt()
 

@@ -1,7 +1,7 @@
 """Depth as time: growth of tangents and gradients from layer to layer, in any feed-forward graph."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from separatrix.analysis.depth.layerwise import SWEEPS, WHOLE, Layerwise, Part
 from separatrix.analysis.depth.loss import Loss, objective
 from separatrix.analysis.depth.network import LayeredNetwork
 from separatrix.analysis.depth.result import DepthProfile
+from separatrix.analysis.depth.statistics import STATISTICS
 from separatrix.core.checks import check_choice, check_fraction, check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.progress import watched
@@ -29,6 +30,7 @@ def depth_profile(
     loss: Loss | None = None,
     origin: str | None = None,
     batch_axis: int | None = 0,
+    statistics: Literal["running", "batch"] = "running",
     sweeps: int | None = None,
     tol: float = 1e-2,
     seed: int = 0,
@@ -44,11 +46,16 @@ def depth_profile(
     gain of 1 at any width. A layer is a *cut* if the whole signal passes through it: in a residual network, the sum after a block
     but not the layers inside. There J_l is a product over depth, and ln σ_i / depth a finite-time Lyapunov exponent.
 
+    One forward and one backward pass of each input give the sizes of activations and gradients, those of the parameters included,
+    and a forward pass with a few random tangents gives the gains. Singular values are computed as well for inputs of up to 256
+    numbers; for larger inputs, if `k` or `layers` or `sweeps` is given.
+
     Args:
         model: any module; it is not changed, and runs in evaluation mode.
         inputs: arguments of the model for a batch: a tensor, an array, a tuple of several arguments, or a dict of named ones. The
             first floating-point one is x.
-        k: number of leading singular values. Default: 8, or all if there are fewer.
+        k: number of leading singular values. Default: 8, or all if there are fewer; none for inputs of more than 256 numbers,
+            unless `layers` or `sweeps` is given.
         layers: names of modules. Default: all that depend on the input and do not just pass on another layer's output.
         targets: targets of the loss: classes (whole numbers; cross-entropy) or values (mean squared error).
         loss: function (output, targets), or (output) without targets, that returns one number for a batch of one item. Default
@@ -57,6 +64,9 @@ def depth_profile(
             them into floating-point numbers.
         batch_axis: batch axis of the inputs and of all layers, or None if the inputs are one item. Further arguments may have
             another batch axis or none; it is found by trial.
+        statistics: what BatchNorm layers normalise with: their "running" statistics, as in evaluation mode, or those of this
+            "batch" of inputs, as in training mode, held fixed. Before any training the running ones are mean 0 and variance 1,
+            which normalise nothing; the result then says so.
         sweeps: maximum number of applications of J and Jᵀ, at least 2. Default: 12, or the whole Jacobian for inputs of up to 256
             numbers.
         tol: residual below which singular values have converged.
@@ -66,9 +76,10 @@ def depth_profile(
         throw: raise instead of marking items `diverged` or `not_converged`.
 
     Returns:
-        DepthProfile: `singular_values` (layer, *batch, k) with `residual`, `gain` with `gain_stderr`, `gradient`, `exponents`,
-        `cut`, `verdicts`. An item is `not_converged` if the residual at one of its layers exceeds `tol`. An item that overflows
-        is `diverged`, and NaN from that layer on.
+        DepthProfile: `activation`, `gradient`, `parameter_gradient`, `dead_units`, `margin()`, `gain` with `gain_stderr`,
+        `singular_values` (layer, *batch, k) with `residual` and `exponents` (or None), `cut`, `verdicts`. An item is
+        `not_converged` if the residual at one of its layers exceeds `tol`. An item that overflows is `diverged`, and NaN from
+        that layer on.
 
     Raises:
         InputError: a layer does not exist, is not reached or does not depend on the input; k is too large; the inputs are not
@@ -89,7 +100,8 @@ def depth_profile(
         ([0.5, 0.25, 0.125], 'contracting')
     """
     k, sweeps = _check_counts(k, sweeps, tol, seed, dtype)
-    network = LayeredNetwork(model, inputs, batch_axis=batch_axis, origin=origin, dtype=dtype)
+    check_choice("statistics", statistics, STATISTICS)
+    network = LayeredNetwork(model, inputs, batch_axis=batch_axis, origin=origin, dtype=dtype, statistics=statistics)
     chosen = network.choose(layers)
     dim = network.source.shape[-1]
     most = max(min(dim, layer.width) for layer in chosen)
@@ -100,10 +112,10 @@ def depth_profile(
     run = Layerwise(network, chosen, k, sweeps, tol, seed, objective(targets, loss, network.source, seed, axis=network.axis))
     chunks = run.chunks()
     parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
-    return _assemble(run, parts, len(chunks)).or_raise(throw)
+    return _assemble(run, parts, len(chunks), statistics).or_raise(throw)
 
 
-def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
+def _assemble(run: Layerwise, parts: list[Part], chunks: int, statistics: str) -> DepthProfile:
     """One result from the parts of all chunks and layers."""
     network, layers = run.network, run.chosen
     batch = () if network.axis is None else (network.items,)
@@ -126,7 +138,9 @@ def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
     depth = torch.tensor([_depth_of(layer, network.layers, cuts) for layer in layers])
     cut = torch.tensor([layer.cut for layer in layers])
     column = (-1, *[1] * (len(batch) + 1))
-    exponents = (values.log() / depth.clamp(min=1).reshape(column).to(values)).where(cut.reshape(column).to(values.device), torch.nan)
+    exponents = (values.log() / depth.clamp(min=1).reshape(column).to(values)).where(
+        cut.reshape(column).to(values.device), torch.nan
+    )
     return DepthProfile(
         codes=codes.amax(0),
         layers=tuple(layer.name for layer in layers),
@@ -144,15 +158,15 @@ def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
         dim=run.dim,
         model=network.model_name,
         loss=run.objective.words,
-        settings=_settings(run),
+        settings=_settings(run, statistics),
     )
 
 
-def _settings(run: Layerwise) -> dict[str, Any]:
+def _settings(run: Layerwise, statistics: str) -> dict[str, Any]:
     """The options with their defaults filled in, and the methods used."""
     network = run.network
     return {
-        "k": run.k,
+        "k": run.k or None,
         "sweeps": run.sweeps if run.sweeps is not None or run.whole or not run.k else SWEEPS,
         "tol": run.tol,
         "seed": run.seed,
@@ -162,6 +176,8 @@ def _settings(run: Layerwise) -> dict[str, Any]:
         "batch_axis": network.axis,
         "dtype": str(network.source.dtype).removeprefix("torch."),
         "loss": run.objective.words,
+        "statistics": statistics,
+        "fresh": network.fresh,
         "changed": "".join(run.changed),
     }
 

@@ -241,18 +241,19 @@ class DepthProfile(Result):
         worst = int((self.dead_units / self.unit_count).argmax())
         several = int((self.dead_units > 0).sum())
         more = f", the most of {several} layers with some" if several > 1 else ""
-        return f"dead units: {int(self.dead_units[worst]):,} of {int(self.unit_count[worst]):,} at '{self.layers[worst]}' are 0 for all inputs{more}"
+        share = f"{int(self.dead_units[worst]):,} of {int(self.unit_count[worst]):,}"
+        return f"dead units: {share} at '{self.layers[worst]}' are 0 for all inputs{more}"
 
     def _half(self) -> str:
         """What float16 cannot hold."""
         if self.peak is None or self.underflow is None:
             return ""
         peak, lost = (value.reshape(len(self.layers), -1).nan_to_num(0.0).amax(-1) for value in (self.peak, self.underflow))
-        found = []
-        if float(peak.max()) > torch.finfo(torch.float16).max:
-            found.append(f"float16 overflows at '{self.layers[int(peak.argmax())]}', whose largest number is {plain(float(peak.max()))}")
-        if float(lost.max()) > MUCH:
-            found.append(f"float16 rounds {float(lost.max()):.0%} of the gradient at '{self.layers[int(lost.argmax())]}' to 0")
+        found, highest, most = [], int(peak.argmax()), int(lost.argmax())
+        if float(peak[highest]) > torch.finfo(torch.float16).max:
+            found.append(f"float16 overflows at '{self.layers[highest]}', whose largest number is {plain(float(peak[highest]))}")
+        if float(lost[most]) > MUCH:
+            found.append(f"float16 rounds {float(lost[most]):.0%} of the gradient at '{self.layers[most]}' to 0")
         return "; ".join(found)
 
     def _accuracy(self) -> str:
@@ -261,8 +262,8 @@ class DepthProfile(Result):
         if self.settings.get("method") == "whole Jacobian":
             return "; ".join(["singular values of the whole Jacobian", *failures])
         if self.singular_values is None:
-            error = (self.gain_stderr / self.gain)[self.last].nan_to_num(0.0).max()
-            return "; ".join([f"gains to ± {float(error):.0%}; no singular values: they take a k, or the names of layers", *failures])
+            error = float((self.gain_stderr / self.gain)[self.last].nan_to_num(0.0).max())
+            return "; ".join([f"gain to ± {error:.1%}; for singular values, pass k or the names of layers", *failures])
         open_ends = int((self.layer_codes == Status.NOT_CONVERGED).sum())
         failures += [f"{open_ends} of {self.layer_codes.numel()} spectra not converged"] if open_ends else []
         return "; ".join([f"residuals of singular values up to {plain(self.worst_residual)} of the largest", *failures])
