@@ -117,7 +117,7 @@ def depth_portrait(
 def _growth_from(profile: DepthProfile) -> str:
     """How the growth was measured."""
     if profile.singular_values is None:
-        return "Gains of J = ∂(layer)/∂(input) from a few random tangents; singular values take a k, or the names of layers."
+        return "Gains of J = ∂(layer)/∂(input) from a few random tangents; for singular values, pass k or the names of layers."
     how = "from the whole Jacobian"
     if profile.settings["method"] != "whole Jacobian":
         how = f"by iterating J and Jᵀ, with residuals of up to {plain(profile.worst_residual)} relative to the largest"

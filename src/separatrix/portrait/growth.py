@@ -73,7 +73,7 @@ class Growth:
 
     @property
     def worst(self) -> tuple[str, float] | None:
-        """The layer with the largest factor over the one before, in the direction of the whole, if it is e times the typical one."""
+        """The layer with the largest factor in the direction of the whole, if it is e times the typical one; and that factor."""
         gains = [1.0, *(median(self.profile.gain[i]) for i in self.whole)]
         if len(gains) < 3 or not all(gain > 0 and math.isfinite(gain) for gain in gains):
             return None
@@ -128,16 +128,13 @@ def _if_vanishing(growth: Growth) -> tuple[str, ...]:
     rate = median(growth.rate)
     decay = "The signal is erased completely" if rate == -math.inf else f"The signal decays e-fold every {about(-1 / rate)} layers"
     scaled = "" if rate == -math.inf else _scaled(growth)
+    right = "A variance of 2/fan-in preserves the signal's size through a ReLU layer, 1/fan-in through a linear one."
     return (
         f"{decay}{_from_where(growth, 'stays below one tenth')}: earlier layers receive equally small gradients, and the output "
         "hardly depends on the input.",
         *_worst(growth, "loss"),
         *_wiring(growth),
-        *(
-            [f"{scaled} A variance of 2/fan-in preserves the signal's size through a ReLU layer, 1/fan-in through a linear one."]
-            if scaled
-            else []
-        ),
+        *([f"{scaled} {right}"] if scaled else []),
     )
 
 

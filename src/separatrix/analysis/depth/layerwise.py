@@ -191,8 +191,11 @@ def _frobenius(image: Tensor) -> tuple[Tensor, Tensor]:
 # ν = (Σ σ²)²/Σ σ⁴ is the effective number of directions: 1 if one singular value dominates, and then the scatter of m squares says
 # little about the error. But the inner products of the images know ν: with the Gram matrix G of m images,
 #     E tr G² = m (m+1) Σ σ⁴ + m (Σ σ²)²,   E (tr G)² = 2 m Σ σ⁴ + m² (Σ σ²)²,
-# and for a single direction the ν that solves these two is exactly 1. The true norm is the estimated one times √(N/χ²_N), whose
-# root-mean-square distance from 1 is close to (1 + 3/N)/√(2N).
+# and for a single direction the ν that solves these two is exactly 1. What is not yet known of 1/ν, its jackknife error over the
+# tangents, is added to it. The true norm is the estimated one times √(N/χ²_N), whose root-mean-square distance from 1 is close to
+# (1 + 3/N)/√(2N). Within two standard errors: 93–97 % of runs from 4 to 16 tangents, whether 1, 2, 5, 20 or all 300 directions
+# are alike or σ_i falls like 1/i or i^(−1/2); less, down to 82 % at 4 tangents, if one direction has about as much of the sum as
+# hundreds of small ones together, which few tangents may not show.
 
 
 def _frobenius_from_random(image: Tensor, is_sketch: bool = False) -> tuple[Tensor, Tensor]:
@@ -200,17 +203,32 @@ def _frobenius_from_random(image: Tensor, is_sketch: bool = False) -> tuple[Tens
 
     See Note [Error of a gain from a few tangents], and for a sketch of J v Note [Sketches].
     """
-    scale = norm(image.flatten(-2))
-    count = image.shape[-2]
+    scale, count = norm(image.flatten(-2)), image.shape[-2]
     gram = image / scale.where(scale > 0, 1.0)[..., None, None]
     gram = gram @ gram.mT  # of trace 1
-    most = min(image.shape[-1], 1 / _TINY)
-    fourth = (gram.square().sum((-2, -1)) - 1 / count) / ((count + 2) * max(count - 1, 1))
-    square = (1 - 2 * count * fourth) / count**2
-    directions = (square / fourth.clamp(min=_TINY)).clamp(1.0, most) if count > 1 else torch.ones_like(scale)
-    freedom = 1 / (1 / (count * directions) + (1 / MOST if is_sketch else 0))
+    one_over_freedom = _concentration(gram) / count + (1 / MOST if is_sketch else 0)
     size = scale / count**0.5
-    return size, size * (1 + 3 / freedom) / (2 * freedom).sqrt()
+    return size, size * (1 + 3 * one_over_freedom) * (one_over_freedom / 2).sqrt()
+
+
+def _concentration(gram: Tensor) -> Tensor:
+    """1/ν, the inverse of the effective number of directions, with its jackknife error added."""
+    count = gram.shape[-1]
+    if count < 3:
+        return torch.ones_like(gram[..., 0, 0])
+    squares, own = gram.square(), gram.diagonal(dim1=-2, dim2=-1)
+    total, trace = squares.sum((-2, -1)), own.sum(-1)
+    without = total[..., None] - 2 * squares.sum(-1) + own.square()
+    one_less = _inverse_directions(without, trace[..., None] - own, count - 1)
+    error = (one_less.var(-1, correction=0) * (count - 1)).sqrt()
+    return (_inverse_directions(total, trace, count) + error).clamp(_TINY, 1.0)
+
+
+def _inverse_directions(squares: Tensor, trace: Tensor, count: int) -> Tensor:
+    """Σ σ⁴/(Σ σ²)² from tr G² and tr G of so many tangents."""
+    fourth = (squares - trace.square() / count) / ((count + 2) * (count - 1))
+    square = (trace.square() - 2 * count * fourth) / count**2
+    return (fourth / square.clamp(min=_TINY)).clamp(0.0, 1.0)
 
 
 _TINY = 1e-30

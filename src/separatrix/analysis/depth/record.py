@@ -133,8 +133,10 @@ class Recorder:
         return max((p.ndim for own, p in named if "." not in own or own.startswith("parametrizations.")), default=0)
 
     def item_shape(self, value: Tensor) -> torch.Size:
-        """The shape of one item of an output of one item."""
-        return value.shape if self.axis is None else value.movedim(self.axis, 0).shape[1:]
+        """The shape of one item of an output of one item; the whole shape if the output has no axis of items."""
+        axis = self.axis
+        has_items = axis is not None and value.ndim > axis and value.shape[axis] == 1
+        return value.movedim(axis, 0).shape[1:] if axis is not None and has_items else value.shape
 
     def record(
         self,

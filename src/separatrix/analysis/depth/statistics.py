@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.core.errors import InputError
-from separatrix.core.wording import counted
 
 STATISTICS = ("running", "batch")
 Norm = nn.modules.batchnorm._BatchNorm
@@ -27,7 +26,7 @@ def fresh(model: nn.Module) -> str:
     which = f"'{untouched[0]}'" if len(tracked) == 1 else f"{len(untouched)} of {len(tracked)} BatchNorm layers"
     return (
         f"{which} still {'has' if len(untouched) == 1 else 'have'} running mean 0 and variance 1, as before any training, so in "
-        "evaluation mode nothing is normalised there: use statistics='batch', or train first"
+        "evaluation mode nothing is normalised there: use statistics='batch' (--statistics batch), or train first"
     )
 
 
