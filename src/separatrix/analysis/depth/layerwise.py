@@ -13,9 +13,8 @@ from separatrix.analysis.depth.layers import Layer
 from separatrix.analysis.depth.loss import Objective
 from separatrix.analysis.depth.network import LayeredNetwork
 from separatrix.analysis.depth.passes import Sizes, norm, sizes
-from separatrix.analysis.depth.singular import leading_singular_values
+from separatrix.analysis.depth.singular import leading_singular_values, new_directions
 from separatrix.analysis.depth.sketch import MOST, Sketch
-from separatrix.analysis.depth.traced import Traced
 from separatrix.core.derivative import first_direction
 from separatrix.core.orthonormal import resolution
 from separatrix.core.randomness import torch_generator
@@ -24,7 +23,9 @@ WHOLE = 256  # input size up to which the whole Jacobian is cheaper than iterati
 FRAME = 8  # random tangents, in addition to k; without singular values, at most so many
 FEW = 4  # random tangents at first, without singular values
 PRECISE = 0.1  # relative error of the gains up to which no more are needed
-SWEEPS = 12  # maximum number of sweeps by default
+SWEEPS = 30  # maximum number of sweeps by default
+SHARED = 2  # new directions that a layer brings into a shared subspace, for each singular value, as far as memory is planned
+MOST_IMAGES = 60_000_000  # numbers in the images of such a subspace: 480 MB
 MOST_NUMBERS = 20_000_000  # numbers in the tangents at all layers: 160 MB
 
 
@@ -76,13 +77,25 @@ class Layerwise:
 
     @property
     def tangents(self) -> Tensor:
-        """The frame pushed to all layers at once, (tangents, dim): the identity, or random vectors of unit variance."""
+        """The frame pushed to all layers at once, (tangents, dim).
+
+        It is the identity; or random vectors of unit variance; or, as the start of an iteration, an orthonormal basis of these.
+        """
+        return self._frame[0]
+
+    @cached_property
+    def _frame(self) -> tuple[Tensor, Tensor]:
+        """The tangents, and the matrix that turns an orthonormal frame into random vectors of unit variance."""
         source = self.network.source
         if self.whole:
-            return torch.eye(self.dim, dtype=source.dtype, device=source.device)
+            return (identity := torch.eye(self.dim, dtype=source.dtype, device=source.device)), identity
         generator = torch_generator(self.seed, "tangents of a profile")
         count = min(self.k + FRAME, self.dim)
-        return torch.randn(count, self.dim, dtype=torch.float64, generator=generator).to(source)
+        random = torch.randn(count, self.dim, dtype=torch.float64, generator=generator).to(source)
+        if not self.k:
+            return random, random
+        basis, mixture = torch.linalg.qr(random.mT)
+        return basis.mT, mixture.mT
 
     def chunks(self) -> list[slice]:
         """Slices of as many items as fit into memory at a time."""
@@ -96,11 +109,10 @@ class Layerwise:
         for items in chunks:
             images = self._images(items, calls)
             each = [sizes(self.network, self.chosen, self.objective, item) for item in range(self.network.items)[items]]
-            traced = self.network.traced(items, calls) if self.k and not self.whole else None
-            right = None
-            for index, image in enumerate(images):
-                part, right = self._part(index, items, image, traced, each, right)
-                yield part
+            guards = [_Guard(torch.stack(alive)) for alive in zip(*(one.alive for one in each), strict=True)]
+            images = [guard(image) for guard, image in zip(guards, images, strict=True)]
+            for index, (values, residual) in enumerate(self._spectra(items, images, guards)):
+                yield self._part(index, self._gain(index, images[index]), values, residual, guards[index], each)
 
     def _images(self, items: slice, calls: Sequence[Call]) -> list[Tensor]:
         """The tangents pushed to each layer, (items, tangents, width); without singular values, as many as the gains need."""
@@ -127,45 +139,74 @@ class Layerwise:
         self.changed[:] = [self.network.changed_derivative(last, known)]
         return [image[..., :-1, :] for image in images]
 
-    def _part(
-        self, index: int, items: slice, image: Tensor, traced: Traced | None, each: list[Sizes], before: Tensor | None
-    ) -> tuple[Part, Tensor | None]:
-        """Measurements at one layer, and its right singular vectors, from which the iteration at the next layer starts."""
-        guard = _Guard(torch.stack([one.alive[index] for one in each]))
-        image = guard(image)
-        is_sketch = image.shape[-1] < self.chosen[index].width
-        gain, error = _frobenius(image) if self.whole else _frobenius_from_random(image, is_sketch)
+    def _gain(self, index: int, image: Tensor) -> tuple[Tensor, Tensor]:
+        """‖J‖_F/√d at a layer and its standard error, (items)."""
+        width = self.chosen[index].width
         if self.whole:
-            values = torch.linalg.svdvals(image)
-            values, residual, right = values[..., : self.k], torch.zeros_like(values[..., : self.k]), None
-        elif traced is None:
-            values, residual, right = image[..., :0, 0], image[..., :0, 0], None
+            size, error = _frobenius(image)
+        elif self.k:
+            size, error = _frobenius_from_random(self._frame[1] @ image)
         else:
-            layer, z = self.chosen[index], self.network.source[items]
+            size, error = _frobenius_from_random(image, image.shape[-1] < width)
+        return size / width**0.5, error / width**0.5
 
-            def push(v: Tensor) -> Tensor:
-                return guard(self.network.push(z, v, items, [layer.call])[0])
-
-            if before is not None:
-                image = torch.cat([push(before), image[..., : self.k + FRAME - before.shape[-2], :]], dim=-2)
-            found = leading_singular_values(
-                push,
-                lambda w: guard(traced.pull(index, w)),
-                image[..., : min(self.dim, layer.width), :],
-                self.dim,
-                k=min(self.k, self.dim, layer.width),
-                sweeps=SWEEPS if self.sweeps is None else self.sweeps,
-                tol=self.tol,
-            )
-            values, residual, right = found.values, found.residual, found.right
-        values = values.where(values > resolution(image) * values[..., :1], 0.0)
-        pad = (0, self.k - values.shape[-1])
-        values, residual = (nn.functional.pad(part, pad, value=math.nan) for part in (values, residual))
-        width = self.chosen[index].width ** 0.5
+    def _part(
+        self, index: int, gain: tuple[Tensor, Tensor], values: Tensor, residual: Tensor, guard: "_Guard", each: list[Sizes]
+    ) -> Part:
+        """The measurements at one layer."""
+        values, residual = (nn.functional.pad(part, (0, self.k - part.shape[-1]), value=math.nan) for part in (values, residual))
         names = ("activation", "peak", "gradient", "underflow", "parameter_gradient")
         own = {name: torch.stack([getattr(one, name)[index] for one in each]) for name in names}
         active = torch.stack([one.active[index] for one in each]).any(0)
-        return Part(values, residual, gain / width, error / width, **own, active=active, alive=guard.alive), right
+        return Part(values, residual, *gain, **own, active=active, alive=guard.alive)
+
+    def _spectra(self, items: slice, images: list[Tensor], guards: "list[_Guard]") -> Iterator[tuple[Tensor, Tensor]]:
+        """The singular values and residuals at each layer, (items, at most k), from the images of the tangents."""
+        if not self.k or self.whole:
+            for image in images:
+                values = torch.linalg.svdvals(image)[..., : self.k] if self.k else image[..., :0, 0]
+                yield _resolved(values, image), torch.zeros_like(values)
+            return
+        traced = self.network.traced(items, [layer.call for layer in self.chosen])
+        start = self.tangents.expand(len(traced.z), -1, -1)
+        before: Tensor | None = None  # what the last layer of the group before amplifies
+        for group in self._groups(len(traced.z)):
+
+            def push(layers: Sequence[int], v: Tensor, group: range = group) -> list[Tensor]:
+                places = [group[layer] for layer in layers]
+                pushed = self.network.push(traced.z.detach(), v, items, [self.chosen[place].call for place in places])
+                return [guards[place](image) for place, image in zip(places, pushed, strict=True)]
+
+            def pull(layer: int, w: Tensor, group: range = group) -> Tensor:
+                return guards[group[layer]](traced.pull(group[layer], w))
+
+            frame, known = start, [images[place] for place in group]
+            if before is not None and start.shape[-2] < self.dim:
+                more = new_directions(start, before)
+                pairs = zip(known, push(range(len(group)), more), strict=True)
+                frame, known = torch.cat([start, more], dim=-2), [torch.cat(pair, dim=-2) for pair in pairs]
+            counts = [min(self.k, self.dim, self.chosen[place].width) for place in group]
+            sweeps = SWEEPS if self.sweeps is None else self.sweeps
+            found = leading_singular_values(push, pull, known, frame, counts, sweeps=sweeps, tol=self.tol)
+            before = found[-1].right
+            for one, image in zip(found, known, strict=True):
+                yield _resolved(one.values, image), one.residual
+
+    def _groups(self, items: int) -> list[range]:
+        """Layers that share a subspace: as many one after the other as fit into memory with the images of its directions."""
+        ends, start = [], 0
+        for end in range(1, len(self.chosen) + 1):
+            layers = self.chosen[start : end + 1]
+            directions = self.k + FRAME + SHARED * self.k * len(layers)
+            if end == len(self.chosen) or items * directions * sum(layer.width for layer in layers) > MOST_IMAGES:
+                ends.append(range(start, end))
+                start = end
+        return ends
+
+
+def _resolved(values: Tensor, image: Tensor) -> Tensor:
+    """Singular values without those that are rounding errors."""
+    return values.where(values > resolution(image) * values[..., :1], 0.0)
 
 
 class _Guard:

@@ -67,7 +67,7 @@ def depth_profile(
         statistics: what BatchNorm layers normalise with: their "running" statistics, as in evaluation mode, or those of this
             "batch" of inputs, as in training mode, held fixed. Before any training the running ones are mean 0 and variance 1,
             which normalise nothing; the result then says so.
-        sweeps: maximum number of applications of J and Jᵀ, at least 2. Default: 12, or the whole Jacobian for inputs of up to 256
+        sweeps: maximum number of applications of J and Jᵀ, at least 2. Default: 30, or the whole Jacobian for inputs of up to 256
             numbers.
         tol: residual below which singular values have converged.
         seed: seed of the random tangents and of the random loss.
@@ -87,8 +87,8 @@ def depth_profile(
         UnsupportedModuleError: the model is not an nn.Module, or is not differentiable.
         DivergedError, NotConvergedError: with `throw=True`.
     Limits: singular values that lie close together take many sweeps. Those below rounding error of the largest are 0. A sweep
-        costs about k + 8 forward and as many backward passes up to each layer, so name the layers of a large network. Stores
-        k + 8 tangents of an item at all layers.
+        costs about k forward and k backward passes for each layer, so name the layers of a large network. Stores the images of
+        k + 8 tangents of an item at all layers, and of more at some of them. Overflow is seen in outputs of layers only.
     Source: Saxe, McClelland & Ganguli 2014, arXiv:1312.6120; Pennington, Schoenholz & Ganguli 2017, arXiv:1711.04735.
 
     Example:

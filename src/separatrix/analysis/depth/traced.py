@@ -32,6 +32,8 @@ class Traced:
         value, rows = self.values[layer], w.movedim(-2, 0).to(self.z.dtype)
         keep: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
         with plain_kernels():
+            if len(rows) == 1:
+                return _grad(value, self.z, rows[0], **keep)[0][..., None, :]
             try:
                 (back,) = torch.autograd.grad(value, self.z, rows, is_grads_batched=True, **keep)
             except (RuntimeError, NotImplementedError):  # an operator without a batched derivative: one row at a time
