@@ -102,9 +102,12 @@ class LayeredNetwork:
         widths: list[int] = []
 
         def all_layers(at: Tensor) -> Tensor:
-            copied = Tensor.clone if sketch is None else lambda value: sketch(self.rows(value, len(at)))
+            def copied(value: Tensor) -> Tensor:
+                return value.clone() if sketch is None else sketch(self.rows(value, len(at)))
+
             found = {one.call: one.value for one in self._pass(at, items, calls, early=True, copied=copied).made}
-            rows = [self.rows(found[call], len(at)) if sketch is None else found[call] for call in calls]
+            values = [found[call] for call in calls]
+            rows = [self.rows(value, len(at)) if sketch is None or value is None else value for value in values]
             widths[:] = [row.shape[-1] for row in rows]
             return torch.cat(rows, dim=-1)
 
