@@ -108,7 +108,8 @@ class Recorder:
         self.kinds = {name: type(part).__name__ for name, part in parts.items()}
         self._hooks = LayerHooks(parts)
         for parameter in self.twin.parameters():
-            if type(parameter) is Tensor and parameter.is_floating_point():  # not one of TorchScript's, which are the user's own
+            is_own = type(parameter) is Tensor  # TorchScript's are the user's
+            if is_own and (parameter.is_floating_point() or parameter.is_complex()):
                 parameter.requires_grad_()
 
     @property
@@ -123,7 +124,8 @@ class Recorder:
 
     def parameters_of(self, name: str) -> list[Tensor]:
         """The parameters of a module of the twin, and of those in it, whose gradients can be taken."""
-        return [parameter for parameter in self.twin.get_submodule(name).parameters() if type(parameter) is Tensor]
+        parameters = self.twin.get_submodule(name).parameters()
+        return [parameter for parameter in parameters if type(parameter) is Tensor and parameter.requires_grad]
 
     def weight_rank(self, name: str) -> int:
         """Number of axes of a module's own weight matrix or kernel; at most 1 if it has none, as a normalisation."""
