@@ -1,4 +1,6 @@
-"""Leading singular values of every block of a convolutional residual network, against a dense Jacobian of each."""
+"""Depth profiles: the default one against a forward and a backward pass, and singular values against dense Jacobians."""
+
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,62 @@ class Residual(nn.Module):
         return x + self.second(torch.relu(self.first(x)))
 
 
+class Block(nn.Module):
+    """A causal transformer block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.before, self.between = heads, nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.wide, self.act, self.narrow = nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, width), the same after."""
+        q, k, v = self.qkv(self.before(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return x + self.narrow(self.act(self.wide(self.between(x))))
+
+
+def transformer(blocks: int, width: int) -> nn.Sequential:
+    """Tokens to scores of 100 words."""
+    layers = [Block(width, 4) for _ in range(blocks)]
+    return nn.Sequential(nn.Embedding(100, width), *layers, nn.LayerNorm(width), nn.Linear(width, 100))
+
+
 def rows() -> list[Row]:
+    """The default profile of a transformer, singular values behind four of its blocks, and those of a small convolutional one."""
+    return [*against_a_pass(), *against_dense()]
+
+
+def against_a_pass() -> list[Row]:
+    """One input through 6 blocks of width 128, 64 tokens; the pass in float64, as the profile, and in float32, as in training."""
+    torch.manual_seed(0)
+    net, tokens = transformer(6, 128), torch.randint(100, (1, 64))
+    double, blocks = copy.deepcopy(net).double(), ["1", "3", "5", "6"]
+    ways = {
+        "default": lambda: sx.depth_profile(net, tokens),
+        "named": lambda: sx.depth_profile(net, tokens, k=1, layers=blocks),
+        "pass": lambda: there_and_back(double, tokens),
+        "single": lambda: there_and_back(net, tokens),
+    }
+    seconds = interleaved(ways, repeats=5)
+    profile, named = "default depth profile of a transformer of 6 blocks", "largest singular value behind 4 of its blocks"
+    passes = {"pass": "a forward and a backward pass, float64", "single": "the same, float32"}
+    goals = [(profile, "default", 20.0), (named, "named", 200.0)]
+    return [
+        Row(work, seconds[way], passes[side], seconds[side], "s", floor=True, goal=goal if side == "pass" else None)
+        for work, way, goal in goals
+        for side in passes
+    ]
+
+
+def there_and_back(net: nn.Module, tokens: Tensor) -> None:
+    """One forward and one backward pass."""
+    torch.autograd.grad(net(tokens).square().mean(), list(net.parameters()))
+
+
+def against_dense() -> list[Row]:
     """Eight singular values behind each block, to a residual of 1 %, in float64; the dense side has all of them."""
     torch.manual_seed(0)
     enter = nn.Conv2d(3, CHANNELS, 3, padding=1)

@@ -30,11 +30,11 @@ def inputs(count: int = 5) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("scale", "side", "advised"),
     [
-        (0.5, "vanishing", "weights by 2 if all 6 layers have weights, or by 4 if"),
+        (0.5, "vanishing", "weights of each of the 6 layers that have some by 2."),
         (0.8, "contracting", "a factor of 0.069"),  # 0.8¹²
         (1.0, "near-isometric", "No change is needed: "),
         (1.3, "expanding", "a factor of 23"),  # 1.3¹²
-        (2.0, "exploding", "weights by 0.5 if all 6 layers have weights, or by 0.25 if"),
+        (2.0, "exploding", "weights of each of the 6 layers that have some by 0.5."),
     ],
 )
 def test_growth_through_scaled_rotations_is_a_power_of_the_scale(scale, side, advised):

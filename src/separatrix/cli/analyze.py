@@ -29,7 +29,7 @@ DEFAULT_OUT = Path("separatrix-report")
 ALSO = f"Names: auto (the default; those that take seconds), none, {', '.join(QUESTIONS)}."
 
 
-@flags_of(portray, "module", "k", "copies", "steps", "settle", "error", "noise", "seconds", "full", "seed")
+@flags_of(portray, "module", "k", "copies", "steps", "settle", "error", "statistics", "noise", "seconds", "full", "seed")
 def analyze(
     model: Annotated[
         str,

@@ -112,7 +112,7 @@ def changed_derivative(f: Function, x: Tensor, push: Callable[[Tensor, Tensor], 
         x: states to try it at, shape (*batch, dim).
         push: the derivative, (states, tangents as rows) → pushed tangents.
     """
-    draws = Draws(0, "directions in which a derivative is tried")
+    draws = _directions()
     counts: Tensor | None = None  # how often each number differed; −∞ once it agreed
     shown = (0.0, 0.0)
     with torch.no_grad():
@@ -132,6 +132,15 @@ def changed_derivative(f: Function, x: Tensor, push: Callable[[Tensor, Tensor], 
                 place = int(counts.flatten().argmax())
                 shown = float(derivative.flatten()[place]), float(difference.flatten()[place])
     return shown if counts is not None and bool((counts >= ENOUGH).any()) else None
+
+
+def first_direction(x: Tensor) -> Tensor:
+    """The tangent at x that `changed_derivative` pushes first, for a caller that pushes others anyway; shape (*batch, dim)."""
+    return _directions().normal(*x.shape).to(x) * _sizes(x)
+
+
+def _directions() -> Draws:
+    return Draws(0, "directions in which a derivative is tried")
 
 
 def _sizes(x: Tensor) -> Tensor:

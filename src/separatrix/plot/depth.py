@@ -22,10 +22,12 @@ def draw_singular_values(axes: Axes, profile: DepthProfile) -> None:
         nothing_to_show(axes, "all inputs diverged")
         return
     place = _along(profile)
-    sigma = _positive(of_runs(profile, profile.singular_values, 1))[place]
-    for i in reversed(range(sigma.shape[-1])):
-        name = "singular values σ₁ … σ" + _below(sigma.shape[-1]) if i == 0 else None
-        axes.plot(place, _across(sigma[..., i])[1], color=INK if i == 0 else FAINT, linewidth=1.4 if i == 0 else 0.8, label=name)
+    if profile.singular_values is not None:
+        sigma = _positive(of_runs(profile, profile.singular_values, 1))[place]
+        for i in reversed(range(sigma.shape[-1])):
+            name = "singular values σ₁ … σ" + _below(sigma.shape[-1]) if i == 0 else None
+            look = {"color": INK, "linewidth": 1.4} if i == 0 else {"color": FAINT, "linewidth": 0.8}
+            axes.plot(place, _across(sigma[..., i])[1], label=name, **look)
     gain, error = (of_runs(profile, value, 1) for value in (profile.gain, profile.gain_stderr))
     _draw(axes, profile, _positive(gain), 0, "gain ‖J‖/√d", bar=BAR * np.median(error, 1))
     axes.axhspan(1 / FACTOR, FACTOR, color=QUIET, alpha=0.1, linewidth=0, gid="moderate")
@@ -122,8 +124,7 @@ def _short(name: str) -> str:
 
 
 def _say_erased(axes: Axes, profile: DepthProfile) -> None:
-    erased = array(profile.singular_values == 0).any()
-    if erased:
+    if profile.singular_values is not None and array(profile.singular_values == 0).any():
         axes.text(0.99, 0.02, "singular values of exactly 0 are not drawn", ha="right", transform=axes.transAxes, **NOTE)
 
 

@@ -47,6 +47,7 @@ def analyze(
     layers: Sequence[str] | None = None,
     targets: Any = None,
     loss: Callable[..., Tensor] | None = None,
+    statistics: Literal["running", "batch"] = "running",
     noise: Literal["refuse", "fixed"] = "refuse",
     seconds: float | None = None,
     full: bool = False,
@@ -75,7 +76,8 @@ def analyze(
             arguments by name; packed sequences; or a list of sequences of unequal length.
         module: name of the recurrent part within the model, if there are several.
         k: number of leading exponents, 1 … size of the state. Default: all, up to 256, if that takes less than about half a minute;
-            otherwise a power of 2. In depth: number of singular values. Default: 8.
+            otherwise a power of 2. In depth: number of singular values. Default: 8; none for inputs of more than 256 numbers,
+            unless `layers` are named.
         copies: number of runs to measure: independent streams of the sequences; without inputs, initial states; in depth, inputs.
             Default: 16; 8 or 4 for a large recurrent network.
         steps: number of steps over which the exponents are averaged. Default: 2,000, fewer for a very large network; along given
@@ -90,6 +92,8 @@ def analyze(
         targets: in depth: one target per input along axis 0, for the gradients of the cross-entropy (integer targets) or of the
             squared error. Default: gradients of a random component of the output.
         loss: in depth: a function (output, targets), or (output) without targets, that returns a number; replaces these losses.
+        statistics: in depth: what BatchNorm layers normalise with: their "running" statistics, or those of the "batch" of inputs
+            that is measured, held fixed.
         noise: what to do if the network's step draws random numbers in evaluation mode: "refuse" the network, or hold the draws
             "fixed", the same for all runs (`sx.Seeded`). To choose the size of the noise, remove it from the step and add it
             with `sx.Noisy`.
@@ -126,9 +130,10 @@ def analyze(
             seconds=seconds,
             full=full or None,
         )
-        asked = {"layers": layers, "targets": targets, "loss": loss}
+        asked = {"layers": layers, "targets": targets, "loss": loss, "statistics": statistics}
         return depth_portrait(model, inputs, k=k, copies=RUNS if copies is None else copies, **asked, seed=seed, progress=progress)
-    _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss)
+    held = None if statistics == "running" else statistics
+    _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss, statistics=held)
     asked = {"steps": steps, "settle": settle, "error": error, "also": also, "noise": noise}
     return _recurrent_portrait(model, core, k=k, copies=copies, **asked, seconds=seconds, full=full, seed=seed, progress=progress)
 

@@ -62,9 +62,12 @@ class DepthPortrait(Portrait):
             "inputs": {status.name.lower(): int((profile.codes == status).sum()) for status in Status},
             "layers": list(profile.layers),
             "carries_the_whole_signal": profile.cut.tolist(),
-            "layer_gain_factor": [median(row) for row in profile.gain],
-            "layer_largest_singular_value": [median(row[..., 0]) for row in profile.singular_values],
-            "layer_gradient": [median(row) for row in profile.gradient],
+            "layer_gain_factor": _medians(profile.gain),
+            "layer_largest_singular_value": _medians(None if profile.singular_values is None else profile.singular_values[..., 0]),
+            "layer_gradient": _medians(profile.gradient),
+            "layer_parameter_gradient": _medians(profile.parameter_gradient),
+            "layer_activation": _medians(profile.activation),
+            "layer_dead_units": None if profile.dead_units is None else profile.dead_units.tolist(),
         }
 
 
@@ -77,6 +80,7 @@ def depth_portrait(
     layers: Sequence[str] | None,
     targets: Any,
     loss: Callable[..., Tensor] | None,
+    statistics: str,
     seed: int,
     progress: bool,
 ) -> DepthPortrait:
@@ -87,10 +91,13 @@ def depth_portrait(
     chosen = torch.randperm(count, generator=torch_generator(seed, "items of a profile"))[:copies].sort().values
     some = given.with_tensors(lie.take(chosen))
     answers = None if targets is None else _one_each(targets, count)[chosen]
-    profile = depth_profile(model, some, k=k, layers=layers, targets=answers, loss=loss, seed=seed, progress=progress)
+    asked = {"k": k, "layers": layers, "targets": answers, "loss": loss, "statistics": statistics}
+    profile = depth_profile(model, some, **asked, seed=seed, progress=progress)
+    doubts = "".join(f"unsure: {doubt}; " for doubt in (profile.changed, profile.fresh) if doubt)
     growth = Growth(profile)
-    asked = {
+    settings = {
         "copies": copies,
+        "statistics": None if statistics == "running" else statistics,
         "layers": None if layers is None else list(layers),
         "targets": None if targets is None else GIVEN,
         "loss": profile.loss if loss is None else GIVEN,
@@ -98,13 +105,27 @@ def depth_portrait(
     return DepthPortrait(
         codes=profile.codes.amax(),
         profile=profile,
-        verdict=f"unsure: {profile.changed}; {verdict(growth)}" if profile.changed else verdict(growth),
+        verdict=doubts + verdict(growth),
         advice=advice(growth),
         did=_did(profile, growth, count),
         model=profile.model,
         core=f"{counted(growth.depth, 'layer')} deep, {counted(profile.dim, 'number')} in, {profile.widths[-1]:,} out",
-        settings={**profile.settings, **asked},
+        settings={**profile.settings, **settings},
     )
+
+
+def _growth_from(profile: DepthProfile) -> str:
+    """How the growth was measured."""
+    if profile.singular_values is None:
+        return "Gains of J = ∂(layer)/∂(input) from a few random tangents; for singular values, pass k or the names of layers."
+    how = "from the whole Jacobian"
+    if profile.settings["method"] != "whole Jacobian":
+        how = f"by iterating J and Jᵀ, with residuals of up to {plain(profile.worst_residual)} relative to the largest"
+    return f"The {profile.singular_values.shape[-1]} leading singular values of J = ∂(layer)/∂(input) at each layer, {how}."
+
+
+def _medians(rows: Tensor | None) -> list[float] | None:
+    return None if rows is None else [median(row) for row in rows]
 
 
 def _count(given: Arguments) -> int:
@@ -128,17 +149,13 @@ def _one_each(targets: Any, count: int) -> Tensor:
 
 def _did(profile: DepthProfile, growth: Growth, count: int) -> tuple[str, ...]:
     """What was done, one sentence each."""
-    measured, k = profile.codes.numel(), profile.singular_values.shape[-1]
+    measured = profile.codes.numel()
     of = f"{measured:,} of {counted(count, 'input')}, drawn at random" if measured < count else counted(count, "input")
-    how = "from the whole Jacobian"
-    if profile.settings["method"] != "whole Jacobian":
-        worst = float(profile.residual.nan_to_num(0.0).max())
-        how = f"by iterating J and Jᵀ, with residuals of up to {plain(worst)} relative to the largest"
     sentences = [
         f"{profile.model}, {counted(len(profile.layers), 'layer')} in the order of the forward pass; the whole signal passes "
         f"through {len(growth.whole) if bool(profile.cut.any()) else 0} of them.",
         f"{of.capitalize()}, {counted(profile.dim, 'number')} each.",
-        f"The {k} leading singular values of J = ∂(layer)/∂(input) at each layer, {how}.",
+        _growth_from(profile),
         f"Gradients of {profile.loss}.",
     ]
     ended = {"did not converge": Status.NOT_CONVERGED, "diverged": Status.DIVERGED}

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -54,6 +55,34 @@ class Growth:
         return first / last
 
     @property
+    def normalises(self) -> bool:
+        """Whether the network has a normalisation layer that is not fresh."""
+        return any("Norm" in kind for kind in self.profile.kinds) and not self.profile.fresh
+
+    @property
+    def bypasses(self) -> bool:
+        """Whether the signal can bypass a layer with weights, as in a residual block."""
+        weights = self.profile.has_weights
+        return weights is not None and bool((weights.bool() & ~self.profile.cut.bool()).any())
+
+    @property
+    def weighted(self) -> int:
+        """Number of layers with weights of their own through which the whole signal passes."""
+        weights = self.profile.has_weights
+        return 0 if weights is None else int((weights.bool() & self.profile.cut.bool()).sum())
+
+    @property
+    def worst(self) -> tuple[str, float] | None:
+        """The layer with the largest factor in the direction of the whole, if it is e times the typical one; and that factor."""
+        gains = [1.0, *(median(self.profile.gain[i]) for i in self.whole)]
+        if len(gains) < 3 or not all(gain > 0 and math.isfinite(gain) for gain in gains):
+            return None
+        steps = [math.log(after / before) for before, after in pairwise(gains)]
+        place = (min if gains[-1] < 1 else max)(range(len(steps)), key=lambda i: steps[i])
+        typical = sorted(steps)[len(steps) // 2]
+        return (self.profile.layers[self.whole[place]], math.exp(steps[place])) if abs(steps[place] - typical) > 1 else None
+
+    @property
     def beyond(self) -> str | None:
         """The layer from which the median gain stays outside 1/10 … 10; None if it ends inside."""
         gains = [median(self.profile.gain[i]) for i in self.whole]
@@ -97,37 +126,66 @@ def advice(growth: Growth) -> tuple[str, ...]:
 
 def _if_vanishing(growth: Growth) -> tuple[str, ...]:
     rate = median(growth.rate)
-    erased = rate == -math.inf
-    factor = "" if erased else f" to first order, {_scaled(growth, rate)};"
-    decay = "The signal is erased completely" if erased else f"The signal decays e-fold every {about(-1 / rate)} layers"
-    where = f" and stays below one tenth from '{growth.beyond}' on" if growth.beyond else ""
+    decay = "The signal is erased completely" if rate == -math.inf else f"The signal decays e-fold every {about(-1 / rate)} layers"
+    scaled = "" if rate == -math.inf else _scaled(growth)
+    right = "A variance of 2/fan-in preserves the signal's size through a ReLU layer, 1/fan-in through a linear one."
     return (
-        f"{decay}{where}: earlier layers receive equally small gradients, and the output hardly depends on the input.",
-        "Add skip connections around the blocks, x + f(x), or normalise between blocks (LayerNorm, BatchNorm).",
-        f"Or start from larger weights:{factor} a variance of 2/fan-in preserves the signal's size through a ReLU layer, 1/fan-in "
-        "through a linear one.",
-    )
-
-
-def _scaled(growth: Growth, rate: float) -> str:
-    """By how much to scale the weights; activations count as layers but have none."""
-    factor = math.exp(-rate)
-    return (
-        f"scale each layer's weights by {about(factor)} if all {growth.depth} layers have weights, or by {about(factor * factor)} "
-        "if every second one is an activation"
+        f"{decay}{_from_where(growth, 'stays below one tenth')}: earlier layers receive equally small gradients, and the output "
+        "hardly depends on the input.",
+        *_worst(growth, "loss"),
+        *_wiring(growth),
+        *([f"{scaled} {right}"] if scaled else []),
     )
 
 
 def _if_exploding(growth: Growth) -> tuple[str, ...]:
-    rate = median(growth.rate)
-    where = f" and stays beyond a factor of {FACTOR} from '{growth.beyond}' on" if growth.beyond else ""
+    rate, scaled = median(growth.rate), _scaled(growth)
     return (
-        f"The signal grows e-fold every {about(1 / rate)} layers{where}: small input changes and rounding errors are amplified.",
-        f"Normalise between blocks, or scale the weights down: to first order, {_scaled(growth, rate)}; in a residual block "
-        "x + f(x), scale f by about 1/√depth.",
+        f"The signal grows e-fold every {about(1 / rate)} layers{_from_where(growth, f'stays beyond a factor of {FACTOR}')}: small "
+        "input changes and rounding errors are amplified.",
+        *_worst(growth, "growth"),
+        *([] if growth.normalises else ["Normalise between blocks (LayerNorm, BatchNorm)."]),
+        *([scaled] if scaled else []),
+        *(["In a residual block x + f(x), scale f by about 1/√depth."] if growth.bypasses else []),
         f"During training, clip the gradients. If only the last layer exceeds a factor of {FACTOR}, the cause is the scale of the "
         "outputs: if the network is overconfident, train with label smoothing or weight decay.",
     )
+
+
+def _from_where(growth: Growth, stays: str) -> str:
+    """From which layer on the signal is lost; that only the last one loses it is no such layer."""
+    if growth.beyond is None:
+        return ""
+    is_last = growth.beyond == growth.profile.layers[growth.whole[-1]]
+    return f", most of all at the last, '{growth.beyond}'" if is_last else f" and {stays} from '{growth.beyond}' on"
+
+
+def _worst(growth: Growth, what: str) -> tuple[str, ...]:
+    """The layer with the largest share, if it stands out."""
+    if (found := growth.worst) is None:
+        return ()
+    name, factor = found
+    return (f"The largest {what} in one step is at '{name}', by a factor of {about(factor)}: begin there.",)
+
+
+def _wiring(growth: Growth) -> tuple[str, ...]:
+    """Connections and layers that keep a signal, as far as the network has none yet."""
+    skip = "add skip connections around the blocks, x + f(x)"
+    normalise = "normalise between blocks (LayerNorm, BatchNorm)"
+    missing = ([] if growth.bypasses else [skip]) + ([] if growth.normalises else [normalise])
+    text = ", or ".join(missing)
+    return (f"{text[:1].upper()}{text[1:]}.",) if missing else ()
+
+
+def _scaled(growth: Growth) -> str:
+    """By how much to scale the weights along the signal; empty where that says nothing: behind a normalisation, within blocks."""
+    count = growth.weighted
+    if growth.normalises or not count:
+        return ""
+    factor = about(math.exp(-math.log(median(growth.gain)) / count))
+    if count == 1:
+        return f"To first order, scale the weights of the one layer that has some by {factor}."
+    return f"To first order, scale the weights of each of the {count} layers that have some by {factor}."
 
 
 def _if_uneven(growth: Growth) -> tuple[str, ...]:

@@ -51,6 +51,8 @@ def _rate(portrait: DepthPortrait) -> Cell:
 
 
 def _largest(portrait: DepthPortrait) -> Cell:
+    if portrait.profile.singular_values is None:
+        return Cell("not measured")
     return _over_inputs(portrait.growth.largest)
 
 
@@ -96,7 +98,7 @@ DEPTH = View(
         Quantity("Inputs", "", "number by outcome", _inputs),
     ),
     sections=_sections,
-    arguments=("k", "copies", "layers", "seed"),
+    arguments=("k", "copies", "layers", "statistics", "seed"),
     record="profile",
     glossary=(
         (

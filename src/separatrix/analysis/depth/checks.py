@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from separatrix.analysis.depth.hooks import Call
 from separatrix.analysis.depth.layers import Layer, depth_of_signal, layers_of
-from separatrix.analysis.depth.record import Record
+from separatrix.analysis.depth.record import Record, Recorder
 from separatrix.core.errors import InputError, ModelError, UnsupportedModuleError
 from separatrix.core.system import System
 from separatrix.flows.field import Field
 
 TOGETHER = 8  # items per batch that is compared with its items alone
-TRIES = 3  # repeated passes, since a model that draws at random may give the same output twice
 AGREEMENT = 1e-4  # difference allowed between an item alone and in a batch, relative to its largest component: float32 sums
 
 Shapes = dict[Call, torch.Size]
@@ -24,6 +23,7 @@ Shapes = dict[Call, torch.Size]
 class Recorded(Protocol):
     """A network whose passes can be recorded."""
 
+    recorder: Recorder
     model_name: str
     axis: int | None
     items: int
@@ -120,7 +120,7 @@ def _compared(network: Recorded, layers: Sequence[Layer], first: Record) -> _Com
 
 def _depth_alone(network: Recorded, item: int) -> int:
     """Number of layers that carry the whole signal of one item, traced by itself."""
-    return depth_of_signal(layers_of(network.trace(slice(item, item + 1))))
+    return depth_of_signal(layers_of(network.trace(slice(item, item + 1)), network.recorder))
 
 
 def _same_path(values: dict[Call, Tensor], shapes: Shapes) -> bool:
@@ -141,12 +141,17 @@ def _agree(alone: list[Tensor], together: Tensor, axis: int) -> bool:
 
 
 def _check_repeats(network: Recorded, first: Record) -> None:
-    """Refuse a model that draws at random."""
-    if not all(_repeats(first, network.trace(slice(0, 1))) for _ in range(TRIES)):
-        raise InputError(
-            "two forward passes of the same input differ: the model draws at random, even in evaluation mode.\n"
-            "Switch the randomness off in evaluation mode: nn.Dropout, or F.dropout(x, p, training=self.training)."
-        )
+    """Refuse a model that draws at random. It may give the same output twice, so the later passes are compared too."""
+    if not _repeats(first, network.record(slice(0, 1))):
+        raise draws_at_random()
+
+
+def draws_at_random() -> InputError:
+    """The error for a model of which two passes of the same input differ."""
+    return InputError(
+        "two forward passes of the same input differ: the model draws at random, even in evaluation mode.\n"
+        "Switch the randomness off in evaluation mode: nn.Dropout, or F.dropout(x, p, training=self.training)."
+    )
 
 
 def _repeats(first: Record, again: Record) -> bool:

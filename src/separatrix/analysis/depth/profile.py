@@ -1,16 +1,17 @@
 """Depth as time: growth of tangents and gradients from layer to layer, in any feed-forward graph."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from separatrix.analysis.depth.layers import Layer
-from separatrix.analysis.depth.layerwise import SWEEPS, Layerwise, Part
+from separatrix.analysis.depth.layerwise import SWEEPS, WHOLE, Layerwise, Part
 from separatrix.analysis.depth.loss import Loss, objective
 from separatrix.analysis.depth.network import LayeredNetwork
 from separatrix.analysis.depth.result import DepthProfile
+from separatrix.analysis.depth.statistics import STATISTICS
 from separatrix.core.checks import check_choice, check_fraction, check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.progress import watched
@@ -29,6 +30,7 @@ def depth_profile(
     loss: Loss | None = None,
     origin: str | None = None,
     batch_axis: int | None = 0,
+    statistics: Literal["running", "batch"] = "running",
     sweeps: int | None = None,
     tol: float = 1e-2,
     seed: int = 0,
@@ -44,11 +46,16 @@ def depth_profile(
     gain of 1 at any width. A layer is a *cut* if the whole signal passes through it: in a residual network, the sum after a block
     but not the layers inside. There J_l is a product over depth, and ln σ_i / depth a finite-time Lyapunov exponent.
 
+    One forward and one backward pass of each input give the sizes of activations and gradients, those of the parameters included,
+    and a forward pass with a few random tangents gives the gains. Singular values are computed as well for inputs of up to 256
+    numbers; for larger inputs, if `k` or `layers` or `sweeps` is given.
+
     Args:
         model: any module; it is not changed, and runs in evaluation mode.
         inputs: arguments of the model for a batch: a tensor, an array, a tuple of several arguments, or a dict of named ones. The
             first floating-point one is x.
-        k: number of leading singular values. Default: 8, or all if there are fewer.
+        k: number of leading singular values. Default: 8, or all if there are fewer; none for inputs of more than 256 numbers,
+            unless `layers` or `sweeps` is given.
         layers: names of modules. Default: all that depend on the input and do not just pass on another layer's output.
         targets: targets of the loss: classes (whole numbers; cross-entropy) or values (mean squared error).
         loss: function (output, targets), or (output) without targets, that returns one number for a batch of one item. Default
@@ -57,7 +64,10 @@ def depth_profile(
             them into floating-point numbers.
         batch_axis: batch axis of the inputs and of all layers, or None if the inputs are one item. Further arguments may have
             another batch axis or none; it is found by trial.
-        sweeps: maximum number of applications of J and Jᵀ, at least 2. Default: 12, or the whole Jacobian for inputs of up to 256
+        statistics: what BatchNorm layers normalise with: their "running" statistics, as in evaluation mode, or those of this
+            "batch" of inputs, as in training mode, held fixed. Before any training the running ones are mean 0 and variance 1,
+            which normalise nothing; the result then says so.
+        sweeps: maximum number of applications of J and Jᵀ, at least 2. Default: 30, or the whole Jacobian for inputs of up to 256
             numbers.
         tol: residual below which singular values have converged.
         seed: seed of the random tangents and of the random loss.
@@ -66,9 +76,10 @@ def depth_profile(
         throw: raise instead of marking items `diverged` or `not_converged`.
 
     Returns:
-        DepthProfile: `singular_values` (layer, *batch, k) with `residual`, `gain` with `gain_stderr`, `gradient`, `exponents`,
-        `cut`, `verdicts`. An item is `not_converged` if the residual at one of its layers exceeds `tol`. An item that overflows
-        is `diverged`, and NaN from that layer on.
+        DepthProfile: `activation`, `gradient`, `parameter_gradient`, `dead_units`, `margin()`, `gain` with `gain_stderr`,
+        `singular_values` (layer, *batch, k) with `residual` and `exponents` (or None), `cut`, `verdicts`. An item is
+        `not_converged` if the residual at one of its layers exceeds `tol`. An item that overflows is `diverged`, and NaN from
+        that layer on.
 
     Raises:
         InputError: a layer does not exist, is not reached or does not depend on the input; k is too large; the inputs are not
@@ -76,8 +87,8 @@ def depth_profile(
         UnsupportedModuleError: the model is not an nn.Module, or is not differentiable.
         DivergedError, NotConvergedError: with `throw=True`.
     Limits: singular values that lie close together take many sweeps. Those below rounding error of the largest are 0. A sweep
-        costs about k + 8 forward and as many backward passes up to each layer, so name the layers of a large network. Stores
-        k + 8 tangents of an item at all layers.
+        costs about k forward and k backward passes for each layer, so name the layers of a large network. Stores the images of
+        k + 8 tangents of an item at all layers, and of more at some of them. Overflow is seen in outputs of layers only.
     Source: Saxe, McClelland & Ganguli 2014, arXiv:1312.6120; Pennington, Schoenholz & Ganguli 2017, arXiv:1711.04735.
 
     Example:
@@ -89,21 +100,22 @@ def depth_profile(
         ([0.5, 0.25, 0.125], 'contracting')
     """
     k, sweeps = _check_counts(k, sweeps, tol, seed, dtype)
-    network = LayeredNetwork(model, inputs, batch_axis=batch_axis, origin=origin, dtype=dtype)
+    check_choice("statistics", statistics, STATISTICS)
+    network = LayeredNetwork(model, inputs, batch_axis=batch_axis, origin=origin, dtype=dtype, statistics=statistics)
     chosen = network.choose(layers)
     dim = network.source.shape[-1]
     most = max(min(dim, layer.width) for layer in chosen)
     if k is not None and k > most:
         raise InputError(f"k is {k}, but the Jacobians have at most {most} singular values.\nPass a k of at most {most}.")
-    k = min(8, most) if k is None else k
-    network.settle_derivative([layer.call for layer in chosen], seed)
+    asked = k is not None or layers is not None or sweeps is not None or dim <= WHOLE
+    k = (min(8, most) if asked else 0) if k is None else k
     run = Layerwise(network, chosen, k, sweeps, tol, seed, objective(targets, loss, network.source, seed, axis=network.axis))
     chunks = run.chunks()
     parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
-    return _assemble(run, parts, len(chunks)).or_raise(throw)
+    return _assemble(run, parts, len(chunks), statistics).or_raise(throw)
 
 
-def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
+def _assemble(run: Layerwise, parts: list[Part], chunks: int, statistics: str) -> DepthProfile:
     """One result from the parts of all chunks and layers."""
     network, layers = run.network, run.chosen
     batch = () if network.axis is None else (network.items,)
@@ -113,18 +125,22 @@ def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
         stacked = torch.stack(rows).detach()
         return stacked.reshape(len(layers), *batch, *stacked.shape[2:])
 
+    def measured(name: str) -> Tensor:
+        part = together(name)
+        return part.where(alive if part.ndim == alive.ndim else alive[..., None], torch.nan)
+
     alive = together("alive")
-    values, residual, gain, gain_stderr, gradient = (
-        (part := together(name)).where(alive if part.ndim == alive.ndim else alive[..., None], torch.nan)
-        for name in ("values", "residual", "gain", "gain_stderr", "gradient")
-    )
+    values, residual = measured("values"), measured("residual")
+    active = [torch.stack([parts[c * len(layers) + i].active for c in range(chunks)]).any(0) for i in range(len(layers))]
     open_ends = (residual.nan_to_num(0.0) > run.tol).any(-1)
     codes = torch.where(alive, torch.where(open_ends, Status.NOT_CONVERGED, Status.OK), Status.DIVERGED).to(torch.int8)
     cuts = [layer for layer in network.layers if layer.cut and not layer.alias]
     depth = torch.tensor([_depth_of(layer, network.layers, cuts) for layer in layers])
     cut = torch.tensor([layer.cut for layer in layers])
     column = (-1, *[1] * (len(batch) + 1))
-    exponents = values.log() / depth.clamp(min=1).reshape(column).to(values)
+    exponents = (values.log() / depth.clamp(min=1).reshape(column).to(values)).where(
+        cut.reshape(column).to(values.device), torch.nan
+    )
     return DepthProfile(
         codes=codes.amax(0),
         layers=tuple(layer.name for layer in layers),
@@ -132,35 +148,37 @@ def _assemble(run: Layerwise, parts: list[Part], chunks: int) -> DepthProfile:
         widths=torch.tensor([layer.width for layer in layers]),
         cut=cut,
         depth=depth,
-        singular_values=values,
-        residual=residual,
-        gain=gain,
-        gain_stderr=gain_stderr,
-        gradient=gradient,
-        exponents=exponents.where(cut.reshape(column).to(values.device), torch.nan),
+        has_weights=torch.tensor([layer.has_weights for layer in layers]),
+        unit_count=torch.tensor([len(one) for one in active]),
+        dead_units=torch.tensor([int((~one).sum()) for one in active]),
+        **{name: measured(name) for name in ("activation", "peak", "gain", "gain_stderr", "gradient", "underflow")},
+        parameter_gradient=measured("parameter_gradient"),
+        **({"singular_values": values, "residual": residual, "exponents": exponents} if run.k else {}),
         layer_codes=codes,
         dim=run.dim,
         model=network.model_name,
         loss=run.objective.words,
-        settings=_settings(run),
+        settings=_settings(run, statistics),
     )
 
 
-def _settings(run: Layerwise) -> dict[str, Any]:
+def _settings(run: Layerwise, statistics: str) -> dict[str, Any]:
     """The options with their defaults filled in, and the methods used."""
     network = run.network
     return {
-        "k": run.k,
-        "sweeps": run.sweeps if run.sweeps is not None or run.whole else SWEEPS,
+        "k": run.k or None,
+        "sweeps": run.sweeps if run.sweeps is not None or run.whole or not run.k else SWEEPS,
         "tol": run.tol,
         "seed": run.seed,
-        "method": "whole Jacobian" if run.whole else "subspace iteration",
+        "method": "whole Jacobian" if run.whole else "subspace iteration" if run.k else "random tangents",
         "tangents": "reverse mode, twice" if network.by_autograd_only else "forward mode",
         "origin": network.origin[0] if network.origin else "the input",
         "batch_axis": network.axis,
         "dtype": str(network.source.dtype).removeprefix("torch."),
         "loss": run.objective.words,
-        "changed": network.changed_derivative(run.chosen[-1]),
+        "statistics": statistics,
+        "fresh": network.fresh,
+        "changed": "".join(run.changed),
     }
 
 

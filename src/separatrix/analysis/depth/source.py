@@ -43,7 +43,7 @@ def find_source(recorder: Recorder, origin: str | None) -> Source:
     places = [i for i, argument in enumerate(recorder.arguments) if argument.is_floating_point()]
     if places:
         return _of_value(recorder, recorder.arguments[places[0]], None, places[0])
-    record = recorder.plain()
+    record = recorder.plain(until=lambda one: one.value is not None and bool(one.call[0]) and _looks_up(one, recorder.arguments))
     made = [one for one in record.made if one.value is not None and one.call[0]]
     found = next((one for one in made if _looks_up(one, recorder.arguments)), None) or next(iter(made), None)
     if found is None:
