@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.analysis.driven.responses import MOST_STEPS, Responses, attractors, common_drive_responses
-from separatrix.analysis.gradients.propagation import Propagation, gradient_propagation
+from separatrix.analysis.gradients.propagation import Propagation, default_lags, gradient_propagation
 from separatrix.analysis.lyapunov.divergence import DivergenceRate, divergence_rate
 from separatrix.analysis.lyapunov.pooled import PooledSpectrum
 from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.analysis.lyapunov.spectrum import lyapunov_spectrum
 from separatrix.analysis.lyapunov.verification import held_to_its_check
+from separatrix.analysis.run.leading import WHOLE as JACOBIAN
 from separatrix.core.ending import Ended, Ending, check_time
 from separatrix.core.evolve import trajectory
 from separatrix.core.result import Status
@@ -22,7 +23,7 @@ from separatrix.core.system import System
 from separatrix.core.wording import counted as in_words
 from separatrix.core.wording import plain
 from separatrix.portrait.core import Core
-from separatrix.portrait.effort import VERDICT, WHOLE, Effort
+from separatrix.portrait.effort import FEWEST_RUNS, REPORT, VERDICT, WHOLE, Effort
 from separatrix.portrait.regime import Regime, along
 from separatrix.portrait.verdict import advice, verdict
 
@@ -33,6 +34,7 @@ MANY = 0.25  # share of the runs in which the check must disagree before the ver
 HUGE = 1e100  # larger states are about to overflow, and their squares already have
 MOST_NUMBERS = 20_000_000  # in the Jacobians of one batch: 160 MB
 SAMPLED = 512  # states from which the principal plane of a large state is computed
+PASSES = 12  # forwards and backwards, for the leading singular value of a large state; backwards takes twice as long
 LAGS = 200  # over which the growth of gradients is measured
 
 DECISIVE = {  # parts that the verdict rests on, after the leading exponent, and their headings
@@ -204,12 +206,20 @@ class Measurements:
     @cached_property
     def propagation(self) -> Propagation:
         """Growth over lags from the settled state; from one copy only if that of all would cost too much."""
-        regime, cost = self.regime, self.effort.cost
+        regime, cost, lags = self.regime, self.effort.cost, None
+        if cost.dim > JACOBIAN:
+            lags = tuple(lag for lag in default_lags(regime.common, self.leading.settle, is_large=True) if 2 * lag <= self._passes)
         runs = math.prod(regime.system.batch_shape)
         is_small = runs * cost.dim**2 <= MOST_NUMBERS and runs * LAGS * cost.dim * cost.tangent <= VERDICT
         system = regime.system if is_small else regime.common
         x0 = system.initial_state((8,), self.seed) if regime.is_autonomous else regime.start if system is regime.system else None
-        return gradient_propagation(system, x0, k=1, settle=self.leading.settle, seed=self.seed, progress=self.progress)
+        settle = self.leading.settle
+        return gradient_propagation(system, x0, lags=lags, k=1, settle=settle, seed=self.seed, progress=self.progress)
+
+    @property
+    def _passes(self) -> float:
+        """Steps over which the leading singular value of a large state can be afforded."""
+        return max(2.0, REPORT / (PASSES * self.effort.cost.step(1, 3)))
 
     @cached_property
     def sequence_steps(self) -> int:
@@ -223,7 +233,10 @@ class Measurements:
         """The lengths of the sequences whose finite-time exponents are taken."""
         length, count, _ = sequences.shape
         cost = self.effort.cost
-        affordable = min(MOST_NUMBERS // cost.dim**2, int(VERDICT / (length * cost.dim * cost.tangent)))
+        if cost.dim > JACOBIAN:
+            affordable = int(REPORT / (PASSES * length * cost.step(FEWEST_RUNS, 3) / FEWEST_RUNS))
+        else:
+            affordable = min(MOST_NUMBERS // cost.dim**2, int(VERDICT / (length * cost.dim * cost.tangent)))
         count = max(1, min(count, MOST_SEQUENCES, affordable))
         return torch.full((count,), length) if self.core.lengths is None else self.core.lengths[:count]
 
