@@ -154,7 +154,7 @@ class ContinuousDepth(TimedFlow):
     """
 
     layered = True
-    autonomous = False  # each layer has its own field
+    autonomous = False  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]  # each layer has its own field
 
     def __init__(
         self,
