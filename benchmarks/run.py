@@ -1,8 +1,7 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
-`python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, neural_ode, memory, reversible), and the others keep
-their last results.
+`python benchmarks/run.py` runs all of them, some eight minutes on two idle cores; `python benchmarks/run.py lorenz gru` those two
+(the names are in BENCHMARKS), and the others keep their last results.
 """
 
 import json
@@ -16,6 +15,7 @@ from rich.table import Table
 import basins
 import covariant
 import depth
+import everyday
 import gru
 import lipschitz
 import lorenz
@@ -24,10 +24,13 @@ import neural_ode
 import operator_norm
 import rest_points
 import reversible
+import small
 from timing import Row, machine
 
 HERE = Path(__file__).parent
 BENCHMARKS = {
+    "everyday": everyday.rows,
+    "small": small.rows,
     "gru": gru.rows,
     "covariant": covariant.rows,
     "rest_points": rest_points.rows,

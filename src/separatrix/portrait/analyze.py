@@ -26,7 +26,7 @@ from separatrix.portrait.depth import depth_portrait
 from separatrix.portrait.effort import FEWEST_RUNS, RUNS, Effort, cost_of, pace, plan_effort
 from separatrix.portrait.find_core import find_core
 from separatrix.portrait.findings import QUESTIONS, Subject, answer, chosen
-from separatrix.portrait.measurements import ATTRACTOR_STEPS, DECISIVE, REFINING, Measurements
+from separatrix.portrait.measurements import DECISIVE, REFINING, Measurements
 from separatrix.portrait.portrait import Portrait, RecurrentPortrait
 from separatrix.portrait.regime import Regime, regime_of
 from separatrix.portrait.verdict import why_not_converged
@@ -263,7 +263,7 @@ def _portrait(model: nn.Module, made: Measurements, **asked: Any) -> RecurrentPo
         finite_time_steps=0 if made.known("finite_time") is None else made.sequence_steps,
         groups=groups,
         settled=groups is not None and (responses is None or responses.settled),
-        response_steps=responses.steps if responses else spectrum.settle + ATTRACTOR_STEPS,
+        response_steps=responses.steps if responses else spectrum.settle + made.response_steps,
         plane=None if plane is None else plane[0],
         explained=None if plane is None else plane[1],
         verdict=made.verdict,

@@ -23,7 +23,7 @@ from separatrix.core.system import System
 from separatrix.core.wording import counted as in_words
 from separatrix.core.wording import plain
 from separatrix.portrait.core import Core
-from separatrix.portrait.effort import FEWEST_RUNS, REPORT, VERDICT, WHOLE, Effort
+from separatrix.portrait.effort import FEWEST_RUNS, FEWEST_STEPS, REPORT, VERDICT, WHOLE, Effort
 from separatrix.portrait.regime import Regime, along
 from separatrix.portrait.verdict import advice, verdict
 
@@ -137,7 +137,7 @@ class Measurements:
         """The attractor (autonomous) or response (driven) that each initial state reached; −1: it diverged."""
         if self.responses is not None:
             return self.responses.groups
-        return attractors(self.regime.system, self.x0, self.leading.settle, ATTRACTOR_STEPS)
+        return attractors(self.regime.system, self.x0, self.leading.settle, self.response_steps)
 
     @cached_property
     def responses(self) -> Responses | None:
@@ -146,6 +146,12 @@ class Measurements:
             return None
         most = int(min(MOST_STEPS, max(200, VERDICT / (self.copies * self.effort.cost.state))))
         return common_drive_responses(self.regime.common, self.copies, self.rate[0], self.seed, visited=self.states, most=most)
+
+    @property
+    def response_steps(self) -> int:
+        """Steps over which attractors are distinguished."""
+        affordable = int(VERDICT / self.effort.cost.step(self.effort.runs, 0))
+        return min(ATTRACTOR_STEPS, max(affordable, FEWEST_STEPS))
 
     @property
     def attractors(self) -> Tensor | None:

@@ -1,0 +1,49 @@
+"""Plain functions of two numbers, one orbit: the spectrum against its own trajectory, and that against a loop in NumPy."""
+
+import numpy as np
+import torch
+
+import separatrix as sx
+from timing import Row, interleaved
+
+STEPS, DT = 5_000, 0.01
+
+
+def van_der_pol(x: torch.Tensor) -> torch.Tensor:
+    """As a person writes it."""
+    return torch.stack([x[..., 1], (1 - x[..., 0] ** 2) * x[..., 1] - x[..., 0]], -1)
+
+
+def in_numpy() -> np.ndarray:
+    """The same flow, by RK4 in NumPy."""
+
+    def field(x: np.ndarray) -> np.ndarray:
+        return np.array([x[1], (1 - x[0] ** 2) * x[1] - x[0]])
+
+    x = np.array([1.0, 0.0])
+    for _ in range(STEPS):
+        a = field(x)
+        b = field(x + DT / 2 * a)
+        c = field(x + DT / 2 * b)
+        d = field(x + DT * c)
+        x = x + DT / 6 * (a + 2 * b + 2 * c + d)
+    return x
+
+
+def rows() -> list[Row]:
+    """Both sides end at the same state."""
+    flow, x0 = sx.Flow(van_der_pol, 2, DT), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(sx.trajectory(flow, x0, STEPS)[-1], torch.from_numpy(in_numpy()), rtol=1e-9, atol=1e-9)
+    seconds = interleaved(
+        {
+            "spectrum": lambda: sx.lyapunov_spectrum(flow, x0, steps=STEPS, settle=0),
+            "trajectory": lambda: sx.trajectory(flow, x0, STEPS),
+            "NumPy": in_numpy,
+        }
+    )
+    spectrum, trajectory, numpy = (1e3 * seconds[name] / STEPS for name in ("spectrum", "trajectory", "NumPy"))
+    work = "flow of a plain function of 2 numbers, RK4, 1 orbit"
+    return [
+        Row(f"{work}: both exponents", spectrum, "its own trajectory", trajectory, "ms / step", floor=True, goal=3.0),
+        Row(f"{work}: trajectory", trajectory, "RK4 in NumPy", numpy, "ms / step", floor=True, goal=5.0),
+    ]
