@@ -161,6 +161,19 @@ def test_a_step_that_depends_on_the_step_is_taken_as_it_is(until):
     assert float(found) == pytest.approx(euler, rel=1e-9)
 
 
+class Slowing(sx.Map):
+    """A map whose steps take longer and longer."""
+
+    def elapsed(self, x, n=0):
+        return 1.0 + n
+
+
+def test_a_step_whose_time_varies_is_taken_as_it_is():
+    spectrum = sx.lyapunov_spectrum(Slowing(lambda x: x / 2, 1), torch.ones(1).double(), steps=99, settle=0)
+    assert float(spectrum.history_time[-1]) == 99 * 100 / 2
+    assert float(spectrum.exponents) == pytest.approx(-99 * math.log(2) / 4950)
+
+
 def test_gradients_pass_through_a_trajectory_that_could_be_prepared():
     rate = torch.tensor(0.999, dtype=torch.float64, requires_grad=True)
     x0 = torch.ones(1, dtype=torch.float64)

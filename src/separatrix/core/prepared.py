@@ -82,6 +82,8 @@ def _prepare(system: "System", x: Tensor, v: Tensor | None, n: int) -> Run | Non
         return None
     if lines * LINE > operators * (OPERATOR if v is None else DERIVATIVE):
         return None
+    if any(system.elapsed(x, n + later) != system.dt for later in (LATER if system.horizon is None else (0,))):
+        return None
     generator = torch_generator(0, "states of a prepared step")
     size = x.abs().amax(-1, keepdim=True)
     size = size.where(size > 0, 1.0)
