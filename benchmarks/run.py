@@ -1,8 +1,8 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
 `python benchmarks/run.py` runs all of them, some six minutes on two idle cores; `python benchmarks/run.py lorenz` some of them
-(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, neural_ode, memory, reversible), and the others keep
-their last results.
+(gru, covariant, rest_points, depth, basins, lipschitz, lorenz, operator_norm, neural_ode, imports, memory, reversible), and the
+others keep their last results.
 """
 
 import json
@@ -17,6 +17,7 @@ import basins
 import covariant
 import depth
 import gru
+import imports
 import lipschitz
 import lorenz
 import memory
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "lorenz": lorenz.rows,
     "operator_norm": operator_norm.rows,
     "neural_ode": neural_ode.rows,
+    "imports": imports.rows,
     "memory": memory.row,
     "reversible": reversible.row,
 }
