@@ -17,6 +17,7 @@ import covariant
 import depth
 import everyday
 import gru
+import imports
 import lipschitz
 import lorenz
 import memory
@@ -40,6 +41,7 @@ BENCHMARKS = {
     "lorenz": lorenz.rows,
     "operator_norm": operator_norm.rows,
     "neural_ode": neural_ode.rows,
+    "imports": imports.rows,
     "memory": memory.row,
     "reversible": reversible.row,
 }

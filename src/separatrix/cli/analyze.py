@@ -30,7 +30,7 @@ ALSO = f"Names: auto (the default; those that take seconds), none, {', '.join(QU
 
 
 @flags_of(portray, "module", "k", "copies", "steps", "settle", "error", "statistics", "noise", "seconds", "full", "seed")
-def analyze(
+def command(
     model: Annotated[
         str,
         typer.Argument(
@@ -59,7 +59,6 @@ def analyze(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the numbers, as JSON.")] = False,
     **options: Any,
 ) -> None:
-    """Measure whether a network is ordered or chaotic, or vanishing or exploding in depth, and write a report."""
     log = Console(stderr=True, soft_wrap=True, highlight=False)
     portraits: dict[str, Portrait] = {}
     try:

@@ -25,7 +25,7 @@ WORDS = described_arguments(continuation)
 
 
 @flags_of(continuation, "period", "step_size", "max_steps", "tol", "seed")
-def bifurcation(
+def command(
     system: Annotated[
         str,
         typer.Argument(help="A name from `separatrix list`, or path/to/file.py:factory that returns a System.", metavar="SYSTEM"),
@@ -42,7 +42,6 @@ def bifurcation(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the numbers, as JSON.")] = False,
     **options: Any,
 ) -> None:
-    """Follow the fixed points or cycles of a system as a parameter varies, and locate their bifurcations."""
     log = Console(stderr=True, soft_wrap=True, highlight=False)
     check_picture(out, "--out", overwrite)
     try:

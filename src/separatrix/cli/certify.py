@@ -22,7 +22,7 @@ from separatrix.report.summary import jsonable
 
 
 @flags_of(certificate, "starts", "steps", "seed")
-def certify(
+def command(
     model: Annotated[
         str,
         typer.Argument(help="The model: path/to/file.py:factory, package.module:factory or torchvision:resnet18.", metavar="MODEL"),
@@ -41,7 +41,6 @@ def certify(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the numbers, as JSON.")] = False,
     **options: Any,
 ) -> None:
-    """Compute a proven upper bound on the Lipschitz constant of a network, and measure a lower bound."""
     if out is not None and out.exists():
         raise InputError(f"{out} already exists.\nChoose another name, or remove it first.")
     if picture is not None:

@@ -29,7 +29,7 @@ MOST_ROWS = 40
 
 
 @flags_of(find, "n", "period", "tol", "max_steps", "path_steps", "distinct", "starts", "seed")
-def fixed_points(
+def command(
     model: Annotated[
         str,
         typer.Argument(help="The model: path/to/file.py:factory, package.module:factory or torchvision:resnet18.", metavar="MODEL"),
@@ -54,7 +54,6 @@ def fixed_points(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the points, as JSON.")] = False,
     **options: Any,
 ) -> None:
-    """Find the fixed points or cycles of a recurrent network, or the equilibria of a neural ODE, and their stability."""
     if out is not None and out.exists():
         raise InputError(f"{out} already exists.\nChoose another name, or remove it first.")
     if picture is not None:

@@ -6,8 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 
-def list_() -> None:
-    """List the built-in systems, analyses, sweeps, profiles, blocks, cells and demos."""
+def command() -> None:
     from separatrix import ANALYSES, PROFILES, SWEEPS, SYSTEMS, nn
     from separatrix.demos import DEMOS
 

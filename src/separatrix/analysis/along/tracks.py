@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from separatrix.analysis.fixed.fixed_points import fixed_points
@@ -231,7 +231,7 @@ def _matched(paths: list[_Path], label: float, points: Tensor, index: list[int],
     distance = ((places[:, None] - points[None]) / unit).square().mean(-1).sqrt()
     before = torch.tensor([path.indices[-1] for path in paths])
     cost = distance.cpu().where(before[:, None] == torch.tensor(index), FLIPPED * distance.cpu())
-    pairs = zip(*linear_sum_assignment(cost.clamp(max=gate).numpy()), strict=True)
+    pairs = zip(*scipy.optimize.linear_sum_assignment(cost.clamp(max=gate).numpy()), strict=True)
     return {int(i): int(j) for i, j in pairs if cost[i, j] < gate}
 
 

@@ -6,9 +6,8 @@ from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import scipy
 import torch
-from scipy.signal import fftconvolve
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from separatrix.analysis.attractor.orbit import plan_sampling, sampled, settled
@@ -286,7 +285,7 @@ def pair_counts(x: np.ndarray, radii: np.ndarray, w: int) -> tuple[np.ndarray, i
     k-d trees count all pairs; the pairs too close in time are then subtracted, one lag at a time.
     """
     block = np.arange(len(x)) * BLOCKS // len(x)
-    trees = [cKDTree(x[block == a]) for a in range(BLOCKS)]
+    trees = [scipy.spatial.cKDTree(x[block == a]) for a in range(BLOCKS)]
     counts = np.zeros((BLOCKS, BLOCKS, len(radii)))
     for a in range(BLOCKS):
         counts[a, a] = (trees[a].count_neighbors(trees[a], radii) - trees[a].n) / 2
@@ -389,6 +388,6 @@ def _decorrelation(x: np.ndarray) -> int:
     away = x - x.mean(0)
     scale = np.abs(away).max()
     away = away / scale if scale > 0 else away
-    sums = fftconvolve(away, away[::-1], axes=0)[len(x) - 1 :].sum(-1)
+    sums = scipy.signal.fftconvolve(away, away[::-1], axes=0)[len(x) - 1 :].sum(-1)
     below = np.flatnonzero(sums <= sums[0] / math.e)
     return DECORRELATED * int(below[0]) if len(below) and below[0] else 1

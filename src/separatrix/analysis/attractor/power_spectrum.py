@@ -7,9 +7,8 @@ from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import scipy
 import torch
-from scipy.signal import welch
-from scipy.signal.windows import blackmanharris
 from torch import Tensor
 
 from separatrix.analysis.attractor.orbit import Sampling, plan_sampling, sampled, settled
@@ -286,7 +285,7 @@ def _density(x: Tensor, variance: Tensor, rate: float) -> tuple[Tensor, Tensor]:
     """Frequencies (frequency) and density (frequency, *batch), scaled so that its sum times their spacing is the variance."""
     length = max(FEWEST, 2 * len(x) // SEGMENTS)
     segments = {"window": "blackmanharris", "nperseg": min(length, len(x)), "detrend": False}
-    frequencies, parts = welch(x.cpu().numpy(), fs=rate, axis=0, **segments)
+    frequencies, parts = scipy.signal.welch(x.cpu().numpy(), fs=rate, axis=0, **segments)
     power = torch.as_tensor(parts).sum(-1).to(x.device)
     total = power.sum(0) * (frequencies[1] - frequencies[0])
     scale = torch.where(total > 0, variance / total.where(total > 0, 1.0), 0.0)
@@ -297,7 +296,7 @@ def _half_spectra(x: Tensor) -> Tensor:
     """Fourier transforms of the two halves under a window of low leakage, (2, frequency, *batch, m)."""
     half = len(x) // 2
     parts = torch.stack([x[:half], x[half : 2 * half]])
-    window = torch.as_tensor(blackmanharris(half, sym=False)).to(x).reshape(-1, *[1] * (x.ndim - 1))
+    window = torch.as_tensor(scipy.signal.windows.blackmanharris(half, sym=False)).to(x).reshape(-1, *[1] * (x.ndim - 1))
     return torch.fft.rfft(parts * window, dim=1)
 
 

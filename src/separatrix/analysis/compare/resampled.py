@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import scipy
 import torch
-from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
 from separatrix.analysis.attractor.return_map import ReturnMap
@@ -50,7 +50,7 @@ class Difference(NamedTuple):
     def limit(self, level: float) -> float:
         """The |z| above which the p-value is below the level."""
         if self.null is None:
-            return float(stdtrit(self.freedom, 1 - level / 2))
+            return float(scipy.special.stdtrit(self.freedom, 1 - level / 2))
         return float(torch.quantile(self.null, 1 - level))
 
 
@@ -61,7 +61,7 @@ def of_estimates(
     stderr = max(math.hypot(*errors), floor, ROUNDING * max(1.0, abs(true), abs(learned)))
     parts = [error**4 / freedom for error, freedom in zip(errors, freedoms, strict=True)]
     freedom = math.hypot(*errors) ** 4 / sum(parts) if sum(parts) > 0 else max(freedoms)
-    p = 2 * float(stdtr(freedom, -abs(learned - true) / stderr))
+    p = 2 * float(scipy.special.stdtr(freedom, -abs(learned - true) / stderr))
     return Difference(true, learned, *errors, stderr, p, freedom)
 
 

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import scipy
 import torch
-from scipy.special import fdtrc
 from torch import Tensor, nn
 
 from separatrix.core.checks import as_inputs, check_fraction, check_whole
@@ -251,5 +251,5 @@ def _analysis_of_variance(y: Tensor) -> Tensor:
     between = count * (own - own.mean(1, keepdim=True)).square().sum(1) / (windows - 1)
     within = (y - own[:, :, None]).square().sum((1, 2)) / (windows * (count - 1))
     same = between <= 1e-20 * y.square().mean((1, 2))  # equal up to rounding
-    p = fdtrc(windows - 1, windows * (count - 1), (between / within.clamp(min=1e-300)).cpu().numpy())
+    p = scipy.special.fdtrc(windows - 1, windows * (count - 1), (between / within.clamp(min=1e-300)).cpu().numpy())
     return torch.as_tensor(p, dtype=torch.float64).to(y.device).masked_fill(same, 1.0)

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigs
 from torch import Tensor
 
 from separatrix.analysis.fixed.newton import ROUNDINGS, Zeros
@@ -83,12 +83,13 @@ def leading_eigenvalues(product: Callable[[Tensor], Tensor], like: Tensor, count
 
     dim = like.shape[-1]
     start = np.random.default_rng(seed).standard_normal(dim)
-    operator = LinearOperator((dim, dim), matvec=matvec, dtype=np.float64)
+    linalg = scipy.sparse.linalg
+    operator = linalg.LinearOperator((dim, dim), matvec=matvec, dtype=np.float64)
     try:
-        values = eigs(operator, k=count, which=which, v0=start, return_eigenvectors=False, ncv=min(dim, max(40, 4 * count)))
-    except ArpackNoConvergence as partial:
+        values = linalg.eigs(operator, k=count, which=which, v0=start, return_eigenvectors=False, ncv=min(dim, max(40, 4 * count)))
+    except linalg.ArpackNoConvergence as partial:
         values = partial.eigenvalues
-    except ArpackError:  # raised for A = 0, which maps the random start to zero
+    except linalg.ArpackError:  # raised for A = 0, which maps the random start to zero
         values = np.full(0 if matvec(start).any() else count, 0.0)
     found = np.full(count, np.nan, dtype=complex)
     found[: len(values)] = values

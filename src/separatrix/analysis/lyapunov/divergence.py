@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import scipy
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from separatrix.analysis.run.statistics import GROUPS, drifts, standard_error
@@ -76,7 +76,7 @@ class DivergenceRate(Result):
             stderr: their standard errors, shape (*batch).
         """
         step, resolution = self.duration / self.steps, 10 * self.distance
-        level = -float(stdtrit(GROUPS - 1, FALSE_ALARM / 2 / max(1, self.rate.numel())))
+        level = -float(scipy.special.stdtrit(GROUPS - 1, FALSE_ALARM / 2 / max(1, self.rate.numel())))
         ours, theirs = (rate.clamp(min=math.log(resolution) / step) for rate in (lambda_1, self.rate))
         inexact = resolution * (1 + (-torch.maximum(ours, theirs) * step).exp()) / step
         bars = level * torch.hypot(stderr, self.stderr) + ALIGNMENT / self.duration + inexact

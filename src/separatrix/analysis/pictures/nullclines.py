@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import contourpy
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +21,8 @@ def zero_lines(function: Function, first: Tensor, second: Tensor, values: Tensor
         first, second: coordinates of the grid, (rows) and (columns), ascending.
         values: the function on the grid, (rows, columns).
     """
+    import contourpy
+
     known = np.ma.masked_invalid(values.cpu().double().numpy().T)
     lines = contourpy.contour_generator(first.cpu().numpy(), second.cpu().numpy(), known, name="serial").lines(0.0)
     if not lines:

@@ -1,7 +1,7 @@
 """Error bars of time averages, computed from averages over blocks of the run."""
 
+import scipy
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 FEWEST = 8  # minimum number of blocks for an error bar
@@ -73,6 +73,6 @@ def drifts(series: Tensor, weight: Tensor, comparisons: int = 1) -> Tensor:
     first = (series * weight)[:half].sum(0) / weight[:half].sum(0)
     second = (series * weight)[half:].sum(0) / weight[half:].sum(0)
     error = standard_error(torch.cat([series[:half] - first, series[half:] - second]), weight)
-    level = -float(stdtrit(GROUPS - 1, 0.005 / max(comparisons, 1)))
+    level = -float(scipy.special.stdtrit(GROUPS - 1, 0.005 / max(comparisons, 1)))
     rounding = 1e3 * torch.finfo(series.dtype).eps * (1 + series.abs().amax(0))
     return (first - second).abs() > level * 2 * error + rounding
