@@ -8,6 +8,7 @@ import torch
 from separatrix.core.errors import InputError
 
 SHARE = 0.8  # of the available memory that a computation may take
+MOST_WHOLE = 4 * 2**30  # bytes in all copies of whole Jacobians, beyond which factorising them takes hours
 
 
 def available(device: torch.device | str = "cpu") -> float:
@@ -35,6 +36,26 @@ def check_memory(what: str, numbers: float, like: torch.Tensor, way_out: str) ->
     needed, there = numbers * like.element_size(), available(like.device)
     if needed > SHARE * there:
         raise InputError(f"{what} needs {in_bytes(needed)}, but {in_bytes(there)} of memory are available.\n{way_out}")
+
+
+def check_whole_jacobian(x: torch.Tensor, copies: int, way_out: str) -> None:
+    """Refuse to hold whole Jacobians at states of shape (*batch, dim) if they are too large to be factorised in reasonable time.
+
+    Args:
+        x: the states.
+        copies: number of Jacobians at each state that are held at once.
+        way_out: what to do instead.
+
+    Raises:
+        InputError: with the bytes needed and the limit, and the way out.
+    """
+    numbers = float(copies) * x.shape[-1] * x.numel()
+    if numbers * x.element_size() > MOST_WHOLE:
+        raise InputError(
+            f"the whole Jacobian of {x.shape[-1]:,} numbers needs {in_bytes(numbers * x.element_size())} for {x[..., 0].numel()} "
+            f"state{'s' * (x[..., 0].numel() > 1)}, but the limit is {in_bytes(MOST_WHOLE)}.\n{way_out}"
+        )
+    check_memory("the whole Jacobian", numbers, x, way_out)
 
 
 def in_bytes(count: float) -> str:

@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated_with_the_bytes(monk
     large = sx.Map(lambda x: x, 10_000_000)
     with pytest.raises(sx.InputError, match=r"needs 22\.35 GiB, but 1 GiB"):
         sx.lyapunov_spectrum(large, torch.ones(10_000_000), k=200, steps=4)
-    with pytest.raises(sx.InputError, match=r"the Jacobian of 20,000 numbers needs 11\.92 GiB, but 1 GiB"):
+    with pytest.raises(sx.InputError, match=r"Jacobian of 20,000 numbers needs 11\.92 GiB .* 4 GiB"):
         sx.finite_time_lyapunov(sx.Map(lambda x: x, DIM), torch.ones(DIM).double(), steps=4, k=DIM)
 
 

@@ -1,5 +1,6 @@
 """States of an orbit sampled at equal intervals, for the analyses of an attractor's geometry and spectrum."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -8,9 +9,12 @@ from torch import Tensor
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front, check_steps, check_system_type
+from separatrix.core.memory import check_memory
 from separatrix.core.progress import Tick, watched
 from separatrix.core.system import System
+from separatrix.core.wording import counted
 
+MOST_NUMBERS, FEWEST_SAMPLES = 2**25, 1_024  # numbers in the states kept by default, but at least so many states
 PIECES = 100  # updates of the progress bar
 
 
@@ -50,12 +54,21 @@ def plan_sampling(
     return Sampling(settle, wanted // every * every, every)
 
 
-def sampled(front: Front, plan: Sampling, label: str, progress: bool) -> tuple[Tensor, Front]:
-    """The states from `front` on, one every `plan.every` steps, (time, *batch, dim), and the front after the last one."""
+def affordable_samples(samples: int, dim: int) -> int:
+    """The number of states to keep by default: fewer than usual if the states are large."""
+    return min(samples, max(FEWEST_SAMPLES, MOST_NUMBERS // dim))
+
+
+def sampled(
+    front: Front, plan: Sampling, label: str, progress: bool, seen: Callable[[Tensor], Tensor] = lambda x: x
+) -> tuple[Tensor, Front]:
+    """What is seen of the states, one every `plan.every` steps, (time, *batch, m), and the front after the last one."""
+    count, one = plan.steps // plan.every, seen(front.x)
+    check_memory(f"an orbit of {counted(count, 'state')}", 4.0 * count * one.numel(), one, "Pass fewer steps, or a larger every.")
     states = []
     for tick in watched(_pieces(plan.steps // plan.every), plan.steps // plan.every, label, progress):
         for _ in range(tick.steps):
-            states.append(front.x)
+            states.append(seen(front.x))
             front = front.advance(plan.every)
     return torch.stack(states), front
 

@@ -11,10 +11,10 @@ import scipy
 import torch
 from torch import Tensor
 
-from separatrix.analysis.attractor.orbit import Sampling, plan_sampling, sampled, settled
+from separatrix.analysis.attractor.orbit import Sampling, affordable_samples, plan_sampling, sampled, settled
 from separatrix.analysis.run.statistics import least_size
 from separatrix.core.errors import InputError, ShapeError
-from separatrix.core.evolve import Front, begin
+from separatrix.core.evolve import Front, begin, check_system_type
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
@@ -165,7 +165,8 @@ def power_spectrum(
     Args:
         system: any System.
         x0: initial states, shape (*batch, dim); each run gets its own verdict. Default: `system.initial_state()`.
-        steps: steps to analyse. Default: as many as give 8,192 kept states, within the horizon.
+        steps: steps to analyse. Default: as many as give 8,192 kept states (fewer, but at least 1,024, for states of more than
+            4,096 numbers), within the horizon.
         settle: steps before them. Default: a fifth of `steps`.
         every: steps between two kept states. Default: 0.05 units of time, at least one step. Frequencies above half the sampling
             rate are aliased.
@@ -197,7 +198,9 @@ def power_spectrum(
         >>> print(spectrum.verdict, f"{1 / spectrum.base[0]:.3f}")
         periodic 4.000
     """
-    plan = plan_sampling(system, samples=SAMPLES, apart=APART, steps=steps, settle=settle, every=every, seed=seed)
+    check_system_type(system)
+    samples = affordable_samples(SAMPLES, system.dim)
+    plan = plan_sampling(system, samples=samples, apart=APART, steps=steps, settle=settle, every=every, seed=seed)
     front = begin(system, x0, seed=seed)
     least, least_seen = least_size(front.x), least_size(_observed(front.x[None], observable)[0])
     front = settled(front, plan.settle, "Settling", progress)

@@ -23,6 +23,7 @@ from separatrix.core.wording import counted, measured, plain
 VERDICTS = ("undecided", "echo state", "several responses", "sensitive", "diverged")
 UNDECIDED, ECHO_STATE, SEVERAL, SENSITIVE, DIVERGED = range(len(VERDICTS))
 STEPS = 2_000  # of a default run
+MOST_NUMBERS, FEWEST_STEPS = 2**28, 200  # numbers in all states of a default run, but at least so many steps
 SURE = 2  # standard errors beyond which the sign of λ₁ is known
 RESOLVED = 1e-10  # smallest distance above rounding error, relative to the size of the states
 
@@ -152,7 +153,8 @@ def echo_state(
         x0: centre of the initial states, shape (*batch, dim). Default: the mean of `starts` samples of `system.initial_state`.
         starts: number of initial states, at least 2.
         spread: half-width; the initial states are uniform in x0 ± spread in every component.
-        steps: number of steps. Default: 2,000, within the horizon.
+        steps: number of steps. Default: 2,000 (fewer, but at least 200, for more than 131,072 numbers in all states), within the
+            horizon.
         distinct: distance below which two states count as one, relative to the size of the states.
         seed: seed of the initial states.
         progress: show a progress bar.
@@ -292,6 +294,7 @@ def _checked(system: System, *, starts: int, spread: float, steps: int | None, d
     check_positive("distinct", distinct)
     check_system_type(system)
     if steps is None:
-        steps = STEPS if system.horizon is None else min(STEPS, system.horizon)
+        steps = min(STEPS, max(FEWEST_STEPS, MOST_NUMBERS // (starts * system.dim)))
+        steps = steps if system.horizon is None else min(steps, system.horizon)
     check_steps(system, steps=steps)
     return check_whole("steps", steps, 1)

@@ -16,7 +16,7 @@ from separatrix.analysis.run.tangent_run import check_k, random_frame
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front, begin, check_steps, check_system_type, in_one_width
-from separatrix.core.memory import check_memory
+from separatrix.core.memory import check_whole_jacobian
 from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
@@ -209,7 +209,7 @@ class _Growth:
 def _of_whole(front: Front, lags: tuple[int, ...], k: int, seed: int, progress: bool) -> _Growth:
     """From the whole Jacobian, carried along the orbit."""
     dim = front.x.shape[-1]
-    check_memory(f"the Jacobian of {dim:,} numbers", 4.0 * dim * front.x.numel(), front.x, f"Pass k of at most {dim // 4}.")
+    check_whole_jacobian(front.x, 4, f"Pass a smaller k, at most {dim // 4}.")
     product = Scaled.of(front.x) if k == 1 else Product.of(front.x, seed)
     values, gains, times = [], [], []
     begun, reached = front.time, set(lags)

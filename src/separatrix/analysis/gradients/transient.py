@@ -11,6 +11,7 @@ from separatrix.analysis.run.product import Scaled
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.derivative import check_derivative
 from separatrix.core.evolve import Front, begin, check_steps, check_system_type
+from separatrix.core.memory import check_whole_jacobian
 from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
@@ -20,6 +21,7 @@ from separatrix.core.wording import counted, plain
 ENOUGH_TIME = 50  # units of time of a default run
 FEWEST, MOST = 200, 5_000  # steps of a default run
 DISTANCES = 40  # number of distances from the stability border at which the resolvent is evaluated, for Kreiss's constant
+COPIES = 10  # matrices of the size of the Jacobian that are held at once
 ROUNDED = 1e-9  # growth rates below this fraction of ‖J‖ count as 0
 REACH = 1e4  # ‖J‖ over the smallest of these distances
 
@@ -135,7 +137,7 @@ def transient_growth(
         An item is `not_converged` if its amplification is largest at the last step, since it may grow further.
 
     Raises:
-        InputError: steps is below 1.
+        InputError: steps is below 1, or the Jacobians need more than 4 GiB.
         HorizonError: `settle + steps` exceeds the steps the system can take.
         DivergedError, NotConvergedError: with `throw=True`.
     Limits: needs the whole Jacobian, (*batch, dim, dim) numbers, and its SVD at each step. For a flow the peak is taken over the
@@ -154,7 +156,9 @@ def transient_growth(
     steps = _default_steps(system, settle) if steps is None else steps
     check_steps(system, settle=settle, steps=steps)
     check_whole("steps", steps, 1)
-    front = begin(system, x0, seed=seed).advance(settle)
+    front = begin(system, x0, seed=seed)
+    check_whole_jacobian(front.x, COPIES, "Pass fewer states, or see sx.gradient_propagation for the leading k of ln σ_i(Φ).")
+    front = front.advance(settle)
     matrix, is_flow = _generator(front)
     run, begun = _Growth.of(front), front.time
     times = [torch.zeros((), dtype=torch.float64)]
@@ -261,7 +265,7 @@ def _kreiss(j: Tensor, values: Tensor, norm: Tensor, is_flow: bool) -> Tensor:
             lines.append(torch.polar(1 + away, turn.angle().expand_as(away).contiguous()))
     z = torch.cat(lines, dim=-1)
     eye = torch.eye(j.shape[-1], dtype=z.dtype, device=z.device)
-    nearest = torch.linalg.svdvals(z[..., None, None] * eye - j[..., None, :, :])[..., -1]
+    nearest = torch.stack([torch.linalg.svdvals(point[..., None, None] * eye - j)[..., -1] for point in z.unbind(-1)], dim=-1)
     distance = torch.cat([away, away], dim=-1)
     return (distance / nearest).amax(-1).clamp(min=1)
 

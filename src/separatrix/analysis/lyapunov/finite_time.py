@@ -14,7 +14,7 @@ from separatrix.analysis.run.steps import default_steps
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front, begin, check_steps, check_system_type, in_one_width
-from separatrix.core.memory import check_memory
+from separatrix.core.memory import check_whole_jacobian
 from separatrix.core.progress import watched_count
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
@@ -146,7 +146,7 @@ def finite_time_lyapunov(
     front = in_one_width(begin(system, x0, seed=seed, one_width=False)).advance(settle)
     start, begun, dim = front.x, front.time, front.x.shape[-1]
     if dim <= WHOLE or 4 * k > most:
-        check_memory(f"the Jacobian of {dim:,} numbers", 4.0 * dim * start.numel(), start, f"Pass k of at most {most // 4}.")
+        check_whole_jacobian(start, 4, f"Pass a smaller k, at most {most // 4}.")
         product = Product.of(start, seed)
         for tick in watched_count(math.ceil(steps / every), "Finite-time exponents", progress):
             front, product = _block(front, product, min(every, steps - tick.index * every), k)

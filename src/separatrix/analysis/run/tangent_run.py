@@ -11,7 +11,7 @@ from torch import Tensor
 from separatrix.core.checks import check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front
-from separatrix.core.memory import check_memory
+from separatrix.core.memory import check_memory, check_whole_jacobian
 from separatrix.core.orthonormal import eliminate, eliminates, orthonormalise
 from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator
@@ -149,6 +149,8 @@ def _width(logs: Tensor, erased: Tensor) -> float:
 
 def random_frame(x: Tensor, k: int, seed: int) -> Tensor:
     """k random orthonormal tangents, the same at every state, shape (*batch, k, dim)."""
+    if k == x.shape[-1]:
+        check_whole_jacobian(x, 3, "Pass a smaller k, or fewer initial states.")
     check_memory(f"a frame of {k} tangents", 3.0 * k * x.numel(), x, "Pass a smaller k, or fewer initial states.")
     generator = torch_generator(seed, "tangent frame")
     rows = [torch.randn(x.shape[-1], dtype=torch.float64, generator=generator) for _ in range(k)]  # the first do not depend on k
