@@ -166,6 +166,8 @@ def test_a_feed_forward_model_is_measured_in_depth(place, monkeypatch, capfd):
     assert run(monkeypatch, *arguments, "--out", "report") == 0
     printed = capfd.readouterr().out
     assert "Sequential: vanishing: across 12 layers" in printed and "Gradients of the cross-entropy." in printed
+    advice = sx.load(place / "report" / "results.zarr" / "Sequential").advice
+    assert advice and all(f"→ {sentence}" in printed for sentence in advice)
     assert sx.load(place / "report" / "results.zarr" / "Sequential").verdict in printed.replace("\n", " ")
     assert run(monkeypatch, *arguments, "--layers", "3", "--layers", "7", "--k", "1", "--json", "--out", "report2") == 0
     numbers = json.loads(capfd.readouterr().out)["Sequential"]
