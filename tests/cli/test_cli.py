@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -317,7 +318,7 @@ def test_ctrl_c_says_what_was_done_and_leaves_nothing(place):
 def test_ctrl_c_is_answered_while_pytorch_is_still_being_imported(tmp_path):
     (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
     command = [sys.executable, "-c", "from separatrix.__main__ import main; main()", "list"]
-    paths = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(sx.__file__).parents[1])])}
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, env=paths, preexec_fn=hear_ctrl_c) as process:
         assert process.stdout is not None and process.stderr is not None
