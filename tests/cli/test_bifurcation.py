@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import separatrix as sx
 from separatrix.cli import main
 
 MODEL = """
@@ -45,11 +46,13 @@ def run(monkeypatch, *arguments: str) -> int:
 
 
 def test_a_system_of_the_user_s_own_gives_its_pitchfork_as_json_and_a_picture(place, monkeypatch, capfd):
-    assert run(monkeypatch, "net.py:Neuron", "w", "--start", "0.5", "--stop", "1.5", "--step-size", "0.03", "--json") == 0
+    line = ("net.py:Neuron", "w", "--start", "0.5", "--stop", "1.5", "--step-size", "0.03", "--json")
+    assert run(monkeypatch, *line, "--picture", "bifurcation.png", "--out", "branch") == 0
     told = json.loads(capfd.readouterr().out)
     (fork,) = told["bifurcations"]
     assert fork["kind"] == "pitchfork" and fork["parameter"] == pytest.approx(1.0, abs=1e-8)
     assert (place / "bifurcation.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert sx.load(place / "branch").parameters.tolist() == told["parameters"]
 
 
 @pytest.mark.parametrize("line", [("constant[1]",), ("constant", "--direction", "0,1")])
@@ -62,7 +65,7 @@ def test_a_constant_input_is_turned_from_one_fold_to_the_other(line, monkeypatch
 
 
 def test_a_system_by_name_gives_its_flip_in_words_and_no_picture_is_lost(place, monkeypatch, capfd):
-    line = ("logistic", "r", "--start", "2.6", "--stop", "3.4", "--x0", "0.6", "--step-size", "0.05", "--out", "b.svg")
+    line = ("logistic", "r", "--start", "2.6", "--stop", "3.4", "--x0", "0.6", "--step-size", "0.05", "--picture", "b.svg")
     assert run(monkeypatch, *line) == 0
     assert "flip at 3" in capfd.readouterr().out
     assert run(monkeypatch, *line) == 2
@@ -77,7 +80,7 @@ def test_a_system_by_name_gives_its_flip_in_words_and_no_picture_is_lost(place, 
         (("logistic", "q", "--start", "1", "--stop", "2"), "has no parameter 'q'"),
         (("logistic", "r", "--start", "1", "--stop", "nan"), "range of r is nan"),
         (("logistic", "r", "--start", "2", "--stop", "3", "--x0", "a"), "--x0 is 'a'"),
-        (("logistic", "r", "--start", "2", "--stop", "3", "--out", "b.txt"), "expected .png"),
+        (("logistic", "r", "--start", "2", "--stop", "3", "--picture", "b.txt"), "expected .png"),
         (("net.py:plain", "w", "--start", "2", "--stop", "3"), "got a Linear"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 
 import separatrix as sx
 from separatrix.cli import main
+from separatrix.demos import DEMOS, Demo
 
 MODEL = """
 import torch
@@ -19,6 +20,8 @@ def plain():
     with torch.no_grad():
         layer.weight.copy_(torch.diag(torch.tensor([2.0, 1.0, 0.5])))
     return nn.Sequential(layer, nn.ReLU())
+def image():
+    return nn.Conv2d(5, 2, 3)
 def gated():
     return nn.Sequential(nn.Linear(4, 4), nn.GLU())
 """
@@ -64,10 +67,45 @@ def test_inputs_say_the_shape(place, monkeypatch, capfd):
     assert "at most 2-Lipschitz, at least 2" in capfd.readouterr().out
 
 
+def test_a_demo_brings_its_own_inputs_and_their_shape(monkeypatch, capfd):
+    """Its first network: here 3 → 2, whose singular values are 2 and 1; the control, 10 times as strong, is not the answer."""
+    strong, weak = (torch.nn.Linear(3, 2, bias=False) for _ in range(2))
+    with torch.no_grad():
+        weak.weight.copy_(torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+        strong.weight.copy_(10 * weak.weight)
+    demo = Demo("a demo", {"weak": weak, "strong": strong}, torch.rand(4, 3), {})
+    monkeypatch.setitem(DEMOS, "made", lambda seed, progress: demo)
+    assert run(monkeypatch, "demo:made", "--json", "--starts", "2", "--steps", "3") == 0
+    told = capfd.readouterr()
+    assert json.loads(told.out)["bound"] == pytest.approx(2, rel=1e-9)
+    assert "certifying weak …" in told.err
+
+
+def test_only_an_earlier_result_and_its_picture_are_replaced(place, monkeypatch, capfd):
+    line = ("net.py:plain", "--input-shape", "3", "--starts", "2", "--steps", "2", "--out", "kept", "--picture", "p.png")
+    assert run(monkeypatch, *line) == 0
+    capfd.readouterr()
+    assert run(monkeypatch, *line) == 2
+    assert "kept already exists. Choose another --out, or pass --overwrite." in capfd.readouterr().err
+    (place / "p.png").write_bytes(b"old")
+    assert run(monkeypatch, *line, "--overwrite") == 0
+    assert sx.load(place / "kept").bound == pytest.approx(2, rel=1e-9)
+    assert (place / "p.png").read_bytes()[1:4] == b"PNG"
+    (place / "kept" / "notes.txt").write_text("mine")
+    assert run(monkeypatch, *line, "--overwrite") == 2
+    assert "expected kept to hold only an earlier result" in capfd.readouterr().err
+    assert (place / "kept" / "notes.txt").read_text() == "mine"
+    assert not [path for path in place.iterdir() if path.name.startswith(".")]
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
         (("net.py:plain",), "the shape of an input is not known"),
+        (("net.py:plain",), "Pass --input-shape 3, as the layer 0 takes, or --inputs FILE."),
+        (("net.py:image",), "Pass --input-shape 5,32,32, as the network takes"),
+        (("demo:digit",), "unknown demo 'digit'"),
+        (("demo:digits", "--inputs", "x.pt"), "demo:digits uses its own data"),
         (("net.py:plain", "--input-shape", "3,x"), "--input-shape is '3,x'"),
         (("net.py:plain", "--input-shape", "0"), "input_shape is (0,)"),
         (("net.py:plain", "--input-shape", "5"), "Sequential fails on an input of shape (5,)"),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,8 @@ def test_a_feed_forward_model_is_measured_in_depth(place, monkeypatch, capfd):
     assert run(monkeypatch, *arguments, "--out", "report") == 0
     printed = capfd.readouterr().out
     assert "Sequential: vanishing: across 12 layers" in printed and "Gradients of the cross-entropy." in printed
+    advice = sx.load(place / "report" / "results.zarr" / "Sequential").advice
+    assert advice and all(f"→ {sentence}" in printed for sentence in advice)
     assert sx.load(place / "report" / "results.zarr" / "Sequential").verdict in printed.replace("\n", " ")
     assert run(monkeypatch, *arguments, "--layers", "3", "--layers", "7", "--k", "1", "--json", "--out", "report2") == 0
     numbers = json.loads(capfd.readouterr().out)["Sequential"]
@@ -315,7 +318,7 @@ def test_ctrl_c_says_what_was_done_and_leaves_nothing(place):
 def test_ctrl_c_is_answered_while_pytorch_is_still_being_imported(tmp_path):
     (tmp_path / "torch.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
     command = [sys.executable, "-c", "from separatrix.__main__ import main; main()", "list"]
-    paths = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(sx.__file__).parents[1])])}
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, env=paths, preexec_fn=hear_ctrl_c) as process:
         assert process.stdout is not None and process.stderr is not None

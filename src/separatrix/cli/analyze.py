@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from separatrix.cli.files import AsJson, Overwrite
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
 from separatrix.core.checks import check_seed
-from separatrix.core.errors import InputError, ModelError
-from separatrix.demos import DEMOS, Demo
+from separatrix.core.errors import InputError
+from separatrix.demos import Demo, demo_named
 from separatrix.loading import load_arguments, load_inputs, load_model
 from separatrix.portrait import Portrait
 from separatrix.portrait import analyze as portray
@@ -54,9 +55,9 @@ def command(
         Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt (loaded with weights_only=True).")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for report.html, results.zarr and summary.json.")] = DEFAULT_OUT,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
+    overwrite: Overwrite = False,
     also: Annotated[list[str] | None, typer.Option(help=f"A further analysis. Repeatable. {ALSO}", metavar="NAME")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print only the numbers, as JSON.")] = False,
+    as_json: AsJson = False,
     **options: Any,
 ) -> None:
     log = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -92,11 +93,9 @@ def _subject(spec: str, inputs: list[Path] | None, targets: Path | None, weights
             torch.manual_seed(seed)
             network = load_model(spec, weights, say)
         return Demo(spec, {type(network).__name__: network}, values, {}, answers)
-    if name not in DEMOS:
-        raise ModelError(f"unknown demo {name!r}.\nChoose from: {', '.join(f'demo:{known}' for known in DEMOS)}.")
     if inputs or any(file is not None for file in (targets, weights)):
         raise InputError(f"{spec} uses its own data and trains its own weights.\nOmit --inputs, --targets and --weights.")
-    return DEMOS[name](seed=seed, progress=True)
+    return demo_named(name)(seed=seed, progress=True)
 
 
 def _show(portraits: dict[str, Portrait], demo: Demo, place: Path) -> None:
@@ -112,4 +111,6 @@ def _show(portraits: dict[str, Portrait], demo: Demo, place: Path) -> None:
         console.print(f"[bold]{name}[/]: {portrait.verdict}.", soft_wrap=True)
         for sentence in (*portrait.did, *portrait.found()):
             console.print(f"  {sentence}", style="dim", soft_wrap=True)
+        for sentence in portrait.advice:
+            console.print(f"  → {sentence}", soft_wrap=True, markup=False)
     console.print(f"\nreport: {place / 'report.html'}", soft_wrap=True)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -13,8 +12,8 @@ from rich.table import Table
 from torch import Tensor
 
 from separatrix.analysis import Branch, continuation
+from separatrix.cli.files import AsJson, Out, Overwrite, Picture, check_files, write_files
 from separatrix.cli.flags import described_arguments, flags_of
-from separatrix.cli.picture import check_picture
 from separatrix.core.errors import InputError, ModelError
 from separatrix.core.system import System
 from separatrix.loading import load_model
@@ -37,26 +36,27 @@ def command(
     direction: Annotated[
         str | None, typer.Option(help=WORDS["direction"] + " Numbers separated by commas; a matrix row by row.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="File for the picture: .png, .svg or .pdf.")] = Path("bifurcation.png"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print only the numbers, as JSON.")] = False,
+    out: Out = None,
+    picture: Picture = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
     **options: Any,
 ) -> None:
     log = Console(stderr=True, soft_wrap=True, highlight=False)
-    check_picture(out, "--out", overwrite)
+    check_files(out, picture, overwrite)
     try:
         with contextlib.redirect_stdout(sys.stderr), log.status("following the branch …"):  # the user's code may print
             subject = _subject(system)
             along = _along(subject, parameter, direction)
             branch = continuation(subject, parameter, start, stop, _numbers_of("--x0", x0), direction=along, **options)
-            branch.plot().savefig(out, dpi=120)
+            write_files(branch, out, picture)
     except KeyboardInterrupt:
         log.print("stopped: nothing written.")
         raise typer.Exit(130) from None
     if as_json:
         print(json.dumps(jsonable(_numbers(branch)), ensure_ascii=False, indent=2))
     else:
-        _show(branch, out)
+        _show(branch)
 
 
 def _subject(spec: str) -> System:
@@ -105,7 +105,7 @@ def _numbers(branch: Branch) -> dict[str, Any]:
     }
 
 
-def _show(branch: Branch, out: Path) -> None:
+def _show(branch: Branch) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{branch}.")
     if branch.bifurcations:
@@ -114,4 +114,3 @@ def _show(branch: Branch, out: Path) -> None:
             state = ", ".join(f"{number:.6g}" for number in b.point[:4].tolist()) + (", …" if len(b.point) > 4 else "")
             table.add_row(b.kind, f"{b.parameter:.10g}", f"{b.error:.1g}", state)
         console.print("", table)
-    console.print(f"\npicture: {out}")

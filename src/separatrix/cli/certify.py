@@ -10,13 +10,16 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from separatrix.bounds.certificate.certificate import Certificate, certificate
+from separatrix.cli.files import AsJson, Out, Overwrite, Picture, check_files, write_files
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
-from separatrix.cli.picture import check_picture
 from separatrix.core.errors import InputError
 from separatrix.core.wording import counted, plain
+from separatrix.demos import demo_named
 from separatrix.loading import load_inputs, load_model
 from separatrix.report.summary import jsonable
 
@@ -25,7 +28,9 @@ from separatrix.report.summary import jsonable
 def command(
     model: Annotated[
         str,
-        typer.Argument(help="The model: path/to/file.py:factory, package.module:factory or torchvision:resnet18.", metavar="MODEL"),
+        typer.Argument(
+            help="The model: path/to/file.py:factory, package.module:factory, torchvision:resnet18 or demo:NAME.", metavar="MODEL"
+        ),
     ],
     input_shape: Annotated[
         str | None, typer.Option(help="Shape of one input without the batch axis, such as 3,32,32. Default: that of --inputs.")
@@ -36,42 +41,62 @@ def command(
     weights: Annotated[
         Path | None, typer.Option(help="A checkpoint: .safetensors, or .pt (loaded with weights_only=True).")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="New folder for the result, to be read by `sx.load`.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="File for the picture: .png, .svg or .pdf.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print only the numbers, as JSON.")] = False,
+    out: Out = None,
+    picture: Picture = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    if out is not None and out.exists():
-        raise InputError(f"{out} already exists.\nChoose another name, or remove it first.")
-    if picture is not None:
-        check_picture(picture, "--picture")
+    check_files(out, picture, overwrite)
     with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
-        values = load_inputs(inputs) if inputs is not None else None
-        shape = _shape(input_shape, values)
-        with torch.random.fork_rng(devices=[]):  # the user's code may draw
-            torch.manual_seed(options["seed"])
-            network = load_model(model, weights, say)
+        network, values = _subject(model, inputs, weights, options["seed"])
+        shape = _shape(input_shape, values, network)
         found = certificate(network, shape, inputs=values, **options, progress=True)
-    if out is not None:
-        found.save(out)
-    if picture is not None:
-        found.plot().savefig(picture, dpi=150)
+    write_files(found, out, picture)
     if as_json:
         print(json.dumps(jsonable(_numbers(found)), ensure_ascii=False, indent=2))
     else:
         _show(found)
 
 
-def _shape(text: str | None, values: torch.Tensor | None) -> tuple[int, ...]:
+def _subject(spec: str, inputs: Path | None, weights: Path | None, seed: int) -> tuple[nn.Module, torch.Tensor | None]:
+    """The network and its inputs, if they are given: those of a demo, with its main network, or the user's."""
+    kind, _, name = spec.partition(":")
+    if kind == "demo":
+        if inputs is not None or weights is not None:
+            raise InputError(f"{spec} uses its own data and trains its own weights.\nOmit --inputs and --weights.")
+        demo = demo_named(name)(seed=seed, progress=True)
+        label, network = next(iter(demo.models.items()))
+        say(f"certifying {label} …")
+        return network, demo.inputs
+    values = load_inputs(inputs) if inputs is not None else None
+    with torch.random.fork_rng(devices=[]):  # the user's code may draw
+        torch.manual_seed(seed)
+        return load_model(spec, weights, say), values
+
+
+def _shape(text: str | None, values: torch.Tensor | None, network: nn.Module) -> tuple[int, ...]:
     """The shape of one input, from the option or the inputs."""
     if text is None:
         if values is None:
-            raise InputError("the shape of an input is not known.\nPass --input-shape, such as 3,32,32, or --inputs.")
+            raise InputError(f"the shape of an input is not known.\nPass --input-shape{_example(network)}, or --inputs FILE.")
         return tuple(values.shape[1:])
     try:
         return tuple(int(size) for size in text.split(","))
     except ValueError:
         raise InputError(f"--input-shape is {text!r}; expected integers separated by commas, such as 3,32,32.") from None
+
+
+def _example(network: nn.Module) -> str:
+    """A shape that the first layer of a network takes, as it is typed."""
+    for name, layer in network.named_modules():
+        called = f"the layer {name}" if name else "the network"
+        if isinstance(layer, nn.Linear):
+            return f" {layer.in_features}, as {called} takes"
+        if isinstance(layer, _ConvNd):
+            sizes = [layer.in_channels, *[32] * len(layer.kernel_size)]
+            return f" {','.join(map(str, sizes))}, as {called} takes, with your own size of image for 32"
+    return ", such as 3,32,32"
 
 
 def _numbers(found: Certificate) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from separatrix.analysis.fixed.fixed_points import FixedPoints
 from separatrix.analysis.fixed.fixed_points import fixed_points as find
+from separatrix.cli.files import AsJson, Out, Overwrite, Picture, check_files, write_files
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
-from separatrix.cli.picture import check_picture
 from separatrix.core.checks import check_positive
 from separatrix.core.errors import InputError, UnsupportedModuleError
 from separatrix.core.system import System
@@ -49,21 +49,16 @@ def command(
     dt: Annotated[
         float | None, typer.Option(help="Duration of one step, for rates per unit time. Default: rates per step.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="New folder for the result, to be read by `sx.load`.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="File for the picture: .png, .svg or .pdf.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print only the points, as JSON.")] = False,
+    out: Out = None,
+    picture: Picture = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    if out is not None and out.exists():
-        raise InputError(f"{out} already exists.\nChoose another name, or remove it first.")
-    if picture is not None:
-        check_picture(picture, "--picture")
+    check_files(out, picture, overwrite)
     with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
         found = find(_network(model, inputs, weights, module, dt, options["seed"]), **options, progress=True)
-    if out is not None:
-        found.save(out)
-    if picture is not None:
-        found.plot().savefig(picture, dpi=150)
+    write_files(found, out, picture)
     if as_json:
         print(json.dumps(jsonable(_numbers(found)), ensure_ascii=False, indent=2))
     else:

@@ -5,11 +5,12 @@ import inspect
 from rich.console import Console
 from rich.table import Table
 
+from separatrix import ANALYSES, PROFILES, SWEEPS, SYSTEMS, nn
+from separatrix.demos import DEMOS
+from separatrix.flows.methods import PAIRS, SOLVERS
+
 
 def command() -> None:
-    from separatrix import ANALYSES, PROFILES, SWEEPS, SYSTEMS, nn
-    from separatrix.demos import DEMOS
-
     console = Console()
     demos = {f"demo:{name}": demo for name, demo in DEMOS.items()}
     tables = {"systems": SYSTEMS, "analyses": ANALYSES, "sweeps": SWEEPS, "profiles": PROFILES, "blocks": nn.BLOCKS}
@@ -26,8 +27,6 @@ def command() -> None:
 
 def methods() -> Table:
     """A table of the one-step methods of flows."""
-    from separatrix.flows.methods import PAIRS, SOLVERS
-
     table = Table(title="methods", title_justify="left", box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()

@@ -55,7 +55,7 @@ def new_folder(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         fresh.mkdir()
         yield fresh
         _refuse_what_stands(out, overwrite)  # it may have appeared in the meantime
-        _put(fresh, out, aside=desk / "old")
+        put(fresh, out, aside=desk / "old")
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def _answering(out: Path) -> Iterator[None]:
         raise InputError(f"{out.parent} cannot hold the report: {failed.strerror or failed}. Choose another --out.") from failed
 
 
-def _put(fresh: Path, out: Path, aside: Path) -> None:
+def put(fresh: Path, out: Path, aside: Path) -> None:
     """Give a folder its name; an existing folder is moved aside first, and moved back if anything fails."""
     if not out.exists():
         fresh.rename(out)
