@@ -1,7 +1,7 @@
 """Growth and decay of perturbations and gradients: singular values of the Jacobian over lags, in logarithms."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -23,6 +23,7 @@ from separatrix.core.system import System
 from separatrix.core.wording import counted, measured
 
 LEADING = 4  # singular values of a default run
+Width = Callable[[int], int]  # of the state before a step, without padding
 EXACT = 1e-2  # error of a logarithm at which an iteration ends
 TYPICAL = 16  # random directions that show the gain of a large state
 SURE = 2  # standard errors beyond which the sign of a rate is known
@@ -177,7 +178,7 @@ def gradient_propagation(
     k = min(LEADING, most) if k is None else check_k(k, most)
     front = in_one_width(begin(system, x0, seed=seed, one_width=False)).advance(settle)
     measure = _of_whole if front.x.shape[-1] <= WHOLE or 4 * k > most else _of_directions
-    found = measure(front, lags, k, seed, progress)
+    found = measure(front, system.width, lags, k, seed, progress)
     logs, time = found.logs, found.time
     rates, error, drift = _rates(logs, time.to(logs))
     unsure = drift.any(-1) | (found.error > EXACT).any(-1).any(0)
@@ -206,7 +207,7 @@ class _Growth:
     end: Front
 
 
-def _of_whole(front: Front, lags: tuple[int, ...], k: int, seed: int, progress: bool) -> _Growth:
+def _of_whole(front: Front, width: Width, lags: tuple[int, ...], k: int, seed: int, progress: bool) -> _Growth:
     """From the whole Jacobian, carried along the orbit."""
     dim = front.x.shape[-1]
     check_whole_jacobian(front.x, 4, f"Pass a smaller k, at most {dim // 4}.")
@@ -219,14 +220,14 @@ def _of_whole(front: Front, lags: tuple[int, ...], k: int, seed: int, progress: 
             product = product.times(front.v)
         if tick.index in reached:
             values.append(product.log_singular_values(k))
-            rows = front.x.shape[-1] if tick.index == 0 else front.system.width(front.n)
+            rows = front.x.shape[-1] if tick.index == 0 else width(front.n)
             gains.append(product.log_frobenius() - 0.5 * math.log(rows))
             times.append(_since(begun, front))
     logs = torch.stack(values)
     return _Growth(logs, torch.zeros_like(logs), torch.stack(gains), torch.stack(times), front)
 
 
-def _of_directions(front: Front, lags: tuple[int, ...], k: int, seed: int, progress: bool) -> _Growth:
+def _of_directions(front: Front, width: Width, lags: tuple[int, ...], k: int, seed: int, progress: bool) -> _Growth:
     """From a few directions; the gain from other random ones."""
     start, begun, dim = front, front.time, front.x.shape[-1]
     orbit, times = Orbit.of(front, 0), {}
@@ -247,7 +248,7 @@ def _of_directions(front: Front, lags: tuple[int, ...], k: int, seed: int, progr
             found, error, frame = leading_singular_values(orbit, lag, k, tol=EXACT, seed=seed, first=frame)
         values.append(found)
         errors.append(torch.zeros_like(found) if error is None else error)
-        rows = dim if lag == 0 else front.system.width(front.n)
+        rows = dim if lag == 0 else width(front.n)
         share = 0.5 * math.log(dim / typical.shape[-2] / rows)  # ‖J‖²_F is dim times the mean of ‖v J‖² over random unit rows
         gains.append(scale + torch.linalg.matrix_norm(typical).log() + share)
     return _Growth(
