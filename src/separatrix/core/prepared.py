@@ -3,25 +3,30 @@
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from separatrix.core.errors import InputError
+from separatrix.core.purity import difference, stateful
 from separatrix.core.randomness import torch_generator
-from separatrix.core.scalars import MOST_NUMBERS, NotStraight, compiled, recorded
-
-if TYPE_CHECKING:
-    from separatrix.core.system import System
+from separatrix.core.scalars import MOST_NUMBERS, compiled, recorded
+from separatrix.core.system import System
 
 # Note [Prepared steps]
 # A program replaces the step only after it has agreed with it, and with its derivative, at several states near the orbit and far
 # from it, and at several steps n. A step that does not depend on n, draws nothing and keeps no state (the first step of a run is
 # tried for that) and that was recorded without a decision in Python is the same sequence of operators at every state, so it cannot
-# differ later. Steps with tangents are taken one by one first, in which the derivative itself is compared with the step (see
-# `Tangents`). Where the numbers stop being finite, the step itself is taken.
+# differ later. A derivative that the field gives in closed form is recorded itself. Steps with tangents are taken one by one first,
+# in which an automatic derivative is compared with the step (see `Tangents`). Where the numbers stop being finite, the step itself
+# is taken.
+#
+# What a record cannot show is a step that changes by itself: by an iterator, a clock, a global that another thread sets. So the
+# step is taken every now and then and compared. If they differ, it is recorded again: another record refuses the run, because the
+# step is not a function of the state; the same record means rounding errors that have grown, and the step itself is taken.
 AFTER = {False: 200, True: 20}  # steps, without and with tangents, that are taken one by one before a run is long enough
+OFTEN = 250  # steps of a program from one comparison to the next
 LATER = (0, 1, 17, 1_000)  # steps at which both are compared
 EXACT = 1e-11  # largest difference, relative to the largest number: rounding errors
 LINE, OPERATOR, DERIVATIVE = (
@@ -37,11 +42,15 @@ class Prepared:
     """The programs of the system of one run, by the shape of the states and the number of tangents."""
 
     def __init__(self) -> None:
-        self.steps: Counter[tuple[torch.Size, int]] = Counter()
+        self.steps: Counter[tuple[torch.Size, int]] = Counter()  # taken one by one, or since the last comparison
         self.programs: dict[tuple[torch.Size, int], Run | None] = {}
 
-    def advance(self, system: "System", x: Tensor, v: Tensor | None, n: int, steps: int) -> tuple[Tensor, Tensor | None] | None:
-        """The states and tangents after a number of steps; None if the steps have to be taken one by one."""
+    def advance(self, system: System, x: Tensor, v: Tensor | None, n: int, steps: int) -> tuple[Tensor, Tensor | None] | None:
+        """The states and tangents after a number of steps; None if the steps have to be taken one by one.
+
+        Raises:
+            InputError: the step is not the same function of the state as earlier in the run.
+        """
         if not _is_plain(system, x, v):
             return None
         k = 0 if v is None else v.shape[-2]
@@ -51,18 +60,29 @@ class Prepared:
                 self.steps[key] += steps
                 return None
             self.programs[key] = _prepare(system, x, v, n)
-        run = self.programs[key]
-        if run is None:
-            return None
-        after = _run(run, x, v, steps)
-        if after is None:
-            self.programs[key] = None
-        return after
+            self.steps[key] = 0
+        end = n + steps
+        while n < end and (run := self.programs[key]) is not None:
+            if self.steps[key] >= OFTEN:
+                self.steps[key] = 0
+                if not _still_agrees(system, run, x, v, n):
+                    self.programs[key] = None
+                    return None
+            piece = min(end - n, OFTEN)
+            after = _run(run, x, v, piece)
+            if after is None:
+                self.programs[key] = None
+                return None
+            (x, v), n = after, n + piece
+            self.steps[key] += piece
+        return (x, v) if n == end else None
 
 
-def _is_plain(system: "System", x: Tensor, v: Tensor | None) -> bool:
+def _is_plain(system: System, x: Tensor, v: Tensor | None) -> bool:
     """Whether the run is one of few numbers, without gradients, on the CPU."""
-    if not system.autonomous or x.numel() > MOST_NUMBERS or x.dtype != torch.float64 or x.is_cuda or 0 in x.shape:
+    if not system.autonomous or type(system).elapsed is not System.elapsed:
+        return False
+    if not 0 < x.numel() <= MOST_NUMBERS or x.dtype != torch.float64 or x.device.type != "cpu":
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         return False
@@ -72,17 +92,10 @@ def _is_plain(system: "System", x: Tensor, v: Tensor | None) -> bool:
     return not any(tensor is not None and tensor.requires_grad for tensor in given)
 
 
-def _prepare(system: "System", x: Tensor, v: Tensor | None, n: int) -> Run | None:
+def _prepare(system: System, x: Tensor, v: Tensor | None, n: int) -> Run | None:
     """A program that agrees with the step; None if there is none, or if it would not be faster."""
-    items, k = x[..., 0].numel(), 0 if v is None else v.shape[-2]
-    try:
-        program, results, operators = recorded(lambda y: system.step(y, n), x)
-        run, lines = compiled(program, results, items, k)
-    except NotStraight:
-        return None
-    if lines * LINE > operators * (OPERATOR if v is None else DERIVATIVE):
-        return None
-    if any(system.elapsed(x, n + later) != system.dt for later in (LATER if system.horizon is None else (0,))):
+    run = _program(system, x, v, n)
+    if run is None:
         return None
     generator = torch_generator(0, "states of a prepared step")
     size = x.abs().amax(-1, keepdim=True)
@@ -94,7 +107,34 @@ def _prepare(system: "System", x: Tensor, v: Tensor | None, n: int) -> Run | Non
     return run
 
 
-def _agree(system: "System", run: Run, x: Tensor, v: Tensor | None, n: int) -> bool:
+def _program(system: System, x: Tensor, v: Tensor | None, n: int) -> Run | None:
+    """The program of a step, and of its derivative; None if it cannot be recorded, or if it would not be faster."""
+    k = 0 if v is None else v.shape[-2]
+    try:
+        if v is not None and system.has_own_tangents:
+            program, results, operators = recorded(lambda row: _row(*system.pushforward(*_parts(row, x, k), n)), _row(x, v))
+            run, lines = compiled(program, results, 1, 0)
+            gain = operators * OPERATOR
+        else:
+            program, results, operators = recorded(lambda y: system.step(y, n), x)
+            run, lines = compiled(program, results, x[..., 0].numel(), k)
+            gain = operators * (DERIVATIVE if k else OPERATOR)
+    except Exception:  # the user's function, or an operator, does not take a tensor without numbers
+        return None
+    return run if lines * LINE <= gain else None
+
+
+def _row(x: Tensor, v: Tensor) -> Tensor:
+    """States and tangents in one row, in the order in which a program takes and returns them."""
+    return torch.cat([x.reshape(-1), v.mT.reshape(-1)])
+
+
+def _parts(row: Tensor, like: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The states, in the shape of others, and the tangents of a row."""
+    return row[: like.numel()].reshape(like.shape), row[like.numel() :].reshape(*like.shape, k).mT
+
+
+def _agree(system: System, run: Run, x: Tensor, v: Tensor | None, n: int) -> bool:
     """Whether a program and a step give the same states and tangents, or neither gives finite ones."""
     try:
         true = (system.step(x, n), None) if v is None else system.pushforward(x, v, n)
@@ -106,15 +146,27 @@ def _agree(system: "System", run: Run, x: Tensor, v: Tensor | None, n: int) -> b
     return all(a is None or b is None or _close(a, b) for a, b in zip(ours, true, strict=True))
 
 
+def _still_agrees(system: System, run: Run, x: Tensor, v: Tensor | None, n: int) -> bool:
+    """Whether a program and the step itself go to the same states; refuses a step that has changed since it was recorded."""
+    ours = _run(run, x, v, 1)
+    if ours is None:
+        return False
+    true = system.step(x, n)
+    if _close(ours[0], true):
+        return True
+    again = _program(system, x, v, n)
+    if again is None or again.__code__ != run.__code__:
+        raise InputError(stateful(None, difference(ours[0], true)))
+    return False
+
+
 def _close(a: Tensor, b: Tensor) -> bool:
     return bool(((a - b).abs() <= EXACT * b.abs().amax(-1, keepdim=True)).all())
 
 
 def _run(run: Run, x: Tensor, v: Tensor | None, steps: int) -> tuple[Tensor, Tensor | None] | None:
     """The states and tangents after a number of steps of a program; None if they are not finite."""
-    numbers = x.reshape(-1).tolist()
-    if v is not None:
-        numbers += v.mT.reshape(-1).tolist()
+    numbers = (x.reshape(-1) if v is None else _row(x, v)).tolist()
     try:
         after = run(steps, *numbers)
     except (OverflowError, ZeroDivisionError, ValueError):  # where PyTorch gives ±∞ or NaN
@@ -122,7 +174,4 @@ def _run(run: Run, x: Tensor, v: Tensor | None, steps: int) -> tuple[Tensor, Ten
     if not math.isfinite(sum(after)) and not all(map(math.isfinite, after)):
         return None
     found = torch.tensor(after, dtype=x.dtype)
-    count = x.numel()
-    if v is None:
-        return found.reshape(x.shape), None
-    return found[:count].reshape(x.shape), found[count:].reshape(*x.shape, v.shape[-2]).mT
+    return (found.reshape(x.shape), None) if v is None else _parts(found, x, v.shape[-2])

@@ -46,7 +46,7 @@ class Purity:
             after, again: the results of two steps from the same state.
             step: takes the step a third time, to see whether another generator moves.
         """
-        differs = _difference(after, again)
+        differs = difference(after, again)
         moved = self.drawn[0] != self.drawn[1] and self.drawn[1] != self.drawn[2]  # not a generator that the step seeds itself
         change = next(_changes(*self.facts), None)
         whose = "PyTorch's global generator" if moved else _moved_elsewhere(step) if differs else None
@@ -61,7 +61,7 @@ class Purity:
                 "Make the step a function of (x, n) that changes no tensor of the module."
             )
         if change is not None or differs is not None:
-            raise InputError(_stateful(change, differs))
+            raise InputError(stateful(change, differs))
 
 
 def _random(whose: str, differs: tuple[float, float] | None) -> str:
@@ -76,7 +76,8 @@ def _random(whose: str, differs: tuple[float, float] | None) -> str:
     return f"the step draws random numbers from {whose}{results}.\n{way}"
 
 
-def _stateful(change: tuple[str, Any, Any] | None, differs: tuple[float, float] | None) -> str:
+def stateful(change: tuple[str, Any, Any] | None, differs: tuple[float, float] | None) -> str:
+    """The message for a step that keeps state: what changed between two calls, or two results from the same state."""
     evidence = [] if differs is None else [f"from the same state it went to {differs[0]:.9g}, then to {differs[1]:.9g}"]
     if change is not None:
         evidence.append(f"{change[0]} went from {change[1]} to {change[2]}")
@@ -86,7 +87,7 @@ def _stateful(change: tuple[str, Any, Any] | None, differs: tuple[float, float] 
     )
 
 
-def _difference(after: Tensor, again: Tensor) -> tuple[float, float] | None:
+def difference(after: Tensor, again: Tensor) -> tuple[float, float] | None:
     """The two numbers that differ most, if they differ by more than rounding error; otherwise None."""
     if after.shape != again.shape:
         return float(after.numel()), float(again.numel())

@@ -2,11 +2,12 @@
 
 Note [Scalar programs]
 PyTorch spends about a microsecond on an operator, whatever its size, and many more on its forward derivative. A step on a few
-numbers is therefore recorded once: each operator that it calls is repeated on arrays of symbols, and the symbols become one Python
-function of floats, with the tangents of every operation beside it by the chain rule. The record is the function only if nothing but
-the recorded operators connects input and output. It is given up if a number leaves a tensor that depends on the input (`if x > 0`,
-`item()`, `numpy()`), if an operator is not in the tables below, and if the items of a batch mix. Kinks (abs, relu, where) are not
-in the tables, because there the derivative is a choice.
+numbers is therefore recorded once: each operator that it calls is repeated on arrays of symbols, and the symbols become one
+Python function of floats, with the tangents of every operation beside it by the chain rule. The record is the function only if
+nothing but the recorded operators connects input and output. Hence the step is not given a state but a tensor without its
+numbers: its memory holds NaN, and whatever is called on it, in any thread or mode, is either in the tables below or ends the
+recording. So a step that reads a number (`if x > 0`, `item()`, `numpy()`) has no record, whichever way it would have gone. The
+same holds if the items of a batch mix. Kinks (abs, relu, where) are not in the tables, because there the derivative is a choice.
 """
 
 import math
@@ -17,15 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 BY_PYTHON = {
     *("__array__", "__bool__", "__complex__", "__contains__", "__dlpack__", "__float__", "__index__", "__int__"),
     *("__format__", "__reduce_ex__", "__repr__", "data_ptr", "item", "numpy", "storage", "tolist", "untyped_storage"),
 }
-"""Methods of a tensor by which its numbers leave PyTorch."""
+"""Methods of a tensor by which its numbers leave PyTorch without a call of an operator."""
 
 MOST_LINES = 4_000  # of a program
 MOST_NUMBERS = 64  # in the states of all items
@@ -123,55 +123,94 @@ Array = np.ndarray
 
 
 class _Record:
-    """The tensors of a step, each with an array of the scalars that it holds."""
+    """The scalar operations of a step, added by the operators that it calls."""
 
     def __init__(self) -> None:
         self.program = Program()
-        self.arrays: dict[int, tuple[Tensor, Array]] = {}
         self.operators = 0
 
-    def keep(self, tensor: Tensor, array: Any) -> None:
-        self.arrays[id(tensor)] = (
-            tensor,
-            np.asarray(array, dtype=object),
-        )  # the tensor is kept alive, so that its id stays its own
-
-    def has(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and id(value) in self.arrays
-
-    def depends(self, value: Any) -> bool:
-        """Whether a tensor depends on the input."""
-        return self.has(value) and any(isinstance(one, Symbol) for one in self.arrays[id(value)][1].flat)
-
     def array(self, value: Any) -> Array:
-        if isinstance(value, Tensor):
-            if not self.has(value):
-                self.keep(value, _numbers_of(value))
-            return self.arrays[id(value)][1]
-        return np.asarray(float(value), dtype=object)
+        """The scalars of a tensor or a number."""
+        if isinstance(value, Recorded):
+            return value.scalars
+        return _numbers_of(value) if isinstance(value, Tensor) else np.asarray(float(value), dtype=object)
 
-    def operate(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> None:
-        """Repeat an operator on the arrays of its arguments."""
-        name = operator._schema.name.partition("::")[2]
-        given = tree_leaves((args, kwargs))
-        if name in WRITES and any(map(self.has, given)):
-            if not self.has(args[0]):
-                raise NotStraight  # memory from outside the step
-            target = self.array(args[0])
-            target[...] = WRITES[name](self, *args, **kwargs)
-        elif name in OPERATORS and any(map(self.has, given)):
-            arrays = OPERATORS[name](self, *args, **kwargs)
-            many = isinstance(made, list | tuple)
-            for tensor, array in zip(made if many else [made], arrays if many else [arrays], strict=True):
-                if tensor.dtype != torch.float64 or array.shape != tensor.shape:
-                    raise NotStraight
-                self.keep(tensor, array)
-        elif name not in SHAPED and any(map(self.depends, given)):
+    def operate(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call an operator on the tensors, and repeat it on their scalars."""
+        self.operators += 1
+        schema = operator._schema
+        name = schema.name.partition("::")[2]
+        known = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Recorded)]
+        moving = name not in SHAPED and any(one.depends for one in known)
+        view = any(one.alias_info is not None for one in schema.returns)
+        if known and name in TURNS:
+            operator(*tree_map(_values, args))
+            with torch._C._DisableTorchDispatch():
+                operator(*args)
+            args[0].scalars = TURNS[name](self, *args)
+            return args[0]
+        if known and schema.is_mutable:
+            if name not in WRITES or not isinstance(args[0], Recorded):  # in particular, memory from outside the step
+                raise NotStraight
+            operator(*tree_map(_values, args), **tree_map(_values, kwargs))
+            args[0].scalars[...] = WRITES[name](self, *args, **kwargs)
+            return args[0]
+        if not moving and not (known and view):
+            made = operator(*tree_map(_values, args), **tree_map(_values, kwargs))
+            return made if view else tree_map(self.as_constant, made)
+        if name not in OPERATORS:
             raise NotStraight
-        else:
-            for tensor in tree_leaves(made):
-                if isinstance(tensor, Tensor):
-                    self.keep(tensor, _numbers_of(tensor))
+        made = operator(*tree_map(_values, args), **tree_map(_values, kwargs))
+        arrays = OPERATORS[name](self, *args, **kwargs)
+        if isinstance(made, list | tuple):
+            return [self.keep(values, array) for values, array in zip(made, arrays, strict=True)]
+        return self.keep(made, arrays)
+
+    def keep(self, values: Tensor, array: Any) -> "Recorded":
+        array = np.asarray(array, dtype=object)
+        if values.dtype != torch.float64 or values.shape != array.shape:
+            raise NotStraight
+        return Recorded(self, values, array)
+
+    def as_constant(self, made: Any) -> Any:
+        """A new tensor of the step, into which it may write."""
+        return self.keep(made, _numbers_of(made)) if isinstance(made, Tensor) and made.dtype == torch.float64 else made
+
+
+class Recorded(Tensor):
+    """A tensor of the step that is recorded, with its scalars; in memory, the numbers that depend on the input are NaN."""
+
+    record: _Record
+    values: Tensor
+    scalars: Array
+
+    def __new__(cls, record: _Record, values: Tensor, scalars: Array) -> "Recorded":
+        made = Tensor._make_subclass(cls, values)
+        made.record, made.values, made.scalars = record, values, scalars
+        return made
+
+    @property
+    def depends(self) -> bool:
+        """Whether it depends on the input."""
+        return any(isinstance(one, Symbol) for one in self.scalars.flat)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__name__", "") in BY_PYTHON and isinstance(args[0], Recorded):
+            if args[0].depends:
+                raise NotStraight
+            args = tree_map(_values, args)
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, operator: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Recorded)]
+        return known[0].record.operate(operator, args, kwargs or {})
+
+
+def _values(value: Any) -> Any:
+    return value.values if isinstance(value, Recorded) else value
 
 
 def _numbers_of(tensor: Tensor) -> Array:
@@ -320,7 +359,7 @@ def _roll(record: _Record, a: Tensor, shifts: Any, dims: Any = ()) -> Array:
 
 
 def _index(record: _Record, a: Tensor, indices: Any) -> Array:
-    if any(one is not None and (one.dtype != torch.int64 or record.depends(one)) for one in indices):
+    if any(one is not None and one.dtype != torch.int64 for one in indices):
         raise NotStraight
     return record.array(a)[tuple(slice(None) if one is None else np.array(one.tolist()) for one in indices)]
 
@@ -367,8 +406,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     **{name: _same for name in ("alias", "detach", "lift_fresh")},
     **{name: _copied for name in ("clone", "_to_copy")},
 }
-OPERATORS |= {f"{name}_": OPERATORS[name] for name in ("squeeze", "unsqueeze", "transpose", "t")}
 """Operators and what they do to arrays of scalars; views of tensors are views of arrays."""
+
+TURNS = {f"{name}_": OPERATORS[name] for name in ("squeeze", "unsqueeze", "transpose", "t")}
+"""Operators that change the shape of their first argument."""
 
 WRITES: dict[str, Callable[..., Array]] = {
     "copy_": lambda record, target, source, *_: record.array(source),
@@ -382,18 +423,9 @@ SHAPED = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "ne
 """Operators that take nothing but the shape of their first argument."""
 
 
-class _Methods(TorchFunctionMode):
-    def __init__(self, record: _Record) -> None:
-        super().__init__()
-        self.record = record
+class _NewTensors(TorchDispatchMode):
+    """Within it, the tensors that a step makes of nothing are recorded as well."""
 
-    def __torch_function__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(function, "__name__", "") in BY_PYTHON and args and self.record.depends(args[0]):
-            raise NotStraight
-        return function(*args, **(kwargs or {}))
-
-
-class _Operators(TorchDispatchMode):
     def __init__(self, record: _Record) -> None:
         super().__init__()
         self.record = record
@@ -403,10 +435,7 @@ class _Operators(TorchDispatchMode):
         return False  # importing the compiler takes a second or two
 
     def __torch_dispatch__(self, operator: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = operator(*args, **(kwargs or {}))
-        self.record.operators += 1
-        self.record.operate(operator, args, kwargs or {}, made)
-        return made
+        return self.record.operate(operator, args, kwargs or {})
 
 
 def recorded(step: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Program, list[Scalar], int]:
@@ -416,15 +445,14 @@ def recorded(step: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Program, list
         NotStraight: the step cannot be recorded.
     """
     record = _Record()
-    given = x.detach().clone()
     symbols = np.empty(x.numel(), dtype=object)
     symbols[:] = [record.program.add_line("input", place) for place in range(x.numel())]
-    record.keep(given, symbols.reshape(x.shape))
-    with torch.no_grad(), _Methods(record), _Operators(record):
+    given = record.keep(torch.full_like(x, torch.nan), symbols.reshape(x.shape))
+    with torch.no_grad(), _NewTensors(record):
         after = step(given)
-    if not record.has(after) or after.shape != x.shape or after.dtype != torch.float64:
+    if not isinstance(after, Recorded) or after.shape != x.shape:
         raise NotStraight
-    return record.program, list(record.arrays[id(after)][1].flat), record.operators
+    return record.program, list(after.scalars.flat), record.operators
 
 
 def compiled(program: Program, results: list[Scalar], items: int, k: int) -> tuple[Callable[..., tuple[float, ...]], int]:

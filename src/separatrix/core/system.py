@@ -65,6 +65,11 @@ class System(Parametric):
         return self.dt
 
     @property
+    def has_own_tangents(self) -> bool:
+        """Whether the tangents come from the class itself rather than from automatic differentiation."""
+        return type(self).pushforward is not System.pushforward
+
+    @property
     def clock(self) -> str:
         """The unit of time, in words: "step" for a map with dt = 1, else the unit of dt."""
         return "step" if self.dt == 1 and not self.continuous else "unit time"
@@ -160,8 +165,8 @@ class Map(System):
 
     @property
     def autonomous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the function does not depend on the step."""
-        return not self.time_dependent
+        """Whether the function does not depend on the step; a subclass with a step of its own does not say."""
+        return not self.time_dependent and type(self).step is Map.step
 
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         when = (n,) if self.time_dependent else ()

@@ -76,8 +76,12 @@ class Flow(System):
 
     @property
     def autonomous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the field does not depend on the time."""
-        return not self.field.time_dependent
+        """Whether the field does not depend on the time; a subclass with a step, or a field during it, of its own does not say."""
+        return not self.field.time_dependent and type(self).step is Flow.step and type(self).during is Flow.during
+
+    @property
+    def has_own_tangents(self) -> bool:
+        return type(self).pushforward is not Flow.pushforward or self.field.has_own_tangents
 
     def during(self, n: int) -> Velocity:
         """The field that step n integrates."""
