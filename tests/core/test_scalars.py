@@ -1,15 +1,21 @@
 """Steps as programs of scalars: the same numbers and the same derivatives as the step, or no program."""
 
+import copy
 import math
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.func import jacrev
+from torch.utils._python_dispatch import _disable_current_modes
 
 import separatrix as sx
 from separatrix.core import prepared
+from separatrix.core.evolve import begin
 from separatrix.core.scalars import NotStraight, compiled, recorded
 
 W = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -87,6 +93,31 @@ def in_numpy(x):
 
 STATEFUL = torch.zeros(3, dtype=torch.float64)
 
+
+class Tagged(torch.Tensor):
+    """A class of the user's."""
+
+
+def past_modes(x):
+    with _disable_current_modes():
+        return x * 2 if x.max() < 9 else x
+
+
+def past_functions(x):
+    with torch._C.DisableTorchFunction():
+        return x * 2 if x.numpy().max() < 9 else x
+
+
+def in_a_thread(x):
+    with ThreadPoolExecutor(1) as pool:
+        return x * 2 if pool.submit(lambda: float(x.max())).result() < 9 else x
+
+
+@torch.jit.script
+def scripted(x):
+    return x * 2 if bool(x.max() < 9) else x
+
+
 CROOKED = {
     "a branch": lambda x: x if x[..., 0].sum() > 0 else -x,
     "a branch on a list": lambda x: x if x.tolist()[0] else -x,
@@ -101,13 +132,41 @@ CROOKED = {
     "a sort": lambda x: x.sort(-1).values,
     "single precision": lambda x: x.float().double() * 2,
     "memory": lambda x: STATEFUL.copy_(x) + 0,
+    "memory for a result": lambda x: torch.mul(x, 2, out=STATEFUL) + 0,
+    "data": lambda x: x * 2 if x.data.max() < 9 else x,
+    "a copy": lambda x: x * 2 if copy.deepcopy(x).max() < 9 else x,
+    "a new tensor": lambda x: x * 2 if torch.tensor([x.flatten()[0], 0.0]).max() < 9 else x,
+    "a parameter": lambda x: x * 2 if nn.Parameter(x.detach()).max() < 9 else x,
+    "a tensor of another class": lambda x: x * 2 if x.as_subclass(Tagged).max() < 9 else x,
+    "bytes": lambda x: x * 2 if len(pickle.dumps(x)) < 9 else x,
+    "memory shared": lambda x: x * 2 if np.from_dlpack(x.detach()).max() < 9 else x,
+    "text": lambda x: x * 2 if "9" in str(x) else x,
+    "past the modes": past_modes,
+    "past the functions": past_functions,
+    "in a thread": in_a_thread,
+    "in TorchScript": scripted,
 }
 
 
 @pytest.mark.parametrize("function", CROOKED.values(), ids=CROOKED)
 def test_what_is_no_straight_sequence_of_known_operators_has_no_program(function):
-    with pytest.raises(NotStraight):
-        recorded(function, torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64))
+    x = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    assert prepared._program(sx.Map(function, 3), x, None, 0) is None
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    assert STATEFUL.isfinite().all()
+
+
+def test_the_numbers_of_the_state_are_not_there_while_a_step_is_recorded():
+    """By whatever way a step came to read them, it would read NaN."""
+    read = []
+
+    def step(x):
+        with torch._C._DisableTorchDispatch():
+            read.append(torch.utils.dlpack.from_dlpack(torch._C._to_dlpack(x)).clone())
+        return x * 2
+
+    recorded(step, torch.tensor([0.5, 1.0], dtype=torch.float64))
+    assert read[0].isnan().all()
 
 
 def test_items_that_depend_on_each_other_have_no_program():
@@ -172,6 +231,43 @@ def test_a_step_whose_time_varies_is_taken_as_it_is():
     spectrum = sx.lyapunov_spectrum(Slowing(lambda x: x / 2, 1), torch.ones(1).double(), steps=99, settle=0)
     assert float(spectrum.history_time[-1]) == 99 * 100 / 2
     assert float(spectrum.exponents) == pytest.approx(-99 * math.log(2) / 4950)
+
+
+@pytest.mark.parametrize("late", [lambda x: 0.9 * x, lambda x: x if x.sum() > 0 else -x])
+def test_a_function_that_changes_during_a_run_is_refused(late):
+    now = [lambda x: 0.999 * x]
+    front = begin(sx.Map(lambda x: now[0](x), 1), torch.ones(1).double()).advance(300).advance(200)
+    assert float(front.x) == pytest.approx(0.999**500, rel=1e-12)
+    now[0] = late
+    with pytest.raises(sx.InputError, match=r"from the same state it went to 0.4717\d+, then to 0.4\n.*function of \(x, n\)"):
+        front.advance(2 * prepared.OFTEN)
+
+
+def test_a_system_that_was_copied_from_a_run_with_other_parameters_is_another_system():
+    front = begin(sx.Flow(lambda x: -x, 1, 0.1), torch.ones(1).double()).advance(300).advance(1)
+    half = replace(front, system=front.system.refined(2)).advance(20)
+    decay = 1 - 0.05 + 0.05**2 / 2 - 0.05**3 / 6 + 0.05**4 / 24
+    assert float(half.x / front.x) == pytest.approx(decay**20, rel=1e-12)
+    assert copy.deepcopy(front.system).step(torch.ones(1)) < 1  # a copy has no programs, which could not be copied
+
+
+class Bent(sx.Field):
+    """Growth  ẋ = x  with a derivative of its own choice, 1 − x⁴, which is the true one as long as x is small."""
+
+    time_dependent = False
+
+    def forward(self, x, t):
+        return 1.0 * x
+
+    def pushforward(self, x, v, t):
+        return self(x, t), (1 - x**4)[..., None, :] * v
+
+
+def test_a_derivative_in_closed_form_is_recorded_as_it_is():
+    flow, x0 = sx.Flow(Bent(), 1, 0.1, method="euler"), torch.full((1,), 1e-6).double()
+    spectrum = sx.lyapunov_spectrum(flow, x0, steps=150, settle=0)
+    slopes = 1 + 0.1 * (1 - (1e-6 * 1.1 ** np.arange(150)) ** 4)
+    assert float(spectrum.exponents) == pytest.approx(np.log(slopes).mean() / 0.1, rel=1e-9)
 
 
 def test_gradients_pass_through_a_trajectory_that_could_be_prepared():

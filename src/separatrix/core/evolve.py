@@ -35,9 +35,8 @@ class Front:
         """The front a number of steps later."""
         x, v, lived, time = self.x, self.v, self.lived, self.time
         all_alive = bool((lived == self.n).all())
-        ahead = (
-            self.system.__dict__["_prepared"].advance(self.system, x, v, self.n, steps) if all_alive and self.is_prepared else None
-        )
+        prepared = self.system.__dict__.get("_prepared") if all_alive else None
+        ahead = None if prepared is None else prepared.advance(self.system, x, v, self.n, steps)
         if ahead is not None:
             for _ in range(steps):  # one by one, as below, for the same rounding
                 time = time + self.system.dt
@@ -57,11 +56,6 @@ class Front:
             x = x.where(finite[..., None], torch.nan)
             v = None if v is None else v.where(finite[..., None, None], torch.nan)
         return replace(self, x=x, v=v, n=self.n + steps, lived=lived, time=time)
-
-    @property
-    def is_prepared(self) -> bool:
-        """Whether the system may run as a program of scalars. See Note [Prepared steps]."""
-        return "_prepared" in self.system.__dict__
 
     def with_tangents(self, v: Tensor | None) -> "Front":
         """The same front with the tangents v."""
@@ -97,8 +91,7 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
     batch = _batch_of_run(own, x0)
     ready = twin(system, dtype=x0.dtype, device=x0.device, apart=True)
     hold_anew(ready)
-    if ready.autonomous:
-        ready.__dict__["_prepared"] = Prepared()
+    ready.__dict__["_prepared"] = Prepared(ready)  # see Note [Prepared steps]
     x = x0.expand(*batch, system.dim)
     check_step(ready, x, system)
     ready.check_start(x)

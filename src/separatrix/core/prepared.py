@@ -1,8 +1,10 @@
 """The scalar program of a system's step: prepared once a run is long enough, and used where it is the step and is faster."""
 
 import math
+import weakref
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,11 +41,23 @@ Run = Callable[..., tuple[float, ...]]
 
 
 class Prepared:
-    """The programs of the system of one run, by the shape of the states and the number of tangents."""
+    """The programs of the system of one run, by the shape of the states and the number of tangents.
 
-    def __init__(self) -> None:
+    Args:
+        system: the system. A copy of it, which may get other parameters, has no programs.
+    """
+
+    def __init__(self, system: System | None = None) -> None:
+        self.system: Callable[[], System | None] = lambda: None
+        self.has_graph = False
+        if system is not None and system.autonomous and type(system).elapsed is System.elapsed:
+            self.system = weakref.ref(system)
+            self.has_graph = any(tensor.requires_grad for tensor in (*system.parameters(), *system.buffers()))
         self.steps: Counter[tuple[torch.Size, int]] = Counter()  # taken one by one, or since the last comparison
         self.programs: dict[tuple[torch.Size, int], Run | None] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Prepared, ()
 
     def advance(self, system: System, x: Tensor, v: Tensor | None, n: int, steps: int) -> tuple[Tensor, Tensor | None] | None:
         """The states and tangents after a number of steps; None if the steps have to be taken one by one.
@@ -51,7 +65,7 @@ class Prepared:
         Raises:
             InputError: the step is not the same function of the state as earlier in the run.
         """
-        if not _is_plain(system, x, v):
+        if system is not self.system() or not _are_plain(x, v) or (self.has_graph and torch.is_grad_enabled()):
             return None
         k = 0 if v is None else v.shape[-2]
         key = x.shape, k
@@ -78,18 +92,13 @@ class Prepared:
         return (x, v) if n == end else None
 
 
-def _is_plain(system: System, x: Tensor, v: Tensor | None) -> bool:
-    """Whether the run is one of few numbers, without gradients, on the CPU."""
-    if not system.autonomous or type(system).elapsed is not System.elapsed:
-        return False
+def _are_plain(x: Tensor, v: Tensor | None) -> bool:
+    """Whether states and tangents are few numbers without a graph, on the CPU, and not in a transform."""
     if not 0 < x.numel() <= MOST_NUMBERS or x.dtype != torch.float64 or x.device.type != "cpu":
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         return False
-    if not torch.is_grad_enabled():
-        return True
-    given = (x, v, *system.parameters(), *system.buffers())
-    return not any(tensor is not None and tensor.requires_grad for tensor in given)
+    return not (torch.is_grad_enabled() and (x.requires_grad or (v is not None and v.requires_grad)))
 
 
 def _prepare(system: System, x: Tensor, v: Tensor | None, n: int) -> Run | None:
