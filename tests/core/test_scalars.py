@@ -239,7 +239,7 @@ def test_a_function_that_changes_during_a_run_is_refused(late):
     front = begin(sx.Map(lambda x: now[0](x), 1), torch.ones(1).double()).advance(300).advance(200)
     assert float(front.x) == pytest.approx(0.999**500, rel=1e-12)
     now[0] = late
-    with pytest.raises(sx.InputError, match=r"from the same state it went to 0.4717\d+, then to 0.4\n.*function of \(x, n\)"):
+    with pytest.raises(sx.InputError, match=r"from the same state it went to 0.4717\d+, then to 0.4\d+.*\n.*function of \(x, n\)"):
         front.advance(2 * prepared.OFTEN)
 
 
@@ -264,7 +264,7 @@ class Bent(sx.Field):
 
 
 def test_a_derivative_in_closed_form_is_recorded_as_it_is():
-    flow, x0 = sx.Flow(Bent(), 1, 0.1, method="euler"), torch.full((1,), 1e-6).double()
+    flow, x0 = sx.Flow(Bent(), 1, 0.1, method="euler"), torch.full((1,), 1e-6, dtype=torch.float64)
     spectrum = sx.lyapunov_spectrum(flow, x0, steps=150, settle=0)
     slopes = 1 + 0.1 * (1 - (1e-6 * 1.1 ** np.arange(150)) ** 4)
     assert float(spectrum.exponents) == pytest.approx(np.log(slopes).mean() / 0.1, rel=1e-9)
