@@ -67,6 +67,8 @@ STRAIGHT = {
     "concatenated": lambda x: torch.cat([x[..., 1:], x[..., :1].exp() - 1], -1),
     "transcendental": lambda x: torch.cos(x) * torch.exp(-(x**2)) + torch.log1p(x * x) + torch.atan(x) * x.sinh(),
     "powers": lambda x: x**3 - x.reciprocal() + (x * x + 1).sqrt() + (2 + x * x) ** 1.7 - 1 / (1 + x.square()),
+    "a remainder": lambda x: (3 * x.sin() - 7 * x) % 1.3 + (x % -0.4) * x,
+    "split": lambda x: torch.cat([x.split(2, -1)[1] * x.chunk(3, -1)[0], x.split([1, 2], -1)[1].cos()], -1),
     "constants": lambda x: torch.full_like(x, 2.0) - torch.ones(3, dtype=x.dtype) * x.tan(),
 }
 

@@ -246,6 +246,12 @@ def _power(record: _Record, a: Any, exponent: Any) -> Array:
     return _over(lambda one: record.program.power(one, float(exponent)), record.array(a))
 
 
+def _remainder(record: _Record, a: Any, b: Any) -> Array:
+    if isinstance(b, Tensor):
+        raise NotStraight
+    return _over(lambda one: record.program.add_line("%", one, float(b)), record.array(a))
+
+
 def _rsub(record: _Record, a: Any, b: Any, alpha: float = 1.0) -> Array:
     return _pointwise("subtract")(record, b, a, alpha=alpha)
 
@@ -344,6 +350,13 @@ def _unbind(record: _Record, a: Tensor, dim: int = 0) -> list[Array]:
     return [rows[i, ...] for i in range(len(rows))]
 
 
+def _split(record: _Record, a: Tensor, sizes: Any, dim: int = 0) -> list[Array]:
+    array = record.array(a)
+    length = array.shape[dim]
+    ends = range(sizes, length, sizes) if isinstance(sizes, int) else np.cumsum(sizes)[:-1]
+    return np.split(array, list(ends), axis=dim)
+
+
 def _stack(record: _Record, tensors: Any, dim: int = 0) -> Array:
     return np.stack([record.array(one) for one in tensors], axis=dim)
 
@@ -378,6 +391,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "mul": _pointwise("multiply"),
     "div": _divide,
     "rsub": _rsub,
+    "remainder": _remainder,
     "pow": _power,
     "square": lambda record, a: _power(record, a, 2.0),
     "reciprocal": lambda record, a: _power(record, a, -1.0),
@@ -401,6 +415,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "roll": _roll,
     "index": _index,
     "unbind": _unbind,
+    **{name: _split for name in ("split", "split_with_sizes")},
     "stack": _stack,
     "cat": _cat,
     **{name: _same for name in ("alias", "detach", "lift_fresh")},
@@ -491,7 +506,7 @@ def compiled(program: Program, results: list[Scalar], items: int, k: int) -> tup
             raise NotStraight
         item[place] = owners.pop()
         a = text(taken[0])
-        if name in "+-*/":
+        if name in "+-*/%":
             b = text(taken[1])
             lines.append(f"{z} = {a} {name} {b}")
         elif name == "pow":
@@ -505,7 +520,7 @@ def compiled(program: Program, results: list[Scalar], items: int, k: int) -> tup
         da, db = tangents(taken[0]), tangents(taken[1]) if name in "+-*/" else []
         if name in "+-" and da and db:
             lines.extend(f"{d[i]} = {da[i]} {name} {db[i]}" for i in range(k))
-        elif name in "+-":
+        elif name in "+-%":
             lines.extend(f"{d[i]} = {da[i] if da else db[i] if name == '+' else '-' + db[i]}" for i in range(k))
         elif name == "*":
             terms = ([(da, text(taken[1]))] if da else []) + ([(db, a)] if db else [])
