@@ -24,18 +24,15 @@ from separatrix.core.system import System
 # in which an automatic derivative is compared with the step (see `Tangents`). Where the numbers stop being finite, the step itself
 # is taken.
 #
-# What a record cannot show is a step that changes by itself: by an iterator, a clock, a global that another thread sets. So the
-# step is taken every now and then and compared. If they differ, it is recorded again: another record refuses the run, because the
+# What a record cannot show is a step that changes by itself, by a clock or by a global that another thread sets. So the step is
+# taken every now and then and compared. If they differ, it is recorded again: another record refuses the run, because the
 # step is not a function of the state; the same record means rounding errors that have grown, and the step itself is taken.
 AFTER = {False: 200, True: 20}  # steps, without and with tangents, that are taken one by one before a run is long enough
 OFTEN = 250  # steps of a program from one comparison to the next
 LATER = (0, 1, 17, 1_000)  # steps at which both are compared
 EXACT = 1e-11  # largest difference, relative to the largest number: rounding errors
-LINE, OPERATOR, DERIVATIVE = (
-    0.04,
-    1.5,
-    8.0,
-)  # time of a line of a program, and of an operator and of its derivative in PyTorch, in µs
+LINE = 0.04  # time of a line of a program, in µs
+OPERATOR, DERIVATIVE = 1.5, 8.0  # time of an operator in PyTorch, and of its derivative, in µs
 
 Run = Callable[..., tuple[float, ...]]
 
