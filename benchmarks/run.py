@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import basins
+import cost
 import covariant
 import depth
 import everyday
@@ -42,10 +43,11 @@ BENCHMARKS = {
     "operator_norm": operator_norm.rows,
     "neural_ode": neural_ode.rows,
     "imports": imports.rows,
+    "cost": cost.row,
     "memory": memory.row,
     "reversible": reversible.row,
 }
-TOLD = ("memory", "reversible")  # in words, below the table
+TOLD = ("cost", "memory", "reversible")  # in words, below the table
 HEAD = ("work", "ours", "against", "theirs", "ratio", "goal")
 
 
@@ -88,6 +90,8 @@ def as_markdown(results: dict) -> str:
     """For the repository."""
     body = [f"| {' | '.join(line)} |" for line in (HEAD, ["---"] * len(HEAD), *lines(results))]
     parts = [ABOUT, "\n".join(body)]
+    if "cost" in results:
+        parts += ["### Cost against size", cost.as_markdown(results["cost"]["results"])]
     if "memory" in results:
         parts += ["### Memory", MEMORY.format(**results["memory"]["results"])]
     if "reversible" in results:

@@ -282,3 +282,11 @@ def test_small_tall_and_missing_frames_are_orthonormalised_instead(shape):
     w, log = eliminate(v)
     q, log_r = orthonormalise(v)
     assert torch.equal(w, q) and torch.equal(log, log_r)
+
+
+def test_a_long_frame_in_single_precision_is_orthonormal_to_single_precision():
+    """A million numbers a tangent, whose squares LAPACK would add up with an error of 1e-5."""
+    v = torch.rand(3, 2**20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    q, logs = orthonormalise(v.float())
+    torch.testing.assert_close(q.double() @ q.double().mT, torch.eye(3, dtype=torch.float64), rtol=0, atol=3e-7)
+    torch.testing.assert_close(logs.double(), orthonormalise(v)[1], rtol=0, atol=1e-6)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from separatrix.core.components import stack_batch_last
 
+LONG = 2**16  # numbers of a tangent in float32 beyond which it is factorised in float64: LAPACK adds them up one by one
 SMALL, MANY = 4, 16  # at least MANY frames of at most SMALL tangents are orthonormalised in closed form
 LARGE, TALL = 32, 4  # elimination is faster than QR from LARGE tangents on, and takes more memory if dim > TALL · k
 
@@ -49,7 +50,12 @@ def _factor(v: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     k, states = v.shape[-2], v.shape[:-2].numel()
     if k <= SMALL and states >= MANY:
         return gram_schmidt(v, length)
-    return cholesky_qr(v, length) if v.is_cuda else householder(v)
+    if v.is_cuda:
+        return cholesky_qr(v, length)
+    if v.dtype == torch.float32 and v.shape[-1] > LONG:
+        q, r = householder(v.double())
+        return q.to(v), r.to(v)
+    return householder(v)
 
 
 def eliminate(v: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +106,8 @@ def lengths(v: Tensor) -> Tensor:
 
 def resolution(v: Tensor) -> float:
     """Ratio of R_ii to the length of the tangent, below which the tangent is numerically in the span of those above it."""
-    return 8 * v.shape[-1] ** 0.5 * torch.finfo(v.dtype).eps
+    summed = min(v.shape[-1], LONG) if v.dtype == torch.float32 else v.shape[-1]
+    return 8 * summed**0.5 * torch.finfo(v.dtype).eps
 
 
 def householder(v: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from separatrix.analysis.run.leading import WHOLE, Orbit, leading_singular_values
+from separatrix.analysis.run.leading import TOL, WHOLE, Orbit, leading_values, suits_sweeps
 from separatrix.analysis.run.product import Product, Scaled
 from separatrix.analysis.run.statistics import drifts, standard_error
-from separatrix.analysis.run.tangent_run import check_k, random_frame
+from separatrix.analysis.run.tangent_run import check_k
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.errors import InputError
 from separatrix.core.evolve import Front, begin, check_steps, check_system_type, in_one_width
@@ -24,8 +24,6 @@ from separatrix.core.wording import counted, measured
 
 LEADING = 4  # singular values of a default run
 Width = Callable[[int], int]  # of the state before a step, without padding
-EXACT = 1e-2  # error of a logarithm at which an iteration ends
-TYPICAL = 16  # random directions that show the gain of a large state
 SURE = 2  # standard errors beyond which the sign of a rate is known
 
 
@@ -37,6 +35,7 @@ class Propagation(Result):
         lags: (lag), steps.
         log_singular_values: (lag, *batch, k), ln σ_i, descending; −∞ for a direction that is mapped to 0.
         log_gain: (lag, *batch), ln(‖J_l‖_F/√dim), the growth of a typical perturbation.
+        log_gain_stderr: (lag, *batch), its standard error over random tangents; 0 if the whole Jacobian was carried.
         time: (lag), elapsed time.
         rates, rates_stderr: (*batch, k), slope of ln σ_i from a fifth of the longest lag (or from the last lag before that) to the
             longest lag, and its standard error from the scatter of the slopes between lags (NaN with fewer than 8);
@@ -46,6 +45,7 @@ class Propagation(Result):
     lags: Tensor
     log_singular_values: Tensor
     log_gain: Tensor
+    log_gain_stderr: Tensor
     time: Tensor
     rates: Tensor
     rates_stderr: Tensor
@@ -56,6 +56,7 @@ class Propagation(Result):
         "time": "lag",
         "log_singular_values": "lag batch k",
         "log_gain": "lag batch",
+        "log_gain_stderr": "lag batch",
         "rates": "batch k",
         "rates_stderr": "batch k",
     }
@@ -64,6 +65,7 @@ class Propagation(Result):
         "time": "units of time",
         "log_singular_values": "nats",
         "log_gain": "nats",
+        "log_gain_stderr": "nats",
         "rates": "nats per unit time",
         "rates_stderr": "nats per unit time",
     }
@@ -136,7 +138,7 @@ def gradient_propagation(
         system: any System.
         x0: initial states, shape (*batch, dim). Default: `system.initial_state()`.
         lags: increasing numbers of steps. Default: 0, 1, 2, 3, 5, …, each about 1.3 times the one before but at most 10 steps
-            more, up to 200 or the horizon; for more than 1,024 numbers, each is twice the one before, up to 64.
+            more, up to 200 or the horizon; for more than 512 numbers, each is twice the one before, up to 64.
         k: number of leading singular values, 1 … dim. Default: 4, or dim if it is smaller. k = 1 is faster: it needs no
             factorisation.
         settle: steps before lag 0.
@@ -153,11 +155,10 @@ def gradient_propagation(
         InputError: lags do not increase, or k is not in 1 … dim.
         HorizonError: `settle` plus the last lag exceeds the steps the system can take.
         DivergedError, NotConvergedError: with `throw=True`.
-    Limits: up to 1,024 numbers in the state, and for more than a quarter of the singular values, the whole Jacobian is carried,
-        (*batch, dim, dim) numbers. Beyond that, block Lanczos pushes k + 2 directions forwards and backwards along the orbit
-        until the residuals bound the errors of the logarithms by 0.01 (singular values below 1e-8 of the largest may never get
-        there), and the gain comes from 16 random directions. A time constant is a rate of decay, not a
-        memory time.
+    Limits: up to 512 numbers in the state, and for more than a quarter of the singular values, the whole Jacobian is carried,
+        (*batch, dim, dim) numbers; so it is if gradients are not the transpose of the tangents. Beyond that, k + 1 directions are
+        swept forwards with J and backwards with Jᵀ until the residuals bound the errors of the logarithms by 0.01 (mostly they are
+        1e-4), and the gain comes from these and 16 random tangents. A time constant is a rate of decay, not a memory time.
     Source: Bengio, Simard & Frasconi 1994, IEEE Trans. Neural Netw. 5, 157 (vanishing); singular values of long products by QR as
         Geist, Parlitz & Lauterborn 1990, Prog. Theor. Phys. 83, 875.
 
@@ -177,17 +178,17 @@ def gradient_propagation(
     most = min(system.width(n) for n in range(settle, settle + lags[-1] + 1))
     k = min(LEADING, most) if k is None else check_k(k, most)
     front = in_one_width(begin(system, x0, seed=seed, one_width=False)).advance(settle)
-    measure = _of_whole if front.x.shape[-1] <= WHOLE or 4 * k > most else _of_directions
-    found = measure(front, system.width, lags, k, seed, progress)
+    found = (_of_directions if suits_sweeps(front, k) else _of_whole)(front, system.width, lags, k, seed, progress)
     logs, time = found.logs, found.time
     rates, error, drift = _rates(logs, time.to(logs))
-    unsure = drift.any(-1) | (found.error > EXACT).any(-1).any(0)
+    unsure = drift.any(-1) | (found.error > TOL).any(-1).any(0)
     codes = torch.where(unsure, Status.NOT_CONVERGED, Status.OK).masked_fill(found.end.failed_at >= 0, Status.DIVERGED)
     propagation = Propagation(
         codes=codes.to(torch.int8),
         lags=torch.tensor(lags),
         log_singular_values=logs,
         log_gain=found.gains,
+        log_gain_stderr=found.gains_stderr,
         time=time,
         rates=rates,
         rates_stderr=error,
@@ -198,11 +199,12 @@ def gradient_propagation(
 
 @dataclass(frozen=True)
 class _Growth:
-    """ln σ_i with their errors, (lag, *batch, k); ln gain, (lag, *batch); times, (lag); and the end of the orbit."""
+    """ln σ_i and ln gain with their errors, (lag, *batch, k) and (lag, *batch); times, (lag); and the end of the orbit."""
 
     logs: Tensor
     error: Tensor
     gains: Tensor
+    gains_stderr: Tensor
     time: Tensor
     end: Front
 
@@ -223,37 +225,21 @@ def _of_whole(front: Front, width: Width, lags: tuple[int, ...], k: int, seed: i
             rows = front.x.shape[-1] if tick.index == 0 else width(front.n)
             gains.append(product.log_frobenius() - 0.5 * math.log(rows))
             times.append(_since(begun, front))
-    logs = torch.stack(values)
-    return _Growth(logs, torch.zeros_like(logs), torch.stack(gains), torch.stack(times), front)
+    logs, gains = torch.stack(values), torch.stack(gains)
+    return _Growth(logs, torch.zeros_like(logs), gains, torch.zeros_like(gains), torch.stack(times), front)
 
 
 def _of_directions(front: Front, width: Width, lags: tuple[int, ...], k: int, seed: int, progress: bool) -> _Growth:
-    """From a few directions; the gain from other random ones."""
-    start, begun, dim = front, front.time, front.x.shape[-1]
-    orbit, times = Orbit.of(front, 0), {}
-    typical, scale = random_frame(front.x, min(TYPICAL, dim), seed + 1), torch.zeros_like(front.x[..., 0])
-    values, errors, gains, frame = [], [], [], None
-    for tick in watched_count(len(lags), "Gradient propagation", progress):
-        lag = lags[tick.index]
-        orbit = orbit.longer(lag)
-        times[lag] = _since(begun, orbit.front)
-        while front.n < start.n + lag:
-            front = front.with_tangents(typical).advance(1)
-            size = torch.linalg.matrix_norm(front.v)
-            size = size.where(size > 0, 1.0)
-            typical, scale = front.v / size[..., None, None], scale + size.log()
-        if lag == 0:
-            found, error = torch.zeros(*front.x.shape[:-1], k, dtype=front.x.dtype, device=front.x.device), None
-        else:
-            found, error, frame = leading_singular_values(orbit, lag, k, tol=EXACT, seed=seed, first=frame)
-        values.append(found)
-        errors.append(torch.zeros_like(found) if error is None else error)
-        rows = dim if lag == 0 else width(front.n)
-        share = 0.5 * math.log(dim / typical.shape[-2] / rows)  # ‖J‖²_F is dim times the mean of ‖v J‖² over random unit rows
-        gains.append(scale + torch.linalg.matrix_norm(typical).log() + share)
-    return _Growth(
-        torch.stack(values), torch.stack(errors), torch.stack(gains), torch.stack([times[lag] for lag in lags]), orbit.front
-    )
+    """From sweeps of a few directions. See Note [Leading values]."""
+    orbit = Orbit(front, lags[-1], "Gradient propagation", progress)
+    later = tuple(lag for lag in lags if lag > 0)
+    found = leading_values(orbit, later, k, seed)
+    rows = torch.tensor([width(front.n + lag) for lag in later]).to(found.logs).log().reshape(-1, *[1] * (front.x.ndim - 1))
+    parts = (found.logs, found.error, found.log_frobenius - 0.5 * rows, found.log_frobenius_stderr)
+    if lags[0] == 0:  # there the Jacobian is 1
+        parts = tuple(torch.cat([torch.zeros_like(part[:1]), part]) for part in parts)
+    times = torch.stack([_since(front.time, orbit.fronts[lag]) for lag in lags])
+    return _Growth(*parts, times, orbit.fronts[-1])
 
 
 def _since(begun: float | Tensor, front: Front) -> Tensor:

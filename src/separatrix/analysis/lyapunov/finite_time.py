@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from separatrix.analysis.run.leading import WHOLE, Orbit, leading_singular_values
+from separatrix.analysis.run.leading import TOL, Orbit, leading_values, suits_sweeps
 from separatrix.analysis.run.product import Product
 from separatrix.analysis.run.steps import default_steps
 from separatrix.core.checks import check_seed, check_whole
@@ -20,7 +20,6 @@ from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, plain
 
-EXACT = 1e-2  # error of ln σ at which an iteration ends
 SPREAD = 23  # nats, 10¹⁰: maximum ratio of the growth of two tangents between two factorisations
 
 
@@ -121,11 +120,12 @@ def finite_time_lyapunov(
         HorizonError: `settle + steps` exceeds the steps the system can take.
         DivergedError: with `throw=True`.
 
-    Limits: up to 1,024 numbers in the state, and for more than a quarter of the exponents, carries the full Jacobian,
-        (*batch, dim, dim) numbers: ln σ_i has an error of about 1e-12 per step for all i, however far apart the σ_i are. Beyond
-        that, block Lanczos pushes k + 2 directions forwards and backwards along the orbit until the residuals bound the errors of
-        ln σ_i by 0.01; otherwise the item is `not_converged`. A direction that a step erases has −∞ and comes last; exponents more
-        than 30 nats below an erased direction are accurate to about one nat.
+    Limits: up to 512 numbers in the state, and for more than a quarter of the exponents, the full Jacobian is carried,
+        (*batch, dim, dim) numbers: ln σ_i has an error of about 1e-12 per step for all i, however far apart the σ_i are. So it is
+        if gradients are not the transpose of the tangents. Beyond that, k + 1 directions are swept forwards with J and backwards
+        with Jᵀ until the residuals bound the errors of ln σ_i by 0.01 (mostly they are 1e-4); otherwise the item is
+        `not_converged`. A direction that a step erases has −∞ and comes last; exponents more than 30 nats below it are accurate
+        to about one nat.
     Source: Shadden, Lekien & Marsden 2005, Physica D 212, 271 (flows); Storm et al. 2024, Phys. Rev. Lett. 132, 057301 (networks).
 
     Example:
@@ -144,21 +144,21 @@ def finite_time_lyapunov(
         raise InputError(f"k is {k} but this {type(system).__name__} has only {counted(most, 'exponent')}.")
     check_seed(seed)
     front = in_one_width(begin(system, x0, seed=seed, one_width=False)).advance(settle)
-    start, begun, dim = front.x, front.time, front.x.shape[-1]
-    if dim <= WHOLE or 4 * k > most:
+    start, begun = front.x, front.time
+    if suits_sweeps(front, k):
+        orbit = Orbit(front, steps, "Finite-time exponents", progress)
+        front, found = orbit.fronts[-1], leading_values(orbit, (steps,), k, seed)
+        logs, error = found.logs[0], found.error[0]
+    else:
         check_whole_jacobian(start, 4, f"Pass a smaller k, at most {most // 4}.")
         product = Product.of(start, seed)
         for tick in watched_count(math.ceil(steps / every), "Finite-time exponents", progress):
             front, product = _block(front, product, min(every, steps - tick.index * every), k)
-        logs, error = product.log_singular_values()[..., :k], torch.zeros((), dtype=start.dtype)
-    else:
-        orbit = Orbit.of(front, steps)
-        front = orbit.front
-        logs, error, _ = leading_singular_values(orbit, steps, k, tol=EXACT, seed=seed)
+        logs, error = product.log_singular_values(k), torch.zeros((), dtype=start.dtype)
     time = torch.as_tensor(front.time - begun, dtype=start.dtype, device=start.device).expand(start.shape[:-1]).clone()
     exponents = logs / time[..., None]
     failed = (front.failed_at >= 0) | exponents.isnan().any(-1)
-    codes = torch.where((error > EXACT).any(-1), Status.NOT_CONVERGED, Status.OK).masked_fill(failed, Status.DIVERGED)
+    codes = torch.where((error > TOL).any(-1), Status.NOT_CONVERGED, Status.OK).masked_fill(failed, Status.DIVERGED)
     found = FiniteTimeField(
         codes=codes.to(torch.int8),
         exponents=exponents.where(~failed[..., None], torch.nan),
