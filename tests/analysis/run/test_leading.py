@@ -129,3 +129,8 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated_with_the_bytes(monk
 def test_the_first_tangents_do_not_depend_on_their_number():
     x = torch.zeros(50).double()
     torch.testing.assert_close(random_frame(x, 7, 3)[:4], random_frame(x, 4, 3), rtol=0, atol=1e-14)
+
+
+def test_after_no_step_the_jacobian_of_a_large_state_is_1():
+    found = sx.gradient_propagation(shift()[0], lags=(0,), k=2)
+    assert found.log_singular_values.tolist() == [[0.0, 0.0]] and found.log_gain.tolist() == [0.0]

@@ -233,12 +233,15 @@ def _of_directions(front: Front, width: Width, lags: tuple[int, ...], k: int, se
     """From sweeps of a few directions. See Note [Leading values]."""
     orbit = Orbit(front, lags[-1], "Gradient propagation", progress)
     later = tuple(lag for lag in lags if lag > 0)
+    times = torch.stack([_since(front.time, orbit.fronts[lag]) for lag in lags])
+    if not later:
+        ones = torch.zeros(1, *front.x.shape[:-1], k, dtype=front.x.dtype, device=front.x.device)
+        return _Growth(ones, ones, ones[..., 0], ones[..., 0], times, orbit.fronts[-1])
     found = leading_values(orbit, later, k, seed)
     rows = torch.tensor([width(front.n + lag) for lag in later]).to(found.logs).log().reshape(-1, *[1] * (front.x.ndim - 1))
     parts = (found.logs, found.error, found.log_frobenius - 0.5 * rows, found.log_frobenius_stderr)
     if lags[0] == 0:  # there the Jacobian is 1
         parts = tuple(torch.cat([torch.zeros_like(part[:1]), part]) for part in parts)
-    times = torch.stack([_since(front.time, orbit.fronts[lag]) for lag in lags])
     return _Growth(*parts, times, orbit.fronts[-1])
 
 
