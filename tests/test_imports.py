@@ -26,14 +26,31 @@ def packages(modules: set[str]) -> set[str]:
     return {name for name in found if not name.startswith(("_", "cython_"))}
 
 
+def rooms(modules: set[str]) -> set[str]:
+    """The packages of the library that hold a module; the door is not counted."""
+    held = {name.rpartition(".")[0] for name in modules if name.startswith("separatrix.")}
+    return {name.removeprefix("separatrix.") for name in held} - {"separatrix"}
+
+
 def test_a_line_brings_only_what_it_uses():
     """One process for all lines, the lightest first: the door alone, then PyTorch, then the names that are typed next."""
-    names = ("Map", "nn.NeuralODE", "lyapunov_spectrum", "depth_profile", "analyze")
+    names = ("Map", "lyapunov_spectrum", "nn.NeuralODE", "depth_profile", "analyze")
     door, pytorch, *named = brought_by("import separatrix as sx", "import torch", *(f"sx.{name}" for name in names))
     assert packages(door) == {"separatrix", "lazy_loader"}
     for name, modules in zip(names, named, strict=True):
         assert packages(modules) - packages(pytorch) <= {"numpy", "scipy"}, name
         assert {part for part in PARTS_OF_SCIPY if f"scipy.{part}" in modules} == set(), name
+    assert rooms(named[0]) == {"core"}
+    assert rooms(named[1]) == {"core", "analysis", "analysis.lyapunov", "analysis.run"}
+
+
+def test_a_verb_draws_and_saves_with_what_is_imported_then():
+    """The module of a verb adds the libraries of a command line to those of an analysis. Matplotlib, zarr and Jinja come later."""
+    verbs = [verb.replace("-", "_") for verb in VERBS]
+    pytorch, *started = brought_by("import torch, typer, rich", *(f"import separatrix.cli.{verb}" for verb in verbs))
+    expected = packages(pytorch) | {"separatrix", "lazy_loader", "numpy", "scipy", "safetensors"}
+    for verb, modules in zip(verbs, started, strict=True):
+        assert packages(modules) - expected == set(), verb
 
 
 @pytest.mark.parametrize(

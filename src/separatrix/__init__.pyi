@@ -4,24 +4,12 @@ from . import bounds as bounds
 from . import nn as nn
 from . import results as results
 from . import testing as testing
-from .analysis import (
-    ANALYSES as ANALYSES,
-)
-from .analysis import (
-    PROFILES as PROFILES,
-)
-from .analysis import (
-    SWEEPS as SWEEPS,
-)
-from .analysis import (
-    compare_dynamics as compare_dynamics,
-)
-from .analysis import (
-    correlation_dimension_of as correlation_dimension_of,
-)
-from .analysis import (
-    grid as grid,
-)
+from .analysis.attractor.correlation_dimension import correlation_dimension_of as correlation_dimension_of
+from .analysis.compare.dynamics import compare_dynamics as compare_dynamics
+from .analysis.lyapunov.finite_time import grid as grid
+from .analysis.tables import ANALYSES as ANALYSES
+from .analysis.tables import PROFILES as PROFILES
+from .analysis.tables import SWEEPS as SWEEPS
 from .bounds import certificate as certificate
 from .bounds import operator_norm as operator_norm
 from .core.compiled import Compiled as Compiled

@@ -15,7 +15,7 @@ import zarr
 from matplotlib.figure import Figure
 
 import separatrix as sx
-from separatrix.report import write as writing
+from separatrix.report import page as drawing
 from separatrix.report import write_report
 
 
@@ -69,7 +69,7 @@ def test_any_batch_and_dtype_come_back(x0, tmp_path):
 @pytest.mark.parametrize("inputs", [None, torch.ones(9, 4, 2), torch.ones(1000, 2)], ids=["autonomous", "stream", "sequence"])
 def test_a_portrait_of_every_regime_comes_back_from_its_report(inputs, tmp_path, request, monkeypatch):
     """Bit for bit, also what an autonomous network has not: finite-time exponents. The report's page need not be drawn for that."""
-    monkeypatch.setattr(writing, "render", lambda *_: "<p>page</p>")
+    monkeypatch.setattr(drawing, "render", lambda *_: "<p>page</p>")
     torch.manual_seed(0)
     also = "auto" if inputs is not None and inputs.ndim == 3 else "none"
     portrait = sx.analyze(torch.nn.GRU(2, 3), inputs, copies=2, steps=100, settle=20, also=also)

@@ -21,8 +21,8 @@ from separatrix.plot.style import shows_something
 from separatrix.portrait import Portrait, analyze
 from separatrix.portrait.findings import QUESTIONS, Question
 from separatrix.portrait.verdict import why_not_converged
+from separatrix.report import page as drawing
 from separatrix.report import refuse_existing, write_report
-from separatrix.report import write as writing
 from separatrix.report.table import headline_rows
 from separatrix.report.views import VIEWS, view_of
 
@@ -83,7 +83,7 @@ def portraits() -> dict[str, Portrait]:
 @pytest.fixture
 def without_page(monkeypatch):
     """Where only the folder matters, its page need not be drawn."""
-    monkeypatch.setattr(writing, "render", lambda *_: "<p>page</p>")
+    monkeypatch.setattr(drawing, "render", lambda *_: "<p>page</p>")
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_a_failure_leaves_nothing_behind(portraits, tmp_path, monkeypatch, failu
     def fail(*_):
         raise failure("in the middle")
 
-    monkeypatch.setattr(writing, "render", fail)
+    monkeypatch.setattr(drawing, "render", fail)
     with pytest.raises(failure):
         write_report(portraits, tmp_path / "deep" / "out", title="t")
     assert not list(tmp_path.iterdir())

@@ -24,7 +24,6 @@ from separatrix.portrait import analyze as portray
 from separatrix.portrait.findings import QUESTIONS
 from separatrix.report import refuse_existing, write_report
 from separatrix.report.summary import jsonable
-from separatrix.report.table import headline_rows
 
 DEFAULT_OUT = Path("separatrix-report")
 ALSO = f"Names: auto (the default; those that take seconds), none, {', '.join(QUESTIONS)}."
@@ -99,6 +98,8 @@ def _subject(spec: str, inputs: list[Path] | None, targets: Path | None, weights
 
 
 def _show(portraits: dict[str, Portrait], demo: Demo, place: Path) -> None:
+    from separatrix.report.table import headline_rows  # with Matplotlib
+
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")

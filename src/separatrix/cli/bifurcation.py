@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from separatrix.analysis import Branch, continuation
+from separatrix.analysis.branches.branch import Branch
+from separatrix.analysis.branches.continuation import continuation
 from separatrix.cli.files import AsJson, Out, Overwrite, Picture, check_files, write_files
 from separatrix.cli.flags import described_arguments, flags_of
 from separatrix.core.errors import InputError, ModelError

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import zarr
 
 from separatrix.core.errors import InputError
 from separatrix.core.result import Result
@@ -61,6 +60,8 @@ def _refuse_unless(overwrite: bool, place: Path, flag: str) -> None:
 
 def _is_a_result(folder: Path) -> bool:
     """Whether a folder is one that `Result.save` wrote, with nothing beside it."""
+    import zarr
+
     if folder.is_symlink() or not folder.is_dir():
         return False
     try:

@@ -4,12 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import zarr
-
 from separatrix.core.errors import InputError
 from separatrix.portrait.portrait import Portrait
 from separatrix.report.folder import PAGE, RESULTS, SUMMARY, new_folder
-from separatrix.report.page import render
 from separatrix.report.summary import summary_json
 
 
@@ -42,6 +39,10 @@ def write_report(
         InputError: `out` exists or cannot be written; there are no portraits; a name cannot be a folder's name; `extra` has an
             unknown name.
     """
+    import zarr
+
+    from separatrix.report.page import render  # with Matplotlib and Jinja
+
     extra = extra or {}
     _check_names(portraits, extra)
     with new_folder(out, overwrite=overwrite) as folder:
