@@ -3,6 +3,8 @@
 NumPy's loop over a flow takes four fields a step, that over the Hénon map one line of floats: it is the floor of a call.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -47,43 +49,28 @@ def henon_in_numpy(steps: int = STEPS) -> np.ndarray:
 
 
 def rows() -> list[Row]:
-    """The flow, then the map."""
-    return [*of_the_flow(), *of_the_map()]
-
-
-def of_the_map() -> list[Row]:
-    """Both sides are at the same state until chaos sets in; one number is taken from the attractor: λ₁ + λ₂ = ln 0.3."""
-    system, x0 = sx.Map(henon, 2), torch.zeros(2, dtype=torch.float64)
-    torch.testing.assert_close(sx.trajectory(system, x0, 30)[-1], torch.from_numpy(henon_in_numpy(30)), rtol=1e-9, atol=1e-9)
-    seconds = interleaved(
-        {
-            "spectrum": lambda: sx.lyapunov_spectrum(system, x0, steps=STEPS, settle=0),
-            "trajectory": lambda: sx.trajectory(system, x0, STEPS),
-            "NumPy": henon_in_numpy,
-        }
-    )
-    spectrum, trajectory, numpy = (1e3 * seconds[name] / STEPS for name in ("spectrum", "trajectory", "NumPy"))
-    work = "Hénon map as a plain function, 1 orbit"
+    """Both sides end at the same state; of the chaotic map they are compared for 30 steps."""
+    flow, start = sx.Flow(van_der_pol, 2, DT), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(sx.trajectory(flow, start, STEPS)[-1], torch.from_numpy(in_numpy()), rtol=1e-9, atol=1e-9)
+    mapped, zero = sx.Map(henon, 2), torch.zeros(2, dtype=torch.float64)
+    torch.testing.assert_close(sx.trajectory(mapped, zero, 30)[-1], torch.from_numpy(henon_in_numpy(30)), rtol=1e-9, atol=1e-9)
     return [
-        Row(f"{work}: both exponents", spectrum, "its own trajectory", trajectory, "ms / step", floor=True, goal=3.0),
-        Row(f"{work}: trajectory", trajectory, "a loop of floats in NumPy", numpy, "ms / step", floor=True),
+        *of("flow of a plain function of 2 numbers, RK4, 1 orbit", flow, start, "RK4 in NumPy", in_numpy, goal=5.0),
+        *of("Hénon map as a plain function, 1 orbit", mapped, zero, "a loop in NumPy", henon_in_numpy),
     ]
 
 
-def of_the_flow() -> list[Row]:
-    """Both sides end at the same state."""
-    flow, x0 = sx.Flow(van_der_pol, 2, DT), torch.tensor([1.0, 0.0], dtype=torch.float64)
-    torch.testing.assert_close(sx.trajectory(flow, x0, STEPS)[-1], torch.from_numpy(in_numpy()), rtol=1e-9, atol=1e-9)
-    seconds = interleaved(
-        {
-            "spectrum": lambda: sx.lyapunov_spectrum(flow, x0, steps=STEPS, settle=0),
-            "trajectory": lambda: sx.trajectory(flow, x0, STEPS),
-            "NumPy": in_numpy,
-        }
-    )
-    spectrum, trajectory, numpy = (1e3 * seconds[name] / STEPS for name in ("spectrum", "trajectory", "NumPy"))
-    work = "flow of a plain function of 2 numbers, RK4, 1 orbit"
+def of(
+    work: str, system: sx.System, x0: torch.Tensor, against: str, numpy: Callable[[], np.ndarray], goal: float | None = None
+) -> list[Row]:
+    """The spectrum over the trajectory of a system, and that over a loop in NumPy."""
+    sides = {
+        "spectrum": lambda: sx.lyapunov_spectrum(system, x0, steps=STEPS, settle=0),
+        "trajectory": lambda: sx.trajectory(system, x0, STEPS),
+        "NumPy": numpy,
+    }
+    spectrum, trajectory, loop = (1e3 * seconds / STEPS for seconds in interleaved(sides).values())
     return [
         Row(f"{work}: both exponents", spectrum, "its own trajectory", trajectory, "ms / step", floor=True, goal=3.0),
-        Row(f"{work}: trajectory", trajectory, "RK4 in NumPy", numpy, "ms / step", floor=True, goal=5.0),
+        Row(f"{work}: trajectory", trajectory, against, loop, "ms / step", floor=True, goal=goal),
     ]

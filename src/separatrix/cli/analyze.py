@@ -59,6 +59,7 @@ def command(
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
+    """Run the verb; the line of its help is in `separatrix.cli.VERBS`."""
     log = Console(stderr=True, soft_wrap=True, highlight=False)
     portraits: dict[str, Portrait] = {}
     try:

@@ -55,6 +55,7 @@ def command(
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
+    """Run the verb; the line of its help is in `separatrix.cli.VERBS`."""
     check_files(out, picture, overwrite)
     with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
         found = find(_network(model, inputs, weights, module, dt, options["seed"]), **options, progress=True)

@@ -11,6 +11,7 @@ from separatrix.flows.methods import PAIRS, SOLVERS
 
 
 def command() -> None:
+    """Run the verb; the line of its help is in `separatrix.cli.VERBS`."""
     console = Console()
     demos = {f"demo:{name}": demo for name, demo in DEMOS.items()}
     tables = {"systems": SYSTEMS, "analyses": ANALYSES, "sweeps": SWEEPS, "profiles": PROFILES, "blocks": nn.BLOCKS}

@@ -13,7 +13,8 @@ from torch.autograd import forward_ad
 from separatrix.core.errors import InputError
 from separatrix.core.purity import difference, stateful
 from separatrix.core.randomness import torch_generator
-from separatrix.core.scalars import MOST_NUMBERS, compiled, recorded
+from separatrix.core.scalar_program import Run, compiled
+from separatrix.core.scalar_record import MOST_NUMBERS, recorded
 from separatrix.core.system import System
 
 # Note [Prepared steps]
@@ -33,8 +34,6 @@ LATER = (0, 1, 17, 1_000)  # steps at which both are compared
 EXACT = 1e-11  # largest difference, relative to the largest number: rounding errors
 LINE = 0.04  # time of a line of a program, in µs
 OPERATOR, DERIVATIVE = 1.5, 8.0  # time of an operator in PyTorch, and of its derivative, in µs
-
-Run = Callable[..., tuple[float, ...]]
 
 
 class Prepared:

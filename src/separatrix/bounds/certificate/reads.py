@@ -18,11 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-BY_PYTHON = {
-    *("__array__", "__bool__", "__complex__", "__contains__", "__dlpack__", "__float__", "__index__", "__int__"),
-    *("__format__", "__reduce_ex__", "__repr__", "data_ptr", "item", "numpy", "storage", "tolist", "untyped_storage"),
-}
-"""Methods of a tensor by which its numbers leave PyTorch."""
+from separatrix.core.scalar_record import BY_PYTHON
 
 SHAPED = {"zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like"}
 SHAPED |= {"new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"}

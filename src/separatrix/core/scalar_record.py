@@ -1,4 +1,4 @@
-"""A step on a few numbers as a straight program of scalar operations, recorded once while the step is taken.
+"""The scalar program of a step on a few numbers, recorded once while the step is taken.
 
 Note [Scalar programs]
 PyTorch spends about a microsecond on an operator, whatever its size, and many more on its forward derivative. A step on a few
@@ -10,9 +10,7 @@ recording. So a step that reads a number (`if x > 0`, `item()`, `numpy()`) has n
 same holds if the items of a batch mix. Kinks (abs, relu, where) are not in the tables, because there the derivative is a choice.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,103 +19,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from separatrix.core.scalar_program import SLOPES, NotStraight, Program, Scalar, Symbol
+
 BY_PYTHON = {
     *("__array__", "__bool__", "__complex__", "__contains__", "__dlpack__", "__float__", "__index__", "__int__"),
     *("__format__", "__reduce_ex__", "__repr__", "data_ptr", "item", "numpy", "storage", "tolist", "untyped_storage"),
 }
 """Methods of a tensor by which its numbers leave PyTorch without a call of an operator."""
 
-MOST_LINES = 4_000  # of a program
 MOST_NUMBERS = 64  # in the states of all items
 
-
-class NotStraight(Exception):
-    """The step is no straight sequence of known operators."""
-
-
-class Symbol:
-    """A number that depends on the input: its place in the program."""
-
-    __slots__ = ("place",)
-
-    def __init__(self, place: int) -> None:
-        self.place = place
-
-
-Scalar = Symbol | float
-
-
-@dataclass
-class Program:
-    """Scalar operations in order; each is a name and the scalars that it takes."""
-
-    lines: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
-    known: dict[tuple[Any, ...], Symbol] = field(default_factory=dict)
-
-    def add_line(self, name: str, *taken: Any) -> Symbol:
-        key = (name, *(one.place if isinstance(one, Symbol) else (one,) for one in taken))
-        if key not in self.known:
-            if len(self.lines) >= MOST_LINES:
-                raise NotStraight
-            self.lines.append((name, taken))
-            self.known[key] = Symbol(len(self.lines) - 1)
-        return self.known[key]
-
-    def add(self, a: Scalar, b: Scalar) -> Scalar:
-        return a + b if _numbers(a, b) else self.add_line("+", a, b)
-
-    def subtract(self, a: Scalar, b: Scalar) -> Scalar:
-        return a - b if _numbers(a, b) else self.add_line("-", a, b)
-
-    def multiply(self, a: Scalar, b: Scalar) -> Scalar:
-        if _numbers(a, b):
-            return a * b
-        for one, other in ((a, b), (b, a)):
-            if one == 1.0 and not isinstance(one, Symbol):
-                return other
-        return self.add_line("*", a, b)
-
-    def divide(self, a: Scalar, b: Scalar) -> Scalar:
-        return a / b if _numbers(a, b) else self.add_line("/", a, b)
-
-    def apply(self, name: str, a: Scalar) -> Scalar:
-        return self.add_line(name, float(a) if not isinstance(a, Symbol) else a)
-
-    def power(self, a: Scalar, exponent: float) -> Scalar:
-        """As PyTorch does: whole powers to 3 by products, roots by `sqrt`."""
-        if exponent in (2.0, 3.0):
-            square = self.multiply(a, a)
-            return square if exponent == 2.0 else self.multiply(square, a)
-        if exponent == 0.5:
-            return self.apply("sqrt", a)
-        if exponent in (-1.0, -2.0):
-            return self.divide(1.0, a if exponent == -1.0 else self.multiply(a, a))
-        return a if exponent == 1.0 else self.add_line("pow", a, float(exponent))
-
-
-def _numbers(a: Scalar, b: Scalar) -> bool:
-    return not (isinstance(a, Symbol) or isinstance(b, Symbol))
-
-
-SLOPES = {  # of z = f(a), in terms of both
-    "neg": "-1.0",
-    "sin": "cos({a})",
-    "cos": "-sin({a})",
-    "tan": "1.0 + {z} * {z}",
-    "tanh": "1.0 - {z} * {z}",
-    "sinh": "cosh({a})",
-    "cosh": "sinh({a})",
-    "atan": "1.0 / (1.0 + {a} * {a})",
-    "exp": "{z}",
-    "expm1": "{z} + 1.0",
-    "log": "1.0 / {a}",
-    "log1p": "1.0 / (1.0 + {a})",
-    "sqrt": "0.5 / {z}",
-    "sigmoid": "{z} * (1.0 - {z})",
-}
-VALUES = {"neg": "-{a}", "sigmoid": "1.0 / (1.0 + exp(-{a}))"}
-FUNCTIONS = {name: getattr(math, name) for name in ("sin", "cos", "tan", "tanh", "sinh", "cosh", "atan", "exp", "expm1", "log")}
-FUNCTIONS |= {name: getattr(math, name) for name in ("log1p", "sqrt", "pow")}
 
 Array = np.ndarray
 
@@ -468,98 +379,3 @@ def recorded(step: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Program, list
     if not isinstance(after, Recorded) or after.shape != x.shape:
         raise NotStraight
     return record.program, list(after.scalars.flat), record.operators
-
-
-def compiled(program: Program, results: list[Scalar], items: int, k: int) -> tuple[Callable[..., tuple[float, ...]], int]:
-    """The program as a function of the number of steps, the numbers of the states and, with k > 0, of their tangents; its lines.
-
-    Args:
-        program: from `recorded`.
-        results: from `recorded`.
-        items: number of states in the batch.
-        k: number of tangents of each.
-
-    Raises:
-        NotStraight: a number of one item depends on another item.
-    """
-    dim = len(results) // items
-    needed, item = _needed(program, results), {}
-    names: dict[int, str] = {}
-    slopes: dict[int, list[str]] = {}
-    lines: list[str] = []
-
-    def text(one: Scalar) -> str:
-        return names[one.place] if isinstance(one, Symbol) else repr(float(one))
-
-    def tangents(one: Scalar) -> list[str]:
-        return slopes.get(one.place, []) if isinstance(one, Symbol) else []
-
-    for place in needed:
-        name, taken = program.lines[place]
-        z = names[place] = f"x{taken[0]}" if name == "input" else f"z{place}"
-        if name == "input":
-            item[place] = taken[0] // dim
-            slopes[place] = [f"v{taken[0]}_{i}" for i in range(k)]
-            continue
-        owners = {item[one.place] for one in taken if isinstance(one, Symbol)}
-        if len(owners) != 1:
-            raise NotStraight
-        item[place] = owners.pop()
-        a = text(taken[0])
-        if name in "+-*/%":
-            b = text(taken[1])
-            lines.append(f"{z} = {a} {name} {b}")
-        elif name == "pow":
-            lines.append(f"{z} = pow({a}, {taken[1]!r})")
-        else:
-            lines.append(f"{z} = {VALUES.get(name, name + '({a})').format(a=a)}")
-        if not k:
-            continue
-        d = [f"d{place}_{i}" for i in range(k)]
-        slopes[place] = d
-        da, db = tangents(taken[0]), tangents(taken[1]) if name in "+-*/" else []
-        if name in "+-" and da and db:
-            lines.extend(f"{d[i]} = {da[i]} {name} {db[i]}" for i in range(k))
-        elif name in "+-%":
-            lines.extend(f"{d[i]} = {da[i] if da else db[i] if name == '+' else '-' + db[i]}" for i in range(k))
-        elif name == "*":
-            terms = ([(da, text(taken[1]))] if da else []) + ([(db, a)] if db else [])
-            lines.extend(f"{d[i]} = {' + '.join(f'{t[i]} * {factor}' for t, factor in terms)}" for i in range(k))
-        elif name == "/":
-            b = text(taken[1])
-            over = [f"({da[i] if da else ''}{f' - {z} * {db[i]}' if db else ''}) / {b}" for i in range(k)]
-            lines.extend(f"{d[i]} = {over[i]}" for i in range(k))
-        else:
-            slope = f"{taken[1]!r} * pow({a}, {taken[1] - 1.0!r})" if name == "pow" else SLOPES[name].format(a=a, z=z)
-            lines.append(f"f{place} = {slope}")
-            lines.extend(f"{d[i]} = f{place} * {da[i]}" for i in range(k))
-        if len(lines) > MOST_LINES:
-            raise NotStraight
-    for place, one in enumerate(results):
-        if isinstance(one, Symbol) and item[one.place] != place // dim:
-            raise NotStraight
-    state = [f"x{i}" for i in range(len(results))] + [f"v{i}_{j}" for i in range(len(results)) for j in range(k)]
-    after = [text(one) for one in results] + [t for one in results for t in (tangents(one) or ["0.0"] * k)]
-    body = [*lines, f"{', '.join(state)}, = {', '.join(after)},"]
-    source = "\n".join(
-        [
-            f"def run(steps, {', '.join(state)}):",
-            "  for _ in range(steps):",
-            *(f"    {line}" for line in body),
-            f"  return {', '.join(state)},",
-        ]
-    )
-    made: dict[str, Any] = {}
-    exec(compile(source, "<scalar program>", "exec"), dict(FUNCTIONS), made)
-    return made["run"], len(lines)
-
-
-def _needed(program: Program, results: list[Scalar]) -> list[int]:
-    """The lines that the results depend on, in order."""
-    found, todo = set(), [one.place for one in results if isinstance(one, Symbol)]
-    while todo:
-        place = todo.pop()
-        if place not in found:
-            found.add(place)
-            todo += [one.place for one in program.lines[place][1] if isinstance(one, Symbol)]
-    return sorted(found)

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 import separatrix as sx
 from separatrix.core import prepared
 from separatrix.core.evolve import begin
-from separatrix.core.scalars import NotStraight, compiled, recorded
+from separatrix.core.scalar_program import NotStraight, compiled
+from separatrix.core.scalar_record import recorded
 
 W = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -69,6 +70,7 @@ STRAIGHT = {
     "powers": lambda x: x**3 - x.reciprocal() + (x * x + 1).sqrt() + (2 + x * x) ** 1.7 - 1 / (1 + x.square()),
     "a remainder": lambda x: (3 * x.sin() - 7 * x) % 1.3 + (x % -0.4) * x,
     "split": lambda x: torch.cat([x.split(2, -1)[1] * x.chunk(3, -1)[0], x.split([1, 2], -1)[1].cos()], -1),
+    "an infinite constant": lambda x: x + 1 / (1 + x * 0 + float("inf")),
     "constants": lambda x: torch.full_like(x, 2.0) - torch.ones(3, dtype=x.dtype) * x.tan(),
 }
 
