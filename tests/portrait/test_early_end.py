@@ -98,6 +98,12 @@ def test_a_budget_below_the_settling_is_refused_with_both_numbers():
         sx.analyze(network(), seconds=1e-6)
 
 
+@pytest.mark.parametrize("seconds", [0, math.nan, "5"])
+def test_a_budget_that_is_no_time_is_refused(seconds):
+    with pytest.raises(sx.InputError, match="seconds"):
+        sx.analyze(network(), seconds=seconds)
+
+
 def test_a_network_without_time_takes_no_budget():
     with pytest.raises(sx.InputError, match="seconds and full"):
         sx.analyze(nn.Linear(3, 3), torch.randn(4, 3), seconds=1.0, full=True)

@@ -12,6 +12,7 @@ from separatrix.core.derivative import Tangents
 from separatrix.core.derived import Padded, widths
 from separatrix.core.errors import HorizonError, InputError, ShapeError, UnsupportedModuleError
 from separatrix.core.first_step import check_step
+from separatrix.core.memory import check_memory
 from separatrix.core.prepared import Prepared
 from separatrix.core.system import System
 from separatrix.core.twin import twin
@@ -86,6 +87,11 @@ def begin(system: System, x0: Tensor | None = None, *, seed: int = 0, one_width:
     if one_width:
         _check_one_width(system)
     own = system.batch_shape
+    if x0 is None:
+        numbers = 2.0 * math.prod(own) * system.dim
+        check_memory(
+            f"a state of {system.dim:,} numbers and its successor", numbers, torch.empty(0).double(), "Pass a smaller dim."
+        )
     x0 = system.initial_state(own, seed).to(_device(system)) if x0 is None else as_numbers("x0", x0, None)
     _check_state(system, x0)
     batch = _batch_of_run(own, x0)

@@ -7,6 +7,8 @@ import torch
 
 from separatrix.core.errors import InputError
 
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+SMALL = 2**26  # bytes for which the system is not asked
 SHARE = 0.8  # of the available memory that a computation may take
 MOST_WHOLE = 4 * 2**30  # bytes in all copies of whole Jacobians, beyond which factorising them takes hours
 
@@ -33,7 +35,10 @@ def check_memory(what: str, numbers: float, like: torch.Tensor, way_out: str) ->
     Raises:
         InputError: with the bytes needed and available, and the way out.
     """
-    needed, there = numbers * like.element_size(), available(like.device)
+    needed = numbers * like.element_size()
+    if needed <= SMALL:
+        return
+    there = available(like.device)
     if needed > SHARE * there:
         raise InputError(f"{what} needs {in_bytes(needed)}, but {in_bytes(there)} of memory are available.\n{way_out}")
 
@@ -60,5 +65,5 @@ def check_whole_jacobian(x: torch.Tensor, copies: int, way_out: str) -> None:
 
 def in_bytes(count: float) -> str:
     """1.5 GiB, 20 MiB, 3 B."""
-    power = min(int(math.log2(max(count, 1.0)) // 10), 4)
-    return f"{count / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+    power = min(int(math.log2(max(count, 1.0)) // 10), len(UNITS) - 1)
+    return f"{count / 1024**power:.4g} {UNITS[power]}"

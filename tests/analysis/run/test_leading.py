@@ -134,3 +134,8 @@ def test_the_first_tangents_do_not_depend_on_their_number():
 def test_after_no_step_the_jacobian_of_a_large_state_is_1():
     found = sx.gradient_propagation(shift()[0], lags=(0,), k=2)
     assert found.log_singular_values.tolist() == [[0.0, 0.0]] and found.log_gain.tolist() == [0.0]
+
+
+def test_a_state_that_cannot_be_allocated_is_refused_with_its_bytes():
+    with pytest.raises(sx.InputError, match=r"1,000,000,000,000,000 numbers .*needs 14\.21 PiB, but "):
+        sx.trajectory(sx.Map(lambda x: x, 10**15), steps=2)
