@@ -61,9 +61,13 @@ def measure(dim: int, k: int, batch: int, steps: int) -> dict[str, float]:
 
     import separatrix as sx
 
-    system = sx.Map(lambda x: torch.tanh(1.6 * x - 0.9 * x.roll(1, -1)), dim)
-    sx.lyapunov_spectrum(sx.Map(torch.tanh, 8), torch.ones(8), k=2, steps=4)  # what is loaded on first use
-    x0 = torch.randn(batch, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    def ring(numbers: int) -> sx.Map:
+        return sx.Map(lambda x: torch.tanh(1.6 * x - 0.9 * x.roll(1, -1)), numbers)
+
+    for few in (100, 5_000):  # what is loaded on first use
+        sx.lyapunov_spectrum(ring(few), torch.ones(few).double(), k=2, steps=4, settle=0)
+    system, draws = ring(dim), torch.Generator().manual_seed(0)
+    x0 = torch.randn(batch, dim, dtype=torch.float64, generator=draws)
     before, begun = peak(), time.perf_counter()
     sx.lyapunov_spectrum(system, x0, k=k, steps=steps, settle=0)
     return {"seconds": time.perf_counter() - begun, "MiB": peak() - before + x0.numel() * 8 / 2**20}
