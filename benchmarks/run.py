@@ -1,7 +1,8 @@
 """All speed benchmarks: prints a table, and writes RESULTS.md and results.json beside this file.
 
-`python benchmarks/run.py` runs all of them, some eight minutes on two idle cores; `python benchmarks/run.py lorenz gru` those two
+`python benchmarks/run.py` runs all of them, some twenty minutes on two idle cores; `python benchmarks/run.py lorenz gru` those two
 (the names are in BENCHMARKS), and the others keep their last results.
+What is done is written down at once, so that a run that is stopped keeps it.
 """
 
 import json
@@ -60,8 +61,8 @@ def main(names: list[str]) -> None:
         with console.status(f"{name} …"):
             outcome = BENCHMARKS[name]()
         results[name] = {"machine": where, "results": outcome if name in TOLD else [asdict(row) for row in outcome]}
-    file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    (HERE / "RESULTS.md").write_text(as_markdown(results))
+        file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        (HERE / "RESULTS.md").write_text(as_markdown(results))
     console.print(as_table(results))
 
 
