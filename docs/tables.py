@@ -27,6 +27,7 @@ from separatrix.analysis.basins.borders import BasinEntropy, UncertaintyExponent
 from separatrix.analysis.branches.branch import Bifurcation
 from separatrix.bounds.operator_norm.operator_norm import OperatorNorm
 from separatrix.flows.solution import Followed
+from separatrix.tables import ANALYSES, BLOCKS, CELLS, PROFILES, SWEEPS, SYSTEMS
 
 ROOT = Path(__file__).parents[1]
 PAGE, REFERENCE = ROOT / "docs" / "tables.md", ROOT / "docs" / "api.md"
@@ -42,10 +43,10 @@ hide:
 <!-- Made by docs/tables.py from SYSTEMS and ANALYSES. Change those, then run: python docs/tables.py -->
 # What there is
 
-`separatrix list` prints these names; `sx.SYSTEMS[name]()` builds a system, `sx.ANALYSES[name](system)` measures one;
-`sx.SWEEPS[name](system, parameter, …)` varies one of its parameters; `sx.PROFILES` asks
-of a network as it is, of its checkpoints, or of a drive; `sx.nn.BLOCKS[name](dim)` builds a layer with a guarantee,
-`sx.nn.CELLS[name](input_size, hidden_size)` a recurrent cell. Blocks and cells also take `device` and `dtype`, as PyTorch's
+`separatrix list` prints these names. The tables are in `sx.tables`: `SYSTEMS[name]()` builds a system,
+`ANALYSES[name](system)` measures one, and `SWEEPS[name](system, parameter, …)` varies one of its parameters. `PROFILES` are
+of a network as it is, of its checkpoints, or of a drive. `BLOCKS[name](dim)` builds a layer with a guarantee,
+`CELLS[name](input_size, hidden_size)` a recurrent cell. Blocks and cells also take `device` and `dtype`, as PyTorch's
 layers do.
 """
 
@@ -55,28 +56,24 @@ def page() -> str:
     parts = [
         HEAD,
         "## Systems\n",
-        *table(("name", "system", "numbers", "parameters and their defaults", "source"), map(system_row, sx.SYSTEMS.items())),
+        *table(("name", "system", "numbers", "parameters and their defaults", "source"), map(system_row, SYSTEMS.items())),
         "\n## Analyses\n",
-        *table(
-            ("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, sx.ANALYSES.items())
-        ),
+        *table(("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, ANALYSES.items())),
         "\n## Sweeps of a parameter\n",
-        *table(("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, sx.SWEEPS.items())),
+        *table(("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, SWEEPS.items())),
         "\n## Profiles of networks and drives\n",
-        *table(
-            ("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, sx.PROFILES.items())
-        ),
+        *table(("name", "what it measures", "gives", "options and their defaults", "source"), map(analysis_row, PROFILES.items())),
         "\n## Blocks with a guarantee\n",
-        *table(("name", "what it is", "options and their defaults", "source"), map(block_row, sx.nn.BLOCKS.items())),
+        *table(("name", "what it is", "options and their defaults", "source"), map(block_row, BLOCKS.items())),
         "\n## Recurrent cells from ODEs\n",
-        *table(("name", "what it is", "options and their defaults", "source"), map(block_row, sx.nn.CELLS.items())),
+        *table(("name", "what it is", "options and their defaults", "source"), map(block_row, CELLS.items())),
     ]
     return "\n".join(parts) + "\n"
 
 
 def written() -> dict[Path, str]:
     """Every file and what belongs into it."""
-    functions = (*sx.ANALYSES.values(), *sx.SWEEPS.values(), *sx.PROFILES.values())
+    functions = (*ANALYSES.values(), *SWEEPS.values(), *PROFILES.values())
     places = sorted((function.__module__.removeprefix("separatrix"), function.__name__) for function in functions)
     door = [f"from {module} import {name} as {name}" for module, name in places]
     return {

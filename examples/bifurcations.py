@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import separatrix as sx
-from separatrix.core.components import along_tangents
+from separatrix.parts import along_tangents
 from separatrix.plot.bifurcations import draw_branch, draw_orbits
 from separatrix.plot.style import FAINT, TICKS, series, styled
 

@@ -125,7 +125,7 @@ def trained(model: nn.Module, data: Path, path: Path, margin: float, plan: Plan,
             break
         done, rate = 0, rate / SLOWER
         if rate < plan.rate / SLOWER ** (STARTS - 0.5):
-            raise sx.DivergedError(f"the loss of {name} was not finite in {STARTS} trainings.\nTrain it at a smaller rate.")
+            raise sx.errors.DivergedError(f"the loss of {name} was not finite in {STARTS} trainings.\nTrain it at a smaller rate.")
         print(f"{name}: the loss is no longer finite; it is trained again, at a rate of {rate:g}", flush=True)
         model.load_state_dict(beginning)
         optimiser = sgd(model)

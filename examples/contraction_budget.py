@@ -88,7 +88,7 @@ def largest_slope(network: nn.Module, points: Tensor) -> float:
 @torch.no_grad()
 def steps_of(network: sx.nn.LipschitzNet) -> Tensor:
     """The steps (h, h_E) of every block, shape (block, 2)."""
-    return torch.stack([torch.stack(block.step_sizes()) for block in network if isinstance(block, sx.nn.Alternating)])
+    return torch.stack([torch.stack(block.step_sizes()) for block in network if isinstance(block, sx.nn.parts.Alternating)])
 
 
 @styled

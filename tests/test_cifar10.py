@@ -42,7 +42,7 @@ def test_each_record_is_a_label_and_three_planes_row_by_row(tmp_path):
 
 def test_pickles_are_not_read_and_the_binary_version_is_named(tmp_path):
     (tmp_path / "test_batch").write_bytes(b"cos\nsystem\n(S'touch read'\ntR.")
-    with pytest.raises(sx.InputError, match=r"as pickles \(test_batch\), which are not read"):
+    with pytest.raises(sx.errors.InputError, match=r"as pickles \(test_batch\), which are not read"):
         cifar10(tmp_path, train=False)
 
 
@@ -53,7 +53,7 @@ def test_pickles_are_not_read_and_the_binary_version_is_named(tmp_path):
 def test_a_file_that_is_missing_cut_short_or_of_another_format_is_refused(tmp_path, content, told):
     if content is not None:
         (tmp_path / "test_batch.bin").write_bytes(content)
-    with pytest.raises(sx.InputError, match=told):
+    with pytest.raises(sx.errors.InputError, match=told):
         cifar10(tmp_path, train=False)
 
 
@@ -92,7 +92,7 @@ def test_training_begins_again_at_a_fifth_of_the_rate_where_the_loss_is_no_longe
 
 def test_training_that_diverges_at_every_rate_ends_with_one_line(script, tmp_path):
     plan = script.replace(script.QUICK, widths=(3, 3), epochs=1, rate=1e30)
-    with pytest.raises(sx.DivergedError, match="the loss of wild was not finite in 4 trainings"):
+    with pytest.raises(sx.errors.DivergedError, match="the loss of wild was not finite in 4 trainings"):
         data = script.generated(tmp_path / "data")
         script.trained(script.network("residual", (3, 3)), data, tmp_path / "run.safetensors", 0.3, plan, "wild")
 

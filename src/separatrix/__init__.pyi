@@ -1,50 +1,20 @@
 """The public names and where each lives: what type checkers read, and what `separatrix` imports on first use."""
 
 from . import bounds as bounds
+from . import errors as errors
 from . import nn as nn
+from . import parts as parts
 from . import results as results
+from . import tables as tables
 from . import testing as testing
 from .analysis.attractor.correlation_dimension import correlation_dimension_of as correlation_dimension_of
 from .analysis.compare.dynamics import compare_dynamics as compare_dynamics
 from .analysis.lyapunov.finite_time import grid as grid
-from .analysis.tables import ANALYSES as ANALYSES
-from .analysis.tables import PROFILES as PROFILES
-from .analysis.tables import SWEEPS as SWEEPS
 from .bounds import certificate as certificate
 from .bounds import operator_norm as operator_norm
 from .core.compiled import Compiled as Compiled
 from .core.derived import Iterate as Iterate
-from .core.driven import Driven as Driven
-from .core.errors import (
-    ContradictionError as ContradictionError,
-)
-from .core.errors import (
-    DivergedError as DivergedError,
-)
-from .core.errors import (
-    HorizonError as HorizonError,
-)
-from .core.errors import (
-    InputError as InputError,
-)
-from .core.errors import (
-    MissingExtraError as MissingExtraError,
-)
-from .core.errors import (
-    ModelError as ModelError,
-)
-from .core.errors import (
-    NotConvergedError as NotConvergedError,
-)
-from .core.errors import (
-    SeparatrixError as SeparatrixError,
-)
-from .core.errors import (
-    ShapeError as ShapeError,
-)
-from .core.errors import (
-    UnsupportedModuleError as UnsupportedModuleError,
-)
+from .core.errors import SeparatrixError as SeparatrixError
 from .core.evolve import trajectory as trajectory
 from .core.result import Result as Result
 from .core.result import Status as Status
@@ -59,7 +29,6 @@ from .flows.flow import Flow as Flow
 from .nn.fit.sparse_terms import sparse_terms as sparse_terms
 from .portrait import analyze as analyze
 from .report import write_report as write_report
-from .systems import SYSTEMS as SYSTEMS
 from .systems import classic as classic
 from .systems.drives import Stream as Stream
 from .systems.layers import Layers as Layers

@@ -52,13 +52,13 @@ def test_a_contraction_is_an_echo_state():
 
 @pytest.mark.parametrize("analysis", [sx.transient_growth, sx.lyapunov_spectrum, sx.covariant_lyapunov_vectors])
 def test_what_needs_the_whole_jacobian_is_refused_with_both_sizes(analysis):
-    with pytest.raises(sx.InputError, match=r"20,000 numbers needs .* GiB .* 4 GiB\.\nPass"):
+    with pytest.raises(sx.errors.InputError, match=r"20,000 numbers needs .* GiB .* 4 GiB\.\nPass"):
         analysis(diagonal(), X0)
 
 
 @pytest.mark.parametrize("analysis", [sx.gradient_propagation, sx.finite_time_lyapunov])
 def test_all_singular_values_are_refused_with_both_sizes(analysis):
-    with pytest.raises(sx.InputError, match=r"20,000 numbers needs .* GiB .* 4 GiB\.\nPass a smaller k"):
+    with pytest.raises(sx.errors.InputError, match=r"20,000 numbers needs .* GiB .* 4 GiB\.\nPass a smaller k"):
         analysis(diagonal(), X0, k=LARGE)
 
 

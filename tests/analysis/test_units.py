@@ -114,7 +114,7 @@ def test_a_system_s_own_tangents_are_used_where_automatic_ones_are_not_its_own()
     ],
 )
 def test_complex_states_are_refused_with_the_way_that_keeps_the_imaginary_part(ask):
-    with pytest.raises(sx.InputError, match=r"complex128(?s:.*)view_as_real\((x0|points)\)\.flatten\(-2\)"):
+    with pytest.raises(sx.errors.InputError, match=r"complex128(?s:.*)view_as_real\((x0|points)\)\.flatten\(-2\)"):
         ask(torch.tensor([1 + 2j, 3j], dtype=torch.complex128))
 
 

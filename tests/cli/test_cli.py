@@ -213,9 +213,9 @@ def test_a_disk_that_fails_is_told_in_a_line(place, monkeypatch, capfd):
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.5, None])
 def test_a_seed_that_no_generator_takes_is_refused_in_python_too(seed):
     for measure in (sx.lyapunov_spectrum, sx.divergence_rate):
-        with pytest.raises(sx.InputError, match="seed is"):
+        with pytest.raises(sx.errors.InputError, match="seed is"):
             measure(sx.classic.henon(), steps=20, seed=seed)
-    with pytest.raises(sx.InputError, match="seed is"):
+    with pytest.raises(sx.errors.InputError, match="seed is"):
         sx.analyze(torch.nn.GRU(2, 3), seed=seed)
 
 
@@ -338,7 +338,7 @@ def test_the_installed_script_and_the_module_start_the_same_program():
 def test_list_shows_every_system_analysis_and_demo(monkeypatch, capfd):
     assert run(monkeypatch, "list") == 0
     printed = capfd.readouterr().out
-    for name in (*sx.SYSTEMS, *sx.ANALYSES, *SOLVERS, "demo:digits", "demo:residual"):
+    for name in (*sx.tables.SYSTEMS, *sx.tables.ANALYSES, *SOLVERS, "demo:digits", "demo:residual"):
         assert name in printed
 
 

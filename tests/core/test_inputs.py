@@ -132,7 +132,7 @@ def test_a_dict_of_other_keys_is_one_argument_of_its_class():
 
 
 def test_a_misspelt_name_is_said():
-    with pytest.raises(sx.InputError, match="forward has no argument 'hiden'"):
+    with pytest.raises(sx.errors.InputError, match="forward has no argument 'hiden'"):
         arguments_of(Tagger(), {"tokens": torch.zeros(2, 4).long(), "hiden": torch.zeros(1, 2, 5)})
 
 
@@ -197,9 +197,9 @@ def test_a_model_that_packs_reads_a_list():
 def test_numbers_that_are_not_finite_are_refused_by_argument_and_index():
     bad = torch.zeros(1, 2, 5)
     bad[0, 1, 3] = torch.nan
-    with pytest.raises(sx.InputError, match=r"1 of 10 numbers of the argument 'hidden' .* first at \[0, 1, 3\]"):
+    with pytest.raises(sx.errors.InputError, match=r"1 of 10 numbers of the argument 'hidden' .* first at \[0, 1, 3\]"):
         arguments_of(Tagger(), (torch.zeros(2, 4).long(), bad))
-    with pytest.raises(sx.InputError, match=r"1 of 3 numbers of sequence 1 of the inputs"):
+    with pytest.raises(sx.errors.InputError, match=r"1 of 3 numbers of sequence 1 of the inputs"):
         arguments_of(nn.GRU(3, 5), [torch.zeros(4, 3), torch.tensor([[0.0, torch.inf, 0.0]])])
 
 
@@ -211,7 +211,7 @@ def test_a_mask_of_minus_infinity_passes_beside_other_arguments():
 
 def test_text_and_nothing_are_refused():
     for given, said in (("abc", "cannot be read as numbers"), ((), "got nothing"), (np.zeros((0, 3)), "are empty")):
-        with pytest.raises(sx.InputError, match=said):
+        with pytest.raises(sx.errors.InputError, match=said):
             arguments_of(nn.Linear(3, 3), given)
 
 

@@ -139,18 +139,18 @@ def test_how_it_was_measured_is_recorded(spectrum):
 def test_an_existing_folder_is_not_overwritten(spectrum, tmp_path):
     """Neither a result nor anything else; what was there stays."""
     path = spectrum.save(tmp_path / "a.zarr")
-    with pytest.raises(sx.InputError, match=r"a\.zarr already exists"):
+    with pytest.raises(sx.errors.InputError, match=r"a\.zarr already exists"):
         spectrum.check.save(path)
     assert_same_bits(spectrum, sx.load(path))
     (tmp_path / "notes").mkdir()
-    with pytest.raises(sx.InputError, match="notes already exists"):
+    with pytest.raises(sx.errors.InputError, match="notes already exists"):
         spectrum.save(tmp_path / "notes")
     assert not list((tmp_path / "notes").iterdir())
 
 
 def test_a_folder_that_is_no_result_is_refused(tmp_path):
     """Missing, empty, a plain file, a Zarr group of someone else: each an InputError that names the path."""
-    with pytest.raises(sx.InputError, match=r"no result at .*missing"):
+    with pytest.raises(sx.errors.InputError, match=r"no result at .*missing"):
         sx.load(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.zarr").write_text("text")
@@ -159,14 +159,14 @@ def test_a_folder_that_is_no_result_is_refused(tmp_path):
     zarr.open_group(tmp_path / "posing", mode="w", attributes={"result": "os.path:join", "record": "{}"})
     zarr.open_group(tmp_path / "private", mode="w", attributes={"result": "separatrix.core.evolve:Front", "record": "{}"})
     for name in ("empty", "file.zarr", "foreign", "posing", "private"):
-        with pytest.raises(sx.InputError, match=rf"{name} was not written by Result\.save"):
+        with pytest.raises(sx.errors.InputError, match=rf"{name} was not written by Result\.save"):
             sx.load(tmp_path / name)
 
 
 def test_a_result_of_another_kind_is_refused(spectrum, tmp_path):
     """`LyapunovSpectrum.load` of a divergence rate says which it found."""
     path = spectrum.check.save(tmp_path / "rate.zarr")
-    with pytest.raises(sx.InputError, match="holds a DivergenceRate, not a LyapunovSpectrum"):
+    with pytest.raises(sx.errors.InputError, match="holds a DivergenceRate, not a LyapunovSpectrum"):
         sx.results.LyapunovSpectrum.load(path)
 
 
@@ -259,11 +259,11 @@ def test_a_result_of_ones_own_is_saved_loaded_and_shown(tmp_path):
     for again in (sx.load(path), sx.Result.load(path), MeanState.load(path)):
         assert_same_bits(result, again)
     assert "MeanState of 2 runs" in result._repr_html_() and "<svg" not in result._repr_html_()
-    with pytest.raises(sx.InputError, match="MeanState has no figure"):
+    with pytest.raises(sx.errors.InputError, match="MeanState has no figure"):
         result.plot()
-    with pytest.raises(sx.InputError, match="holds a MeanState, not a LyapunovSpectrum"):
+    with pytest.raises(sx.errors.InputError, match="holds a MeanState, not a LyapunovSpectrum"):
         sx.results.LyapunovSpectrum.load(path)
-    with pytest.raises(sx.InputError, match="holds a MeanState, not a Pictured"):
+    with pytest.raises(sx.errors.InputError, match="holds a MeanState, not a Pictured"):
         Pictured.load(path)
 
 
@@ -323,7 +323,7 @@ def test_a_result_of_a_script_is_loaded_in_that_script_and_elsewhere_by_its_clas
         SCRIPT + f"path = result.save({str(path)!r})\nassert type(sx.load(path)) is type(Elsewhere.load(path)) is Elsewhere"
     )
     subprocess.run([sys.executable, script], check=True, env=os.environ)
-    with pytest.raises(sx.InputError, match="holds a Elsewhere of the module __main__") as caught:
+    with pytest.raises(sx.errors.InputError, match="holds a Elsewhere of the module __main__") as caught:
         sx.load(path)
     assert "Define it first" in str(caught.value)
     module = types.ModuleType("elsewhere")
@@ -337,10 +337,10 @@ def test_a_file_imports_nothing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     zarr.open_group(tmp_path / "a", mode="w", attributes={"result": "laboratory:Elsewhere", "record": "{}"})
     zarr.open_group(tmp_path / "b", mode="w", attributes={"result": "separatrix.__main__:main", "record": "{}"})
-    with pytest.raises(sx.InputError, match="which has not been imported") as caught:
+    with pytest.raises(sx.errors.InputError, match="which has not been imported") as caught:
         sx.load(tmp_path / "a")
     assert "Import it first: import laboratory" in str(caught.value) and "laboratory" not in sys.modules
-    with pytest.raises(sx.InputError, match=r"was not written by Result\.save"):
+    with pytest.raises(sx.errors.InputError, match=r"was not written by Result\.save"):
         sx.load(tmp_path / "b")
     assert "separatrix.__main__" not in sys.modules
 
@@ -350,7 +350,7 @@ def test_a_tensor_whose_axes_have_no_names_is_refused_where_it_would_be_lost(tmp
     class Unnamed(sx.Result):
         mean: torch.Tensor
 
-    with pytest.raises(sx.InputError, match=r"'mean' of this Unnamed is a tensor of shape \(2, 2\)") as caught:
+    with pytest.raises(sx.errors.InputError, match=r"'mean' of this Unnamed is a tensor of shape \(2, 2\)") as caught:
         of(Unnamed).save(tmp_path / "a.zarr")
     assert "layout = {'mean': 'batch axis_0'}" in str(caught.value) and not (tmp_path / "a.zarr").exists()
 
@@ -365,7 +365,7 @@ def test_a_field_that_came_after_a_result_was_saved_is_told_of(tmp_path):
         layout: ClassVar[dict[str, str]] = {"mean": "batch dim"}
 
     MeanStateOfToday.__qualname__ = MeanStateOfToday.__name__ = "MeanState"
-    with pytest.raises(sx.InputError, match="holds a MeanState without spread"):
+    with pytest.raises(sx.errors.InputError, match="holds a MeanState without spread"):
         MeanStateOfToday.load(path)
 
 

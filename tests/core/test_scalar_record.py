@@ -243,7 +243,9 @@ def test_a_function_that_changes_during_a_run_is_refused(late):
     front = begin(sx.Map(lambda x: now[0](x), 1), torch.ones(1).double()).advance(300).advance(200)
     assert float(front.x) == pytest.approx(0.999**500, rel=1e-12)
     now[0] = late
-    with pytest.raises(sx.InputError, match=r"from the same state it went to 0.4717\d+, then to 0.4\d+.*\n.*function of \(x, n\)"):
+    with pytest.raises(
+        sx.errors.InputError, match=r"from the same state it went to 0.4717\d+, then to 0.4\d+.*\n.*function of \(x, n\)"
+    ):
         front.advance(2 * prepared.OFTEN)
 
 

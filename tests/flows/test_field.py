@@ -70,11 +70,11 @@ FOLLOWED = {
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_what_is_no_field_is_refused_alike(name):
     follow = FOLLOWED[name]
-    with pytest.raises(sx.UnsupportedModuleError, match="Henon"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="Henon"):
         follow(sx.classic.henon())
-    with pytest.raises(sx.InputError, match="int"):
+    with pytest.raises(sx.errors.InputError, match="int"):
         follow(3)
-    with pytest.raises(sx.InputError, match=r"\(t, x\)"):
+    with pytest.raises(sx.errors.InputError, match=r"\(t, x\)"):
         follow(lambda t, x: -x, time_dependent=True)
 
 

@@ -120,5 +120,5 @@ def test_a_structured_solution_is_saved_with_its_vectors(tmp_path):
     found = sx.solve(lambda s: {"x": -s["x"]}, {"x": torch.ones(2, **DOUBLE)}, [0.0, 1.0])
     again = sx.load(found.save(tmp_path / "solution"))
     assert torch.equal(again.vectors, found.vectors) and found.plot().axes
-    with pytest.raises(sx.InputError, match="vectors"):
+    with pytest.raises(sx.errors.InputError, match="vectors"):
         again.states  # noqa: B018

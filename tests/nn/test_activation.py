@@ -14,7 +14,7 @@ RANDOM = {"RReLU"}  # in training it draws its slopes
 BLOCKS = {
     "dense field": lambda activation: sx.nn.parts.DenseField(4, (5,), activation=activation),
     "divergence-free": lambda activation: sx.nn.DivergenceFree(4, activation=activation),
-    "gradient module": lambda activation: sx.nn.SymplecticGradient(4, activation=activation),
+    "gradient module": lambda activation: sx.nn.parts.SymplecticGradient(4, activation=activation),
     "Hénon": lambda activation: sx.nn.henonnet(4, layers=2, activation=activation),
     "mass-preserving": lambda activation: sx.nn.MassPreserving(4, activation=activation),
     "mass-preserving network": lambda activation: sx.nn.mass_preserving_network((4, 6), activation=activation),
@@ -35,7 +35,7 @@ def elementwise_classes():
     for name in nn.modules.activation.__all__:
         kind = getattr(nn, name)
         if name not in RANDOM:
-            with contextlib.suppress(sx.InputError):
+            with contextlib.suppress(sx.errors.InputError):
                 as_activation(kind)
                 yield kind
 
@@ -96,5 +96,5 @@ def test_slopes_are_those_of_reverse_ad(activation):
     ],
 )
 def test_what_is_not_an_elementwise_activation_is_refused(activation, match):
-    with pytest.raises(sx.InputError, match=match):
+    with pytest.raises(sx.errors.InputError, match=match):
         as_activation(activation)

@@ -13,22 +13,22 @@ SIZE = 6
 def built(name: str, seed: int = 0) -> sx.nn.Block:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return sx.nn.BLOCKS[name](SIZE)
+        return sx.tables.BLOCKS[name](SIZE)
 
 
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sx.tables.BLOCKS)
 def test_its_guarantee_holds_at_random_weights_and_after_training(name):
     block = built(name)
     assert block.guarantee != sx.nn.Guarantee(), f"{name} guarantees nothing."
     sx.testing.check_block(block)
 
 
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sx.tables.BLOCKS)
 def test_it_is_a_system(name):
     sx.testing.check_system(built(name))
 
 
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sx.tables.BLOCKS)
 def test_its_weights_are_saved_and_loaded(name):
     block, other = built(name, 0), built(name, 1)
     other.load_state_dict(block.state_dict())
@@ -38,7 +38,7 @@ def test_its_weights_are_saved_and_loaded(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sx.tables.BLOCKS)
 def test_it_is_compiled_exported_and_cast(name):
     """Captured in one graph; what a compiler makes of the graph is PyTorch's, and the export traces it to the last operation."""
     block = built(name)
@@ -52,7 +52,7 @@ def test_it_is_compiled_exported_and_cast(name):
         assert torch.isfinite(block(x)).all()
 
 
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sx.tables.BLOCKS)
 def test_gradients_reach_all_its_parameters(name):
     block = built(name)
     block(torch.randn(16, block.dim)).square().sum().backward()
@@ -60,23 +60,23 @@ def test_gradients_reach_all_its_parameters(name):
         assert tensor.grad is not None and torch.isfinite(tensor.grad).all(), parameter
 
 
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sx.tables.BLOCKS)
 def test_states_of_another_width_are_refused_in_words(name):
     block = built(name)
     for x in (torch.zeros(3, SIZE + 2), torch.zeros(())):
-        with pytest.raises(sx.ShapeError, match=rf"{type(block).__name__} expects states of shape \(\*batch, {SIZE}\)"):
+        with pytest.raises(sx.errors.ShapeError, match=rf"{type(block).__name__} expects states of shape \(\*batch, {SIZE}\)"):
             block(x)
 
 
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sx.tables.BLOCKS)
 def test_it_is_made_and_used_without_numbers(name):
     """On the device "meta", where the shapes of large networks are tried."""
     with torch.device("meta"):
-        block = sx.nn.BLOCKS[name](SIZE)
+        block = sx.tables.BLOCKS[name](SIZE)
     assert block(torch.zeros(5, SIZE, device="meta")).shape == (5, block.out)
 
 
-@pytest.mark.parametrize("name", sorted(sx.nn.BLOCKS.keys() - {"hamiltonian"}))
+@pytest.mark.parametrize("name", sorted(sx.tables.BLOCKS.keys() - {"hamiltonian"}))
 def test_weights_of_few_digits_give_states_of_few(name):
     """In bfloat16 as `nn.Linear` does, but for an implicit equation, which refuses it."""
     x = torch.randn(5, SIZE)
@@ -85,7 +85,7 @@ def test_weights_of_few_digits_give_states_of_few(name):
     assert torch.allclose(y.float(), built(name)(x), rtol=0.1, atol=0.3)
 
 
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sx.tables.BLOCKS)
 def test_it_follows_a_layer_that_autocast_has_made_shorter(name):
     model = torch.nn.Sequential(torch.nn.Linear(3, SIZE), built(name))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -104,7 +104,7 @@ def test_the_depth_of_a_network_of_blocks_is_measured_block_by_block():
     assert torch.allclose(found.singular_values[-1], torch.linalg.svdvals(jacobians), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sx.tables.BLOCKS)
 def test_its_certificate_is_no_lower_than_its_dense_jacobians(name):
     """Or it gives no bound; in either case without a crash."""
     block = built(name)

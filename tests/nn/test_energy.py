@@ -69,9 +69,9 @@ def test_no_weights_are_stiffer_than_asked(factor):
 
 
 def test_an_energy_without_terms_is_refused():
-    with pytest.raises(sx.InputError, match="dim is 0"):
+    with pytest.raises(sx.errors.InputError, match="dim is 0"):
         sx.nn.parts.Energy(0)
-    with pytest.raises(sx.InputError, match="hidden is 0"):
+    with pytest.raises(sx.errors.InputError, match="hidden is 0"):
         sx.nn.parts.Energy(3, 0)
 
 
@@ -87,5 +87,5 @@ def test_weights_that_are_not_finite_give_no_number_and_no_bound():
 
 
 def test_an_energy_of_limited_stiffness_in_half_precision_is_refused_in_one_line():
-    with pytest.raises(sx.InputError, match=r"float32 or float64.*bfloat16"):
+    with pytest.raises(sx.errors.InputError, match=r"float32 or float64.*bfloat16"):
         sx.nn.Hamiltonian(4).bfloat16()(torch.zeros(4, dtype=torch.bfloat16))

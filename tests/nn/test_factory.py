@@ -15,16 +15,16 @@ VECTORS, IMAGES = (2, DIM), (2, 2, 8, 8)
 Build = Callable[..., nn.Module]
 
 BUILT: dict[str, tuple[Build, tuple[int, ...] | None]] = {
-    **{kind.__name__: (lambda kind=kind, **factory: kind(DIM, **factory), VECTORS) for kind in sx.nn.BLOCKS.values()},
-    **{kind.__name__: (lambda kind=kind, **f: kind(INPUTS, HIDDEN, **f), (2, INPUTS)) for kind in sx.nn.CELLS.values()},
+    **{kind.__name__: (lambda kind=kind, **factory: kind(DIM, **factory), VECTORS) for kind in sx.tables.BLOCKS.values()},
+    **{kind.__name__: (lambda kind=kind, **f: kind(INPUTS, HIDDEN, **f), (2, INPUTS)) for kind in sx.tables.CELLS.values()},
     **{
         kind.__name__: (lambda kind=kind, **factory: kind(INPUTS, HIDDEN, num_layers=2, **factory), (6, 2, INPUTS))
         for kind in (sx.nn.AntisymmetricRNN, sx.nn.CoRNN, sx.nn.LEM, sx.nn.LipschitzRNN)
     },
-    "AlternatingConv2d": (lambda **factory: sx.nn.AlternatingConv2d(2, 3, **factory), IMAGES),
+    "AlternatingConv2d": (lambda **factory: sx.nn.parts.AlternatingConv2d(2, 3, **factory), IMAGES),
     "DenseField": (lambda **factory: sx.nn.parts.DenseField(DIM, (5,), **factory), VECTORS),
     "Energy": (lambda **factory: sx.nn.parts.Energy(DIM, **factory), VECTORS),
-    "ExpansiveConv2d": (lambda **factory: sx.nn.ExpansiveConv2d(2, **factory), IMAGES),
+    "ExpansiveConv2d": (lambda **factory: sx.nn.parts.ExpansiveConv2d(2, **factory), IMAGES),
     "IsometryConv2d": (lambda **factory: sx.nn.IsometryConv2d(2, 3, bias=True, **factory), IMAGES),
     "KineticEnergy": (lambda **factory: sx.nn.parts.KineticEnergy(DIM, **factory), VECTORS),
     "LatentODE": (lambda **factory: sx.nn.LatentODE(2, **factory), None),
@@ -134,7 +134,7 @@ def test_what_a_wrapper_adds_has_the_dtype_and_device_of_its_module(options):
 
 
 def test_modules_of_the_user_keep_their_own_dtype():
-    layer = sx.nn.SymplecticGradient(DIM, potential=lambda size: nn.Linear(size, 1), dtype=torch.float64)
+    layer = sx.nn.parts.SymplecticGradient(DIM, potential=lambda size: nn.Linear(size, 1), dtype=torch.float64)
     volume = sx.nn.VolumePreserving(DIM, shift=nn.Linear, dtype=torch.float64)
     latent = sx.nn.LatentODE(2, decoder=nn.Linear(4, 2), dtype=torch.float64)
     assert {p.dtype for p in layer.parameters()} == {p.dtype for p in volume.parameters()} == {torch.float32}

@@ -105,19 +105,19 @@ def test_a_false_promise_is_found(wrong):
 
 
 def test_widths_that_do_not_meet_and_empty_sequences_are_refused():
-    with pytest.raises(sx.ShapeError, match=r"block 1, Matrix.*2 numbers.*5"):
+    with pytest.raises(sx.errors.ShapeError, match=r"block 1, Matrix.*2 numbers.*5"):
         sx.nn.Sequential(Matrix(torch.ones(5, 3)), Matrix(torch.ones(2, 2)))
-    with pytest.raises(sx.InputError, match="at least one block"):
+    with pytest.raises(sx.errors.InputError, match="at least one block"):
         sx.nn.Sequential(nn.Tanh())
-    with pytest.raises(sx.UnsupportedModuleError, match="Matrix has no exact inverse"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="Matrix has no exact inverse"):
         sx.nn.Sequential(Matrix(torch.eye(2))).inverse(torch.zeros(2))
 
 
 def test_a_weighted_sum_lives_on_where_all_blocks_keep_it():
     masses = (1.0, 2.0, 3.0)
     kept = sx.nn.parts.WeightedSum(masses)
-    one, two = (sx.nn.Weighted(sx.nn.MassPreserving(3), masses) for _ in range(2))
-    other = sx.nn.Weighted(sx.nn.MassPreserving(3), (3.0, 2.0, 1.0))
+    one, two = (sx.nn.parts.Weighted(sx.nn.MassPreserving(3), masses) for _ in range(2))
+    other = sx.nn.parts.Weighted(sx.nn.MassPreserving(3), (3.0, 2.0, 1.0))
     assert sx.nn.Sequential(one, two).guarantee.conserves == {kept}
     assert sx.nn.Sequential(one, nn.Identity(), two).guarantee.conserves == {kept}
     assert not sx.nn.Sequential(one, other).guarantee.conserves
@@ -182,18 +182,18 @@ def test_an_odd_number_of_coordinates_is_never_symplectic():
         sx.testing.check_block(Matrix(torch.eye(3)[:2], log_det=0.0))
 
 
-@pytest.mark.parametrize("name", sx.nn.BLOCKS)
+@pytest.mark.parametrize("name", sx.tables.BLOCKS)
 @pytest.mark.parametrize("width", [2, 3, 5, 8])
 def test_a_state_of_another_width_is_refused(name, width):
     """Three numbers halve into two and one, and a shear would have made four of them."""
-    with pytest.raises(sx.ShapeError, match="states of shape"):
-        sx.nn.BLOCKS[name](4)(torch.randn(6, width))
+    with pytest.raises(sx.errors.ShapeError, match="states of shape"):
+        sx.tables.BLOCKS[name](4)(torch.randn(6, width))
 
 
 def test_lifts_and_projections_take_their_own_width_alone():
     for block in (sx.nn.parts.MassPreservingLift(4, 6), sx.nn.parts.MassPreservingProjection(4, 2), sx.nn.MassPreserving(4)):
         for shape in ((5, 3), (5, 5), ()):
-            with pytest.raises(sx.ShapeError, match=r"expects states of shape \(\*batch, 4\)"):
+            with pytest.raises(sx.errors.ShapeError, match=r"expects states of shape \(\*batch, 4\)"):
                 block(torch.randn(shape))
 
 
@@ -202,7 +202,7 @@ def test_a_linear_layer_between_blocks_may_change_the_width():
     assert (network.dim, network.out) == (3, 2)
     assert network(torch.randn(4, 3)).shape == (4, 2)
     assert network.guarantee == NOTHING
-    with pytest.raises(sx.ShapeError, match=r"block 2, MassPreserving.*4 numbers.*5"):
+    with pytest.raises(sx.errors.ShapeError, match=r"block 2, MassPreserving.*4 numbers.*5"):
         sx.nn.Sequential(sx.nn.MassPreserving(3), nn.Linear(3, 5), sx.nn.MassPreserving(4))
 
 

@@ -337,7 +337,7 @@ def test_teacher_forcing_by_a_coin_is_refused_whatever_the_global_generator_is()
     x = torch.randn(2, 25, 3, generator=torch.Generator().manual_seed(1))
     for seed in range(3):
         torch.manual_seed(seed)
-        with pytest.raises(sx.InputError, match="draws random numbers"):
+        with pytest.raises(sx.errors.InputError, match="draws random numbers"):
             sx.analyze(Forced(), x, copies=2, also="none")
 
 

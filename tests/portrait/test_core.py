@@ -261,7 +261,7 @@ def test_a_compiled_cell_is_refused_as_compiled():
 
 
 def test_more_steps_than_a_sequence_has_are_refused_with_what_analyze_takes():
-    with pytest.raises(sx.HorizonError, match=r"steps 50 = 50 .* the sequence has 1 step(?s:.*)several sequences"):
+    with pytest.raises(sx.errors.HorizonError, match=r"steps 50 = 50 .* the sequence has 1 step(?s:.*)several sequences"):
         sx.analyze(nn.GRU(2, 4, batch_first=True), torch.randn(1, 1, 2), steps=50)
 
 

@@ -186,7 +186,7 @@ def test_bad_input_is_answered_in_a_line_or_two(given, message):
 
 @pytest.mark.parametrize("given", [{"layers": ["rnn"]}, {"targets": torch.zeros(5)}, {"loss": torch.sum}])
 def test_what_belongs_to_depth_is_refused_for_a_recurrent_network(given):
-    with pytest.raises(sx.InputError, match=f"{next(iter(given))} cannot be used: GRU is measured along time"):
+    with pytest.raises(sx.errors.InputError, match=f"{next(iter(given))} cannot be used: GRU is measured along time"):
         sx.analyze(nn.GRU(2, 3), torch.randn(5, 4, 2), **given)
 
 

@@ -38,7 +38,7 @@ def test_a_spectrum_ends_after_the_given_seconds_with_the_steps_until_then():
 
 @pytest.mark.parametrize("seconds", [0, -1.0, math.nan, "soon"])
 def test_a_time_that_is_none_is_refused(seconds):
-    with pytest.raises(sx.InputError, match="seconds"):
+    with pytest.raises(sx.errors.InputError, match="seconds"):
         sx.lyapunov_spectrum(halving(), steps=4, seconds=seconds)
 
 
@@ -94,18 +94,18 @@ def test_ctrl_c_in_a_further_analysis_keeps_those_before_it(monkeypatch):
 
 
 def test_a_budget_below_the_settling_is_refused_with_both_numbers():
-    with pytest.raises(sx.InputError, match=r"seconds is 1 × 10⁻⁶, .* about .* s"):
+    with pytest.raises(sx.errors.InputError, match=r"seconds is 1 × 10⁻⁶, .* about .* s"):
         sx.analyze(network(), seconds=1e-6)
 
 
 @pytest.mark.parametrize("seconds", [0, math.nan, "5"])
 def test_a_budget_that_is_no_time_is_refused(seconds):
-    with pytest.raises(sx.InputError, match="seconds"):
+    with pytest.raises(sx.errors.InputError, match="seconds"):
         sx.analyze(network(), seconds=seconds)
 
 
 def test_a_network_without_time_takes_no_budget():
-    with pytest.raises(sx.InputError, match="seconds and full"):
+    with pytest.raises(sx.errors.InputError, match="seconds and full"):
         sx.analyze(nn.Linear(3, 3), torch.randn(4, 3), seconds=1.0, full=True)
 
 

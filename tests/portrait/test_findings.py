@@ -167,14 +167,14 @@ def test_auto_asks_what_takes_seconds_and_names_are_asked_whatever_they_take():
 @pytest.mark.parametrize("also", ["fixed_pionts", ("auto", "fixed_pionts"), (3,)])
 def test_a_finding_that_does_not_exist_is_refused_before_any_work(also, monkeypatch):
     monkeypatch.setattr(sys.modules["separatrix.portrait.measurements"], "lyapunov_spectrum", pytest.fail)
-    with pytest.raises(sx.InputError, match=r"also names .*\nChoose from: auto, none, fixed_points, "):
+    with pytest.raises(sx.errors.InputError, match=r"also names .*\nChoose from: auto, none, fixed_points, "):
         sx.analyze(unit(0.5), also=also)
 
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (sx.InputError("too few states.\nGive more."), "too few states."),
+        (sx.errors.InputError("too few states.\nGive more."), "too few states."),
         (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
         (MemoryError(), "MemoryError: no message"),
     ],

@@ -344,5 +344,5 @@ def test_a_second_argument_makes_no_recurrent_layer_of_a_network_that_carries_no
     model.f = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4))
     model.input_size = model.hidden_size = 4
     assert isinstance(sx.analyze(model, torch.randn(shape), also="none"), sx.results.DepthPortrait)
-    with pytest.raises(sx.UnsupportedModuleError, match="no recurrent part"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="no recurrent part"):
         find_core(model)

@@ -15,7 +15,7 @@ from separatrix.core.derived import Frozen, Padded
 SEEDS = st.integers(0, 2**16)
 METHODS = ("euler", "heun", "midpoint", "rk4", "dopri5", "implicit_midpoint")
 CLASSIC = tuple(
-    name for name in sx.SYSTEMS if name not in ("lorenz_section", "magnetic_pendulum", "mackey_glass")
+    name for name in sx.tables.SYSTEMS if name not in ("lorenz_section", "magnetic_pendulum", "mackey_glass")
 )  # these take seconds
 
 
@@ -85,7 +85,7 @@ def flows(draw) -> sx.Flow:
 
 @st.composite
 def classics(draw) -> sx.System:
-    return sx.SYSTEMS[draw(st.sampled_from(CLASSIC))]()
+    return sx.tables.SYSTEMS[draw(st.sampled_from(CLASSIC))]()
 
 
 RECURRENT = (nn.RNN, nn.GRU, nn.LSTM)
@@ -197,14 +197,14 @@ def stacks(draw) -> sx.Layers:
 
 @st.composite
 def blocks(draw) -> sx.nn.Block:
-    names, dim, seed = st.sampled_from(sorted(sx.nn.BLOCKS)), draw(st.sampled_from((4, 6))), draw(SEEDS)
+    names, dim, seed = st.sampled_from(sorted(sx.tables.BLOCKS)), draw(st.sampled_from((4, 6))), draw(SEEDS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if draw(st.booleans()):
-            return sx.nn.BLOCKS[draw(names)](dim).double()
+            return sx.tables.BLOCKS[draw(names)](dim).double()
         parts: list[nn.Module] = []
         for _ in range(draw(st.integers(2, 3))):
-            part = draw(st.sampled_from((*sorted(sx.nn.BLOCKS), "linear", "tanh", "neural ode")))
+            part = draw(st.sampled_from((*sorted(sx.tables.BLOCKS), "linear", "tanh", "neural ode")))
             if part == "linear":
                 parts.append(nn.Linear(dim, dim))
             elif part == "tanh":
@@ -212,10 +212,10 @@ def blocks(draw) -> sx.nn.Block:
             elif part == "neural ode":
                 parts.append(sx.nn.NeuralODE(nn.Sequential(nn.Linear(dim, dim), nn.Tanh()), dim, end=1.0))
             else:
-                block = sx.nn.BLOCKS[part](dim)
+                block = sx.tables.BLOCKS[part](dim)
                 parts.append(block if block.out == dim else nn.Tanh())
         if not any(isinstance(part, sx.nn.Block) for part in parts):
-            parts.append(sx.nn.BLOCKS["gradient"](dim))
+            parts.append(sx.tables.BLOCKS["gradient"](dim))
         return sx.nn.Sequential(*parts).double()
 
 

@@ -20,7 +20,7 @@ MORE = {  # what few steps do not suffice for
     "fixed_points": {"max_steps": 60, "path_steps": 60},
 }
 PER_ITEM = [
-    name for name in sx.ANALYSES if name not in ("phase_portrait", "flow_map")
+    name for name in sx.tables.ANALYSES if name not in ("phase_portrait", "flow_map")
 ]  # a picture has one plane for all of its items
 SYSTEMS = {
     "henon": lambda: (sx.classic.henon(), 0.2),
@@ -35,9 +35,9 @@ def tanh_map() -> sx.System:
 
 
 def measured(name: str, system: sx.System, x0: Tensor) -> sx.Result:
-    known = inspect.signature(sx.ANALYSES[name]).parameters
+    known = inspect.signature(sx.tables.ANALYSES[name]).parameters
     options = {key: value for key, value in {**FEW, **MORE.get(name, {})}.items() if key in known}
-    return sx.ANALYSES[name](system, x0, **options)
+    return sx.tables.ANALYSES[name](system, x0, **options)
 
 
 def items(result: sx.Result) -> dict[str, Tensor]:

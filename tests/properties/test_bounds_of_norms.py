@@ -239,7 +239,7 @@ def test_what_containers_hooks_and_instances_change_is_in_the_bound_or_refused(s
     module = nn.Sequential(nn.Identity(), module).eval() if nested else module.eval()
     try:
         found = sx.operator_norm(module, shape)
-    except sx.UnsupportedModuleError as error:
+    except sx.errors.UnsupportedModuleError as error:
         assert container is not nn.Sequential or change not in (None, with_weights)
         assert "does" in str(error) or "compute what their weights say" in str(error)
         return

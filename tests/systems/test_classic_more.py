@@ -231,11 +231,11 @@ def test_mackey_and_glass_at_17_are_weakly_chaotic():
 
 
 def test_a_delay_shorter_than_half_a_step_is_refused():
-    with pytest.raises(sx.InputError, match=r"a delay of 0.01 .* steps of 0.1"):
+    with pytest.raises(sx.errors.InputError, match=r"a delay of 0.01 .* steps of 0.1"):
         classic.mackey_glass(tau=0.01)
 
 
 def test_a_pendulum_swings_over_whole_magnets():
     for magnets in (0, 2.5):
-        with pytest.raises(sx.InputError, match=f"magnets is {magnets}"):
+        with pytest.raises(sx.errors.InputError, match=f"magnets is {magnets}"):
             sx.classic.magnetic_pendulum(magnets=magnets)

@@ -107,7 +107,7 @@ NEEDS = {  # how a class is built where its defaults do not do, or would be slow
     "ContinuousNormalizingFlow": lambda: sx.nn.ContinuousNormalizingFlow(field(), 4),
     "FlowLayer": lambda: sx.nn.NeuralODE(field(), dt=0.4).as_layer(),
     "Sequential": lambda: sx.nn.Sequential(sx.nn.Isometry(4), nn.Tanh(), sx.nn.NeuralODE(field(), dt=0.5)),
-    "Weighted": lambda: sx.nn.Weighted(sx.nn.MassPreserving(4), (1.0, 2.0, 0.5, 3.0)),
+    "Weighted": lambda: sx.nn.parts.Weighted(sx.nn.MassPreserving(4), (1.0, 2.0, 0.5, 3.0)),
     "Plain": lambda: made("Plain")(4, 4),
     "MassPreservingLift": lambda: sx.nn.parts.MassPreservingLift(4, 4),
     "MassPreservingProjection": lambda: sx.nn.parts.MassPreservingProjection(4, 4),
@@ -182,7 +182,7 @@ def test_only_flows_and_what_follows_them_step_by_step_are_continuous(name):
 
 
 def weighted(system: System) -> System:
-    return sx.nn.Weighted(system, torch.linspace(0.5, 2.0, system.dim).tolist())
+    return sx.nn.parts.Weighted(system, torch.linspace(0.5, 2.0, system.dim).tolist())
 
 
 def before_a_block(system: System) -> System:

@@ -54,7 +54,7 @@ def test_finite_time_exponents_are_those_of_the_rectangular_jacobian():
     late = sx.finite_time_lyapunov(sx.Layers(stack), x, settle=2, k=4)
     after = torch.linalg.svdvals(final_jacobians(stack[2:], stack[:2](x).detach())).log() / 3
     assert (late.exponents - after).abs().max() < 1e-12 and late.x0.shape == (3, 10)
-    with pytest.raises(sx.InputError, match=r"k is 5 but this Layers has .*4"):
+    with pytest.raises(sx.errors.InputError, match=r"k is 5 but this Layers has .*4"):
         sx.finite_time_lyapunov(sx.Layers(stack), x, k=5)
 
 
@@ -76,7 +76,7 @@ def test_gradient_propagation_takes_rectangular_jacobians():
 
 @pytest.mark.parametrize("analysis", [sx.lyapunov_spectrum, sx.covariant_lyapunov_vectors, sx.divergence_rate, sx.fixed_points])
 def test_what_needs_one_width_says_so(analysis):
-    with pytest.raises(sx.ShapeError, match=r"6 .*10 at step 0"):
+    with pytest.raises(sx.errors.ShapeError, match=r"6 .*10 at step 0"):
         analysis(sx.Layers(narrowing()), normal(2, 6))
 
 
@@ -115,7 +115,7 @@ def test_a_looped_block_is_a_map_without_end():
     for _ in range(3):
         expected = torch.tanh(0.8 * expected)
     assert sx.trajectory(three, x, 6)[-1].detach() == pytest.approx(expected.detach(), abs=1e-14)
-    with pytest.raises(sx.HorizonError, match=r"7 steps .* 6\b"):
+    with pytest.raises(sx.errors.HorizonError, match=r"7 steps .* 6\b"):
         sx.trajectory(three, x, 7)
 
 
@@ -127,7 +127,7 @@ def test_images_are_packed_and_unpacked():
     after = system.step(system.step(x, 0), 1)
     assert torch.equal(system.unpack(after, 2), stack[1](stack[0](images)))
     assert system.pack(normal(5, 6, 2, 4, 4)).shape == (5, 6, 32)
-    with pytest.raises(sx.ShapeError, match=r"before block 0 of shape .*\(2, 4, 4\)\), got \(5, 4, 4\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"before block 0 of shape .*\(2, 4, 4\)\), got \(5, 4, 4\)"):
         system.pack(normal(5, 4, 4))
 
 
@@ -180,12 +180,12 @@ def test_what_is_no_stack_is_told_in_one_line(blocks, options, told):
 
 
 def test_steps_beyond_the_depth_are_refused():
-    with pytest.raises(sx.HorizonError, match="step 5 was requested, but the 5 blocks"):
+    with pytest.raises(sx.errors.HorizonError, match="step 5 was requested, but the 5 blocks"):
         sx.Layers(narrowing()).step(normal(1, 4), 5)
 
 
 def test_what_is_no_stack_is_refused():
-    with pytest.raises(sx.UnsupportedModuleError, match="a stack of blocks, got a NoneType"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="a stack of blocks, got a NoneType"):
         sx.Layers(None)
 
 
@@ -199,6 +199,6 @@ def test_a_loop_without_end_whose_width_changes_within_is_measured_as_one_with_a
     for system in (endless, sx.Noisy(endless, 0.0)):
         field = sx.finite_time_lyapunov(system, x0, steps=6)
         torch.testing.assert_close(field.exponents, sx.finite_time_lyapunov(twice, x0, steps=6).exponents)
-        with pytest.raises(sx.ShapeError, match=r"1 .*2 at step 1"):
+        with pytest.raises(sx.errors.ShapeError, match=r"1 .*2 at step 1"):
             sx.lyapunov_spectrum(system, x0, steps=6, settle=0)
     assert sx.lyapunov_spectrum(sx.Iterate(endless, 3), x0, steps=20).batch == (3,)

@@ -83,12 +83,12 @@ def test_the_scale_may_be_a_grid():
 
 
 def test_a_negative_scale_is_refused():
-    with pytest.raises(sx.InputError, match="scale of the noise is -1"):
+    with pytest.raises(sx.errors.InputError, match="scale of the noise is -1"):
         sx.Noisy(sx.classic.henon(), -1.0)
 
 
 def test_a_scale_that_is_no_number_is_refused():
-    with pytest.raises(sx.InputError, match="scale of the noise is nan"):
+    with pytest.raises(sx.errors.InputError, match="scale of the noise is nan"):
         sx.Noisy(sx.classic.henon(), math.nan)
 
 
@@ -141,12 +141,12 @@ def test_the_exponent_in_a_noisy_double_well_is_that_of_its_stationary_density()
 
 
 def test_what_is_no_noise_is_refused_in_words():
-    with pytest.raises(sx.InputError, match="scale of the noise is a str"):
+    with pytest.raises(sx.errors.InputError, match="scale of the noise is a str"):
         sx.Noisy(sx.classic.henon(), "loud")
-    with pytest.raises(sx.InputError, match="seed is"):
+    with pytest.raises(sx.errors.InputError, match="seed is"):
         sx.Noisy(sx.classic.henon(), 0.1, seed=0.5)
-    with pytest.raises(sx.UnsupportedModuleError, match="GRU"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="GRU"):
         sx.Noisy(torch.nn.GRU(2, 2), 0.1)
     wide = sx.Noisy(sx.classic.henon(), lambda x: torch.ones(3))
-    with pytest.raises(sx.ShapeError, match=r"states of shape \(2,\) to shape \(3,\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"states of shape \(2,\) to shape \(3,\)"):
         sx.trajectory(wide, None, 2)

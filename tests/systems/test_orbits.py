@@ -107,7 +107,7 @@ def test_a_wave_is_differentiated_from_a_parabola_without_error():
     wave = classic.quadrupole_waveform(torch.stack([t, torch.ones_like(t)], dim=-1), 0.1)  # I₁₁ − I₂₂ = t² − 1, I₁₂ = t
     torch.testing.assert_close(wave[:, 0], torch.full_like(t, 4 * math.sqrt(math.pi / 5)), rtol=1e-11, atol=0)
     assert wave[:, 1].abs().max() < 1e-11
-    with pytest.raises(sx.InputError, match="at least 4 consecutive positions"):
+    with pytest.raises(sx.errors.InputError, match="at least 4 consecutive positions"):
         classic.quadrupole_waveform(torch.zeros(3, 2), 0.1)
 
 

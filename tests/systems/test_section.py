@@ -302,15 +302,15 @@ def test_an_item_that_never_returns_is_nan_from_there_on_and_disturbs_no_other()
 
 def test_a_section_never_crossed_is_one_line_with_the_range_that_is():
     with pytest.raises(
-        sx.InputError, match=r"n·x = 3 was not crossed upwards: from the flow's start, n·x stayed within -1\.\d+ … 1\."
+        sx.errors.InputError, match=r"n·x = 3 was not crossed upwards: from the flow's start, n·x stayed within -1\.\d+ … 1\."
     ):
         sx.lyapunov_spectrum(sx.Section(oscillator(), 0, offset=3.0, max_steps=1_000))
-    with pytest.raises(sx.InputError, match=r"was not crossed upwards: from x0, n·x stayed within -?\d.*\nMove the offset"):
+    with pytest.raises(sx.errors.InputError, match=r"was not crossed upwards: from x0, n·x stayed within -?\d.*\nMove the offset"):
         sx.trajectory(sx.Section(sx.Flow(lambda x: -x, 2, 0.1), 0, offset=3.0, max_steps=500), torch.ones(1).double(), 2)
 
 
 def test_a_field_that_depends_on_time_is_refused_with_the_way_out():
-    with pytest.raises(sx.InputError, match=r"depends on time: .*\n.*sx.Stroboscopic"):
+    with pytest.raises(sx.errors.InputError, match=r"depends on time: .*\n.*sx.Stroboscopic"):
         sx.trajectory(sx.Section(sx.classic.duffing(), 0), torch.ones(1).double(), 2)
 
 
@@ -336,7 +336,7 @@ def test_a_plane_that_is_none_is_refused_in_one_line(options, told):
 
 
 def test_only_a_flow_of_two_numbers_or_more_has_sections():
-    with pytest.raises(sx.UnsupportedModuleError, match=r"a section .* Henon"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match=r"a section .* Henon"):
         sx.Section(sx.classic.henon(), 0)
-    with pytest.raises(sx.ShapeError, match="at least 2 components; this one has 1"):
+    with pytest.raises(sx.errors.ShapeError, match="at least 2 components; this one has 1"):
         sx.Section(sx.Flow(torch.sin, 1, 0.1), 0)

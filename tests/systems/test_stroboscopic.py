@@ -92,10 +92,10 @@ def test_a_stroboscopic_map_conforms():
 
 def test_a_period_that_is_not_the_force_s_is_refused_also_when_the_force_changes_later():
     flow = sx.Flow(Forced(), 2, 0.05)
-    with pytest.raises(sx.InputError, match=r"with the period 1\.1: at t = .* changes by 0\.\d+ of its size(?s:.*)2π"):
+    with pytest.raises(sx.errors.InputError, match=r"with the period 1\.1: at t = .* changes by 0\.\d+ of its size(?s:.*)2π"):
         sx.trajectory(sx.Stroboscopic(flow, 1.1), None, 2)
     fixed = sx.Stroboscopic(flow, 2 * math.pi / 1.1)
-    with pytest.raises(sx.InputError, match=r"the period 5\.71199"):
+    with pytest.raises(sx.errors.InputError, match=r"the period 5\.71199"):
         sx.trajectory(fixed.at(omega=1.3), None, 2)
     doubled = sx.trajectory(sx.Stroboscopic(flow, 4 * math.pi / 1.1), None, 3)
     torch.testing.assert_close(doubled, sx.trajectory(fixed, None, 6)[::2], rtol=0, atol=1e-6)
@@ -119,18 +119,18 @@ def test_an_autonomous_flow_is_seen_at_these_times():
     ],
 )
 def test_a_period_that_is_none_is_refused_in_one_line(options, told):
-    with pytest.raises(sx.InputError, match=told):
+    with pytest.raises(sx.errors.InputError, match=told):
         sx.Stroboscopic(sx.Flow(Forced(), 2, 0.05), **options)
 
 
 @pytest.mark.parametrize("omega", [0.0, -1.0])
 def test_a_frequency_that_is_no_positive_number_is_refused(omega):
-    with pytest.raises(sx.InputError, match=r"omega is (0|-1).*must be positive"):
+    with pytest.raises(sx.errors.InputError, match=r"omega is (0|-1).*must be positive"):
         sx.Stroboscopic(sx.Flow(Forced(omega), 2, 0.05), frequency="omega")
 
 
 def test_only_a_flow_is_strobed():
-    with pytest.raises(sx.UnsupportedModuleError, match=r"a stroboscopic map .* Henon"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match=r"a stroboscopic map .* Henon"):
         sx.Stroboscopic(sx.classic.henon(), 1.0)
 
 

@@ -584,5 +584,5 @@ def test_a_kink_beside_the_state_is_no_wrong_derivative_and_hides_none():
 
 
 def test_a_module_without_a_guarantee_is_refused():
-    with pytest.raises(sx.UnsupportedModuleError, match="got a Linear"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="got a Linear"):
         sx.testing.check_block(nn.Linear(2, 2))

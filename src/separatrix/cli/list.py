@@ -5,17 +5,17 @@ import inspect
 from rich.console import Console
 from rich.table import Table
 
-from separatrix import ANALYSES, PROFILES, SWEEPS, SYSTEMS, nn
 from separatrix.demos import DEMOS
 from separatrix.flows.methods import PAIRS, SOLVERS
+from separatrix.tables import ANALYSES, BLOCKS, CELLS, PROFILES, SWEEPS, SYSTEMS
 
 
 def command() -> None:
     """Run the verb; the line of its help is in `separatrix.cli.VERBS`."""
     console = Console()
     demos = {f"demo:{name}": demo for name, demo in DEMOS.items()}
-    tables = {"systems": SYSTEMS, "analyses": ANALYSES, "sweeps": SWEEPS, "profiles": PROFILES, "blocks": nn.BLOCKS}
-    tables |= {"cells": nn.CELLS, "demos": demos}
+    tables = {"systems": SYSTEMS, "analyses": ANALYSES, "sweeps": SWEEPS, "profiles": PROFILES, "blocks": BLOCKS}
+    tables |= {"cells": CELLS, "demos": demos}
     for title, entries in tables.items():
         table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold")

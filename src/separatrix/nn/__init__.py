@@ -3,7 +3,6 @@
 from separatrix.nn import parts
 from separatrix.nn.block import Block, Residual, Sequential
 from separatrix.nn.cells import (
-    CELLS,
     LEM,
     AntisymmetricCell,
     AntisymmetricRNN,
@@ -14,7 +13,7 @@ from separatrix.nn.cells import (
     LipschitzRNN,
 )
 from separatrix.nn.conserving.gradient_field import Gradient
-from separatrix.nn.conserving.mass import MassPreserving, Weighted, mass_preserving_network
+from separatrix.nn.conserving.mass import MassPreserving, mass_preserving_network
 from separatrix.nn.conserving.presnov import Presnov, PresnovNetwork, presnov
 from separatrix.nn.conserving.sphere import SpherePreserving
 from separatrix.nn.fit.fit_flow import fit_flow
@@ -26,47 +25,19 @@ from separatrix.nn.flows.density import ContinuousNormalizingFlow
 from separatrix.nn.flows.neural_ode import NeuralODE
 from separatrix.nn.guarantee import Guarantee, guarantee_of
 from separatrix.nn.latent.latent_ode import LatentODE
-from separatrix.nn.nonexpansive.images import AlternatingConv2d, ExpansiveConv2d, NonExpansiveConv2d
+from separatrix.nn.nonexpansive.images import NonExpansiveConv2d
 from separatrix.nn.nonexpansive.isometry import Coisometry, Isometry, IsometryConv2d
 from separatrix.nn.nonexpansive.margin import MarginLoss, certified_radii
 from separatrix.nn.nonexpansive.networks import LipschitzConvNet, LipschitzNet, ResidualConvNet, ResidualNet
-from separatrix.nn.nonexpansive.vectors import Alternating, Expansive, NonExpansive
+from separatrix.nn.nonexpansive.vectors import NonExpansive
 from separatrix.nn.reversible.reversible import Momentum, Reversible
 from separatrix.nn.reversible.reversible_net import MomentumNet, ReversibleNet
 from separatrix.nn.symplectic.hamiltonian import Hamiltonian, SeparableHamiltonian
 from separatrix.nn.symplectic.networks import henonnet, sympnet
-from separatrix.nn.symplectic.symplectic import HenonLayer, SymplecticActivation, SymplecticGradient, SymplecticLinear
 from separatrix.nn.symplectic.volume import DivergenceFree, VolumePreserving
 
-BLOCKS: dict[str, type[Block]] = {
-    "alternating": Alternating,
-    "coisometry": Coisometry,
-    "divergence_free": DivergenceFree,
-    "expansive": Expansive,
-    "gradient": Gradient,
-    "hamiltonian": Hamiltonian,
-    "henon_layer": HenonLayer,
-    "isometry": Isometry,
-    "lipschitz_net": LipschitzNet,
-    "mass_preserving": MassPreserving,
-    "momentum": MomentumNet,
-    "non_expansive": NonExpansive,
-    "reversible": ReversibleNet,
-    "separable_hamiltonian": SeparableHamiltonian,
-    "sphere_preserving": SpherePreserving,
-    "symplectic_activation": SymplecticActivation,
-    "symplectic_gradient": SymplecticGradient,
-    "symplectic_linear": SymplecticLinear,
-    "volume_preserving": VolumePreserving,
-}
-"""All blocks on vectors by name; `BLOCKS[name](dim)` builds one with defaults for any even dim ≥ 4."""
-
 __all__ = [
-    "BLOCKS",
-    "CELLS",
     "LEM",
-    "Alternating",
-    "AlternatingConv2d",
     "AntisymmetricCell",
     "AntisymmetricRNN",
     "Block",
@@ -77,12 +48,9 @@ __all__ = [
     "ContinuousNormalizingFlow",
     "Damped",
     "DivergenceFree",
-    "Expansive",
-    "ExpansiveConv2d",
     "Gradient",
     "Guarantee",
     "Hamiltonian",
-    "HenonLayer",
     "Isometry",
     "IsometryConv2d",
     "LEMCell",
@@ -108,12 +76,8 @@ __all__ = [
     "SeparableHamiltonian",
     "Sequential",
     "SpherePreserving",
-    "SymplecticActivation",
-    "SymplecticGradient",
-    "SymplecticLinear",
     "Universal",
     "VolumePreserving",
-    "Weighted",
     "certified_radii",
     "damped",
     "fit_flow",

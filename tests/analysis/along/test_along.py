@@ -234,7 +234,7 @@ def test_a_checkpoint_with_weights_that_are_not_finite_does_not_stop_the_others(
 
 def test_a_run_that_diverges_on_one_checkpoint_has_its_status_there():
     found = sx.along([sx.classic.logistic(r) for r in (3.2, 4.5, 3.9)], lambda s: sx.lyapunov_spectrum(s, steps=200))
-    with pytest.raises(sx.DivergedError, match=r"1 of 3 items .*\(1,\)"):
+    with pytest.raises(sx.errors.DivergedError, match=r"1 of 3 items .*\(1,\)"):
         sx.along([sx.classic.logistic(r) for r in (3.2, 4.5, 3.9)], lambda s: sx.lyapunov_spectrum(s, steps=200), throw=True)
     assert found.status[1] == "diverged" and found.result.exponents[:, 0].isnan().tolist() == [False, True, False]
 
@@ -255,24 +255,24 @@ def test_a_run_that_diverges_on_one_checkpoint_has_its_status_there():
     ],
 )
 def test_bad_checkpoints_are_refused(checkpoints, named):
-    with pytest.raises(sx.InputError, match=named):
+    with pytest.raises(sx.errors.InputError, match=named):
         sx.along(checkpoints, sx.lyapunov_spectrum)
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(sx.InputError, match="got 'lyapunov_spectrum'"):
+    with pytest.raises(sx.errors.InputError, match="got 'lyapunov_spectrum'"):
         sx.along([neuron(1.0)], "lyapunov_spectrum")
-    with pytest.raises(sx.InputError, match="gate is 0"):
+    with pytest.raises(sx.errors.InputError, match="gate is 0"):
         sx.along([neuron(1.0)], sought, gate=0)
-    with pytest.raises(sx.InputError, match="model needs build"):
+    with pytest.raises(sx.errors.InputError, match="model needs build"):
         sx.along([{}], sought, model=memory(1.0))
-    with pytest.raises(sx.UnsupportedModuleError, match="expected a System, got"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="expected a System, got"):
         sx.along([memory(1.0)], sought)
-    with pytest.raises(sx.ModelError, match=r"does not fit this RNN: .*weight_ih_l0"):
+    with pytest.raises(sx.errors.ModelError, match=r"does not fit this RNN: .*weight_ih_l0"):
         sx.along([{}], sought, model=memory(1.0), build=sx.Recurrent)
-    with pytest.raises(sx.ModelError, match="Result, got a float"):
+    with pytest.raises(sx.errors.ModelError, match="Result, got a float"):
         sx.along([neuron(1.0)], lambda system: 1.0)
-    with pytest.raises(sx.InputError, match="k is 7"):  # an error of every checkpoint is raised as it is
+    with pytest.raises(sx.errors.InputError, match="k is 7"):  # an error of every checkpoint is raised as it is
         sx.along([neuron(1.0), neuron(2.0)], lambda s: sx.lyapunov_spectrum(s, k=7))
 
 
@@ -316,7 +316,7 @@ def test_a_refused_checkpoint_counts_as_diverged_whatever_the_analysis():
 
 def test_fixed_points_of_networks_of_two_sizes_are_refused():
     networks = [torch.nn.GRU(2, 4), torch.nn.GRU(2, 5)]
-    with pytest.raises(sx.InputError, match="states of 4 and 5 numbers"):
+    with pytest.raises(sx.errors.InputError, match="states of 4 and 5 numbers"):
         sx.along(networks, sx.fixed_points, build=lambda net: sx.Recurrent(net, constant=torch.zeros(2)))
 
 

@@ -194,16 +194,16 @@ def test_too_few_states_for_the_dimension_give_none():
     ],
 )
 def test_options_out_of_range_are_refused(bad, names):
-    with pytest.raises(sx.InputError, match=names):
+    with pytest.raises(sx.errors.InputError, match=names):
         sx.correlation_dimension(sx.classic.henon(), **bad)
 
 
 def test_points_of_another_shape_or_kind_are_refused():
-    with pytest.raises(sx.ShapeError, match=r"20.*\(5, 2\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"20.*\(5, 2\)"):
         sx.correlation_dimension_of(torch.zeros(5, 2))
-    with pytest.raises(sx.InputError, match="int64"):
+    with pytest.raises(sx.errors.InputError, match="int64"):
         sx.correlation_dimension_of(torch.zeros(50, 2, dtype=torch.int64))
-    with pytest.raises(sx.InputError, match="points"):
+    with pytest.raises(sx.errors.InputError, match="points"):
         sx.correlation_dimension_of([["a"]])
     assert sx.correlation_dimension_of(torch.full((50, 2), math.nan)).status == "diverged"
 
@@ -212,15 +212,15 @@ def test_it_respects_the_horizon_of_its_inputs():
     network = sx.Recurrent(torch.nn.RNN(2, 4), torch.randn(200, 2, generator=torch.Generator().manual_seed(0)))
     found = sx.correlation_dimension(network)
     assert found.settings["settle"] + found.settings["steps"] <= 200
-    with pytest.raises(sx.HorizonError, match="201"):
+    with pytest.raises(sx.errors.HorizonError, match="201"):
         sx.correlation_dimension(network, steps=201)
 
 
 def test_throw_raises_what_it_otherwise_marks():
     far, cantor = torch.tensor([50.0, 50.0], dtype=torch.float64), torch.tensor([0.1, 0.1], dtype=torch.float64)
-    with pytest.raises(sx.DivergedError):
+    with pytest.raises(sx.errors.DivergedError):
         sx.correlation_dimension(sx.classic.henon(), far, steps=200, throw=True)
-    with pytest.raises(sx.NotConvergedError, match="raise steps"):
+    with pytest.raises(sx.errors.NotConvergedError, match="raise steps"):
         sx.correlation_dimension(sx.classic.henon(), cantor, steps=100, throw=True)
     assert sx.correlation_dimension(sx.classic.henon(), cantor, steps=100).status == "not_converged"
 
@@ -248,5 +248,5 @@ def test_points_that_coincide_have_dimension_0_and_no_fitted_range():
     found = sx.correlation_dimension_of(torch.zeros(100, 2))
     assert found.dimension == 0 and found.range.isnan().all()
     assert found.summary() == "correlation dimension 0: all 100 states coincide up to rounding"
-    with pytest.raises(sx.ShapeError, match="shape"):
+    with pytest.raises(sx.errors.ShapeError, match="shape"):
         sx.correlation_dimension_of(torch.rand(100, 0, 2))

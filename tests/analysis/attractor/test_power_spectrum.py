@@ -52,7 +52,7 @@ def state(*numbers: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["henon", "logistic", "rossler"])
 def test_the_integral_of_the_density_is_the_variance(name):
-    system = sx.SYSTEMS[name]()
+    system = sx.tables.SYSTEMS[name]()
     spectrum = sx.power_spectrum(system, steps=3_000, settle=500, every=1)
     orbit = sx.trajectory(system, None, 2_999, settle=500)
     variance = float(orbit.var(0, correction=0).sum())
@@ -232,23 +232,23 @@ def test_a_batch_is_a_loop_and_a_run_that_diverges_is_blank():
     ],
 )
 def test_options_out_of_range_are_refused(bad, names):
-    with pytest.raises(sx.InputError, match=names):
+    with pytest.raises(sx.errors.InputError, match=names):
         sx.power_spectrum(sx.classic.henon(), **bad)
 
 
 def test_throw_raises_what_it_otherwise_marks():
-    with pytest.raises(sx.DivergedError):
+    with pytest.raises(sx.errors.DivergedError):
         sx.power_spectrum(sx.classic.henon(), state(50.0, 50.0), steps=100, throw=True)
     noise = sx.Noisy(sx.Map(lambda x: 0.5 * x, 1), 0.1)
     assert sx.power_spectrum(noise, steps=500).status == "not_converged"
-    with pytest.raises(sx.NotConvergedError, match="more steps"):
+    with pytest.raises(sx.errors.NotConvergedError, match="more steps"):
         sx.power_spectrum(noise, steps=500, throw=True)
 
 
 def test_an_observable_keeps_time_and_batch():
-    with pytest.raises(sx.ShapeError, match="observable"):
+    with pytest.raises(sx.errors.ShapeError, match="observable"):
         sx.power_spectrum(sx.classic.henon(), steps=100, observable=lambda x: x[..., 0])
-    with pytest.raises(sx.HorizonError):
+    with pytest.raises(sx.errors.HorizonError):
         sx.power_spectrum(sx.Recurrent(torch.nn.RNN(1, 2), torch.zeros(50, 1)), steps=100)
 
 

@@ -102,27 +102,27 @@ def test_the_answer_in_words():
     ],
 )
 def test_options_out_of_range_are_refused(options, names):
-    with pytest.raises(sx.InputError, match=names):
+    with pytest.raises(sx.errors.InputError, match=names):
         sx.return_map(damped(), **options)
 
 
 def test_throw_raises_what_it_otherwise_marks():
     henon, far = sx.classic.henon(), torch.tensor([50.0, 50.0], dtype=torch.float64)
     assert sx.return_map(henon, far, steps=20, settle=0).status == "diverged"
-    with pytest.raises(sx.DivergedError):
+    with pytest.raises(sx.errors.DivergedError):
         sx.return_map(henon, far, steps=20, settle=0, throw=True)
 
 
 def test_a_component_without_a_maximum_and_a_field_of_time_are_refused():
     drift = sx.Flow(lambda x: torch.ones_like(x), 2, 0.1)
-    with pytest.raises(sx.InputError, match=r"component 1 .* 50 steps"):
+    with pytest.raises(sx.errors.InputError, match=r"component 1 .* 50 steps"):
         sx.return_map(drift, component=1, max_steps=50)
-    with pytest.raises(sx.InputError, match="time"):
+    with pytest.raises(sx.errors.InputError, match="time"):
         sx.return_map(sx.classic.duffing())
 
 
 @pytest.mark.parametrize("derived", [lambda flow: sx.Noisy(flow, 0.1), lambda flow: Frozen(flow, 0)])
 def test_maxima_between_steps_are_asked_of_a_flow_itself(derived):
     """A noisy flow goes on in time too, but has no states between its steps; it is no map either."""
-    with pytest.raises(sx.UnsupportedModuleError, match="Flow"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="Flow"):
         sx.return_map(derived(sx.classic.lorenz63()), component=2, steps=5)

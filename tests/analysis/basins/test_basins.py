@@ -190,7 +190,7 @@ def test_a_saddle_is_not_an_attractor():
 def test_a_force_that_repeats_is_seen_once_a_period():
     """A damped spring under cos t is where its force leaves it: one attractor, at the amplitude of the exact response."""
     forced = sx.classic.duffing(delta=0.5, alpha=2.0, beta=0.0, gamma=1.0, omega=1.0, dt=2 * math.pi / 40)
-    with pytest.raises(sx.InputError, match="steps 0 and 1"):
+    with pytest.raises(sx.errors.InputError, match="steps 0 and 1"):
         sx.basins_of_attraction(forced)
     basins = sx.basins_of_attraction(sx.Iterate(forced, 40), sx.grid((-1, -1), (1, 1), (3, 3)), steps=20)
     response = 1 / complex(2 - 1, 0.5)  # x = Re(response e^{it}), seen at t = 0
@@ -263,13 +263,13 @@ def test_the_error_of_a_lattice_is_that_of_a_disc_over_many_offsets():
 def test_only_a_lattice_has_an_entropy():
     scattered = sx.basins_of_attraction(bistable(), uniform(30, 1))
     assert not scattered.is_grid
-    with pytest.raises(sx.InputError, match=r"sx\.grid"):
+    with pytest.raises(sx.errors.InputError, match=r"sx\.grid"):
         scattered.entropy()
     lattice = sx.basins_of_attraction(bistable(), sx.grid((-1.01,), (1.0,), (40,)))
     assert lattice.is_grid
     assert lattice.basin_entropy == lattice.entropy(5).value
     assert lattice.boundary_basin_entropy <= math.log(2) + 1e-12
-    with pytest.raises(sx.InputError, match=r"box is 1; .* 2 to 40"):
+    with pytest.raises(sx.errors.InputError, match=r"box is 1; .* 2 to 40"):
         lattice.entropy(1)
 
 
@@ -288,19 +288,19 @@ def test_only_a_lattice_has_an_entropy():
     ],
 )
 def test_bad_input_is_refused(bad, numbers):
-    with pytest.raises(sx.InputError, match=numbers):
+    with pytest.raises(sx.errors.InputError, match=numbers):
         sx.basins_of_attraction(bistable(), **bad)
 
 
 def test_a_batch_of_systems_is_refused():
-    with pytest.raises(sx.ShapeError, match=r"\(2,\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"\(2,\)"):
         sx.basins_of_attraction(sx.classic.logistic(r=torch.tensor([3.2, 3.5])))
 
 
 def test_throw_raises_for_states_that_diverge_or_reach_no_attractor():
-    with pytest.raises(sx.DivergedError, match="1 of 2 items"):
+    with pytest.raises(sx.errors.DivergedError, match="1 of 2 items"):
         sx.basins_of_attraction(sx.Map(squaring, 2), torch.tensor([[0.1, 0], [2, 0]], dtype=torch.float64), throw=True)
-    with pytest.raises(sx.NotConvergedError, match="1 of 1 item"):
+    with pytest.raises(sx.errors.NotConvergedError, match="1 of 1 item"):
         sx.basins_of_attraction(bistable(), torch.zeros(1, 1, dtype=torch.float64), throw=True)
 
 

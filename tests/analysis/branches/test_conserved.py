@@ -168,7 +168,7 @@ def test_a_symmetric_closed_network_still_forks():
 
 def test_a_conserved_product_is_refused_by_name_and_kept_where_it_is_passed():
     system = flow(2, product, k=2.0)
-    with pytest.raises(sx.InputError, match=r"k = 2 .*0\.01 .*\n.*total=function"):
+    with pytest.raises(sx.errors.InputError, match=r"k = 2 .*0\.01 .*\n.*total=function"):
         sx.continuation(system, "k", 2.0, 3.0, state(1.0, 0.5))
     branch = sx.continuation(system, "k", 2.0, 3.0, state(1.0, 0.5), total=lambda x: x[0] * x[1], step_size=0.05)
     a, k = branch.points[:, 0], branch.parameters
@@ -202,10 +202,10 @@ def test_a_hamiltonian_system_s_pairs_are_no_hopf_points():
     ],
 )
 def test_totals_that_cannot_be_held_are_refused(parameter, options, numbers):
-    with pytest.raises(sx.InputError, match=numbers):
+    with pytest.raises(sx.errors.InputError, match=numbers):
         sx.continuation(flow(4, enzyme, k=1.0), parameter, 0.5, 1.0, state(1.0, 0.2, 0.0, 0.0), **options)
 
 
 def test_a_system_that_conserves_nothing_has_no_total():
-    with pytest.raises(sx.InputError, match=r"needs 1 .*has 0 "):
+    with pytest.raises(sx.errors.InputError, match=r"needs 1 .*has 0 "):
         sx.continuation(sx.classic.lorenz63(), "total", 0.5, 1.0, state(1.0, 1.0, 1.0))

@@ -172,7 +172,7 @@ def test_the_direction_of_the_range_changes_nothing():
 def test_a_branch_that_is_cut_short_says_so():
     branch = sx.continuation(LOGISTIC, "p", 2.6, 3.4, state(0.6), max_steps=5)
     assert (branch.status, branch.end, len(branch.parameters)) == ("not_converged", "max_steps", 5)
-    with pytest.raises(sx.NotConvergedError, match="max_steps=5"):
+    with pytest.raises(sx.errors.NotConvergedError, match="max_steps=5"):
         sx.continuation(LOGISTIC, "p", 2.6, 3.4, state(0.6), max_steps=5, throw=True)
 
 
@@ -221,12 +221,12 @@ def test_the_other_branch_through_a_transcritical_bifurcation_is_found_from_eith
 
 def test_a_bifurcation_without_another_branch_is_said_in_a_line():
     fold = only(sx.continuation(made(lambda x, p: p - x**2, flow=True), "p", 1.0, -1.0, state(1.0), step_size=0.03), "fold")
-    with pytest.raises(sx.InputError, match="got a fold"):
+    with pytest.raises(sx.errors.InputError, match="got a fold"):
         sx.continuation(made(lambda x, p: p - x**2, flow=True), "p", 1.0, -1.0, fold)
     flip = only(sx.continuation(LOGISTIC, "p", 2.6, 3.4, state(0.6)), "flip")
-    with pytest.raises(sx.InputError, match=r"flip at p = 3 .*3\.2 … 3\.4"):
+    with pytest.raises(sx.errors.InputError, match=r"flip at p = 3 .*3\.2 … 3\.4"):
         sx.continuation(LOGISTIC, "p", 3.2, 3.4, flip)
-    with pytest.raises(sx.InputError, match=r"period 2.*flip.* 3"):
+    with pytest.raises(sx.errors.InputError, match=r"period 2.*flip.* 3"):
         sx.continuation(LOGISTIC, "p", 2.6, 3.4, flip, period=3)
 
 
@@ -244,16 +244,16 @@ def test_a_bifurcation_without_another_branch_is_said_in_a_line():
     ],
 )
 def test_bad_arguments_are_refused_in_a_line(arguments, options, numbers):
-    with pytest.raises(sx.InputError, match=numbers):
+    with pytest.raises(sx.errors.InputError, match=numbers):
         sx.continuation(LOGISTIC, *arguments, **options)
 
 
 def test_a_start_without_a_fixed_point_near_it_is_refused():
     """x ← p − x² has none for p < −1/4."""
-    with pytest.raises(sx.InputError, match="x0 at p = -5"):
+    with pytest.raises(sx.errors.InputError, match="x0 at p = -5"):
         sx.continuation(made(lambda x, p: p - x**2), "p", -5.0, 1.0, state(0.3))
 
 
 def test_a_flow_has_no_cycles_of_several_steps():
-    with pytest.raises(sx.InputError, match=r"period 1 .* 2"):
+    with pytest.raises(sx.errors.InputError, match=r"period 1 .* 2"):
         sx.continuation(made(hopf_normal_form, 2, flow=True), "p", -1.0, 1.0, period=2)

@@ -76,14 +76,14 @@ def test_a_diagram_is_a_frozen_record_that_is_saved_and_read_again(tmp_path):
     ],
 )
 def test_bad_values_are_refused_in_a_line(parameter, values, numbers):
-    with pytest.raises(sx.InputError, match=numbers):
+    with pytest.raises(sx.errors.InputError, match=numbers):
         sx.orbit_diagram(Parabola(), parameter, values)
 
 
 def test_throw_raises_for_orbits_that_diverge_or_have_not_settled():
-    with pytest.raises(sx.DivergedError, match=r"1 of 2 items.*\(1,\)"):
+    with pytest.raises(sx.errors.DivergedError, match=r"1 of 2 items.*\(1,\)"):
         sx.orbit_diagram(Parabola(), "r", [3.2, 4.5], throw=True)
-    with pytest.raises(sx.NotConvergedError, match=r"1 of 1 item.*\n.*settle=0"):
+    with pytest.raises(sx.errors.NotConvergedError, match=r"1 of 1 item.*\n.*settle=0"):
         sx.orbit_diagram(Parabola(), "r", [1.0], settle=0, throw=True)
 
 
@@ -101,5 +101,5 @@ def test_an_array_cannot_be_varied():
         def step(self, x: Tensor, n: int = 0) -> Tensor:
             return x @ self.W.mT
 
-    with pytest.raises(sx.InputError, match=r"'W'.*\(2, 2\)"):
+    with pytest.raises(sx.errors.InputError, match=r"'W'.*\(2, 2\)"):
         sx.orbit_diagram(Linear(), "W", [1.0])

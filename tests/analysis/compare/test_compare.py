@@ -101,7 +101,7 @@ def test_orbits_that_leave_are_an_answer():
     assert away.status == "diverged" and away.left == (0, 8) and not away.agrees and away.names == ()
     assert "8 of 8 learned orbits" in away.summary()
     assert away.plot().get_label() == away.summary()
-    with pytest.raises(sx.DivergedError, match="8 of 8 learned orbits"):
+    with pytest.raises(sx.errors.DivergedError, match="8 of 8 learned orbits"):
         sx.compare_dynamics(sx.classic.henon(a=3.0), sx.classic.henon(), starts=8, steps=200, throw=True)
 
 
@@ -200,5 +200,5 @@ def test_bad_input_is_refused_in_a_line(truth, change, numbers):
 
 def test_an_unknown_quantity_is_refused():
     found = sx.compare_dynamics(sx.classic.henon(), sx.classic.henon(), starts=6, steps=100, points=0)
-    with pytest.raises(sx.InputError, match="'warmth'"):
+    with pytest.raises(sx.errors.InputError, match="'warmth'"):
         found.of("warmth")

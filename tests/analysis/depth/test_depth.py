@@ -419,7 +419,7 @@ def test_a_profile_may_start_at_a_named_layer():
 
 def test_the_batch_axis_of_a_sequence_first_model_is_1():
     model, tokens = seeded(lambda: Language(batch_first=False)), torch.tensor([[1, 0], [2, 6], [3, 5]])
-    with pytest.raises(sx.InputError, match="axis 0"):
+    with pytest.raises(sx.errors.InputError, match="axis 0"):
         sx.depth_profile(model, tokens)
     both = sx.depth_profile(model, tokens, batch_axis=1, k=3)
     assert both.batch == (2,) and both.dim == 3 * 8
@@ -434,7 +434,7 @@ def test_positions_of_a_causal_model_are_not_mistaken_for_a_batch():
         def forward(self, x: Tensor) -> Tensor:
             return x.cumsum(0) * x
 
-    with pytest.raises(sx.InputError, match="axis 0"):
+    with pytest.raises(sx.errors.InputError, match="axis 0"):
         sx.depth_profile(Causal(), normal(4, 3))
     whole = sx.depth_profile(Causal(), normal(4, 3), batch_axis=None)
     assert whole.batch == () and whole.dim == 12 and isinstance(whole.verdicts, str)
@@ -499,7 +499,7 @@ def test_an_item_that_overflows_diverges_and_does_not_affect_the_others(sweeps):
     assert list(profile.verdicts)[1] == "unknown" and "1 of 3 inputs diverged" in profile.summary()
     finite = sx.depth_profile(model, x[[0, 2]], k=2, sweeps=sweeps)
     assert profile.singular_values[:, [0, 2]] == pytest.approx(finite.singular_values, rel=1e-9)
-    with pytest.raises(sx.DivergedError, match="'b'"):
+    with pytest.raises(sx.errors.DivergedError, match="'b'"):
         sx.depth_profile(model, x, k=2, sweeps=sweeps, throw=True)
 
 
@@ -644,20 +644,20 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("model", "inputs", "error", "names"),
     [
-        (nn.Linear(3, 3), torch.tensor([[1.0, math.nan, 2.0]]), sx.InputError, "1 .* 3"),
-        (nn.Linear(3, 3), torch.zeros(0, 3), sx.InputError, "input"),
-        (nn.Linear(3, 3), torch.zeros(2, 4), sx.InputError, r"Linear.*\(2, 4\)"),
-        (nn.Linear(3, 3), "digits", sx.InputError, "input"),
-        (nn.Linear(3, 3), torch.zeros(2, 3, dtype=torch.complex64), sx.InputError, "complex"),
-        (Returns(lambda x: x.argmax(-1)), torch.ones(2, 3), sx.InputError, "Returns.*int64"),
-        (Returns(lambda x: torch.ones(len(x), 2)), torch.ones(2, 3), sx.InputError, "output of Returns"),
-        (Returns(lambda x: x - x.mean(0)), normal(2, 3), sx.InputError, "axis 0"),
-        (Returns(lambda x: x + torch.rand_like(x)), normal(1, 3), sx.InputError, "random"),
-        (Returns(lambda x: x + torch.rand_like(x)), normal(4, 3), sx.InputError, "random"),
-        (nn.LazyLinear(3), torch.ones(2, 3), sx.ModelError, "LazyLinear"),
-        (lambda x: x, torch.ones(2, 3), sx.UnsupportedModuleError, "function"),
-        (sx.classic.henon(), torch.ones(2, 2), sx.UnsupportedModuleError, "Henon"),
-        (nn.Conv2d(3, 2, 1), torch.ones(3, 4, 4), sx.InputError, "Conv2d|axis 0"),
+        (nn.Linear(3, 3), torch.tensor([[1.0, math.nan, 2.0]]), sx.errors.InputError, "1 .* 3"),
+        (nn.Linear(3, 3), torch.zeros(0, 3), sx.errors.InputError, "input"),
+        (nn.Linear(3, 3), torch.zeros(2, 4), sx.errors.InputError, r"Linear.*\(2, 4\)"),
+        (nn.Linear(3, 3), "digits", sx.errors.InputError, "input"),
+        (nn.Linear(3, 3), torch.zeros(2, 3, dtype=torch.complex64), sx.errors.InputError, "complex"),
+        (Returns(lambda x: x.argmax(-1)), torch.ones(2, 3), sx.errors.InputError, "Returns.*int64"),
+        (Returns(lambda x: torch.ones(len(x), 2)), torch.ones(2, 3), sx.errors.InputError, "output of Returns"),
+        (Returns(lambda x: x - x.mean(0)), normal(2, 3), sx.errors.InputError, "axis 0"),
+        (Returns(lambda x: x + torch.rand_like(x)), normal(1, 3), sx.errors.InputError, "random"),
+        (Returns(lambda x: x + torch.rand_like(x)), normal(4, 3), sx.errors.InputError, "random"),
+        (nn.LazyLinear(3), torch.ones(2, 3), sx.errors.ModelError, "LazyLinear"),
+        (lambda x: x, torch.ones(2, 3), sx.errors.UnsupportedModuleError, "function"),
+        (sx.classic.henon(), torch.ones(2, 2), sx.errors.UnsupportedModuleError, "Henon"),
+        (nn.Conv2d(3, 2, 1), torch.ones(3, 4, 4), sx.errors.InputError, "Conv2d|axis 0"),
     ],
 )
 def test_models_and_inputs_that_cannot_be_profiled_are_refused(model, inputs, error, names):
@@ -773,11 +773,11 @@ def test_a_reentrant_checkpoint_is_refused_and_the_other_is_not():
     def network(use_reentrant: bool) -> nn.Module:
         return Returns(lambda x: checkpoint(torch.tanh, 2 * x, use_reentrant=use_reentrant))
 
-    with pytest.raises(sx.UnsupportedModuleError, match="use_reentrant=False"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="use_reentrant=False"):
         sx.depth_profile(network(True), normal(3, 4))
     assert set(sx.depth_profile(network(False), normal(3, 4)).status) == {"ok"}
 
 
 def test_arguments_of_a_recurrent_network_are_refused_in_depth():
-    with pytest.raises(sx.InputError, match="noise"):
+    with pytest.raises(sx.errors.InputError, match="noise"):
         sx.analyze(nn.Linear(3, 3), normal(4, 3), noise="fixed")

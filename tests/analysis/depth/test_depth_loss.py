@@ -98,17 +98,17 @@ def test_sequence_first_scores_are_refused_where_either_axis_may_be_the_classes(
     loss = sum(F.cross_entropy(scores[:, i], targets[i]) for i in range(2))
     expected = torch.autograd.grad(loss, scores)[0].norm(dim=(0, 2))
     assert found.gradient[-1] == pytest.approx(expected, rel=1e-12)
-    with pytest.raises(sx.ShapeError, match=r"\(3, 3\).*\(3,\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"\(3, 3\).*\(3,\)"):
         sx.depth_profile(model, x[:3], targets=targets[:, :3], batch_axis=1)
 
 
 @pytest.mark.parametrize(
     ("shape", "targets", "error", "names"),
     [
-        ((3, 4), torch.zeros(2, 5, dtype=torch.int64), sx.ShapeError, r"\(3, 4\).*\(5,\)"),
-        ((3, 4), torch.full((2, 4), 3), sx.ShapeError, "class 3"),
-        ((3, 4), torch.full((2, 4), -1), sx.ShapeError, "class -1"),
-        ((3, 4), torch.full((2, 4), -100), sx.InputError, "input 0 is -100"),
+        ((3, 4), torch.zeros(2, 5, dtype=torch.int64), sx.errors.ShapeError, r"\(3, 4\).*\(5,\)"),
+        ((3, 4), torch.full((2, 4), 3), sx.errors.ShapeError, "class 3"),
+        ((3, 4), torch.full((2, 4), -1), sx.errors.ShapeError, "class -1"),
+        ((3, 4), torch.full((2, 4), -100), sx.errors.InputError, "input 0 is -100"),
     ],
 )
 def test_targets_that_do_not_fit_the_scores_are_refused(shape, targets, error, names):

@@ -198,7 +198,7 @@ def test_a_mixture_of_experts_is_measured_where_all_inputs_pass_and_the_experts_
     for b in range(3):
         truth = torch.linalg.svdvals(jacrev(lambda z: model(z[None]).flatten())(x[b]).reshape(15, 20))
         assert profile.singular_values[profile.layers.index("head"), b] == pytest.approx(truth[:8].detach(), rel=1e-9)
-    with pytest.raises(sx.InputError, match=r"'experts\.0'"):
+    with pytest.raises(sx.errors.InputError, match=r"'experts\.0'"):
         sx.depth_profile(model, x, layers=["experts.0"])
 
 
@@ -250,15 +250,15 @@ def test_the_statistics_of_the_batch_are_those_of_training_mode_held_fixed():
 
 def test_batch_statistics_that_do_not_exist_are_refused_by_name():
     shared = nn.BatchNorm1d(3)
-    with pytest.raises(sx.InputError, match="no BatchNorm"):
+    with pytest.raises(sx.errors.InputError, match="no BatchNorm"):
         sx.depth_profile(nn.Linear(3, 3), normal(2, 3), statistics="batch")
-    with pytest.raises(sx.InputError, match="'0' is called twice"):
+    with pytest.raises(sx.errors.InputError, match="'0' is called twice"):
         sx.depth_profile(nn.Sequential(shared, nn.Linear(3, 3), shared), normal(4, 3), statistics="batch")
-    with pytest.raises(sx.InputError, match="one number per channel"):
+    with pytest.raises(sx.errors.InputError, match="one number per channel"):
         sx.depth_profile(nn.Sequential(nn.BatchNorm1d(3)), normal(1, 3), statistics="batch")
-    with pytest.raises(sx.InputError, match="statistics"):
+    with pytest.raises(sx.errors.InputError, match="statistics"):
         sx.depth_profile(nn.Linear(3, 3), normal(2, 3), statistics="training")
-    with pytest.raises(sx.InputError, match="statistics"):
+    with pytest.raises(sx.errors.InputError, match="statistics"):
         sx.analyze(nn.RNN(2, 3), normal(5, 2, 2).float(), statistics="batch")
 
 

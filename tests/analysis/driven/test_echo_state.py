@@ -139,9 +139,9 @@ def test_options_out_of_range_are_refused(options, names):
 
 
 def test_throw_raises_what_it_otherwise_marks():
-    with pytest.raises(sx.NotConvergedError, match="more steps"):
+    with pytest.raises(sx.errors.NotConvergedError, match="more steps"):
         sx.echo_state(sx.Map(lambda h: 0.9995 * h, 1), steps=100, throw=True)
-    with pytest.raises(sx.DivergedError, match="spread"):
+    with pytest.raises(sx.errors.DivergedError, match="spread"):
         sx.echo_state(sx.Map(lambda x: 2 + x * x, 1), steps=100, throw=True)
 
 

@@ -105,7 +105,7 @@ def test_memory_beyond_the_longest_lag_is_reported():
     found = sx.memory_capacity(leaky, max_lag=30)
     assert found.status == "not_converged"
     assert "longer lags" in found.summary()
-    with pytest.raises(sx.NotConvergedError, match="max_lag = 30"):
+    with pytest.raises(sx.errors.NotConvergedError, match="max_lag = 30"):
         sx.memory_capacity(leaky, max_lag=30, steps=1_000, throw=True)
 
 

@@ -67,7 +67,7 @@ def test_a_drive_whose_correlation_time_is_its_length_is_too_short():
     assert found.status == "not_converged"
     assert not bool(found.stationary)
     assert f"{int(found.needed):,}" in found.summary()
-    with pytest.raises(sx.NotConvergedError, match=f"{int(found.needed):,}"):
+    with pytest.raises(sx.errors.NotConvergedError, match=f"{int(found.needed):,}"):
         sx.stationarity(walk, throw=True)
 
 
@@ -99,15 +99,15 @@ def test_a_constant_drive_is_stationary():
 @pytest.mark.parametrize(
     ("inputs", "options", "error", "names"),
     [
-        (torch.zeros(100, 1), {"windows": 1}, sx.InputError, "windows.* 1"),
-        (torch.zeros(100, 1), {"level": 0.0}, sx.InputError, r"level.* 0\.0"),
-        (torch.zeros(100, 1), {"steps": 200}, sx.HorizonError, "200.* 100"),
-        (torch.zeros(100), {}, sx.ShapeError, r"\(100,\)"),
-        (torch.zeros(7, 1), {}, sx.ShapeError, "32.* 7"),
-        (torch.full((100, 1), math.nan), {}, sx.InputError, "100"),
-        ("text", {}, sx.InputError, "inputs"),
-        (torch.nn.Linear(1, 1), {}, sx.UnsupportedModuleError, "Linear"),
-        (sx.classic.henon(), {}, sx.UnsupportedModuleError, "Henon"),
+        (torch.zeros(100, 1), {"windows": 1}, sx.errors.InputError, "windows.* 1"),
+        (torch.zeros(100, 1), {"level": 0.0}, sx.errors.InputError, r"level.* 0\.0"),
+        (torch.zeros(100, 1), {"steps": 200}, sx.errors.HorizonError, "200.* 100"),
+        (torch.zeros(100), {}, sx.errors.ShapeError, r"\(100,\)"),
+        (torch.zeros(7, 1), {}, sx.errors.ShapeError, "32.* 7"),
+        (torch.full((100, 1), math.nan), {}, sx.errors.InputError, "100"),
+        ("text", {}, sx.errors.InputError, "inputs"),
+        (torch.nn.Linear(1, 1), {}, sx.errors.UnsupportedModuleError, "Linear"),
+        (sx.classic.henon(), {}, sx.errors.UnsupportedModuleError, "Henon"),
     ],
 )
 def test_inputs_and_options_that_cannot_be_used_are_refused(inputs, options, error, names):

@@ -170,7 +170,7 @@ def test_the_input_is_frozen_at_step_n():
         found = sx.fixed_points(sx.Recurrent(cell, inputs), n=n)
         (x,) = found.points.flatten().tolist()
         assert math.atanh(x) - x == pytest.approx(float(inputs[n]), abs=1e-11)
-    with pytest.raises(sx.HorizonError, match=r"n is 3, but .* 0 … 2"):
+    with pytest.raises(sx.errors.HorizonError, match=r"n is 3, but .* 0 … 2"):
         sx.fixed_points(sx.Recurrent(cell, inputs), n=3)
 
 
@@ -197,9 +197,9 @@ def test_throw_raises_only_if_no_point_is_found():
     """x + 1 + x² has none; of the guesses for the logistic map some fail and others succeed."""
     start = torch.tensor([[0.3], [math.nan]], dtype=F64)
     assert len(sx.fixed_points(logistic(3.2), start, throw=True).points) == 1
-    with pytest.raises(sx.NotConvergedError, match="4 of 4 items"):
+    with pytest.raises(sx.errors.NotConvergedError, match="4 of 4 items"):
         sx.fixed_points(sx.Map(lambda x: x + 1 + x**2, 1), torch.zeros(4, 1, dtype=F64), throw=True)
-    with pytest.raises(sx.DivergedError, match="1 of 1 item"):
+    with pytest.raises(sx.errors.DivergedError, match="1 of 1 item"):
         sx.fixed_points(logistic(3.2), start[1:], throw=True)
 
 
@@ -275,9 +275,9 @@ def test_bad_input_is_refused_by_name(options, named):
 
 
 def test_a_period_for_a_flow_and_a_batch_of_systems_are_refused():
-    with pytest.raises(sx.InputError, match="period is 2"):
+    with pytest.raises(sx.errors.InputError, match="period is 2"):
         sx.fixed_points(sx.Flow(lorenz, dim=3, dt=0.01), period=2)
-    with pytest.raises(sx.ShapeError, match=r"batch.* \(4,\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"batch.* \(4,\)"):
         sx.fixed_points(sx.classic.henon(a=torch.linspace(1, 1.4, 4)))
 
 
@@ -596,7 +596,7 @@ def test_the_field_of_a_continuous_system_is_solved(derived):
     found = sx.fixed_points(derived(OwnFlow()), torch.ones(1, 1, dtype=torch.float64))
     assert float(found.points.abs().max()) < 1e-12
     assert float(found.rates[0, 0]) == pytest.approx(-0.5, abs=1e-12)
-    with pytest.raises(sx.InputError, match="period is"):
+    with pytest.raises(sx.errors.InputError, match="period is"):
         sx.fixed_points(derived(OwnFlow()), period=2)
 
 
@@ -612,5 +612,5 @@ def test_a_noisy_map_is_frozen_with_the_noise_of_its_step():
 def test_a_function_for_one_state_alone_is_refused_by_name(f):
     """Many guesses are followed at once, one guess alike."""
     for guesses in (torch.zeros(2).double(), torch.zeros(3, 2).double()):
-        with pytest.raises((sx.InputError, sx.ShapeError), match=r"states of shape \(\d, 2\)"):
+        with pytest.raises((sx.errors.InputError, sx.errors.ShapeError), match=r"states of shape \(\d, 2\)"):
             sx.fixed_points(sx.Map(f, 2), guesses)

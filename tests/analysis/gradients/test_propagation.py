@@ -46,7 +46,7 @@ def test_a_rate_is_known_from_few_lags():
         result = sx.gradient_propagation(sx.Map(lambda x: scale * x, 2), lags=lags)
         torch.testing.assert_close(result.rates, scale.log())
         assert result.rates_stderr.isnan().all()
-    with pytest.raises(sx.InputError, match=r"lags.* 5\.\n.*lags=\(5,\)"):
+    with pytest.raises(sx.errors.InputError, match=r"lags.* 5\.\n.*lags=\(5,\)"):
         sx.gradient_propagation(sx.Map(torch.sin, 1), lags=5)
 
 
@@ -56,7 +56,7 @@ def test_an_item_that_diverged_is_left_out_of_the_summary():
     system = sx.Map(lambda x: x**2, 1)
     summary = sx.gradient_propagation(system, x0, lags=(0, 3, 12), k=1).summary()
     assert "nan" not in summary and summary.endswith("1 run; 1 diverged")
-    with pytest.raises(sx.DivergedError, match="1 of 2"):
+    with pytest.raises(sx.errors.DivergedError, match="1 of 2"):
         sx.gradient_propagation(system, x0, lags=(0, 3, 12), k=1, throw=True)
 
 
@@ -82,7 +82,7 @@ def test_the_default_lags_end_at_the_horizon():
 
 
 def test_lags_that_do_not_increase_are_refused():
-    with pytest.raises(sx.InputError, match=r"lags.*\(3, 3\)"):
+    with pytest.raises(sx.errors.InputError, match=r"lags.*\(3, 3\)"):
         sx.gradient_propagation(sx.Map(torch.sin, 1), lags=(3, 3))
 
 
@@ -167,7 +167,7 @@ def test_a_direction_mapped_to_0_has_a_rate_of_minus_infinity():
 
 def test_k_and_lags_out_of_range_are_refused():
     system = sx.Map(torch.sin, 2)
-    with pytest.raises(sx.InputError, match=r"k.* 3"):
+    with pytest.raises(sx.errors.InputError, match=r"k.* 3"):
         sx.gradient_propagation(system, k=3)
-    with pytest.raises(sx.InputError, match=r"lag.* 0\.5"):
+    with pytest.raises(sx.errors.InputError, match=r"lag.* 0\.5"):
         sx.gradient_propagation(system, lags=(0.5,))

@@ -97,7 +97,7 @@ def test_growth_up_to_the_last_step_has_not_converged():
     found = sx.transient_growth(sx.classic.lorenz63(), origin, steps=300)
     rate = (-11 + math.sqrt(81 + 4 * 10 * 28)) / 2  # the unstable eigenvalue at the origin
     assert found.status == "not_converged"
-    with pytest.raises(sx.NotConvergedError, match="more steps"):
+    with pytest.raises(sx.errors.NotConvergedError, match="more steps"):
         sx.transient_growth(sx.classic.lorenz63(), origin, steps=20, throw=True)
     assert "still growing" in found.summary()
     assert float(found.spectral_abscissa) == pytest.approx(rate, rel=1e-12)
@@ -114,7 +114,7 @@ def test_a_batch_keeps_its_items_apart_and_is_saved(tmp_path):
 
 
 def test_a_run_without_steps_is_refused():
-    with pytest.raises(sx.InputError, match=r"steps.* 0"):
+    with pytest.raises(sx.errors.InputError, match=r"steps.* 0"):
         sx.transient_growth(sx.classic.henon(), steps=0)
 
 

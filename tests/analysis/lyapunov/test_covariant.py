@@ -202,7 +202,7 @@ def test_throw_raises_where_vectors_are_not_defined():
     turn = torch.tensor([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]], dtype=torch.float64)
     rotation, asked = sx.Map(lambda x: 0.9 * x @ turn.T, 2), {"steps": 50, "settle": 20, "align": 20}
     assert sx.covariant_lyapunov_vectors(rotation, **asked).status == "not_converged"
-    with pytest.raises(sx.NotConvergedError, match=r"1 of 1 item (?s:.*)settle \(20\) and align \(20\)"):
+    with pytest.raises(sx.errors.NotConvergedError, match=r"1 of 1 item (?s:.*)settle \(20\) and align \(20\)"):
         sx.covariant_lyapunov_vectors(rotation, **asked, throw=True)
 
 
@@ -225,14 +225,14 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "error", "named"),
     [
-        ({"steps": 80, "settle": 20, "align": 10}, sx.HorizonError, "settle 20 + steps 80 + align 10 = 110 steps"),
-        ({"settle": 60, "align": 60}, sx.HorizonError, "this system can take 100"),
-        ({"steps": 0}, sx.InputError, "steps is 0"),
-        ({"steps": 10, "align": -1}, sx.InputError, "align is -1"),
-        ({"k": 9}, sx.InputError, "k is 9"),
-        ({"x0": torch.zeros(0, 6)}, sx.InputError, r"x0 .*shape \(0, 6\)"),
-        ({"every": 0}, sx.InputError, "every is 0"),
-        ({"keep": 0}, sx.InputError, "keep is 0"),
+        ({"steps": 80, "settle": 20, "align": 10}, sx.errors.HorizonError, "settle 20 + steps 80 + align 10 = 110 steps"),
+        ({"settle": 60, "align": 60}, sx.errors.HorizonError, "this system can take 100"),
+        ({"steps": 0}, sx.errors.InputError, "steps is 0"),
+        ({"steps": 10, "align": -1}, sx.errors.InputError, "align is -1"),
+        ({"k": 9}, sx.errors.InputError, "k is 9"),
+        ({"x0": torch.zeros(0, 6)}, sx.errors.InputError, r"x0 .*shape \(0, 6\)"),
+        ({"every": 0}, sx.errors.InputError, "every is 0"),
+        ({"keep": 0}, sx.errors.InputError, "keep is 0"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(asked, error, named):

@@ -82,15 +82,15 @@ def test_float32_uses_a_distance_it_can_resolve():
 def test_the_horizon_holds_for_it_too():
     """More steps than inputs are refused."""
     system = sx.Recurrent(torch.nn.RNN(1, 2), torch.ones(30, 1))
-    with pytest.raises(sx.HorizonError, match="30"):
+    with pytest.raises(sx.errors.HorizonError, match="30"):
         sx.divergence_rate(system, steps=40)
 
 
 def test_throw_raises_instead_of_marking():
     """x' = x² overflows from 2 within 12 steps; 5 steps are too few for an error bar."""
-    with pytest.raises(sx.DivergedError, match="1 of 2 items"):
+    with pytest.raises(sx.errors.DivergedError, match="1 of 2 items"):
         sx.divergence_rate(sx.Map(lambda x: x**2, 1), torch.tensor([[0.5], [2.0]]).double(), steps=30, throw=True)
-    with pytest.raises(sx.NotConvergedError, match="1 of 1 item"):
+    with pytest.raises(sx.errors.NotConvergedError, match="1 of 1 item"):
         sx.divergence_rate(linear(2.0, 0.5), torch.zeros(2).double(), steps=5, throw=True)
 
 
@@ -121,7 +121,7 @@ def test_only_the_items_whose_tangent_is_wrong_disagree():
     assert spectrum.disagreement.tolist() == [False, True, True]
     assert spectrum.status.tolist() == ["ok", "not_converged", "not_converged"]
     assert repr(spectrum).startswith("The check disagrees in 2 of 3 runs, most in run 2: λ₁ = −∞")
-    with pytest.raises(sx.NotConvergedError, match="The check disagrees in 2 of 3"):
+    with pytest.raises(sx.errors.NotConvergedError, match="The check disagrees in 2 of 3"):
         sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100, check=True, throw=True)
     assert not sx.lyapunov_spectrum(system, torch.ones(3, 1).double(), steps=100).disagreement.any()
 

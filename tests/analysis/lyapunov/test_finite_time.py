@@ -163,15 +163,15 @@ def test_a_grid_has_its_first_coordinate_on_its_first_axis():
     points = sx.grid((0, -1), (2, 1), (3, 5))
     assert points.shape == (3, 5, 2) and points.dtype == torch.float64
     assert points[2, 0].tolist() == [2, -1] and points[1, 4].tolist() == [1, 1]
-    with pytest.raises(sx.InputError, match="got 1, 2 and 2"):
+    with pytest.raises(sx.errors.InputError, match="got 1, 2 and 2"):
         sx.grid((0,), (1, 2), (3, 4))
-    with pytest.raises(sx.InputError, match="counts is 0"):
+    with pytest.raises(sx.errors.InputError, match="counts is 0"):
         sx.grid((0, 0), (1, 2), (3, 0))
 
 
 @pytest.mark.parametrize(("bad", "named"), [({"k": 3}, "k is 3 but"), ({"k": 0}, "k is 0"), ({"steps": 0}, "steps is 0")])
 def test_bad_arguments_are_refused_by_name(bad, named):
-    with pytest.raises(sx.InputError, match=named):
+    with pytest.raises(sx.errors.InputError, match=named):
         sx.finite_time_lyapunov(Kicked(), **bad)
 
 
@@ -244,7 +244,7 @@ def test_what_decays_far_is_kept_when_another_direction_is_erased():
     [(0, 1, 5), (("a",), (1,), (2,)), ((0,), (math.nan,), (2,)), ((0,), (1,), (2.5,)), ((0,), (1,), (0,)), ((0, 0), (1,), (2,))],
 )
 def test_a_grid_refuses_bad_corners_and_counts(box):
-    with pytest.raises(sx.InputError, match=r"low|counts"):
+    with pytest.raises(sx.errors.InputError, match=r"low|counts"):
         sx.grid(*box)
 
 
@@ -252,12 +252,12 @@ def test_throw_raises_for_a_state_that_diverges():
     """x' = x² overflows from 2 within 12 steps, and contracts from 0.5."""
     square, x0 = sx.Map(lambda x: x**2, 1), torch.tensor([[0.5], [2.0]], dtype=torch.float64)
     assert sx.finite_time_lyapunov(square, x0, steps=20).status.tolist() == ["ok", "diverged"]
-    with pytest.raises(sx.DivergedError, match=r"1 of 2 items .*\(1,\)"):
+    with pytest.raises(sx.errors.DivergedError, match=r"1 of 2 items .*\(1,\)"):
         sx.finite_time_lyapunov(square, x0, steps=20, throw=True)
 
 
 def test_no_states_are_refused():
-    with pytest.raises(sx.InputError, match=r"x0 .*shape \(0,"):
+    with pytest.raises(sx.errors.InputError, match=r"x0 .*shape \(0,"):
         sx.finite_time_lyapunov(sx.Layers(nn.Linear(3, 2)), torch.zeros(0, 3))
 
 

@@ -97,9 +97,9 @@ def test_tangents_that_leave_the_numbers_alone_are_a_divergence_at_their_step():
 def test_throw_raises_instead_of_marking():
     """`DivergedError` with the count and the step; `NotConvergedError` when the bars stay above the tolerance."""
     x0 = torch.tensor([[0.0, 0.0], [3.0, 0.5]], dtype=torch.float64)
-    with pytest.raises(sx.DivergedError, match=rf"(?s)1 of 2 items .* step {step_of_overflow([3.0, 0.5])}\b"):
+    with pytest.raises(sx.errors.DivergedError, match=rf"(?s)1 of 2 items .* step {step_of_overflow([3.0, 0.5])}\b"):
         sx.lyapunov_spectrum(sx.classic.henon(), x0, steps=100, throw=True)
-    with pytest.raises(sx.NotConvergedError, match="300 steps"):
+    with pytest.raises(sx.errors.NotConvergedError, match="300 steps"):
         sx.lyapunov_spectrum(sx.classic.henon(), steps=100, error=1e-9, max_steps=300, throw=True)
 
 
@@ -204,14 +204,14 @@ def test_the_defaults_cover_200_units_of_time(dt, steps):
 def test_more_steps_than_the_horizon_are_refused_with_both_numbers():
     """60 asked, 50 there."""
     system = sx.Recurrent(nn.RNN(1, 3), seeded(50, 1))
-    with pytest.raises(sx.HorizonError, match=r"settle 20 \+ steps 40 = 60 steps .* 50"):
+    with pytest.raises(sx.errors.HorizonError, match=r"settle 20 \+ steps 40 = 60 steps .* 50"):
         sx.lyapunov_spectrum(system, steps=40, settle=20)
 
 
 @pytest.mark.parametrize("k", [0, 3, -1])
 def test_k_out_of_range_is_refused_with_both_numbers(k):
     """1 … dim."""
-    with pytest.raises(sx.InputError, match=rf"k is {k} but the state has 2 numbers"):
+    with pytest.raises(sx.errors.InputError, match=rf"k is {k} but the state has 2 numbers"):
         sx.lyapunov_spectrum(sx.classic.henon(), k=k)
 
 
@@ -230,7 +230,7 @@ def test_k_out_of_range_is_refused_with_both_numbers(k):
 )
 def test_counts_out_of_range_are_refused_by_name(wrong, named):
     """Every message names the argument and its value."""
-    with pytest.raises(sx.InputError, match=named):
+    with pytest.raises(sx.errors.InputError, match=named):
         sx.lyapunov_spectrum(sx.classic.henon(), **wrong)
 
 
@@ -327,7 +327,7 @@ def test_pooling_flattens_the_batch_and_leaves_diverged_runs_out():
     pooled = spectrum_of(values, values * 0, codes).pooled()
     assert pooled.exponents.tolist() == [3.0]
     assert (pooled.runs, pooled.diverged, pooled.status) == (3, 1, "not_converged")
-    with pytest.raises(sx.DivergedError, match="all 4 runs"):
+    with pytest.raises(sx.errors.DivergedError, match="all 4 runs"):
         spectrum_of(values, values, torch.full((2, 2), 2, dtype=torch.int8)).pooled()
 
 

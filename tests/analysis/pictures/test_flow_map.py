@@ -217,7 +217,7 @@ def test_inputs_that_diverge_are_marked_and_left_out():
     assert bool(flow.images[-1, 1].isnan().all()) and bool(torch.isfinite(flow.images[:, [0, 2]]).all())
     assert flow.area is None and flow.flipped is None
     assert "1 input diverged" in flow.summary()
-    with pytest.raises(sx.DivergedError, match=r"1 of 3 items.*\(1,\)"):
+    with pytest.raises(sx.errors.DivergedError, match=r"1 of 3 items.*\(1,\)"):
         sx.flow_map(sx.classic.henon(), torch.tensor([[0.1, 0.1], [1e3, 1e3], [0.2, 0.0]]).double(), steps=30, throw=True)
 
 
@@ -274,7 +274,7 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, 
     monkeypatch.setitem(sys.modules, library, None)
     if library == "PIL.Image":
         monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(sx.MissingExtraError, match=r"separatrix\[vision\]"):
+    with pytest.raises(sx.errors.MissingExtraError, match=r"separatrix\[vision\]"):
         flow.animate(tmp_path / name, fps=1, move=1, rest=1, size=1, dpi=40)
 
 
@@ -293,7 +293,7 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, 
 def test_a_film_that_cannot_be_made_is_refused(tmp_path, options, numbers):
     flow = sx.flow_map(nn.Sequential(Fold()), SHEET)
     path = tmp_path / options.pop("path", "film.gif")
-    with pytest.raises(sx.InputError) as error:
+    with pytest.raises(sx.errors.InputError) as error:
         flow.animate(path, **options)
     assert numbers in str(error.value)
 

@@ -241,7 +241,7 @@ def test_a_diverging_orbit_is_marked_and_leaves_the_others_alone():
     assert bool(torch.isfinite(portrait.orbits[:, [0, 2]]).all()) and bool(portrait.orbits[-1, 1].isnan().all())
     assert float(portrait.first[0]) > -2 and float(portrait.first[-1]) < 2
     torch.testing.assert_close(portrait.orbits[:, 0], sx.trajectory(sx.classic.henon(), x0[0], 40), rtol=0, atol=0)
-    with pytest.raises(sx.DivergedError, match=r"1 of 3 items.*\(1,\)"):
+    with pytest.raises(sx.errors.DivergedError, match=r"1 of 3 items.*\(1,\)"):
         sx.phase_portrait(sx.classic.henon(), x0, steps=40, resolution=10, throw=True)
 
 
@@ -310,16 +310,16 @@ def test_a_plane_may_be_a_tensor():
         sx.phase_portrait(system, plane=plane, **SQUARE) for plane in (torch.eye(3)[[2, 0, 1]], ((0, 0, 1), (1, 0, 0), (0, 1, 0)))
     )
     torch.testing.assert_close(one.field, other.field, rtol=0, atol=0)
-    with pytest.raises(sx.HorizonError, match="9"):
+    with pytest.raises(sx.errors.HorizonError, match="9"):
         sx.phase_portrait(sx.Recurrent(nn.RNN(3, 2), torch.zeros(5, 3)), n=9)
 
 
 def test_systems_without_a_plane_are_refused():
-    with pytest.raises(sx.InputError, match=r"2 .*Logistic.* 1"):
+    with pytest.raises(sx.errors.InputError, match=r"2 .*Logistic.* 1"):
         sx.phase_portrait(sx.classic.logistic())
-    with pytest.raises(sx.UnsupportedModuleError):
+    with pytest.raises(sx.errors.UnsupportedModuleError):
         sx.phase_portrait(nn.Linear(2, 2))
-    with pytest.raises(sx.ShapeError, match=r"\(2,\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"\(2,\)"):
         sx.phase_portrait(sx.classic.henon(a=torch.tensor([1.0, 1.4])))
-    with pytest.raises(sx.InputError, match="principal plane"):
+    with pytest.raises(sx.errors.InputError, match="principal plane"):
         sx.phase_portrait(linear_flow([[-1.0, 0, 0], [0, -1, 0], [0, 0, -1]]), torch.zeros(3, dtype=torch.float64))

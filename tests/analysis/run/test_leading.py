@@ -120,9 +120,9 @@ def test_a_shift_of_20_000_numbers_is_an_isometry():
 def test_what_does_not_fit_is_refused_before_it_is_allocated_with_the_bytes(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda device="cpu": 2.0**30)
     large = sx.Map(lambda x: x, 10_000_000)
-    with pytest.raises(sx.InputError, match=r"needs 22\.35 GiB, but 1 GiB"):
+    with pytest.raises(sx.errors.InputError, match=r"needs 22\.35 GiB, but 1 GiB"):
         sx.lyapunov_spectrum(large, torch.ones(10_000_000), k=200, steps=4)
-    with pytest.raises(sx.InputError, match=r"Jacobian of 20,000 numbers needs 11\.92 GiB .* 4 GiB"):
+    with pytest.raises(sx.errors.InputError, match=r"Jacobian of 20,000 numbers needs 11\.92 GiB .* 4 GiB"):
         sx.finite_time_lyapunov(sx.Map(lambda x: x, LARGE), torch.ones(LARGE).double(), steps=4, k=LARGE)
 
 
@@ -137,5 +137,5 @@ def test_after_no_step_the_jacobian_of_a_large_state_is_1():
 
 
 def test_a_state_that_cannot_be_allocated_is_refused_with_its_bytes():
-    with pytest.raises(sx.InputError, match=r"1,000,000,000,000,000 numbers .*needs 14\.21 PiB, but "):
+    with pytest.raises(sx.errors.InputError, match=r"1,000,000,000,000,000 numbers .*needs 14\.21 PiB, but "):
         sx.trajectory(sx.Map(lambda x: x, 10**15), steps=2)

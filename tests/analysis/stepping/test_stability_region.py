@@ -99,7 +99,7 @@ def test_a_run_that_diverges_is_marked_and_does_not_affect_others():
     assert both.status.tolist() == ["ok", "diverged"]
     assert torch.equal(both.eigenvalues[:, :1], alone.eigenvalues)
     assert both.eigenvalues[-1, 1].isnan().all() and "(1 diverged)" in both.summary()
-    with pytest.raises(sx.DivergedError, match=r"1 of 2 items .*\(1,\)"):
+    with pytest.raises(sx.errors.DivergedError, match=r"1 of 2 items .*\(1,\)"):
         sx.stability_region(flow, torch.tensor([[0.1], [9.0]], dtype=torch.float64), steps=12, throw=True)
 
 
@@ -111,9 +111,9 @@ def test_float32_states_have_the_same_eigenvalues():
 
 
 def test_systems_other_than_flows_are_refused():
-    with pytest.raises(sx.UnsupportedModuleError, match=r"expected a Flow, got a .*no field"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match=r"expected a Flow, got a .*no field"):
         sx.stability_region(sx.classic.henon())
-    with pytest.raises(sx.InputError, match="every is 0"):
+    with pytest.raises(sx.errors.InputError, match="every is 0"):
         sx.stability_region(sx.classic.lorenz63(), every=0)
 
 
@@ -135,5 +135,5 @@ def test_the_picture_shows_all_eigenvalues():
     axes = plot.stability_region_figure(found).axes[0]
     dots = next(dots for dots in axes.collections if dots.get_gid() == "eigenvalues")
     assert len(dots.get_offsets()) == 20 * 2 * 3
-    with pytest.raises(sx.InputError, match="'rk5'"):
+    with pytest.raises(sx.errors.InputError, match="'rk5'"):
         draw_region(canvas()[1][0, 0], "rk5")

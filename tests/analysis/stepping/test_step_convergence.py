@@ -100,19 +100,19 @@ def test_a_limit_that_is_not_finite_is_diverged_and_its_neighbours_are_not():
 
 def test_throw_raises_instead_of_marking():
     """1 / (1/x₀ − t) is infinite at t = 1/x₀; dopri5 on ẋ = x is exact to rounding, so that no order can be fitted."""
-    with pytest.raises(sx.DivergedError, match="1 of 2 items"):
+    with pytest.raises(sx.errors.DivergedError, match="1 of 2 items"):
         flow = sx.Flow(lambda x: x**2, 1, 0.25, method="rk4")
         sx.step_convergence(flow, torch.tensor([[0.2], [5.0]], dtype=torch.float64), steps=8, throw=True)
-    with pytest.raises(sx.NotConvergedError, match="1 of 1 item"):
+    with pytest.raises(sx.errors.NotConvergedError, match="1 of 1 item"):
         sx.step_convergence(growth("dopri5", 0.01), ones(1), steps=10, throw=True)
 
 
 def test_systems_other_than_flows_are_refused():
-    with pytest.raises(sx.UnsupportedModuleError, match="expected a Flow, got a Henon"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="expected a Flow, got a Henon"):
         sx.step_convergence(sx.classic.henon())
-    with pytest.raises(sx.InputError, match="halvings is 1"):
+    with pytest.raises(sx.errors.InputError, match="halvings is 1"):
         sx.step_convergence(growth("euler"), halvings=1)
-    with pytest.raises(sx.HorizonError, match="= 11 steps"):
+    with pytest.raises(sx.errors.HorizonError, match="= 11 steps"):
         sx.step_convergence(sx.nn.ContinuousDepth(nn.Linear(2, 2)), steps=11)
 
 
@@ -123,5 +123,5 @@ def test_the_picture_has_a_line_of_the_method_s_slope():
     x, y = np.log(line.get_xdata()), np.log(line.get_ydata())
     assert np.polyfit(x, y, 1)[0] == pytest.approx(2, abs=1e-12)
     assert "heun: order" in axes.get_legend().get_texts()[0].get_text()
-    with pytest.raises(sx.InputError, match="at least 1 result to compare"):
+    with pytest.raises(sx.errors.InputError, match="at least 1 result to compare"):
         plot.compare_step_convergence({})

@@ -75,7 +75,7 @@ def test_what_has_no_bound_is_named_with_its_reason_and_gives_none(name):
     assert found.bound == math.inf and found.status == "no_bound" and not found.is_bounded
     assert found.unknown == (layer,) and reason in found.reasons[0]
     assert layer in found.summary() and "no bound" in found.summary()
-    with pytest.raises(sx.UnsupportedModuleError, match="no bound"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="no bound"):
         sx.certificate(model, shape, starts=3, steps=3, throw=True)
 
 
@@ -309,19 +309,23 @@ NARROW = nn.Linear(4, 4)
 @pytest.mark.parametrize(
     ("arguments", "kind", "told"),
     [
-        ((nn.Linear(4, 4), 5), sx.ShapeError, "Linear fails on an input of shape \\(5,\\)"),
+        ((nn.Linear(4, 4), 5), sx.errors.ShapeError, "Linear fails on an input of shape \\(5,\\)"),
         (
             (Of(lambda _, x: NARROW(x)), 4),
-            sx.ModelError,
+            sx.errors.ModelError,
             "in float64, in which it is evaluated, although it runs in float32: mat1",
         ),
-        ((Of(lambda _, x: NARROW.bfloat16()(x)), 4), sx.ModelError, r"although it runs in bfloat16|shape is not the cause"),
-        ((Of(lambda _, x: x * (1 / 0)), 4), sx.ModelError, r"ZeroDivisionError: division by zero\.\nThe shape is not the cause"),
-        ((nn.BatchNorm1d(4, eps=-0.5), 4), sx.ShapeError, r"eps must be non-negative.*\n.*if it is right, fix the error"),
-        ((nn.Linear(4, 4), "4"), sx.InputError, "input_shape is '4'"),
-        ((nn.Linear(4, 4), (0,)), sx.InputError, "input_shape is"),
-        ((torch.relu, 4), sx.UnsupportedModuleError, "a plain nn.Module"),
-        ((nn.LazyLinear(4), 4), sx.ModelError, "without a shape"),
+        ((Of(lambda _, x: NARROW.bfloat16()(x)), 4), sx.errors.ModelError, r"although it runs in bfloat16|shape is not the cause"),
+        (
+            (Of(lambda _, x: x * (1 / 0)), 4),
+            sx.errors.ModelError,
+            r"ZeroDivisionError: division by zero\.\nThe shape is not the cause",
+        ),
+        ((nn.BatchNorm1d(4, eps=-0.5), 4), sx.errors.ShapeError, r"eps must be non-negative.*\n.*if it is right, fix the error"),
+        ((nn.Linear(4, 4), "4"), sx.errors.InputError, "input_shape is '4'"),
+        ((nn.Linear(4, 4), (0,)), sx.errors.InputError, "input_shape is"),
+        ((torch.relu, 4), sx.errors.UnsupportedModuleError, "a plain nn.Module"),
+        ((nn.LazyLinear(4), 4), sx.errors.ModelError, "without a shape"),
     ],
 )
 def test_bad_input_is_answered_in_one_line(arguments, kind, told):
@@ -330,7 +334,7 @@ def test_bad_input_is_answered_in_one_line(arguments, kind, told):
 
 
 def test_inputs_of_another_shape_are_refused():
-    with pytest.raises(sx.ShapeError, match="inputs have shape"):
+    with pytest.raises(sx.errors.ShapeError, match="inputs have shape"):
         sx.certificate(nn.Linear(4, 4), 4, inputs=torch.zeros(3, 5))
 
 

@@ -400,7 +400,7 @@ def test_a_dataclass_as_output_is_looked_into_and_complex_numbers_are_pairs():
 
 
 def test_an_output_without_real_tensors_is_refused_in_one_line():
-    with pytest.raises(sx.InputError, match="returned a str without a floating-point tensor"):
+    with pytest.raises(sx.errors.InputError, match="returned a str without a floating-point tensor"):
         sx.certificate(Of(lambda x: "nothing"), 4)
 
 
@@ -523,6 +523,6 @@ def test_a_bound_that_a_measurement_refutes_and_nobody_promised_is_an_error(monk
     from separatrix.bounds.certificate import factor, rules
 
     monkeypatch.setitem(rules.RULES, "tanh", factor.Rule(lambda call: factor.attained(0.5, "largest slope")))
-    with pytest.raises(sx.ContradictionError, match=r"by a factor of 1, more than the 0\.5") as caught:
+    with pytest.raises(sx.errors.ContradictionError, match=r"by a factor of 1, more than the 0\.5") as caught:
         sx.certificate(nn.Tanh(), 3)
     assert "report" in str(caught.value).splitlines()[1]

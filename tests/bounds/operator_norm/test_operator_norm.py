@@ -494,14 +494,14 @@ CHANGED = {
 def test_what_runs_otherwise_than_its_class_says_is_refused_by_name(name):
     torch.manual_seed(0)
     make, message = CHANGED[name]
-    with pytest.raises(sx.UnsupportedModuleError, match=message):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match=message):
         sx.operator_norm(make(), line)
 
 
 def test_a_hook_of_all_modules_is_refused():
     handle = nn.modules.module.register_module_forward_hook(ten_times)
     try:
-        with pytest.raises(sx.UnsupportedModuleError, match="ten_times, a global hook"):
+        with pytest.raises(sx.errors.UnsupportedModuleError, match="ten_times, a global hook"):
             sx.operator_norm(nn.Linear(3, 3), line)
     finally:
         handle.remove()
@@ -523,7 +523,7 @@ def test_a_product_that_is_replaced_behind_the_layer_is_found_by_running_it(name
     torch.manual_seed(0)
     layer, product = nn.Linear(3, 3), F.linear
     monkeypatch.setattr(F, "linear", lambda x, w, b=None: GUARDS[name](x, product(x, w, b)))
-    with pytest.raises(sx.UnsupportedModuleError, match="do not compute what their weights say"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="do not compute what their weights say"):
         sx.operator_norm(layer, line)
 
 
@@ -560,7 +560,7 @@ def test_a_bound_that_a_measurement_exceeds_is_an_error_and_no_result(size, part
         )
 
     monkeypatch.setattr(door, "_norm_of", wrong)
-    with pytest.raises(sx.ContradictionError, match=rf"{part} = .*quotient"):
+    with pytest.raises(sx.errors.ContradictionError, match=rf"{part} = .*quotient"):
         sx.operator_norm(layer, size)
 
 
@@ -568,7 +568,7 @@ def test_a_matrix_that_is_not_that_of_its_piece_is_an_error(monkeypatch):
     torch.manual_seed(0)
     right = pieces.Copies.dense
     monkeypatch.setattr(pieces.Copies, "dense", lambda self: right(self).flip(0))
-    with pytest.raises(sx.ContradictionError, match="the matrix of a Copies"):
+    with pytest.raises(sx.errors.ContradictionError, match="the matrix of a Copies"):
         sx.operator_norm([nn.Linear(3, 2), nn.Flatten(), nn.Linear(8, 3)], (4, 3))
 
 
@@ -587,63 +587,68 @@ class Doubled(nn.Conv2d):
 
 image = (3, 8, 8)
 BAD = {
-    "nan": (lambda: spoiled(math.nan), image, sx.InputError, "1 of 108 numbers of the weight of Conv2d"),
-    "inf": (lambda: spoiled(math.inf), image, sx.InputError, "1 of 108 numbers of the weight of Conv2d"),
+    "nan": (lambda: spoiled(math.nan), image, sx.errors.InputError, "1 of 108 numbers of the weight of Conv2d"),
+    "inf": (lambda: spoiled(math.inf), image, sx.errors.InputError, "1 of 108 numbers of the weight of Conv2d"),
     "no height": (
         lambda: nn.Conv2d(3, 4, 3),
         (3, 8),
-        sx.ShapeError,
+        sx.errors.ShapeError,
         r"Conv2d takes .* \(3, height, width\), but the shape is \(3, 8\)",
     ),
-    "a batch": (lambda: nn.Conv2d(3, 4, 3), (1, *image), sx.ShapeError, "without its batch"),
-    "channels": (lambda: nn.Conv2d(3, 4, 3), (4, 8, 8), sx.ShapeError, r"but the shape is \(4, 8, 8\)"),
+    "a batch": (lambda: nn.Conv2d(3, 4, 3), (1, *image), sx.errors.ShapeError, "without its batch"),
+    "channels": (lambda: nn.Conv2d(3, 4, 3), (4, 8, 8), sx.errors.ShapeError, r"but the shape is \(4, 8, 8\)"),
     "too small": (
         lambda: nn.Conv2d(3, 4, 9),
         image,
-        sx.ShapeError,
+        sx.errors.ShapeError,
         r"sizes \(8, 8\) are too small for Conv2d with the kernel \(9, 9\)",
     ),
-    "width": (lambda: nn.Linear(3, 4), 5, sx.ShapeError, r"Linear takes an input of shape \(…, 3\), but the shape is \(5,\)"),
-    "rank of a norm": (lambda: nn.BatchNorm2d(3).eval(), 3, sx.ShapeError, "of 3 axes, but the shape is"),
-    "no numbers": (lambda: nn.Linear(3, 4), (0, 3), sx.ShapeError, "expected the shape of one input"),
-    "no shape": (lambda: nn.Linear(3, 4), (), sx.ShapeError, "expected the shape of one input"),
-    "half a number": (lambda: nn.Linear(3, 4), (2.5, 3), sx.ShapeError, "expected the shape of one input"),
-    "no outputs": (lambda: nn.AdaptiveAvgPool1d(0), (2, 3), sx.ShapeError, "does not take the shape"),
-    "no weight": (lambda: nn.Linear(3, 0), 3, sx.InputError, r"Linear is empty, shape \(0, 3\)"),
+    "width": (
+        lambda: nn.Linear(3, 4),
+        5,
+        sx.errors.ShapeError,
+        r"Linear takes an input of shape \(…, 3\), but the shape is \(5,\)",
+    ),
+    "rank of a norm": (lambda: nn.BatchNorm2d(3).eval(), 3, sx.errors.ShapeError, "of 3 axes, but the shape is"),
+    "no numbers": (lambda: nn.Linear(3, 4), (0, 3), sx.errors.ShapeError, "expected the shape of one input"),
+    "no shape": (lambda: nn.Linear(3, 4), (), sx.errors.ShapeError, "expected the shape of one input"),
+    "half a number": (lambda: nn.Linear(3, 4), (2.5, 3), sx.errors.ShapeError, "expected the shape of one input"),
+    "no outputs": (lambda: nn.AdaptiveAvgPool1d(0), (2, 3), sx.errors.ShapeError, "does not take the shape"),
+    "no weight": (lambda: nn.Linear(3, 0), 3, sx.errors.InputError, r"Linear is empty, shape \(0, 3\)"),
     "no divisor": (
         lambda: with_attribute(nn.AvgPool2d(2), divisor_override=0),
         image,
-        sx.InputError,
+        sx.errors.InputError,
         "divides by divisor_override = 0",
     ),
-    "axes of a batch": (lambda: nn.Flatten(-3), (1, 1), sx.ShapeError, "does not take the shape"),
+    "axes of a batch": (lambda: nn.Flatten(-3), (1, 1), sx.errors.ShapeError, "does not take the shape"),
     "bias": (
         lambda: with_attribute(nn.Linear(3, 3), bias=nn.Parameter(torch.tensor([0.0, math.nan, 0.0]))),
         3,
-        sx.InputError,
+        sx.errors.InputError,
         "a bias or a mean is not",
     ),
-    "meta": (lambda: nn.Linear(3, 4, device="meta"), 3, sx.UnsupportedModuleError, "on the meta device"),
-    "pool": (lambda: nn.AvgPool2d(9), image, sx.ShapeError, "does not take the shape"),
-    "flat batch": (lambda: nn.Flatten(0), image, sx.ShapeError, "does not take the shape"),
-    "normalised": (lambda: batch_norm(4), image, sx.ShapeError, r"BatchNorm2d takes .* \(4, …\)"),
-    "training": (lambda: nn.BatchNorm2d(3), image, sx.UnsupportedModuleError, "BatchNorm2d in training mode"),
+    "meta": (lambda: nn.Linear(3, 4, device="meta"), 3, sx.errors.UnsupportedModuleError, "on the meta device"),
+    "pool": (lambda: nn.AvgPool2d(9), image, sx.errors.ShapeError, "does not take the shape"),
+    "flat batch": (lambda: nn.Flatten(0), image, sx.errors.ShapeError, "does not take the shape"),
+    "normalised": (lambda: batch_norm(4), image, sx.errors.ShapeError, r"BatchNorm2d takes .* \(4, …\)"),
+    "training": (lambda: nn.BatchNorm2d(3), image, sx.errors.UnsupportedModuleError, "BatchNorm2d in training mode"),
     "statistics": (
         lambda: nn.BatchNorm2d(3, track_running_stats=False).eval(),
         image,
-        sx.UnsupportedModuleError,
+        sx.errors.UnsupportedModuleError,
         "without running statistics",
     ),
-    "not linear": (nn.ReLU, image, sx.UnsupportedModuleError, "ReLU is not a supported linear layer"),
-    "its own forward": (lambda: Doubled(3, 4, 3), image, sx.UnsupportedModuleError, "this Doubled has a forward of its own"),
+    "not linear": (nn.ReLU, image, sx.errors.UnsupportedModuleError, "ReLU is not a supported linear layer"),
+    "its own forward": (lambda: Doubled(3, 4, 3), image, sx.errors.UnsupportedModuleError, "this Doubled has a forward of its own"),
     "hooks": (
         lambda: nn.utils.spectral_norm(nn.Conv2d(3, 4, 3)),
         image,
-        sx.UnsupportedModuleError,
+        sx.errors.UnsupportedModuleError,
         "this Conv2d runs SpectralNorm",
     ),
-    "lazy": (lambda: nn.LazyConv2d(4, 3), image, sx.UnsupportedModuleError, "has no weight yet"),
-    "complex": (lambda: nn.Linear(3, 4, dtype=torch.complex64), 3, sx.UnsupportedModuleError, "torch.complex64"),
+    "lazy": (lambda: nn.LazyConv2d(4, 3), image, sx.errors.UnsupportedModuleError, "has no weight yet"),
+    "complex": (lambda: nn.Linear(3, 4, dtype=torch.complex64), 3, sx.errors.UnsupportedModuleError, "torch.complex64"),
 }
 
 

@@ -57,7 +57,7 @@ def test_an_image_that_no_attack_changes_is_not_converged():
 
 
 def test_without_a_network_there_is_nothing_to_deceive():
-    with pytest.raises(sx.InputError, match="models is empty"):
+    with pytest.raises(sx.errors.InputError, match="models is empty"):
         sx.bounds.adversarial_images({}, X, torch.zeros(2, dtype=torch.long))
 
 

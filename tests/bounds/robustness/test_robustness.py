@@ -155,7 +155,7 @@ def test_an_attack_that_breaks_a_false_certificate_is_an_error_with_both_numbers
     norm = float(torch.linalg.matrix_norm(model.linear.weight.detach(), 2))
     sx.bounds.robustness(model, x, labels, lipschitz=norm, bounds=None, **QUICK)
     claim = r"is not a Lipschitz bound of this network: image \d+ is certified within [\d.]+, but"
-    with pytest.raises(sx.InputError, match=claim) as told:
+    with pytest.raises(sx.errors.InputError, match=claim) as told:
         sx.bounds.robustness(model, x, labels, lipschitz=norm / 10, bounds=None, **QUICK)
     assert "is misclassified at a distance of" in str(told.value)
 
@@ -296,5 +296,5 @@ def test_a_missing_attack_library_is_named_with_its_extra(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "art"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "art", None)
-    with pytest.raises(sx.MissingExtraError, match=r"separatrix\[attack\]"):
+    with pytest.raises(sx.errors.MissingExtraError, match=r"separatrix\[attack\]"):
         sx.bounds.robustness(planes(), torch.zeros(4, DIM), torch.zeros(4, dtype=torch.long))

@@ -74,7 +74,7 @@ def test_the_time_of_an_event_has_the_method_s_order(method, order):
 
 @pytest.mark.parametrize("event", [lambda x: x[0] - 0.5, lambda x: x[..., 0] - x[..., 0].mean()])
 def test_an_event_that_mixes_items_is_refused(event):
-    with pytest.raises(sx.InputError, match="event"):
+    with pytest.raises(sx.errors.InputError, match="event"):
         sx.solve_until(lambda x: -x, torch.tensor([[1.0, 0.0], [0.0, 1.0]], **DOUBLE), event, end=1.0)
 
 
@@ -353,5 +353,5 @@ def test_bad_input_is_named(change, words):
 
 
 def test_failures_are_raised_where_asked():
-    with pytest.raises(sx.DivergedError, match="1 of 1"):
+    with pytest.raises(sx.errors.DivergedError, match="1 of 1"):
         sx.solve_until(lambda x: x * x, torch.ones(1, 1, **DOUBLE), lambda x: x[..., 0] + 1, end=5.0, rtol=1e-4, throw=True)

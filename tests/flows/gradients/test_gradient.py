@@ -228,9 +228,9 @@ def test_items_that_interact_have_their_own_gradients_in_equal_steps_and_no_step
 
     for a, b in zip(found("checkpoint"), found("backpropagation"), strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-13)
-    with pytest.raises(sx.InputError, match="items"):
+    with pytest.raises(sx.errors.InputError, match="items"):
         found("adjoint")
-    with pytest.raises(sx.InputError, match="items"):
+    with pytest.raises(sx.errors.InputError, match="items"):
         sx.solve(field, x, SHARED)
 
 
@@ -238,7 +238,7 @@ def test_items_that_interact_have_their_own_gradients_in_equal_steps_and_no_step
 def test_items_that_interact_along_any_axis_of_the_batch_are_found(axes):
     for axis in range(len(axes)):
         if axes[axis] > 1:
-            with pytest.raises(sx.InputError, match="items"):
+            with pytest.raises(sx.errors.InputError, match="items"):
                 sx.solve(lambda x, axis=axis: x.mean(axis, keepdim=True) - x, torch.ones(*axes, 3, **DOUBLE), [0.0, 1.0])
 
 
@@ -277,7 +277,7 @@ def test_a_function_that_hides_a_tensor_is_backpropagated_and_never_loses_it():
     assert found.settings["gradient"] == "backpropagation"
     assert float(torch.autograd.grad(found.last.sum(), a)[0]) == pytest.approx(-2 * math.exp(-0.7), rel=1e-7)
     for gradient in ("checkpoint", "adjoint"):
-        with pytest.raises(sx.InputError, match="gradient="):
+        with pytest.raises(sx.errors.InputError, match="gradient="):
             sx.solve(lambda x: -a * x, x0, [0.0, 1.0], gradient=gradient)
 
 
@@ -285,7 +285,7 @@ def test_a_tensor_that_hides_in_another_branch_is_found_where_its_step_is_taken_
     a = torch.tensor(0.7, **DOUBLE, requires_grad=True)
     x0 = torch.ones(2, 1, **DOUBLE, requires_grad=True)
     found = sx.solve(lambda x: -x if float(x.detach().amin()) > 0.8 else -a * x, x0, [0.0, 1.0], gradient="checkpoint")
-    with pytest.raises(sx.InputError, match="gradient="):
+    with pytest.raises(sx.errors.InputError, match="gradient="):
         found.last.sum().backward()
 
 
@@ -294,7 +294,7 @@ def test_only_backpropagation_is_differentiated_twice():
     found = sx.solve(field, x0, [0.0, 1.0], gradient="backpropagation").last.sum()
     (first,) = torch.autograd.grad(found, x0, create_graph=True)
     assert torch.autograd.grad(first.square().sum(), field[0].weight)[0].abs().sum() > 0
-    with pytest.raises(sx.InputError, match="backpropagation"):
+    with pytest.raises(sx.errors.InputError, match="backpropagation"):
         torch.autograd.grad(sx.solve(field, x0, [0.0, 1.0]).last.sum(), x0, create_graph=True)
 
 
@@ -338,5 +338,5 @@ def test_nothing_is_recorded_where_nothing_asks_for_it():
 
 
 def test_an_unknown_gradient_is_named():
-    with pytest.raises(sx.InputError, match="'adjoin'"):
+    with pytest.raises(sx.errors.InputError, match="'adjoin'"):
         sx.solve(network(), starts(), [0.0, 1.0], gradient="adjoin")

@@ -119,11 +119,11 @@ def test_the_module_is_used_in_the_states_dtype_and_left_as_it_was():
 
 def test_bad_input_is_told_in_one_line():
     x0 = torch.ones(2, **DOUBLE)
-    with pytest.raises(sx.InputError, match="'leapfrog'"):
+    with pytest.raises(sx.errors.InputError, match="'leapfrog'"):
         sx.sensitivities(network(), x0, [0.0, 1.0], dt=0.1, method="leapfrog")
-    with pytest.raises(sx.InputError, match="parameter"):
+    with pytest.raises(sx.errors.InputError, match="parameter"):
         sx.sensitivities(lambda x: -x, x0, [0.0, 1.0], dt=0.1)
-    with pytest.raises(sx.InputError, match="times"):
+    with pytest.raises(sx.errors.InputError, match="times"):
         sx.sensitivities(network(), x0, [0.0, 1.0, 0.5], dt=0.1)
-    with pytest.raises(sx.ShapeError, match="velocities of shape"):
+    with pytest.raises(sx.errors.ShapeError, match="velocities of shape"):
         sx.sensitivities(nn.Linear(2, 3).double(), x0, [0.0, 1.0], dt=0.1)

@@ -139,15 +139,15 @@ def test_layers_pass_through_too():
 
 def test_what_does_not_pass_is_refused_by_name():
     x0, net = starts(), Solver().net
-    with pytest.raises(sx.InputError, match=r"solve_until.*vmap"):
+    with pytest.raises(sx.errors.InputError, match=r"solve_until.*vmap"):
         vmap(lambda x: sx.solve_until(lambda y: -y, x, lambda y: y[..., 0] - 0.1, end=9.0).times)(x0)
-    with pytest.raises(sx.InputError, match=r"the field.*vmap"):
+    with pytest.raises(sx.errors.InputError, match=r"the field.*vmap"):
         vmap(lambda x: sx.solve(lambda y: -y if y.sum() > 0 else y, x, TIMES).states)(x0)
-    with pytest.raises(sx.InputError, match="vmap"):
+    with pytest.raises(sx.errors.InputError, match="vmap"):
         vmap(lambda x: sx.sensitivities(net, x, TIMES, dt=0.1)[0])(x0)
-    with pytest.raises(sx.InputError, match="times"):
+    with pytest.raises(sx.errors.InputError, match="times"):
         vmap(lambda t: sx.solve(lambda y: -y, x0, t).states)(torch.tensor([TIMES, TIMES]))
-    with pytest.raises(sx.InputError, match="backpropagation"):
+    with pytest.raises(sx.errors.InputError, match="backpropagation"):
         torch.autograd.gradgradcheck(lambda x: Solver()(x).sum(), (x0.requires_grad_(),))
 
 
@@ -157,7 +157,7 @@ def test_a_module_that_solves_may_be_compiled_and_says_what_to_export_in_its_pla
     assert torch.equal(compiled(x0), solver(x0))
     by = [torch.autograd.grad(f(x0).sum(), solver.net[0].weight)[0] for f in (compiled, solver)]
     assert torch.equal(*by)
-    with pytest.raises(sx.InputError, match="NeuralODE"):
+    with pytest.raises(sx.errors.InputError, match="NeuralODE"):
         torch.export.export(solver, (x0,))
     with pytest.raises(Exception, match="NeuralODE"):
         torch._dynamo.reset()

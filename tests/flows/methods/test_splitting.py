@@ -116,10 +116,10 @@ def test_leapfrog_keeps_its_modified_energy_so_that_the_true_one_does_not_drift(
 
 
 def test_a_field_that_is_not_separable_is_refused_where_a_run_begins():
-    with pytest.raises(sx.InputError, match=r"leapfrog .*ṗ changes by .* only p"):
+    with pytest.raises(sx.errors.InputError, match=r"leapfrog .*ṗ changes by .* only p"):
         sx.trajectory(sx.classic.double_pendulum(method="leapfrog"), steps=1)
     twisted = sx.Flow(lambda x: torch.stack([x[..., 0] * x[..., 1], -x[..., 0]], -1), 2, 0.1, method="yoshida4")
-    with pytest.raises(sx.InputError, match=r"yoshida4 .*q̇ changes by .* only q"):
+    with pytest.raises(sx.errors.InputError, match=r"yoshida4 .*q̇ changes by .* only q"):
         sx.lyapunov_spectrum(twisted, torch.ones(2, dtype=torch.float64))
 
 
@@ -138,7 +138,7 @@ def test_friction_is_seen_whatever_the_units_and_whenever_it_sets_in(scale, x0, 
         return scale * torch.stack([p, -q - friction(t) * p], -1)
 
     flow = sx.Flow(damped, 2, 0.1, method="leapfrog", time_dependent=True)
-    with pytest.raises(sx.InputError, match=r"ṗ changes by .* only p"):
+    with pytest.raises(sx.errors.InputError, match=r"ṗ changes by .* only p"):
         sx.trajectory(flow, torch.tensor([x0, 0.0], dtype=torch.float64), 3)
 
 
@@ -167,11 +167,11 @@ def test_separable_fields_are_followed_whatever_their_units():
 
 
 def test_an_odd_state_is_refused_in_one_line():
-    with pytest.raises(sx.ShapeError, match="3 numbers"):
+    with pytest.raises(sx.errors.ShapeError, match="3 numbers"):
         sx.Flow(torch.sin, 3, 0.1, method="leapfrog")
 
 
 def test_a_section_of_a_flow_asks_for_a_separable_field_too():
     """How sections follow these methods within a step is in tests/systems/test_section.py."""
-    with pytest.raises(sx.InputError, match="leapfrog"):
+    with pytest.raises(sx.errors.InputError, match="leapfrog"):
         sx.trajectory(sx.Section(sx.classic.double_pendulum(method="leapfrog"), 0), steps=1)

@@ -80,9 +80,9 @@ def test_equal_steps_are_nan_from_the_step_that_fails_on_and_not_before():
 def test_throw_raises_with_the_same_words(dt):
     settings = {"dt": dt, "method": None if dt is None else "rk4"}
     x0 = torch.tensor([[5.0]], **DOUBLE)
-    with pytest.raises(sx.DivergedError, match="diverged"):
+    with pytest.raises(sx.errors.DivergedError, match="diverged"):
         sx.solve(lambda x: x * x, x0, [0.0, 3.0], throw=True, **settings)
-    with pytest.raises(sx.NotConvergedError, match="stiff"):
+    with pytest.raises(sx.errors.NotConvergedError, match="stiff"):
         sx.solve(stiff, X0, [0.0, 10.0], max_steps=100, throw=True)
 
 

@@ -149,7 +149,7 @@ def test_a_closure_over_such_a_network_really_hides_it():
     assert found.settings["gradient"] == "backpropagation"
     exact = torch.autograd.grad(weighed(sx.solve(model, starts(), TIMES).states), model.net[0].weight)[0]
     assert torch.allclose(torch.autograd.grad(weighed(found.states), model.net[0].weight)[0], exact, rtol=1e-10)
-    with pytest.raises(sx.InputError, match="gradient="):
+    with pytest.raises(sx.errors.InputError, match="gradient="):
         sx.solve(lambda x: model(x), starts(), TIMES, gradient="adjoint")
 
 
@@ -178,7 +178,7 @@ class WithoutGraph(Energy):
 @pytest.mark.parametrize("kind", [Detaches, OnlyInTraining, WithoutGraph])
 def test_a_field_that_loses_its_gradient_is_refused_where_one_is_asked(kind, settings):
     for gradient in (None, "checkpoint", "adjoint"):
-        with pytest.raises(sx.UnsupportedModuleError, match="gradient"):
+        with pytest.raises(sx.errors.UnsupportedModuleError, match="gradient"):
             sx.solve(kind(), starts(), TIMES, gradient=gradient, **settings)
     with pytest.warns(UserWarning, match="gradient"):
         sx.solve(kind(), starts().requires_grad_(), TIMES, gradient="backpropagation", **settings)

@@ -165,7 +165,7 @@ def test_a_number_that_stays_zero_needs_no_absolute_tolerance():
 
 
 def test_a_splitting_method_refuses_a_field_that_is_not_separable():
-    with pytest.raises(sx.InputError, match="separable"):
+    with pytest.raises(sx.errors.InputError, match="separable"):
         sx.solve(lambda x: x * x.flip(-1), torch.ones(2, 2, **DOUBLE), [0.0, 1.0], method="leapfrog", dt=0.1)
 
 
@@ -207,7 +207,7 @@ def test_steps_by_tolerance_are_not_longer_than_the_longest():
 
 @pytest.mark.parametrize("asked", [{"max_step": 0.0}, {"max_step": -1.0}, {"max_step": "long"}, {"max_step": 0.1, "dt": 0.1}])
 def test_a_longest_step_is_a_positive_time_and_stands_alone(asked):
-    with pytest.raises(sx.InputError, match="max_step"):
+    with pytest.raises(sx.errors.InputError, match="max_step"):
         sx.solve(lambda x: -x, torch.ones(1, **DOUBLE), [0.0, 1.0], **asked)
 
 
@@ -215,5 +215,5 @@ def test_a_longest_step_is_a_positive_time_and_stands_alone(asked):
     ("theirs", "ours"), [("Radau", "rodas5p"), ("BDF", "rodas5p"), ("Kvaerno5", "rodas5p"), ("RK45", "dopri5"), ("RK4", "rk4")]
 )
 def test_methods_of_other_libraries_are_refused_with_the_one_that_takes_their_place(theirs, ours):
-    with pytest.raises(sx.InputError, match=f'method="{ours}"'):
+    with pytest.raises(sx.errors.InputError, match=f'method="{ours}"'):
         sx.solve(lambda x: -x, torch.ones(1, **DOUBLE), [0.0, 1.0], method=theirs)

@@ -103,7 +103,7 @@ def test_between_the_steps_a_very_stiff_solution_is_as_good_as_at_their_ends(rat
 
 
 def test_the_adjoint_of_a_stiff_method_is_refused_by_name():
-    with pytest.raises(sx.InputError, match="checkpoint"):
+    with pytest.raises(sx.errors.InputError, match="checkpoint"):
         sx.solve(van_der_pol, torch.ones(2, **DOUBLE, requires_grad=True), [0, 1.0], method="rodas5p", gradient="adjoint")
 
 

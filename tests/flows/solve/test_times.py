@@ -39,13 +39,13 @@ def test_a_time_that_meets_the_numbers_of_a_state_is_refused_or_right(batch):
     x0 = torch.ones(batch, batch, **DOUBLE)
     settings = {"time_dependent": True, "rtol": 1e-9}
     if batch > 1:
-        with pytest.raises(sx.InputError, match=r"t\[\.\.\., None\]"):
+        with pytest.raises(sx.errors.InputError, match=r"t\[\.\.\., None\]"):
             sx.solve(lambda x, t: -t * x, x0, [0.0, 1.0], **settings)
     else:
         assert float(sx.solve(lambda x, t: -t * x, x0, [0.0, 1.0], **settings).last) == pytest.approx(math.exp(-0.5), rel=1e-7)
     right = sx.solve(lambda x, t: -t[..., None] * x, x0, [0.0, 1.0], **settings).last
     assert (right - math.exp(-0.5)).abs().max() < 1e-7
-    with pytest.raises(sx.ShapeError, match=r"t\[\.\.\., None\]"):
+    with pytest.raises(sx.errors.ShapeError, match=r"t\[\.\.\., None\]"):
         sx.solve(lambda x, t: -t * x, torch.ones(batch + 1, batch + 2, **DOUBLE), [0.0, 1.0], **settings)
 
 
@@ -72,7 +72,7 @@ def test_decreasing_times_go_backwards(ways):
 
 def test_times_that_turn_are_refused():
     for times in ([0.0, 1.0, 0.5], [0.0, -1.0, 0.5], [0.0, 0.0]):
-        with pytest.raises(sx.InputError, match="times"):
+        with pytest.raises(sx.errors.InputError, match="times"):
             sx.solve(lambda x: -x, torch.ones(2, **DOUBLE), times)
 
 
@@ -137,7 +137,7 @@ def test_forward_mode_gives_the_derivative_by_times():
     one, times = torch.ones(1, **DOUBLE), torch.tensor([0.0, 1.0], **DOUBLE)
     by = torch.func.jacfwd(lambda t: sx.solve(lambda x: -x, one, t, rtol=1e-9).last)(times)
     assert (by - torch.tensor([[1.0, -1.0]], **DOUBLE) / math.e).abs().max() < 1e-7
-    with torch.autograd.forward_ad.dual_level(), pytest.raises(sx.InputError, match="forward_ad"):
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(sx.errors.InputError, match="forward_ad"):
         x0 = torch.autograd.forward_ad.make_dual(torch.ones(1, **DOUBLE), torch.ones(1, **DOUBLE))
         sx.solve_until(lambda x: -x, x0, lambda x: x[..., 0] - 0.5, end=2.0)
 
@@ -153,7 +153,7 @@ class TimeFirst(nn.Module):
 @pytest.mark.parametrize("time_dependent", [True, False])
 def test_a_function_of_time_and_state_is_refused_by_the_name_of_its_first_argument(field, time_dependent):
     for call in (sx.solve, lambda *args, **more: sx.Flow(field, 1, 0.1, **more)):
-        with pytest.raises(sx.InputError, match="time"):
+        with pytest.raises(sx.errors.InputError, match="time"):
             call(field, torch.ones(1, **DOUBLE), [0.0, 1.0], time_dependent=time_dependent)
 
 

@@ -66,5 +66,5 @@ def test_derivatives_by_the_start_are_finite_differences():
     ],
 )
 def test_bad_steps_are_refused_in_one_line(options, message):
-    with pytest.raises(sx.InputError, match=message):
+    with pytest.raises(sx.errors.InputError, match=message):
         follow_on_grid(pendulum, starts(), asked(), **options)

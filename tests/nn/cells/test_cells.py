@@ -198,13 +198,13 @@ def test_dropout_is_between_layers_and_in_training_alone():
     assert torch.equal(layer(u)[0], layer(u)[0])
 
 
-@pytest.mark.parametrize("name", sx.nn.CELLS)
+@pytest.mark.parametrize("name", sx.tables.CELLS)
 def test_a_cell_is_a_plain_module(name):
     """Weights round trip; bias or none; dtype and device of the weights; compiled, exported and under autocast it is the same."""
     torch.manual_seed(0)
-    cell, u = sx.nn.CELLS[name](INPUTS, HIDDEN), normal(4, INPUTS).float()
+    cell, u = sx.tables.CELLS[name](INPUTS, HIDDEN), normal(4, INPUTS).float()
     state = cell(u)
-    other = sx.nn.CELLS[name](INPUTS, HIDDEN)
+    other = sx.tables.CELLS[name](INPUTS, HIDDEN)
     other.load_state_dict(cell.state_dict())
     wanted = as_parts(cell(u, state))
     exported = torch.export.export(cell, (u, state)).module()
@@ -215,9 +215,9 @@ def test_a_cell_is_a_plain_module(name):
         assert torch.equal(as_parts(other(u, state))[i], part)
         assert torch.allclose(as_parts(exported(u, state))[i], part, atol=1e-6)
         assert rough[i].dtype == torch.float32 and torch.allclose(rough[i], part, atol=0.02)  # bfloat16 has 8 bits
-    without = sx.nn.CELLS[name](INPUTS, HIDDEN, False)
+    without = sx.tables.CELLS[name](INPUTS, HIDDEN, False)
     assert without.bias_ih is None and all(part.isfinite().all() for part in as_parts(without(u)))
-    assert as_parts(sx.nn.CELLS[name](INPUTS, HIDDEN, device="meta")(u.to("meta")))[0].is_meta
+    assert as_parts(sx.tables.CELLS[name](INPUTS, HIDDEN, device="meta")(u.to("meta")))[0].is_meta
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -228,11 +228,11 @@ def test_gradients_reach_every_weight_of_a_layer(name):
     assert all(weight.grad.abs().max() > 0 for weight in layer.parameters())
 
 
-@pytest.mark.parametrize("name", sx.nn.CELLS)
+@pytest.mark.parametrize("name", sx.tables.CELLS)
 def test_a_cell_compiles(name):
     torch.manual_seed(0)
     torch._dynamo.reset()
-    cell, u = sx.nn.CELLS[name](INPUTS, HIDDEN), normal(2, INPUTS).float()
+    cell, u = sx.tables.CELLS[name](INPUTS, HIDDEN), normal(2, INPUTS).float()
     state = cell(u)
     compiled = torch.compile(cell, backend="eager", fullgraph=True)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(as_parts(compiled(u, state)), as_parts(cell(u, state)), strict=True))
@@ -329,7 +329,7 @@ def test_a_layer_whose_call_was_changed_is_refused():
     hooked = sx.nn.LEM(INPUTS, HIDDEN)
     hooked.register_forward_hook(lambda module, inputs, out: out)
     for layer in (Doubled(INPUTS, HIDDEN), hooked):
-        with pytest.raises(sx.UnsupportedModuleError, match=r"a forward of its own|hooks of its own"):
+        with pytest.raises(sx.errors.UnsupportedModuleError, match=r"a forward of its own|hooks of its own"):
             sx.Recurrent(layer)
 
 
@@ -564,37 +564,45 @@ def test_free_bounds_of_an_oscillator_are_one_number():
 @pytest.mark.parametrize(
     ("make", "error", "told"),
     [
-        (lambda: sx.nn.LEMCell(3, 5, dt=0.0), sx.InputError, "dt is 0.0"),
-        (lambda: sx.nn.CoRNN(3, 5, dt=-1.0), sx.InputError, "dt is -1.0"),
-        (lambda: sx.nn.LEMCell(3, 5, dt=math.nan), sx.InputError, "dt is nan"),
-        (lambda: sx.nn.LipschitzCell(3, 5, beta=1.2), sx.InputError, "beta is 1.2"),
-        (lambda: sx.nn.LipschitzCell(3, 5, beta_w=-1.0), sx.InputError, "beta_w is -1.0"),
-        (lambda: sx.nn.LipschitzRNN(3, 5, gamma=-0.1), sx.InputError, "gamma is -0.1"),
-        (lambda: sx.nn.AntisymmetricCell(3, 5, gamma=math.inf), sx.InputError, "gamma is inf"),
-        (lambda: sx.nn.CoRNNCell(3, 5, epsilon=-1.0), sx.InputError, "epsilon is -1.0"),
-        (lambda: sx.nn.LipschitzCell(3, 5, method="leapfrog"), sx.InputError, r"method is 'leapfrog'.*euler"),
-        (lambda: sx.nn.LEMCell(0, 5), sx.ShapeError, "input_size is 0"),
-        (lambda: sx.nn.LEMCell(3, 2.5), sx.InputError, "hidden_size is 2.5"),
-        (lambda: sx.nn.LEM(3, 5, 0), sx.ShapeError, "num_layers is 0"),
-        (lambda: sx.nn.LEM(3, 5, dropout=1.0), sx.InputError, "dropout is 1.0"),
-        (lambda: sx.nn.LEMCell(3, 5)(torch.zeros(4, 2)), sx.ShapeError, r"\(batch, 3\) or \(3,\).*\(4, 2\)"),
-        (lambda: sx.nn.LEMCell(3, 5)(torch.zeros(2, 4, 3)), sx.ShapeError, r"got \(2, 4, 3\)"),
-        (lambda: sx.nn.LEMCell(3, 5)(torch.zeros(4, 3), torch.zeros(4, 5)), sx.ShapeError, "2 tensors, got 1"),
-        (lambda: sx.nn.AntisymmetricCell(3, 5)(torch.zeros(4, 3), torch.zeros(2, 5)), sx.ShapeError, r"\(4, 5\) .* got \(2, 5\)"),
-        (lambda: sx.nn.CoRNN(3, 5)(torch.zeros(3)), sx.ShapeError, r"\(time, batch, 3\) or \(time, 3\), got \(3,\)"),
-        (lambda: sx.nn.CoRNN(3, 5, batch_first=True)(torch.zeros(2, 9, 4)), sx.ShapeError, r"\(batch, time, 3\)"),
-        (lambda: sx.nn.CoRNN(3, 5)(torch.zeros(0, 2, 3)), sx.ShapeError, r"got \(0, 2, 3\)"),
-        (lambda: sx.nn.CoRNN(3, 5)(torch.zeros(9, 2, 3), torch.zeros(1, 2, 5)), sx.ShapeError, r"2 tensors of shape \(1, 2, 5\)"),
+        (lambda: sx.nn.LEMCell(3, 5, dt=0.0), sx.errors.InputError, "dt is 0.0"),
+        (lambda: sx.nn.CoRNN(3, 5, dt=-1.0), sx.errors.InputError, "dt is -1.0"),
+        (lambda: sx.nn.LEMCell(3, 5, dt=math.nan), sx.errors.InputError, "dt is nan"),
+        (lambda: sx.nn.LipschitzCell(3, 5, beta=1.2), sx.errors.InputError, "beta is 1.2"),
+        (lambda: sx.nn.LipschitzCell(3, 5, beta_w=-1.0), sx.errors.InputError, "beta_w is -1.0"),
+        (lambda: sx.nn.LipschitzRNN(3, 5, gamma=-0.1), sx.errors.InputError, "gamma is -0.1"),
+        (lambda: sx.nn.AntisymmetricCell(3, 5, gamma=math.inf), sx.errors.InputError, "gamma is inf"),
+        (lambda: sx.nn.CoRNNCell(3, 5, epsilon=-1.0), sx.errors.InputError, "epsilon is -1.0"),
+        (lambda: sx.nn.LipschitzCell(3, 5, method="leapfrog"), sx.errors.InputError, r"method is 'leapfrog'.*euler"),
+        (lambda: sx.nn.LEMCell(0, 5), sx.errors.ShapeError, "input_size is 0"),
+        (lambda: sx.nn.LEMCell(3, 2.5), sx.errors.InputError, "hidden_size is 2.5"),
+        (lambda: sx.nn.LEM(3, 5, 0), sx.errors.ShapeError, "num_layers is 0"),
+        (lambda: sx.nn.LEM(3, 5, dropout=1.0), sx.errors.InputError, "dropout is 1.0"),
+        (lambda: sx.nn.LEMCell(3, 5)(torch.zeros(4, 2)), sx.errors.ShapeError, r"\(batch, 3\) or \(3,\).*\(4, 2\)"),
+        (lambda: sx.nn.LEMCell(3, 5)(torch.zeros(2, 4, 3)), sx.errors.ShapeError, r"got \(2, 4, 3\)"),
+        (lambda: sx.nn.LEMCell(3, 5)(torch.zeros(4, 3), torch.zeros(4, 5)), sx.errors.ShapeError, "2 tensors, got 1"),
+        (
+            lambda: sx.nn.AntisymmetricCell(3, 5)(torch.zeros(4, 3), torch.zeros(2, 5)),
+            sx.errors.ShapeError,
+            r"\(4, 5\) .* got \(2, 5\)",
+        ),
+        (lambda: sx.nn.CoRNN(3, 5)(torch.zeros(3)), sx.errors.ShapeError, r"\(time, batch, 3\) or \(time, 3\), got \(3,\)"),
+        (lambda: sx.nn.CoRNN(3, 5, batch_first=True)(torch.zeros(2, 9, 4)), sx.errors.ShapeError, r"\(batch, time, 3\)"),
+        (lambda: sx.nn.CoRNN(3, 5)(torch.zeros(0, 2, 3)), sx.errors.ShapeError, r"got \(0, 2, 3\)"),
+        (
+            lambda: sx.nn.CoRNN(3, 5)(torch.zeros(9, 2, 3), torch.zeros(1, 2, 5)),
+            sx.errors.ShapeError,
+            r"2 tensors of shape \(1, 2, 5\)",
+        ),
         (
             lambda: sx.nn.AntisymmetricRNN(3, 5)(torch.zeros(9, 2, 3), torch.zeros(2, 5)),
-            sx.ShapeError,
+            sx.errors.ShapeError,
             r"1 tensor .*\(2, 5\)",
         ),
-        (lambda: sx.nn.LEM(3, 5)(torch.zeros(9, 2, 3).double()), sx.InputError, r"an input in float32.*LEMCell.*float64"),
-        (lambda: sx.nn.LEMCell(3, 5)(torch.zeros(2, 3, dtype=torch.long)), sx.InputError, r"an input.*int64"),
-        (lambda: sx.nn.AntisymmetricCell(3, 5)(torch.zeros(3), torch.zeros(5).double()), sx.InputError, r"a state.*float64"),
-        (lambda: sx.nn.CoRNN(3, 5)(nn.utils.rnn.pack_sequence([torch.zeros(4, 3)])), sx.InputError, "PackedSequence"),
-        (lambda: sx.Recurrent(sx.nn.LEM(3, 5), torch.zeros(9, 4)), sx.ShapeError, "4 numbers per step but this LEM takes 3"),
+        (lambda: sx.nn.LEM(3, 5)(torch.zeros(9, 2, 3).double()), sx.errors.InputError, r"an input in float32.*LEMCell.*float64"),
+        (lambda: sx.nn.LEMCell(3, 5)(torch.zeros(2, 3, dtype=torch.long)), sx.errors.InputError, r"an input.*int64"),
+        (lambda: sx.nn.AntisymmetricCell(3, 5)(torch.zeros(3), torch.zeros(5).double()), sx.errors.InputError, r"a state.*float64"),
+        (lambda: sx.nn.CoRNN(3, 5)(nn.utils.rnn.pack_sequence([torch.zeros(4, 3)])), sx.errors.InputError, "PackedSequence"),
+        (lambda: sx.Recurrent(sx.nn.LEM(3, 5), torch.zeros(9, 4)), sx.errors.ShapeError, "4 numbers per step but this LEM takes 3"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_words(make, error, told):

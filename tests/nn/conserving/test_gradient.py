@@ -101,9 +101,9 @@ def test_a_descent_by_steps_that_are_short_enough_does_not_expand():
 
 
 def test_bad_input_is_told_in_a_line():
-    with pytest.raises(sx.InputError, match="hidden is 0"):
+    with pytest.raises(sx.errors.InputError, match="hidden is 0"):
         sx.nn.Gradient(3, hidden=0)
-    with pytest.raises(sx.InputError, match=r"method is 'rk5'.*euler"):
+    with pytest.raises(sx.errors.InputError, match=r"method is 'rk5'.*euler"):
         sx.nn.Gradient(3, method="rk5")
-    with pytest.raises(sx.InputError, match="dt is 0"):
+    with pytest.raises(sx.errors.InputError, match="dt is 0"):
         sx.nn.Gradient(3, dt=0)

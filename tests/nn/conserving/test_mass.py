@@ -259,18 +259,18 @@ class Shear(sx.nn.Block):
 
 def test_other_units_change_a_lipschitz_factor_and_keep_the_determinant_and_the_inverse():
     """D⁻¹ (1 1; 0 1) D = (1 w₂/w₁; 0 1)."""
-    block = sx.nn.Weighted(Shear(), (0.5, -2.0))
+    block = sx.nn.parts.Weighted(Shear(), (0.5, -2.0))
     assert block(torch.tensor([1.0, 1.0])).tolist() == [1 - 4, 1]
     assert block.guarantee == sx.nn.Guarantee(lipschitz=4 * (1 + 5**0.5) / 2, log_det=0.0)
-    assert block.invertible and not sx.nn.Weighted(built(2), (1, 1)).invertible
+    assert block.invertible and not sx.nn.parts.Weighted(built(2), (1, 1)).invertible
     sx.testing.check_block(block)
 
 
 def test_units_of_units_multiply():
-    twice = sx.nn.Weighted(sx.nn.Weighted(built(2), (2.0, 3.0)), (5.0, 7.0))
+    twice = sx.nn.parts.Weighted(sx.nn.parts.Weighted(built(2), (2.0, 3.0)), (5.0, 7.0))
     assert twice.guarantee.conserves == {sx.nn.parts.WeightedSum((10.0, 21.0))}
     sx.testing.check_block(twice)
-    other = sx.nn.Weighted(built(2), (1.0, 2.0))
+    other = sx.nn.parts.Weighted(built(2), (1.0, 2.0))
     assert sx.nn.Sequential(twice, other).guarantee.conserves == frozenset()
 
 
@@ -313,23 +313,23 @@ def test_the_epidemic_is_learned():
 @pytest.mark.parametrize(
     ("build", "error", "said"),
     [
-        (lambda: sx.nn.parts.MassPreservingLift(5, 3), sx.ShapeError, r"5 → 3.*\n.*Projection\(5, 3\)"),
-        (lambda: sx.nn.parts.MassPreservingProjection(3, 5), sx.ShapeError, r"3 → 5.*\n.*Lift\(3, 5\)"),
-        (lambda: sx.nn.MassPreserving(3, method="leapfrog"), sx.InputError, "method is 'leapfrog'"),
-        (lambda: sx.nn.MassPreserving(3, dt=0.0), sx.InputError, "dt is 0.0"),
-        (lambda: sx.nn.MassPreserving(3, 0), sx.InputError, "hidden is 0"),
-        (lambda: sx.nn.MassPreserving(3, 2.5), sx.InputError, "hidden is 2.5"),
-        (lambda: sx.nn.MassPreserving(3, activation="tangh"), sx.InputError, "activation is 'tangh'"),
-        (lambda: sx.nn.MassPreserving(3, activation=nn.Softmax(-1)), sx.InputError, r"elementwise.*Softmax"),
-        (lambda: sx.nn.mass_preserving_network(3), sx.InputError, "widths is 3"),
-        (lambda: sx.nn.MassPreserving(3, activation=nn.Linear), sx.InputError, r"Linear.*without arguments"),
-        (lambda: sx.nn.mass_preserving_network((3,)), sx.InputError, r"widths is \[3\]"),
-        (lambda: sx.nn.mass_preserving_network((3, 5), blocks=0), sx.InputError, "blocks is 0"),
-        (lambda: sx.nn.mass_preserving_network((3, 0)), sx.ShapeError, "out is 0"),
-        (lambda: sx.nn.mass_preserving_network((3, 5), weights=(1, 2)), sx.ShapeError, r"weights of shape \(3,\).*\(2,\)"),
-        (lambda: sx.nn.mass_preserving_network((3, 5), out=2, weights=(1, 2, 3)), sx.ShapeError, "3 → 2"),
-        (lambda: sx.nn.Weighted(sx.nn.MassPreserving(2), (1, 0)), sx.InputError, r"\[1.0, 0.0\]"),
-        (lambda: sx.nn.Weighted(sx.nn.MassPreserving(2), "heavy"), sx.InputError, "weights .*'heavy'"),
+        (lambda: sx.nn.parts.MassPreservingLift(5, 3), sx.errors.ShapeError, r"5 → 3.*\n.*Projection\(5, 3\)"),
+        (lambda: sx.nn.parts.MassPreservingProjection(3, 5), sx.errors.ShapeError, r"3 → 5.*\n.*Lift\(3, 5\)"),
+        (lambda: sx.nn.MassPreserving(3, method="leapfrog"), sx.errors.InputError, "method is 'leapfrog'"),
+        (lambda: sx.nn.MassPreserving(3, dt=0.0), sx.errors.InputError, "dt is 0.0"),
+        (lambda: sx.nn.MassPreserving(3, 0), sx.errors.InputError, "hidden is 0"),
+        (lambda: sx.nn.MassPreserving(3, 2.5), sx.errors.InputError, "hidden is 2.5"),
+        (lambda: sx.nn.MassPreserving(3, activation="tangh"), sx.errors.InputError, "activation is 'tangh'"),
+        (lambda: sx.nn.MassPreserving(3, activation=nn.Softmax(-1)), sx.errors.InputError, r"elementwise.*Softmax"),
+        (lambda: sx.nn.mass_preserving_network(3), sx.errors.InputError, "widths is 3"),
+        (lambda: sx.nn.MassPreserving(3, activation=nn.Linear), sx.errors.InputError, r"Linear.*without arguments"),
+        (lambda: sx.nn.mass_preserving_network((3,)), sx.errors.InputError, r"widths is \[3\]"),
+        (lambda: sx.nn.mass_preserving_network((3, 5), blocks=0), sx.errors.InputError, "blocks is 0"),
+        (lambda: sx.nn.mass_preserving_network((3, 0)), sx.errors.ShapeError, "out is 0"),
+        (lambda: sx.nn.mass_preserving_network((3, 5), weights=(1, 2)), sx.errors.ShapeError, r"weights of shape \(3,\).*\(2,\)"),
+        (lambda: sx.nn.mass_preserving_network((3, 5), out=2, weights=(1, 2, 3)), sx.errors.ShapeError, "3 → 2"),
+        (lambda: sx.nn.parts.Weighted(sx.nn.MassPreserving(2), (1, 0)), sx.errors.InputError, r"\[1.0, 0.0\]"),
+        (lambda: sx.nn.parts.Weighted(sx.nn.MassPreserving(2), "heavy"), sx.errors.InputError, "weights .*'heavy'"),
     ],
 )
 def test_bad_input_is_refused_in_a_line_or_two(build, error, said):

@@ -196,19 +196,19 @@ def test_a_map_that_folds_is_learned_in_a_state_with_room():
 
 
 def test_bad_input_is_told_in_a_line():
-    with pytest.raises(sx.InputError, match="nodes is 0"):
+    with pytest.raises(sx.errors.InputError, match="nodes is 0"):
         sx.nn.presnov(cubic, nodes=0)
-    with pytest.raises(sx.ShapeError, match=r"\(16, 5, 2\).*\(16, 5\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"\(16, 5, 2\).*\(16, 5\)"):
         sx.nn.presnov(lambda x: x.sum(-1)).potential(states(5, 2))
     for none in (0, -3, ()):
-        with pytest.raises(sx.InputError, match="at least 1 block"):
+        with pytest.raises(sx.errors.InputError, match="at least 1 block"):
             sx.nn.PresnovNetwork(3, blocks=none)
     for wrong in (0.0, -0.2, math.inf, math.nan):
-        with pytest.raises(sx.InputError, match="the share of block 1 is"):
+        with pytest.raises(sx.errors.InputError, match="the share of block 1 is"):
             sx.nn.PresnovNetwork(3, blocks=(1.0, wrong))
-    with pytest.raises(sx.InputError, match=r"splitting is 'yoshida'.*'lie' or 'strang'"):
+    with pytest.raises(sx.errors.InputError, match=r"splitting is 'yoshida'.*'lie' or 'strang'"):
         sx.nn.PresnovNetwork(3, splitting="yoshida")
-    with pytest.raises(sx.InputError, match="dt is -1"):
+    with pytest.raises(sx.errors.InputError, match="dt is -1"):
         sx.nn.PresnovNetwork(3, dt=-1)
-    with pytest.raises(sx.ShapeError, match="dim is 1"):
+    with pytest.raises(sx.errors.ShapeError, match="dim is 1"):
         sx.nn.PresnovNetwork(1)

@@ -214,12 +214,12 @@ def test_a_network_of_such_layers_keeps_the_norm_and_says_so():
 
 
 def test_bad_input_is_told_in_a_line():
-    with pytest.raises(sx.ShapeError, match="dim is 1"):
+    with pytest.raises(sx.errors.ShapeError, match="dim is 1"):
         sx.nn.SpherePreserving(1)
-    with pytest.raises(sx.InputError, match="planes is 0"):
+    with pytest.raises(sx.errors.InputError, match="planes is 0"):
         sx.nn.SpherePreserving(4, planes=0)
     for wrong in (0.0, -0.1, math.inf, math.nan):
-        with pytest.raises(sx.InputError, match=f"dt is {wrong}"):
+        with pytest.raises(sx.errors.InputError, match=f"dt is {wrong}"):
             sx.nn.SpherePreserving(4, dt=wrong)
 
 

@@ -239,7 +239,7 @@ def test_the_field_of_a_flow_is_trained_and_not_its_step():
 
 
 def test_a_scale_that_is_not_positive_is_refused():
-    with pytest.raises(sx.InputError, match="positive"):
+    with pytest.raises(sx.errors.InputError, match="positive"):
         sx.nn.parts.Normalized(linear(), torch.zeros(2), torch.tensor([1.0, 0.0]), torch.ones(2))
 
 

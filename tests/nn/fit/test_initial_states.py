@@ -163,17 +163,17 @@ def test_a_start_that_a_module_owns_is_fitted_as_one_unless_its_field_depends_on
     sx.nn.fit_observations(field, seen, x0=field.start, **STEPS)
     assert close(field.start, STARTS) and close(field.rates, TRUE)
     field = Owner(0.1)
-    with pytest.raises(sx.InputError, match="depends on x0"):
+    with pytest.raises(sx.errors.InputError, match="depends on x0"):
         sx.nn.fit_observations(field, seen, x0=field.start, **STEPS)
 
 
 def test_starts_that_cannot_be_fitted_are_refused():
     seen, guess = torch.tensor(by_scipy(TRUE, STARTS)), torch.tensor(GUESSES)
-    with pytest.raises(sx.InputError, match="x0"):
+    with pytest.raises(sx.errors.InputError, match="x0"):
         sx.nn.fit_observations(Prey(), seen, x0=2 * guess.clone().requires_grad_(), **STEPS)
-    with pytest.raises(sx.InputError, match="unknown"):
+    with pytest.raises(sx.errors.InputError, match="unknown"):
         sx.nn.fit_observations(Prey(), seen, x0=guess, unknown=[0, 1], **STEPS)
-    with pytest.raises(sx.ShapeError, match="unknown has shape"):
+    with pytest.raises(sx.errors.ShapeError, match="unknown has shape"):
         sx.nn.fit_observations(Prey(), seen, x0=guess, unknown=[True] * 3, **STEPS)
-    with pytest.raises(sx.ShapeError, match="expected observed of shape"):
+    with pytest.raises(sx.errors.ShapeError, match="expected observed of shape"):
         sx.nn.fit_observations(Prey(), seen, x0=guess[:2].requires_grad_(), **STEPS)

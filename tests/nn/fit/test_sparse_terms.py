@@ -74,13 +74,13 @@ def test_values_and_states_may_have_any_type_of_number():
 
 def test_bad_input_is_refused_in_one_line():
     x = normal(50, 2)
-    with pytest.raises(sx.ShapeError, match="numbers of values and states"):
+    with pytest.raises(sx.errors.ShapeError, match="numbers of values and states"):
         sx.sparse_terms(x[:40], x)
-    with pytest.raises(sx.ShapeError, match=r"6 terms.*got 5"):
+    with pytest.raises(sx.errors.ShapeError, match=r"6 terms.*got 5"):
         sx.sparse_terms(x[:5], x[:5])
-    with pytest.raises(sx.ShapeError, match=r"names.*got 3"):
+    with pytest.raises(sx.errors.ShapeError, match=r"names.*got 3"):
         sx.sparse_terms(x, x, names=("a", "b", "c"))
-    with pytest.raises(sx.InputError, match="threshold is 1"):
+    with pytest.raises(sx.errors.InputError, match="threshold is 1"):
         sx.sparse_terms(x, x, threshold=1.0)
-    with pytest.raises(sx.InputError, match="degree is -1"):
+    with pytest.raises(sx.errors.InputError, match="degree is -1"):
         sx.sparse_terms(x, x, degree=-1)

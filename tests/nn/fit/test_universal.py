@@ -88,11 +88,11 @@ def test_it_goes_where_fields_go_and_its_parameters_are_the_terms_own():
 
 
 def test_a_term_of_another_width_and_an_unknown_rule_are_refused():
-    with pytest.raises(sx.InputError, match="combine is 'product'"):
+    with pytest.raises(sx.errors.InputError, match="combine is 'product'"):
         sx.nn.Universal(spiral, network(), combine="product")
-    with pytest.raises(sx.ShapeError, match=r"got 2 .* 3 "):
+    with pytest.raises(sx.errors.ShapeError, match=r"got 2 .* 3 "):
         sx.nn.Universal(spiral, network(3))(torch.zeros(2, **DOUBLE), 0.0)
-    with pytest.raises(sx.InputError, match="Linear"):
+    with pytest.raises(sx.errors.InputError, match="Linear"):
         sx.nn.parts.zero_output_(nn.Tanh())
 
 
@@ -198,7 +198,7 @@ def test_a_fit_that_has_not_ended_says_so_and_keeps_what_it_reached():
     with torch.no_grad():
         now = sx.solve(field, START, TIMES, method="rk4", dt=0.1).states
     assert float((now - seen()).norm() / seen().norm()) == pytest.approx(fit.error, rel=1e-10)
-    with pytest.raises(sx.NotConvergedError, match="after 1 step"):
+    with pytest.raises(sx.errors.NotConvergedError, match="after 1 step"):
         sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, max_steps=1, throw=True)
 
 
@@ -213,7 +213,7 @@ def test_a_solution_that_diverges_is_reported():
 
     fit = sx.nn.fit_observations(Explosion(), seen(), x0=START, times=TIMES, dt=0.1)
     assert fit.status == "diverged" and len(fit.misfit) == 1
-    with pytest.raises(sx.DivergedError, match="not finite after 0 steps"):
+    with pytest.raises(sx.errors.DivergedError, match="not finite after 0 steps"):
         sx.nn.fit_observations(Explosion(), seen(), x0=START, times=TIMES, dt=0.1, throw=True)
 
 
@@ -227,7 +227,7 @@ def test_a_fit_of_what_no_parameter_changes_is_not_called_converged():
     options = {"x0": START, "times": TIMES, "dt": 0.1, "observe": torch.detach, "decay": 0.1}
     cut = sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), **options)
     assert cut.status == "not_converged" and drag.c.item() == pytest.approx(0.2, abs=1e-15)
-    with pytest.raises(sx.NotConvergedError, match="graph"):
+    with pytest.raises(sx.errors.NotConvergedError, match="graph"):
         sx.nn.fit_observations(sx.nn.Universal(spiral, drag), seen(), throw=True, **options)
 
 
@@ -247,9 +247,9 @@ def test_a_flow_stands_for_its_field_and_a_map_for_none():
     p, q = x.unbind(-1)
     by_hand = torch.stack([1.3 * p - 0.9 * p * q - 0.5 * p, 0.8 * p * q - 1.8 * q - 0.5 * q], dim=-1)
     torch.testing.assert_close(field(x, 0.0), by_hand, rtol=1e-14, atol=1e-15)
-    with pytest.raises(sx.UnsupportedModuleError, match="expected a Flow, got a"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="expected a Flow, got a"):
         sx.nn.Universal(sx.classic.henon(), Drag())
-    with pytest.raises(sx.InputError, match="of type int"):
+    with pytest.raises(sx.errors.InputError, match="of type int"):
         sx.nn.Universal(3, Drag())
     for wrap in (lambda field: sx.Flow(field, 2, 0.1), lambda field: sx.nn.NeuralODE(field, 2)):
         drag = Drag()
@@ -259,18 +259,18 @@ def test_a_flow_stands_for_its_field_and_a_map_for_none():
 
 def test_weights_that_are_computed_from_others_are_not_silenced_to_nan():
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
-    with pytest.raises(sx.InputError, match="weight or spectral norm"):
+    with pytest.raises(sx.errors.InputError, match="weight or spectral norm"):
         sx.nn.parts.zero_output_(normed)
     assert torch.isfinite(normed(torch.ones(2))).all()
 
 
 def test_bad_input_of_a_fit_is_refused_in_one_line():
     field = sx.nn.Universal(spiral, network())
-    with pytest.raises(sx.ShapeError, match=r"observed of shape .*\(15, 2, 2\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"observed of shape .*\(15, 2, 2\)"):
         sx.nn.fit_observations(field, seen()[1:], x0=START, times=TIMES, dt=0.1)
-    with pytest.raises(sx.InputError, match="only 0 and NaN"):
+    with pytest.raises(sx.errors.InputError, match="only 0 and NaN"):
         sx.nn.fit_observations(field, torch.full((16, 2, 2), torch.nan), x0=START, times=TIMES, dt=0.1)
-    with pytest.raises(sx.InputError, match="1 of the observations are infinite"):
+    with pytest.raises(sx.errors.InputError, match="1 of the observations are infinite"):
         sx.nn.fit_observations(
             field,
             seen().index_fill(0, torch.tensor(3), torch.inf)[:, :1, :1],
@@ -279,11 +279,11 @@ def test_bad_input_of_a_fit_is_refused_in_one_line():
             dt=0.1,
             observe=lambda x: x[:, :1, :1],
         )
-    with pytest.raises(sx.InputError, match="max_steps is 0"):
+    with pytest.raises(sx.errors.InputError, match="max_steps is 0"):
         sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, max_steps=0)
-    with pytest.raises(sx.InputError, match="damping is 0"):
+    with pytest.raises(sx.errors.InputError, match="damping is 0"):
         sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, damping=0.0)
-    with pytest.raises(sx.InputError, match="decay is -1"):
+    with pytest.raises(sx.errors.InputError, match="decay is -1"):
         sx.nn.fit_observations(field, seen(), x0=START, times=TIMES, dt=0.1, decay=-1.0)
-    with pytest.raises(sx.InputError, match="parameter"):
+    with pytest.raises(sx.errors.InputError, match="parameter"):
         sx.nn.fit_observations(sx.nn.Universal(spiral, spiral), seen(), x0=START, times=TIMES, dt=0.1)

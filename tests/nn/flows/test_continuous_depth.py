@@ -158,7 +158,7 @@ def test_it_is_a_system_of_as_many_steps_as_layers(method, between):
     model = sx.nn.ContinuousDepth(fields(3), steps=6, method=method, between=between)
     assert model.horizon == 6
     check_system(model)
-    with pytest.raises(sx.HorizonError, match="from 0 to 5, got 6"):
+    with pytest.raises(sx.errors.HorizonError, match="from 0 to 5, got 6"):
         model.step(normal(4), 6)
     check_module_untouched(model, lambda: sx.finite_time_lyapunov(model, normal(2, 4)))
 
@@ -211,7 +211,7 @@ def test_images_go_through_convolutions():
     assert model(x[None]).shape == (1, 5, 2, 4, 4) and model(x[0]).shape == (2, 4, 4)
     end = sx.trajectory(model, model.pack(x), 3)[-1]
     torch.testing.assert_close(model.unpack(end), y, rtol=0, atol=1e-14)
-    with pytest.raises(sx.ShapeError, match=r"\(\*batch, 2, 4, 4\), got \(5, 2, 4, 5\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"\(\*batch, 2, 4, 4\), got \(5, 2, 4, 5\)"):
         model(normal(5, 2, 4, 5))
 
 
@@ -240,37 +240,37 @@ def test_it_compiles_exports_and_saves():
 
 def test_what_cannot_be_followed_is_refused_in_one_line():
     build = sx.nn.ContinuousDepth
-    with pytest.raises(sx.InputError, match="got 0"):
+    with pytest.raises(sx.errors.InputError, match="got 0"):
         build([])
-    with pytest.raises(sx.InputError, match=r"steps is 4.* 3: 3, 6"):
+    with pytest.raises(sx.errors.InputError, match=r"steps is 4.* 3: 3, 6"):
         build(fields(3), steps=4)
-    with pytest.raises(sx.InputError, match="steps is"):
+    with pytest.raises(sx.errors.InputError, match="steps is"):
         build(fields(1), steps=0)
-    with pytest.raises(sx.InputError, match="end is -1"):
+    with pytest.raises(sx.errors.InputError, match="end is -1"):
         build(fields(1), end=-1.0)
-    with pytest.raises(sx.InputError, match="'ab2'"):
+    with pytest.raises(sx.errors.InputError, match="'ab2'"):
         build(fields(1), method="ab2")
-    with pytest.raises(sx.InputError, match="'cubic'"):
+    with pytest.raises(sx.errors.InputError, match="'cubic'"):
         build(fields(1), between="cubic")
-    with pytest.raises(sx.InputError, match="Tanh"):
+    with pytest.raises(sx.errors.InputError, match="Tanh"):
         build(nn.Tanh())
-    with pytest.raises(sx.ShapeError, match=r"field 1 .*\(2, 4\) .*\(2, 3\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"field 1 .*\(2, 4\) .*\(2, 3\)"):
         build([*fields(1), nn.Linear(4, 3).double()])
-    with pytest.raises(sx.ShapeError, match=r"field 0 failed on a batch of shape \(2, 2\)(?s:.*)shape="):
+    with pytest.raises(sx.errors.ShapeError, match=r"field 0 failed on a batch of shape \(2, 2\)(?s:.*)shape="):
         build(Swinging())
-    with pytest.raises(sx.UnsupportedModuleError, match="function as field 0"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="function as field 0"):
         build([lambda x: x])
-    with pytest.raises(sx.InputError, match="leapfrog"):
+    with pytest.raises(sx.errors.InputError, match="leapfrog"):
         build([Swinging(), *fields(1)], 4, method="leapfrog")
-    with pytest.raises(sx.InputError, match="leapfrog"):
+    with pytest.raises(sx.errors.InputError, match="leapfrog"):
         build(fields(2)).refined(1, method="leapfrog")
-    with pytest.raises(sx.UnsupportedModuleError, match="function"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="function"):
         build(lambda x: x)
-    with pytest.raises(sx.ShapeError, match="numbers"):
+    with pytest.raises(sx.errors.ShapeError, match="numbers"):
         build(nn.Linear(3, 3), method="leapfrog")
-    with pytest.raises(sx.InputError, match="factor is 0"):
+    with pytest.raises(sx.errors.InputError, match="factor is 0"):
         build(fields(1)).refined(0)
-    with pytest.raises(sx.InputError, match="times of shape"):
+    with pytest.raises(sx.errors.InputError, match="times of shape"):
         sx.solve(build(fields(2)).field, normal(3, 4), [0.0, 0.5, 1.0])
 
 

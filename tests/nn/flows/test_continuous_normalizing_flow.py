@@ -209,21 +209,21 @@ def test_bad_settings_are_named(settings, words):
 
 def test_bad_points_and_probes_are_named():
     flow = sx.nn.ContinuousNormalizingFlow(linear, 3)
-    with pytest.raises(sx.ShapeError, match="of 3 numbers"):
+    with pytest.raises(sx.errors.ShapeError, match="of 3 numbers"):
         flow.log_density(torch.zeros(4, 2))
-    with pytest.raises(sx.InputError, match="probes is 0"):
+    with pytest.raises(sx.errors.InputError, match="probes is 0"):
         flow.log_density(torch.zeros(4, 3), probes=0)
     for asked in (flow.log_density, flow.inverse, flow.transport):
-        with pytest.raises(sx.ShapeError, match="of 3 numbers"):
+        with pytest.raises(sx.errors.ShapeError, match="of 3 numbers"):
             asked(torch.zeros(4, 2))
-    with pytest.raises(sx.InputError, match="n is -1"):
+    with pytest.raises(sx.errors.InputError, match="n is -1"):
         flow.sample(-1)
 
 
 def test_fields_of_another_width_are_named():
-    with pytest.raises(sx.ShapeError, match="points of 2 numbers, got one on 3"):
+    with pytest.raises(sx.errors.ShapeError, match="points of 2 numbers, got one on 3"):
         sx.nn.ContinuousNormalizingFlow(sx.nn.parts.DenseField(3), 2)
-    with pytest.raises(sx.ShapeError, match="velocities of shape"):
+    with pytest.raises(sx.errors.ShapeError, match="velocities of shape"):
         sx.nn.ContinuousNormalizingFlow(nn.Linear(2, 3), 2).log_density(torch.zeros(1, 2))
 
 

@@ -165,7 +165,7 @@ class Adding(nn.Module):
     ],
 )
 def test_a_block_that_writes_to_its_input_is_refused_rather_than_added_to_something_else(build):
-    with pytest.raises(sx.UnsupportedModuleError, match=r"writes to its input.*\n.*inplace=True"), torch.no_grad():
+    with pytest.raises(sx.errors.UnsupportedModuleError, match=r"writes to its input.*\n.*inplace=True"), torch.no_grad():
         build()(torch.randn(2, 3))
 
 
@@ -189,19 +189,19 @@ def test_it_is_a_plain_module(rule):
 @pytest.mark.parametrize(
     ("build", "error", "said"),
     [
-        (lambda: sx.nn.Damped(nn.Identity(), rule="out"), sx.InputError, r"rule is 'out'.*'in' or 'lambda-in'"),
-        (lambda: sx.nn.Damped(nn.Identity(), damping=-0.1), sx.InputError, "damping is -0.1"),
-        (lambda: sx.nn.Damped(nn.Identity(), damping=math.nan), sx.InputError, "damping is nan"),
-        (lambda: sx.nn.Damped(nn.Identity(), start=(0.3, 0.2)), sx.InputError, r"start is \(0.3, 0.2\)"),
-        (lambda: sx.nn.Damped(nn.Identity(), start=(0.0, 0.2)), sx.InputError, r"start is \(0.0, 0.2\)"),
-        (lambda: sx.nn.Damped(nn.Identity(), start=0.2), sx.InputError, r"start is 0.2"),
-        (lambda: sx.nn.Damped(torch.tanh), sx.InputError, "expected an nn.Module"),
-        (lambda: sx.nn.Damped(nn.GRU(3, 3))(torch.zeros(2, 3)), sx.ShapeError, r"to a tuple"),
-        (lambda: sx.nn.Damped(nn.Linear(3, 1))(torch.zeros(2, 3)), sx.ShapeError, r"\(2, 3\) to \(2, 1\)"),
-        (lambda: sx.nn.damped(nn.Linear(3, 3)), sx.InputError, "Linear has no block to damp"),
+        (lambda: sx.nn.Damped(nn.Identity(), rule="out"), sx.errors.InputError, r"rule is 'out'.*'in' or 'lambda-in'"),
+        (lambda: sx.nn.Damped(nn.Identity(), damping=-0.1), sx.errors.InputError, "damping is -0.1"),
+        (lambda: sx.nn.Damped(nn.Identity(), damping=math.nan), sx.errors.InputError, "damping is nan"),
+        (lambda: sx.nn.Damped(nn.Identity(), start=(0.3, 0.2)), sx.errors.InputError, r"start is \(0.3, 0.2\)"),
+        (lambda: sx.nn.Damped(nn.Identity(), start=(0.0, 0.2)), sx.errors.InputError, r"start is \(0.0, 0.2\)"),
+        (lambda: sx.nn.Damped(nn.Identity(), start=0.2), sx.errors.InputError, r"start is 0.2"),
+        (lambda: sx.nn.Damped(torch.tanh), sx.errors.InputError, "expected an nn.Module"),
+        (lambda: sx.nn.Damped(nn.GRU(3, 3))(torch.zeros(2, 3)), sx.errors.ShapeError, r"to a tuple"),
+        (lambda: sx.nn.Damped(nn.Linear(3, 1))(torch.zeros(2, 3)), sx.errors.ShapeError, r"\(2, 3\) to \(2, 1\)"),
+        (lambda: sx.nn.damped(nn.Linear(3, 3)), sx.errors.InputError, "Linear has no block to damp"),
         (
             lambda: sx.nn.damped(nn.Sequential(Preactivated(3, 5)), Preactivated)(torch.zeros(2, 3)),
-            sx.ShapeError,
+            sx.errors.ShapeError,
             "keeps the shape",
         ),
     ],

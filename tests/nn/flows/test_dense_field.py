@@ -36,5 +36,5 @@ def test_its_tangents_are_forward_ad_s_at_each_item_s_own_time(activation, time_
     [((0,), "dim is 0"), ((2, ()), "hidden is empty"), ((2, (4, 0)), "hidden is 0"), ((2, 64), "hidden is 64")],
 )
 def test_bad_sizes_are_named(arguments, words):
-    with pytest.raises(sx.ShapeError, match=words):
+    with pytest.raises(sx.errors.ShapeError, match=words):
         sx.nn.parts.DenseField(*arguments)

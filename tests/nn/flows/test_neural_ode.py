@@ -35,9 +35,9 @@ def test_a_linear_fields_exponents_are_its_eigenvalues():
 
 
 def test_a_width_that_cannot_be_inferred_must_be_given():
-    with pytest.raises(sx.InputError, match="dim"):
+    with pytest.raises(sx.errors.InputError, match="dim"):
         sx.nn.NeuralODE(nn.Tanh())
-    with pytest.raises(sx.InputError, match="end is "):
+    with pytest.raises(sx.errors.InputError, match="end is "):
         sx.nn.NeuralODE(field(), end=0.0)
 
 
@@ -118,7 +118,7 @@ def test_steps_by_tolerance_give_a_layer_its_gradient_without_a_graph_of_them():
 
 
 def test_half_precision_states_are_refused():
-    with pytest.raises(sx.InputError, match="float16"):
+    with pytest.raises(sx.errors.InputError, match="float16"):
         sx.nn.NeuralODE(field())(torch.ones(1, 2, dtype=torch.float16))
 
 
@@ -180,7 +180,7 @@ def test_as_a_layer_it_is_a_map_of_the_time_T_and_as_a_flow_one_of_dt():
 def test_a_weighted_layer_is_the_layer_in_other_units():
     """That is,  x ↦ D⁻¹ Φ_T(D x)."""
     layer, w = sx.nn.NeuralODE(field(), end=2.0), torch.tensor([2.0, 0.5], dtype=torch.float64)
-    network, x = sx.nn.Weighted(layer, w.tolist()), torch.randn(3, 2, dtype=torch.float64)
+    network, x = sx.nn.parts.Weighted(layer, w.tolist()), torch.randn(3, 2, dtype=torch.float64)
     assert torch.equal(network(x), layer(x * w) / w) and network.dt == 2.0 and not network.continuous
     wanted = torch.stack([torch.autograd.functional.jacobian(network, one) for one in x])
     _, pushed = network.pushforward(x, torch.eye(2, dtype=torch.float64).expand(3, 2, 2))
@@ -222,11 +222,11 @@ def test_a_field_with_the_time_first_is_refused_with_the_right_order(settings, t
         def forward(self, a, b):
             return super().forward(a, b)
 
-    with pytest.raises(sx.InputError, match=r"\(t, x\)"):
+    with pytest.raises(sx.errors.InputError, match=r"\(t, x\)"):
         sx.nn.NeuralODE(TimeFirst(2, 2), time_dependent=time_dependent, **settings)
     layer = sx.nn.NeuralODE(Unnamed(2, 2), time_dependent=time_dependent, **settings)
     order = r"called as f\(x, t\).* state first" if time_dependent else r"as f\(x, t\) with time_dependent=True"
-    with pytest.raises((sx.InputError, sx.ShapeError), match=order):
+    with pytest.raises((sx.errors.InputError, sx.errors.ShapeError), match=order):
         layer(torch.randn(4, 2))
-    with pytest.raises(sx.InputError, match=order):
+    with pytest.raises(sx.errors.InputError, match=order):
         sx.lyapunov_spectrum(layer, steps=5)

@@ -36,5 +36,5 @@ def test_a_member_is_a_copy():
     member(stack, single, 3)
     x = torch.randn(6, 2)
     assert (single(x) - stack(x.expand(4, 6, 2))[3]).abs().max() < 1e-6
-    with pytest.raises(sx.InputError, match=r"i is 4.*0 to 3"):
+    with pytest.raises(sx.errors.InputError, match=r"i is 4.*0 to 3"):
         member(stack, single, 4)

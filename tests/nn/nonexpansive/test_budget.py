@@ -96,22 +96,22 @@ def test_single_steps_stay_inside_too_and_given_ones_are_kept():
 
 
 def test_steps_outside_of_the_feasible_set_are_refused_with_both_numbers():
-    with pytest.raises(sx.InputError, match=r"h = 0.5 and h_E = 0.2 have the published product 1.039, more than 1"):
-        sx.nn.Alternating(4, budget="published", step_sizes=(0.5, 0.2))
-    assert sx.nn.Alternating(4, step_sizes=(0.5, 0.2)).guarantee.lipschitz == pytest.approx(0.75 * 1.2)
-    with pytest.raises(sx.InputError, match=r"h = 2.5.*0 … 2"):
-        sx.nn.Alternating(4, step_sizes=(2.5, 0.0))
-    with pytest.raises(sx.InputError, match=r"step_size is 2.1.*\[0, 2\]"):
+    with pytest.raises(sx.errors.InputError, match=r"h = 0.5 and h_E = 0.2 have the published product 1.039, more than 1"):
+        sx.nn.parts.Alternating(4, budget="published", step_sizes=(0.5, 0.2))
+    assert sx.nn.parts.Alternating(4, step_sizes=(0.5, 0.2)).guarantee.lipschitz == pytest.approx(0.75 * 1.2)
+    with pytest.raises(sx.errors.InputError, match=r"h = 2.5.*0 … 2"):
+        sx.nn.parts.Alternating(4, step_sizes=(2.5, 0.0))
+    with pytest.raises(sx.errors.InputError, match=r"step_size is 2.1.*\[0, 2\]"):
         sx.nn.NonExpansive(4, step_size=2.1)
-    with pytest.raises(sx.InputError, match=r"step_size is -0.1"):
-        sx.nn.Expansive(4, step_size=-0.1)
-    with pytest.raises(sx.InputError, match="slope is 0"):
-        sx.nn.Alternating(4, slope=0.0)
-    with pytest.raises(sx.InputError, match=r"budget is 'loose'.*'exact' or 'published'"):
-        sx.nn.Alternating(4, budget="loose")
-    with pytest.raises(sx.InputError, match="substeps is 0"):
-        sx.nn.Alternating(4, substeps=0)
-    with pytest.raises(sx.InputError, match=r"substeps is 1.5"):
-        sx.nn.Alternating(4, substeps=1.5)
-    with pytest.raises(sx.InputError, match=r"step_sizes is 0.5"):
-        sx.nn.Alternating(4, step_sizes=0.5)
+    with pytest.raises(sx.errors.InputError, match=r"step_size is -0.1"):
+        sx.nn.parts.Expansive(4, step_size=-0.1)
+    with pytest.raises(sx.errors.InputError, match="slope is 0"):
+        sx.nn.parts.Alternating(4, slope=0.0)
+    with pytest.raises(sx.errors.InputError, match=r"budget is 'loose'.*'exact' or 'published'"):
+        sx.nn.parts.Alternating(4, budget="loose")
+    with pytest.raises(sx.errors.InputError, match="substeps is 0"):
+        sx.nn.parts.Alternating(4, substeps=0)
+    with pytest.raises(sx.errors.InputError, match=r"substeps is 1.5"):
+        sx.nn.parts.Alternating(4, substeps=1.5)
+    with pytest.raises(sx.errors.InputError, match=r"step_sizes is 0.5"):
+        sx.nn.parts.Alternating(4, step_sizes=0.5)

@@ -16,12 +16,12 @@ IMAGE_LAYERS = {
     "narrow contraction": lambda: sx.nn.NonExpansiveConv2d(3, 2, slope=0.3),
     "contraction with zeros": lambda: sx.nn.NonExpansiveConv2d(3, slope=0.3, padding="zeros"),
     "scaled contraction": lambda: sx.nn.NonExpansiveConv2d(3, 4, kernel="scaled", padding="zeros"),
-    "expansion": lambda: sx.nn.ExpansiveConv2d(3),
-    "expansion with zeros": lambda: sx.nn.ExpansiveConv2d(3, padding="zeros"),
-    "gradient expansion": lambda: sx.nn.ExpansiveConv2d(3, symmetric=True, slope=0.2),
-    "pair": lambda: sx.nn.AlternatingConv2d(3),
-    "published pair": lambda: sx.nn.AlternatingConv2d(3, 4, budget="published", substeps=2),
-    "gradient pair": lambda: sx.nn.AlternatingConv2d(3, symmetric=True, slope=0.7, substeps=3),
+    "expansion": lambda: sx.nn.parts.ExpansiveConv2d(3),
+    "expansion with zeros": lambda: sx.nn.parts.ExpansiveConv2d(3, padding="zeros"),
+    "gradient expansion": lambda: sx.nn.parts.ExpansiveConv2d(3, symmetric=True, slope=0.2),
+    "pair": lambda: sx.nn.parts.AlternatingConv2d(3),
+    "published pair": lambda: sx.nn.parts.AlternatingConv2d(3, 4, budget="published", substeps=2),
+    "gradient pair": lambda: sx.nn.parts.AlternatingConv2d(3, symmetric=True, slope=0.7, substeps=3),
     "isometry": lambda: sx.nn.IsometryConv2d(3, 4, bias=True),
     "largest": lambda: sx.nn.parts.Pool2d("max"),
     "sums": lambda: sx.nn.parts.Pool2d("sum"),
@@ -29,10 +29,10 @@ IMAGE_LAYERS = {
 VECTOR_LAYERS = {
     "wide contraction": lambda: sx.nn.NonExpansive(4, 7, slope=0.3),
     "narrow contraction": lambda: sx.nn.NonExpansive(4, 2, slope=0.3),
-    "gradient expansion": lambda: sx.nn.Expansive(4, symmetric=True, slope=0.2),
-    "published pair": lambda: sx.nn.Alternating(4, 6, budget="published", substeps=2),
-    "gradient pair": lambda: sx.nn.Alternating(4, symmetric=True, slope=0.7, substeps=3),
-    "given steps": lambda: sx.nn.Alternating(4, step_sizes=(4 / 3, 2.0)),
+    "gradient expansion": lambda: sx.nn.parts.Expansive(4, symmetric=True, slope=0.2),
+    "published pair": lambda: sx.nn.parts.Alternating(4, 6, budget="published", substeps=2),
+    "gradient pair": lambda: sx.nn.parts.Alternating(4, symmetric=True, slope=0.7, substeps=3),
+    "given steps": lambda: sx.nn.parts.Alternating(4, step_sizes=(4 / 3, 2.0)),
     "network": lambda: sx.nn.LipschitzNet(4, 2, hidden=6, substeps=2),
     "network of contractions": lambda: sx.nn.LipschitzNet(6, 9, hidden=4, kind="non_expansive"),
 }
@@ -124,7 +124,7 @@ def test_with_relu_and_step_2_the_jacobian_is_orthogonal():
 
 
 def test_expansions_are_the_formulas():
-    block = built(lambda: sx.nn.Expansive(4, step_size=0.3, slope=0.1))
+    block = built(lambda: sx.nn.parts.Expansive(4, step_size=0.3, slope=0.1))
     with torch.no_grad():
         block.bias.normal_()
         x, w = torch.randn(6, 4, dtype=torch.float64), block.weight()
@@ -135,9 +135,9 @@ def test_expansions_are_the_formulas():
 
 
 def test_a_pair_is_an_expansion_and_its_substeps():
-    pair = built(lambda: sx.nn.Alternating(4, substeps=3, step_sizes=(0.4, 0.1)))
+    pair = built(lambda: sx.nn.parts.Alternating(4, substeps=3, step_sizes=(0.4, 0.1)))
     outward, inward = (
-        built(lambda: sx.nn.Expansive(4, slope=0.5, step_size=0.1)),
+        built(lambda: sx.nn.parts.Expansive(4, slope=0.5, step_size=0.1)),
         built(lambda: sx.nn.NonExpansive(4, slope=0.5, step_size=0.4)),
     )
     outward.weight, inward.weight = pair.outward, pair.inward
@@ -146,7 +146,7 @@ def test_a_pair_is_an_expansion_and_its_substeps():
 
 
 def test_a_kernel_of_one_pixel_is_the_layer_on_vectors_at_each_pixel():
-    layer, block = built(lambda: sx.nn.AlternatingConv2d(4, kernel_size=1)), built(lambda: sx.nn.Alternating(4))
+    layer, block = built(lambda: sx.nn.parts.AlternatingConv2d(4, kernel_size=1)), built(lambda: sx.nn.parts.Alternating(4))
     with torch.no_grad():
         for side in ("outward", "inward"):
             getattr(layer, side).frame.load_state_dict(getattr(block, side).state_dict())
@@ -189,19 +189,19 @@ def test_a_weight_is_built_once_a_pass(monkeypatch):
     calls = []
     build = sx.nn.parts.OrthogonalKernel.forward
     monkeypatch.setattr(sx.nn.parts.OrthogonalKernel, "forward", lambda self: calls.append(self) or build(self))
-    layer = built(lambda: sx.nn.AlternatingConv2d(3, substeps=4, symmetric=True))
+    layer = built(lambda: sx.nn.parts.AlternatingConv2d(3, substeps=4, symmetric=True))
     layer(torch.randn(1, *IMAGE, dtype=torch.float64))
     assert len(calls) == len(set(calls)) == 2
 
 
 def test_what_is_not_proven_is_refused():
-    with pytest.raises(sx.InputError, match=r"padding is 'zeros'.*s_min = 0"):
-        sx.nn.AlternatingConv2d(3, padding="zeros")
-    with pytest.raises(sx.ShapeError, match="4 → 3"):
-        sx.nn.Alternating(4, 3)
-    with pytest.raises(sx.ShapeError, match="4 → 3"):
-        sx.nn.AlternatingConv2d(4, 3)
-    with pytest.raises(sx.InputError, match=r"slope is 1.5.*\[0, 1\]"):
+    with pytest.raises(sx.errors.InputError, match=r"padding is 'zeros'.*s_min = 0"):
+        sx.nn.parts.AlternatingConv2d(3, padding="zeros")
+    with pytest.raises(sx.errors.ShapeError, match="4 → 3"):
+        sx.nn.parts.Alternating(4, 3)
+    with pytest.raises(sx.errors.ShapeError, match="4 → 3"):
+        sx.nn.parts.AlternatingConv2d(4, 3)
+    with pytest.raises(sx.errors.InputError, match=r"slope is 1.5.*\[0, 1\]"):
         sx.nn.NonExpansive(4, slope=1.5)
-    with pytest.raises(sx.InputError, match=r"kernel is 'free'.*'orthogonal' or 'scaled'"):
+    with pytest.raises(sx.errors.InputError, match=r"kernel is 'free'.*'orthogonal' or 'scaled'"):
         sx.nn.NonExpansiveConv2d(4, kernel="free")

@@ -107,20 +107,20 @@ def test_a_network_is_compiled_in_one_graph_and_exported():
 
 
 def test_what_cannot_be_built_is_refused():
-    with pytest.raises(sx.InputError, match=r"kind is 'plain'.*'alternating' or 'non_expansive'"):
+    with pytest.raises(sx.errors.InputError, match=r"kind is 'plain'.*'alternating' or 'non_expansive'"):
         sx.nn.LipschitzConvNet(1, 3, kind="plain")
-    with pytest.raises(sx.InputError, match=r"pool is 'mean'.*'max' or 'sum'"):
+    with pytest.raises(sx.errors.InputError, match=r"pool is 'mean'.*'max' or 'sum'"):
         sx.nn.LipschitzConvNet(1, 3, pool="mean")
-    with pytest.raises(sx.ShapeError, match=r"3 stages.*8 × 8 pixels.*4 × 4"):
+    with pytest.raises(sx.errors.ShapeError, match=r"3 stages.*8 × 8 pixels.*4 × 4"):
         sx.nn.LipschitzConvNet(1, 3, image_size=4)
-    with pytest.raises(sx.ShapeError, match="8 → 4"):
+    with pytest.raises(sx.errors.ShapeError, match="8 → 4"):
         sx.nn.LipschitzConvNet(1, 3, widths=(8, 4))
-    with pytest.raises(sx.ShapeError, match=r"images of shape \(1, 8, 8\).*\(1, 9, 9\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"images of shape \(1, 8, 8\).*\(1, 9, 9\)"):
         built("alternating")(torch.rand(1, 9, 9))
-    with pytest.raises(sx.InputError, match="blocks is -1"):
+    with pytest.raises(sx.errors.InputError, match="blocks is -1"):
         sx.nn.LipschitzNet(4, blocks=-1)
     for name, empty in (("hidden", lambda: sx.nn.NonExpansive(4, hidden=0)), ("in_channels", lambda: sx.nn.IsometryConv2d(0, 4))):
-        with pytest.raises(sx.ShapeError, match=f"{name} is 0"):
+        with pytest.raises(sx.errors.ShapeError, match=f"{name} is 0"):
             empty()
 
 

@@ -91,21 +91,21 @@ def test_what_is_read_wrong_is_not_certified_and_without_a_bound_nothing_is():
 )
 def test_what_does_not_fit_is_refused_with_its_numbers(arguments, told):
     given = {"scores": torch.zeros(2, 3), "labels": torch.tensor([0, 1]), "lipschitz": 1.0, **arguments}
-    with pytest.raises((sx.ShapeError, sx.InputError), match=told):
+    with pytest.raises((sx.errors.ShapeError, sx.errors.InputError), match=told):
         sx.nn.certified_radii(given.pop("scores"), given.pop("labels"), given.pop("lipschitz"), **given)
 
 
 @pytest.mark.parametrize("options", [{"margin": 0.0}, {"margin": math.nan}, {"margin": 1.0, "lipschitz": math.inf}])
 def test_a_margin_and_its_unit_are_positive(options):
-    with pytest.raises(sx.InputError, match="positive"):
+    with pytest.raises(sx.errors.InputError, match="positive"):
         sx.nn.MarginLoss(**options)
 
 
 def test_labels_that_do_not_fit_the_scores_are_refused_by_the_loss_and_any_whole_numbers_taken():
     scores, loss = random(4, 3), sx.nn.MarginLoss(0.3)
-    with pytest.raises(sx.ShapeError, match=r"labels of shape \(4,\).*\(1,\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"labels of shape \(4,\).*\(1,\)"):
         loss(scores, torch.tensor([0]))  # would broadcast to a wrong number
-    with pytest.raises(sx.InputError, match="float64"):
+    with pytest.raises(sx.errors.InputError, match="float64"):
         loss(scores, torch.zeros(4, dtype=torch.float64))
     labels = torch.tensor([2, 0, 1, 2])
     for dtype in (torch.uint8, torch.int32):

@@ -142,15 +142,15 @@ def test_autocast_and_half_precision_weights_do_not_cost_the_orthogonality():
 
 
 def test_isometries_that_cannot_be_are_refused():
-    with pytest.raises(sx.ShapeError, match="4 → 3"):
+    with pytest.raises(sx.errors.ShapeError, match="4 → 3"):
         sx.nn.Isometry(4, 3)
-    with pytest.raises(sx.ShapeError, match="8 → 4"):
+    with pytest.raises(sx.errors.ShapeError, match="8 → 4"):
         sx.nn.IsometryConv2d(8, 4)
-    with pytest.raises(sx.ShapeError, match=r"out is 5.*dim = 3"):
+    with pytest.raises(sx.errors.ShapeError, match=r"out is 5.*dim = 3"):
         sx.nn.Coisometry(3, 5)
-    with pytest.raises(sx.ShapeError, match=r"kernel_size is 4"):
+    with pytest.raises(sx.errors.ShapeError, match=r"kernel_size is 4"):
         sx.nn.parts.OrthogonalKernel(3, 3, kernel_size=4)
-    with pytest.raises(sx.InputError, match=r"padding is 'reflect'.*'circular' or 'zeros'"):
+    with pytest.raises(sx.errors.InputError, match=r"padding is 'reflect'.*'circular' or 'zeros'"):
         sx.nn.IsometryConv2d(3, 3, padding="reflect")
 
 

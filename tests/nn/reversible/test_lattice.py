@@ -63,5 +63,5 @@ def test_a_remainder_is_never_negative():
 def test_a_decimal_fraction_is_meant_as_written():
     assert as_fraction(0.9) == Fraction(9, 10) and as_fraction(0.995) == Fraction(199, 200) and as_fraction(1) == 1
     for gamma in (0.0, -0.1, 1.1, float("nan"), 1e-5, "0.9", None):
-        with pytest.raises(sx.InputError, match="gamma"):
+        with pytest.raises(sx.errors.InputError, match="gamma"):
             as_fraction(gamma)

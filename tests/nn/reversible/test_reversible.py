@@ -353,7 +353,7 @@ class Counting(nn.Module):
 def test_a_layer_that_remembers_its_calls_is_refused_rather_than_differentiated_wrongly():
     for network in (sx.nn.Momentum([Counting()]), sx.nn.Reversible([Counting()], [Counting()])):
         value = network(torch.ones(2, 4, requires_grad=True)).sum()
-        with pytest.raises(sx.UnsupportedModuleError, match=r"other numbers when it was called again.*\n.*recompute=False"):
+        with pytest.raises(sx.errors.UnsupportedModuleError, match=r"other numbers when it was called again.*\n.*recompute=False"):
             value.backward()
 
 
@@ -374,20 +374,20 @@ def test_gradients_that_would_be_lost_in_silence_are_refused():
     x, condition = normal(3, 4, dtype=torch.float32).requires_grad_(), torch.ones(4, requires_grad=True)
     for held in (condition, 2 * condition):
         with pytest.raises(
-            sx.UnsupportedModuleError, match=r"Conditioned depends on .*neither its input nor its own.*\n.*recompute"
+            sx.errors.UnsupportedModuleError, match=r"Conditioned depends on .*neither its input nor its own.*\n.*recompute"
         ):
             sx.nn.Momentum([Conditioned(held)])(x)
         sx.nn.Momentum([Conditioned(held)], recompute=False)(x).sum().backward()
     assert condition.grad is not None
     layer = Conditioned(condition.detach())
     value = sx.nn.Momentum([layer])(x).sum()
-    with pytest.raises(sx.UnsupportedModuleError, match=r"Conditioned.*\n.*recompute=False"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match=r"Conditioned.*\n.*recompute=False"):
         (value + layer.penalty).backward()
 
 
 def test_gradients_of_gradients_are_refused_or_taken_of_stored_activations():
     x = normal(3, 4).requires_grad_()
-    with pytest.raises(sx.UnsupportedModuleError, match=r"second derivatives.*\n.*recompute=False"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match=r"second derivatives.*\n.*recompute=False"):
         torch.autograd.grad(momentum(perceptron, 4, 3)(x).sum(), x, create_graph=True)
     network = momentum(perceptron, 4, 3, recompute=False)
     first = torch.autograd.grad(network(x).sum(), x, create_graph=True)[0]
@@ -503,24 +503,28 @@ def test_the_exponents_of_a_momentum_network_add_up_to_its_loss_of_volume(gamma)
 @pytest.mark.parametrize(
     ("build", "error", "said"),
     [
-        (lambda: sx.nn.Momentum([]), sx.InputError, r"at least 1 module.*0"),
-        (lambda: sx.nn.Momentum(nn.Linear(2, 2)), sx.InputError, r"list of modules.*Linear"),
-        (lambda: sx.nn.Momentum([torch.tanh]), sx.InputError, "expects modules"),
-        (lambda: sx.nn.Momentum([nn.Tanh()], gamma=0.0), sx.InputError, "gamma is 0.0"),
-        (lambda: sx.nn.Momentum([nn.Tanh()], gamma=1.5), sx.InputError, "gamma is 1.5"),
-        (lambda: sx.nn.Momentum([nn.Tanh()], bits=60), sx.InputError, r"bits is 60.*8 to 56"),
-        (lambda: sx.nn.Momentum([nn.Linear(2, 3)])(torch.zeros(4, 2)), sx.ShapeError, r"Linear maps .*\(4, 2\) to \(4, 3\)"),
-        (lambda: sx.nn.Momentum([nn.Linear(2, 1)])(torch.zeros(4, 2)), sx.ShapeError, r"\(4, 2\) to \(4, 1\)"),
-        (lambda: sx.nn.Momentum([nn.GRU(2, 2)])(torch.zeros(4, 2)), sx.ShapeError, "to a tuple"),
-        (lambda: sx.nn.Momentum([nn.Tanh()])(torch.zeros(4, 2).int()), sx.InputError, "floating-point"),
-        (lambda: sx.nn.Momentum([nn.Tanh()]).advance(torch.zeros(2), torch.zeros(3)), sx.ShapeError, r"\(2,\).*\(3,\)"),
-        (lambda: sx.nn.Reversible([], []), sx.InputError, "at least 1 module"),
-        (lambda: sx.nn.Reversible([nn.Tanh()], [nn.Tanh()] * 2), sx.InputError, "1 and 2"),
-        (lambda: sx.nn.Reversible([nn.Tanh()], [nn.Tanh()])(torch.zeros(4, 5)), sx.ShapeError, "got 5"),
-        (lambda: sx.nn.Reversible([nn.Tanh()], [nn.Tanh()])(torch.zeros(4)), sx.ShapeError, r"axis is 1.*\(4,\)"),
-        (lambda: sx.nn.Reversible([nn.Linear(2, 1)], [nn.Tanh()])(torch.zeros(3, 4)), sx.ShapeError, r"\(3, 2\) to \(3, 1\)"),
-        (lambda: sx.nn.MomentumNet(5), sx.ShapeError, "dim is 5"),
-        (lambda: sx.nn.ReversibleNet(4, layers=0), sx.InputError, "layers is 0"),
+        (lambda: sx.nn.Momentum([]), sx.errors.InputError, r"at least 1 module.*0"),
+        (lambda: sx.nn.Momentum(nn.Linear(2, 2)), sx.errors.InputError, r"list of modules.*Linear"),
+        (lambda: sx.nn.Momentum([torch.tanh]), sx.errors.InputError, "expects modules"),
+        (lambda: sx.nn.Momentum([nn.Tanh()], gamma=0.0), sx.errors.InputError, "gamma is 0.0"),
+        (lambda: sx.nn.Momentum([nn.Tanh()], gamma=1.5), sx.errors.InputError, "gamma is 1.5"),
+        (lambda: sx.nn.Momentum([nn.Tanh()], bits=60), sx.errors.InputError, r"bits is 60.*8 to 56"),
+        (lambda: sx.nn.Momentum([nn.Linear(2, 3)])(torch.zeros(4, 2)), sx.errors.ShapeError, r"Linear maps .*\(4, 2\) to \(4, 3\)"),
+        (lambda: sx.nn.Momentum([nn.Linear(2, 1)])(torch.zeros(4, 2)), sx.errors.ShapeError, r"\(4, 2\) to \(4, 1\)"),
+        (lambda: sx.nn.Momentum([nn.GRU(2, 2)])(torch.zeros(4, 2)), sx.errors.ShapeError, "to a tuple"),
+        (lambda: sx.nn.Momentum([nn.Tanh()])(torch.zeros(4, 2).int()), sx.errors.InputError, "floating-point"),
+        (lambda: sx.nn.Momentum([nn.Tanh()]).advance(torch.zeros(2), torch.zeros(3)), sx.errors.ShapeError, r"\(2,\).*\(3,\)"),
+        (lambda: sx.nn.Reversible([], []), sx.errors.InputError, "at least 1 module"),
+        (lambda: sx.nn.Reversible([nn.Tanh()], [nn.Tanh()] * 2), sx.errors.InputError, "1 and 2"),
+        (lambda: sx.nn.Reversible([nn.Tanh()], [nn.Tanh()])(torch.zeros(4, 5)), sx.errors.ShapeError, "got 5"),
+        (lambda: sx.nn.Reversible([nn.Tanh()], [nn.Tanh()])(torch.zeros(4)), sx.errors.ShapeError, r"axis is 1.*\(4,\)"),
+        (
+            lambda: sx.nn.Reversible([nn.Linear(2, 1)], [nn.Tanh()])(torch.zeros(3, 4)),
+            sx.errors.ShapeError,
+            r"\(3, 2\) to \(3, 1\)",
+        ),
+        (lambda: sx.nn.MomentumNet(5), sx.errors.ShapeError, "dim is 5"),
+        (lambda: sx.nn.ReversibleNet(4, layers=0), sx.errors.InputError, "layers is 0"),
     ],
 )
 def test_bad_input_is_refused_in_a_line_or_two(build, error, said):

@@ -211,14 +211,14 @@ def test_a_learned_pendulum_keeps_its_energy_over_10_000_steps_where_a_plain_net
 @pytest.mark.parametrize("block", [sx.nn.Hamiltonian, sx.nn.SeparableHamiltonian])
 @pytest.mark.parametrize("dim", [0, 3])
 def test_a_state_without_halves_is_refused_in_one_line(block, dim):
-    with pytest.raises(sx.ShapeError, match=f"dim is {dim}"):
+    with pytest.raises(sx.errors.ShapeError, match=f"dim is {dim}"):
         block(dim)
 
 
 def test_wrong_choices_are_refused():
-    with pytest.raises(sx.InputError, match=r"dt is -0\.1"):
+    with pytest.raises(sx.errors.InputError, match=r"dt is -0\.1"):
         sx.nn.Hamiltonian(2, dt=-0.1)
-    with pytest.raises(sx.InputError, match=r"kinetic is 'mass'.*'masses' or 'network'"):
+    with pytest.raises(sx.errors.InputError, match=r"kinetic is 'mass'.*'masses' or 'network'"):
         sx.nn.SeparableHamiltonian(2, kinetic="mass")
-    with pytest.raises(sx.InputError, match=r"method is 'rk4'.*'leapfrog' or 'yoshida4'"):
+    with pytest.raises(sx.errors.InputError, match=r"method is 'rk4'.*'leapfrog' or 'yoshida4'"):
         sx.nn.SeparableHamiltonian(2, method="rk4")

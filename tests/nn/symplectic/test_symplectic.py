@@ -34,16 +34,16 @@ def perceptron(size: int) -> nn.Module:
 
 
 BUILDS = {
-    "gradient": lambda: sx.nn.SymplecticGradient(6, dt=0.5),
-    "gradient of q": lambda: sx.nn.SymplecticGradient(4, moves="q", activation=nn.Softplus()),
-    "gradient with kinks": lambda: sx.nn.SymplecticGradient(4, activation=torch.relu),
-    "gradient of a deep potential": lambda: sx.nn.SymplecticGradient(4, potential=perceptron),
-    "activation": lambda: sx.nn.SymplecticActivation(6, activation=torch.sigmoid),
-    "linear": lambda: sx.nn.SymplecticLinear(6, dt=0.7),
-    "linear from q": lambda: sx.nn.SymplecticLinear(2, factors=2, moves="q"),
-    "Hénon": lambda: sx.nn.HenonLayer(4, hidden=8, dt=0.2),
-    "Hénon's map": lambda: sx.nn.HenonLayer(4, iterates=1),
-    "Hénon of a deep potential": lambda: sx.nn.HenonLayer(2, potential=perceptron),
+    "gradient": lambda: sx.nn.parts.SymplecticGradient(6, dt=0.5),
+    "gradient of q": lambda: sx.nn.parts.SymplecticGradient(4, moves="q", activation=nn.Softplus()),
+    "gradient with kinks": lambda: sx.nn.parts.SymplecticGradient(4, activation=torch.relu),
+    "gradient of a deep potential": lambda: sx.nn.parts.SymplecticGradient(4, potential=perceptron),
+    "activation": lambda: sx.nn.parts.SymplecticActivation(6, activation=torch.sigmoid),
+    "linear": lambda: sx.nn.parts.SymplecticLinear(6, dt=0.7),
+    "linear from q": lambda: sx.nn.parts.SymplecticLinear(2, factors=2, moves="q"),
+    "Hénon": lambda: sx.nn.parts.HenonLayer(4, hidden=8, dt=0.2),
+    "Hénon's map": lambda: sx.nn.parts.HenonLayer(4, iterates=1),
+    "Hénon of a deep potential": lambda: sx.nn.parts.HenonLayer(2, potential=perceptron),
     "G-SympNet": lambda: sx.nn.sympnet(4, dt=0.1),
     "LA-SympNet": lambda: sx.nn.sympnet(4, modules="linear", layers=3),
     "HénonNet": lambda: sx.nn.henonnet(4, layers=2, hidden=8, dt=0.1),
@@ -81,21 +81,21 @@ def test_its_tangents_are_those_of_forward_differentiation(name):
 
 def test_a_gradient_module_is_the_papers_formula():
     """With the weights written out: p' = p + h Kᵀ diag(a) σ(Kq + b), which is the gradient of Σ_j a_j log cosh(K_j·q + b_j)."""
-    network = seeded(lambda: sx.nn.SymplecticGradient(6, hidden=5, dt=0.25))
+    network = seeded(lambda: sx.nn.parts.SymplecticGradient(6, hidden=5, dt=0.25))
     K, a, b = (network.gradient.get_parameter(name) for name in "Kab")
     x = states(6)
     q = x[:3].clone().requires_grad_()
     (force,) = torch.autograd.grad((a * torch.log(torch.cosh(K @ q + b))).sum(), q)
     expected = torch.cat([x[:3], x[3:] + 0.25 * force])
     torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-14)
-    other = sx.nn.SymplecticGradient(6, hidden=5, moves="q", dt=0.25).double()
+    other = sx.nn.parts.SymplecticGradient(6, hidden=5, moves="q", dt=0.25).double()
     other.load_state_dict(network.state_dict())
     swapped = other(x.roll(3))  # (q, p) exchanged
     torch.testing.assert_close(swapped, expected.roll(3), rtol=0, atol=1e-14)
 
 
 def test_an_activation_module_moves_each_momentum_by_its_own_position():
-    network = seeded(lambda: sx.nn.SymplecticActivation(4, activation=torch.sin, dt=0.5))
+    network = seeded(lambda: sx.nn.parts.SymplecticActivation(4, activation=torch.sin, dt=0.5))
     with torch.no_grad():
         network.gradient.a.copy_(torch.tensor([2.0, -3.0]))
     found = network(torch.tensor([0.3, 0.7, 1.0, 1.0], dtype=torch.float64))
@@ -103,7 +103,7 @@ def test_an_activation_module_moves_each_momentum_by_its_own_position():
 
 
 def test_a_linear_module_is_the_product_of_its_matrices():
-    network = seeded(lambda: sx.nn.SymplecticLinear(6, factors=3, dt=0.5))
+    network = seeded(lambda: sx.nn.parts.SymplecticLinear(6, factors=3, dt=0.5))
     with torch.no_grad():
         network.b.normal_(generator=torch.Generator().manual_seed(0))
     zero, one = torch.zeros(3, 3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
@@ -118,7 +118,7 @@ def test_a_linear_module_is_the_product_of_its_matrices():
 
 def test_three_linear_shears_are_a_rotation():
     """By α in the plane (q, p): p −= tan(α/2) q, q += sin(α) p, p −= tan(α/2) q."""
-    network, alpha = sx.nn.SymplecticLinear(2, factors=3).double(), 0.8
+    network, alpha = sx.nn.parts.SymplecticLinear(2, factors=3).double(), 0.8
     with torch.no_grad():
         for shear, slope in zip(network.shears, (-math.tan(alpha / 2), math.sin(alpha), -math.tan(alpha / 2)), strict=True):
             shear.gradient.A.fill_(slope)
@@ -139,7 +139,7 @@ ALPHA = 0.3
 
 def test_a_henon_layer_of_a_cubic_potential_is_henons_map():
     """With x = p, y = −q it is (x, y) → (1 − αx² + y, −x), the map of 1976 at b = −1, where it keeps areas."""
-    network = sx.nn.HenonLayer(2, iterates=1, potential=lambda _: Cubic()).double()
+    network = sx.nn.parts.HenonLayer(2, iterates=1, potential=lambda _: Cubic()).double()
     x = states(20, 2)
     q, p = -x[:, 1], x[:, 0]
     found = network(torch.stack([q, p], -1))
@@ -150,7 +150,7 @@ def test_a_henon_layer_of_a_cubic_potential_is_henons_map():
 
 def test_a_henon_layer_of_one_square_is_the_map_by_hand():
     """With η and ∇V(p) = k a (k p + b)² written out, the map and its inverse."""
-    network = seeded(lambda: sx.nn.HenonLayer(2, hidden=1, iterates=1, activation=torch.square, dt=0.5))
+    network = seeded(lambda: sx.nn.parts.HenonLayer(2, hidden=1, iterates=1, activation=torch.square, dt=0.5))
     with torch.no_grad():
         for name, value in (("K", 2.0), ("a", 0.75), ("b", 0.25)):
             network.gradient.get_parameter(name).fill_(value)
@@ -162,13 +162,13 @@ def test_a_henon_layer_of_one_square_is_the_map_by_hand():
 
 
 def test_a_quarter_turn_four_times_is_the_identity_whatever_eta_is():
-    network = seeded(lambda: sx.nn.HenonLayer(6))
+    network = seeded(lambda: sx.nn.parts.HenonLayer(6))
     with torch.no_grad():
         network.gradient.a.zero_()
         network.eta.normal_(generator=torch.Generator().manual_seed(0))
     x = states(9, 6)
     torch.testing.assert_close(network(x), x, rtol=0, atol=1e-15)
-    once = seeded(lambda: sx.nn.HenonLayer(6, iterates=1))
+    once = seeded(lambda: sx.nn.parts.HenonLayer(6, iterates=1))
     with torch.no_grad():
         once.gradient.a.zero_()
     assert torch.equal(once(x), torch.cat([x[:, 3:], -x[:, :3]], -1))
@@ -177,7 +177,7 @@ def test_a_quarter_turn_four_times_is_the_identity_whatever_eta_is():
 def test_a_stack_that_is_hard_to_undo_is_held_to_its_condition_and_a_wrong_inverse_is_found():
     sx.testing.check_block(seeded(lambda: sx.nn.sympnet(6, modules="linear")))  # 35 random shears: condition numbers beyond 1e10
 
-    class Wrong(sx.nn.SymplecticActivation):
+    class Wrong(sx.nn.parts.SymplecticActivation):
         def inverse(self, y):
             return super().inverse(y) + 1e-6
 
@@ -306,17 +306,17 @@ def fit(network: nn.Module, x: Tensor, y: Tensor) -> None:
 
 
 def test_a_deep_potential_is_compiled():
-    network = sx.nn.SymplecticGradient(4, potential=perceptron)
+    network = sx.nn.parts.SymplecticGradient(4, potential=perceptron)
     x = torch.randn(5, 4)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), network(x), rtol=1e-5, atol=1e-6)
 
 
 BLOCKS = (
-    sx.nn.SymplecticGradient,
-    sx.nn.SymplecticActivation,
-    sx.nn.SymplecticLinear,
-    sx.nn.HenonLayer,
+    sx.nn.parts.SymplecticGradient,
+    sx.nn.parts.SymplecticActivation,
+    sx.nn.parts.SymplecticLinear,
+    sx.nn.parts.HenonLayer,
     sx.nn.sympnet,
     sx.nn.henonnet,
 )
@@ -325,24 +325,24 @@ BLOCKS = (
 @pytest.mark.parametrize("build", BLOCKS)
 def test_states_that_are_no_pairs_and_steps_that_are_none_are_refused(build):
     for dim in (5, 1, 0, -2):
-        with pytest.raises(sx.ShapeError, match=rf"dim is {dim}.*\n.*VolumePreserving"):
+        with pytest.raises(sx.errors.ShapeError, match=rf"dim is {dim}.*\n.*VolumePreserving"):
             build(dim)
     for dt in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(sx.InputError, match=f"dt is {dt}"):
+        with pytest.raises(sx.errors.InputError, match=f"dt is {dt}"):
             build(4, dt=dt)
 
 
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: sx.nn.SymplecticGradient(4, activation=nn.Softmax(-1)), "elementwise"),
-        (lambda: sx.nn.SymplecticActivation(4, activation=lambda z: z - z.mean()), "elementwise"),
-        (lambda: sx.nn.HenonLayer(4, activation=lambda z: z.flip(-1) if z.ndim else z), "elementwise"),
-        (lambda: sx.nn.SymplecticGradient(4, moves="x"), "moves is 'x'"),
-        (lambda: sx.nn.SymplecticLinear(4, moves="x"), "moves is 'x'"),
-        (lambda: sx.nn.SymplecticLinear(4, factors=0), "factors is 0"),
-        (lambda: sx.nn.SymplecticGradient(4, hidden=0), "hidden is 0"),
-        (lambda: sx.nn.HenonLayer(4, iterates=0), "iterates is 0"),
+        (lambda: sx.nn.parts.SymplecticGradient(4, activation=nn.Softmax(-1)), "elementwise"),
+        (lambda: sx.nn.parts.SymplecticActivation(4, activation=lambda z: z - z.mean()), "elementwise"),
+        (lambda: sx.nn.parts.HenonLayer(4, activation=lambda z: z.flip(-1) if z.ndim else z), "elementwise"),
+        (lambda: sx.nn.parts.SymplecticGradient(4, moves="x"), "moves is 'x'"),
+        (lambda: sx.nn.parts.SymplecticLinear(4, moves="x"), "moves is 'x'"),
+        (lambda: sx.nn.parts.SymplecticLinear(4, factors=0), "factors is 0"),
+        (lambda: sx.nn.parts.SymplecticGradient(4, hidden=0), "hidden is 0"),
+        (lambda: sx.nn.parts.HenonLayer(4, iterates=0), "iterates is 0"),
         (lambda: sx.nn.sympnet(4, layers=0), "layers is 0"),
         (lambda: sx.nn.sympnet(4, modules="both"), "modules is 'both'"),
     ],

@@ -239,25 +239,25 @@ def fit(network: nn.Module, x: Tensor, y: Tensor) -> None:
     ],
 )
 def test_partitions_that_cannot_conserve_are_refused(partition, said):
-    with pytest.raises(sx.InputError, match=said) as told:
+    with pytest.raises(sx.errors.InputError, match=said) as told:
         sx.nn.VolumePreserving(4, partition=partition)
     assert len(str(told.value).splitlines()) == 2
 
 
 @pytest.mark.parametrize("build", [sx.nn.VolumePreserving, sx.nn.DivergenceFree])
 def test_one_coordinate_alone_and_steps_that_are_none_are_refused(build):
-    with pytest.raises(sx.ShapeError, match="dim is 1"):
+    with pytest.raises(sx.errors.ShapeError, match="dim is 1"):
         build(1)
     for dt in (0.0, -0.1, math.inf, math.nan):
-        with pytest.raises(sx.InputError, match=f"dt is {dt}"):
+        with pytest.raises(sx.errors.InputError, match=f"dt is {dt}"):
             build(4, dt=dt)
 
 
 def test_groups_and_widths_that_are_none_are_refused():
-    with pytest.raises(sx.InputError, match=r"\[\[0, 1\], \[2\]\].*\[0, 1, 2\]"):
+    with pytest.raises(sx.errors.InputError, match=r"\[\[0, 1\], \[2\]\].*\[0, 1, 2\]"):
         sx.nn.VolumePreserving(3, partition=[0, 1, 2])
     for build in (sx.nn.VolumePreserving, sx.nn.DivergenceFree):
-        with pytest.raises(sx.ShapeError, match="hidden is 0"):
+        with pytest.raises(sx.errors.ShapeError, match="hidden is 0"):
             build(3, hidden=(8, 0))
 
 
@@ -265,7 +265,7 @@ def test_groups_and_widths_that_are_none_are_refused():
 def test_an_activation_that_mixes_numbers_is_refused(build):
     """Its slopes number by number would be no derivative, and exponents from them wrong."""
     for activation in (torch.nn.Softmax(-1), torch.nn.LayerNorm(8), torch.nn.Dropout()):
-        with pytest.raises(sx.InputError, match="elementwise"):
+        with pytest.raises(sx.errors.InputError, match="elementwise"):
             build(4, hidden=(8,), activation=activation)
     build(4, activation=torch.nn.PReLU().double())
 
@@ -279,7 +279,7 @@ def test_an_activation_that_mixes_numbers_is_refused(build):
     ],
 )
 def test_what_is_no_partition_is_refused_in_one_line(partition, said):
-    with pytest.raises(sx.InputError, match=said):
+    with pytest.raises(sx.errors.InputError, match=said):
         sx.nn.VolumePreserving(4, partition=partition)
 
 
@@ -289,13 +289,13 @@ def test_groups_may_be_numpys():
 
 
 def test_states_and_shifts_of_another_width_are_refused():
-    with pytest.raises(sx.ShapeError, match=r"states of shape \(\*batch, 5\).*\(6,\)"):
+    with pytest.raises(sx.errors.ShapeError, match=r"states of shape \(\*batch, 5\).*\(6,\)"):
         sx.nn.VolumePreserving(5)(torch.zeros(6))
     network = sx.nn.VolumePreserving(3, partition=[[0], [1, 2]], shift=lambda inputs, outputs: nn.Linear(inputs, 3))
-    with pytest.raises(sx.ShapeError, match=r"shift of 1 numbers.*3"):
+    with pytest.raises(sx.errors.ShapeError, match=r"shift of 1 numbers.*3"):
         network(torch.zeros(3))
     for build in (sx.nn.VolumePreserving, sx.nn.DivergenceFree):
-        with pytest.raises(sx.InputError, match=r"hidden is 16.*\n.*\(16,\)"):
+        with pytest.raises(sx.errors.InputError, match=r"hidden is 16.*\n.*\(16,\)"):
             build(3, hidden=16)
 
 

@@ -84,7 +84,7 @@ def test_a_number_in_the_state_that_changes_is_refused_by_name():
         def forward(self, u: Tensor, state: dict) -> dict:
             return {"h": state["h"] / 2, "t": state["t"] + 1}
 
-    with pytest.raises(sx.ShapeError, match="changed t from 0 to 1, which is not a tensor"):
+    with pytest.raises(sx.errors.ShapeError, match="changed t from 0 to 1, which is not a tensor"):
         sx.Recurrent(Counting(), torch.zeros(5, 2), state={"h": torch.zeros(3), "t": 0})
 
 
@@ -143,7 +143,7 @@ def test_the_state_beside_a_readout_of_its_width_is_found(order, out):
 def test_where_nothing_tells_the_state_the_user_does(order):
     """An output that reads the old state and the new one: each part reaches the old state past the other, or may."""
     cell, inputs = Readout(order, lambda cell, u, h, after: cell.h2o(torch.tanh(h)) + after**2), torch.randn(30, 2)
-    with pytest.raises(sx.UnsupportedModuleError, match="cannot be inferred which is the state"):
+    with pytest.raises(sx.errors.UnsupportedModuleError, match="cannot be inferred which is the state"):
         sx.Recurrent(cell, inputs)
     expected = sx.lyapunov_spectrum(sx.Recurrent(Alone(cell), inputs), steps=20, settle=5).exponents
     found = sx.lyapunov_spectrum(sx.Recurrent(cell, inputs, returns=order), steps=20, settle=5).exponents
@@ -172,9 +172,9 @@ def test_a_state_made_with_the_help_of_the_output_is_told_by_its_name():
 
 
 def test_a_wrong_word_for_what_is_returned_is_refused():
-    with pytest.raises(sx.InputError, match="returns is 'both'; expected 'state', 'out, state' or 'state, out'"):
+    with pytest.raises(sx.errors.InputError, match="returns is 'both'; expected 'state', 'out, state' or 'state, out'"):
         sx.Recurrent(Readout("out, state", OUTS["linear"]), torch.zeros(5, 2), returns="both")
-    with pytest.raises(sx.InputError, match="but the cell returns a Tensor, not a pair"):
+    with pytest.raises(sx.errors.InputError, match="but the cell returns a Tensor, not a pair"):
         sx.Recurrent(Alone(Readout("out, state", OUTS["linear"])), torch.zeros(5, 2), returns="out, state")
 
 

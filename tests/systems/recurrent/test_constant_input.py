@@ -124,7 +124,7 @@ def test_what_is_no_number_of_the_system_is_refused_by_name(options, told):
 def test_an_array_is_replaced_by_one_of_its_own_shape_only():
     system = sx.Recurrent(nn.GRU(2, 3), constant=[0.1, 0.2])
     for wrong in (torch.zeros(1), torch.zeros(3), 0.5):
-        with pytest.raises(sx.ShapeError, match="'constant' is an array of shape"):
+        with pytest.raises(sx.errors.ShapeError, match="'constant' is an array of shape"):
             system.at(constant=wrong)
     with pytest.raises(sx.SeparatrixError, match="'a' is a number"):
         sx.classic.henon().at(**{"a[0]": 1.0})
@@ -184,7 +184,7 @@ def test_a_step_that_takes_no_positive_time_is_refused(dt):
         lambda: sx.Map(leaky, 3, dt=dt),
         lambda: sx.Recurrent(nn.GRU(2, 3), dt=dt),
     ):
-        with pytest.raises(sx.InputError, match="dt is"):
+        with pytest.raises(sx.errors.InputError, match="dt is"):
             build()
 
 
@@ -192,5 +192,5 @@ def test_a_loop_counts_time_as_its_core_does():
     core = sx.Recurrent(nn.GRU(2, 3), dt=DT)
     assert sx.ClosedLoop(core, nn.Linear(3, 2)).dt == DT
     assert sx.ClosedLoop(core, nn.Linear(3, 2), dt=0.1).dt == 0.1
-    with pytest.raises(sx.InputError, match="dt is 0"):
+    with pytest.raises(sx.errors.InputError, match="dt is 0"):
         sx.ClosedLoop(core, nn.Linear(3, 2), dt=0)

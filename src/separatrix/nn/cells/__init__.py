@@ -7,16 +7,7 @@ from separatrix.nn.cells.layer import OdeLayer
 from separatrix.nn.cells.lem import LEM, LEMCell
 from separatrix.nn.cells.lipschitz import LipschitzCell, LipschitzRNN
 
-CELLS: dict[str, type[OdeCell]] = {
-    "antisymmetric": AntisymmetricCell,
-    "cornn": CoRNNCell,
-    "lem": LEMCell,
-    "lipschitz": LipschitzCell,
-}
-"""All cells by name; `CELLS[name](input_size, hidden_size)` builds one with defaults."""
-
 __all__ = [
-    "CELLS",
     "LEM",
     "AntisymmetricCell",
     "AntisymmetricRNN",
