@@ -8,19 +8,15 @@ import torch
 import separatrix as sx
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-ROOMS = (
-    sx,
-    sx.nn,
-    sx.nn.parts,
-    sx.bounds,
-    sx.parts,
-    sx.testing,
-)  # errors and the records that functions return speak for themselves
-PUBLIC = {f"{room.__name__}.{name}".removeprefix("separatrix."): getattr(room, name) for room in ROOMS for name in room.__all__}
+# Left out: errors and the records that functions return, which users do not build, and tables.
+ROOMS = {"sx": sx, "nn": sx.nn, "parts of nn": sx.nn.parts, "bounds": sx.bounds, "parts": sx.parts, "testing": sx.testing}
+PUBLIC = {f"{room}: {name}": getattr(module, name) for room, module in ROOMS.items() for name in module.__all__}
+# Of the textbook systems the functions that users call; the classes behind them are documented there.
+PUBLIC |= {f"classic: {name}": getattr(sx.classic, name) for name in sx.classic.__all__ if name.islower()}
 NAMED = {name: thing for name, thing in PUBLIC.items() if callable(thing)}
 WITHOUT = {
-    "SeparatrixError": "an error",
-    "write_report": "draws and writes a page, which takes a second; the page on checkpoints runs it",
+    "sx: SeparatrixError": "an error",
+    "sx: write_report": "draws and writes a page, which takes a second; the page on checkpoints runs it",
 }
 
 
