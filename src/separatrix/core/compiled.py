@@ -24,6 +24,11 @@ class Compiled(Derived):
 
     Args:
         system: any system whose step can be traced: no branch on the values of the state. Tangents by AD are not compiled.
+
+    Example:
+        >>> lorenz = sx.Compiled(sx.classic.lorenz63())  # compiled when it runs
+        >>> lorenz.dim, lorenz.dt, lorenz.continuous
+        (3, 0.01, True)
     """
 
     def __init__(self, system: System) -> None:

@@ -7,12 +7,22 @@ from torch import Tensor
 
 
 def components(*parts: Tensor) -> Tensor:
-    """A state from its components, or tangents from theirs: each (*batch) or (*batch, k) → (*batch[, k], dim)."""
+    """A state from its components, or tangents from theirs: each (*batch) or (*batch, k) → (*batch[, k], dim).
+
+    Example:
+        >>> sx.parts.components(torch.zeros(5), torch.ones(5)).shape
+        torch.Size([5, 2])
+    """
     return stack_batch_last(parts, dim=-1)
 
 
 def along_tangents(parameter: float | Tensor) -> float | Tensor:
-    """A parameter of shape (*batch), ready to multiply components of tangents, (*batch, k)."""
+    """A parameter of shape (*batch), ready to multiply components of tangents, (*batch, k).
+
+    Example:
+        >>> sx.parts.along_tangents(torch.zeros(5)).shape, sx.parts.along_tangents(0.3)
+        (torch.Size([5, 1]), 0.3)
+    """
     return parameter[..., None] if isinstance(parameter, Tensor) else parameter
 
 

@@ -21,6 +21,16 @@ class Derived(System):
         system: the inner system.
         dt: time of one step. Default: that of the inner system.
         horizon: number of steps that it can take; None for no limit.
+
+    Example:
+        >>> class Mirrored(sx.parts.Derived):  # x ↦ −F(x)
+        ...     def step(self, x, n=0):
+        ...         return -self.system.step(x, n)
+        ...     def pushforward(self, x, v, n=0):
+        ...         x, v = self.system.pushforward(x, v, n)
+        ...         return -x, -v
+        >>> Mirrored(sx.Map(lambda x: 2 * x, dim=1)).step(torch.ones(1))
+        tensor([-2.])
     """
 
     def __init__(self, system: System, *, dt: float | None = None, horizon: int | None = None) -> None:
@@ -116,6 +126,11 @@ class Iterate(Derived):
     Args:
         system: any system.
         p: number of inner steps in one step, at least 1.
+
+    Example:
+        >>> cube = sx.Iterate(sx.Map(lambda x: 2 * x, dim=1), 3)
+        >>> cube.step(torch.ones(1)), cube.dt
+        (tensor([8.]), 3.0)
     """
 
     # p steps of a flow are a map, whose fixed points are the flow's cycles of p steps

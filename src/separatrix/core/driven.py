@@ -7,7 +7,18 @@ from separatrix.core.system import System
 
 
 class Driven(System):
-    """A system driven by an input:  step(x, n) = advance(x, drive(n)).  A subclass defines `drive` and `advance`."""
+    """A system driven by an input:  step(x, n) = advance(x, drive(n)).  A subclass defines `drive` and `advance`.
+
+    Example:
+        >>> class Leaky(sx.parts.Driven):
+        ...     def drive(self, n):
+        ...         return torch.tensor([1.0 + n])
+        ...     def advance(self, x, u):
+        ...         return 0.5 * x + u
+        >>> leaky, x = Leaky(dim=1), torch.zeros(1)
+        >>> leaky.step(x, 2), leaky.frozen(0).step(x, 2)
+        (tensor([3.]), tensor([1.]))
+    """
 
     def drive(self, n: int) -> Tensor:
         """The input of step n, shape (*batch, inputs)."""

@@ -28,7 +28,14 @@ SHORT = 64  # size up to which `Result.numbers` includes a field
 
 
 class Status(IntEnum):
-    """Outcome of one item of a batch."""
+    """Outcome of one item of a batch.
+
+    Example:
+        >>> square = sx.Map(lambda x: x**2, dim=1)
+        >>> found = sx.lyapunov_spectrum(square, torch.tensor([[1.0], [2.0]]).double(), steps=50)
+        >>> (found.codes == sx.Status.DIVERGED).tolist()
+        [False, True]
+    """
 
     OK = 0
     NOT_CONVERGED = 1
@@ -63,6 +70,11 @@ class Result:
         codes: `Status` of each batch item, shape (*batch), int8.
         settings: arguments of the analysis, including defaults.
         versions: versions of the libraries that computed it.
+
+    Example:
+        >>> found = sx.lyapunov_spectrum(sx.classic.henon(), steps=50)
+        >>> isinstance(found, sx.Result), found.status, found.settings["steps"]
+        (True, 'ok', 50)
     """
 
     codes: Tensor

@@ -73,6 +73,16 @@ class Field(Parametric):
 
     Subclasses define `forward`, and may define `pushforward` in closed form where speed matters. The time is one number; or, where
     each item has its own time, a tensor of shape (*batch).
+
+    Example:
+        >>> class Decay(sx.Field):
+        ...     def __init__(self, rate=1.0):
+        ...         super().__init__()
+        ...         self.hold(rate=rate)
+        ...     def forward(self, x, t):
+        ...         return -self.rate * x
+        >>> print(f"{sx.solve(Decay(2.0), torch.ones(1), [0.0, 1.0]).last.item():.3f}")  # e⁻²
+        0.135
     """
 
     time_dependent = True  # may depend on the time

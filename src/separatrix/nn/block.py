@@ -29,6 +29,14 @@ class Block(System):
     Raises:
         ShapeError: out is less than 1.
         InputError: dt is not a positive number.
+
+    Example:
+        >>> class Turn(sx.nn.Block):
+        ...     guarantee = sx.nn.Guarantee(lipschitz=1.0, conserves=frozenset({"norm"}))
+        ...     def step(self, x, n=0):
+        ...         return x.flip(-1)
+        >>> print(sx.nn.Sequential(Turn(2), Turn(2)).guarantee)
+        1-Lipschitz, conserves the norm
     """
 
     layered = True
@@ -88,6 +96,12 @@ class Sequential(Block):
     Raises:
         InputError: no argument is a block or system.
         ShapeError: the width of a block differs from the output width of the one before it.
+
+    Example:
+        >>> network = sx.nn.Sequential(sx.nn.MassPreserving(3), sx.nn.MassPreserving(3)).double()
+        >>> x = torch.rand(3).double()
+        >>> network.guarantee.conserves, torch.allclose(network(x).sum(), x.sum())
+        (frozenset({'sum'}), True)
     """
 
     def __init__(self, *blocks: nn.Module, dt: float = 1.0) -> None:
@@ -150,6 +164,11 @@ class Residual(nn.Module):
         module: f, which keeps the shape of its input.
         scale: factor of f(x).
         skip: factor of x.
+
+    Example:
+        >>> layer = sx.nn.Residual(sx.nn.Isometry(3), scale=0.5)
+        >>> layer.guarantee.lipschitz
+        1.5
     """
 
     def __init__(self, module: nn.Module, *, scale: float = 1.0, skip: float = 1.0) -> None:

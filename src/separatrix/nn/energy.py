@@ -72,6 +72,12 @@ class Energy(nn.Module):
     Raises:
         InputError: dim or hidden is less than 1; with `stiffest`, also weights in half precision.
     Source: Hornik, Stinchcombe & White 1990, Neural Networks 3, 551 (approximation with derivatives).
+
+    Example:
+        >>> energy = sx.nn.parts.Energy(3, stiffest=2.0).double()
+        >>> hessian = torch.func.hessian(energy)(torch.randn(3).double())
+        >>> bool(torch.linalg.matrix_norm(hessian, 2) < 2)
+        True
     """
 
     def __init__(
@@ -149,6 +155,10 @@ class KineticEnergy(nn.Module):
     Args:
         dim: numbers in p.
         device, dtype: of the weights, as in PyTorch.
+
+    Example:
+        >>> sx.nn.parts.KineticEnergy(2)(torch.tensor([3.0, 4.0])).item()  # ½ (3² + 4²)
+        12.5
     """
 
     def __init__(self, dim: int, *, device: Device = None, dtype: torch.dtype | None = None) -> None:

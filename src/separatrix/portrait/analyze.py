@@ -111,6 +111,13 @@ def analyze(
             or it has a handwritten loop over time whose step cannot be called.
         InputError, ShapeError: the model cannot take the inputs, or they are not finite; an argument belongs to the other kind of
             network.
+
+    Example:
+        >>> rnn = nn.RNN(2, 8, batch_first=True)
+        >>> _ = nn.init.orthogonal_(rnn.weight_hh_l0, gain=0.5)
+        >>> portrait = sx.analyze(rnn, torch.randn(4, 20, 2), steps=100, copies=4, also="none")
+        >>> portrait.verdict.split(":")[0], bool(portrait.spectrum.exponents.max() < -0.69)  # ln 0.5
+        ('ordered', True)
     """
     seed = check_seed(seed)
     model = bare(model)

@@ -92,6 +92,11 @@ class Stream(Drive):
     Raises:
         ShapeError: the sequences have the wrong rank, differ in the number of inputs per step, or have an empty axis.
         InputError: a length is out of range, or an input is not finite.
+
+    Example:
+        >>> stream = sx.Stream(torch.randn(10, 20, 3), copies=4)
+        >>> stream(1_000).shape, torch.equal(stream(1_000), stream(1_000))
+        (torch.Size([4, 3]), True)
     """
 
     def __init__(self, sequences: Any, copies: int = 16, seed: int = 0, *, lengths: Any = None) -> None:

@@ -34,6 +34,11 @@ class Layers(System):
         ShapeError: a block cannot take the output of the one before it; the output shape of a looped stack differs from its
             input shape.
         InputError: there are no blocks, or the input shape cannot be inferred.
+
+    Example:
+        >>> stack = sx.Layers([nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)])
+        >>> stack.horizon, [stack.width(n) for n in range(4)]
+        (3, [3, 5, 5, 2])
     """
 
     def __init__(self, blocks: Iterable[Block], shape: int | tuple[int, ...] | None = None, *, loops: int | None = 1) -> None:

@@ -35,6 +35,12 @@ class Noisy(Derived):
         InputError: the scale is negative or not a number.
         ShapeError: the function returns a scale whose shape does not match the state.
     Source: Arnold 1998, Random Dynamical Systems; the step is that of Maruyama 1955, Rend. Circ. Mat. Palermo 4, 48.
+
+    Example:
+        >>> noisy = sx.Noisy(sx.Map(lambda x: 0.5 * x, dim=1), scale=0.1)
+        >>> ends = sx.trajectory(noisy, torch.tensor([[-1.0], [1.0]]).double(), 60)[-1]
+        >>> torch.allclose(ends[0], ends[1])  # the noise is the same, and the initial state is forgotten
+        True
     """
 
     def __init__(self, system: System, scale: Number | Callable[[Tensor], Tensor], seed: int = 0) -> None:

@@ -50,6 +50,12 @@ class Section(Derived):
     plane, the map has no derivative and is discontinuous nearby.
     Source: Poincaré 1899, Les méthodes nouvelles III, ch. 27; tangents as Parker & Chua 1989, Practical Numerical Algorithms for
         Chaotic Systems, ch. 2–3.
+
+    Example:
+        >>> turn = sx.Flow(lambda x: torch.stack([x[..., 1], -x[..., 0]], -1), dim=2, dt=0.1)
+        >>> section = sx.Section(turn, axis=0)  # x = 0, crossed upwards
+        >>> print(f"{section.elapsed(torch.ones(1).double()).item():.3f}")  # 2π
+        6.283
     """
 
     basis: Tensor

@@ -33,6 +33,11 @@ class Seeded(Derived):
 
     Limits: draws from other generators (the step's own, NumPy's or Python's) are not held fixed; a run then raises an error.
     Source: Arnold 1998, Random Dynamical Systems.
+
+    Example:
+        >>> held = sx.Seeded(sx.Map(lambda x: x + torch.randn_like(x), dim=2))
+        >>> torch.equal(held.step(torch.zeros(2), 5), held.step(torch.zeros(2), 5))
+        True
     """
 
     def __init__(self, system: System, seed: int = 0) -> None:

@@ -36,6 +36,12 @@ class Stroboscopic(Derived):
             parameter of that name; at a step, the field is not periodic with this period.
         UnsupportedModuleError: the system is not a Flow.
     Source: Guckenheimer & Holmes 1983, Nonlinear Oscillations, 1.5.
+
+    Example:
+        >>> decay = sx.Flow(lambda x: -x, dim=1, dt=0.1)
+        >>> strobed = sx.Stroboscopic(decay, period=1.0)
+        >>> print(f"{strobed.step(torch.ones(1)).item():.3f}", strobed.dt)  # e⁻¹
+        0.368 1.0
     """
 
     def __init__(self, system: Flow, period: float | None = None, *, frequency: str | None = None) -> None:

@@ -30,6 +30,9 @@ def check_analysis(analysis: Callable[..., Result], system: System | None = None
         AssertionError: the signature has more than two positional arguments or a keyword without a default; the result
             is not frozen, not detached, or lacks the batch axes; one item changes the results of its neighbours; two runs
             with one seed differ.
+
+    Example:
+        >>> sx.testing.check_analysis(sx.memory_capacity)  # returns nothing: the contract is kept
     """
     _check_signature(analysis)
     if system is None:

@@ -32,6 +32,9 @@ def check_block(block: nn.Module, *, tol: float = 1e-12, seed: int = 0) -> None:
     Raises:
         UnsupportedModuleError: the module has no guarantee.
         AssertionError: the guarantee fails at some state, or the inverse does not invert; the message has both numbers.
+
+    Example:
+        >>> sx.testing.check_block(sx.nn.Isometry(3))  # returns nothing: the guarantee holds
     """
     if not isinstance(getattr(block, "guarantee", None), Guarantee) or not hasattr(block, "dim"):
         raise UnsupportedModuleError(

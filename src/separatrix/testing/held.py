@@ -24,6 +24,10 @@ def held_bytes(run: Callable[[Tensor], Any], x: Tensor, *, apart_from: nn.Module
         run: the forward pass.
         x: what it is called on.
         apart_from: a module whose parameters are not counted, because they are there anyway.
+
+    Example:
+        >>> sx.testing.held_bytes(torch.exp, torch.ones(1_000, requires_grad=True))  # the result, in float32
+        4000
     """
     weights = set() if apart_from is None else {place(parameter) for parameter in apart_from.parameters()}
     kept: weakref.WeakSet[Held] = weakref.WeakSet()

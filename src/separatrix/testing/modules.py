@@ -17,6 +17,11 @@ def check_module_untouched(module: nn.Module, run: Callable[[], Any]) -> Any:
 
     Raises:
         AssertionError: a tensor was replaced, its value, dtype or `requires_grad` has changed, or the training mode of a layer has.
+
+    Example:
+        >>> layer = nn.Linear(2, 3)
+        >>> sx.testing.check_module_untouched(layer, lambda: layer(torch.zeros(2)).shape)
+        torch.Size([3])
     """
     before, modes = _tensors(module), _modes(module)
     copies = {name: tensor.detach().clone() for name, tensor in before.items()}

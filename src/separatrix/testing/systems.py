@@ -34,6 +34,13 @@ def check_system(system: System, x0: Tensor | None = None, *, seed: int = 0) -> 
             items; the dtype or device changes; the tangents are not linear, or not the derivative; a call of the system, or of
             its layer, differs from its step; `residual` is neither F(x) − x nor, for a continuous system, the field that the step
             follows; `initial_state`, `horizon`, `elapsed` or `at` break their contract.
+
+    Example:
+        >>> sx.testing.check_system(sx.classic.henon())  # returns nothing: the contract is kept
+        >>> sx.testing.check_system(sx.Map(lambda x: x + torch.randn_like(x), dim=2))
+        Traceback (most recent call last):
+            ...
+        AssertionError: ...
     """
     probe = _probe(system, x0, seed)
     for check in SYSTEM_CHECKS:

@@ -77,7 +77,7 @@ def basins_of_attraction(
 
     Example:
         >>> flow = sx.Flow(lambda x: x - x**3, 1, 0.05)  # equilibria at −1 and 1, the border at 0
-        >>> basins = sx.basins_of_attraction(flow, torch.tensor([[-2.0], [-1.0], [0.5], [3.0]]))
+        >>> basins = sx.basins_of_attraction(flow, torch.tensor([[-2.0], [-1.0], [0.5], [3.0]]), steps=50)
         >>> basins.attractors.round(decimals=3).flatten().tolist(), basins.labels.tolist()
         ([-1.0, 1.0], [0, 0, 1, 1])
     """

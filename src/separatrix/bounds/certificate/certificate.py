@@ -178,6 +178,14 @@ def certificate(
         where it switches to x (2 · 10⁻⁹ at 20), which its `method` reports. There is no bound for products of two activations,
         attention, recurrent layers, integer inputs, discontinuous functions, or control flow that depends on the numbers.
     Source: Szegedy et al. 2014, arXiv:1312.6199, §4.3 (products of norms); lower bounds as difference quotients.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+        >>> for layer in (network[0], network[2]):
+        ...     _ = nn.init.eye_(layer.weight).data.mul_(3)
+        >>> found = sx.certificate(network, 2)
+        >>> print(f"{found.lower:.2f} {found.bound:.2f}")  # 3 · 3
+        9.00 9.00
     """
     shape = checked_shape(input_shape)
     model = bare(model)

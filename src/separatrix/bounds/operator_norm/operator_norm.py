@@ -77,6 +77,11 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
         layers it is the product of their norms.
     Source: see the files of `separatrix.bounds.operator_norm`, one per method: dense (SVD), torus (circular padding, and zero
         padding by counting), banded (Cholesky), pooling.
+
+    Example:
+        >>> found = sx.operator_norm(nn.AvgPool2d(2), (1, 8, 8))
+        >>> print(f"{found.bound:.3f}")  # four equal weights of 1/4, a vector of length 1/2
+        0.500
     """
     shape = _sizes(shape)
     layers, readings, size = layers_of(layer), [], shape

@@ -96,6 +96,14 @@ def adversarial_images(
 
     Raises:
         InputError: there are no networks; otherwise as for `robustness`.
+
+    Example:
+        >>> model = nn.Linear(2, 2, bias=False)
+        >>> _ = nn.init.eye_(model.weight)  # the border is x₁ = x₂
+        >>> inputs, labels = torch.tensor([[0.6, 0.4]]), torch.tensor([0])  # at a distance of 0.14
+        >>> found = sx.bounds.adversarial_images({"linear": model}, inputs, labels, radii=(0.1, 0.2))
+        >>> print(f"{found.distances.item():.1f}")  # the first radius at which the attack succeeds
+        0.2
     """
     if not models:
         raise InputError("models is empty; expected at least 1 network.")

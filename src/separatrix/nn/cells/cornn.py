@@ -44,6 +44,12 @@ class CoRNNCell(OdeCell):
         InputError: gamma or epsilon is negative, or dt is not positive.
         ShapeError: input_size or hidden_size is less than 1.
     Source: Rusch & Mishra 2021, ICLR, arXiv:2010.00951.
+
+    Example:
+        >>> cell = sx.nn.CoRNNCell(3, 8, dt=0.05)
+        >>> y, z = cell(torch.randn(2, 3))  # from y = z = 0
+        >>> torch.allclose(y, 0.05 * z)
+        True
     """
 
     parts = 2
@@ -158,6 +164,12 @@ class CoRNN(OdeLayer):
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, device, dtype: as in `nn.RNN`.
         dt, gamma, epsilon: options of each `CoRNNCell`.
+
+    Example:
+        >>> layer = sx.nn.CoRNN(3, 8)
+        >>> output, (y, z) = layer(torch.randn(50, 2, 3))
+        >>> output.shape, torch.equal(output[-1], y[-1])
+        (torch.Size([50, 2, 8]), True)
     """
 
     def __init__(

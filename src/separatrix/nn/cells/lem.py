@@ -43,6 +43,12 @@ class LEMCell(OdeCell):
         InputError: dt is not positive.
         ShapeError: input_size or hidden_size is less than 1.
     Source: Rusch, Mishra, Erichson & Mahoney 2022, ICLR, arXiv:2110.04744.
+
+    Example:
+        >>> cell = sx.nn.LEMCell(3, 8)
+        >>> y, z = cell(100 * torch.randn(2, 3))  # from y = z = 0
+        >>> bool(y.abs().max() <= 1), bool(z.abs().max() <= 1)
+        (True, True)
     """
 
     parts = 2
@@ -139,6 +145,12 @@ class LEM(OdeLayer):
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, device, dtype: as in `nn.RNN`.
         dt: largest step size of each `LEMCell`.
+
+    Example:
+        >>> layer = sx.nn.LEM(3, 8, batch_first=True)
+        >>> output, (y, z) = layer(torch.randn(2, 50, 3))
+        >>> output.shape, bool(output.abs().max() <= 1)
+        (torch.Size([2, 50, 8]), True)
     """
 
     def __init__(

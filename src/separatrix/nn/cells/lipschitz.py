@@ -40,6 +40,12 @@ class LipschitzCell(ExplicitCell):
         InputError: beta or beta_w is outside of [0, 1], gamma or gamma_w is negative, dt is not positive, or method is unknown.
         ShapeError: input_size or hidden_size is less than 1.
     Source: Erichson, Azencot, Queiruga, Hodgkinson & Mahoney 2021, ICLR, arXiv:2006.12070.
+
+    Example:
+        >>> cell = sx.nn.LipschitzCell(3, 8, dt=0.03)
+        >>> h = cell(torch.randn(2, 3))  # from h = 0, a step of dt tanh(V u + b)
+        >>> h.shape, bool(h.abs().max() < 0.03)
+        (torch.Size([2, 8]), True)
     """
 
     def __init__(
@@ -118,6 +124,12 @@ class LipschitzRNN(OdeLayer):
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, device, dtype: as in `nn.RNN`.
         dt, beta, gamma, beta_w, gamma_w, method: options of each `LipschitzCell`.
+
+    Example:
+        >>> layer = sx.nn.LipschitzRNN(3, 8, num_layers=2)
+        >>> output, h = layer(torch.randn(50, 2, 3))
+        >>> output.shape, h.shape
+        (torch.Size([50, 2, 8]), torch.Size([2, 2, 8]))
     """
 
     def __init__(

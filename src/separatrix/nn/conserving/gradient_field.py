@@ -36,6 +36,14 @@ class Gradient(Block):
         InputError: hidden is less than 1, method is unknown, or dt is not positive.
 
     Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45(6), arXiv:2210.02373.
+
+    Example:
+        >>> layer, x = sx.nn.Gradient(3).double(), torch.randn(3).double()
+        >>> jacobian = torch.func.jacrev(layer)(x)
+        >>> torch.allclose(jacobian, jacobian.T)  # ∇U has a symmetric Jacobian
+        True
+        >>> bool(torch.linalg.matrix_norm(jacobian, 2) <= layer.guarantee.lipschitz)
+        True
     """
 
     def __init__(

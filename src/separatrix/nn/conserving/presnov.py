@@ -31,6 +31,14 @@ class Presnov:
     Args:
         field: f.
         nodes: n, number of quadrature nodes.
+
+    Example:
+        >>> parts = sx.nn.presnov(lambda x: x.roll(1, -1) + x**3)
+        >>> x = torch.randn(5, 3).double()
+        >>> bool((x * parts.sphere(x)).sum(-1).abs().max() < 1e-10)
+        True
+        >>> torch.allclose(parts.gradient(x) + parts.sphere(x), x.roll(1, -1) + x**3)
+        True
     """
 
     field: Field
@@ -102,6 +110,13 @@ def presnov(field: Callable[[Tensor], Tensor] | System, *, nodes: int = 16) -> P
     Limits: for a field with kinks, such as a ReLU network, the error decreases only as a power of 1 / n. Source: Tudoran 2017,
     arXiv:1711.11268 (existence and uniqueness for C¹ fields); named Presnov decomposition and used for networks
         by Celledoni et al. 2023, arXiv:2210.02373.
+
+    Example:
+        >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]]).double()
+        >>> parts = sx.nn.presnov(lambda x: x @ matrix.T)
+        >>> x = torch.randn(2).double()
+        >>> torch.allclose(parts.gradient(x), x @ (matrix + matrix.T) / 2)
+        True
     """
     check_whole("nodes", nodes, 1)
     if isinstance(field, System):
@@ -136,6 +151,11 @@ class PresnovNetwork(Block):
     Limits: the network has no guarantee. Flows are homeomorphisms and cannot fold; to approximate a map that folds, pad the state
         with zeros and project at the end.
     Source: Celledoni et al. 2023, arXiv:2210.02373; the splitting as Hairer, Lubich & Wanner 2006, II.5.
+
+    Example:
+        >>> network = sx.nn.PresnovNetwork(3, blocks=(1.0, 3.0))
+        >>> network(torch.randn(5, 3)).shape, network.shares.detach()
+        (torch.Size([5, 3]), tensor([0.2500, 0.7500]))
     """
 
     def __init__(

@@ -38,6 +38,11 @@ class SpherePreserving(Block):
         norm.
     Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45(6), arXiv:2210.02373, for the field; the
         Cayley transform as Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, IV.8.
+
+    Example:
+        >>> layer, x = sx.nn.SpherePreserving(3).double(), torch.randn(5, 3).double()
+        >>> torch.allclose(layer(x).norm(dim=-1), x.norm(dim=-1))
+        True
     """
 
     def __init__(

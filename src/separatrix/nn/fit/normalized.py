@@ -26,7 +26,13 @@ class Normalized(Field):
     Raises:
         InputError: an entry of deviation or speed is not positive.
 
-    Example: `field = sx.nn.parts.Normalized.of(network, states, times)`, then `sx.nn.fit_flow(field, states, times)`.
+    Example:
+        >>> times = torch.arange(0, 3, 0.1)
+        >>> states = torch.stack([100 * times.cos(), 0.01 * times.sin()], dim=-1)
+        >>> field = sx.nn.parts.Normalized.of(nn.Linear(2, 2), states, times)  # for sx.nn.fit_flow
+        >>> scaled = (states - field.mean) / field.deviation
+        >>> torch.allclose(scaled.std(0, correction=0), torch.ones(2), atol=1e-4)
+        True
     """
 
     time_dependent = False

@@ -42,6 +42,12 @@ class Universal(Field):
         UnsupportedModuleError: a term is a system without a field.
         ShapeError: the terms have different widths, checked at the first call.
     Source: Rackauckas et al. 2020, arXiv:2001.04385; factors as in Keith, Khadse & Field 2021, Phys. Rev. Research 3, 043101.
+
+    Example:
+        >>> term = sx.nn.parts.zero_output_(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)))
+        >>> field = sx.nn.Universal(lambda x: -x, term)  # ẋ = −x, and a term to be learned
+        >>> field(torch.ones(2), 0.0).tolist()
+        [-1.0, -1.0]
     """
 
     def __init__(

@@ -58,6 +58,10 @@ class Damped(nn.Module):
     Limits: b must not write to its input and must not contain the skip connection itself; for networks whose blocks do, see
         `damped`.
     Source: Yang et al. 2020, ICML, arXiv:2006.05749, "In-ResNet" and "λ-In-ResNet".
+
+    Example:
+        >>> sx.nn.Damped(nn.Identity(), damping=0.25)(torch.ones(2))  # x + (1 − λ) x
+        tensor([1.7500, 1.7500])
     """
 
     def __init__(

@@ -29,6 +29,12 @@ class DenseField(Field):
     Raises:
         ShapeError: there is no hidden layer, or one without units.
         InputError: the activation is unknown or not elementwise.
+
+    Example:
+        >>> field = sx.nn.parts.DenseField(3, hidden=(8,))
+        >>> value, pushed = field.pushforward(torch.zeros(3), torch.eye(3), 0.0)
+        >>> torch.allclose(pushed.T, torch.func.jacrev(field)(torch.zeros(3), 0.0), atol=1e-6)
+        True
     """
 
     def __init__(

@@ -56,6 +56,11 @@ class ContinuousNormalizingFlow(NeuralODE):
         probes, so the estimate is unbiased only up to the tolerance.
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366, theorem 1; Grathwohl, Chen, Bettencourt,
         Sutskever & Duvenaud 2019, ICLR, arXiv:1810.01367 (the estimate).
+
+    Example:
+        >>> flow = sx.nn.ContinuousNormalizingFlow(lambda x: x, dim=1)  # x(1) = e x(0)
+        >>> print(f"{flow.log_density(torch.zeros(1)).values:.4f}")  # −½ ln 2π − 1
+        -1.9189
     """
 
     def __init__(

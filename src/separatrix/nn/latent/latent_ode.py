@@ -106,6 +106,13 @@ class LatentODE(nn.Module):
         depend on time. The number of steps depends on the times, which causes a graph break in a compiled model.
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, NeurIPS, arXiv:1806.07366, section 5; Rubanova, Chen & Duvenaud 2019,
         NeurIPS, arXiv:1907.03907.
+
+    Example:
+        >>> times = torch.rand(10, 4).sort(0).values  # 4 series of 10 observations, each at its own times
+        >>> values = torch.stack([times.sin(), times.cos()], dim=-1)
+        >>> model = sx.nn.LatentODE(2, hidden=8)
+        >>> model.predict(values, times, at=torch.linspace(0, 2, 5)).mean.shape
+        torch.Size([5, 4, 2])
     """
 
     def __init__(

@@ -34,6 +34,10 @@ def exact_factor(h: Number, slope: float, *, s_min: float = 1.0, s_max: float = 
 
     Returns:
         The factors, shape of h.
+
+    Example:
+        >>> sx.nn.parts.exact_factor(1.0, slope=0.5).item()  # max(1 − 0.5, 1 − 1)
+        0.5
     """
     h = _tensor(h)
     return torch.maximum((1 - h * slope * s_min**2).abs(), (1 - h * s_max**2).abs())
@@ -51,6 +55,10 @@ def published_factor(h: Number, slope: float) -> Tensor:
     Returns:
         The bounds, shape of h.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
+
+    Example:
+        >>> sx.nn.parts.published_factor(0.5, slope=0.5).item()  # √(1 − 0.5 + 0.25)
+        0.8660254037844386
     """
     h = _tensor(h)
     return (1 - 2 * slope * h + h**2).sqrt()

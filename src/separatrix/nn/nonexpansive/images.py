@@ -38,6 +38,11 @@ class NonExpansiveConv2d(nn.Module):
         InputError: step_size is outside of 0 … 2, slope outside of 0 … 1, or padding or kernel is unknown.
         ShapeError: kernel_size is even.
     Source: Celledoni et al. 2023, arXiv:2210.02373; kernels: `sx.nn.parts.OrthogonalKernel`, `sx.nn.parts.ScaledKernel`.
+
+    Example:
+        >>> layer, a, b = sx.nn.NonExpansiveConv2d(3, 8), *torch.randn(2, 1, 3, 5, 5)
+        >>> bool((layer(a) - layer(b)).norm() <= (a - b).norm())
+        True
     """
 
     def __init__(
@@ -97,6 +102,10 @@ class ExpansiveConv2d(nn.Module):
         InputError: step_size is negative, slope is outside of 0 … 1, or padding is unknown.
         ShapeError: kernel_size is even.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
+
+    Example:
+        >>> sx.nn.parts.ExpansiveConv2d(3, step_size=0.5).guarantee.lipschitz  # 1 + h
+        1.5
     """
 
     def __init__(
@@ -158,6 +167,11 @@ class AlternatingConv2d(nn.Module):
             range.
         ShapeError: hidden is less than channels, or kernel_size is even.
     Source: Celledoni et al. 2023, arXiv:2210.02373; the exact factor: `sx.nn.parts.exact_factor`.
+
+    Example:
+        >>> layer, a, b = sx.nn.parts.AlternatingConv2d(3), *torch.randn(2, 1, 3, 5, 5)
+        >>> bool((layer(a) - layer(b)).norm() <= (a - b).norm())
+        True
     """
 
     def __init__(

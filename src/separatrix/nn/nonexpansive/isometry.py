@@ -27,6 +27,11 @@ class Isometry(Block):
 
     Raises:
         ShapeError: out is less than dim.
+
+    Example:
+        >>> layer, x = sx.nn.Isometry(2, 5).double(), torch.randn(2).double()
+        >>> torch.allclose(layer(x).norm(), x.norm())
+        True
     """
 
     def __init__(
@@ -73,6 +78,11 @@ class Coisometry(Block):
 
     Raises:
         ShapeError: out is more than dim.
+
+    Example:
+        >>> layer, x = sx.nn.Coisometry(5, 2, bias=False), torch.randn(4, 5)
+        >>> bool((layer(x).norm(dim=-1) < x.norm(dim=-1)).all())
+        True
     """
 
     def __init__(
@@ -124,6 +134,11 @@ class IsometryConv2d(nn.Module):
     Raises:
         ShapeError: out_channels is less than in_channels, or kernel_size is even.
         InputError: unknown padding.
+
+    Example:
+        >>> layer, image = sx.nn.IsometryConv2d(3, 8).double(), torch.randn(1, 3, 5, 7).double()
+        >>> torch.allclose(layer(image).norm(), image.norm())
+        True
     """
 
     def __init__(

@@ -40,6 +40,12 @@ class LipschitzNet(Sequential):
     Raises:
         InputError: unknown kind, or options that `Alternating` refuses.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
+
+    Example:
+        >>> network = sx.nn.LipschitzNet(3, 2, hidden=8)
+        >>> a, b = torch.randn(2, 3)
+        >>> bool((network(a) - network(b)).norm() <= (a - b).norm())
+        True
     """
 
     def __init__(
@@ -81,6 +87,11 @@ class ResidualNet(Sequential):
         hidden: numbers in the state between the lift and the last layer. Default: dim.
         blocks: number of residual layers.
         device, dtype: of the weights, as in PyTorch.
+
+    Example:
+        >>> network = sx.nn.ResidualNet(3, 2, hidden=8)
+        >>> network(torch.randn(5, 3)).shape
+        torch.Size([5, 2])
     """
 
     def __init__(
@@ -154,6 +165,12 @@ class LipschitzConvNet(InStages):
         InputError: unknown kind or pool, or options that `AlternatingConv2d` refuses.
         ShapeError: images too small for the number of stages, or a stage with fewer channels than the one before.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
+
+    Example:
+        >>> network = sx.nn.LipschitzConvNet(3, 10, image_size=8, widths=(8, 16), blocks=1)
+        >>> a, b = torch.rand(2, 1, 3, 8, 8)
+        >>> bool((network(a) - network(b)).norm() <= (a - b).norm())
+        True
     """
 
     def __init__(
@@ -201,6 +218,11 @@ class ResidualConvNet(InStages):
     Args:
         in_channels, classes, image_size, widths, blocks: as for `LipschitzConvNet`; each block has two convolutions, A and B.
         device, dtype: of the weights, as in PyTorch.
+
+    Example:
+        >>> network = sx.nn.ResidualConvNet(3, 10, image_size=8, widths=(8, 16), blocks=1)
+        >>> network(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -234,6 +256,11 @@ class Pool2d(nn.Module):
 
     Raises:
         InputError: unknown kind.
+
+    Example:
+        >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+        >>> sx.nn.parts.Pool2d()(image).item(), sx.nn.parts.Pool2d("sum")(image).item()
+        (4.0, 5.0)
     """
 
     def __init__(self, kind: str = "max") -> None:

@@ -45,6 +45,11 @@ class OrthogonalMatrix(Built):
     Limits: the determinant of a square Q is always (−1)^rows; parameters on and above the diagonal have no effect.
     Source: Bischof & Van Loan 1987, SIAM J. Sci. Stat. Comput. 8, s2; T⁻¹: Walker 1988, SIAM J. Sci. Stat. Comput. 9, 152;
         initialisation: Stewart 1980, SIAM J. Numer. Anal. 17, 403.
+
+    Example:
+        >>> q = sx.nn.parts.OrthogonalMatrix(5, 3).double()()
+        >>> torch.allclose(q.T @ q, torch.eye(3).double())
+        True
     """
 
     def __init__(
@@ -90,6 +95,12 @@ class OrthogonalKernel(Built):
     Raises:
         ShapeError: out_channels is less than in_channels, or kernel_size is even.
     Source: Li et al. 2019, arXiv:1911.00937 (block convolution of projectors); Xiao et al. 2018, arXiv:1806.05393.
+
+    Example:
+        >>> kernel = sx.nn.parts.OrthogonalKernel(8, 3).double()()
+        >>> image = nn.functional.pad(torch.randn(1, 3, 6, 6).double(), (1, 1, 1, 1), mode="circular")
+        >>> torch.allclose(nn.functional.conv2d(image, kernel).norm(), image[..., 1:-1, 1:-1].norm())
+        True
     """
 
     def __init__(
@@ -134,6 +145,11 @@ class ScaledKernel(Built):
     Raises:
         ShapeError: kernel_size is even.
     Source: Prach & Lampert 2022, arXiv:2208.03160.
+
+    Example:
+        >>> kernel, image = sx.nn.parts.ScaledKernel(8, 3)(), torch.randn(1, 3, 6, 6)
+        >>> bool(nn.functional.conv2d(image, kernel, padding=1).norm() <= image.norm())
+        True
     """
 
     def __init__(
@@ -189,6 +205,11 @@ def frozen(module: nn.Module) -> nn.Module:
 
     Returns:
         The copy, in evaluation mode.
+
+    Example:
+        >>> network, x = sx.nn.LipschitzNet(3).double(), torch.randn(5, 3).double()
+        >>> torch.allclose(sx.nn.parts.frozen(network)(x), network(x))
+        True
     """
     copied = copy.deepcopy(module).eval().requires_grad_(False)
     for parent in list(copied.modules()):

@@ -34,6 +34,11 @@ class NonExpansive(Block):
         InputError: step_size is outside of 0 … 2, or slope outside of 0 … 1.
         ShapeError: hidden is less than 1.
     Source: Celledoni et al. 2023, arXiv:2210.02373; Meunier et al. 2022, arXiv:2110.12690.
+
+    Example:
+        >>> layer, a, b = sx.nn.NonExpansive(3), *torch.randn(2, 3)
+        >>> bool((layer(a) - layer(b)).norm() <= (a - b).norm())
+        True
     """
 
     def __init__(
@@ -90,6 +95,10 @@ class Expansive(Block):
     Raises:
         InputError: step_size is negative, or slope is outside of 0 … 1.
     Source: Celledoni et al. 2023, arXiv:2210.02373.
+
+    Example:
+        >>> sx.nn.parts.Expansive(3, step_size=0.5).guarantee.lipschitz  # 1 + h
+        1.5
     """
 
     def __init__(
@@ -145,6 +154,11 @@ class Alternating(Block):
         InputError: step_sizes are outside of the feasible set, the budget is unknown, or slope or substeps is out of range.
         ShapeError: hidden is less than dim, so that some directions would not be contracted.
     Source: Celledoni et al. 2023, arXiv:2210.02373; the exact factor: `sx.nn.parts.exact_factor`.
+
+    Example:
+        >>> layer, a, b = sx.nn.parts.Alternating(3), *torch.randn(2, 3)
+        >>> bool((layer(a) - layer(b)).norm() <= (a - b).norm())
+        True
     """
 
     def __init__(

@@ -41,6 +41,13 @@ class Momentum(Couplings):
         floats and stores what these store; compile the modules f instead.
     Source: Sander, Ablin, Blondel & Peyré 2021, ICML, arXiv:2102.07870; the store of lost digits: Maclaurin, Duvenaud & Adams
         2015, ICML, arXiv:1502.03492.
+
+    Example:
+        >>> network = sx.nn.Momentum([nn.Linear(4, 4), nn.Tanh()])
+        >>> x = torch.randn(2, 4)
+        >>> start, _ = network.inverse(*network.advance(x))
+        >>> torch.allclose(start, x, atol=1e-5)
+        True
     """
 
     def __init__(
@@ -101,6 +108,12 @@ class Reversible(Couplings):
         UnsupportedModuleError: as for `Momentum`.
     Limits: as for `Momentum`.
     Source: Gomez, Ren, Urtasun & Grosse 2017, NeurIPS, arXiv:1707.04585; couplings: Dinh, Krueger & Bengio 2015, arXiv:1410.8516.
+
+    Example:
+        >>> network = sx.nn.Reversible([nn.Linear(2, 2)], [nn.Tanh()])
+        >>> x = torch.randn(5, 4)
+        >>> torch.allclose(network.inverse(network(x)), x, atol=1e-5)
+        True
     """
 
     def __init__(

@@ -57,6 +57,11 @@ class MomentumNet(HalfAndHalf):
         ShapeError: dim is odd.
         InputError: layers is less than 1, gamma is out of range, or the activation is unknown or not elementwise.
     Source: as `Momentum`.
+
+    Example:
+        >>> network = sx.nn.MomentumNet(4, layers=2, gamma=0.5)
+        >>> print(f"{network.guarantee.log_det:.4f}")  # 2 · 2 · ln 0.5
+        -2.7726
     """
 
     def __init__(
@@ -99,6 +104,11 @@ class ReversibleNet(HalfAndHalf):
         ShapeError: dim is odd.
         InputError: layers is less than 1, or the activation is unknown or not elementwise.
     Source: as `Reversible`.
+
+    Example:
+        >>> network, x = sx.nn.ReversibleNet(4).double(), torch.randn(4).double()
+        >>> torch.allclose(network.inverse(network(x)), x), network.guarantee.log_det
+        (True, 0.0)
     """
 
     def __init__(

@@ -87,6 +87,13 @@ class SeparableHamiltonian(HamiltonianBlock):
         the data; the network then learns the energy for which leapfrog fits them.
     Source: Greydanus, Dzamba & Yosinski 2019, NeurIPS (Hamiltonian networks); Chen, Zhang, Arjovsky & Bottou 2020, ICLR
         (trained through leapfrog); Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, VI.3 and IX.8.
+
+    Example:
+        >>> step, x = sx.nn.SeparableHamiltonian(4).double(), torch.randn(4).double()
+        >>> torch.allclose(step.inverse(step(x)), x)
+        True
+        >>> print(f"{torch.func.jacrev(step)(x).det():.6f}")
+        1.000000
     """
 
     def __init__(
@@ -167,6 +174,13 @@ class Hamiltonian(HamiltonianBlock):
         small dim. Under autocast the equation is solved in the precision of the weights. `torch.func.vmap` over states is not
         supported, because the number of Newton steps depends on them; pass a batch instead.
     Source: Hairer, Lubich & Wanner 2006, Geometric Numerical Integration, VI.4 (symplectic), IX.8 (long times).
+
+    Example:
+        >>> step, x = sx.nn.Hamiltonian(4).double(), torch.randn(4).double()
+        >>> torch.allclose(step.inverse(step(x)), x)
+        True
+        >>> print(f"{torch.func.jacrev(step)(x).det():.6f}")
+        1.000000
     """
 
     def __init__(

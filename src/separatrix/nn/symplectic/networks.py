@@ -40,6 +40,13 @@ def sympnet(
         InputError: modules is unknown, the activation is unknown or not elementwise, or dt is not positive.
         ShapeError: dim is odd, or layers or hidden is less than 1.
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166.
+
+    Example:
+        >>> network, x = sx.nn.sympnet(4).double(), torch.randn(4).double()
+        >>> omega = torch.kron(torch.tensor([[0, 1], [-1, 0]]), torch.eye(2)).double()
+        >>> jacobian = torch.func.jacrev(network)(x)
+        >>> torch.allclose(jacobian.T @ omega @ jacobian, omega)
+        True
     """
     check_whole("layers", layers, 1, error=ShapeError)
     check_choice("modules", modules, ("gradient", "linear"))
@@ -85,6 +92,13 @@ def henonnet(
         InputError: the activation is unknown or not elementwise, or dt is not positive.
         ShapeError: dim is odd, or layers or hidden is less than 1.
     Source: Burby, Tang & Maulik 2020, Plasma Phys. Control. Fusion 63, 024001, arXiv:2007.04496.
+
+    Example:
+        >>> network, x = sx.nn.henonnet(4).double(), torch.randn(4).double()
+        >>> omega = torch.kron(torch.tensor([[0, 1], [-1, 0]]), torch.eye(2)).double()
+        >>> jacobian = torch.func.jacrev(network)(x)
+        >>> torch.allclose(jacobian.T @ omega @ jacobian, omega)
+        True
     """
     check_whole("layers", layers, 1, error=ShapeError)
     factory = Factory(device=device, dtype=dtype)

@@ -91,6 +91,11 @@ class SymplecticGradient(SymplecticShear):
         InputError: the activation is unknown or not elementwise, moves is not "q" or "p", or dt is not positive.
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166, gradient modules, whose products approximate
         symplectic maps in C^r on compact sets if σ is smooth and sigmoidal.
+
+    Example:
+        >>> layer, x = sx.nn.parts.SymplecticGradient(4).double(), torch.randn(4).double()
+        >>> torch.equal(layer(x)[:2], x[:2]), torch.allclose(layer.inverse(layer(x)), x)  # q does not move
+        (True, True)
     """
 
     def __init__(
@@ -125,6 +130,11 @@ class SymplecticActivation(SymplecticShear):
         ShapeError: dim is odd.
         InputError: the activation is unknown or not elementwise, moves is not "q" or "p", or dt is not positive.
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166, activation modules.
+
+    Example:
+        >>> layer, x = sx.nn.parts.SymplecticActivation(4).double(), torch.randn(4).double()
+        >>> torch.equal(layer(x)[:2], x[:2]), torch.allclose(layer.inverse(layer(x)), x)  # q does not move
+        (True, True)
     """
 
     def __init__(
@@ -158,6 +168,11 @@ class SymplecticLinear(Block):
         InputError: moves is not "q" or "p", or dt is not positive.
     Source: Jin, Zhang, Zhu, Tang & Karniadakis 2020, Neural Networks 132, 166, linear modules; five factors: Jin, Lin & Xiao 2021,
         arXiv:2108.00223.
+
+    Example:
+        >>> layer, x = sx.nn.parts.SymplecticLinear(4).double(), torch.randn(4).double()
+        >>> torch.allclose(layer.inverse(layer(x)), x)
+        True
     """
 
     def __init__(
@@ -226,6 +241,11 @@ class HenonLayer(Block):
         InputError: the activation is unknown or not elementwise, or dt is not positive.
     Source: Burby, Tang & Maulik 2020, Plasma Phys. Control. Fusion 63, 024001, arXiv:2007.04496. Products of such maps approximate
         symplectic maps: Turaev 2003, Nonlinearity 16, 123.
+
+    Example:
+        >>> layer, x = sx.nn.parts.HenonLayer(4).double(), torch.randn(4).double()
+        >>> torch.allclose(layer.inverse(layer(x)), x)
+        True
     """
 
     def __init__(

@@ -47,6 +47,13 @@ class VolumePreserving(Block):
     Source: Celledoni, Murari, Owren, Schönlieb & Sherry 2023, SIAM J. Sci. Comput. 45(6), arXiv:2210.02373; the shears are those of
         Dinh, Krueger & Bengio 2015, arXiv:1410.8516. Their products approximate bounded injective volume-preserving maps, in Lᵖ on
         compact sets: Zhu, Jin, Zhu & Tang 2021, arXiv:2106.10911.
+
+    Example:
+        >>> layer, x = sx.nn.VolumePreserving(3).double(), torch.randn(3).double()
+        >>> print(f"{torch.func.jacrev(layer)(x).det():.6f}")
+        1.000000
+        >>> torch.allclose(layer.inverse(layer(x)), x)
+        True
     """
 
     def __init__(
@@ -132,6 +139,13 @@ class DivergenceFree(Block):
         ShapeError: dim is 1.
         InputError: the activation is unknown or not elementwise, or dt is not positive.
     Source: Feng & Shang 1995, Numer. Math. 71, 451 (the splitting); Bajārs 2023, J. Comput. Phys. 476, 111911 (as a network).
+
+    Example:
+        >>> layer, x = sx.nn.DivergenceFree(3).double(), torch.randn(3).double()
+        >>> print(f"{torch.func.jacrev(layer)(x).det():.6f}")
+        1.000000
+        >>> torch.allclose(layer.inverse(layer(x)), x)
+        True
     """
 
     def __init__(

@@ -23,6 +23,12 @@ class MackeyGlass(System):
     Raises:
         InputError: the delay or the step is not positive, or the delay is shorter than half a step.
     Source: Mackey & Glass 1977, Science 197, 287, eq. (4b). Classic chaos at β = 0.2, γ = 0.1, p = 10, τ = 17 (Farmer 1982).
+
+    Example:
+        >>> delayed = sx.classic.mackey_glass(tau=17.0, dt=0.1)
+        >>> x = torch.ones(delayed.dim).double()
+        >>> delayed.dim, torch.allclose(delayed.step(x), x)  # an equilibrium
+        (171, True)
     """
 
     def __init__(

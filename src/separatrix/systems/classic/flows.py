@@ -135,17 +135,35 @@ class LotkaVolterra(Field):
 
 
 def lorenz63(sigma: Number = 10.0, rho: Number = 28.0, beta: Number = 8 / 3, *, dt: float = 0.01, method: str = "rk4") -> Flow:
-    """The Lorenz system of 1963, with the butterfly attractor."""
+    """The Lorenz system of 1963, with the butterfly attractor.
+
+    Example:
+        >>> spectrum = sx.lyapunov_spectrum(sx.classic.lorenz63(), steps=100)
+        >>> print(f"{spectrum.exponents.sum():.2f}")  # the divergence, −(10 + 1 + 8/3)
+        -13.67
+    """
     return Flow(Lorenz63(sigma, rho, beta), 3, dt, method=method, start=(-2.90, -4.14, 16.69))
 
 
 def rossler(a: Number = 0.2, b: Number = 0.2, c: Number = 5.7, *, dt: float = 0.02, method: str = "rk4") -> Flow:
-    """The Rössler system, whose chaotic attractor is a single folded band."""
+    """The Rössler system, whose chaotic attractor is a single folded band.
+
+    Example:
+        >>> found = sx.fixed_points(sx.classic.rossler(), torch.zeros(1, 3).double())
+        >>> print(f"{found.points[0, 0]:.4f}")  # (c − √(c² − 4ab))/2
+        0.0070
+    """
     return Flow(Rossler(a, b, c), 3, dt, method=method, start=(3.96, -3.20, 0.07))
 
 
 def lorenz96(n: int = 40, forcing: Number = 8.0, *, dt: float = 0.02, method: str = "rk4") -> Flow:
-    """The Lorenz 96 ring of n sites, a model atmosphere with extensive chaos."""
+    """The Lorenz 96 ring of n sites, a model atmosphere with extensive chaos.
+
+    Example:
+        >>> ring = sx.classic.lorenz96(5, forcing=8.0)
+        >>> ring.residual(torch.full((5,), 8.0)).abs().max().item()  # equilibrium at x = F
+        0.0
+    """
     start = tuple(2.3 + 3.6 * math.sin(2.4 * i) for i in range(n))  # the attractor's mean and spread at F = 8
     return Flow(Lorenz96(forcing), n, dt, method=method, start=start)
 
@@ -159,7 +177,14 @@ def fitzhugh_nagumo(
     dt: float = 0.05,
     method: str = "rk4",
 ) -> Flow:
-    """The FitzHugh–Nagumo neuron, spiking periodically."""
+    """The FitzHugh–Nagumo neuron, spiking periodically.
+
+    Example:
+        >>> for current in (0.0, 0.5):  # at rest, and spiking
+        ...     sx.fixed_points(sx.classic.fitzhugh_nagumo(current), torch.zeros(1, 2)).kind
+        ('stable focus',)
+        ('unstable focus',)
+    """
     return Flow(FitzHughNagumo(current, a, b, epsilon), 2, dt, method=method, start=(-1.0, -0.5))
 
 
@@ -172,5 +197,11 @@ def lotka_volterra(
     dt: float = 0.02,
     method: str = "rk4",
 ) -> Flow:
-    """The Lotka–Volterra equations: populations of prey and predators that oscillate."""
+    """The Lotka–Volterra equations: populations of prey and predators that oscillate.
+
+    Example:
+        >>> populations = sx.classic.lotka_volterra(1.0, 1.0, 1.0, 1.0)
+        >>> populations.residual(torch.ones(2)).tolist()  # equilibrium at (δ/γ, α/β)
+        [0.0, 0.0]
+    """
     return Flow(LotkaVolterra(alpha, beta, gamma, delta), 2, dt, method=method, start=(0.5, 4.5))

@@ -99,12 +99,25 @@ def duffing(
     dt: float = 0.02,
     method: str = "rk4",
 ) -> Flow:
-    """The Duffing oscillator, forced between its two wells."""
+    """The Duffing oscillator, forced between its two wells.
+
+    Example:
+        >>> oscillator = sx.classic.duffing(delta=0.0, gamma=0.0)  # without friction and force
+        >>> oscillator.residual(torch.tensor([[-1.0, 0.0], [1.0, 0.0]])).abs().max().item()  # the two wells
+        0.0
+    """
     return Flow(Duffing(delta, alpha, beta, gamma, omega), 2, dt, method=method, start=(1.0, 0.0))
 
 
 def double_gyre(
     A: Number = 0.1, epsilon: Number = 0.25, omega: Number = math.pi / 5, *, dt: float = 0.1, method: str = "rk4"
 ) -> Flow:
-    """The double gyre: two vortices whose boundary oscillates and mixes the fluid."""
+    """The double gyre: two vortices whose boundary oscillates and mixes the fluid.
+
+    Example:
+        >>> gyre = sx.classic.double_gyre()
+        >>> velocity = gyre.residual(torch.tensor([[0.0, 0.3], [2.0, 0.3]]).double())
+        >>> velocity[:, 0].abs().max().item() < 1e-12  # nothing crosses the walls x = 0 and x = 2
+        True
+    """
     return Flow(DoubleGyre(A, epsilon, omega), 2, dt, method=method, start=(1.0, 0.4))

@@ -80,12 +80,25 @@ class SchwarzschildOrbit(Field):
 
 
 def kepler_orbit(p: Number = 100.0, e: Number = 0.5, mass: Number = 1.0, *, dt: float = 100.0, method: str = "rk4") -> Flow:
-    """The Newtonian elliptic orbit, starting at apoapsis."""
+    """The Newtonian elliptic orbit, starting at apoapsis.
+
+    Example:
+        >>> orbit = sx.classic.kepler_orbit(p=100.0, e=0.0)
+        >>> print(f"{orbit.residual(torch.zeros(2))[1]:.4f}")  # the angular velocity of a circle, p^{−3/2}
+        0.0010
+    """
     return Flow(KeplerOrbit(p, e, mass), 2, dt, method=method, start=(math.pi, 0.0))
 
 
 def schwarzschild_orbit(p: Number = 100.0, e: Number = 0.5, mass: Number = 1.0, *, dt: float = 100.0, method: str = "rk4") -> Flow:
-    """The orbit of a test particle around a black hole, starting at apoapsis: a precessing ellipse."""
+    """The orbit of a test particle around a black hole, starting at apoapsis: a precessing ellipse.
+
+    Example:
+        >>> orbit = sx.classic.schwarzschild_orbit(p=100.0)
+        >>> radial, angular = orbit.residual(torch.zeros(2))
+        >>> bool(angular > radial)  # so that the ellipse turns
+        True
+    """
     return Flow(SchwarzschildOrbit(p, e, mass), 2, dt, method=method, start=(math.pi, 0.0))
 
 
@@ -95,6 +108,11 @@ def orbit_in_plane(x: Tensor, *, p: Number = 100.0, e: Number = 0.5, mass: Numbe
     Args:
         x: states, shape (*batch, 2).
         p, e, mass: parameters of the orbit.
+
+    Example:
+        >>> start = torch.tensor([0.0, 0.0])  # at periapsis
+        >>> sx.classic.orbit_in_plane(start, p=90.0, e=0.5)  # r = p / (1 + e)
+        tensor([60., 0.])
     """
     chi, phi = x.unbind(-1)
     r = p * mass / (1 + e * chi.cos())
@@ -119,6 +137,13 @@ def quadrupole_waveform(places: Tensor, dt: float) -> Tensor:
     Raises:
         InputError: there are fewer than 4 times.
     Source: Keith, Khadse & Field 2021, Phys. Rev. Research 3, 043101.
+
+    Example:
+        >>> time = torch.arange(0, 10, 0.01).double()
+        >>> places = torch.stack([time.cos(), time.sin()], dim=-1)  # a circle
+        >>> wave = sx.classic.quadrupole_waveform(places, 0.01)
+        >>> print(f"{wave.abs().max():.2f}")  # 8 √(π/5)
+        6.34
     """
     if len(places) < SAMPLES:
         raise InputError(f"expected at least {SAMPLES} consecutive positions, got {len(places)}.")

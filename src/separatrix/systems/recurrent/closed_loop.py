@@ -41,6 +41,13 @@ class ClosedLoop(System):
         UnsupportedModuleError: the core is not a recurrent module, or is an ensemble.
 
     Source: Jaeger & Haas 2004, Science 304, 78 (an echo-state network with its output fed back).
+
+    Example:
+        >>> core = nn.RNNCell(1, 1, bias=False)
+        >>> _ = nn.init.constant_(core.weight_hh, 0.5), nn.init.constant_(core.weight_ih, 1.5)
+        >>> loop = sx.ClosedLoop(core, lambda h: h)  # h ← tanh(0.5 h + 1.5 h)
+        >>> sx.lyapunov_spectrum(loop, torch.zeros(1).double(), steps=20).exponents  # ln 2
+        tensor([0.6931], dtype=torch.float64)
     """
 
     def __init__(

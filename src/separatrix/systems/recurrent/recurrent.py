@@ -50,6 +50,11 @@ class Recurrent(Driven):
         ShapeError: the rank or width of the inputs does not fit the module.
         InputError: inputs or weights are not finite, sequences differ in length, both `inputs` and `constant` are given, or dt is
             not a positive number.
+
+    Example:
+        >>> lstm = sx.Recurrent(nn.LSTM(3, 8, num_layers=2), torch.randn(50, 3))
+        >>> lstm.dim, lstm.horizon  # (h₁, h₂, c₁, c₂)
+        (32, 50)
     """
 
     def __init__(
