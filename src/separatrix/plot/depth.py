@@ -112,11 +112,16 @@ def _across(values: np.ndarray) -> np.ndarray:
 
 
 def _name_layers(axes: Axes, profile: DepthProfile) -> None:
-    every = -(-len(profile.layers) // MOST_NAMES)
-    place = np.arange(0, len(profile.layers), every)
-    axes.set_xticks(place, [_short(profile.layers[i]) for i in place], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     all_cut = bool(profile.cut.all())
+    name_layers(axes, profile.layers)
     axes.set_xlabel("layer, in the order of the forward pass" if all_cut else "layer (filled markers: the whole signal passes)")
+
+
+def name_layers(axes: Axes, layers: tuple[str, ...]) -> None:
+    """Put the names of the layers below the axis, or of every second one, and so on."""
+    place = np.arange(0, len(layers), -(-len(layers) // MOST_NAMES))
+    axes.set_xticks(place, [_short(layers[i]) for i in place], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    axes.set_xlabel("layer, in the order of the forward pass")
 
 
 def _short(name: str) -> str:
