@@ -448,7 +448,8 @@ def test_feed_forward_networks_have_the_same_page(deep, tmp_path):
         assert word in page.words and rest in page.words
         assert all(" ".join(line.split()) in page.words for line in (*portrait.advice, *portrait.did))
     assert "▼ vanishing" in page.words and "Layer by layer" in page.words and "Lyapunov" not in page.words
-    assert len(page.all("svg")) == 1 + 2, "the comparison, and the layers of each"
+    assert len(page.all("svg")) == 1 + 2 + 2, "the comparison, and the growth and the sizes over the layers of each"
+    assert "what lies above the line overflows in float16" in page.words
     assert "portrait.profile.to_dataset()" in page.words
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)["portraits"]["deep"]
     assert summary["side"] == "vanishing" and len(summary["layer_gain_factor"]) == 9 and summary["facts"] == {"Accuracy": "10 %"}
