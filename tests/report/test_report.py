@@ -493,3 +493,11 @@ def test_the_folder_has_the_rights_that_the_user_gives_to_new_folders(report):
     mask = os.umask(0)
     os.umask(mask)
     assert report.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_a_feed_forward_network_of_which_every_input_diverges_has_a_report(tmp_path):
+    huge = nn.Linear(2, 2).double()
+    nn.init.constant_(huge.weight, 1e300)
+    portrait = sx.analyze(nn.Sequential(huge, nn.Linear(2, 2).double(), huge), torch.ones(3, 2).double())
+    page = Page((write_report({"huge": portrait}, tmp_path / "out", title="t") / "report.html").read_text(encoding="utf-8"))
+    assert "✕ unknown" in page.words and "0 ok, 3 diverged" in page.words

@@ -69,6 +69,9 @@ def draw_gains(axes: Axes, profiles: dict[str, DepthProfile], *, gradient: bool 
         axes.fill_between(depth, low, high, color=look.color, alpha=0.18, linewidth=0)
         sparse = {"markersize": 3.5, "markevery": -(-len(cuts) // MOST_MARKS)}
         axes.plot(depth, median, linestyle=look.line, label=name, **sparse, **look.marks)
+    if not axes.lines:
+        nothing_to_show(axes, "all inputs diverged")
+        return
     axes.set_yscale("log")
     if not gradient:
         axes.axhspan(1 / FACTOR, FACTOR, color=QUIET, alpha=0.1, linewidth=0, gid="moderate")

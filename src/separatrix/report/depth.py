@@ -89,8 +89,10 @@ def _inputs(portrait: DepthPortrait) -> Cell:
 
 def _over_inputs(values: Tensor) -> Cell:
     finite = values[~values.isnan()]
+    if not len(finite):
+        return Cell("unknown")
     spread = f"{about(float(finite.min()))} … {about(float(finite.max()))} over {counted(len(finite), 'input')}"
-    return Cell(about(median(values)), spread if len(finite) > 1 else "") if len(finite) else Cell("unknown")
+    return Cell(about(median(values)), spread if len(finite) > 1 else "")
 
 
 DEPTH = View(
