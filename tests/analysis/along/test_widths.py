@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import digamma
-from torch import Tensor, nn
+from torch import nn
 
 import separatrix as sx
+from seeded_networks import linear, normal
 from separatrix import plot
 from separatrix.analysis.along.widths import _slope
 
@@ -16,23 +17,10 @@ WIDTHS = (16, 32, 64, 128)
 RATE = 1e-6
 
 
-def normal(*shape: int, std: float = 1.0, seed: int = 0) -> Tensor:
-    return std * torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def dense(*weights: Tensor) -> nn.Sequential:
-    """A stack of linear layers with these weights."""
-    layers = []
-    for weight in weights:
-        layers.append(nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float64))
-        layers[-1].weight = nn.Parameter(weight)
-    return nn.Sequential(*layers)
-
-
 def three_layers(n: int, readout: float, seed: int) -> nn.Sequential:
     """Three numbers → n → n → 1, with a readout of size n^(−readout)."""
     sizes = (((n, 3), 1.0), ((n, n), n**-0.5), ((1, n), n**-readout))
-    return dense(*(normal(*shape, std=std, seed=10 * seed + i) for i, (shape, std) in enumerate(sizes)))
+    return linear(*(std * normal(*shape, seed=10 * seed + i) for i, (shape, std) in enumerate(sizes)))
 
 
 def adam(network: nn.Module) -> torch.optim.Optimizer:
@@ -56,7 +44,7 @@ def test_activations_of_a_linear_stack_grow_by_the_variance_of_its_weights(power
     """‖h_l‖² is a product of χ²_n variables: E ln r.m.s. = l/2 (ψ(n/2) − ln(n/2)) + l (1/2 − power) ln n."""
 
     def stack(n: int, seed: int) -> nn.Sequential:
-        return dense(*(normal(n, n, std=n**-power, seed=100 * seed + layer) for layer in range(3)))
+        return linear(*(n**-power * normal(n, n, seed=100 * seed + layer) for layer in range(3)))
 
     found = sx.along(
         {n: [stack(n, seed) for seed in range(12)] for n in WIDTHS},
@@ -102,7 +90,7 @@ def test_one_step_of_a_readout_alone_is_known_exactly():
 
     for kind, size in ((torch.optim.Adam, lambda h: h.abs().sum()), (torch.optim.SGD, lambda h: h.square().sum())):
         found = checked(
-            lambda n, seed: dense(normal(n, 3, seed=seed), normal(1, n, std=n**-0.5, seed=50 + seed)),
+            lambda n, seed: linear(normal(n, 3, seed=seed), n**-0.5 * normal(1, n, seed=50 + seed)),
             inputs=x,
             loss=lambda y: y.sum(),
             optimizer=readout_only(kind),
