@@ -115,7 +115,7 @@ def test_the_error_bar_of_an_exponent_holds(widths, networks, shrinking):
 
 def test_the_networks_are_left_alone_and_draw_the_same_numbers_in_every_pass():
     """With a rate of 0 nothing changes, although dropout is at work; the loss is that of the batch."""
-    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(8, 3))
     network[0].weight.scale = 2.0  # as libraries write on parameters
 
     def still(copy: nn.Sequential) -> torch.optim.Optimizer:
@@ -123,10 +123,18 @@ def test_the_networks_are_left_alone_and_draw_the_same_numbers_in_every_pass():
         return torch.optim.SGD(copy.parameters(), lr=0.0)
 
     asked = {"targets": torch.tensor([0, 1, 2, 1]), "optimizer": still}
-    sizes = sx.testing.check_module_untouched(network, lambda: sx.coordinate_sizes(network, torch.randn(4, 4), **asked))
+    sizes = sx.testing.check_module_untouched(network, lambda: sx.coordinate_sizes(network, 9 * normal(4, 4).float(), **asked))
     assert sizes.layers == ("0", "1", "2", "3", "4") and bool((sizes.change == 0).all())
-    assert float(sizes.activation[3]) == pytest.approx(1.0, abs=0.3)  # by the batch's own statistics
+    assert float(sizes.activation[1]) == pytest.approx(1.0, abs=0.01)  # by the batch's own statistics
     assert sizes.batch == () and "5 layers, 3 steps of SGD" in repr(sizes)
+
+
+def test_layers_are_named_once_and_weights_are_no_layers():
+    """A container passes on its last layer's output; a parametrisation returns weights; a layer may be called twice."""
+    shared = nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
+    network = nn.Sequential(nn.Sequential(shared, nn.Tanh()), shared, nn.Linear(3, 2))
+    assert sx.coordinate_sizes(network, torch.ones(2, 3)).layers == ("0.0", "0.1", "0.0:2", "2")
+    assert sx.coordinate_sizes(network, torch.ones(2, 3), layers=["0", "0.0"]).layers == ("0.0", "0", "0.0:2")
 
 
 def test_steps_are_those_of_a_loop_over_the_users_optimiser():
@@ -189,6 +197,10 @@ def test_bad_input_is_refused():
         sx.coordinate_sizes(network, x, loss=lambda y: y)
     with pytest.raises(sx.InputError, match="Sequential failed on inputs"):
         sx.coordinate_sizes(network, torch.ones(2, 5))
+    with pytest.raises(sx.InputError, match="Tanh has no parameters to train"):
+        sx.coordinate_sizes(nn.Tanh(), x)
+    with pytest.raises(sx.UnsupportedModuleError, match="TorchScript"):
+        sx.coordinate_sizes(torch.jit.script(nn.Linear(3, 2)), x.float())
     with pytest.raises(sx.UnsupportedModuleError, match="got a str"):
         sx.coordinate_sizes(["GRU"], x)
     with pytest.raises(sx.InputError, match="at least 1 network, got 0"):

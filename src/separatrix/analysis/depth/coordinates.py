@@ -140,6 +140,12 @@ def _checked_networks(networks: Any) -> list[nn.Module]:
     for network in given:
         if not isinstance(network, nn.Module):
             raise UnsupportedModuleError(f"expected an nn.Module or a list of them, got a {type(network).__name__}.")
+        if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
+            raise UnsupportedModuleError(
+                "a TorchScript module cannot be copied for training.\nPass the module that it was made from."
+            )
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise InputError(f"this {type(network).__name__} has no parameters to train.")
     return given
 
 
@@ -166,7 +172,8 @@ class _Trainee:
         self.copy = _copied(network)
         self._loss, self.loss = _batch_loss(targets, loss, self.arguments, self.copy, seed)
         self.optimizer = _checked_optimizer(optimizer, self.copy)
-        self.hooks = LayerHooks({n: part for n, part in self.copy.named_modules() if not isinstance(part, torch.jit.ScriptModule)})
+        parts = dict(self.copy.named_modules())
+        self.hooks = LayerHooks({name: part for name, part in parts.items() if "parametrizations" not in name})
 
     def sizes(self, steps: int, layers: Sequence[str] | None) -> _Run:
         """The sizes before, and of the change after the steps."""
