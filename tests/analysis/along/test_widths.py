@@ -12,6 +12,7 @@ import separatrix as sx
 from seeded_networks import linear, normal
 from separatrix import plot
 from separatrix.analysis.along.widths import _slope
+from separatrix.core.errors import InputError, UnsupportedModuleError
 
 WIDTHS = (16, 32, 64, 128)
 RATE = 1e-6
@@ -187,28 +188,28 @@ def test_the_picture_shows_the_mean_of_each_layer_over_the_widths():
 
 def test_bad_input_is_refused():
     x, network = torch.ones(2, 3, dtype=torch.float64), three_layers(4, 0.5, 0)
-    with pytest.raises(sx.InputError, match="parameters of another network"):
+    with pytest.raises(InputError, match="parameters of another network"):
         sx.coordinate_sizes(network, x, optimizer=lambda _: torch.optim.SGD(network.parameters(), lr=0.1))
-    with pytest.raises(sx.InputError, match="got a float"):
+    with pytest.raises(InputError, match="got a float"):
         sx.coordinate_sizes(network, x, optimizer=0.1)
-    with pytest.raises(sx.InputError, match="no output of a layer named 'readout'"):
+    with pytest.raises(InputError, match="no output of a layer named 'readout'"):
         sx.coordinate_sizes(network, x, layers=["0", "readout"])
-    with pytest.raises(sx.InputError, match=r"one number that depends on the parameters, got a tensor of shape \(2, 1\)"):
+    with pytest.raises(InputError, match=r"one number that depends on the parameters, got a tensor of shape \(2, 1\)"):
         sx.coordinate_sizes(network, x, loss=lambda y: y)
-    with pytest.raises(sx.InputError, match="Sequential failed on inputs"):
+    with pytest.raises(InputError, match="Sequential failed on inputs"):
         sx.coordinate_sizes(network, torch.ones(2, 5))
-    with pytest.raises(sx.InputError, match="Tanh has no parameters to train"):
+    with pytest.raises(InputError, match="Tanh has no parameters to train"):
         sx.coordinate_sizes(nn.Tanh(), x)
-    with pytest.raises(sx.UnsupportedModuleError, match="TorchScript"):
+    with pytest.raises(UnsupportedModuleError, match="TorchScript"):
         sx.coordinate_sizes(torch.jit.script(nn.Linear(3, 2)), x.float())
-    with pytest.raises(sx.UnsupportedModuleError, match="got a str"):
+    with pytest.raises(UnsupportedModuleError, match="got a str"):
         sx.coordinate_sizes(["GRU"], x)
-    with pytest.raises(sx.InputError, match="at least 1 network, got 0"):
+    with pytest.raises(InputError, match="at least 1 network, got 0"):
         sx.coordinate_sizes([], x)
     measure = lambda networks: sx.coordinate_sizes(networks, x, steps=1)  # noqa: E731
-    with pytest.raises(sx.InputError, match="expected widths above 0, got 0"):
+    with pytest.raises(InputError, match="expected widths above 0, got 0"):
         sx.along([network, network], measure)
-    with pytest.raises(sx.InputError, match="different numbers of networks"):
+    with pytest.raises(InputError, match="different numbers of networks"):
         sx.along({4: [network], 8: [three_layers(8, 0.5, seed) for seed in range(2)]}, measure)
-    with pytest.raises(sx.InputError, match="no layer in common"):
+    with pytest.raises(InputError, match="no layer in common"):
         sx.along({1: network, 2: nn.ModuleDict({"a": nn.Linear(3, 1)})["a"]}, measure)
