@@ -72,7 +72,7 @@ def widths_figure(found: WidthScaling, *, title: str = "") -> Figure:
     draw_exponents(right, found)
     handles, names = middle.get_legend_handles_labels() if middle.axison else left.get_legend_handles_labels()
     if handles:
-        left.legend(handles, names)
+        figure.legend(handles, names, loc="outside lower left", ncols=FEW)
     left.set_title(title)
     figure.set_label(f"Activations and their change over the width of a network: {found.verdict}.")
     return figure

@@ -177,12 +177,13 @@ def test_what_is_zero_or_not_finite_has_no_exponent_and_no_other_width_suffers(t
 def test_the_picture_shows_the_mean_of_each_layer_over_the_widths():
     asked = {"inputs": normal(2, 3), "loss": lambda y: y.sum(), "optimizer": adam, "steps": 1}
     found = checked(lambda n, seed: three_layers(n, 0.5, seed), 3, **asked)
-    left, middle, right = found.plot().axes
+    figure = found.plot()
+    left, middle, right = figure.axes
     for axes, sizes in ((left, found.activation), (middle, found.change)):
         (line,) = axes.findobj(lambda artist: artist.get_gid() == "layer 1")
         assert list(line.get_xdata()) == list(WIDTHS) and axes.get_xscale() == axes.get_yscale() == "log"
         assert list(line.get_ydata()) == pytest.approx(sizes[1].log().mean(-1).exp().tolist())
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["0", "1", "2"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]
     assert [label.get_text() for label in right.get_xticklabels()] == ["0", "1", "2"]
 
 
