@@ -571,3 +571,12 @@ def test_the_regulator_puts_the_rates_of_the_cart_where_the_hamiltonian_matrix_h
     both = np.linalg.eigvals(np.block([[a, -100 * b @ b.T], [-q, -a.T]]))
     expected = np.sort(both.real[both.real < 0])[::-1]
     assert found("controller_design")[0]["cart–pole"]["regulator"]["rates"].tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+def test_one_step_of_adam_grows_with_the_width_unless_it_is_scaled(found):
+    """The hidden layer changes like the width, the output like its power 3/2; in μP neither depends on it."""
+    usual, scaled = (found("width_scaling")[0][name] for name in ("Usual parametrisation", "μP"))
+    assert usual.layers == ("enter", "hidden", "leave")
+    assert [change for _, change in usual.verdicts] == ["stable", "grows", "grows"]
+    assert ((usual.change_exponent - torch.tensor([0.0, 1.0, 1.5])).abs() < 2 * usual.change_exponent_stderr + 0.15).all()
+    assert (scaled.change_exponent.abs() < 2 * scaled.change_exponent_stderr + 0.15).all()

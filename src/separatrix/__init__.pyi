@@ -48,6 +48,7 @@ from .analysis.attractor.return_map import return_map as return_map
 from .analysis.basins.basins import basins_of_attraction as basins_of_attraction
 from .analysis.branches.continuation import continuation as continuation
 from .analysis.branches.orbit_diagram import orbit_diagram as orbit_diagram
+from .analysis.depth.coordinates import coordinate_sizes as coordinate_sizes
 from .analysis.depth.profile import depth_profile as depth_profile
 from .analysis.driven.echo_state import echo_state as echo_state
 from .analysis.driven.memory import memory_capacity as memory_capacity

@@ -5,6 +5,7 @@ from separatrix.analysis.along.along import Along as Along
 from separatrix.analysis.along.along import Separate as Separate
 from separatrix.analysis.along.tracks import Event as Event
 from separatrix.analysis.along.tracks import Tracks as Tracks
+from separatrix.analysis.along.widths import WidthScaling as WidthScaling
 from separatrix.analysis.attractor.correlation_dimension import CorrelationDimension as CorrelationDimension
 from separatrix.analysis.attractor.power_spectrum import PowerSpectrum as PowerSpectrum
 from separatrix.analysis.attractor.return_map import ReturnMap as ReturnMap
@@ -15,6 +16,7 @@ from separatrix.analysis.branches.branch import Bifurcation as Bifurcation
 from separatrix.analysis.branches.branch import Branch as Branch
 from separatrix.analysis.branches.orbit_diagram import OrbitDiagram as OrbitDiagram
 from separatrix.analysis.compare.result import DynamicsComparison as DynamicsComparison
+from separatrix.analysis.depth.coordinates import CoordinateSizes as CoordinateSizes
 from separatrix.analysis.depth.result import DepthProfile as DepthProfile
 from separatrix.analysis.driven.echo_state import EchoState as EchoState
 from separatrix.analysis.driven.memory import MemoryCapacity as MemoryCapacity
@@ -55,6 +57,7 @@ __all__ = [
     "Bifurcation",
     "Branch",
     "Certificate",
+    "CoordinateSizes",
     "CorrelationDimension",
     "CovariantVectors",
     "DepthPortrait",
@@ -91,4 +94,5 @@ __all__ = [
     "Tracks",
     "TransientGrowth",
     "UncertaintyExponent",
+    "WidthScaling",
 ]

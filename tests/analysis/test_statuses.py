@@ -170,6 +170,9 @@ NOT_OK = {
         "too few sweeps": lambda: sx.depth_profile(off_manifold(), seeded(2, 40), k=4, sweeps=2, tol=1e-9),
         "a layer that overflows": lambda: sx.depth_profile(overflowing(), seeded(2, 3)),
     },
+    "coordinate_sizes": {
+        "a layer that overflows": lambda: sx.coordinate_sizes(overflowing(), seeded(2, 3).float()),
+    },
     "along": {
         "one checkpoint of which diverges": lambda: sx.along(
             {0: 1.2, 1: 9.0}, lambda s: sx.lyapunov_spectrum(s, steps=200), build=lambda a: sx.classic.henon(a=a)

@@ -43,6 +43,11 @@ def separate() -> sx.results.Along:
     return sx.along(units, lambda unit: sx.basins_of_attraction(unit, torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]))
 
 
+def widths() -> sx.results.Along:
+    networks = {n: nn.Sequential(nn.Linear(2, n), nn.Tanh(), nn.Linear(n, 1)) for n in (4, 8, 16)}
+    return sx.along(networks, lambda network: sx.coordinate_sizes(network, torch.randn(3, 2)))
+
+
 def deceived() -> sx.results.AdversarialImages:
     models = {"one": layers(), "other": nn.Sequential(nn.Tanh(), layers())}
     x = torch.tensor([[0.5, 0.1], [0.2, 0.9]], dtype=torch.float64)
@@ -99,6 +104,7 @@ MADE = {
     sx.results.Along: along,
     sx.results.Separate: lambda: separate().result,
     sx.results.Tracks: lambda: along().result,
+    sx.results.WidthScaling: lambda: widths().result,
     sx.results.AdversarialImages: deceived,
     sx.results.Robustness: robust,
     sx.results.Certificate: lambda: sx.certificate(

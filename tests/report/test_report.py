@@ -448,7 +448,8 @@ def test_feed_forward_networks_have_the_same_page(deep, tmp_path):
         assert word in page.words and rest in page.words
         assert all(" ".join(line.split()) in page.words for line in (*portrait.advice, *portrait.did))
     assert "▼ vanishing" in page.words and "Layer by layer" in page.words and "Lyapunov" not in page.words
-    assert len(page.all("svg")) == 1 + 2, "the comparison, and the layers of each"
+    assert len(page.all("svg")) == 1 + 2 + 2, "the comparison, and the growth and the sizes over the layers of each"
+    assert "what lies above the line overflows in float16" in page.words
     assert "portrait.profile.to_dataset()" in page.words
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)["portraits"]["deep"]
     assert summary["side"] == "vanishing" and len(summary["layer_gain_factor"]) == 9 and summary["facts"] == {"Accuracy": "10 %"}
@@ -492,3 +493,11 @@ def test_the_folder_has_the_rights_that_the_user_gives_to_new_folders(report):
     mask = os.umask(0)
     os.umask(mask)
     assert report.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_a_feed_forward_network_of_which_every_input_diverges_has_a_report(tmp_path):
+    huge = nn.Linear(2, 2).double()
+    nn.init.constant_(huge.weight, 1e300)
+    portrait = sx.analyze(nn.Sequential(huge, nn.Linear(2, 2).double(), huge), torch.ones(3, 2).double())
+    page = Page((write_report({"huge": portrait}, tmp_path / "out", title="t") / "report.html").read_text(encoding="utf-8"))
+    assert "✕ unknown" in page.words and "0 ok, 3 diverged" in page.words

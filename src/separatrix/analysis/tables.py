@@ -7,6 +7,7 @@ from separatrix.analysis.attractor.return_map import return_map
 from separatrix.analysis.basins.basins import basins_of_attraction
 from separatrix.analysis.branches.continuation import continuation
 from separatrix.analysis.branches.orbit_diagram import orbit_diagram
+from separatrix.analysis.depth.coordinates import coordinate_sizes
 from separatrix.analysis.depth.profile import depth_profile
 from separatrix.analysis.driven.echo_state import echo_state
 from separatrix.analysis.driven.memory import memory_capacity
@@ -50,6 +51,7 @@ SWEEPS = {
 # Questions of a network as it is, of its checkpoints, or of a drive; of a flow's method
 PROFILES = {
     "depth_profile": depth_profile,
+    "coordinate_sizes": coordinate_sizes,
     "along": along,
     "stationarity": stationarity,
     "step_convergence": step_convergence,

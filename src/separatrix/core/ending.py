@@ -75,6 +75,12 @@ def ending(seconds: float | None, *, on_interrupt: bool = False) -> Iterator[End
         _current.reset(token)
 
 
+def time_limit() -> float | None:
+    """The seconds after which runs end; None without a limit."""
+    now = _current.get()
+    return None if now is None else now.seconds
+
+
 def check_time() -> None:
     """Raise `Ended` if the time is up."""
     now = _current.get()
@@ -99,3 +105,9 @@ def kept(parts: Iterator[Part]) -> Iterator[Part]:
         if not (some and now.on_interrupt):
             raise
         now.stop()
+
+
+def why_ended() -> str:
+    """Why runs end now; empty if they do not."""
+    now = _current.get()
+    return "" if now is None else now.why

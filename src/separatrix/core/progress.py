@@ -1,5 +1,6 @@
 """Progress bars of runs, drawn on stderr on request."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,18 @@ class HasSteps(Protocol):
 Counted = TypeVar("Counted", bound=HasSteps)
 
 
-def watched(blocks: Iterable[Counted], total: int, label: str, show: bool, *, keeps: bool = False) -> Iterator[Counted]:
+PAUSE = 0.5  # seconds between two texts beside a bar
+
+
+def watched(
+    blocks: Iterable[Counted],
+    total: int,
+    label: str,
+    show: bool,
+    *,
+    keeps: bool = False,
+    says: Callable[[], str] | None = None,
+) -> Iterator[Counted]:
     """Yield the blocks of a run; with `show`, draw a progress bar of their steps.
 
     Args:
@@ -29,6 +41,7 @@ def watched(blocks: Iterable[Counted], total: int, label: str, show: bool, *, ke
         label: text before the bar.
         show: whether to draw it.
         keeps: whether the run can use a part of its blocks, so that an early end stops it; otherwise `Ended` is raised.
+        says: what is known so far, as text; it is asked at most twice a second.
     """
     blocks = kept(iter(blocks)) if keeps else _timed(blocks)
     if not show:
@@ -38,11 +51,15 @@ def watched(blocks: Iterable[Counted], total: int, label: str, show: bool, *, ke
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total)
+    known = TextColumn("{task.fields[known]}", markup=False)
+    with Progress(*columns, known, transient=True, console=Console(stderr=True)) as bar:
+        task, ask_at = bar.add_task(label, total=total, known=""), 0.0
         for block in blocks:
             yield block
             bar.advance(task, block.steps)
+            if says is not None and time.monotonic() >= ask_at:
+                bar.update(task, known=says())
+                ask_at = time.monotonic() + PAUSE
 
 
 def _timed(blocks: Iterable[Counted]) -> Iterator[Counted]:

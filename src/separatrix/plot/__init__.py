@@ -20,6 +20,7 @@ from separatrix.plot.finite_time_field import finite_time_field_figure
 from separatrix.plot.fixed_points import fixed_points_figure
 from separatrix.plot.flow_fit import flow_fit_figure
 from separatrix.plot.flow_map import flow_map_figure
+from separatrix.plot.layer_sizes import layer_sizes_figure
 from separatrix.plot.log_density import log_density_figure
 from separatrix.plot.memory import memory_figure
 from separatrix.plot.observation_fit import observation_fit_figure
@@ -38,6 +39,7 @@ from separatrix.plot.stationarity import stationarity_figure
 from separatrix.plot.step_convergence import compare_step_convergence, step_convergence_figure
 from separatrix.plot.transient import transient_figure
 from separatrix.plot.vector import svg
+from separatrix.plot.widths import widths_figure
 
 __all__ = [
     "adversarial_figure",
@@ -65,6 +67,7 @@ __all__ = [
     "fixed_points_figure",
     "flow_fit_figure",
     "flow_map_figure",
+    "layer_sizes_figure",
     "log_density_figure",
     "memory_figure",
     "observation_fit_figure",
@@ -88,4 +91,5 @@ __all__ = [
     "svg",
     "tracks_figure",
     "transient_figure",
+    "widths_figure",
 ]

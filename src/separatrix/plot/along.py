@@ -7,9 +7,11 @@ from torch import Tensor
 
 from separatrix.analysis.along.along import Along, Separate
 from separatrix.analysis.along.tracks import Tracks
+from separatrix.analysis.along.widths import WidthScaling
 from separatrix.plot.fixed_points import principal_plane
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, INK, canvas, mark_zero, nothing_to_show, series, styled
+from separatrix.plot.widths import widths_figure
 
 MOST_LINES = 12  # of results that are listed
 FEW = 5  # numbers per checkpoint that are drawn
@@ -140,6 +142,8 @@ def along_figure(found: Along, *, label: str = "epoch", title: str = "") -> Figu
         return tracks_figure(found.result, label=label, title=title)
     if isinstance(found.result, Separate):
         return separate_figure(found.result)
+    if isinstance(found.result, WidthScaling):
+        return widths_figure(found.result, title=title)
     figure, ((axes,),) = canvas()
     draw_along(axes, found, label=label)
     axes.set_title(title)

@@ -23,13 +23,13 @@ def draw_singular_values(axes: Axes, profile: DepthProfile) -> None:
         return
     place = _along(profile)
     if profile.singular_values is not None:
-        sigma = _positive(of_runs(profile, profile.singular_values, 1))[place]
+        sigma = positive(of_runs(profile, profile.singular_values, 1))[place]
         for i in reversed(range(sigma.shape[-1])):
             name = "singular values σ₁ … σ" + _below(sigma.shape[-1]) if i == 0 else None
             look = {"color": INK, "linewidth": 1.4} if i == 0 else {"color": FAINT, "linewidth": 0.8}
-            axes.plot(place, _across(sigma[..., i])[1], label=name, **look)
+            axes.plot(place, across(sigma[..., i])[1], label=name, **look)
     gain, error = (of_runs(profile, value, 1) for value in (profile.gain, profile.gain_stderr))
-    _draw(axes, profile, _positive(gain), 0, "gain ‖J‖/√d", bar=BAR * np.median(error, 1))
+    _draw(axes, profile, positive(gain), 0, "gain ‖J‖/√d", bar=BAR * np.median(error, 1))
     axes.axhspan(1 / FACTOR, FACTOR, color=QUIET, alpha=0.1, linewidth=0, gid="moderate")
     axes.axhline(1, color=INK, linewidth=1, gid="one")
     axes.set_yscale("log")
@@ -44,7 +44,7 @@ def draw_gradients(axes: Axes, profile: DepthProfile) -> None:
     if not alive(profile).any():
         nothing_to_show(axes, "all inputs diverged")
         return
-    _draw(axes, profile, _positive(of_runs(profile, profile.gradient, 1)), 1, f"gradient of {profile.loss}")
+    _draw(axes, profile, positive(of_runs(profile, profile.gradient, 1)), 1, f"gradient of {profile.loss}")
     axes.set_yscale("log")
     axes.set_ylabel("gradient norm ‖∂loss/∂y‖")
     axes.legend()
@@ -62,13 +62,16 @@ def draw_gains(axes: Axes, profiles: dict[str, DepthProfile], *, gradient: bool 
         if not alive(profile).any():
             continue
         cuts = np.flatnonzero(array(profile.cut))
-        values = _positive(of_runs(profile, profile.gradient if gradient else profile.gain, 1))[cuts]
+        values = positive(of_runs(profile, profile.gradient if gradient else profile.gain, 1))[cuts]
         depth = np.linspace(0, 1, len(cuts)) if len(cuts) > 1 else np.ones(len(cuts))
         look = series(number)
-        low, median, high = _across(values)
+        low, median, high = across(values)
         axes.fill_between(depth, low, high, color=look.color, alpha=0.18, linewidth=0)
         sparse = {"markersize": 3.5, "markevery": -(-len(cuts) // MOST_MARKS)}
         axes.plot(depth, median, linestyle=look.line, label=name, **sparse, **look.marks)
+    if not axes.lines:
+        nothing_to_show(axes, "all inputs diverged")
+        return
     axes.set_yscale("log")
     if not gradient:
         axes.axhspan(1 / FACTOR, FACTOR, color=QUIET, alpha=0.1, linewidth=0, gid="moderate")
@@ -80,7 +83,7 @@ def draw_gains(axes: Axes, profiles: dict[str, DepthProfile], *, gradient: bool 
 
 def _draw(axes: Axes, profile: DepthProfile, values: np.ndarray, number: int, name: str, bar: np.ndarray | None = None) -> None:
     look, place, line = SERIES[number], np.arange(len(values)), _along(profile)
-    low, median, high = _across(values)
+    low, median, high = across(values)
     if values.shape[1] > 1:
         axes.fill_between(line, low[line], high[line], color=look.color, alpha=0.18, linewidth=0)
     axes.plot(line, median[line], linestyle=look.line, color=look.color, linewidth=1.2, zorder=3)
@@ -99,12 +102,12 @@ def _along(profile: DepthProfile) -> np.ndarray:
     return cuts if len(cuts) else np.arange(len(profile.layers))
 
 
-def _positive(values: np.ndarray) -> np.ndarray:
+def positive(values: np.ndarray) -> np.ndarray:
     """The positive values; NaN for the rest."""
     return np.where(values > 0, values, np.nan)
 
 
-def _across(values: np.ndarray) -> np.ndarray:
+def across(values: np.ndarray) -> np.ndarray:
     """Minimum, median and maximum of the positive values over the inputs, (3, layer); NaN if there are none."""
     spread, some = np.full((3, len(values)), np.nan), ~np.isnan(values).all(1)
     spread[:, some] = [reduce(values[some], axis=1) for reduce in (np.nanmin, np.nanmedian, np.nanmax)]
@@ -112,11 +115,21 @@ def _across(values: np.ndarray) -> np.ndarray:
 
 
 def _name_layers(axes: Axes, profile: DepthProfile) -> None:
-    every = -(-len(profile.layers) // MOST_NAMES)
-    place = np.arange(0, len(profile.layers), every)
-    axes.set_xticks(place, [_short(profile.layers[i]) for i in place], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     all_cut = bool(profile.cut.all())
+    name_layers(axes, profile.layers)
     axes.set_xlabel("layer, in the order of the forward pass" if all_cut else "layer (filled markers: the whole signal passes)")
+
+
+def name_layers(axes: Axes, layers: tuple[str, ...]) -> None:
+    """Put the names of the layers below the axis, or of every second one, and so on."""
+    place = np.arange(0, len(layers), -(-len(layers) // MOST_NAMES))
+    axes.set_xticks(place, [_short(layers[i]) for i in place], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    axes.set_xlabel("layer, in the order of the forward pass")
+
+
+def width_of(profile: DepthProfile) -> float:
+    """Width of a figure over the layers, inches."""
+    return float(np.clip(0.2 * len(profile.layers) + 2, 5.5, 10))
 
 
 def _short(name: str) -> str:
@@ -135,8 +148,7 @@ def _below(number: int) -> str:
 @styled
 def depth_figure(profile: DepthProfile, *, title: str = "") -> Figure:
     """Draw growth above and gradients below."""
-    width = float(np.clip(0.2 * len(profile.layers) + 2, 5.5, 10))
-    figure, axes = canvas(2, 1, width=width, height=3.3)
+    figure, axes = canvas(2, 1, width=width_of(profile), height=3.3)
     draw_singular_values(axes[0, 0], profile)
     draw_gradients(axes[1, 0], profile)
     axes[0, 0].set_title(title)

@@ -97,7 +97,7 @@ def analyze(
         noise: what to do if the network's step draws random numbers in evaluation mode: "refuse" the network, or hold the draws
             "fixed", the same for all runs (`sx.Seeded`). To choose the size of the noise, remove it from the step and add it
             with `sx.Noisy`.
-        seconds: along time: end early, after this time, with what is measured until then. Default: no limit. Ctrl-C does the same.
+        seconds: end early, after this time, with what is measured until then. Default: no limit. Ctrl-C does the same.
         full: along time: measure the whole spectrum, from 16 runs, and all further analyses, whatever that takes.
         seed: seed of the stream, the initial states, the frame and the noise, 0 … 2⁶³ − 1.
         progress: say first how long it takes, show progress bars, and the verdict as soon as it is known.
@@ -135,10 +135,9 @@ def analyze(
             error=error,
             also=(named - {"auto", "none"}) or None,
             noise=None if noise == "refuse" else noise,
-            seconds=seconds,
             full=full or None,
         )
-        asked = {"layers": layers, "targets": targets, "loss": loss, "statistics": statistics}
+        asked = {"layers": layers, "targets": targets, "loss": loss, "statistics": statistics, "seconds": seconds}
         return depth_portrait(model, inputs, k=k, copies=RUNS if copies is None else copies, **asked, seed=seed, progress=progress)
     held = None if statistics == "running" else statistics
     _refuse(f"{type(model).__name__} is measured along time", layers=layers, targets=targets, loss=loss, statistics=held)

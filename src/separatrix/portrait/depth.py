@@ -12,6 +12,7 @@ from separatrix.analysis.depth.profile import depth_profile
 from separatrix.analysis.depth.result import DepthProfile
 from separatrix.core.arguments import Arguments
 from separatrix.core.checks import as_numbers
+from separatrix.core.ending import ending
 from separatrix.core.errors import ShapeError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.result import Status
@@ -53,6 +54,8 @@ class DepthPortrait(Portrait):
         """The growth over the whole depth, its rate, and the growth at each layer: medians over the inputs."""
         profile, growth = self.profile, self.growth
         return {
+            "ended": profile.ended,
+            "left_out": list(profile.left_out),
             "gain_factor": median(growth.gain),
             "rate_nats_per_layer": median(growth.rate),
             "most_sensitive_factor": median(growth.largest),
@@ -81,10 +84,11 @@ def depth_portrait(
     targets: Any,
     loss: Callable[..., Tensor] | None,
     statistics: str,
+    seconds: float | None,
     seed: int,
     progress: bool,
 ) -> DepthPortrait:
-    """Profile a network in depth on a sample of its inputs and interpret the result."""
+    """Profile a network in depth on a sample of its inputs and interpret the result, or what an early end leaves of it."""
     given = one_call(model, inputs, torch.float64)
     count = _count(given)
     lie = ItemAxes(twin(model, dtype=torch.float64), given, 0)
@@ -92,11 +96,13 @@ def depth_portrait(
     some = given.with_tensors(lie.take(chosen))
     answers = None if targets is None else _one_each(targets, count)[chosen]
     asked = {"k": k, "layers": layers, "targets": answers, "loss": loss, "statistics": statistics}
-    profile = depth_profile(model, some, **asked, seed=seed, progress=progress)
+    with ending(seconds, on_interrupt=True):
+        profile = depth_profile(model, some, **asked, seed=seed, progress=progress)
     doubts = "".join(f"unsure: {doubt}; " for doubt in (profile.changed, profile.fresh) if doubt)
     growth = Growth(profile)
     settings = {
         "copies": copies,
+        "seconds": seconds,
         "statistics": None if statistics == "running" else statistics,
         "layers": None if layers is None else list(layers),
         "targets": None if targets is None else GIVEN,
@@ -150,6 +156,7 @@ def _one_each(targets: Any, count: int) -> Tensor:
 def _did(profile: DepthProfile, growth: Growth, count: int) -> tuple[str, ...]:
     """What was done, one sentence each."""
     measured = profile.codes.numel()
+    early = [f"Not measured ({profile.ended}): {profile.missing}."] if profile.ended else []
     of = f"{measured:,} of {counted(count, 'input')}, drawn at random" if measured < count else counted(count, "input")
     sentences = [
         f"{profile.model}, {counted(len(profile.layers), 'layer')} in the order of the forward pass; the whole signal passes "
@@ -160,4 +167,4 @@ def _did(profile: DepthProfile, growth: Growth, count: int) -> tuple[str, ...]:
     ]
     ended = {"did not converge": Status.NOT_CONVERGED, "diverged": Status.DIVERGED}
     counts = {how: int((profile.codes == status).sum()) for how, status in ended.items()}
-    return (*sentences, *(f"{n} of {counted(measured, 'input')} {how}." for how, n in counts.items() if n))
+    return (*sentences, *early, *(f"{n} of {counted(measured, 'input')} {how}." for how, n in counts.items() if n))

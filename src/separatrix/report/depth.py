@@ -39,7 +39,19 @@ def _sections(portraits: Mapping[str, DepthPortrait]) -> list[Section]:
         "markers: layers through which the whole signal passes; open markers: layers inside a block that the signal can bypass. "
         "Lines: median over the inputs; bands: their full range."
     )
-    return [Section("layers", "Layer by layer", caption, drawings, is_wide=True)]
+    return [Section("layers", "Layer by layer", caption, drawings, is_wide=True), _sizes(portraits)]
+
+
+def _sizes(portraits: Mapping[str, DepthPortrait]) -> Section:
+    figures = {name: plot.layer_sizes_figure(portrait.profile) for name, portrait in portraits.items()}
+    drawings = [Drawing(drawn(figure, f"sizes{number}"), name) for number, (name, figure) in enumerate(figures.items())]
+    caption = (
+        "Above: the gradient of the loss by the parameters of each layer that has weights, for each input alone. Middle: the size "
+        "of the activations; what lies above the line overflows in float16. Below: units that are 0 for all inputs and at all "
+        "positions, and the share of the gradient at the layer that is lost in float16, for the input that loses most. Lines: "
+        "median over the inputs; bands: their full range."
+    )
+    return Section("sizes", "Gradients of parameters, half precision, dead units", caption, drawings, is_wide=True)
 
 
 def _gain(portrait: DepthPortrait) -> Cell:
@@ -77,8 +89,10 @@ def _inputs(portrait: DepthPortrait) -> Cell:
 
 def _over_inputs(values: Tensor) -> Cell:
     finite = values[~values.isnan()]
+    if not len(finite):
+        return Cell("unknown")
     spread = f"{about(float(finite.min()))} … {about(float(finite.max()))} over {counted(len(finite), 'input')}"
-    return Cell(about(median(values)), spread if len(finite) > 1 else "") if len(finite) else Cell("unknown")
+    return Cell(about(median(values)), spread if len(finite) > 1 else "")
 
 
 DEPTH = View(

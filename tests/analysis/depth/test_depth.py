@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import separatrix as sx
+from seeded_networks import linear, normal, seeded
 
 EXACT = 1e-12  # rounding of a few products of small float64 matrices, relative to the largest singular value
 
@@ -121,16 +122,6 @@ def built(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
     return seeded(make, seed), normal(*shape, seed=seed + 1)
 
 
-def seeded(make, seed: int = 0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def output_of(model: nn.Module, layer: str, x: Tensor) -> Tensor:
     """The output of one call of one layer, by a hook of the test's own; "output" is the model's."""
     name, _, number = layer.partition(":")
@@ -157,14 +148,6 @@ def dense_jacobians(model: nn.Module, layer: str, x: Tensor) -> Tensor:
 
 def orthogonal(size: int, seed: int) -> Tensor:
     return torch.linalg.qr(normal(size, size, seed=seed))[0]
-
-
-def linear(*weights: Tensor) -> nn.Sequential:
-    """A stack of linear layers without biases."""
-    layers = [nn.Linear(w.shape[1], w.shape[0], bias=False, dtype=torch.float64) for w in weights]
-    for layer, weight in zip(layers, weights, strict=True):
-        layer.weight = nn.Parameter(weight)
-    return nn.Sequential(*layers)
 
 
 @pytest.mark.parametrize("sweeps", [None, 40], ids=["whole", "sweeps"])

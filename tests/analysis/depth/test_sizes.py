@@ -9,25 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 import separatrix as sx
+from seeded_networks import linear, normal, seeded
 from separatrix.analysis.depth.layerwise import _frobenius_from_random
 
 WIDE = 300  # more than are measured by the whole Jacobian
-
-
-def seeded(make, seed: int = 0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def linear(weight: Tensor) -> nn.Sequential:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float64)
-    layer.weight = nn.Parameter(weight)
-    return nn.Sequential(layer)
 
 
 class Block(nn.Module):

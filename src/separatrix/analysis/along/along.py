@@ -1,4 +1,4 @@
-"""Along training: an analysis of every checkpoint of a network, with its results followed from checkpoint to checkpoint."""
+"""Along training or widths: an analysis of every checkpoint of a network, with its results followed from one to the next."""
 
 import copy
 import math
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.analysis.along.tracks import follow
+from separatrix.analysis.along.widths import WidthScaling, scaling
+from separatrix.analysis.depth.coordinates import CoordinateSizes
 from separatrix.analysis.fixed.result import FixedPoints
 from separatrix.core.checks import check_number, check_positive
 from separatrix.core.errors import InputError, ModelError, SeparatrixError
@@ -20,7 +22,8 @@ from separatrix.core.result import Result, Status
 from separatrix.core.system import System
 from separatrix.core.wording import counted, plain
 
-Analysis = Callable[[System], Result]
+Measured = System | nn.Module | list[nn.Module]
+Analysis = Callable[[Any], Result]
 
 
 class _CannotStack(Exception):
@@ -48,11 +51,12 @@ class Along(Result):
     """The results of an analysis over checkpoints, in the order of the checkpoints.
 
     Args:
-        labels: (checkpoint), their labels as numbers: epochs or training steps.
+        labels: (checkpoint), their labels as numbers: epochs, training steps or widths.
         result: the result of the analysis, with the checkpoints as its first batch axis: `exponents` is (checkpoint, *batch, k).
-            For fixed points, their `Tracks`. Shorter series are padded with NaN; fields that are not tensors (steps, notes) are
-            those of the first checkpoint with a result. If the checkpoints differ in a field that describes a whole batch (the
-            attractors of `basins_of_attraction`, the plane of a portrait), `Separate` results.
+            For fixed points, their `Tracks`; for sizes of activations, their `WidthScaling`. Shorter series are padded with NaN;
+            fields that are not tensors (steps, notes) are those of the first checkpoint with a result. If the checkpoints differ
+            in a field that describes a whole batch (the attractors of `basins_of_attraction`, the plane of a portrait),
+            `Separate` results.
         codes: (checkpoint), the worst status of the checkpoint's runs; `diverged`, with NaN values, if it was refused.
         failures: (label, message) of each checkpoint that was refused by the analysis, or whose system could not be built.
     """
@@ -67,7 +71,8 @@ class Along(Result):
     def summary(self) -> str:
         """The number of checkpoints, the summary of their results, and the failures."""
         first, last = plain(float(self.labels[0])), plain(float(self.labels[-1]))
-        lines = [f"along {counted(len(self.labels), 'checkpoint')}, {first} … {last}: {self.result.summary()}"]
+        what = "width" if isinstance(self.result, WidthScaling) else "checkpoint"
+        lines = [f"along {counted(len(self.labels), what)}, {first} … {last}: {self.result.summary()}"]
         return "\n".join([*lines, *(f"{label}: {message}" for label, message in self.failures)])
 
 
@@ -75,7 +80,7 @@ def along(
     checkpoints: Mapping[Any, Any] | Sequence[Any],
     analysis: Analysis,
     *,
-    build: Callable[[Any], System] | None = None,
+    build: Callable[[Any], System | nn.Module | list[nn.Module]] | None = None,
     model: nn.Module | None = None,
     gate: float = 0.5,
     progress: bool = False,
@@ -85,14 +90,15 @@ def along(
 
     Store checkpoints during training with  `checkpoints[epoch] = copy.deepcopy(model.state_dict())`,  or read them from files with
     `torch.load(path, weights_only=True)`.  A checkpoint with weights or runs that are not finite gets a status and does not stop
-    the others. Fixed points are matched from one checkpoint to the next: see `Tracks`.
+    the others. Fixed points are matched from one checkpoint to the next: see `Tracks`. Sizes of activations of networks of growing
+    width are fitted by powers of the width: see `coordinate_sizes` and `WidthScaling`.
 
     Args:
         checkpoints: number ↦ checkpoint, in increasing order, or a sequence, which is numbered from 0. A checkpoint is the argument
-            of `build`; with `model`, a state dict; without either, a System.
+            of `build`; with `model`, a state dict; without either, what the analysis takes.
         analysis: any function from a System to a Result, such as `sx.lyapunov_spectrum`; with options,
-            `lambda system: sx.lyapunov_spectrum(system, k=1)`.
-        build: checkpoint ↦ System.
+            `lambda system: sx.lyapunov_spectrum(system, k=1)`. Or from a network, or a list of networks, to a Result.
+        build: checkpoint ↦ System, or network, or list of networks.
         model: a network with the architecture of the checkpoints. `build` then receives a copy of it with the checkpoint's weights:
             `build=lambda net: sx.Recurrent(net.rnn)`.  The model itself is not changed.
         gate: maximum distance of a fixed point from its predicted position, as root mean square over the components, relative to
@@ -138,12 +144,14 @@ def along(
     answered = [result for result in results if result is not None]
     if not answered:
         raise refused[0]
+    _check_one_class(answered)
     if isinstance(answered[0], FixedPoints):
         together: Result = follow(labels, systems, results, gate)
-        codes = together.codes
+    elif isinstance(answered[0], CoordinateSizes):
+        together = scaling(labels, results)
     else:
         together = _together(labels, results, answered[0])
-        codes = together.codes.reshape(len(labels), -1).amax(-1) if together.codes[0].numel() else together.codes
+    codes = together.codes.reshape(len(labels), -1).amax(-1) if together.codes[0].numel() else together.codes
     found = Along(
         codes=codes,
         labels=labels,
@@ -175,8 +183,8 @@ def _listed(checkpoints: Mapping[Any, Any] | Sequence[Any]) -> tuple[Tensor, lis
     return torch.tensor(labels, dtype=torch.float64), given
 
 
-def _builder(analysis: Any, build: Any, model: nn.Module | None, gate: float) -> Callable[[Any], System]:
-    """The function checkpoint ↦ System."""
+def _builder(analysis: Any, build: Any, model: nn.Module | None, gate: float) -> Callable[[Any], Measured]:
+    """The function checkpoint ↦ System, or what else the analysis takes."""
     if not callable(analysis):
         raise InputError(f"analysis must be a function from a System to a Result, got {analysis!r}.\nPass sx.lyapunov_spectrum.")
     check_positive("gate", gate)
@@ -189,9 +197,12 @@ def _builder(analysis: Any, build: Any, model: nn.Module | None, gate: float) ->
     return lambda checkpoint: _checked(build(_with_weights(model, checkpoint)))
 
 
-def _checked(system: Any) -> System:
-    check_system_type(system)
-    return system
+def _checked(subject: Any) -> Measured:
+    """A System, or networks for an analysis of these."""
+    networks = subject if isinstance(subject, list) else [subject]
+    if not networks or not all(isinstance(network, nn.Module) for network in networks):
+        check_system_type(subject)
+    return subject
 
 
 def _with_weights(model: nn.Module, weights: Any) -> nn.Module:
@@ -207,11 +218,20 @@ def _with_weights(model: nn.Module, weights: Any) -> nn.Module:
     return loaded
 
 
-def _measured(analysis: Analysis, system: System) -> Result:
+def _measured(analysis: Analysis, system: Measured) -> Result:
     result = analysis(system)
     if not isinstance(result, Result):
         raise ModelError(f"the analysis must return a Result, got a {type(result).__name__}.")
     return result
+
+
+def _check_one_class(results: Sequence[Result]) -> None:
+    other = next((result for result in results if type(result) is not type(results[0])), None)
+    if other is not None:
+        raise InputError(
+            f"the analysis returned a {type(results[0]).__name__} and then a {type(other).__name__}; "
+            "it must return the same class for every checkpoint."
+        )
 
 
 def _together(labels: Tensor, results: Sequence[Result | None], model: Result) -> Result:
@@ -227,12 +247,6 @@ def _together(labels: Tensor, results: Sequence[Result | None], model: Result) -
 
 def _side_by_side(results: Sequence[Result | None], model: Result) -> Result:
     """Results of one class stacked along a new first batch axis; None becomes NaN and `diverged`."""
-    for result in results:
-        if result is not None and type(result) is not type(model):
-            raise InputError(
-                f"the analysis returned a {type(model).__name__} and then a {type(result).__name__}; "
-                "it must return the same class for every checkpoint."
-            )
     values: dict[str, Any] = {}
     for field in fields(model):
         parts = [None if result is None else getattr(result, field.name) for result in results]

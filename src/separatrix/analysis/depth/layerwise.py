@@ -1,6 +1,7 @@
 """Measurements at each layer: sizes of outputs and gradients, mean growth of tangents, and singular values of the Jacobian."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from separatrix.analysis.depth.layers import Layer
 from separatrix.analysis.depth.loss import Objective
 from separatrix.analysis.depth.network import LayeredNetwork
 from separatrix.analysis.depth.passes import Sizes, norm, sizes
-from separatrix.analysis.depth.singular import leading_singular_values, new_directions
+from separatrix.analysis.depth.singular import Done, SingularValues, new_directions, refine
 from separatrix.analysis.depth.sketch import MOST, Sketch
 from separatrix.core.derivative import first_direction
 from separatrix.core.orthonormal import resolution
@@ -31,7 +32,10 @@ MOST_NUMBERS = 20_000_000  # numbers in the tangents at all layers: 160 MB
 
 @dataclass(frozen=True)
 class Part:
-    """Measurements of some items at one layer, (items, …); `active` (unit) over all of these items."""
+    """Measurements of some items at one layer, (items, …); `active` (unit) over all of these items.
+
+    If the singular values have not been computed, for lack of time, `is_left_out`, and they are NaN.
+    """
 
     values: Tensor
     residual: Tensor
@@ -44,7 +48,28 @@ class Part:
     parameter_gradient: Tensor
     active: Tensor
     alive: Tensor
-    steps: int = 1
+    is_left_out: Tensor
+
+
+@dataclass
+class Chunk:
+    """Items that are measured together, and what has been measured of them at each layer.
+
+    Args:
+        items: the items.
+        each: sizes of outputs and gradients, for each item; none before the first pass.
+        gains: ‖J‖_F/√d and its standard error at each layer, (items).
+        guards: the items that are finite at each layer.
+        images: the tangents pushed to each layer, if there is room for them until singular values are computed.
+        found: layer ↦ its singular values, as far as they are known.
+    """
+
+    items: slice
+    each: list[Sizes] = field(default_factory=list)
+    gains: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    guards: "list[_Guard]" = field(default_factory=list)
+    images: list[Tensor] | None = None
+    found: dict[int, SingularValues] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,22 +122,56 @@ class Layerwise:
         basis, mixture = torch.linalg.qr(random.mT)
         return basis.mT, mixture.mT
 
-    def chunks(self) -> list[slice]:
-        """Slices of as many items as fit into memory at a time."""
+    @property
+    def iterates(self) -> bool:
+        """Whether singular values are found by iteration, after the first pass."""
+        return self.k > 0 and not self.whole
+
+    @cached_property
+    def chunks(self) -> list[Chunk]:
+        """As many items as fit into memory at a time."""
         each = len(self.tangents) * sum(layer.width if self.k else min(layer.width, MOST) for layer in self.chosen)
         size = max(1, MOST_NUMBERS // each)
-        return [slice(i, min(i + size, self.network.items)) for i in range(0, self.network.items, size)]
+        return [Chunk(slice(i, min(i + size, self.network.items))) for i in range(0, self.network.items, size)]
 
-    def parts(self, chunks: list[slice]) -> Iterator[Part]:
-        """The measurements at each layer, for one chunk of items after the other."""
-        calls = [layer.call for layer in self.chosen]
-        for items in chunks:
-            images = self._images(items, calls)
-            each = [sizes(self.network, self.chosen, self.objective, item) for item in range(self.network.items)[items]]
-            guards = [_Guard(torch.stack(alive)) for alive in zip(*(one.alive for one in each), strict=True)]
-            images = [guard(image) for guard, image in zip(guards, images, strict=True)]
-            for index, (values, residual) in enumerate(self._spectra(items, images, guards)):
-                yield self._part(index, self._gain(index, images[index]), values, residual, guards[index], each)
+    @property
+    def total(self) -> int:
+        """Number of layers to be done in all chunks, with each kind of measurement."""
+        return len(self.chunks) * len(self.chosen) * (2 if self.iterates else 1)
+
+    def pace(self) -> float:
+        """Seconds that one forward and one backward pass of one item take here."""
+        begun = time.perf_counter()
+        sizes(self.network, self.chosen, self.objective, 0)
+        return time.perf_counter() - begun
+
+    def measure(self) -> Iterator[Done]:
+        """Measure chunk by chunk: what one pass gives, for all of them, and then singular values."""
+        for chunk in self.chunks:
+            self._pass(chunk)
+            yield Done(len(self.chosen))
+        if self.iterates:
+            for chunk in self.chunks:
+                yield from self._iterate(chunk)
+
+    def _pass(self, chunk: Chunk) -> None:
+        """Sizes and gains, and the singular values of whole Jacobians."""
+        images = self._images(chunk.items, self._calls)
+        each = [sizes(self.network, self.chosen, self.objective, item) for item in range(self.network.items)[chunk.items]]
+        chunk.guards = [_Guard(torch.stack(alive)) for alive in zip(*(one.alive for one in each), strict=True)]
+        images = [guard(image) for guard, image in zip(chunk.guards, images, strict=True)]
+        chunk.gains = [self._gain(index, image) for index, image in enumerate(images)]
+        if not self.iterates:
+            for index, image in enumerate(images):
+                values = torch.linalg.svdvals(image)[..., : self.k] if self.k else image[..., :0, 0]
+                chunk.found[index] = SingularValues(values, torch.zeros_like(values))
+        elif len(self.chunks) == 1:
+            chunk.images = images
+        chunk.each = each
+
+    @cached_property
+    def _calls(self) -> list[Call]:
+        return [layer.call for layer in self.chosen]
 
     def _images(self, items: slice, calls: Sequence[Call]) -> list[Tensor]:
         """The tangents pushed to each layer, (items, tangents, width); without singular values, as many as the gains need."""
@@ -150,47 +209,44 @@ class Layerwise:
             size, error = _frobenius_from_random(image, image.shape[-1] < width)
         return size / width**0.5, error / width**0.5
 
-    def _part(
-        self, index: int, gain: tuple[Tensor, Tensor], values: Tensor, residual: Tensor, guard: "_Guard", each: list[Sizes]
-    ) -> Part:
+    def part(self, chunk: Chunk, index: int) -> Part:
         """The measurements at one layer."""
+        found = chunk.found.get(index)
+        gain, stderr = chunk.gains[index]
+        blank = gain.new_full((*gain.shape, 0), math.nan)
+        values, residual = (blank, blank) if found is None else (_resolved(found.values, self.chosen[index].width), found.residual)
         values, residual = (nn.functional.pad(part, (0, self.k - part.shape[-1]), value=math.nan) for part in (values, residual))
         names = ("activation", "peak", "gradient", "underflow", "parameter_gradient")
-        own = {name: torch.stack([getattr(one, name)[index] for one in each]) for name in names}
-        active = torch.stack([one.active[index] for one in each]).any(0)
-        return Part(values, residual, *gain, **own, active=active, alive=guard.alive)
+        own = {name: torch.stack([getattr(one, name)[index] for one in chunk.each]) for name in names}
+        active = torch.stack([one.active[index] for one in chunk.each]).any(0)
+        left_out = torch.full_like(gain, found is None, dtype=torch.bool)
+        return Part(values, residual, gain, stderr, **own, active=active, alive=chunk.guards[index].alive, is_left_out=left_out)
 
-    def _spectra(self, items: slice, images: list[Tensor], guards: "list[_Guard]") -> Iterator[tuple[Tensor, Tensor]]:
-        """The singular values and residuals at each layer, (items, at most k), from the images of the tangents."""
-        if not self.k or self.whole:
-            for image in images:
-                values = torch.linalg.svdvals(image)[..., : self.k] if self.k else image[..., :0, 0]
-                yield _resolved(values, image), torch.zeros_like(values)
-            return
-        traced = self.network.traced(items, [layer.call for layer in self.chosen])
-        start = self.tangents.expand(len(traced.z), -1, -1)
+    def _iterate(self, chunk: Chunk) -> Iterator[Done]:
+        """The singular values at each layer, by iteration."""
+        traced, guards = self.network.traced(chunk.items, self._calls), chunk.guards
+        start, z = self.tangents.expand(len(traced.z), -1, -1), traced.z.detach()
+
+        def push(layers: Sequence[int], v: Tensor) -> list[Tensor]:
+            pushed = self.network.push(z, v, chunk.items, [self._calls[layer] for layer in layers])
+            return [guards[layer](image) for layer, image in zip(layers, pushed, strict=True)]
+
+        def pull(layer: int, w: Tensor) -> Tensor:
+            return guards[layer](traced.pull(layer, w))
+
+        images = push(range(len(self.chosen)), start) if chunk.images is None else chunk.images
+        chunk.images = None
         before: Tensor | None = None  # what the last layer of the group before amplifies
         for group in self._groups(len(traced.z)):
-
-            def push(layers: Sequence[int], v: Tensor, group: range = group) -> list[Tensor]:
-                places = [group[layer] for layer in layers]
-                pushed = self.network.push(traced.z.detach(), v, items, [self.chosen[place].call for place in places])
-                return [guards[place](image) for place, image in zip(places, pushed, strict=True)]
-
-            def pull(layer: int, w: Tensor, group: range = group) -> Tensor:
-                return guards[group[layer]](traced.pull(group[layer], w))
-
-            frame, known = start, [images[place] for place in group]
+            frame, known = start, [images[layer] for layer in group]
             if before is not None and start.shape[-2] < self.dim:
                 more = new_directions(start, before)
-                pairs = zip(known, push(range(len(group)), more), strict=True)
-                frame, known = torch.cat([start, more], dim=-2), [torch.cat(pair, dim=-2) for pair in pairs]
-            counts = [min(self.k, self.dim, self.chosen[place].width) for place in group]
+                frame = torch.cat([start, more], dim=-2)
+                known = [torch.cat(pair, dim=-2) for pair in zip(known, push(group, more), strict=True)]
+            counts = {layer: min(self.k, self.dim, self.chosen[layer].width) for layer in group}
             sweeps = SWEEPS if self.sweeps is None else self.sweeps
-            found = leading_singular_values(push, pull, known, frame, counts, sweeps=sweeps, tol=self.tol)
-            before = found[-1].right
-            for one, image in zip(found, known, strict=True):
-                yield _resolved(one.values, image), one.residual
+            shown = dict(zip(group, known, strict=True))
+            before = yield from refine(push, pull, shown, frame, counts, chunk.found, sweeps=sweeps, tol=self.tol)
 
     def _groups(self, items: int) -> list[range]:
         """Layers that share a subspace: as many one after the other as fit into memory with the images of its directions."""
@@ -204,9 +260,9 @@ class Layerwise:
         return ends
 
 
-def _resolved(values: Tensor, image: Tensor) -> Tensor:
-    """Singular values without those that are rounding errors."""
-    return values.where(values > resolution(image) * values[..., :1], 0.0)
+def _resolved(values: Tensor, width: int) -> Tensor:
+    """Singular values without those that are rounding errors, of a layer of that width."""
+    return values.where(values > resolution(values.new_empty(0, width)) * values[..., :1], 0.0)
 
 
 class _Guard:

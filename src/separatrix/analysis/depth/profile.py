@@ -1,22 +1,25 @@
 """Depth as time: growth of tangents and gradients from layer to layer, in any feed-forward graph."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from separatrix.analysis.depth.layers import Layer
-from separatrix.analysis.depth.layerwise import SWEEPS, WHOLE, Layerwise, Part
+from separatrix.analysis.depth.layerwise import SWEEPS, WHOLE, Layerwise
 from separatrix.analysis.depth.loss import Loss, objective
 from separatrix.analysis.depth.network import LayeredNetwork
 from separatrix.analysis.depth.result import DepthProfile
 from separatrix.analysis.depth.statistics import STATISTICS
 from separatrix.core.checks import check_choice, check_fraction, check_seed, check_whole
+from separatrix.core.ending import ending, time_limit, why_ended
 from separatrix.core.errors import InputError
 from separatrix.core.progress import watched
 from separatrix.core.randomness import undisturbed
 from separatrix.core.result import Status
+from separatrix.core.wording import counted, plain
 
 
 @undisturbed()
@@ -35,6 +38,7 @@ def depth_profile(
     tol: float = 1e-2,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
+    seconds: float | None = None,
     progress: bool = False,
     throw: bool = False,
 ) -> DepthProfile:
@@ -72,6 +76,8 @@ def depth_profile(
         tol: residual below which singular values have converged.
         seed: seed of the random tangents and of the random loss.
         dtype: dtype of the computation, float64 or float32.
+        seconds: end early, after this time, with what is measured until then: sizes and gains come first, then singular values.
+            Default: no limit.
         progress: show a progress bar.
         throw: raise instead of marking items `diverged` or `not_converged`.
 
@@ -79,11 +85,12 @@ def depth_profile(
         DepthProfile: `activation`, `gradient`, `parameter_gradient`, `dead_units`, `margin()`, `gain` with `gain_stderr`,
         `singular_values` (layer, *batch, k) with `residual` and `exponents` (or None), `cut`, `verdicts`. An item is
         `not_converged` if the residual at one of its layers exceeds `tol`. An item that overflows is `diverged`, and NaN from
-        that layer on.
+        that layer on. After an early end, `left_out` names the layers without singular values, and inputs that were not reached
+        are missing.
 
     Raises:
         InputError: a layer does not exist, is not reached or does not depend on the input; k is too large; the inputs are not
-            finite or do not fit the model; or items are not independent.
+            finite or do not fit the model; items are not independent; or `seconds` is less than one pass of the inputs takes.
         UnsupportedModuleError: the model is not an nn.Module, or is not differentiable.
         DivergedError, NotConvergedError: with `throw=True`.
     Limits: singular values that lie close together take many sweeps. Those below rounding error of the largest are 0. A sweep
@@ -110,19 +117,32 @@ def depth_profile(
     asked = k is not None or layers is not None or sweeps is not None or dim <= WHOLE
     k = (min(8, most) if asked else 0) if k is None else k
     run = Layerwise(network, chosen, k, sweeps, tol, seed, objective(targets, loss, network.source, seed, axis=network.axis))
-    chunks = run.chunks()
-    parts = list(watched(run.parts(chunks), len(chunks) * len(chosen), "Layers", progress))
-    return _assemble(run, parts, len(chunks), statistics).or_raise(throw)
+    with nullcontext() if seconds is None else ending(seconds):
+        _check_limit(run)
+        done = sum(part.steps for part in watched(run.measure(), run.total, "Layers", progress, keeps=True))
+        ended = why_ended() if done < run.total else ""
+    settings = {**_settings(run, statistics), "seconds": seconds}
+    return _assemble(run, ended, settings).or_raise(throw)
 
 
-def _assemble(run: Layerwise, parts: list[Part], chunks: int, statistics: str) -> DepthProfile:
+def _check_limit(run: Layerwise) -> None:
+    """Refuse a time limit below what one pass of the first inputs takes."""
+    limit, items = time_limit(), len(range(run.network.items)[run.chunks[0].items])
+    if limit is not None and limit < (needed := run.pace() * items):
+        raise InputError(
+            f"seconds is {plain(limit)}, but one forward and one backward pass of {counted(items, 'input')} take about "
+            f"{plain(float(f'{needed:.2g}'))} s here.\nPass more seconds, or fewer inputs."
+        )
+
+
+def _assemble(run: Layerwise, ended: str, settings: dict[str, Any]) -> DepthProfile:
     """One result from the parts of all chunks and layers."""
     network, layers = run.network, run.chosen
-    batch = () if network.axis is None else (network.items,)
+    rows = [[run.part(chunk, i) for chunk in run.chunks if chunk.each] for i in range(len(layers))]
+    batch = () if network.axis is None else (sum(len(part.gain) for part in rows[0]),)
 
     def together(name: str) -> Tensor:
-        rows = [torch.cat([getattr(parts[c * len(layers) + i], name) for c in range(chunks)]) for i in range(len(layers))]
-        stacked = torch.stack(rows).detach()
+        stacked = torch.stack([torch.cat([getattr(part, name) for part in row]) for row in rows]).detach()
         return stacked.reshape(len(layers), *batch, *stacked.shape[2:])
 
     def measured(name: str) -> Tensor:
@@ -131,8 +151,9 @@ def _assemble(run: Layerwise, parts: list[Part], chunks: int, statistics: str) -
 
     alive = together("alive")
     values, residual = measured("values"), measured("residual")
-    active = [torch.stack([parts[c * len(layers) + i].active for c in range(chunks)]).any(0) for i in range(len(layers))]
-    open_ends = (residual.nan_to_num(0.0) > run.tol).any(-1)
+    active = [torch.stack([part.active for part in row]).any(0) for row in rows]
+    is_left_out = together("is_left_out")
+    open_ends = (residual.nan_to_num(0.0) > run.tol).any(-1) | is_left_out
     codes = torch.where(alive, torch.where(open_ends, Status.NOT_CONVERGED, Status.OK), Status.DIVERGED).to(torch.int8)
     cuts = [layer for layer in network.layers if layer.cut and not layer.alias]
     depth = torch.tensor([_depth_of(layer, network.layers, cuts) for layer in layers])
@@ -158,7 +179,9 @@ def _assemble(run: Layerwise, parts: list[Part], chunks: int, statistics: str) -
         dim=run.dim,
         model=network.model_name,
         loss=run.objective.words,
-        settings=_settings(run, statistics),
+        ended=ended,
+        left_out=tuple(layer.name for layer, row in zip(layers, is_left_out, strict=True) if row.any()),
+        settings=settings,
     )
 
 
@@ -178,6 +201,7 @@ def _settings(run: Layerwise, statistics: str) -> dict[str, Any]:
         "loss": run.objective.words,
         "statistics": statistics,
         "fresh": network.fresh,
+        "inputs": network.items,
         "changed": "".join(run.changed),
     }
 

@@ -47,6 +47,8 @@ class DepthProfile(Result):
         dim: d_0, size of one input.
         model: class of the network.
         loss: description of the loss.
+        ended: why the measurements ended early; empty if they did not. Inputs that were not reached are then missing.
+        left_out: the layers at which singular values were not computed for that reason, for some inputs.
     """
 
     layers: tuple[str, ...]
@@ -71,6 +73,8 @@ class DepthProfile(Result):
     singular_values: Tensor | None = None
     residual: Tensor | None = None
     exponents: Tensor | None = None
+    ended: str = ""
+    left_out: tuple[str, ...] = ()
 
     drawn_by: ClassVar[str] = "separatrix.plot.depth:depth_figure"
     layout: ClassVar[dict[str, str]] = {
@@ -156,6 +160,17 @@ class DepthProfile(Result):
         return str(self.settings.get("fresh", ""))
 
     @property
+    def missing(self) -> str:
+        """What was not measured because of an early end, in words; empty if it did not end early."""
+        if not self.ended:
+            return ""
+        measured, asked = self.codes.numel(), int(self.settings.get("inputs", self.codes.numel()))
+        open_ends = int((self.layer_codes == Status.NOT_CONVERGED).reshape(len(self.layers), -1).any(-1).sum())
+        said = [f"{asked - measured} of {counted(asked, 'input')}"] if measured < asked else []
+        said += [f"singular values at {len(self.left_out)} of {counted(len(self.layers), 'layer')}"] if self.left_out else []
+        return " and ".join(said) or f"the convergence of singular values at {counted(open_ends, 'layer')}"
+
+    @property
     def worst_residual(self) -> float:
         """The largest residual of all singular values; 0 if there are none."""
         return 0.0 if self.residual is None else float(self.residual.nan_to_num(0.0).max())
@@ -174,6 +189,7 @@ class DepthProfile(Result):
         inputs, layers = counted(self.codes.numel(), "input"), counted(len(self.layers), "layer")
         lines = [
             *(f"unsure: {doubt}" for doubt in (self.changed, self.fresh) if doubt),
+            *([f"not measured ({self.ended}): {self.missing}"] if self.ended else []),
             f"{self.model}: {inputs} of size {self.dim:,}, {layers}, {cuts} of which carry the whole signal",
             self._growth(),
             self._gradients(),
@@ -195,7 +211,7 @@ class DepthProfile(Result):
             return "unknown: every input diverged"
         gain = self.gain[self.last].reshape(-1)[known]
         largest = float(self.largest[self.last].reshape(-1)[known].median())
-        sensitive = "" if self.singular_values is None else f", the most sensitive change by {plain(largest)}"
+        sensitive = "" if math.isnan(largest) else f", the most sensitive change by {plain(largest)}"
         share = f" for {int((np.asarray(self.verdicts) == self.verdict).sum())} of {self.codes.numel()} inputs"
         typical, steps = float(gain.median()), max(int(self.depth[self.last]), 1)
         rate = plain(math.log(typical) / steps) if typical > 0 else "−∞"

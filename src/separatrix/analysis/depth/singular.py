@@ -1,7 +1,7 @@
 """Leading singular values of the Jacobians of several layers by one input, from Jacobian–vector and vector–Jacobian products."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,65 +20,86 @@ Pull = Callable[[int, Tensor], Tensor]
 # layers every sixth goes first: what it finds is nearly what the five before it need.
 
 
-@dataclass(frozen=True)
-class SingularTriplets:
-    """Leading singular values and right vectors of J, with residuals.
+class SingularValues(NamedTuple):
+    """Leading singular values of J, with residuals.
 
     Args:
         values: (*batch, k), descending.
         residual: (*batch, k), ‖Jᵀ u_i − σ_i v_i‖ / σ_1 with J v_i = σ_i u_i; a true singular value lies within residual · σ_1 of
             each σ_i.
-        right: (*batch, k, dim), right singular vectors v_i as rows.
-        sweeps: number of applications of J and Jᵀ.
     """
 
     values: Tensor
     residual: Tensor
-    right: Tensor
-    sweeps: int
 
 
-def leading_singular_values(
-    push: Push, pull: Pull, images: Sequence[Tensor], basis: Tensor, counts: Sequence[int], *, sweeps: int, tol: float
-) -> list[SingularTriplets]:
-    r"""The leading singular values of the Jacobian of each layer. See Note [One subspace for all layers].
+class Done(NamedTuple):
+    """A part of a profile: the number of layers that are done with it."""
+
+    steps: int
+
+
+def refine(
+    push: Push,
+    pull: Pull,
+    images: Mapping[int, Tensor],
+    basis: Tensor,
+    counts: Mapping[int, int],
+    found: dict[int, SingularValues],
+    *,
+    sweeps: int,
+    tol: float,
+) -> Generator[Done, None, Tensor]:
+    r"""Find the leading singular values of the Jacobian of each layer, sweep by sweep. See Note [One subspace for all layers].
 
     Args:
         push: (layers, v) ↦ J v at these layers, rows (*batch, p, dim) → (*batch, p, width).
         pull: (layer, w) ↦ Jᵀ w, rows (*batch, q, width) → (*batch, q, dim).
-        images: J times the basis at each layer, (*batch, p, width).
+        images: layer ↦ J times the basis, (*batch, p, width).
         basis: orthonormal rows that are at least partly random, (*batch, p, dim).
-        counts: number of singular values of each layer, at most min(p, width).
+        counts: layer ↦ number of singular values, at most min(p, width).
+        found: receives the singular values of each layer as far as they are known; an early end leaves them there.
         sweeps: maximum number of sweeps; at least two are taken unless the subspace is the whole space.
         tol: residual at which to stop.
+
+    Yields:
+        Done, after each sweep.
+
+    Returns:
+        The right singular vectors of the last layer as rows, (*batch, k, dim).
 
     Source: Golub, Luk & Overton 1981, ACM Trans. Math. Softw. 7, 149 (block Lanczos); Halko, Martinsson & Tropp 2011,
         SIAM Rev. 53, 217.
     """
-    known, found = [_Images(image) for image in images], dict[int, SingularTriplets]()
-    spread = range(len(images) - 1, -1, -APART)
-    for stage in (sorted(spread), [layer for layer in range(len(images)) if layer not in spread]):
-        still_open, waiting = list(stage), [] if found else [layer for layer in range(len(images)) if layer not in spread]
+    known, last = {layer: _Images(image) for layer, image in images.items()}, max(images)
+    spread = sorted(images)[::-APART]
+    between = [layer for layer in images if layer not in spread]
+    amplified = basis
+    for stage, waiting in ((sorted(spread), between), (between, [])):
+        still_open = list(stage)
         for sweep in range(1, sweeps + 1):
             is_whole = basis.shape[-2] == basis.shape[-1]
-            missing = []
+            missing, count = [], len(still_open)
             for layer in list(still_open):
                 left, values, right = known[layer].triplets(basis, counts[layer])
                 rest = beyond(basis, pull(layer, left) - values[..., None] * right)
                 rest = (rest / values[..., :1, None]).where(values[..., :1, None] > 0, 0.0)
-                found[layer] = SingularTriplets(values, norm(rest), right, sweep)
+                found[layer] = SingularValues(values, norm(rest))
+                amplified = right if layer == last else amplified
                 if is_whole or ((sweep > 1 or layer not in spread) and bool((found[layer].residual <= tol).all())):
                     still_open.remove(layer)
                 else:
                     missing.append(rest)
             if not still_open or sweep == sweeps:
+                yield Done(count)
                 break
+            yield Done(count - len(still_open))
             fresh = new_directions(basis, _distinct(torch.cat(missing, dim=-2), tol))
             basis = torch.cat([basis, fresh], dim=-2)
             shown = sorted([*still_open, *waiting])
             for layer, image in zip(shown, push(shown, fresh), strict=True):
                 known[layer].extend(image)
-    return [found[layer] for layer in range(len(images))]
+    return amplified
 
 
 class _Images:

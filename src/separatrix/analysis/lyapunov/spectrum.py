@@ -23,7 +23,7 @@ from separatrix.core.evolve import begin
 from separatrix.core.progress import watched
 from separatrix.core.result import Status
 from separatrix.core.system import System
-from separatrix.core.wording import counted
+from separatrix.core.wording import counted, measured
 
 BLOCKS, FEWER = 48, 20  # number of QRs: two or one for each batch of the error bars
 SHORT = 10  # steps between two QRs below which there are FEWER of them
@@ -95,9 +95,10 @@ def lyapunov_spectrum(
     run = settled(TangentRun.begin(front, random_frame(front.x, k, seed), every), plan.settle, progress=progress)
     run = run.with_all_directions()
     tally = Tally()
-    measured = _until_steady(run, tally, plan, error)
+    blocks = _until_steady(run, tally, plan, error)
     with nullcontext() if seconds is None else ending(seconds):
-        for run in watched(measured, plan.most, "Lyapunov spectrum", progress, keeps=True):
+        label = "Leading Lyapunov exponent" if k == 1 else f"{k} Lyapunov exponents"
+        for run in watched(blocks, plan.most, label, progress, keeps=True, says=lambda: _so_far(tally)):
             tally.add(run.block)
     spectrum = held_to_a_derivative(_spectrum(run, tally, error), run.front)
     if tally.steps < plan.steps:
@@ -138,6 +139,18 @@ def _until_steady(run: TangentRun, tally: Tally, plan: Plan, error: float | None
 def _error_bars_below(tally: Tally, run: TangentRun, error: float) -> bool:
     stderr = standard_error(*tally.series()).masked_fill(run.erased, 0.0)
     return bool(((stderr <= error).all(-1) | (run.front.failed_at >= 0)).all())
+
+
+def _so_far(tally: Tally) -> str:
+    """The leading exponent of the runs so far, nats per unit time, and its standard error, as text."""
+    rates, duration = (value.flatten(1) for value in tally.series(1))
+    values = (rates * duration).sum(0) / duration.sum(0)
+    alive = values.isfinite()
+    values, runs = values[alive], int(alive.sum())
+    if not runs:
+        return ""
+    error = values.std() / runs**0.5 if runs > 1 else standard_error(rates, duration)[alive]
+    return f"λ₁ = {measured(float(values.mean()), float(error))}"
 
 
 def _spectrum(run: TangentRun, tally: Tally, error: float | None) -> LyapunovSpectrum:

@@ -30,12 +30,15 @@ class Tally:
             self.blocks = [a + b for a, b in zip(self.blocks[::2], self.blocks[1::2], strict=True)]
             self.least = median_low(block.steps for block in self.blocks)
 
-    def series(self) -> tuple[Tensor, Tensor]:
-        """Rates, shape (block, *batch, k), and durations, shape (block, *batch, 1), which cover every step of the run."""
+    def series(self, k: int | None = None) -> tuple[Tensor, Tensor]:
+        """Rates of the first k directions (default: all), shape (block, *batch, k), and durations, shape (block, *batch, 1).
+
+        They cover every step of the run.
+        """
         blocks = self.blocks if self._open is None else [*self.blocks, self._open]
         if not blocks:
             raise RuntimeError("no block was added")
-        logs = torch.stack([block.logs for block in blocks])
+        logs = torch.stack([block.logs[..., :k] for block in blocks])
         times = [torch.as_tensor(block.time, dtype=logs.dtype, device=logs.device) for block in blocks]
         duration = torch.stack([time.expand(logs.shape[1:-1]) for time in times])[..., None]
         return logs / duration, duration
