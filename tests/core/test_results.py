@@ -104,6 +104,7 @@ MADE = {
     sx.results.Along: along,
     sx.results.Separate: lambda: separate().result,
     sx.results.Tracks: lambda: along().result,
+    sx.results.CoordinateSizes: lambda: sx.coordinate_sizes([layers(), layers()], torch.randn(3, 2)),
     sx.results.WidthScaling: lambda: widths().result,
     sx.results.AdversarialImages: deceived,
     sx.results.Robustness: robust,

@@ -39,7 +39,7 @@ from separatrix.plot.stationarity import stationarity_figure
 from separatrix.plot.step_convergence import compare_step_convergence, step_convergence_figure
 from separatrix.plot.transient import transient_figure
 from separatrix.plot.vector import svg
-from separatrix.plot.widths import widths_figure
+from separatrix.plot.widths import coordinate_sizes_figure, widths_figure
 
 __all__ = [
     "adversarial_figure",
@@ -56,6 +56,7 @@ __all__ = [
     "compare_step_convergence",
     "comparison_figure",
     "convergence_figure",
+    "coordinate_sizes_figure",
     "correlation_figure",
     "covariant_figure",
     "depth_figure",

@@ -127,9 +127,18 @@ def name_layers(axes: Axes, layers: tuple[str, ...]) -> None:
     axes.set_xlabel("layer, in the order of the forward pass")
 
 
-def width_of(profile: DepthProfile) -> float:
+def draw_range(axes: Axes, place: np.ndarray, values: np.ndarray, number: int, name: str) -> None:
+    """Draw the median of values (layer, run) at these places, and a band over their range."""
+    look = series(number)
+    low, median, high = across(values)
+    if values.shape[1] > 1:
+        axes.fill_between(place, low, high, color=look.color, alpha=0.18, linewidth=0)
+    axes.plot(place, median, linestyle=look.line, markersize=4, label=name, gid=name, **look.marks)
+
+
+def width_of(layers: tuple[str, ...]) -> float:
     """Width of a figure over the layers, inches."""
-    return float(np.clip(0.2 * len(profile.layers) + 2, 5.5, 10))
+    return float(np.clip(0.2 * len(layers) + 2, 5.5, 10))
 
 
 def _short(name: str) -> str:
@@ -148,7 +157,7 @@ def _below(number: int) -> str:
 @styled
 def depth_figure(profile: DepthProfile, *, title: str = "") -> Figure:
     """Draw growth above and gradients below."""
-    figure, axes = canvas(2, 1, width=width_of(profile), height=3.3)
+    figure, axes = canvas(2, 1, width=width_of(profile.layers), height=3.3)
     draw_singular_values(axes[0, 0], profile)
     draw_gradients(axes[1, 0], profile)
     axes[0, 0].set_title(title)

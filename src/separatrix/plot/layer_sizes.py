@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter
 
 from separatrix.analysis.depth.result import DepthProfile
 from separatrix.core.wording import counted
-from separatrix.plot.depth import across, name_layers, positive, width_of
+from separatrix.plot.depth import draw_range, name_layers, positive, width_of
 from separatrix.plot.runs import alive, array, of_runs
 from separatrix.plot.style import FAINT, INK, NOTE, canvas, nothing_to_show, series, styled
 
@@ -20,7 +20,7 @@ def draw_parameter_gradients(axes: Axes, profile: DepthProfile) -> None:
         nothing_to_show(axes, "no layer has weights of its own")
         return
     values = positive(of_runs(profile, profile.parameter_gradient, 1))
-    _draw(axes, own, values[own], 1, f"gradient of {profile.loss}")
+    draw_range(axes, own, values[own], 1, f"gradient of {profile.loss}")
     axes.set_yscale("log")
     axes.set_ylabel("gradient by parameters ‖∂loss/∂θ‖")
     axes.legend()
@@ -30,7 +30,7 @@ def draw_magnitudes(axes: Axes, profile: DepthProfile, *, dtype: torch.dtype = t
     """Draw the root mean square and the largest magnitude of each layer's output, below the largest number of a dtype."""
     place = np.arange(len(profile.layers))
     for number, (name, values) in enumerate((("root mean square", profile.activation), ("largest magnitude", profile.peak))):
-        _draw(axes, place, positive(of_runs(profile, values, 1)), number, name)
+        draw_range(axes, place, positive(of_runs(profile, values, 1)), number, name)
     most, kind = torch.finfo(dtype).max, str(dtype).removeprefix("torch.")
     axes.axhline(most, color=INK, linewidth=1, gid="limit")
     axes.annotate(f"largest number of {kind}", (0, most), (2, 2), textcoords="offset points", va="bottom", **NOTE)
@@ -54,19 +54,10 @@ def draw_dead_units(axes: Axes, profile: DepthProfile) -> None:
     axes.legend()
 
 
-def _draw(axes: Axes, place: np.ndarray, values: np.ndarray, number: int, name: str) -> None:
-    """The median of values (layer, input), and a band over their range."""
-    look = series(number)
-    low, median, high = across(values)
-    if values.shape[1] > 1:
-        axes.fill_between(place, low, high, color=look.color, alpha=0.18, linewidth=0)
-    axes.plot(place, median, linestyle=look.line, markersize=4, label=name, gid=name, **look.marks)
-
-
 @styled
 def layer_sizes_figure(profile: DepthProfile, *, title: str = "") -> Figure:
     """Draw the gradients of the parameters, the activations with their distance from overflow, and dead units, over the layers."""
-    figure, axes = canvas(3, 1, width=width_of(profile), height=2.7)
+    figure, axes = canvas(3, 1, width=width_of(profile.layers), height=2.7)
     known = profile.peak is not None and bool(alive(profile).any())
     for panel, draw in zip(axes[:, 0], (draw_parameter_gradients, draw_magnitudes, draw_dead_units), strict=True):
         if known:

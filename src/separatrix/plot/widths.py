@@ -6,7 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from separatrix.analysis.along.widths import HALF_WAY, WidthScaling
-from separatrix.plot.depth import name_layers
+from separatrix.analysis.depth.coordinates import CoordinateSizes
+from separatrix.core.wording import counted
+from separatrix.plot.depth import draw_range, name_layers, positive, width_of
 from separatrix.plot.runs import array
 from separatrix.plot.style import BAR, FAINT, QUIET, canvas, mark_zero, nothing_to_show, series, styled
 
@@ -39,8 +41,7 @@ def draw_sizes(axes: Axes, found: WidthScaling, what: str = "change") -> None:
     axes.set(xscale="log", yscale="log", xlabel="width")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(width, [f"{one:g}" for one in width])
-    steps = f"{found.steps} step{'' if found.steps == 1 else 's'} of {found.optimizer}"
-    axes.set_ylabel("activations (r.m.s.)" if what == "activation" else f"change in {steps} (r.m.s.)")
+    axes.set_ylabel("activations (r.m.s.)" if what == "activation" else f"change in {_steps(found)} (r.m.s.)")
 
 
 def draw_exponents(axes: Axes, found: WidthScaling) -> None:
@@ -55,6 +56,30 @@ def draw_exponents(axes: Axes, found: WidthScaling) -> None:
     axes.set_ylabel("exponent of the width")
     axes.legend()
     name_layers(axes, found.layers)
+
+
+@styled
+def coordinate_sizes_figure(sizes: CoordinateSizes, *, title: str = "") -> Figure:
+    """Draw the activations of networks of one width and their change over the layers: median over the networks, and their range."""
+    figure, ((axes,),) = canvas(width=width_of(sizes.layers))
+    known = [array(value).reshape(len(sizes.layers), -1) for value in (sizes.activation, sizes.change)]
+    known = [positive(np.where(np.isfinite(values), values, np.nan)) for values in known]
+    if np.isnan(known).all():
+        nothing_to_show(axes, "no layer has a size above 0")
+        return figure
+    for number, (name, values) in enumerate(zip(("activations", f"change in {_steps(sizes)}"), known, strict=True)):
+        draw_range(axes, np.arange(len(sizes.layers)), values, number, name)
+    axes.set_yscale("log")
+    axes.set_ylabel("size (r.m.s.)")
+    axes.legend()
+    axes.set_title(title)
+    name_layers(axes, sizes.layers)
+    figure.set_label(f"Activations over the layers and their change in {_steps(sizes)}.")
+    return figure
+
+
+def _steps(found: CoordinateSizes | WidthScaling) -> str:
+    return f"{counted(found.steps, 'step')} of {found.optimizer}"
 
 
 def _steepest(found: WidthScaling) -> list[int]:

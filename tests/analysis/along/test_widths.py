@@ -187,6 +187,14 @@ def test_the_picture_shows_the_mean_of_each_layer_over_the_widths():
     assert [label.get_text() for label in right.get_xticklabels()] == ["0", "1", "2"]
 
 
+def test_the_picture_of_one_width_shows_both_sizes_over_the_layers():
+    sizes = sx.coordinate_sizes([three_layers(8, 0.5, seed) for seed in range(3)], normal(2, 3), optimizer=adam)
+    (axes,) = sizes.plot().axes
+    for line, values in zip(axes.lines, (sizes.activation, sizes.change), strict=True):
+        assert list(line.get_ydata()) == pytest.approx(values.median(-1).values.tolist())
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["activations", "change in 3 steps of Adam"]
+
+
 def test_bad_input_is_refused():
     x, network = torch.ones(2, 3, dtype=torch.float64), three_layers(4, 0.5, 0)
     with pytest.raises(InputError, match="parameters of another network"):

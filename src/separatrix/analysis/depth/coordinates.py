@@ -42,6 +42,7 @@ class CoordinateSizes(Result):
     steps: int
     optimizer: str
 
+    drawn_by: ClassVar[str] = "separatrix.plot.widths:coordinate_sizes_figure"
     layout: ClassVar[dict[str, str]] = {"activation": "layer batch", "change": "layer batch"}
 
     def summary(self) -> str:
