@@ -177,11 +177,12 @@ def certificate(
         InputError: input_shape or inputs are invalid.
         UnsupportedModuleError: there is no bound and throw is True, or the model is not an nn.Module.
         ContradictionError: a measurement exceeds a bound that relies on no module's guarantee: a bug in Separatrix.
-    Limits: for a large network (`settings["slack"]` is 0.01; a ResNet-18 at 224 pixels is one) each norm is proven to about 1 %, or
-        to what a circular bound gives, instead of 3 · 10⁻⁶, and the search is shorter. Products of norms are valid bounds, but often far above the Lipschitz constant; compare `lower`. The bound holds in
-        exact arithmetic: it includes neither the rounding of a network that runs in float32, nor the jump of PyTorch's softplus
-        where it switches to x (2 · 10⁻⁹ at 20), which its `method` reports. There is no bound for products of two activations,
-        attention, recurrent layers, integer inputs, discontinuous functions, or control flow that depends on the numbers.
+    Limits: products of norms are valid bounds, but often far above the Lipschitz constant; compare `lower`. For a large network, such
+        as a ResNet-18 at 224 pixels, each norm is proven to about 1 % instead of 3 · 10⁻⁶ (`settings["slack"]`), or by a circular
+        bound, and the search is shorter. The bound holds in exact arithmetic: it includes neither the rounding of a network that
+        runs in float32, nor the jump of PyTorch's softplus where it switches to x (2 · 10⁻⁹ at 20), which its `method` reports.
+        There is no bound for products of two activations, attention, recurrent layers, integer inputs, discontinuous functions,
+        or control flow that depends on the numbers. Within an early end (Ctrl-C on the command line), the layers so far are kept.
     Source: Szegedy et al. 2014, arXiv:1312.6199, §4.3 (products of norms); lower bounds as difference quotients.
     """
     shape = checked_shape(input_shape)

@@ -1,9 +1,9 @@
 """What a certificate may cost, planned from sizes alone, so that a network gets the same certificate on every machine.
 
 Note [Effort]
-Proofs to 3 · 10⁻⁶ of each norm and a search from 9 starts suit small networks. A ResNet-18 at 224 pixels would take ten minutes that
-way, for digits that a product of twenty norms does not need. So the cost of the tight proofs, and of a pass, is estimated
-first; where it is too large, each norm is proven to 1 % by the cheapest way, and the search is shorter.
+Proofs to 3 · 10⁻⁶ of each norm and a search from 9 starts suit small networks. A ResNet-18 at 224 pixels would take ten minutes
+that way, for digits that a product of twenty norms does not need. So the cost of the tight proofs, and of a pass, is estimated first;
+where it is too large, each norm is proven to 1 % by the cheapest way, and the search is shorter.
 """
 
 from collections.abc import Sequence

@@ -36,6 +36,7 @@ class Effort:
 TIGHT = Effort(budget=2e12, slack=3e-6)
 """Some fifteen seconds on two cores for an attempt."""
 
+
 def extremes_of(whole: Convolution, effort: Effort) -> Extremes:
     """The extremes of a convolution with weights of order one."""
     convolution = whole.reduced()
