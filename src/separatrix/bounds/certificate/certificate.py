@@ -19,13 +19,12 @@ from separatrix.bounds.certificate.accepted import (
     starts_of,
     without_gradients,
 )
-from separatrix.bounds.certificate.effort import Search, flops_of, planned_proofs, planned_search
+from separatrix.bounds.certificate.effort import Plan, Search, planned
 from separatrix.bounds.certificate.graph import UntraceableError, operator_graph
 from separatrix.bounds.certificate.layers import OWN, Bounds, LayerFactor
 from separatrix.bounds.certificate.rules import RULES
 from separatrix.bounds.certificate.steepest import Steepest, lower_bound
 from separatrix.bounds.certificate.witness import dense_lower_bound, quotients
-from separatrix.bounds.operator_norm.proof import TIGHT
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.ending import stoppable, why_ended
 from separatrix.core.errors import ContradictionError, SeparatrixError, UnsupportedModuleError
@@ -177,12 +176,12 @@ def certificate(
         InputError: input_shape or inputs are invalid.
         UnsupportedModuleError: there is no bound and throw is True, or the model is not an nn.Module.
         ContradictionError: a measurement exceeds a bound that relies on no module's guarantee: a bug in Separatrix.
-    Limits: products of norms are valid bounds, but often far above the Lipschitz constant; compare `lower`. For a large network, such
-        as a ResNet-18 at 224 pixels, each norm is proven to about 1 % instead of 3 · 10⁻⁶ (`settings["slack"]`), or by a circular
-        bound, and the search is shorter. The bound holds in exact arithmetic: it includes neither the rounding of a network that
-        runs in float32, nor the jump of PyTorch's softplus where it switches to x (2 · 10⁻⁹ at 20), which its `method` reports.
-        There is no bound for products of two activations, attention, recurrent layers, integer inputs, discontinuous functions,
-        or control flow that depends on the numbers. Within an early end (Ctrl-C on the command line), the layers so far are kept.
+    Limits: products of norms are valid bounds, but often far above the Lipschitz constant; compare `lower`. For a large network (a
+        ResNet-18 at 224 pixels is one), each norm is proven to about 1 % instead of 3 · 10⁻⁶ (`settings["slack"]`), or by a
+        circular bound, and the search is shorter. The bound holds in exact arithmetic: it includes neither the rounding of a
+        network that runs in float32, nor the jump of PyTorch's softplus where it switches to x (2 · 10⁻⁹ at 20), which its `method`
+        reports. There is no bound for products of two activations, attention, recurrent layers, integer inputs, discontinuous
+        functions, or control flow that depends on the numbers. After Ctrl-C on the command line, the layers so far are kept.
     Source: Szegedy et al. 2014, arXiv:1312.6199, §4.3 (products of norms); lower bounds as difference quotients.
     """
     shape = checked_shape(input_shape)
@@ -194,17 +193,18 @@ def certificate(
     seed = check_seed(seed)
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     network = without_gradients(twin(model, dtype=torch.float64, device=device))
-    search = planned_search(flops_of(network, shape, device))
-    search = replace(search, starts=starts or search.starts, steps=steps or search.steps)
-    begin = starts_of(shape, inputs, search.starts, seed).to(device)
-    settings = {"starts": search.starts, "steps": search.steps, "seed": seed, "inputs": len(begin) - search.starts}
+    drawn = starts or Search.starts
+    begin = starts_of(shape, inputs, drawn, seed).to(device)
+    settings = {"starts": drawn, "steps": steps or Search.steps, "seed": seed, "inputs": len(begin) - drawn}
     kind = type(model).__name__
     if not runs(network, begin[:1], shape, model):
         why = "its inputs are integers, for which there is no Lipschitz factor"
         return _ended(Certificate(**_facts([], {kind: why}, kind, shape), bound=math.inf, lower=0.0, settings=settings), throw)
-    layers, unknown, bound, unit, slack = _proven(network, replayed(begin), kind, progress)
+    layers, unknown, bound, unit, plan = _proven(network, replayed(begin), kind, progress)
+    search = replace(plan.search, starts=starts or plan.search.starts, steps=steps or plan.search.steps)
+    begin = torch.cat([begin[: search.starts], begin[drawn:]])
     lower = 0.0 if why_ended() else _measured(network, begin, unit, search, seed, progress)
-    settings |= {"slack": slack, "ended": why_ended()}
+    settings |= {"starts": search.starts, "steps": search.steps, "slack": plan.proofs.slack, "ended": why_ended()}
     if not math.isfinite(bound) and not unknown:
         unknown = {kind: "no bound is known for its output"}
     if lower is None:
@@ -218,23 +218,23 @@ def certificate(
 
 def _proven(
     network: nn.Module, x: Tensor, kind: str, progress: bool
-) -> tuple[list[LayerFactor], dict[str, str], float, float, float]:
-    """The layers, those without a bound, the bound, the round-off of the lowest precision in the network, and the proofs' slack."""
+) -> tuple[list[LayerFactor], dict[str, str], float, float, Plan]:
+    """The layers, those without a bound, the bound, the round-off of the lowest precision in the network, and what it may cost."""
     try:
         graph = operator_graph(network, x, RULES)
     except UntraceableError as error:
         name, _, reason = error.args
-        return [], {name or kind: reason}, math.inf, torch.finfo(x.dtype).eps, TIGHT.slack
-    effort = planned_proofs(graph.nodes)
-    bounds, layers = Bounds(graph, kind, effort), []
+        return [], {name or kind: reason}, math.inf, torch.finfo(x.dtype).eps, planned(())
+    plan = planned(graph.nodes)
+    bounds, layers = Bounds(graph, kind, plan.proofs), []
     for layer in watched(bounds.layers(), len(graph.nodes), "layers", progress, keeps=True):
         layers.append(layer)
         if progress:
             print(layer, file=sys.stderr)
     if (left := bounds.next) is not None:
-        return layers, {left: f"{why_ended()} before its proof"}, math.inf, graph.unit, effort.slack
+        return layers, {left: f"{why_ended()} before its proof"}, math.inf, graph.unit, plan
     bound = bounds.bound
-    return layers, {} if math.isfinite(bound) else bounds.unknown, bound, graph.unit, effort.slack
+    return layers, {} if math.isfinite(bound) else bounds.unknown, bound, graph.unit, plan
 
 
 def _blamed(layers: list[LayerFactor], bound: float, lower: float, what: str) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 Note [Effort]
 Proofs to 3 · 10⁻⁶ of each norm and a search from 9 starts suit small networks. A ResNet-18 at 224 pixels would take ten minutes
-that way, for digits that a product of twenty norms does not need. So the cost of the tight proofs, and of a pass, is estimated first;
-where it is too large, each norm is proven to 1 % by the cheapest way, and the search is shorter.
+that way, for digits that a product of twenty norms does not need. So the cost of the tight proofs, and of a pass, is estimated
+first; where it is too large, each norm is proven to 1 % by the cheapest way, and the search is shorter.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,9 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from separatrix.bounds.operator_norm.proof import TIGHT, Effort
-from separatrix.core.tangent import plain_kernels
 
 COARSE = Effort(2e11, 1e-2)
 """About four seconds for a proof on one core."""
@@ -30,6 +28,8 @@ PASSES = 2000
 """Of the network, for a search with 9 starts, 30 steps and 60 sweeps from the best 3."""
 SHORT_PASSES, FEWEST = 60, 4
 """For each step of a search with 3 starts, of which the best goes on, and two sweeps for a step; and its steps at least."""
+
+PRODUCTS = {"linear", "matmul", "mm", "bmm"}
 
 
 @dataclass(frozen=True)
@@ -49,35 +49,50 @@ class Search:
     sweeps: int = 60
 
 
-def planned_search(flops: float) -> Search:
-    """The search for a network of which one pass takes so many floating-point operations."""
+def _planned_search(nodes: Sequence[torch.fx.Node]) -> Search:
+    """Long or short, by what a pass costs."""
+    flops = 2.0 * sum(map(_multiplications, nodes))
     if PASSES * flops <= SEARCH:
         return Search()
     steps = min(max(int(SEARCH / (SHORT_PASSES * flops)), FEWEST), Search.steps)
     return Search(starts=3, steps=steps, kept=1, sweeps=2 * steps)
 
 
-def flops_of(network: nn.Module, shape: Sequence[int], device: torch.device) -> float:
-    """Floating-point operations of one pass; 0 if it cannot be counted."""
-    counter = FlopCounterMode(display=False)
-    try:
-        with torch.no_grad(), plain_kernels(), counter:
-            network(torch.zeros(1, *shape, dtype=torch.float64, device=device))
-    except Exception:  # user code, at an input of its own choice
-        return 0.0
-    return float(counter.get_total_flops())
+@dataclass(frozen=True)
+class Plan:
+    """What the proof of each norm may cost, and the size of the ascent."""
+
+    proofs: Effort
+    search: Search
 
 
-def planned_proofs(nodes: Sequence[torch.fx.Node]) -> Effort:
+def planned(nodes: Sequence[torch.fx.Node]) -> Plan:
+    """For a network of these operators; as for a small one if they are not known."""
+    return Plan(_planned_proofs(nodes), _planned_search(nodes))
+
+
+def _planned_proofs(nodes: Sequence[torch.fx.Node]) -> Effort:
     """Tight or coarse proofs, by what the tight ones of all convolutions would cost together."""
     return TIGHT if sum(map(_proof_flops, nodes)) <= PROOFS else COARSE
 
 
+def _multiplications(node: torch.fx.Node) -> float:
+    """Of a convolution, a product of matrices or an attention; other operators take little beside them."""
+    name, values = _name(node), [_value(argument) for argument in node.args[:2]]
+    made, first, second = _value(node), *(values if len(values) == 2 else (None, None))
+    if made is None or first is None or second is None:
+        return 0.0
+    if name.startswith("conv"):
+        return float(second.numel() * prod((first if "transpose" in name else made).shape[2:]))
+    if name in PRODUCTS:
+        return float(made.numel() * first.shape[-1])
+    return 2.0 * first.numel() * second.shape[-2] if name == "scaled_dot_product_attention" else 0.0
+
+
 def _proof_flops(node: torch.fx.Node) -> float:
     """Of the proof for one convolution on a torus of its size, about; other operators are cheap beside it."""
-    name = getattr(getattr(node.target, "_schema", None), "name", "")
-    values = [_value(argument) for argument in (*node.args[:2], node)]
-    if not name.startswith("aten::conv") or any(value is None for value in values):
+    name, values = _name(node), [_value(argument) for argument in (*node.args[:2], node)]
+    if not name.startswith("conv") or any(value is None for value in values):
         return 0.0
     image, kernel, made = (tuple(value.shape) for value in values if value is not None)
     fine, coarse = (made, image) if "transpose" in name else (image, made)
@@ -93,3 +108,7 @@ def _proof_flops(node: torch.fx.Node) -> float:
 def _value(argument: Any) -> Tensor | None:
     found = argument.meta.get("val") if isinstance(argument, torch.fx.Node) else None
     return found if isinstance(found, Tensor) else None
+
+
+def _name(node: torch.fx.Node) -> str:
+    return getattr(getattr(node.target, "_schema", None), "name", "").removeprefix("aten::")
