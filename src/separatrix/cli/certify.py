@@ -55,14 +55,14 @@ def command(
         shape = _shape(input_shape, values, network)
         with ending(None, on_interrupt=True):
             found = certificate(network, shape, inputs=values, **options, progress=True)
-    if not found.settings["ended"]:
+    if found.names or not found.settings["ended"]:
         write_files(found, out, picture)
     if as_json:
         print(json.dumps(jsonable(_numbers(found)), ensure_ascii=False, indent=2))
     else:
         _show(found)
     if found.settings["ended"]:
-        say(f"{found.settings['ended']}: nothing is written.")
+        say(f"{found.settings['ended']}: kept what was known by then, {counted(len(found.names), 'layer')}.")
         raise typer.Exit(130)
 
 

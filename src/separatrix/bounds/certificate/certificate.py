@@ -25,6 +25,7 @@ from separatrix.bounds.certificate.layers import OWN, Bounds, LayerFactor
 from separatrix.bounds.certificate.rules import RULES
 from separatrix.bounds.certificate.steepest import Steepest, lower_bound
 from separatrix.bounds.certificate.witness import dense_lower_bound, quotients
+from separatrix.bounds.operator_norm.proof import TIGHT
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.ending import stoppable, why_ended
 from separatrix.core.errors import ContradictionError, SeparatrixError, UnsupportedModuleError
@@ -196,6 +197,7 @@ def certificate(
     drawn = starts or Search.starts
     begin = starts_of(shape, inputs, drawn, seed).to(device)
     settings = {"starts": drawn, "steps": steps or Search.steps, "seed": seed, "inputs": len(begin) - drawn}
+    settings |= {"slack": TIGHT.slack, "ended": ""}
     kind = type(model).__name__
     if not runs(network, begin[:1], shape, model):
         why = "its inputs are integers, for which there is no Lipschitz factor"
@@ -227,10 +229,11 @@ def _proven(
         return [], {name or kind: reason}, math.inf, torch.finfo(x.dtype).eps, planned(())
     plan = planned(graph.nodes)
     bounds, layers = Bounds(graph, kind, plan.proofs), []
-    for layer in watched(bounds.layers(), len(graph.nodes), "layers", progress, keeps=True):
-        layers.append(layer)
-        if progress:
-            print(layer, file=sys.stderr)
+    with stoppable():
+        for layer in watched(bounds.layers(), len(graph.nodes), "layers", progress, keeps=True):
+            layers.append(layer)
+            if progress:
+                print(layer, file=sys.stderr)
     if (left := bounds.next) is not None:
         return layers, {left: f"{why_ended()} before its proof"}, math.inf, graph.unit, plan
     bound = bounds.bound
@@ -262,21 +265,23 @@ def _repeats(f: Callable[[Tensor], Tensor], z: Tensor, unit: float) -> bool:
 
 def _measured(network: nn.Module, begin: Tensor, unit: float, search: Search, seed: int, progress: bool) -> float | None:
     """The steepest slope found from all starts; None if the network is not a function of its input."""
-    f, found = _by_rows(network, begin), 0.0
-    try:
-        with stoppable():
+    found = 0.0
+    with stoppable():
+        f = _by_rows(network, begin)
+        try:
             if not _repeats(f, begin.flatten(1), unit):
                 return None
             steepest = Steepest(f, begin.flatten(1), seed, search)
             for _ in watched(steepest.climb(), search.steps, "ascent", progress, keeps=True):
                 pass
             found = lower_bound(f, steepest, unit)
-            found = max(found, dense_lower_bound(f, begin.flatten(1), unit))
-        return found
-    except SeparatrixError:
-        raise
-    except Exception:  # user code, at one of these inputs or while gradients are recorded
-        return quotients(f, begin.flatten(1), unit)
+            if not why_ended():
+                found = max(found, dense_lower_bound(f, begin.flatten(1), unit))
+        except SeparatrixError:
+            raise
+        except Exception:  # user code, at one of these inputs or while gradients are recorded
+            found = quotients(f, begin.flatten(1), unit)
+    return found
 
 
 def _by_rows(network: nn.Module, begin: Tensor) -> Callable[[Tensor], Tensor]:

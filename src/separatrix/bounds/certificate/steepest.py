@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from separatrix.bounds.certificate.effort import Search
-from separatrix.core.ending import stoppable
+from separatrix.core.ending import stoppable, why_ended
 from separatrix.core.errors import UnsupportedModuleError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.tangent import plain_kernels, pullback, pushforward
@@ -149,6 +149,8 @@ def lower_bound(f: Function, steepest: Steepest, unit: float) -> float:
     i = int(steepest.best.argmax())
     pairs = [(x[i], u[i], 0.0)]
     with stoppable(), contextlib.suppress(*NO_DERIVATIVE):
+        if why_ended():
+            return borne_out(f, *pairs[0], unit)
         at, along, sigma = steepest.polished()
         i = int(sigma.argmax())
         pairs.append((at[i], along[i], float(sigma[i])))

@@ -92,7 +92,7 @@ def _between(
     """The first number above the estimate that can be proven, otherwise the ceiling."""
     blocks = Blocks(min(grams(convolution), key=lambda one: one.flops))
     excess, attempt = effort.slack, 0
-    while (trial := lower * (1 + excess)) < ceiling:
+    while 0 < (trial := lower * (1 + excess)) < ceiling:  # a kernel that reads padding only may have a norm of 0
         ways = [way for way in _ways(blocks, toruses, trial) if way[2] <= effort.budget]
         if not ways:  # higher up it may cost less; a better estimate is of no use here
             excess *= MORE

@@ -179,12 +179,13 @@ def excess_over(torus: Torus, tau: float) -> float | None:
     above = torus.above(tau)
     if above == 0:
         return 0.0
-    found = None
+    best = None
     for fields in () if bool(torus.inside.all()) else _raised(torus, tau, above):
         found = _proof(torus, tau, fields)
-        if found is not None and found <= NEGLIGIBLE * tau:
+        best = min((one for one in (best, found) if one is not None), default=None)
+        if best is not None and best <= NEGLIGIBLE * tau:
             break
-    return found
+    return best
 
 
 def _upright(symbol: Tensor) -> Tensor:
