@@ -664,3 +664,13 @@ def test_a_small_budget_costs_no_second_estimate(monkeypatch):
     layer = nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")
     found, exact = sx.operator_norm(layer, (2, 24, 24), budget=1.0), sx.operator_norm(layer, (2, 24, 24))
     assert found.lower <= exact.bound <= found.bound and found.method == "circular bound" and len(calls) == 2
+
+
+def test_a_kernel_that_reads_padding_only_has_a_small_bound(monkeypatch):
+    """The middle row of the kernel is 0, and an image of one row never meets the others: A = 0, which no relative margin can prove."""
+    monkeypatch.setattr(proof, "SMALL", 0)
+    layer = nn.Conv2d(2, 3, 3, padding=1, bias=False).double()
+    with torch.no_grad():
+        layer.weight[:, :, 1] = 0
+    found = sx.operator_norm(layer, (2, 1, 9))
+    assert found.lower == 0 and 0 <= found.bound <= float(layer.weight.abs().sum())
