@@ -667,7 +667,7 @@ def test_a_small_budget_costs_no_second_estimate(monkeypatch):
 
 
 def test_a_kernel_that_reads_padding_only_has_a_small_bound(monkeypatch):
-    """The middle row of the kernel is 0, and an image of one row never meets the others: A = 0, which no relative margin can prove."""
+    """The middle row of the kernel is 0, an image of one row never meets the others: A = 0, to which no margin is relative."""
     monkeypatch.setattr(proof, "SMALL", 0)
     layer = nn.Conv2d(2, 3, 3, padding=1, bias=False).double()
     with torch.no_grad():
