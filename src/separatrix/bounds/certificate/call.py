@@ -9,6 +9,8 @@ from torch import Tensor
 
 from separatrix.bounds.operator_norm.proof import TIGHT, Effort
 
+DRAWS = "it draws random numbers, even in evaluation mode"
+
 
 class NoBoundError(Exception):
     """An operator has no Lipschitz factor, or none is known; the message is the reason."""

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from separatrix.bounds.certificate.affine import affine_norm, as_layer, is_padding
-from separatrix.bounds.certificate.call import Active, Call, NoBoundError
+from separatrix.bounds.certificate.call import DRAWS, Active, Call, NoBoundError
 from separatrix.bounds.certificate.factor import Factor, attained
 from separatrix.bounds.certificate.graph import OperatorGraph, is_activation, layer_of
 from separatrix.bounds.certificate.joint import Together
 from separatrix.bounds.certificate.rounding import root, times
-from separatrix.bounds.certificate.rules import DRAWS, bound_behind
+from separatrix.bounds.certificate.rules import bound_behind
 from separatrix.bounds.certificate.shapes import LINEAR, gradient_step, is_root, square_of, steepest_fall, within_root
 from separatrix.bounds.certificate.sides import compares, steepest_side
 from separatrix.bounds.operator_norm.proof import TIGHT, Effort
