@@ -119,3 +119,32 @@ def test_bad_input_is_answered_in_a_line_and_nothing_is_written(place, monkeypat
     captured = capfd.readouterr()
     assert told in captured.err and "Traceback" not in captured.err and captured.out == ""
     assert not [path for path in place.iterdir() if path.name.startswith("c")]
+
+
+def test_ctrl_c_prints_and_writes_the_layers_so_far_and_ends_with_130(place, monkeypatch, capfd):
+    from separatrix.bounds.certificate import layers
+
+    proven, calls = layers.affine_norm, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) > 2:  # once for each operator
+            raise KeyboardInterrupt
+        return proven(*args)
+
+    monkeypatch.setattr(layers, "affine_norm", interrupted)
+    (place / "two.py").write_text(
+        "from torch import nn\ndef make(): return nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2))"
+    )
+    assert run(monkeypatch, "two.py:make", "--input-shape", "3", "--json", "--out", "c.zarr", "--picture", "c.png") == 130
+    told = capfd.readouterr()
+    assert [layer["name"] for layer in json.loads(told.out)["layers"]] == ["0", "1"]
+    kept = sx.load(place / "c.zarr")
+    assert kept.names == ("0", "1") and kept.settings["ended"] == "stopped by Ctrl-C" and not kept.is_bounded
+    assert "stopped by Ctrl-C" in told.err and (place / "c.png").exists()
+
+
+def test_integer_inputs_have_no_bound_and_say_so(place, monkeypatch, capfd):
+    (place / "words.py").write_text("from torch import nn\ndef make(): return nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2))")
+    assert run(monkeypatch, "words.py:make", "--input-shape", "3") == 0
+    assert "integers" in capfd.readouterr().out

@@ -17,6 +17,7 @@ from separatrix.bounds.certificate.certificate import Certificate, certificate
 from separatrix.cli.files import AsJson, Out, Overwrite, Picture, check_files, write_files
 from separatrix.cli.flags import flags_of
 from separatrix.cli.notes import say
+from separatrix.core.ending import ending
 from separatrix.core.errors import InputError
 from separatrix.core.wording import counted, plain
 from separatrix.demos import demo_named
@@ -52,12 +53,17 @@ def command(
     with contextlib.redirect_stdout(sys.stderr):  # the user's code may print
         network, values = _subject(model, inputs, weights, options["seed"])
         shape = _shape(input_shape, values, network)
-        found = certificate(network, shape, inputs=values, **options, progress=True)
-    write_files(found, out, picture)
+        with ending(None, on_interrupt=True):
+            found = certificate(network, shape, inputs=values, **options, progress=True)
+    if found.names or not found.settings["ended"]:
+        write_files(found, out, picture)
     if as_json:
         print(json.dumps(jsonable(_numbers(found)), ensure_ascii=False, indent=2))
     else:
         _show(found)
+    if found.settings["ended"]:
+        say(f"{found.settings['ended']}: kept what was known by then, {counted(len(found.names), 'layer')}.")
+        raise typer.Exit(130)
 
 
 def _subject(spec: str, inputs: Path | None, weights: Path | None, seed: int) -> tuple[nn.Module, torch.Tensor | None]:

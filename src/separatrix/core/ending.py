@@ -107,6 +107,18 @@ def kept(parts: Iterator[Part]) -> Iterator[Part]:
         now.stop()
 
 
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """A block that Ctrl-C leaves, as an early end, where `on_interrupt` asks for it; what it has assigned until then stays."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        now = _current.get()
+        if now is None or not now.on_interrupt:
+            raise
+        now.stop()
+
+
 def why_ended() -> str:
     """Why runs end now; empty if they do not."""
     now = _current.get()

@@ -526,3 +526,19 @@ def test_a_bound_that_a_measurement_refutes_and_nobody_promised_is_an_error(monk
     with pytest.raises(sx.errors.ContradictionError, match=r"by a factor of 1, more than the 0\.5") as caught:
         sx.certificate(nn.Tanh(), 3)
     assert "report" in str(caught.value).splitlines()[1]
+
+
+def test_rules_and_reasons_are_those_of_operators_that_pytorch_has():
+    from separatrix.bounds.certificate import rules
+
+    unknown = [name for name in (*rules.RULES, *rules.REASONS) if not hasattr(torch.ops.aten, name)]
+    assert unknown == []
+
+
+def test_an_operator_has_one_rule():
+    from separatrix.bounds.certificate import factor
+
+    with pytest.raises(ValueError, match="tanh"):
+        factor.rule("tanh")(lambda call: factor.attained(0.5, "half of it"))
+    with pytest.raises(ValueError, match="relu"):
+        factor.refuse("relu", "it bends")

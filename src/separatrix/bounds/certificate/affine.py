@@ -39,7 +39,7 @@ def affine_norm(calls: list[Call]) -> OperatorNorm | None:
         return None
     item = shape[-1:] if matrix.ndim == 2 else shape[len(shape) - rank + 1 :]
     try:
-        return operator_norm(layers, item)
+        return operator_norm(layers, item, budget=calls[0].effort.budget, slack=calls[0].effort.slack)
     except ContradictionError:
         raise
     except SeparatrixError as error:

@@ -7,6 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from separatrix.bounds.operator_norm.proof import TIGHT, Effort
+
+DRAWS = "it draws random numbers, even in evaluation mode"
+
 
 class NoBoundError(Exception):
     """An operator has no Lipschitz factor, or none is known; the message is the reason."""
@@ -39,6 +43,7 @@ class Call:
         dtype: dtype of that output.
         device: device on which it runs.
         jointly: joint bound of all arguments that depend on the input, if it is known.
+        effort: what the proof of a norm may cost, and how tight it need be.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Call:
     dtype: torch.dtype
     device: torch.device
     jointly: float = inf
+    effort: Effort = TIGHT
 
     def __getitem__(self, name: str) -> Any:
         """An argument; None if the operator has none of that name."""

@@ -1,13 +1,19 @@
-"""A proven factor of one operator, and its rule: which arguments may depend on the input, and how they combine."""
+"""A proven factor of one operator, and its rule: which arguments may depend on the input, and how they combine.
+
+Note [Rules]
+A function that gives the factor of a call becomes the rule of operators by `@rule("names of operators", …)`, in the file of their
+family. `refuse("names", reason)` says why operators have none. `rules` lists the families; a new file must be added there.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from separatrix.bounds.certificate.call import Call, NoBoundError
-from separatrix.bounds.certificate.rounding import computed, plus, root, root_of_squares, times
+from separatrix.bounds.certificate.rounding import plus, root, root_of_squares, times
 
 ALONE, SUM, SQUARES = "alone", "sum of both", "root of the sum of squares"
 
@@ -42,26 +48,28 @@ class Rule:
         joined: how what several arguments contribute is put together: SUM; SQUARES where it moves different outputs, or where
             the slopes in them have squares that add up to 1 at most; ALONE where one at a time is all that is proven.
         is_complex: whether it holds of complex numbers, as pairs of real ones.
+        why: why there is no bound if other arguments depend on the input; None for a sentence that names them.
     """
 
     factor: Callable[[Call], Factor]
     active: str = ""
     joined: str = ALONE
     is_complex: bool = False
+    why: str | None = None
 
-    def check(self, call: Call, why: str | None) -> None:
+    def check(self, call: Call) -> None:
         """Refuse what depends on the input in another place than the rule is proven for.
 
         Raises:
-            NoBoundError: it does; `why` is the reason of this operator, where there is one.
+            NoBoundError: it does.
         """
         names = set(call.active_names)
         groups = [set(group.split()) for group in self.active.split("|")] if self.active else [{next(iter(call.values))}]
         strange = sorted(name for name in names if not any(name in group for group in groups))
         if strange:
-            raise NoBoundError(why or f"no bound is known for {call.name} if its {_words(strange)} depends on the input")
+            raise NoBoundError(self.why or f"no bound is known for {call.name} if its {_words(strange)} depends on the input")
         if not any(names <= group for group in groups) or (self.joined == ALONE and len(call.active) > 1):
-            raise NoBoundError(why or "it multiplies two values that both depend on the input")
+            raise NoBoundError(self.why or "it multiplies two values that both depend on the input")
         if call.is_complex and not self.is_complex:
             raise NoBoundError(f"no bound is known for {call.name} of complex numbers")
 
@@ -80,28 +88,41 @@ class Rule:
         return reach, Factor(reach / largest if 0 < largest < math.inf else math.nan, self.joined)
 
 
-def by_argument(**factors: Callable[[Call], Factor]) -> Callable[[Call], Factor]:
-    """The factor by the name of the argument that depends on the input."""
-    return lambda call: factors[call.active_names[0]](call)
+RULES: dict[str, Rule] = {}
+"""By operator; filled where the families are imported. See Note [Rules]."""
+REASONS: dict[str, str] = {}
+"""Why an operator has no rule, where that is known."""
 
 
-def schur(call: Call, method: str) -> Factor:
-    r"""√(‖A‖₁ ‖A‖_∞) ≥ ‖A‖₂ for a matrix without negative entries, by A 1 and Aᵀ 1; exact where each output is one number.
+def rule(
+    names: str, active: str = "", joined: str = ALONE, *, is_complex: bool = False, why: str | None = None
+) -> Callable[[Callable[[Call], Factor]], Callable[[Call], Factor]]:
+    """A decorator that makes a function the rule of operators.
 
-    Source: Schur 1911, J. reine angew. Math. 140, 1.
+    Args:
+        names: their names, without namespace and overload, with blanks between them.
+        active, joined, is_complex, why: as in `Rule`.
     """
-    call = call.in_double()
-    ones = torch.ones(call.active[0].shape, dtype=torch.float64, device=call.device, requires_grad=True)
-    with torch.enable_grad():
-        outputs = [part for part in call.run(ones) if part.is_floating_point()]
-        (columns,) = torch.autograd.grad(sum(part.sum() for part in outputs), ones)
-    constant = call.run(torch.zeros_like(ones))
-    sums = [(part.detach() - zero).abs() for part, zero in zip(outputs, constant, strict=True) if part.numel()]
-    rows = max((float(part.max()) for part in sums), default=0.0)  # a cut may be of nothing
-    value = root(times(rows, float(columns.max())))
-    whole = rows.is_integer() and float(columns.max()).is_integer()
-    value = value if whole else computed(value)
-    return Factor(value, method) if call.name == "cumsum" else attained(value, method)
+
+    def keep(factor: Callable[[Call], Factor]) -> Callable[[Call], Factor]:
+        for name in names.split():
+            _refuse_second(name)
+            RULES[name] = Rule(factor, active, joined, is_complex, why)
+        return factor
+
+    return keep
+
+
+def refuse(names: str, why: str) -> None:
+    """Operators without a rule, and the reason."""
+    for name in names.split():
+        _refuse_second(name)
+        REASONS[name] = why
+
+
+def _refuse_second(name: str) -> None:
+    if name in RULES or name in REASONS:
+        raise ValueError(f"expected one rule or reason for {name}, got two.\nRemove one of them.")
 
 
 def broadcast(call: Call) -> float:
@@ -111,6 +132,14 @@ def broadcast(call: Call) -> float:
         return 1.0
     ones = torch.ones(1, dtype=torch.float64).expand(call.shape)
     return root(float(ones.sum_to_size(shape).max())) if ones.numel() else 0.0
+
+
+def magnitudes(value: object, call: Call, *, signed: bool = False) -> Tensor:
+    """|c| of what is held, in float64; c itself where it is asked for, and real."""
+    dtype = None if isinstance(value, Tensor | complex) else torch.float64
+    numbers = torch.as_tensor(value, dtype=dtype, device=call.device).detach()
+    numbers = numbers.to(torch.complex128 if numbers.is_complex() else torch.float64)
+    return numbers if signed else numbers.abs()
 
 
 def _total(terms: list[float]) -> float:

@@ -8,14 +8,16 @@ of an even length, stands for two: its norm is √2 times as large.
 import math
 
 from separatrix.bounds.certificate.call import Call, NoBoundError
-from separatrix.bounds.certificate.factor import Factor
+from separatrix.bounds.certificate.factor import Factor, rule
 from separatrix.bounds.certificate.rounding import computed
 
-TRANSFORMS = {f"fft_{kind}{axes}" for kind in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft") for axes in ("", "2", "n")}
 INVERSE, HALVED = {"ifft", "irfft", "ihfft"}, {"irfft", "hfft"}
 POWERS = {None: (0.0, 1.0), "backward": (0.0, 1.0), "ortho": (0.5, 0.5), "forward": (1.0, 0.0)}  # of 1/N: forwards, back
 
 
+@rule("fft_fft fft_fft2 fft_fftn fft_ifft fft_ifft2 fft_ifftn", is_complex=True)
+@rule("fft_rfft fft_rfft2 fft_rfftn fft_irfft fft_irfft2 fft_irfftn", is_complex=True)
+@rule("fft_hfft fft_hfft2 fft_hfftn fft_ihfft fft_ihfft2 fft_ihfftn", is_complex=True)
 def fourier(call: Call) -> Factor:
     """√N, over what norm= divides by."""
     kind = call.name.removeprefix("fft_").rstrip("2n")

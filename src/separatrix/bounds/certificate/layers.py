@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from separatrix.bounds.certificate.affine import affine_norm, as_layer, is_padding
-from separatrix.bounds.certificate.call import Active, Call, NoBoundError
+from separatrix.bounds.certificate.call import DRAWS, Active, Call, NoBoundError
 from separatrix.bounds.certificate.factor import Factor, attained
 from separatrix.bounds.certificate.graph import OperatorGraph, is_activation, layer_of
 from separatrix.bounds.certificate.joint import Together
 from separatrix.bounds.certificate.rounding import root, times
-from separatrix.bounds.certificate.rules import DRAWS, bound_behind
+from separatrix.bounds.certificate.rules import bound_behind
 from separatrix.bounds.certificate.shapes import LINEAR, gradient_step, is_root, square_of, steepest_fall, within_root
 from separatrix.bounds.certificate.sides import compares, steepest_side
+from separatrix.bounds.operator_norm.proof import TIGHT, Effort
 from separatrix.core.errors import ContradictionError
+from separatrix.core.wording import plain
 
 SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 Slopes = tuple[float, float]
@@ -62,6 +64,10 @@ class LayerFactor:
         """One, for a progress bar."""
         return 1
 
+    def __str__(self) -> str:
+        """Its factor, and the bound up to it."""
+        return f"{self.name}: factor {plain(self.factor)}, bound so far {plain(self.reach)} ({self.method}, {self.seconds:.1f} s)"
+
 
 class Bounds:
     """Bounds of the Lipschitz factor from the input to each operator of a graph.
@@ -69,10 +75,11 @@ class Bounds:
     Args:
         graph: the graph of the network.
         whole: name of the network itself.
+        effort: what the proof of a norm may cost, and how tight it need be.
     """
 
-    def __init__(self, graph: OperatorGraph, whole: str) -> None:
-        self.graph, self.whole = graph, whole
+    def __init__(self, graph: OperatorGraph, whole: str, effort: Effort = TIGHT) -> None:
+        self.graph, self.whole, self.effort = graph, whole, effort
         self.reach: dict[torch.fx.Node, float] = {}
         self.known: dict[torch.fx.Node, Any] = {}
         self.unknown: dict[str, str] = {}
@@ -89,6 +96,12 @@ class Bounds:
             layer = self._pass(node)
             if layer is not None:
                 yield LayerFactor(**layer, seconds=time.perf_counter() - begun)
+
+    @property
+    def next(self) -> str | None:
+        """The name of the first operator that was not reached; None at the end."""
+        rest = next((node for node in self.graph.nodes if node not in self.reach), None)
+        return None if rest is None else layer_of(rest)[0] or _name(rest)
 
     @property
     def bound(self) -> float:
@@ -311,7 +324,7 @@ class Bounds:
         out = _value_of(node)
         if out is None:
             raise NoBoundError("it does not return a tensor")
-        return Call(_name(node), node.target, values, tuple(out.shape), out.dtype, out.device)
+        return Call(_name(node), node.target, values, tuple(out.shape), out.dtype, out.device, effort=self.effort)
 
     def _value(self, value: Any, through: torch.fx.Node | None) -> Any:
         if isinstance(value, list | tuple):

@@ -8,15 +8,15 @@ entry by entry; √(‖A‖₁ ‖A‖∞) of that matrix is a bound. Both are c
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from separatrix.bounds.certificate.call import Active, Call, NoBoundError
-from separatrix.bounds.certificate.factor import Factor, attained
+from separatrix.bounds.certificate.factor import ALONE, SUM, Factor, attained, rule
 from separatrix.bounds.certificate.rounding import computed, root, times
 from separatrix.bounds.operator_norm.dense import by_singular_values
 
@@ -25,25 +25,53 @@ ENTRIES, ROWS = 1 << 21, 1024  # limits for an SVD: number of entries, and lengt
 AGREEMENT = 1e-9  # difference allowed between an operator and its matrix, relative to the largest number: float64's sums
 
 
-def affine(keep: str | None = None) -> Callable[[Call], Factor]:
+linear_in = partial(rule, joined=SUM, is_complex=True)
+"""A rule of what is linear in each of its arguments, or in several at a time."""
+
+
+@linear_in("addcdiv", "self tensor1")
+@linear_in("affine_grid_generator", "theta")
+@linear_in("cross linalg_cross", "self | other")
+@linear_in("cumulative_trapezoid trapezoid", "y")
+@linear_in("embedding_bag", "weight")
+@linear_in("gradient istft stft", "self")
+@linear_in("linalg_solve linalg_solve_triangular", "B")
+def affine(call: Call, keep: str | None = None) -> Factor:
     """The norm of an operator's matrix.
 
     Args:
+        call: the operator, with one active argument.
         keep: names of tensors that select positions or signs, and so stay unchanged in the majorant; None if there is no majorant.
     """
+    call = call.in_double()
+    if any(not torch.isfinite(part).all() for part in call.held if part.is_floating_point() and part.numel()):
+        raise NoBoundError("its weights are not finite")
+    n, m = _size(call.active[0].shape, call.active[0].dtype), _size(call.shape, call.dtype)
+    if n * m <= ENTRIES and min(n, m) <= ROWS:
+        return _by_matrix(call)
+    if keep is None:
+        raise NoBoundError(f"its matrix of {m} × {n} is too large for a decomposition")
+    return _by_majorant(call, set(keep.split()))
 
-    def factor(call: Call) -> Factor:
-        call = call.in_double()
-        if any(not torch.isfinite(part).all() for part in call.held if part.is_floating_point() and part.numel()):
-            raise NoBoundError("its weights are not finite")
-        n, m = _size(call.active[0].shape, call.active[0].dtype), _size(call.shape, call.dtype)
-        if n * m <= ENTRIES and min(n, m) <= ROWS:
-            return _by_matrix(call)
-        if keep is None:
-            raise NoBoundError(f"its matrix of {m} × {n} is too large for a decomposition")
-        return _by_majorant(call, set(keep.split()))
 
-    return factor
+@linear_in("addbmm baddbmm", "self batch1 | self batch2")
+@linear_in("addcmul", "self tensor1 | self tensor2")
+@linear_in("addmv", "self mat | self vec")
+@linear_in("addr", "self vec1 | self vec2")
+@linear_in("bilinear", "input1 bias | input2 bias | weight bias")
+@linear_in("diag diag_embed fft_fftshift fft_ifftshift take_along_dim trace", "self")
+@linear_in("dot", "self | tensor")
+@linear_in("einsum", "tensors", joined=ALONE)
+@linear_in("index_add index_copy masked_scatter put", "self source")
+@linear_in("index_fill", "self value")
+@linear_in("index_put", "self values")
+@linear_in("inner kron tensordot vdot", "self | other")
+@linear_in("outer", "self | vec2")
+@linear_in("scatter", "self src | self value")
+@linear_in("scatter_add", "self src")
+def majorised(call: Call) -> Factor:
+    """The same, of operators whose majorant is known: that of the absolute values of everything that is held."""
+    return affine(call, "")
 
 
 @torch.no_grad()
@@ -112,6 +140,7 @@ def _flat(outputs: list[Tensor]) -> Tensor:
     return torch.cat([part.reshape(-1) for part in parts if part.is_floating_point()])
 
 
+@rule("diff", "self")
 def differences(call: Call) -> Factor:
     """Along one axis, which alone makes up the matrix."""
     n = call.active[0].shape[call["dim"]]
@@ -122,8 +151,9 @@ def differences(call: Call) -> Factor:
     return attained(by_singular_values(line, "SVD").upper if line.numel() else 0.0, "singular values")
 
 
+@rule("grid_sampler grid_sampler_2d grid_sampler_3d", "input")
 def sampled(call: Call) -> Factor:
     """Every channel alike, at places that do not depend on the input; cubic weights are of both signs, the others of one."""
     batch, _, *axes = call.active[0].shape
     of_one = replace(call, shape=(batch, 1, *call.shape[2:]), values={**call.values, "input": Active((batch, 1, *axes), 1.0)})
-    return affine("grid" if call["interpolation_mode"] != CUBIC else None)(of_one)
+    return affine(of_one, "grid" if call["interpolation_mode"] != CUBIC else None)

@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 
 from separatrix.bounds.certificate.call import Call, NoBoundError
-from separatrix.bounds.certificate.factor import Factor, attained, schur
+from separatrix.bounds.certificate.copies import schur
+from separatrix.bounds.certificate.factor import Factor, attained, rule
 from separatrix.bounds.certificate.rounding import root, times
 from separatrix.bounds.operator_norm.dense import by_singular_values
 
-PLANAR = {"upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"}
+PLANAR = "upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
 """Interpolations that PyTorch has of images alone."""
 
 
+@rule("max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices")
+@rule("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d")
 def max_pool(call: Call) -> Factor:
     """√ of the largest number of windows that a number lies in: each output moves by at most the largest change in its window."""
     axes = int(call.name.split("pool")[1][0])
@@ -29,11 +32,12 @@ def max_pool(call: Call) -> Factor:
     return attained(root(float(math.prod(counts))), "√ of the windows that share a number")
 
 
+@rule("avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d")
 def mean_pool(call: Call) -> Factor:
     """A product over axes: the norm is that of the matrices of the axes, multiplied."""
     if call["divisor_override"] is not None:
         positive = replace(call, values={**call.values, "divisor_override": abs(int(call["divisor_override"]))})
-        return Factor(schur(positive, "").value, "√(‖A‖₁ ‖A‖∞)")
+        return Factor(schur(positive).value, "√(‖A‖₁ ‖A‖∞)")
     axes = int(call.name.split("pool")[1][0])
     inside, outside = call.active[0].shape[-axes:], call.shape[-axes:]
     norm = 1.0
@@ -43,6 +47,7 @@ def mean_pool(call: Call) -> Factor:
     return attained(norm, "singular values, axis by axis")
 
 
+@rule(f"upsample_linear1d upsample_bilinear2d upsample_trilinear3d {PLANAR}")
 def interpolated(call: Call) -> Factor:
     """A product over axes, as above."""
     if call.op._overloadname != "vec":
@@ -52,7 +57,7 @@ def interpolated(call: Call) -> Factor:
     for axis, (n, m) in enumerate(zip(call.active[0].shape[2:], call.shape[2:], strict=True)):
         line = torch.eye(n, dtype=torch.float64, device=call.device)[:, None]
         given = ([m], None) if scales is None else (None, [scales[axis] if axes > 1 else scales[0]])
-        if call.name in PLANAR:
+        if call.name in PLANAR.split():
             made = _on_one_axis(call.op, line, given, bool(call["align_corners"]))
         else:
             made = torch.ops.aten.upsample_linear1d.vec(line, given[0], bool(call["align_corners"]), given[1])

@@ -8,34 +8,33 @@ from torch import Tensor
 
 from separatrix.bounds.certificate.affine import affine_norm
 from separatrix.bounds.certificate.call import Call, NoBoundError
-from separatrix.bounds.certificate.factor import Factor, attained, broadcast
+from separatrix.bounds.certificate.factor import SUM, Factor, attained, broadcast, rule
 from separatrix.bounds.certificate.linear import affine
 from separatrix.bounds.certificate.rounding import computed, root_of_squares, times
 from separatrix.bounds.operator_norm.dense import by_singular_values
 
 SMALL = 1 << 22  # entries of a matrix that is decomposed
 
-PRODUCTS = {
-    "linear": ("input", "weight", "bias"),
-    "matmul": ("self", "other", ""),
-    "mm": ("self", "mat2", ""),
-    "mv": ("self", "vec", ""),
-    "bmm": ("self", "mat2", ""),
-    "addmm": ("mat1", "mat2", "self"),
-    "_sparse_mm": ("sparse", "dense", ""),
-}
-"""The two things that each operator multiplies, and what it adds."""
+ADDED = {"addmm": "self", "linear": "bias"}
+"""What is added to a product."""
 
 
+@rule("_sparse_mm", "sparse | dense", SUM, is_complex=True)
+@rule("addmm", "mat1 self | mat2 self", SUM, is_complex=True)
+@rule("bmm mm", "self | mat2", SUM, is_complex=True)
+@rule("linear", "input bias | weight bias", SUM, is_complex=True)
+@rule("matmul", "self | other", SUM, is_complex=True)
+@rule("mv", "self | vec", SUM, is_complex=True)
 def product(call: Call) -> Factor:
     """W x or x W for one matrix W, or a batch of them: √(Σ ‖W_b‖²); or what is added to it."""
-    active, pair = call.active_names[0], PRODUCTS[call.name][:2]
-    if active not in pair:
+    active, added = call.active_names[0], ADDED.get(call.name)
+    if active == added:
         scale = 1.0 if call["beta"] is None else abs(float(call["beta"]))
         return attained(times(scale, broadcast(call)), "a constant is added")
-    weight = call[pair[active == pair[0]]]
+    first, second = [name for name in call.values if name != added][:2]
+    weight = call[second if active == first else first]
     if weight.is_complex() or call.active[0].dtype.is_complex:
-        return affine()(call)
+        return affine(call)
     weight = weight.double()
     if not torch.isfinite(weight).all():
         raise NoBoundError("its weights are not finite")
@@ -52,13 +51,14 @@ def product(call: Call) -> Factor:
     return (attained if is_exact else Factor)(times(scale, norm), "singular values" if is_exact else "√(‖A‖₁ ‖A‖∞)")
 
 
+@rule("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d", "input bias | weight bias", SUM)
 def convolved(call: Call) -> Factor:
     """A convolution, in its input, its kernel or its bias."""
     if call.active_names == ["input"]:
         found = affine_norm([replace(call, values={**call.values, "bias": None})])
         if found is not None:
             return Factor(found.bound, found.method, found.lower)
-    return affine("")(call)
+    return affine(call, "")
 
 
 def _norm(weight: Tensor) -> float:

@@ -205,7 +205,7 @@ def _by_kernels(before: list[Call], behind: list[Call]) -> tuple[tuple[Tensor, C
         if not kernel.any():
             return 0.0
         first._buffers["weight"] = kernel
-        return operator_norm(first, item).bound
+        return operator_norm(first, item, budget=before[0].effort.budget, slack=before[0].effort.slack).bound
 
     return (first.weight.clone(), norm), v
 

@@ -1,5 +1,6 @@
 """The steepest slope of a map, found by gradient ascent: a lower bound of its Lipschitz constant."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from separatrix.bounds.certificate.effort import Search
+from separatrix.core.ending import stoppable, why_ended
 from separatrix.core.errors import UnsupportedModuleError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.tangent import plain_kernels, pullback, pushforward
@@ -16,11 +19,13 @@ SCALES = (0.1, 1.0, 10.0)  # of random starts: the root mean square of their num
 DISTANCES = (0.3, 0.01)
 STRIDE = 0.3  # of the start, relative to its size
 LAST = 0.1  # of the distance and the stride, that is left of them at the end
-POLISHED = 3  # starts that go on after the first steps, and that Lanczos' iteration is given to: the best
 NARROWED = 3  # what part of the steps all starts are given
-SWEEPS, SETTLED = 60, 1e-10  # of Lanczos' iteration at most, and where it ends: relative rise of σ² in a sweep
+SETTLED = 1e-10  # where Lanczos' iteration ends: relative rise of σ² in a sweep
 AGREEMENT = 1e-6  # by which a derivative may differ from the difference quotient, relative; else the quotient counts
 SAFETY = 10.0  # times the unit round-off, what a network may add to its output
+
+NO_DERIVATIVE = (UnsupportedModuleError, RuntimeError, NotImplementedError)
+"""What PyTorch raises where no derivative goes through: then quotients alone are measured."""
 
 Function = Callable[[Tensor], Tensor]
 
@@ -49,10 +54,11 @@ class Steepest:
         f: maps (count, dim) to (count, width), each row separately.
         x: starts, (count, dim).
         seed: seed of the directions.
+        search: number of steps, of starts that go on after the first of them, and of sweeps of Lanczos' iteration.
     """
 
-    def __init__(self, f: Function, x: Tensor, seed: int) -> None:
-        self.f, self.x = f, x
+    def __init__(self, f: Function, x: Tensor, seed: int, search: Search) -> None:
+        self.f, self.x, self.search = f, x, search
         random = torch_generator(seed, "directions of an ascent")
         self.u = _unit(torch.randn(x.shape, dtype=x.dtype, generator=random).to(x.device))
         self.size = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=0.1 * x.shape[-1] ** 0.5)
@@ -61,8 +67,9 @@ class Steepest:
         self.best = x.new_full((len(x),), -1.0)
         self.kept = (self.x, self.u)
 
-    def climb(self, steps: int) -> Iterator[Ascent]:
+    def climb(self) -> Iterator[Ascent]:
         """Gradient ascent of the quotient in x and u, with two points that approach each other."""
+        steps = self.search.steps
         for n in range(steps):
             if n == steps // NARROWED:
                 self._narrow()
@@ -95,7 +102,7 @@ class Steepest:
 
     def _narrow(self) -> None:
         """Only the best starts go on."""
-        best = self.best.argsort(descending=True)[:POLISHED]
+        best = self.best.argsort(descending=True)[: self.search.kept]
         self.x, self.u, self.size, self.apart, self.best = (
             part[best] for part in (self.x, self.u, self.size, self.apart, self.best)
         )
@@ -107,10 +114,10 @@ class Steepest:
 
         Source: Golub & Van Loan 2013, Matrix Computations, §10.1, Lanczos on JᵀJ, each direction orthogonal to all before it.
         """
-        x, u = (kept[self.best.argsort(descending=True)[:POLISHED]] for kept in self.kept)
+        x, u = (kept[self.best.argsort(descending=True)[: self.search.kept]] for kept in self.kept)
         basis, images = u[:, None], u[:, None][:, :0]
         ritz = x.new_zeros(len(x))
-        for _ in range(min(SWEEPS, x.shape[-1])):
+        for _ in range(min(self.search.sweeps, x.shape[-1])):
             image = self._gram(x, basis[:, -1])
             images = torch.cat([images, image[:, None]], 1)
             values, vectors = torch.linalg.eigh(_symmetric(basis @ images.mT))
@@ -141,12 +148,12 @@ def lower_bound(f: Function, steepest: Steepest, unit: float) -> float:
     x, u = steepest.kept
     i = int(steepest.best.argmax())
     pairs = [(x[i], u[i], 0.0)]
-    try:
+    with stoppable(), contextlib.suppress(*NO_DERIVATIVE):
+        if why_ended():
+            return borne_out(f, *pairs[0], unit)
         at, along, sigma = steepest.polished()
         i = int(sigma.argmax())
         pairs.append((at[i], along[i], float(sigma[i])))
-    except (UnsupportedModuleError, RuntimeError, NotImplementedError):  # no derivative goes through: quotients alone
-        pass
     return max(borne_out(f, *pair, unit) for pair in pairs)
 
 

@@ -52,10 +52,14 @@ def _places(x: Tensor) -> Tensor:
 
 def _leading(f: Function, places: Tensor) -> list[tuple[Tensor, Tensor, float]]:
     """Points, directions and singular values; empty if the Jacobians are too large or f is not differentiable."""
+    with torch.no_grad():
+        width = f(places[:1]).shape[-1]
+    if width > ROWS or width * places.numel() > ENTRIES:
+        return []
     with plain_kernels(), torch.enable_grad():
         at = places.clone().requires_grad_()
         made = f(at)
-        if made.shape[-1] > ROWS or made.shape[-1] * places.numel() > ENTRIES or not made.requires_grad:
+        if not made.requires_grad:
             return []
         try:
             rows = [torch.autograd.grad(column.sum(), at, retain_graph=True)[0] for column in made.unbind(-1)]

@@ -12,14 +12,13 @@ from torch import nn
 from separatrix.bounds.operator_norm.chain import are_small, at_one_place, folded, of_one_matrix
 from separatrix.bounds.operator_norm.pieces import Diagonal, Piece, kernel_of
 from separatrix.bounds.operator_norm.pooling import Separable
-from separatrix.bounds.operator_norm.proof import extremes_of
+from separatrix.bounds.operator_norm.proof import TIGHT, Effort, extremes_of
 from separatrix.bounds.operator_norm.reading import layers_of, read
 from separatrix.bounds.operator_norm.rounding import UNIT, Extremes
 from separatrix.bounds.operator_norm.witness import Measured, measured, refuse_unless_as_read, running
+from separatrix.core.checks import check_positive
 from separatrix.core.errors import ContradictionError, ShapeError
 
-BUDGET = 2e12
-"""Floating-point operations that an attempt at a proof may cost, some fifteen seconds on two cores."""
 READING = 32
 """Unit round-offs in a weight, after batch-norms are multiplied in."""
 
@@ -49,7 +48,9 @@ class OperatorNorm:
 
 
 @torch.no_grad()
-def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[int], *, budget: float = BUDGET) -> OperatorNorm:
+def operator_norm(
+    layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[int], *, budget: float = TIGHT.budget, slack: float = TIGHT.slack
+) -> OperatorNorm:
     r"""Bound the ℓ2 norm of a linear layer, or of consecutive linear layers, for the input shape with which they run.
 
         ‖A‖ = max ‖Ax‖₂ / ‖x‖₂,   A the layer without its bias
@@ -61,6 +62,7 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
         shape: shape of one input without its batch axis, such as (channels, height, width).
         budget: maximum number of floating-point operations of a proof; a more expensive one is replaced by the circular bound, as
             `method` then reports.
+        slack: relative excess of the bound over the norm that suffices, where a tighter proof costs more.
 
     Returns:
         OperatorNorm: `bound` is at least the norm, including rounding; `lower` is at most the norm.
@@ -83,7 +85,7 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
         >>> print(f"{found.bound:.3f}")  # four equal weights of 1/4, a vector of length 1/2
         0.500
     """
-    shape = _sizes(shape)
+    shape, effort = _sizes(shape), Effort(budget, check_positive("slack", slack))
     layers, readings, size = layers_of(layer), [], shape
     for one in layers:
         piece, size = read(one, size)
@@ -91,7 +93,7 @@ def operator_norm(layer: nn.Module | Sequence[nn.Module], shape: int | Sequence[
     pieces = folded([piece for piece in readings if piece is not None])
     runs = running(layer, layers, readings, shape)
     refuse_unless_as_read(runs, pieces)
-    return _confirmed(_of_pieces(at_one_place(pieces), budget), measured(runs, pieces)) if pieces else NOTHING_CHANGED
+    return _confirmed(_of_pieces(at_one_place(pieces), effort), measured(runs, pieces)) if pieces else NOTHING_CHANGED
 
 
 NOTHING_CHANGED = OperatorNorm(1.0, 1.0, "identity", 1.0)
@@ -108,13 +110,13 @@ def _sizes(shape: int | Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
-def _of_pieces(pieces: list[Piece], budget: float) -> OperatorNorm:
+def _of_pieces(pieces: list[Piece], effort: Effort) -> OperatorNorm:
     if len(pieces) == 1:
-        return _norm_of(pieces[0], budget)
+        return _norm_of(pieces[0], effort)
     if are_small(pieces):
         first, last = pieces[0], pieces[-1]
         return _seen_from_inputs(*of_one_matrix(pieces), shrinks=last.rows * last.groups < first.columns * first.groups)
-    return _product([_norm_of(piece, budget) for piece in pieces])
+    return _product([_norm_of(piece, effort) for piece in pieces])
 
 
 def _confirmed(proven: OperatorNorm, measured: Measured | None) -> OperatorNorm:
@@ -135,7 +137,7 @@ def _confirmed(proven: OperatorNorm, measured: Measured | None) -> OperatorNorm:
     return replace(proven, lower=max(proven.lower, most))
 
 
-def _norm_of(piece: Piece, budget: float) -> OperatorNorm:
+def _norm_of(piece: Piece, effort: Effort) -> OperatorNorm:
     if isinstance(piece, Separable):
         return _seen_from_inputs(piece.extremes(), 0, shrinks=piece.rows < piece.columns)
     if isinstance(piece, Diagonal):
@@ -143,7 +145,7 @@ def _norm_of(piece: Piece, budget: float) -> OperatorNorm:
     scaled, power = kernel_of(piece).scaled()
     if not bool(scaled.weight.any()):
         return OperatorNorm(0.0, 0.0, "zero", 0.0)
-    found = extremes_of(scaled, budget).widened(READING * UNIT * scaled.absolute_norm())
+    found = extremes_of(scaled, effort).widened(READING * UNIT * scaled.absolute_norm())
     return _seen_from_inputs(found, power, shrinks=piece.rows < piece.columns)
 
 
