@@ -70,3 +70,19 @@ def test_the_first_rows_of_a_random_frame_do_not_depend_on_how_many_there_are():
         for k in (1, 2, dim - 1):
             part = random_frame(torch.zeros(dim, dtype=torch.float64), k, seed=1)
             torch.testing.assert_close(part, whole[:k], atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda ring: sx.trajectory(ring, steps=10**9),
+        lambda ring: sx.correlation_dimension(ring, steps=10**12),
+        lambda ring: sx.power_spectrum(ring, steps=10**12),
+        lambda ring: sx.covariant_lyapunov_vectors(ring, k=4, steps=10**9, keep=1),
+    ],
+    ids=["trajectory", "correlation dimension", "power spectrum", "covariant vectors"],
+)
+def test_an_orbit_that_does_not_fit_into_memory_is_refused_before_it_is_begun(measure):
+    ring = sx.Map(lambda x: 0.5 * x.roll(1, -1), 20_000)
+    with pytest.raises(sx.errors.InputError, match=r"[TPE]iB, but .* are available"):
+        measure(ring)

@@ -16,6 +16,7 @@ from separatrix.core.memory import check_memory
 from separatrix.core.prepared import Prepared
 from separatrix.core.system import System
 from separatrix.core.twin import twin
+from separatrix.core.wording import counted
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,7 @@ def trajectory(
 
     Raises:
         HorizonError: `settle + steps` exceeds the horizon of the system.
+        InputError: the states do not fit into memory.
 
     Example:
         >>> doubling = sx.Map(lambda x: 2 * x, dim=1)
@@ -218,9 +220,12 @@ def trajectory(
     """
     check_steps(system, settle=settle, steps=steps)
     check_whole("every", every, 1)
-    front = begin(system, x0, seed=seed).advance(settle)
+    front, count = begin(system, x0, seed=seed), steps // every
+    way_out = "Take fewer steps, or a larger every."
+    check_memory(f"a trajectory of {counted(count + 1, 'state')}", 2.0 * (count + 1) * front.x.numel(), front.x, way_out)
+    front = front.advance(settle)
     states = [front.x]
-    for _ in range(steps // every):
+    for _ in range(count):
         front = front.advance(every)
         states.append(front.x)
     return torch.stack(states)

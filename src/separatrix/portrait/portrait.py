@@ -123,7 +123,7 @@ class RecurrentPortrait(Portrait):
 
     @property
     def side(self) -> str:
-        """The side of the border: "chaotic", "ordered", "at the edge" or "diverged"; see `verdict`."""
+        """The side of the border: "chaotic", "ordered", "at the edge", "undecided" or "diverged"; see `verdict`."""
         return side(*self.lambda_1, self.spectrum.steps)
 
     @property

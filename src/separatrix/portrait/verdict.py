@@ -14,7 +14,9 @@ VANISHING = 2  # nats by which a gradient must decay over a sequence to count as
 
 
 def side(rate: float, error: float, steps: int) -> str:
-    """Name the side of the border on which a leading exponent lies: "chaotic", "ordered" or "at the edge"; "diverged" for NaN.
+    """Name the side of the border on which a leading exponent lies: "chaotic", "ordered" or "at the edge".
+
+    Without an error bar it is "undecided", and for NaN "diverged".
 
     Args:
         rate, error: λ₁ and its standard error, nats per step.
@@ -23,7 +25,9 @@ def side(rate: float, error: float, steps: int) -> str:
     """
     if math.isnan(rate):
         return "diverged"
-    if math.isnan(error) or abs(rate) <= SURE * math.hypot(error, 1 / steps):
+    if math.isnan(error):
+        return "undecided"
+    if abs(rate) <= SURE * math.hypot(error, 1 / steps):
         return "at the edge"
     return "chaotic" if rate > 0 else "ordered"
 
@@ -59,9 +63,10 @@ def _exponent(where: str, rate: float, error: float, of: str) -> str:
     if rate == -math.inf:
         return f"ordered: λ₁ = −∞{of}; every perturbation is erased to rounding error"
     number = f"λ₁ = {measured(rate, error)} nats per step"
+    if where == "undecided":
+        return f"undecided: {number}{of}, from too few steps for an error bar"
     if where == "at the edge":
-        unknown = " (too few steps for an error bar)" if math.isnan(error) else ""
-        return f"at the edge: {number}{unknown}, not distinguishable from 0{of}"
+        return f"at the edge: {number}, not distinguishable from 0{of}"
     if where == "ordered":
         return f"ordered: {number}{of}; perturbations decay e-fold in {_steps(-1 / rate)}"
     return (
@@ -113,8 +118,10 @@ def advice(
         return ("Reduce the recurrent weights or the learning rate: the state must stay finite before it can be measured further.",)
     if rate == -math.inf:
         return ("No information passes from one step to the next: increase the recurrent weights, or revive units that stay off.",)
-    advise = {"chaotic": _if_chaotic, "ordered": _if_ordered, "at the edge": _if_at_the_edge}[side(rate, error, steps)]
-    sentences = advise(rate, length, growth)
+    where = side(rate, error, steps)
+    if where == "undecided":
+        return ("Take more steps, or more time: λ₁ has no error bar yet.",)
+    sentences = {"chaotic": _if_chaotic, "ordered": _if_ordered, "at the edge": _if_at_the_edge}[where](rate, length, growth)
     if responses is not None and responses.settled and responses.count > 1 and rate < 0:
         sentences.append(
             "The network remembers its initial state indefinitely although perturbations decay, so results depend on how the "

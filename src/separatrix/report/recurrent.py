@@ -21,6 +21,7 @@ MARKS = {
     "chaotic": Mark("▲", "up"),
     "ordered": Mark("▼", "down"),
     "at the edge": Mark("◆", "edge"),
+    "undecided": Mark("?", "edge"),
     "diverged": Mark("✕", "broken"),
 }
 

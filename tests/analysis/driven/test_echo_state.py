@@ -152,3 +152,19 @@ def test_a_network_with_two_memories_and_no_input_has_two_responses_by_default()
         unit.weight_hh_l0.fill_(2.0)
     found = [sx.echo_state(sx.Recurrent(unit), steps=200, seed=seed) for seed in range(5)]
     assert [(one.verdict, int(one.responses)) for one in found] == [("several responses", 2)] * 5
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.005, "sensitive"), (1.0, "undecided"), (0.9999, "undecided"), (0.5, "echo state")]
+)
+def test_states_that_begin_close_for_their_size_have_not_converged_by_that(factor, verdict):
+    """Near 10⁹ the initial states, 1 apart, agree to 9 digits; only 0.5⁴⁰⁰ brings them together."""
+    far = torch.full((3,), 1e9, dtype=torch.float64)
+    found = sx.echo_state(sx.Map(lambda x: 1e9 + factor * (x - 1e9), 3), far, starts=4, steps=4000 if factor > 1.001 else 400)
+    assert found.verdict == verdict
+    assert (found.status == "ok") == (verdict != "undecided")
+
+
+def test_more_starts_than_memory_holds_are_refused_with_the_bytes():
+    with pytest.raises(sx.errors.InputError, match=r"PiB, but .* are available"):
+        sx.echo_state(sx.Map(lambda x: 0.5 * x, 1000), starts=10**7)

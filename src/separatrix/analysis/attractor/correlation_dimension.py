@@ -11,7 +11,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from separatrix.analysis.attractor.orbit import plan_sampling, sampled, settled
+from separatrix.analysis.attractor.orbit import check_room, plan_sampling, sampled, settled
 from separatrix.analysis.run.statistics import least_size
 from separatrix.core.checks import as_numbers, check_fraction, check_whole
 from separatrix.core.errors import InputError, ShapeError
@@ -160,9 +160,10 @@ def correlation_dimension(
     plan = plan_sampling(system, samples=POINTS, apart=APART, steps=steps, settle=settle, every=every, seed=seed)
     _check_options(theiler, tol)
     front = begin(system, x0, seed=seed)
-    least = least_size(front.x)
+    least, seen = least_size(front.x), _projection(front.x, seed)
+    check_room(plan, seen(front.x))
     front = settled(front, plan.settle, "Settling", progress)
-    states, front = sampled(front, plan, "Correlation dimension", progress, _projection(front.x, seed))
+    states, front = sampled(front, plan, "Correlation dimension", progress, seen)
     settings = {"steps": plan.steps, "settle": plan.settle, "every": plan.every, "seed": seed, "dtype": str(states.dtype)}
     return _measured(states, theiler, tol, settings, least).or_raise(throw)
 

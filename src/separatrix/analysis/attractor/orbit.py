@@ -59,14 +59,18 @@ def affordable_samples(samples: int, dim: int) -> int:
     return min(samples, max(FEWEST_SAMPLES, MOST_NUMBERS // dim))
 
 
+def check_room(plan: Sampling, one: Tensor) -> None:
+    """Refuse an orbit that does not fit into memory, before it is begun; `one` is what is kept of the states at a time."""
+    count = plan.steps // plan.every
+    check_memory(f"an orbit of {counted(count, 'state')}", 4.0 * count * one.numel(), one, "Pass fewer steps, or a larger every.")
+
+
 def sampled(
     front: Front, plan: Sampling, label: str, progress: bool, seen: Callable[[Tensor], Tensor] = lambda x: x
 ) -> tuple[Tensor, Front]:
     """What is seen of the states, one every `plan.every` steps, (time, *batch, m), and the front after the last one."""
-    count, one = plan.steps // plan.every, seen(front.x)
-    check_memory(f"an orbit of {counted(count, 'state')}", 4.0 * count * one.numel(), one, "Pass fewer steps, or a larger every.")
-    states = []
-    for tick in watched(_pieces(plan.steps // plan.every), plan.steps // plan.every, label, progress):
+    count, states = plan.steps // plan.every, []
+    for tick in watched(_pieces(count), count, label, progress):
         for _ in range(tick.steps):
             states.append(seen(front.x))
             front = front.advance(plan.every)

@@ -11,7 +11,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from separatrix.analysis.attractor.orbit import Sampling, affordable_samples, plan_sampling, sampled, settled
+from separatrix.analysis.attractor.orbit import Sampling, affordable_samples, check_room, plan_sampling, sampled, settled
 from separatrix.analysis.run.statistics import least_size
 from separatrix.core.errors import InputError, ShapeError
 from separatrix.core.evolve import Front, begin, check_system_type
@@ -203,6 +203,7 @@ def power_spectrum(
     plan = plan_sampling(system, samples=samples, apart=APART, steps=steps, settle=settle, every=every, seed=seed)
     front = begin(system, x0, seed=seed)
     least, least_seen = least_size(front.x), least_size(_observed(front.x[None], observable)[0])
+    check_room(plan, front.x.expand(2, *front.x.shape))
     front = settled(front, plan.settle, "Settling", progress)
     pair, gap = _paired(front, least, seed)
     states, pair = sampled(pair, plan, "Power spectrum", progress)

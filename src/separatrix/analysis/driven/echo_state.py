@@ -15,6 +15,7 @@ from separatrix.analysis.run.tally import Tally
 from separatrix.analysis.run.tangent_run import TangentRun, random_frame, stretches
 from separatrix.core.checks import check_positive, check_seed, check_whole
 from separatrix.core.evolve import begin, check_steps, check_system_type
+from separatrix.core.memory import check_memory
 from separatrix.core.progress import watched
 from separatrix.core.result import Result, Status
 from separatrix.core.system import System
@@ -25,6 +26,7 @@ UNDECIDED, ECHO_STATE, SEVERAL, SENSITIVE, DIVERGED = range(len(VERDICTS))
 STEPS = 2_000  # of a default run
 MOST_NUMBERS, FEWEST_STEPS = 2**28, 200  # numbers in all states of a default run, but at least so many steps
 SURE = 2  # standard errors beyond which the sign of λ₁ is known
+ROUNDING = 64  # round-offs of the size of the states, below which a distance is rounding
 RESOLVED = 1e-10  # smallest distance above rounding error, relative to the size of the states
 
 
@@ -128,7 +130,8 @@ class EchoState(Result):
         if int(self.responses) > 1:
             return f"{states} are at {int(self.responses)} different places ({apart})"
         rate = measured(float(self.contraction), float(self.contraction_stderr))
-        return f"{states} have converged, distances change at {rate} nats per {self.clock} ({apart})"
+        end = "have converged" if int(self.verdict_codes) == ECHO_STATE else "are close for their size, as they were at the start"
+        return f"{states} {end}, distances change at {rate} nats per {self.clock} ({apart})"
 
 
 @torch.no_grad()
@@ -155,7 +158,8 @@ def echo_state(
         spread: half-width; the initial states are uniform in x0 ± spread in every component.
         steps: number of steps. Default: 2,000 (fewer, but at least 200, for more than 131,072 numbers in all states), within the
             horizon.
-        distinct: distance below which two states count as one, relative to the size of the states.
+        distinct: distance below which two states count as one, relative to the size of the states. States that
+            have converged have also come closer by this factor, or as close as rounding allows.
         seed: seed of the initial states.
         progress: show a progress bar.
         throw: raise instead of marking items `diverged` or `not_converged`.
@@ -179,13 +183,15 @@ def echo_state(
     """
     steps = _checked(system, starts=starts, spread=spread, steps=steps, distinct=distinct)
     check_seed(seed)
+    numbers = starts * (4.0 * system.dim + 2.0 * starts)
+    check_memory(f"{starts:,} initial states and their distances", numbers, torch.empty(0).double(), "Pass fewer starts.")
     middle = system.initial_state((starts,), seed).mean(0) if x0 is None else x0
     centre = begin(system, middle).x
     front = begin(system, scattered(centre, starts, float(spread), seed))
     walk = _Walk(TangentRun.begin(front, random_frame(front.x, 1, seed), every=1))
     found = separation(walk.positions(steps, progress), steps, float(distinct))
     rate, error, exponents = _pooled(walk.tally, found.groups, walk.run.erased[..., 0])
-    verdicts = _verdicts(found, rate, error, steps, system.dt)
+    verdicts = _verdicts(found, rate, error, steps, system.dt, float(distinct))
     codes = torch.full_like(verdicts, int(Status.OK))
     codes = codes.masked_fill(verdicts == UNDECIDED, int(Status.NOT_CONVERGED))
     codes = codes.masked_fill(verdicts == DIVERGED, int(Status.DIVERGED))
@@ -261,15 +267,23 @@ def _pooled(tally: Tally, groups: Tensor, erased: Tensor) -> tuple[Tensor, Tenso
     return rate, standard_error(mean, weight).masked_fill(infinite, 0.0), own
 
 
-def _verdicts(found: Separation, rate: Tensor, error: Tensor, steps: int, dt: float) -> Tensor:
+def _verdicts(found: Separation, rate: Tensor, error: Tensor, steps: int, dt: float, distinct: float) -> Tensor:
     """Indices into `VERDICTS`, by the states; λ₁ decides only between verdicts on states that have not converged."""
     alive, count = (found.groups >= 0).sum(0), found.groups.amax(0) + 1
     grows = rate > SURE * (error.nan_to_num(math.inf).square() + 1 / (steps * dt) ** 2).sqrt()
     ended = (rate.abs() * steps * dt > ENOUGH_E_FOLDS) & ~found.closing_in
     verdicts = torch.where(grows, SENSITIVE, torch.where(ended, SEVERAL, UNDECIDED))
-    verdicts = verdicts.masked_fill((count == 1) & (alive == len(found.groups)), ECHO_STATE)
+    verdicts = verdicts.masked_fill(count == 1, UNDECIDED).masked_fill((count == 1) & grows, SENSITIVE)
+    verdicts = verdicts.masked_fill((count == 1) & _approached(found, distinct) & (alive == len(found.groups)), ECHO_STATE)
     verdicts = verdicts.masked_fill((count == 1) & (alive < len(found.groups)), SEVERAL)
     return verdicts.masked_fill(alive == 0, DIVERGED).to(torch.int8)
+
+
+def _approached(found: Separation, distinct: float) -> Tensor:
+    """Whether the states have come closer, and are not merely close for their size: states near 10⁹ begin as neighbours."""
+    distance = found.largest * found.size
+    rounding = ROUNDING * torch.finfo(distance.dtype).eps * found.size[-1]
+    return (distance[0] > rounding) & (distance[-1] <= torch.maximum(distinct * distance[0], rounding))
 
 
 def _contraction(found: Separation, time: Tensor) -> tuple[Tensor, Tensor]:

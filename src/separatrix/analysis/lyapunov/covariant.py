@@ -16,6 +16,7 @@ from separatrix.analysis.run.tally import Tally
 from separatrix.analysis.run.tangent_run import Block, TangentRun, check_k, random_frame, settled
 from separatrix.core.checks import check_seed, check_whole
 from separatrix.core.evolve import Front, begin, check_steps
+from separatrix.core.memory import check_memory
 from separatrix.core.orthonormal import lengths
 from separatrix.core.progress import watched
 from separatrix.core.randomness import torch_generator
@@ -208,6 +209,7 @@ def covariant_lyapunov_vectors(
     steps, settle, align = _plan(system, steps, settle, align)
     k = check_k(k, system.dim)
     front = begin(system, x0, seed=seed)
+    _check_kept(keep, steps // (LONGEST if every == "auto" else every), k * front.x.numel(), front.x)
     frames = (random_frame(front.x, k, start) for start in (seed, seed + 1))
     aligned, control = (settled(TangentRun.begin(front, frame, every), settle) for frame in frames)
     every = _interval(aligned, steps, settle) if every == "auto" else min(every, steps)
@@ -217,6 +219,7 @@ def covariant_lyapunov_vectors(
     failed = run.front.failed_at >= 0
     means, errors = _means(tally)
     split = split_by_sign(means, errors, ~(erased | failed[..., None]))
+    _check_kept(keep, window, k * front.x.numel(), front.x)
     keep = _thinning(keep, window, front.x.numel() * k)
     walk = _BackwardWalk(run, erased, split, window, keep, seed)
     for _ in watched(walk.intervals(), (window + after) * every, "Covariant vectors, backward", progress):
@@ -260,10 +263,17 @@ def _interval(aligned: TangentRun, steps: int, settle: int) -> int:
     return max(1, min(int(longest), LONGEST, steps))
 
 
+def _check_kept(keep: int | None, window: int, numbers: int, like: Tensor) -> None:
+    """Refuse vectors at more times than there is memory for; by default they are thinned out instead."""
+    if keep is not None:
+        kept = window // check_whole("keep", keep, 1)
+        check_memory(f"vectors at {counted(kept, 'time')}", 2.0 * kept * numbers, like, "Pass a larger keep.")
+
+
 def _thinning(keep: int | None, window: int, numbers: int) -> int:
     if keep is None:
         return math.ceil(window * numbers / MOST_NUMBERS)
-    return check_whole("keep", keep, 1)
+    return keep
 
 
 def _forward(run: FactoredRun, window: int, progress: bool) -> tuple[Tally, Tensor]:
