@@ -1,0 +1,235 @@
+"""Training as a dynamical system: parameters are the state, the optimiser is the map."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from separatrix.core.arguments import default_dtype
+from separatrix.core.checks import check_seed
+from separatrix.core.errors import InputError, ModelError, SeparatrixError, UnsupportedModuleError
+from separatrix.core.randomness import torch_generator
+from separatrix.core.system import System
+from separatrix.core.twin import twin
+from separatrix.core.wrappers import bare
+from separatrix.training.batches import Batches, as_batches
+from separatrix.training.layout import Parameter, Segment, counters, layout_of, trained
+from separatrix.training.objective import Loss, Objective
+from separatrix.training.optimizers import rule_of
+from separatrix.training.optimizers.rule import Settings, descended
+from separatrix.training.schedule import Constant, Scheduled
+
+Scale = Callable[[Tensor], Tensor]
+SAME = 1e-4  # relative difference of two gradients, one of which may be computed in single precision
+
+
+class Training(System):
+    r"""The training of a network as a map of its parameters and the optimiser's state,  (θ, s)_{n+1} = F(∇L_n(θ_n), θ_n, s_n).
+
+    The map is that of a `torch.optim` optimiser, with its groups and options: SGD (momentum, dampening, Nesterov, weight decay),
+    Adam, AdamW (and AMSGrad), NAdam, RMSprop (centred, momentum) and Adagrad. The model and the optimiser are read and never
+    changed. A run starts from where they are now: parameters, moments and step counters, so that a training can be measured from
+    its middle. Tangents go through the whole map, with Hessian-vector products, and include those of the second moments.
+
+    The model is trained in the mode in which it is given. Where it is in training mode, BatchNorm uses the statistics of the batch
+    (the running ones do not act on the parameters and are not computed), and dropout's masks are a function of the step and the
+    seed. In evaluation mode, BatchNorm's statistics are fixed and nothing is dropped.
+
+    Args:
+        model: the module. Parameters that are not in the optimiser, or do not require a gradient, are constants.
+        loss: (outputs, targets) ↦ a number, such as `nn.CrossEntropyLoss()`.
+        data: (inputs, targets), all of which each step takes, or `sx.training.Batches`. The inputs are a tensor, a tuple of
+            positional arguments, or a dictionary of keyword arguments.
+        optimizer: an instance of a class of `torch.optim` with parameters of the model.
+        schedule: a learning-rate scheduler of that optimiser. A copy of it is stepped, and its options become a table.
+        schedule_every: number of steps between two of the scheduler: 1, or `batches.per_epoch` for one that is stepped each epoch.
+        seed: seed of the masks of dropout.
+
+    Attributes:
+        lr: without a schedule, the learning rate is a parameter, so that `at(lr=…)` and a sweep over `"lr"` vary it; with several
+            parameter groups, `lr_0`, `lr_1`, ….
+
+    Raises:
+        UnsupportedModuleError: the optimiser's map is not known, or it needs more than one gradient in a step (LBFGS).
+        InputError: the loss is not one number; a trained parameter has no gradient; the loss or the model uses parameters past the
+            model's own attributes, so that their gradient would be incomplete.
+        ModelError: the model or the loss fails on the data.
+
+    Limits: a state follows the dtype of x0, float64 by default; in float32 exponents and curvatures below about 1e-4 of the
+        largest are rounding. PyTorch keeps NAdam's product of momenta in float32 (unless float64 is the default dtype), which
+        moves its steps by 1e-7. Hooks of parameters, gradient clipping and gradient scaling are not part of the map.
+    Source: the formulas of `torch.optim`; tangents as Pearlmutter 1994, Neural Comput. 6, 147.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)  # ½ (w x − y)² at x = 1 has curvature 1
+        >>> _ = nn.init.constant_(model.weight, 3.0)
+        >>> training = sx.Training(model, lambda y, t: (y - t).square().mean() / 2, (torch.ones(1, 1), torch.ones(1, 1)),
+        ...                        torch.optim.SGD(model.parameters(), lr=0.5))
+        >>> sx.trajectory(training, steps=3)[:, 0]
+        tensor([3.0000, 2.0000, 1.5000, 1.2500], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        data: tuple[Any, Any] | Batches,
+        optimizer: Optimizer,
+        *,
+        schedule: Any = None,
+        schedule_every: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise UnsupportedModuleError(f"expected an nn.Module as model, got a {type(model).__name__}.")
+        model, rule = bare(model), rule_of(optimizer)
+        layout = layout_of(model, optimizer, rule)
+        steps = Constant(optimizer) if schedule is None else Scheduled(optimizer, schedule, schedule_every)
+        super().__init__(layout.dim, horizon=steps.horizon)
+        self.rule, self.layout, self.steps = rule, layout, steps
+        self.model_name, self.optimizer_name = type(model).__name__, type(optimizer).__name__
+        parameters = {name: p for name, (_, _, p) in trained(model, optimizer).items()}
+        names = {id(p): name for name, p in parameters.items()}
+        self.objective = Objective(model, loss, parameters, check_seed(seed))
+        self.batches = as_batches(data)
+        self.names = {name: names[id(p)] for name, p in model.named_parameters(remove_duplicate=False) if id(p) in names}
+        self.others = {name: value.detach() for name, value in model.state_dict().items() if name not in self.names}
+        self.groups = [{k: v for k, v in group.items() if k != "param_names"} for group in optimizer.state_dict()["param_groups"]]
+        self.rates: tuple[str, ...] = ()
+        if schedule is None:
+            groups = steps(0)
+            self.rates = ("lr",) if len(groups) == 1 else tuple(f"lr_{i}" for i in range(len(groups)))
+            self.hold(**{name: group["lr"] for name, group in zip(self.rates, groups, strict=True)})
+        self.register_buffer("begun", self.pack((model.state_dict(), optimizer.state_dict())), persistent=False)
+        check_gradient(self, list(parameters.values()))
+
+    def step(self, x: Tensor, n: int = 0) -> Tensor:
+        """The parameters and the optimiser's state after step n, shape (*batch, dim) → (*batch, dim)."""
+        return self.advanced(x, self.objective.gradient(x[..., : self.layout.size], self.batches(n), n), n)
+
+    def advanced(self, x: Tensor, gradient: Tensor, n: int, scale: Scale = lambda size: size) -> Tensor:
+        """The step with a given gradient, (*batch, parameters), and a function of what the updates are divided by."""
+        theta, slots = [], []
+        for segment, o in zip(self.layout.segments, self.settings(n), strict=True):
+            p, g = (part[..., segment.start : segment.stop] for part in (x, gradient))
+            o.scale = scale
+            state = {name: x[..., start:stop] for name, (start, stop) in segment.slots.items()}
+            p, state = self.rule.update(p, descended(p, g, o), state, o)
+            theta.append(p)
+            slots.append(state)
+        return self.layout.joined(theta, slots)
+
+    def settings(self, n: int) -> list[Settings]:
+        """The options of each segment at step n; a rate that varies over the batch has an axis of length 1 more."""
+        groups = self.steps(n)
+        made = []
+        for segment in self.layout.segments:
+            o = SimpleNamespace(**groups[segment.group], t=segment.taken + n + 1, scalars=segment.scalars)
+            if self.rates:
+                rate = getattr(self, self.rates[segment.group])
+                o.lr = rate[..., None] if isinstance(rate, Tensor) and rate.ndim else rate
+            made.append(o)
+        return made
+
+    def initial_state(self, batch: tuple[int, ...] = (), seed: int = 0) -> Tensor:
+        """The state of the model and the optimiser when this object was built; in a batch, the parameters are scattered by 1 %."""
+        start = self.begun.double().expand(*batch, self.dim).clone()
+        if batch:
+            noise = torch.randn(*batch, self.layout.size, dtype=torch.float64, generator=torch_generator(seed, "initial state"))
+            size = start[..., : self.layout.size].abs().mean()
+            start[..., : self.layout.size] += 0.01 * size * noise.to(start.device)
+        return start
+
+    def pack(self, state: tuple[dict[str, Any], dict[str, Any] | None]) -> Tensor:
+        """The state's vector from the `state_dict` of the model and that of the optimiser (None: before its first step).
+
+        Raises:
+            InputError: the counters of the optimiser's state are not those of step 0 of this training.
+        """
+        model, optimizer = state
+        saved = {} if optimizer is None else optimizer["state"]
+        theta = [torch.cat([model[p.name].detach().flatten() for p in self.layout.of(s)]) for s in self.layout.segments]
+        return self.layout.joined(theta, [self._slots(s, theta[i], saved) for i, s in enumerate(self.layout.segments)])
+
+    def unpack(self, x: Tensor, n: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The `state_dict` of the model and that of the optimiser at the state x before step n; batch axes come first."""
+        held: dict[int, dict[str, Tensor]] = {}
+        theta: dict[str, Tensor] = {}
+        for segment, o in zip(self.layout.segments, self.settings(n - 1), strict=True):
+            counted = self.rule.counted(o)
+            for p in self.layout.of(segment):
+                theta[p.name] = x[..., p.start : p.stop].reshape(*x.shape[:-1], *p.shape)
+                slots = {name: x[..., self.layout.place(p, segment, name)] for name in segment.slots}
+                if o.t > 0 and (slots or counted):  # before its first step an optimiser has no state
+                    held[p.number] = {name: slot.reshape(*x.shape[:-1], *p.shape).clone() for name, slot in slots.items()}
+                    held[p.number] |= {name: torch.tensor(float(value)) for name, value in counted.items()}
+        options = self.steps(n)
+        groups = [group | {k: v for k, v in options[i].items() if k in group} for i, group in enumerate(self.groups)]
+        return {**self.others, **{name: theta[own] for name, own in self.names.items()}}, {"state": held, "param_groups": groups}
+
+    def _slots(self, segment: Segment, theta: Tensor, saved: dict[int, dict[str, Any]]) -> dict[str, Tensor]:
+        """The optimiser's state of a segment: what was saved, or that before the first step."""
+        parameters = self.layout.of(segment)
+        for p in parameters:
+            taken = counters(saved.get(p.number, {}))[0]
+            if taken != segment.taken:
+                raise InputError(
+                    f"the optimiser's state of {p.name} was saved after {taken} steps, but step 0 of this training comes after "
+                    f"{segment.taken}.\nLoad it into the optimiser (load_state_dict) and build sx.Training from that."
+                )
+        start = self.rule.start(SimpleNamespace(**self.steps(0)[segment.group]))
+
+        def held(p: Parameter, name: str) -> Tensor:
+            value = saved.get(p.number, {}).get(name)
+            return theta.new_full((p.stop - p.start,), start) if value is None else value.detach().flatten().to(theta)
+
+        return {name: torch.cat([held(p, name) for p in parameters]) for name in segment.slots}
+
+    def extra_repr(self) -> str:
+        """The model, the number of its parameters and the optimiser."""
+        return f"{self.model_name} with {self.layout.size:,} trained parameters, {self.optimizer_name}"
+
+
+def check_gradient(training: Training, parameters: list[Tensor]) -> None:
+    """Try the loss of step 0: one number, with a gradient to every parameter, all of it through the model's own attributes.
+
+    The gradient of the loss as a function of the state is compared with that of the loss at the parameters themselves, which also
+    sees a penalty that a loss computes from a model that it knows by name.
+    """
+    ready = twin(training, dtype=torch.float64, apart=True)
+    objective, data = ready.objective, ready.batches(0)
+    with torch.inference_mode(False), torch.enable_grad(), objective.drawn(0), default_dtype(torch.float64):
+        before = torch.get_rng_state()
+        try:
+            loss = objective.value(objective.model, data)
+        except SeparatrixError:
+            raise
+        except Exception as error:  # user code may raise anything; the message repeats it
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+            raise ModelError(
+                f"the loss of the first step failed: {reason}.\nIt is computed as loss(model(inputs), targets), in float64."
+            ) from error
+        draws = not torch.equal(before, torch.get_rng_state())
+        found = torch.autograd.grad(loss, parameters, allow_unused=True) if loss.requires_grad else [None] * len(parameters)
+    absent = [p.name for p, g in zip(training.layout.parameters, found, strict=True) if g is None]
+    if absent:
+        raise InputError(
+            f"{len(absent)} of {len(parameters)} trained parameters have no gradient: {', '.join(absent[:5])}"
+            f"{', …' if len(absent) > 5 else ''}.\nThe loss does not depend on them. PyTorch's optimisers leave such parameters "
+            "unchanged: exclude them with requires_grad_(False)."
+        )
+    training.objective.draws = objective.draws = draws
+    theta = ready.begun[: training.layout.size]
+    own = objective.gradient(theta, data, 0)
+    whole = torch.cat([(g.to_dense() if g.is_sparse else g).flatten().to(own) for g in found if g is not None])
+    if not bool((own - whole).abs().amax() <= SAME * whole.abs().amax()) and bool(whole.isfinite().all()):
+        place = int((own - whole).abs().argmax())
+        name = next(p.name for p in training.layout.parameters if place < p.stop)
+        raise InputError(
+            f"the gradient of the loss by a number of {name} is {float(whole[place]):.6g}, but {float(own[place]):.6g} through the "
+            "model's attributes.\nThe loss, a hook or the model uses parameters in another way, such as a penalty on "
+            "model.parameters() inside the loss. Use the optimiser's weight_decay, or return the penalty from the model."
+        )
