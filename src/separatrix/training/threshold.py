@@ -37,7 +37,9 @@ def threshold(rule: Rule, o: Settings) -> float:
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        low, high = (middle, high) if bool(_is_stable(own, to_gradient, torch.tensor([middle]).double())) else (low, middle)
+        low, high = (
+            (middle, high) if bool(_is_stable(own, to_gradient, torch.tensor([middle], dtype=torch.float64))) else (low, middle)
+        )
     return low
 
 

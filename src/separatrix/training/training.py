@@ -106,6 +106,12 @@ class Training(System):
         self.register_buffer("begun", self.pack((model.state_dict(), optimizer.state_dict())), persistent=False)
         check_gradient(self, list(parameters.values()))
 
+    @property
+    def autonomous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether every step is the same map: all data, constant options, no draws, and no bias correction."""
+        constant = type(self.steps) is Constant and self.batches.per_epoch == 1 and not self.objective.draws
+        return constant and not any(self.rule.timed(o) for o in self.settings(0))
+
     def step(self, x: Tensor, n: int = 0) -> Tensor:
         """The parameters and the optimiser's state after step n, shape (*batch, dim) → (*batch, dim)."""
         return self.advanced(x, self.objective.gradient(x[..., : self.layout.size], self.batches(n), n), n)

@@ -12,4 +12,9 @@ def update(p: Tensor, g: Tensor, state: Slots, o: Settings) -> tuple[Tensor, Slo
     return p - rate * g / o.scale(root(total) + o.eps), {"sum": total}
 
 
-ADAGRAD = Rule(update, lambda o: ("sum",), lambda o: o.initial_accumulator_value)
+ADAGRAD = Rule(
+    update,
+    slots=lambda o: ("sum",),
+    start=lambda o: o.initial_accumulator_value,
+    timed=lambda o: o.lr_decay != 0,
+)

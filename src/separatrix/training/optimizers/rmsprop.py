@@ -23,4 +23,4 @@ def update(p: Tensor, g: Tensor, state: Slots, o: Settings) -> tuple[Tensor, Slo
     return p - o.lr * direction, after
 
 
-RMSPROP = Rule(update, slots)
+RMSPROP = Rule(update, slots, timed=lambda o: False)

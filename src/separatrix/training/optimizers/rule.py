@@ -27,6 +27,7 @@ class Rule:
         slots: the tensors of the optimiser's state, by name, for the options of a group. Default: none.
         start: their value before the first step. Default: 0.
         counted: the numbers in the optimiser's state after `o.t` steps. Default: the step.
+        timed: whether the map depends on the step `o.t`. Default: it does.
 
     Example:
         >>> def signs(p, g, state, o):
@@ -39,6 +40,7 @@ class Rule:
     slots: Callable[[Settings], tuple[str, ...]] = lambda o: ()
     start: Callable[[Settings], float] = lambda o: 0.0
     counted: Callable[[Settings], dict[str, float]] = lambda o: {"step": o.t}
+    timed: Callable[[Settings], bool] = lambda o: True
 
 
 def options(group: dict[str, Any]) -> dict[str, Any]:

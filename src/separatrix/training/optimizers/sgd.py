@@ -20,4 +20,4 @@ def update(p: Tensor, g: Tensor, state: Slots, o: Settings) -> tuple[Tensor, Slo
     return p - o.lr * direction, {"momentum_buffer": buffer}
 
 
-SGD = Rule(update, slots, counted=lambda o: {})
+SGD = Rule(update, slots, counted=lambda o: {}, timed=lambda o: bool(o.momentum and o.dampening and o.t == 1))
