@@ -19,7 +19,7 @@ from separatrix.core.result import Result, Status
 from separatrix.core.wording import counted, measured, plain
 from separatrix.training.ends import Ends, ends
 from separatrix.training.hessian import Metric, Part, hessian, metric_of, parts_of_data
-from separatrix.training.optimizers.rule import coupled_decay
+from separatrix.training.optimizers.rule import free_decay
 from separatrix.training.training import Training
 
 AT_ITS_EDGE = 0.1  # distance of λ_max / threshold from 1 that is called "at its edge": it oscillates by about this much there
@@ -321,6 +321,5 @@ def _groups_differ(training: Training) -> bool:
     """Whether groups differ in an option on which the shape of the map depends, not only its scale."""
     shapes = []
     for o in training.settings(0):
-        free = o.lr * (o.weight_decay - coupled_decay(o))
-        shapes.append({name: value for name, value in vars(o).items() if name not in OF_SCALE} | {"free decay": free})
+        shapes.append({name: value for name, value in vars(o).items() if name not in OF_SCALE} | {"free": o.lr * free_decay(o)})
     return any(shape != shapes[0] for shape in shapes)

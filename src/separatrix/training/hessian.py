@@ -11,7 +11,7 @@ from torch import Tensor
 from separatrix.core.arguments import default_dtype
 from separatrix.core.derivative import Tangents
 from separatrix.core.randomness import Draws
-from separatrix.training.optimizers.rule import coupled_decay
+from separatrix.training.optimizers.rule import coupled_decay, sign
 from separatrix.training.threshold import threshold
 from separatrix.training.training import Training
 
@@ -61,7 +61,7 @@ def hessian(training: Training, x: Tensor, n: int, root: Tensor, parts: list[Par
     theta, tangents = x[: training.layout.size], Tangents()
     segments = list(zip(training.layout.segments, training.settings(n), strict=True))
     decay = torch.cat([torch.full_like(theta[s.start : s.stop], coupled_decay(o)) for s, o in segments])
-    sign = torch.cat([torch.full_like(theta[s.start : s.stop], -1.0 if o.maximize else 1.0) for s, o in segments])
+    signs = torch.cat([torch.full_like(theta[s.start : s.stop], sign(o)) for s, o in segments])
 
     def along(v: Tensor, data: tuple[Any, Any]) -> Tensor:
         return tangents(lambda y: training.objective.gradient(y, data, n), theta, v[None])[1][0]
@@ -69,7 +69,7 @@ def hessian(training: Training, x: Tensor, n: int, root: Tensor, parts: list[Par
     def product(v: Tensor) -> Tensor:
         v = root * v
         whole = sum((weight * along(v, data) for data, weight in parts), torch.zeros_like(v))
-        return root * (sign * whole + decay * v)
+        return root * (signs * whole + decay * v)
 
     return product
 

@@ -1,18 +1,21 @@
 """The loss as a function of the trained parameters, in one vector."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _WeightNorm
 
 from separatrix.core.arguments import default_dtype
 from separatrix.core.errors import InputError
 from separatrix.core.randomness import drawing
+from separatrix.core.tangent import plain_kernels
 from separatrix.core.twin import twin
 
 Loss = Callable[[Any, Any], Tensor]
@@ -43,6 +46,9 @@ class Objective(nn.Module):
         self.shapes = tuple(tuple(p.shape) for p in parameters.values())
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.seed, self.draws, self._item_by_item = seed, True, False
+        for part in self.model.modules():
+            if isinstance(part, _WeightNorm):
+                part.__dict__["forward"] = partial(weight_normed, dim=part.dim)
         for part in self._parts_in_training():
             if isinstance(part, _NormBase) and part.track_running_stats:
                 part.__dict__["track_running_stats"] = False
@@ -86,9 +92,14 @@ class Objective(nn.Module):
         self.__dict__["_item_by_item"] = True
         return torch.stack(rows).reshape(theta.shape)
 
-    def drawn(self, n: int) -> AbstractContextManager[None]:
-        """A context with the draws of step n."""
-        return drawing(self.seed, "draws of a training step", n) if self.draws else nullcontext()
+    @contextmanager
+    def drawn(self, n: int) -> Iterator[None]:
+        """A context with the draws of step n, in plain kernels: a fused one draws other masks where it is not differentiated."""
+        if not self.draws:
+            yield
+            return
+        with drawing(self.seed, "draws of a training step", n), plain_kernels():
+            yield
 
     def _parts_in_training(self) -> list[nn.Module]:
         return [self.model.get_submodule(name) for name in self.in_training]
@@ -97,3 +108,8 @@ class Objective(nn.Module):
         if self.in_training and not self.model.get_submodule(self.in_training[0]).training:
             for part in self._parts_in_training():
                 part.__dict__["training"] = True
+
+
+def weight_normed(g: Tensor, v: Tensor, dim: int) -> Tensor:
+    """g v / ‖v‖ in plain operators: PyTorch 2.13's own kernel has a wrong second derivative."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from separatrix.core.arguments import default_dtype
 from separatrix.core.checks import check_seed
-from separatrix.core.errors import InputError, ModelError, SeparatrixError, UnsupportedModuleError
+from separatrix.core.errors import InputError, UnsupportedModuleError
 from separatrix.core.randomness import torch_generator
 from separatrix.core.system import System
-from separatrix.core.twin import twin
 from separatrix.core.wrappers import bare
 from separatrix.training.batches import Batches, as_batches
 from separatrix.training.layout import Parameter, Segment, counters, layout_of, trained
@@ -21,9 +19,9 @@ from separatrix.training.objective import Loss, Objective
 from separatrix.training.optimizers import rule_of
 from separatrix.training.optimizers.rule import Settings, descended
 from separatrix.training.schedule import Constant, Scheduled
+from separatrix.training.trial import check_loss
 
 Scale = Callable[[Tensor], Tensor]
-SAME = 1e-4  # relative difference of two gradients, one of which may be computed in single precision
 
 
 class Training(System):
@@ -104,7 +102,7 @@ class Training(System):
             self.rates = ("lr",) if len(groups) == 1 else tuple(f"lr_{i}" for i in range(len(groups)))
             self.hold(**{name: group["lr"] for name, group in zip(self.rates, groups, strict=True)})
         self.register_buffer("begun", self.pack((model.state_dict(), optimizer.state_dict())), persistent=False)
-        check_gradient(self, list(parameters.values()))
+        self.objective.draws = check_loss(self.objective, self.batches, parameters)
 
     @property
     def autonomous(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -197,45 +195,3 @@ class Training(System):
     def extra_repr(self) -> str:
         """The model, the number of its parameters and the optimiser."""
         return f"{self.model_name} with {self.layout.size:,} trained parameters, {self.optimizer_name}"
-
-
-def check_gradient(training: Training, parameters: list[Tensor]) -> None:
-    """Try the loss of step 0: one number, with a gradient to every parameter, all of it through the model's own attributes.
-
-    The gradient of the loss as a function of the state is compared with that of the loss at the parameters themselves, which also
-    sees a penalty that a loss computes from a model that it knows by name.
-    """
-    ready = twin(training, dtype=torch.float64, apart=True)
-    objective, data = ready.objective, ready.batches(0)
-    with torch.inference_mode(False), torch.enable_grad(), objective.drawn(0), default_dtype(torch.float64):
-        before = torch.get_rng_state()
-        try:
-            loss = objective.value(objective.model, data)
-        except SeparatrixError:
-            raise
-        except Exception as error:  # user code may raise anything; the message repeats it
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-            raise ModelError(
-                f"the loss of the first step failed: {reason}.\nIt is computed as loss(model(inputs), targets), in float64."
-            ) from error
-        draws = not torch.equal(before, torch.get_rng_state())
-        found = torch.autograd.grad(loss, parameters, allow_unused=True) if loss.requires_grad else [None] * len(parameters)
-    absent = [p.name for p, g in zip(training.layout.parameters, found, strict=True) if g is None]
-    if absent:
-        raise InputError(
-            f"{len(absent)} of {len(parameters)} trained parameters have no gradient: {', '.join(absent[:5])}"
-            f"{', …' if len(absent) > 5 else ''}.\nThe loss does not depend on them. PyTorch's optimisers leave such parameters "
-            "unchanged: exclude them with requires_grad_(False)."
-        )
-    training.objective.draws = objective.draws = draws
-    theta = ready.begun[: training.layout.size]
-    own = objective.gradient(theta, data, 0)
-    whole = torch.cat([(g.to_dense() if g.is_sparse else g).flatten().to(own) for g in found if g is not None])
-    if not bool((own - whole).abs().amax() <= SAME * whole.abs().amax()) and bool(whole.isfinite().all()):
-        place = int((own - whole).abs().argmax())
-        name = next(p.name for p in training.layout.parameters if place < p.stop)
-        raise InputError(
-            f"the gradient of the loss by a number of {name} is {float(whole[place]):.6g}, but {float(own[place]):.6g} through the "
-            "model's attributes.\nThe loss, a hook or the model uses parameters in another way, such as a penalty on "
-            "model.parameters() inside the loss. Use the optimiser's weight_decay, or return the penalty from the model."
-        )

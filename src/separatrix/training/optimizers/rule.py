@@ -56,18 +56,29 @@ def _plain(value: Any) -> Any:
 
 def descended(p: Tensor, g: Tensor, o: Settings) -> Tensor:
     """The gradient that an optimiser follows: −g if it ascends, with coupled weight decay added."""
-    g = -g if o.maximize else g
-    return g + o.weight_decay * p if coupled_decay(o) else g
+    decay = coupled_decay(o)
+    return sign(o) * g + decay * p if decay else sign(o) * g
+
+
+def sign(o: Settings) -> float:
+    """1 for a descent, −1 for an ascent."""
+    return -1.0 if getattr(o, "maximize", False) else 1.0
 
 
 def coupled_decay(o: Settings) -> float:
     """The weight decay that is part of the gradient."""
-    return 0.0 if getattr(o, "decoupled_weight_decay", False) else o.weight_decay
+    return 0.0 if getattr(o, "decoupled_weight_decay", False) else getattr(o, "weight_decay", 0.0)
+
+
+def free_decay(o: Settings) -> float:
+    """The weight decay that is not part of the gradient."""
+    return o.weight_decay if getattr(o, "decoupled_weight_decay", False) else 0.0
 
 
 def decayed(p: Tensor, o: Settings) -> Tensor:
     """The parameters after weight decay that is not part of the gradient."""
-    return (1 - o.lr * o.weight_decay) * p if o.weight_decay and not coupled_decay(o) else p
+    decay = free_decay(o)
+    return (1 - o.lr * decay) * p if decay else p
 
 
 def root(v: Tensor) -> Tensor:
