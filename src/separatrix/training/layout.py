@@ -58,6 +58,10 @@ class Layout:
         places = {places[0]: slots[i][name] for i, segment in enumerate(self.segments) for name, places in segment.slots.items()}
         return torch.cat([*theta, *(places[start] for start in sorted(places))], dim=-1)
 
+    def places(self, segment: Segment) -> list[slice]:
+        """The places in the vector of the parameters of a segment and of each tensor of its state."""
+        return [slice(segment.start, segment.stop), *(slice(*place) for place in segment.slots.values())]
+
     def of(self, segment: Segment) -> tuple[Parameter, ...]:
         """The parameters of a segment."""
         return tuple(p for p in self.parameters if segment.start <= p.start and p.stop <= segment.stop)

@@ -14,6 +14,7 @@ from separatrix.core.randomness import torch_generator
 from separatrix.core.system import System
 from separatrix.core.wrappers import bare
 from separatrix.training.batches import Batches, as_batches
+from separatrix.training.elementwise import elementwise
 from separatrix.training.layout import Parameter, Segment, counters, layout_of, trained
 from separatrix.training.objective import Loss, Objective
 from separatrix.training.optimizers import rule_of
@@ -22,6 +23,10 @@ from separatrix.training.schedule import Constant, Scheduled
 from separatrix.training.trial import check_loss
 
 Scale = Callable[[Tensor], Tensor]
+
+
+def _unchanged(size: Tensor) -> Tensor:
+    return size
 
 
 class Training(System):
@@ -114,24 +119,54 @@ class Training(System):
         """The parameters and the optimiser's state after step n, shape (*batch, dim) → (*batch, dim)."""
         return self.advanced(x, self.objective.gradient(x[..., : self.layout.size], self.batches(n), n), n)
 
-    def advanced(self, x: Tensor, gradient: Tensor, n: int, scale: Scale = lambda size: size) -> Tensor:
+    def pushforward(self, x: Tensor, v: Tensor, n: int = 0) -> tuple[Tensor, Tensor]:
+        """The step and its derivative: Hessian-vector products, then the slopes of the optimiser's map, number by number."""
+        data, size = self.batches(n), self.layout.size
+        gradient, turned = self._tangents(lambda y: self.objective.gradient(y, data, n), x[..., :size], v[..., :size])
+        theta, theta_along, slots, slots_along = [], [], [], []
+        for segment, o in zip(self.layout.segments, self.settings(n), strict=True):
+            here = slice(segment.start, segment.stop)
+            p, *state = (x[..., places] for places in self.layout.places(segment))
+            moved = [v[..., places] for places in self.layout.places(segment)]
+            after, pushed = elementwise(
+                lambda p, g, *state, o=o, names=tuple(segment.slots): self._mapped(p, g, dict(zip(names, state, strict=True)), o),
+                (p, gradient[..., here], *state),
+                (moved[0], turned[..., here], *moved[1:]),
+            )
+            theta.append(after[0])
+            theta_along.append(pushed[0])
+            slots.append(dict(zip(segment.slots, after[1:], strict=True)))
+            slots_along.append(dict(zip(segment.slots, pushed[1:], strict=True)))
+        return self.layout.joined(theta, slots), self.layout.joined(theta_along, slots_along)
+
+    @property
+    def has_own_tangents(self) -> bool:
+        """No: they are automatic derivatives, of the loss and of the optimiser's map, one after the other."""
+        return False
+
+    def advanced(self, x: Tensor, gradient: Tensor, n: int, scale: Scale = _unchanged) -> Tensor:
         """The step with a given gradient, (*batch, parameters), and a function of what the updates are divided by."""
         theta, slots = [], []
         for segment, o in zip(self.layout.segments, self.settings(n), strict=True):
-            p, g = (part[..., segment.start : segment.stop] for part in (x, gradient))
             o.scale = scale
-            state = {name: x[..., start:stop] for name, (start, stop) in segment.slots.items()}
-            p, state = self.rule.update(p, descended(p, g, o), state, o)
+            p, *state = (x[..., places] for places in self.layout.places(segment))
+            state = dict(zip(segment.slots, state, strict=True))
+            p, *after = self._mapped(p, gradient[..., segment.start : segment.stop], state, o)
             theta.append(p)
-            slots.append(state)
+            slots.append(dict(zip(segment.slots, after, strict=True)))
         return self.layout.joined(theta, slots)
+
+    def _mapped(self, p: Tensor, g: Tensor, state: dict[str, Tensor], o: Settings) -> tuple[Tensor, ...]:
+        """The next parameters and optimiser's state of a segment, in the order of its slots."""
+        after, held = self.rule.update(p, descended(p, g, o), state, o)
+        return after, *(held[name] for name in state)
 
     def settings(self, n: int) -> list[Settings]:
         """The options of each segment at step n; a rate that varies over the batch has an axis of length 1 more."""
         groups = self.steps(n)
         made = []
         for segment in self.layout.segments:
-            o = SimpleNamespace(**groups[segment.group], t=segment.taken + n + 1, scalars=segment.scalars)
+            o = SimpleNamespace(**groups[segment.group], t=segment.taken + n + 1, scalars=segment.scalars, scale=_unchanged)
             if self.rates:
                 rate = getattr(self, self.rates[segment.group])
                 o.lr = rate[..., None] if isinstance(rate, Tensor) and rate.ndim else rate
