@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from separatrix.plot.runs import array
-from separatrix.plot.style import INK, NOTE, canvas, nothing_to_show, series, styled
+from separatrix.plot.style import INK, canvas, nothing_to_show, series, styled
 from separatrix.training.curvature import Curvature
 
 MOST = 8  # parameters that are drawn, those with the largest shares
@@ -30,19 +30,24 @@ def draw_ends(axes: Axes, found: Curvature) -> None:
         axes.plot(
             places.ravel(), batches.ravel(), linestyle="none", label="largest on mini-batches", gid="mini-batches", **look.marks
         )
-    axes.hlines(thresholds, at - 0.4, at + 0.4, color=INK, linewidth=1.2, label="threshold", gid="threshold")
+    axes.hlines(thresholds, at - 0.45, at + 0.45, color=INK, linewidth=1.2, label="threshold", gid="threshold")
     axes.axhline(0, color=INK, linewidth=0.6, gid="zero")
-    axes.set_xlim(-0.6, count - 0.4)
     axes.set_xticks(at if count > 1 else [])
-    axes.set(xlabel="state" if count > 1 else "", ylabel="eigenvalue (loss per squared unit of weight)")
-    axes.legend(loc="best")
+    name = "Hessian" if np.isnan(found.epsilon) else "preconditioned Hessian"
+    axes.set(xlabel="state" if count > 1 else "", ylabel=f"eigenvalue of the {name}", xlim=(-0.6, count - 0.4))
+    axes.margins(y=0.08)
+    axes.grid(axis="x", visible=False)
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.14 if count > 1 else -0.02), ncols=4, columnspacing=1.0, handlelength=1.4
+    )
 
 
 def draw_shares(axes: Axes, found: Curvature) -> None:
     """Draw the parameters with the largest shares in the leading direction, for the first item of a batch."""
     leading = found.leading()[:MOST][::-1]
     axes.barh([name for name, _ in leading], [100 * share for _, share in leading], color=series(0).color, height=0.6, gid="shares")
-    axes.set(xlabel="share of the leading direction (%)", xlim=(0, 100))
+    of = "leading direction of state 0" if found.batch else "leading direction"
+    axes.set(xlabel=f"share of the {of} (%)", xlim=(0, 100))
     axes.grid(axis="y", visible=False)
 
 
@@ -56,8 +61,6 @@ def curvature_figure(found: Curvature, *, title: str = "") -> Figure:
     else:
         draw_ends(left, found)
         draw_shares(right, found)
-    left.set_title(title)
-    if not found.batch:
-        left.text(0.02, 0.98, found.verdict, va="top", transform=left.transAxes, **NOTE)
+    left.set_title(title or ("" if found.batch else found.verdict))
     figure.set_label(f"Curvature of a training: {found.summary()}")
     return figure

@@ -194,8 +194,8 @@ def curvature(
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> training = sx.Training(model, lambda y, t: (y - t).square().mean() / 2, data, optimizer)
         >>> found = sx.curvature(training)
-        >>> found.largest, found.threshold, found.verdict
-        (tensor([4.0000], dtype=torch.float64), tensor(20.0000, dtype=torch.float64), 'below its edge of stability')
+        >>> found.largest, round(float(found.threshold), 6), found.verdict
+        (tensor([4.], dtype=torch.float64), 20.0, 'below its edge of stability')
     """
     if not isinstance(training, Training):
         raise UnsupportedModuleError(

@@ -12,7 +12,9 @@ def slots(o: Settings) -> tuple[str, ...]:
 
 
 def update(p: Tensor, g: Tensor, state: Slots, o: Settings) -> tuple[Tensor, Slots]:
-    """m' = β₁ m + (1 − β₁) g,  v' = β₂ v + (1 − β₂) g²,  p' = p − η m̂ / (√v̂ + ε),  m̂ = m' / (1 − β₁ᵗ),  v̂ = v' / (1 − β₂ᵗ)."""
+    """m' = β₁ m + (1 − β₁) g,  v' = β₂ v + (1 − β₂) g²,  p' = (1 − ηλ) p − η m̂ / (√v̂ + ε)  with  m̂ = m' / (1 − β₁ᵗ)  and
+    v̂ = v' / (1 − β₂ᵗ); λ is the weight decay if it is decoupled, else 0.
+    """
     one, two = o.betas
     m = one * state["exp_avg"] + (1 - one) * g
     v = two * state["exp_avg_sq"] + (1 - two) * g**2
