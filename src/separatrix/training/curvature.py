@@ -117,7 +117,7 @@ class Curvature(Result):
         )
         ratio = measured(float(self.ratio), float(self.ratio_error))
         lines = [
-            f"{self.settings['optimizer']} at step {self.settings['t']} is {self.verdict}: λ_max / threshold = {ratio}.",
+            f"{self.settings['optimizer']} at step {self.settings['t']} is {self.verdict}: largest eigenvalue over threshold {ratio}.",
             f"Eigenvalues of {name} from {smallest} to {largest}; threshold {plain(float(self.threshold))}.",
         ]
         if int(self.codes) == Status.NOT_CONVERGED:
@@ -126,7 +126,9 @@ class Curvature(Result):
             low, mean, high = (
                 plain(float(v)) for v in (self.batch_largest.min(), self.batch_largest.mean(), self.batch_largest.max())
             )
-            lines.append(f"On {self.batch_largest.shape[-1]} mini-batches λ_max is {mean} on average, from {low} to {high}.")
+            lines.append(
+                f"On {self.batch_largest.shape[-1]} mini-batches the largest eigenvalue is {mean} on average, from {low} to {high}."
+            )
         return lines
 
     def _directions_in_words(self) -> list[str]:
