@@ -202,3 +202,16 @@ def test_curvature_of_a_loss_that_is_not_finite_is_said():
         model, lambda y, t: y.sqrt().mean(), (torch.ones(1, 1).double(), None), torch.optim.SGD(model.parameters(), lr=0.1)
     )
     assert sx.curvature(training, torch.tensor([-1.0]).double()).status == "diverged"
+
+
+def test_a_large_training_is_measured_without_a_square_array():
+    """A matrix of 10⁵ parameters would take 75 GiB; here memory and time are those of a few vectors."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 300), nn.Tanh(), nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 10)).double()
+    x, classes = torch.randn(8, 20).double(), torch.arange(8)
+    training = sx.Training(model, nn.CrossEntropyLoss(), (x, classes), torch.optim.Adam(model.parameters()))
+    assert training.layout.size > 9e4
+    found = sx.curvature(training, max_steps=6)
+    assert found.products == 6 and found.largest.isfinite().all()
+    v = torch.randn(2, training.dim).double()
+    assert training.pushforward(training.initial_state(), v)[1].shape == v.shape

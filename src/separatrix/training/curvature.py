@@ -117,7 +117,7 @@ class Curvature(Result):
         )
         ratio = measured(float(self.ratio), float(self.ratio_error))
         lines = [
-            f"{self.settings['optimizer']} at step {self.settings['t']} is {self.verdict}: largest eigenvalue over threshold {ratio}.",
+            f"{self.settings['optimizer']} at step {self.settings['t']} is {self.verdict}, at {ratio} of its threshold.",
             f"Eigenvalues of {name} from {smallest} to {largest}; threshold {plain(float(self.threshold))}.",
         ]
         if int(self.codes) == Status.NOT_CONVERGED:
@@ -126,9 +126,8 @@ class Curvature(Result):
             low, mean, high = (
                 plain(float(v)) for v in (self.batch_largest.min(), self.batch_largest.mean(), self.batch_largest.max())
             )
-            lines.append(
-                f"On {self.batch_largest.shape[-1]} mini-batches the largest eigenvalue is {mean} on average, from {low} to {high}."
-            )
+            count = self.batch_largest.shape[-1]
+            lines.append(f"On {count} mini-batches the largest eigenvalue is {mean} on average, from {low} to {high}.")
         return lines
 
     def _directions_in_words(self) -> list[str]:
@@ -315,7 +314,7 @@ def _notes(training: Training, items: list[_Item], x: Tensor) -> tuple[str, ...]
     if training.objective.draws:
         notes.append("the model draws random numbers: the masks are those of this step")
     if x.dtype != torch.float64:
-        notes.append("float32: eigenvalues below about 1e-4 of the largest are rounding; pass x0 in float64")
+        notes.append("in float32, eigenvalues below about 1e-4 of the largest are rounding; pass x0 in float64")
     return tuple(notes)
 
 

@@ -45,7 +45,7 @@ def metric_of(training: Training, x: Tensor, n: int) -> Metric:
     reference = min(thresholds)
     share = torch.cat(
         [
-            torch.full_like(theta[s.start : s.stop], reference / own if math.isfinite(reference) and own > 0 else 1.0)
+            torch.full_like(theta[s.start : s.stop], reference / own if 0 < reference < math.inf else 1.0)
             for s, own in zip(training.layout.segments, thresholds, strict=True)
         ]
     )

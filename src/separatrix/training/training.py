@@ -75,6 +75,7 @@ class Training(System):
         tensor([3.0000, 2.0000, 1.5000, 1.2500], dtype=torch.float64)
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: nn.Module,
