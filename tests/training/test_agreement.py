@@ -96,6 +96,7 @@ def held_to_torch(kind: type[Optimizer], options: dict[str, Any], schedule: Call
     fresh = sx.trajectory(begun, steps=STEPS)
     torch.testing.assert_close((model.state_dict(), optimizer.state_dict()["state"]), (kept[0], kept[1]["state"]), rtol=0, atol=0)
     assert optimizer.state_dict()["param_groups"] == kept[1]["param_groups"]
+    assert scheduler is None or scheduler.last_epoch == 0
     for n in range(STEPS):
         if n == MIDDLE and every == 1:
             later = sx.Training(model, loss, mini_batches(first=n), optimizer, schedule=scheduler)

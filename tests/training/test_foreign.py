@@ -68,6 +68,12 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], nn.Module, Tensor, Tensor]] = {
         ROWS,
         PAIRS,
     ),
+    "sparse gradients": (
+        lambda: nn.Sequential(nn.EmbeddingBag(7, 3, sparse=True), nn.Linear(3, 2)),
+        nn.CrossEntropyLoss(),
+        WORDS,
+        CLASSES,
+    ),
     "one item": (lambda: nn.Linear(3, 2), nn.MSELoss(), ROWS[:1], PAIRS[:1]),
 }
 

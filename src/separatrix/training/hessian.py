@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -81,26 +82,35 @@ def parts_of_data(training: Training, x: Tensor, n: int, chunk: int | None) -> t
     evaluated on all data at once.
     """
     batches = training.batches
-    everything = batches.everything()
     if batches.per_epoch == 1 and chunk is None:
-        return [(everything, 1.0)], ""
+        return [(batches.everything(), 1.0)], ""
     items = batches.count()
     size = min(items, batches.size if chunk is None else chunk)
-    pieces = [batches.taken(slice(start, start + size)) for start in range(0, items, size)]
-    counts = [min(size, items - start) for start in range(0, items, size)]
-    theta = x[: training.layout.size]
+    ends = [*range(0, items, size), items]
+    pieces = [slice(start, end) for start, end in pairwise(ends)]
+    losses = _losses(training, x, n, pieces)
+    joined = _losses(training, x, n, [slice(start, end) for start, end in zip(ends, ends[2:], strict=False)])
+    counts = torch.tensor([piece.stop - piece.start for piece in pieces]).to(losses)
+    tol = torch.finfo(x.dtype).eps ** CLOSE * (losses[:-1].abs() + losses[1:].abs())
+    sums = losses[:-1] + losses[1:]
+    means = (counts[:-1] * losses[:-1] + counts[1:] * losses[1:]) / (counts[:-1] + counts[1:])
+    if bool(((joined - means).abs() <= tol).all()):
+        weights = (counts / items).tolist()
+        return [(batches.taken(piece), weight) for piece, weight in zip(pieces, weights, strict=True)], ""
+    if bool(((joined - sums).abs() <= tol).all()):
+        share = 1.0 / batches.per_epoch
+        note = "the loss is a sum over the items: that of a batch of average size is measured"
+        return [(batches.taken(piece), share) for piece in pieces], note
+    note = "the loss of all data is not the mean of its parts (batch statistics, weights or dropout): it is evaluated at once"
+    return [(batches.everything(), 1.0)], note
+
+
+def _losses(training: Training, x: Tensor, n: int, pieces: list[slice]) -> Tensor:
+    """The losses on some pieces of the data, near the state x: at a minimum all of them may be 0."""
+    theta, found = x[: training.layout.size], []
     noise = Draws(0, "state at which a loss is taken apart").normal(len(theta)).to(theta)
     theta = theta + ASIDE * theta.abs().mean() * noise
-    objective = training.objective
-    with default_dtype(theta.dtype), objective.drawn(n):
-        whole = objective(theta, everything)
-    with default_dtype(theta.dtype), objective.drawn(n):
-        losses = [objective(theta, piece) for piece in pieces]
-    mean = sum(count / items * loss for count, loss in zip(counts, losses, strict=True))
-    tol = torch.finfo(theta.dtype).eps ** CLOSE * sum(loss.abs() for loss in losses)
-    if bool((whole - mean).abs() <= tol):
-        return list(zip(pieces, [count / items for count in counts], strict=True)), ""
-    if bool((whole - sum(losses)).abs() <= tol):
-        share = 1.0 / batches.per_epoch
-        return [(piece, share) for piece in pieces], "the loss is a sum over the items: that of a batch of average size is measured"
-    return [(everything, 1.0)], "the loss of all data is not the mean of its parts (batch statistics, weights or dropout)"
+    for piece in pieces:
+        with default_dtype(theta.dtype), training.objective.drawn(n):
+            found.append(training.objective(theta, training.batches.taken(piece)))
+    return torch.stack(found) if found else theta.new_zeros(0)
