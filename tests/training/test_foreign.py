@@ -69,7 +69,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], nn.Module, Tensor, Tensor]] = {
         PAIRS,
     ),
     "sparse gradients": (
-        lambda: nn.Sequential(nn.EmbeddingBag(7, 3, sparse=True), nn.Linear(3, 2)),
+        lambda: nn.Sequential(nn.Embedding(7, 2, sparse=True), nn.Flatten(), nn.Linear(10, 2)),
         nn.CrossEntropyLoss(),
         WORDS,
         CLASSES,

@@ -49,7 +49,7 @@ class Objective(nn.Module):
         for part in self.model.modules():
             if isinstance(part, _WeightNorm):
                 part.__dict__["forward"] = partial(weight_normed, dim=part.dim)
-            if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+            if isinstance(part, nn.Embedding):
                 part.__dict__["sparse"] = False  # the same gradient, in a form that can be differentiated
         for part in self._parts_in_training():
             if isinstance(part, _NormBase) and part.track_running_stats:
