@@ -124,21 +124,12 @@ class Training(System):
         """The step and its derivative: Hessian-vector products, then the slopes of the optimiser's map, number by number."""
         data, size = self.batches(n), self.layout.size
         gradient, turned = self._tangents(lambda y: self.objective.gradient(y, data, n), x[..., :size], v[..., :size])
-        theta, theta_along, slots, slots_along = [], [], [], []
+        theta, slots, pushed = [], [], torch.zeros_like(v)
         for segment, o in zip(self.layout.segments, self.settings(n), strict=True):
-            here = slice(segment.start, segment.stop)
-            p, *state = (x[..., places] for places in self.layout.places(segment))
-            moved = [v[..., places] for places in self.layout.places(segment)]
-            after, pushed = elementwise(
-                lambda p, g, *state, o=o, names=tuple(segment.slots): self._mapped(p, g, dict(zip(names, state, strict=True)), o),
-                (p, gradient[..., here], *state),
-                (moved[0], turned[..., here], *moved[1:]),
-            )
-            theta.append(after[0])
-            theta_along.append(pushed[0])
-            slots.append(dict(zip(segment.slots, after[1:], strict=True)))
-            slots_along.append(dict(zip(segment.slots, pushed[1:], strict=True)))
-        return self.layout.joined(theta, slots), self.layout.joined(theta_along, slots_along)
+            p, *state = self._mapped_along(segment, o, (x, gradient), (v, turned), pushed)
+            theta.append(p)
+            slots.append(dict(zip(segment.slots, state, strict=True)))
+        return self.layout.joined(theta, slots), pushed
 
     @property
     def has_own_tangents(self) -> bool:
@@ -161,6 +152,22 @@ class Training(System):
         """The next parameters and optimiser's state of a segment, in the order of its slots."""
         after, held = self.rule.update(p, descended(p, g, o), state, o)
         return after, *(held[name] for name in state)
+
+    def _mapped_along(
+        self, segment: Segment, o: Settings, values: tuple[Tensor, Tensor], tangents: tuple[Tensor, Tensor], pushed: Tensor
+    ) -> tuple[Tensor, ...]:
+        """`_mapped` from the state and the gradient; its derivative along tangents of both is added to those of the segment."""
+        first, *rest = self.layout.places(segment)
+        here = slice(segment.start, segment.stop)
+
+        def mapped(p: Tensor, g: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+            return self._mapped(p, g, dict(zip(segment.slots, state, strict=True)), o)
+
+        arguments, along = (
+            (state[..., first], gradient[..., here], *(state[..., place] for place in rest))
+            for state, gradient in (values, tangents)
+        )
+        return elementwise(mapped, arguments, along, [pushed[..., place] for place in (first, *rest)])
 
     def settings(self, n: int) -> list[Settings]:
         """The options of each segment at step n; a rate that varies over the batch has an axis of length 1 more."""
