@@ -92,6 +92,23 @@ def test_a_training_keeps_the_contract_of_systems(name: str):
     sx.testing.check_system(training, x)
 
 
+def test_tangents_have_derivatives_by_the_rate_and_the_state():
+    """What a loss made of tangents needs: d/dη and d/dx of a pushed tangent, against differences."""
+    training, h = training_of(OPTIMIZERS["AdamW"], size=6), 1e-6
+    x, v = sx.trajectory(training, steps=5)[-1], directions(1, training.dim)
+
+    def pushed(rate: Tensor, x: Tensor) -> Tensor:
+        return training.at(lr=rate).pushforward(x, v, 5)[1].square().sum()
+
+    rate, at = torch.tensor(0.01, dtype=torch.float64, requires_grad=True), x.clone().requires_grad_()
+    by_rate, by_state = torch.autograd.grad(pushed(rate, at), (rate, at))
+    rate, along = rate.detach(), torch.zeros_like(x)
+    along[0] = 1.0
+    assert float(by_rate) == pytest.approx(float(pushed(rate + h, x) - pushed(rate - h, x)) / (2 * h), rel=1e-5)
+    assert float(by_state[0]) == pytest.approx(float(pushed(rate, x + h * along) - pushed(rate, x - h * along)) / (2 * h), rel=1e-5)
+    assert not training.pushforward(x, v, 5)[1].requires_grad
+
+
 def test_a_loss_without_forward_derivative_has_tangents_too():
     """The backward pass of Huber's loss has no forward-mode derivative in PyTorch: the ladder differentiates twice in reverse."""
     model = network()

@@ -8,7 +8,9 @@ from torch import Tensor
 Tensors = tuple[Tensor, ...]
 
 
-def elementwise(f: Callable[..., Tensors], values: Tensors, tangents: Sequence[Tensor], pushed: Sequence[Tensor]) -> Tensors:
+def elementwise(
+    f: Callable[..., Tensors], values: Tensors, tangents: Tensors, pushed: Tensor, places: Sequence[slice], *, keeps_graph: bool
+) -> Tensors:
     """f(values); its derivative along tangents is added to `pushed`, one product for each slope and tangent.
 
     Each output has one slope by each input, number by number: the gradient of the sum of the output. Forward AD would repeat all
@@ -18,18 +20,21 @@ def elementwise(f: Callable[..., Tensors], values: Tensors, tangents: Sequence[T
         f: maps tensors of one shape, each number alone, to tensors of that shape.
         values: its arguments, shape (*batch, m).
         tangents: of each argument, as rows, shape (*batch, k, m).
-        pushed: for each output, where its tangents are added, shape (*batch, k, m).
+        pushed: the tensor to which the tangents of the outputs are added, shape (*batch, k, dim).
+        places: where those of each output lie along its last axis.
+        keeps_graph: keep the graph of both, for derivatives of tangents.
     """
-    keep = torch.is_grad_enabled() and any(value.requires_grad for value in (*values, *tangents))
     with torch.inference_mode(False), torch.enable_grad():
-        inputs = [value if keep and value.requires_grad else value.detach().clone().requires_grad_() for value in values]
+        inputs = [value if keeps_graph and value.requires_grad else value.detach().clone().requires_grad_() for value in values]
         outputs = f(*inputs)
         slopes = [
-            torch.autograd.grad(output, inputs, torch.ones_like(output), retain_graph=True, create_graph=keep, allow_unused=True)
+            torch.autograd.grad(
+                output, inputs, torch.ones_like(output), retain_graph=True, create_graph=keeps_graph, allow_unused=True
+            )
             for output in outputs
         ]
-    for row, total in zip(slopes, pushed, strict=True):
+    for row, place in zip(slopes, places, strict=True):
         for slope, tangent in zip(row, tangents, strict=True):
             if slope is not None:
-                total.addcmul_(slope[..., None, :], tangent)
-    return outputs if keep else tuple(output.detach() for output in outputs)
+                pushed[..., place].addcmul_(slope[..., None, :], tangent)
+    return outputs if keeps_graph else tuple(output.detach() for output in outputs)

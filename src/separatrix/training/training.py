@@ -167,7 +167,9 @@ class Training(System):
             (state[..., first], gradient[..., here], *(state[..., place] for place in rest))
             for state, gradient in (values, tangents)
         )
-        return elementwise(mapped, arguments, along, [pushed[..., place] for place in (first, *rest)])
+        moving = (*arguments, *along, o.lr)
+        keeps_graph = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in moving)
+        return elementwise(mapped, arguments, along, pushed, (first, *rest), keeps_graph=keeps_graph)
 
     def settings(self, n: int) -> list[Settings]:
         """The options of each segment at step n; a rate that varies over the batch has an axis of length 1 more."""
