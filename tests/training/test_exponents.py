@@ -45,6 +45,8 @@ def test_the_minimum_flips_at_rate_1(rate: float, multiplier: float):
     found = sx.fixed_points(training, torch.ones(1, 2).double())
     leading = found.multipliers.real.min()
     assert float(leading) == pytest.approx(multiplier, abs=1e-9)
+    exponents = sx.lyapunov_spectrum(training, steps=200, settle=100).exponents  # the other one belongs to a² − b², which is kept
+    assert exponents.tolist() == pytest.approx([0.0, math.log(abs(multiplier))], abs=1e-9)
 
 
 def test_period_two_loses_its_stability_at_the_golden_rate():
@@ -59,6 +61,7 @@ def test_period_two_loses_its_stability_at_the_golden_rate():
     _, once = training.pushforward(cycle[0], along)
     _, twice = training.pushforward(cycle[1], once)
     assert twice == pytest.approx(-along, abs=1e-9)
+    assert float(sx.lyapunov_spectrum(training, k=1, steps=200, settle=100).exponents) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_exponents_of_heavy_ball_pair_to_the_logarithm_of_the_momentum():

@@ -186,7 +186,8 @@ def curvature(
 
     Limits: P changes with the training, within 1 / (1 − β₂) steps, so that frozen stability is not that of the map: exponents of
         `training` include ∂√v̂. An eigenvalue that is multiple may be found once. Groups that differ in more than their rates have
-        no common threshold; each is then measured by its own. float32 limits residuals to about 1e-4 of the largest eigenvalue.
+        no common threshold; each is then measured by its own. The kinks of a ReLU network are no part of its Hessian. float32
+        limits residuals to about 1e-4 of the largest eigenvalue.
     Source: Cohen et al. 2021, arXiv 2103.00065, and 2022, arXiv 2207.14484; Golub & Van Loan 2013, Matrix Computations, §10.1.
 
     Example:
