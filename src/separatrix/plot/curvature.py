@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from separatrix.plot.runs import array
 from separatrix.plot.style import INK, canvas, nothing_to_show, series, styled
-from separatrix.training.curvature import Curvature
+from separatrix.training.result import Curvature
 
 MOST = 8  # parameters that are drawn, those with the largest shares
 
