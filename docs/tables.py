@@ -27,7 +27,7 @@ from separatrix.analysis.basins.borders import BasinEntropy, UncertaintyExponent
 from separatrix.analysis.branches.branch import Bifurcation
 from separatrix.bounds.operator_norm.operator_norm import OperatorNorm
 from separatrix.flows.solution import Followed
-from separatrix.tables import ANALYSES, BLOCKS, CELLS, PROFILES, SWEEPS, SYSTEMS
+from separatrix.tables import ANALYSES, BLOCKS, CELLS, OPTIMIZERS, PROFILES, SWEEPS, SYSTEMS
 
 ROOT = Path(__file__).parents[1]
 PAGE, REFERENCE = ROOT / "docs" / "tables.md", ROOT / "docs" / "api.md"
@@ -47,7 +47,7 @@ hide:
 `ANALYSES[name](system)` measures one, and `SWEEPS[name](system, parameter, …)` varies one of its parameters. `PROFILES` are
 of a network as it is, of its checkpoints, or of a drive. `BLOCKS[name](dim)` builds a layer with a guarantee,
 `CELLS[name](input_size, hidden_size)` a recurrent cell. Blocks and cells also take `device` and `dtype`, as PyTorch's
-layers do.
+layers do. `OPTIMIZERS[name]` is the map of an optimiser, for `sx.Training`.
 """
 
 
@@ -67,6 +67,8 @@ def page() -> str:
         *table(("name", "what it is", "options and their defaults", "source"), map(block_row, BLOCKS.items())),
         "\n## Recurrent cells from ODEs\n",
         *table(("name", "what it is", "options and their defaults", "source"), map(block_row, CELLS.items())),
+        "\n## Optimisers as maps\n",
+        *table(("name in `torch.optim`", "map"), map(optimizer_row, OPTIMIZERS.items())),
     ]
     return "\n".join(parts) + "\n"
 
@@ -154,6 +156,12 @@ def block_row(entry: tuple[str, type[torch.nn.Module]]) -> tuple[str, ...]:
     """One block or cell of `sx.nn`."""
     name, block = entry
     return f"`{name}`", first_paragraph(block), options(block, omit=("device", "dtype")), source(block)
+
+
+def optimizer_row(entry: tuple[str, sx.training.Rule]) -> tuple[str, ...]:
+    """One optimiser."""
+    name, rule = entry
+    return f"`{name}`", first_paragraph(rule.update)
 
 
 def first_paragraph(thing: Any) -> str:

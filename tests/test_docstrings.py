@@ -9,7 +9,15 @@ import separatrix as sx
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # Left out: errors and the records that functions return, which users do not build, and tables.
-ROOMS = {"sx": sx, "nn": sx.nn, "parts of nn": sx.nn.parts, "bounds": sx.bounds, "parts": sx.parts, "testing": sx.testing}
+ROOMS = {
+    "sx": sx,
+    "nn": sx.nn,
+    "parts of nn": sx.nn.parts,
+    "bounds": sx.bounds,
+    "parts": sx.parts,
+    "testing": sx.testing,
+    "training": sx.training,
+}
 PUBLIC = {f"{room}: {name}": getattr(module, name) for room, module in ROOMS.items() for name in module.__all__}
 # Of the textbook systems the functions that users call; the classes behind them are documented there.
 PUBLIC |= {f"classic: {name}": getattr(sx.classic, name) for name in sx.classic.__all__ if name.islower()}

@@ -7,6 +7,7 @@ from . import parts as parts
 from . import results as results
 from . import tables as tables
 from . import testing as testing
+from . import training as training
 from .analysis.attractor.correlation_dimension import correlation_dimension_of as correlation_dimension_of
 from .analysis.compare.dynamics import compare_dynamics as compare_dynamics
 from .analysis.lyapunov.finite_time import grid as grid
@@ -39,6 +40,8 @@ from .systems.section import Section as Section
 from .systems.seeded import Seeded as Seeded
 from .systems.stroboscopic import Stroboscopic as Stroboscopic
 from .systems.surrogate import surrogate as surrogate
+from .training.curvature import curvature as curvature
+from .training.training import Training as Training
 
 # made by docs/tables.py from ANALYSES, SWEEPS and PROFILES
 from .analysis.along.along import along as along

@@ -47,6 +47,7 @@ from separatrix.nn.flows.density import LogDensity as LogDensity
 from separatrix.portrait.depth import DepthPortrait as DepthPortrait
 from separatrix.portrait.portrait import Portrait as Portrait
 from separatrix.portrait.portrait import RecurrentPortrait as RecurrentPortrait
+from separatrix.training.result import Curvature as Curvature
 
 __all__ = [
     "AdversarialImages",
@@ -60,6 +61,7 @@ __all__ = [
     "CoordinateSizes",
     "CorrelationDimension",
     "CovariantVectors",
+    "Curvature",
     "DepthPortrait",
     "DepthProfile",
     "DivergenceRate",

@@ -3,5 +3,6 @@
 from separatrix.analysis.tables import ANALYSES, PROFILES, SWEEPS
 from separatrix.nn.tables import BLOCKS, CELLS
 from separatrix.systems import SYSTEMS
+from separatrix.training.optimizers import OPTIMIZERS
 
-__all__ = ["ANALYSES", "BLOCKS", "CELLS", "PROFILES", "SWEEPS", "SYSTEMS"]
+__all__ = ["ANALYSES", "BLOCKS", "CELLS", "OPTIMIZERS", "PROFILES", "SWEEPS", "SYSTEMS"]

@@ -77,6 +77,12 @@ def fitted() -> sx.results.ObservationFit:
     return sx.nn.fit_observations(layers(), torch.ones(5, 2), x0=x0, times=times, dt=0.25, max_steps=3)
 
 
+def trained() -> sx.results.Curvature:
+    model, x = layers(), torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data = sx.training.Batches(x, x, size=4)
+    return sx.curvature(sx.Training(model, nn.MSELoss(), data, torch.optim.Adam(model.parameters())), k=2, batches=2)
+
+
 MADE = {
     sx.results.LyapunovSpectrum: lambda: sx.lyapunov_spectrum(ranges(), check=True, **BRIEF),
     sx.results.PooledSpectrum: lambda: sx.lyapunov_spectrum(ranges(), **BRIEF).pooled(),
@@ -122,6 +128,7 @@ MADE = {
     sx.results.StepConvergence: lambda: sx.step_convergence(sx.classic.lorenz63(), torch.ones(2, 3, dtype=torch.float64), steps=10),
     sx.results.SparseTerms: sparse,
     sx.results.ObservationFit: fitted,
+    sx.results.Curvature: trained,
     sx.results.Stationarity: lambda: sx.stationarity(torch.randn(400, 2)),
 }
 

@@ -8,6 +8,7 @@ from torch.func import vjp
 
 from separatrix.bounds.operator_norm.convolution import Convolution
 from separatrix.bounds.operator_norm.rounding import SAFETY, gamma
+from separatrix.core.lanczos import lanczos
 from separatrix.core.randomness import torch_generator
 
 PHASES = ((torch.float32, 300, 1e-7), (torch.float64, 60, 1e-9))
@@ -25,8 +26,6 @@ def from_below(convolution: Convolution, *, seed: int = 0, slack: float = 0.0) -
         convolution: A.
         seed: seed of the start.
         slack: relative error that does not matter; a coarse one needs neither the last steps nor double precision.
-
-    Source: Golub & Van Loan 2013, Matrix Computations, §10.1, each direction made orthogonal, twice, to all before it.
     """
     start = torch.randn(
         convolution.in_shape, dtype=torch.float64, device="cpu", generator=torch_generator(seed, "start of Lanczos")
@@ -53,32 +52,16 @@ def _gram(convolution: Convolution, dtype: torch.dtype) -> Callable[[Tensor], Te
 def _leading(gram: Callable[[Tensor], Tensor], start: Tensor, steps: int, tol: float) -> Tensor:
     """The leading Ritz vector; the start vector if it is mapped to 0."""
     steps = min(steps, start.numel())
-    basis = start.new_zeros(steps, start.numel())
-    basis[0] = (start / start.norm()).flatten()
-    alphas, betas = [], []
-    for n in range(steps):
-        w = gram(basis[n].view_as(start)).flatten()
-        along = basis[: n + 1] @ w
-        w = w - along @ basis[: n + 1]
-        w = w - (basis[: n + 1] @ w) @ basis[: n + 1]
-        alphas.append(float(along[n]))
-        betas.append(float(w.norm()))
-        last = n == steps - 1 or betas[n] <= tol * max(alphas)
+    for n, krylov in enumerate(lanczos(lambda v: gram(v.view_as(start)).flatten(), start.flatten(), steps)):
+        last = n == steps - 1 or krylov.betas[n] <= tol * max(krylov.alphas)
         if last or n % EVERY == EVERY - 1:
-            values, vectors = _tridiagonal(alphas, betas)
-            if last or _error(values, abs(float(vectors[-1, -1])) * betas[n]) <= tol * float(values[-1]):
-                break
-        basis[n + 1] = w / betas[n]
-    return (vectors[:, -1].to(start) @ basis[: n + 1]).view_as(start)
+            values, vectors, residuals = krylov.ritz()
+            if last or _error(values, float(residuals[-1])) <= tol * float(values[-1]):
+                return krylov.vectors(vectors[:, -1:]).view_as(start)
+    return start
 
 
 def _error(values: Tensor, residual: float) -> float:
     """Error of the leading Ritz value: residual² over the gap to the next, at most the residual (Kato & Temple)."""
     gap = max(float(values[-1] - values[-2]), residual) if len(values) > 1 else residual
     return residual**2 / gap if gap > 0 else 0.0
-
-
-def _tridiagonal(alphas: list[float], betas: list[float]) -> tuple[Tensor, Tensor]:
-    matrix = torch.diag(torch.tensor(alphas, dtype=torch.float64))
-    off = torch.tensor(betas[: len(alphas) - 1], dtype=torch.float64)
-    return torch.linalg.eigh(matrix + torch.diag(off, 1) + torch.diag(off, -1))
