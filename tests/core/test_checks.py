@@ -142,3 +142,9 @@ def test_numbers_that_are_not_finite_are_counted():
 def test_long_values_are_cut_to_one_line():
     said = message(lambda: checks.check_whole("steps", torch.zeros(40, 40), 1))
     assert said.startswith("steps is a Tensor, tensor([[0.") and len(said) < 160
+
+
+@pytest.mark.parametrize("value", ["yes", 1, 0, None, torch.tensor(True)])
+def test_a_flag_is_true_or_false_and_nothing_else(value):
+    assert message(lambda: checks.check_flag("full", value)).endswith("; expected True or False.")
+    assert checks.check_flag("full", True) is True and checks.check_flag("full", False) is False

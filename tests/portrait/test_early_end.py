@@ -107,6 +107,8 @@ def test_a_budget_that_is_no_time_is_refused(seconds):
 def test_a_network_without_time_has_no_whole_spectrum():
     with pytest.raises(sx.errors.InputError, match="full cannot be used"):
         sx.analyze(nn.Linear(3, 3), torch.randn(4, 3), full=True)
+    with pytest.raises(sx.errors.InputError, match="full is 'yes'; expected True or False"):
+        sx.analyze(nn.Linear(3, 3), torch.randn(4, 3), full="yes")
 
 
 class Passes:
@@ -169,6 +171,7 @@ def test_ctrl_c_before_any_singular_value_keeps_what_one_pass_gave(monkeypatch, 
     assert cut.singular_values.isnan().all() and set(cut.status) == {"not_converged"} and set(whole.status) == {"ok"}
     sentence = "Not measured (stopped by Ctrl-C): singular values at 3 of 3 layers."
     assert sentence in portrait.summary() and portrait.numbers()["left_out"] == list(whole.layers)
+    assert portrait.left_out == whole.layers
     assert "sensitive" not in cut.summary() and "stopped by Ctrl-C" in cut.summary() and not whole.ended
     place = sx.write_report({"cut": portrait}, tmp_path / "report", title="cut short")
     assert sentence in (place / "report.html").read_text()

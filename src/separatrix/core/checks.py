@@ -59,6 +59,13 @@ def check_fraction(name: str, value: Any, *, way_out: str = "") -> float:
     return check_number(name, value, 0, 1, way_out=way_out)
 
 
+def check_flag(name: str, value: Any, *, way_out: str = "") -> bool:
+    """True or False, as given."""
+    if not isinstance(value, bool):
+        raise refused(name, value, "True or False", way_out)
+    return value
+
+
 def check_choice(name: str, value: Any, choices: Iterable[Any], *, way_out: str = "") -> None:
     """Refuse a value that is not one of the choices."""
     choices = tuple(choices)

@@ -12,7 +12,7 @@ from separatrix.analysis.driven.responses import Responses
 from separatrix.analysis.lyapunov.result import LyapunovSpectrum
 from separatrix.analysis.run.steps import plan_steps
 from separatrix.analysis.run.tangent_run import check_k
-from separatrix.core.checks import check_choice, check_positive, check_seed, check_whole
+from separatrix.core.checks import check_choice, check_flag, check_positive, check_seed, check_whole
 from separatrix.core.ending import Ended, ending
 from separatrix.core.errors import HorizonError, InputError
 from separatrix.core.progress import say as to_stderr
@@ -122,6 +122,7 @@ def analyze(
     seed = check_seed(seed)
     model = bare(model)
     check_choice("noise", noise, ("refuse", "fixed"))
+    check_flag("full", full)
     if copies is not None:
         check_whole("copies", copies, 1)
     seconds = None if seconds is None else check_positive("seconds", seconds)

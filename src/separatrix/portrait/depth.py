@@ -46,6 +46,11 @@ class DepthPortrait(Portrait):
         return ("model", "inputs", *(name for name in ("targets", "loss") if self.settings.get(name) == GIVEN))
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """The layers without singular values, if the measurements ended early."""
+        return self.profile.left_out
+
+    @property
     def growth(self) -> Growth:
         """Growth over the whole depth."""
         return Growth(self.profile)
@@ -55,7 +60,7 @@ class DepthPortrait(Portrait):
         profile, growth = self.profile, self.growth
         return {
             "ended": profile.ended,
-            "left_out": list(profile.left_out),
+            "left_out": list(self.left_out),
             "gain_factor": median(growth.gain),
             "rate_nats_per_layer": median(growth.rate),
             "most_sensitive_factor": median(growth.largest),

@@ -1,6 +1,7 @@
 """The coordinate check: exponents of the width against closed forms of linear networks and single steps of optimisers."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import separatrix as sx
 from seeded_networks import linear, normal
 from separatrix import plot
 from separatrix.analysis.along.widths import _slope
-from separatrix.core.errors import InputError, UnsupportedModuleError
+from separatrix.core.errors import InputError, ModelError, UnsupportedModuleError
 
 WIDTHS = (16, 32, 64, 128)
 RATE = 1e-6
@@ -220,5 +221,74 @@ def test_bad_input_is_refused():
         sx.along([network, network], measure)
     with pytest.raises(InputError, match="different numbers of networks"):
         sx.along({4: [network], 8: [three_layers(8, 0.5, seed) for seed in range(2)]}, measure)
-    with pytest.raises(InputError, match="no layer in common"):
+    with pytest.raises(InputError, match="layer 1: width 1 has '0', width 2 has 'output'"):
         sx.along({1: network, 2: nn.ModuleDict({"a": nn.Linear(3, 1)})["a"]}, measure)
+    with pytest.raises(InputError, match=r"a label is '8'; .*\n.* its width"):
+        sx.along({"8": network}, measure)
+    with pytest.raises(InputError, match="at least 1 network, got an empty list"):
+        sx.along({8: []}, measure)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_an_optimizer_that_is_a_class_or_fails_is_refused_with_a_function_that_works(kind):
+    network, x = three_layers(4, 0.5, 0), torch.ones(2, 3, dtype=torch.float64)
+    with pytest.raises(InputError, match=rf"is the class {kind.__name__};.*\n.*lambda network: torch.optim.{kind.__name__}\("):
+        sx.coordinate_sizes(network, x, optimizer=kind)
+    with pytest.raises(InputError, match=r"optimizer failed on this Sequential: TypeError.*\n.*lambda network: "):
+        sx.coordinate_sizes(network, x, optimizer=partial(kind, lr=0.1))
+
+
+def test_a_loss_with_another_number_of_arguments_is_refused():
+    network, x = three_layers(4, 0.5, 0), torch.ones(2, 3, dtype=torch.float64)
+    for measure in (sx.coordinate_sizes, sx.depth_profile):
+        with pytest.raises(InputError, match=r"cannot be called with \(output, targets\): .*\nLeave targets out"):
+            measure(network, x, targets=x[:, :1], loss=lambda y: y.sum())
+        with pytest.raises(InputError, match=r"cannot be called with \(output\): .*\nPass targets"):
+            measure(network, x, loss=nn.MSELoss())
+    for loss in (nn.MSELoss(), nn.functional.mse_loss, torch.jit.script(nn.MSELoss())):
+        assert sx.coordinate_sizes(network, x, targets=x[:, :1], loss=loss, steps=1).status == "ok"
+
+
+def test_lazy_weights_and_sparse_gradients_are_refused_by_name():
+    with pytest.raises(ModelError, match=r"uninitialised lazy weights.\nCall it once"):
+        sx.coordinate_sizes(nn.Sequential(nn.LazyLinear(4)), torch.ones(2, 3))
+    network, words = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Linear(4, 1)), torch.arange(3)
+    with pytest.raises(InputError, match=r"Adam does not take the sparse gradient of '0.weight'.\n.*sparse=False"):
+        sx.coordinate_sizes(network, words)
+    assert sx.coordinate_sizes(network, words, optimizer=lambda one: torch.optim.SGD(one.parameters(), lr=0.1)).status == "ok"
+
+
+def test_networks_of_different_depth_are_refused_unless_their_common_layers_are_named():
+    x = normal(2, 3)
+    shallow = linear(normal(16, 3), normal(1, 16))
+    with pytest.raises(InputError, match="layer 3: width 8 has '2', width 16 has no such layer"):
+        sx.along({8: three_layers(8, 0.5, 0), 16: shallow}, lambda one: sx.coordinate_sizes(one, x, steps=1))
+    with pytest.raises(InputError, match="layer 3: network 0 has '2', network 1 has no such layer"):
+        sx.coordinate_sizes([three_layers(16, 0.5, 0), shallow], x, steps=1)
+    named = sx.along({8: three_layers(8, 0.5, 0), 16: shallow}, lambda one: sx.coordinate_sizes(one, x, steps=1, layers=["0"]))
+    assert named.result.layers == ("0",)
+
+
+def test_without_an_error_bar_nothing_is_decided():
+    """Two widths with one network each leave no freedom; a third width or a second network does, and the growth is seen."""
+
+    def scaled(n: int, seed: int) -> nn.Sequential:  # all activations are exactly ∝ n
+        return linear(n * torch.ones(n, 3).double(), torch.eye(n).double())
+
+    asked = {"inputs": torch.ones(2, 3, dtype=torch.float64), "optimizer": adam, "steps": 1, "loss": lambda y: y.sum()}
+    for widths, count, word in (((8, 16), 1, "undecided"), ((8, 16), 2, "grows"), ((8, 16, 32), 1, "grows")):
+        found = checked(scaled, count, widths, **asked)
+        assert found.activation_exponent.tolist() == pytest.approx([1.0, 1.0])
+        assert [size for size, _ in found.verdicts] == [word] * 2
+        assert ("undecided at 2 layers (no error bars: " in found.verdict) == (word == "undecided")
+
+
+def test_a_verdict_says_first_that_every_network_diverged_or_that_a_width_is_missing():
+    x = normal(2, 3)
+    found = sx.along(
+        {n: three_layers(n, 0.5, 0) for n in (8, 16, 32)},
+        lambda one: sx.coordinate_sizes(one, x, optimizer=lambda own: torch.optim.SGD(own.parameters(), lr=math.inf)),
+    )
+    assert found.result.verdict == "every network diverged" and "32: every network diverged\n" in found.summary()
+    one = checked(lambda n, seed: three_layers(n, 0.5, seed), 2, (8,), inputs=x)
+    assert one.verdict.startswith("at least two widths are needed")

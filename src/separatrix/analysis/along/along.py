@@ -176,7 +176,7 @@ def _listed(checkpoints: Mapping[Any, Any] | Sequence[Any]) -> tuple[Tensor, lis
     if not given:
         raise InputError("expected at least 1 checkpoint, got 0.")
     for label in labels:
-        check_number("the label of a checkpoint", label, way_out="Label each by its epoch.")
+        check_number("a label", label, way_out="Label each checkpoint by a number, such as its epoch or its width.")
     if any(b <= a for a, b in pairwise(labels)):
         i = next(i for i in range(len(labels) - 1) if labels[i + 1] <= labels[i])
         raise InputError(f"labels must increase, but checkpoint {labels[i + 1]} follows {labels[i]}.\nSort the checkpoints.")
@@ -200,7 +200,9 @@ def _builder(analysis: Any, build: Any, model: nn.Module | None, gate: float) ->
 def _checked(subject: Any) -> Measured:
     """A System, or networks for an analysis of these."""
     networks = subject if isinstance(subject, list) else [subject]
-    if not networks or not all(isinstance(network, nn.Module) for network in networks):
+    if not networks:
+        raise InputError("expected at least 1 network, got an empty list.")
+    if not all(isinstance(network, nn.Module) for network in networks):
         check_system_type(subject)
     return subject
 

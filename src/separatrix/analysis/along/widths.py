@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separatrix.analysis.depth.coordinates import CoordinateSizes
+from separatrix.analysis.depth.coordinates import CoordinateSizes, check_same_layers
 from separatrix.core.errors import InputError
 from separatrix.core.result import Result, Status
 from separatrix.core.wording import counted, measured, plain
@@ -33,7 +33,7 @@ class WidthScaling(Result):
 
     Args:
         labels: (width), the widths.
-        layers: names of the layers that all networks have.
+        layers: names of the layers, the same in all networks.
         activation: (layer, width, *batch), root mean square of the output before training; several networks of a width are a
             batch axis.
         change: (layer, width, *batch), root mean square of its change in the steps.
@@ -79,7 +79,7 @@ class WidthScaling(Result):
         """For each layer, what its activations do as the width grows, and what their change does.
 
         "stable" if the exponent lies between −1/4 and 1/4 within two standard errors, "grows" if it lies above, "shrinks" below,
-        otherwise "undecided"; "zero" if the sizes are 0 at every width.
+        otherwise, and without an error bar, "undecided"; "zero" if the sizes are 0 at every width.
         """
         return tuple(zip(*([_word(*one) for one in zip(*part, strict=True)] for part in self.exponents), strict=True))
 
@@ -90,12 +90,18 @@ class WidthScaling(Result):
         A layer does if its change grows or shrinks, or if its activations grow. Activations may shrink while their change does
         not, as at the output in μP.
         """
+        if bool((self.codes == Status.DIVERGED).all()):
+            return "every network diverged"
+        if (known := sum(bool(sizes.isfinite().any()) for sizes in self.activation.unbind(1))) < 2:
+            return f"at least two widths are needed for an exponent, {known} has sizes"
         moved = [i for i, (size, change) in enumerate(self.verdicts) if size == "grows" or change in ("grows", "shrinks")]
         unsure = sum(
             change == "undecided" or (size == "undecided" and float(self.activation_exponent[i]) > 0)
             for i, (size, change) in enumerate(self.verdicts)
         )
         also = f"; undecided at {counted(unsure, 'layer')}" if unsure else ""
+        if unsure and any(bool((power.isfinite() & error.isnan()).any()) for _, power, error in self.exponents):
+            also += " (no error bars: pass three widths, or several networks of each)"
         if not moved:
             return ("nothing is seen to depend on the width" if unsure else "stable in width") + also
         most = max(moved, key=lambda i: abs(float(self.change_exponent[i].nan_to_num(0.0))))
@@ -126,22 +132,21 @@ class WidthScaling(Result):
 
 
 def scaling(labels: Tensor, results: Sequence[CoordinateSizes | None]) -> WidthScaling:
-    """The exponents of all layers that the networks have in common; None stands for a width without a result."""
+    """The exponents of each layer; None stands for a width without a result."""
+    labelled = zip(labels.tolist(), results, strict=True)
+    check_same_layers({f"width {plain(label)}": result.layers for label, result in labelled if result is not None})
     found = [result for result in results if result is not None]
-    layers = [name for name in found[0].layers if all(name in result.layers for result in found)]
-    if not layers:
-        raise InputError("the networks have no layer in common.\nPass networks whose layers have the same names.")
     if len({(result.steps, result.optimizer) for result in found}) > 1:
         raise InputError("the networks were trained by different optimisers or numbers of steps.\nPass the same for every width.")
     if bool((labels <= 0).any()):
         raise InputError(f"expected widths above 0, got {plain(float(labels.min()))}.\nLabel each network by its width.")
-    activation, change = (_table(name, layers, results) for name in ("activation", "change"))
+    activation, change = (_table(name, results) for name in ("activation", "change"))
     (p, p_error), (q, q_error) = _exponents(labels, activation), _exponents(labels, change)
     blank = torch.full_like(found[0].codes, int(Status.DIVERGED))
     return WidthScaling(
         codes=torch.stack([blank if result is None else result.codes for result in results]),
         labels=labels,
-        layers=tuple(layers),
+        layers=found[0].layers,
         activation=activation,
         change=change,
         activation_exponent=p,
@@ -154,16 +159,13 @@ def scaling(labels: Tensor, results: Sequence[CoordinateSizes | None]) -> WidthS
     )
 
 
-def _table(name: str, layers: list[str], results: Sequence[CoordinateSizes | None]) -> Tensor:
-    """A size at the common layers, (layer, width, *batch); NaN without a result."""
+def _table(name: str, results: Sequence[CoordinateSizes | None]) -> Tensor:
+    """A size at each layer, (layer, width, *batch); NaN without a result."""
     found = next(result for result in results if result is not None)
-    blank = torch.full((len(layers), *found.batch), torch.nan, dtype=torch.float64)
+    blank = torch.full((len(found.layers), *found.batch), torch.nan, dtype=torch.float64)
     if any(result is not None and result.batch != found.batch for result in results):
         raise InputError("the widths have different numbers of networks.\nPass as many of each width.")
-    rows = [
-        blank if result is None else getattr(result, name)[[result.layers.index(layer) for layer in layers]] for result in results
-    ]
-    return torch.stack(rows, dim=1)
+    return torch.stack([blank if result is None else getattr(result, name) for result in results], dim=1)
 
 
 def _exponents(labels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,7 +201,7 @@ def _word(sizes: Tensor, exponent: Tensor, stderr: Tensor) -> str:
     finite = sizes[sizes.isfinite()]
     if len(finite) and not finite.any():
         return "zero"
-    low, high = (float(exponent + side * 2 * stderr.nan_to_num(0.0)) for side in (-1, 1))
+    low, high = (float(exponent + side * 2 * stderr) for side in (-1, 1))  # NaN without an error bar, so "undecided"
     if low > HALF_WAY or high < -HALF_WAY:
         return "grows" if low > 0 else "shrinks"
     return "stable" if low > -HALF_WAY and high < HALF_WAY else "undecided"

@@ -1,12 +1,14 @@
 """Sizes of a network's activations, and of what a few steps of its optimiser change in them."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from separatrix.analysis.depth.hooks import LayerHooks, first_line, floating, label
 from separatrix.analysis.depth.item_axes import one_call
@@ -14,7 +16,7 @@ from separatrix.analysis.depth.loss import Loss, objective
 from separatrix.analysis.depth.passes import norm
 from separatrix.core.arguments import Arguments
 from separatrix.core.checks import check_seed, check_whole
-from separatrix.core.errors import InputError, UnsupportedModuleError
+from separatrix.core.errors import InputError, ModelError, UnsupportedModuleError
 from separatrix.core.progress import watched_count
 from separatrix.core.randomness import drawing, undisturbed
 from separatrix.core.result import Result, Status
@@ -96,7 +98,9 @@ def coordinate_sizes(
         CoordinateSizes: `activation` and `change`, (layer, *batch). A network with a number that is not finite is `diverged`.
 
     Raises:
-        InputError: a layer does not exist; the inputs do not fit the network; `optimizer` returns no optimiser of its argument.
+        InputError: a layer does not exist; the inputs do not fit the network; `optimizer` returns no optimiser of its argument, or
+            one that does not take the network's sparse gradients; the networks do not have the same layers.
+        ModelError: a network has uninitialised lazy weights.
         DivergedError: with `throw=True`.
     Limits: outputs of layers, not what is computed between them.
     Source: Yang et al. 2022, Tensor Programs V, arXiv:2203.03466, appendix D.1 and figure 5.
@@ -115,8 +119,7 @@ def coordinate_sizes(
         trainee = _Trainee(given[tick.index], inputs, targets, loss, _adam if optimizer is None else optimizer, seed)
         runs.append(trainee.sizes(steps, layers))
     first = runs[0]
-    if any(run.layers != first.layers for run in runs):
-        raise InputError("the networks have different layers.\nPass networks of one architecture.")
+    check_same_layers({f"network {i}": run.layers for i, run in enumerate(runs)})
     sizes = torch.stack([run.sizes for run in runs], dim=-1)  # (2, layer, network)
     codes = torch.where(sizes.isfinite().all(0).all(0), int(Status.OK), int(Status.DIVERGED)).to(torch.int8)
     if isinstance(networks, nn.Module):
@@ -133,6 +136,19 @@ def coordinate_sizes(
     return found.or_raise(throw)
 
 
+def check_same_layers(layers: Mapping[str, Sequence[str]]) -> None:
+    """Refuse networks, by name, that do not have the same layers in the same order: a layer means the same in all of them."""
+    (first, names), *others = layers.items()
+    for other, found in others:
+        for i, (one, two) in enumerate(zip_longest(names, found), start=1):
+            if one != two:
+                of = [f"{who} has {'no such layer' if name is None else repr(name)}" for who, name in ((first, one), (other, two))]
+                raise InputError(
+                    f"the networks differ in layer {i}: {of[0]}, {of[1]}.\n"
+                    "Pass networks of one architecture and depth, or name layers that all of them have: layers=[…]."
+                )
+
+
 def _checked_networks(networks: Any) -> list[nn.Module]:
     """The networks without their wrappers."""
     given = [bare(network) for network in networks] if isinstance(networks, list | tuple) else [bare(networks)]
@@ -145,6 +161,8 @@ def _checked_networks(networks: Any) -> list[nn.Module]:
             raise UnsupportedModuleError(
                 "a TorchScript module cannot be copied for training.\nPass the module that it was made from."
             )
+        if any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
+            raise ModelError(f"{type(network).__name__} has uninitialised lazy weights.\nCall it once on its inputs.")
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise InputError(f"this {type(network).__name__} has no parameters to train.")
     return given
@@ -180,12 +198,24 @@ class _Trainee:
         """The sizes before, and of the change after the steps."""
         before = self._outputs(layers)
         for _ in range(steps):
-            self.optimizer.step(self._loss_with_gradients)
+            self._step()
         after = self._outputs(layers)
         if [(name, value.shape) for name, value in before.items()] != [(name, value.shape) for name, value in after.items()]:
             raise InputError("the layers of the network are not the same in every pass.\nName some that are: layers=[…].")
         pairs = [(_size(value), _size(after[name] - value)) for name, value in before.items()]
         return _Run(tuple(before), torch.tensor(pairs, dtype=torch.float64).mT, type(self.optimizer).__name__, self.loss)
+
+    def _step(self) -> None:
+        try:
+            self.optimizer.step(self._loss_with_gradients)
+        except RuntimeError as error:
+            sparse = [name for name, own in self.copy.named_parameters() if own.grad is not None and own.grad.is_sparse]
+            if not sparse:
+                raise
+            raise InputError(
+                f"{type(self.optimizer).__name__} does not take the sparse gradient of '{sparse[0]}'.\n"
+                "Build the layer with sparse=False, or pass an optimizer for sparse gradients, such as torch.optim.SGD."
+            ) from error
 
     def _outputs(self, layers: Sequence[str] | None) -> dict[str, Tensor]:
         """The output of each layer, without those that pass on another's."""
@@ -267,7 +297,16 @@ def _batch_loss(
 def _checked_optimizer(make: Any, network: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of a network."""
     way_out = "Pass a function of the network: optimizer=lambda network: torch.optim.SGD(network.parameters(), lr=0.1)."
-    found = make(network) if callable(make) else make
+    if isinstance(make, type) and issubclass(make, torch.optim.Optimizer):
+        raise InputError(
+            f"optimizer is the class {make.__name__}; expected a function from a network to its optimiser.\n"
+            f"Pass optimizer=lambda network: torch.optim.{make.__name__}(network.parameters(), lr=…)."
+        )
+    try:
+        found = make(network) if callable(make) else make
+    except (TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"optimizer failed on this {type(network).__name__}: {reason}\n{way_out}") from error
     if not isinstance(found, torch.optim.Optimizer):
         raise InputError(f"optimizer must return a torch.optim.Optimizer, got a {type(found).__name__}.\n{way_out}")
     own = {id(parameter) for parameter in network.parameters()}

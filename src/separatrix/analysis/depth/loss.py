@@ -1,5 +1,6 @@
 """The loss of one item, whose gradient a profile measures at each layer."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,8 @@ def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, axi
     """
     if targets is None and loss is None:
         return Objective(_Component(seed), "the output's component along a random unit vector")
+    if loss is not None:
+        _check_takes(loss, ("output",) if targets is None else ("output", "targets"))
     if loss is not None and targets is None:
         return Objective(lambda output, i: _number(loss(output[None])), f"the loss {_name(loss)}")
     values = as_numbers("targets", targets, None).to(source.device)
@@ -53,6 +56,26 @@ def objective(targets: Any, loss: Loss | None, source: Tensor, seed: int, *, axi
     if values.is_floating_point():
         return Objective(lambda output, i: _mean_squared_error(output, values[i]), "the mean squared error")
     return Objective(lambda output, i: _cross_entropy(output, values[i].long(), i, axis), "the cross-entropy")
+
+
+def _check_takes(loss: Loss, names: tuple[str, ...]) -> None:
+    """Refuse a loss that cannot be called with that many arguments; some builtins do not say what they take."""
+    try:
+        signature = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*names)
+    except TypeError as error:
+        with_targets = len(names) > 1
+        raise InputError(
+            f"the loss {_name(loss)} cannot be called with ({', '.join(names)}): {error}.\n"
+            + (
+                "Leave targets out, or pass loss=function(output, targets)."
+                if with_targets
+                else "Pass targets, or loss=function(output)."
+            )
+        ) from None
 
 
 def _mean_squared_error(output: Tensor, values: Tensor) -> Tensor:
