@@ -21,9 +21,12 @@ def brought_by(*lines: str) -> list[set[str]]:
 
 
 def packages(modules: set[str]) -> set[str]:
-    """The top-level packages that are not Python's own; names with an underscore belong to an installation, `cython_…` to SciPy."""
+    """The top-level packages that are not Python's own.
+
+    Names with an underscore belong to an installation, `cython_…` to SciPy, and `triton` to PyTorch, whose CUDA builds bring it.
+    """
     found = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names
-    return {name for name in found if not name.startswith(("_", "cython_"))}
+    return {name for name in found - {"triton"} if not name.startswith(("_", "cython_"))}
 
 
 def rooms(modules: set[str]) -> set[str]:
