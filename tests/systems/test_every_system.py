@@ -86,6 +86,15 @@ def turn() -> System:
     return find_core(model, torch.randn(1, 2, dtype=torch.float64)).feedback.turn
 
 
+def training() -> sx.Training:
+    """Of a network with 6 parameters, by momentum."""
+    model = nn.Sequential(nn.Linear(1, 2), nn.Tanh(), nn.Linear(2, 1, bias=False)).double()
+    x = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]
+    return sx.Training(
+        model, lambda y, wanted: (y - wanted).square().mean(), (x, x.sin()), torch.optim.SGD(model.parameters(), 0.1, 0.9)
+    )
+
+
 NEEDS = {  # how a class is built where its defaults do not do, or would be slow
     "Map": lambda: sx.Map(lambda x: torch.tanh(x.roll(1, -1) * 1.5) + 0.1, 4),
     "Recurrent": recurrent,
@@ -112,6 +121,7 @@ NEEDS = {  # how a class is built where its defaults do not do, or would be slow
     "MassPreservingLift": lambda: sx.nn.parts.MassPreservingLift(4, 4),
     "MassPreservingProjection": lambda: sx.nn.parts.MassPreservingProjection(4, 4),
     "Layers": lambda: sx.Layers([sx.nn.Residual(nn.Linear(4, 4)) for _ in range(5)]),
+    "Training": training,
     "MackeyGlass": lambda: sx.classic.mackey_glass(),
 }
 

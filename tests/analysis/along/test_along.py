@@ -249,8 +249,8 @@ def test_a_run_that_diverges_on_one_checkpoint_has_its_status_there():
         ([], "at least 1 checkpoint, got 0"),
         (3, "got a int"),
         ({2: 0, 1: 0}, "checkpoint 1 follows 2"),
-        ({"a": 0}, "checkpoint is 'a'"),
-        ({math.nan: 0}, "checkpoint is nan"),
+        ({"a": 0}, "label is 'a'"),
+        ({math.nan: 0}, "label is nan"),
         (memory(1.0).state_dict(), "one state dict"),
     ],
 )
