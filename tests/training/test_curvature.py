@@ -198,6 +198,7 @@ def test_states_and_rates_are_measured_one_by_one(tmp_path):
 
 def test_curvature_of_a_loss_that_is_not_finite_is_said():
     model = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(model.weight)
     training = sx.Training(
         model, lambda y, t: y.sqrt().mean(), (torch.ones(1, 1).double(), None), torch.optim.SGD(model.parameters(), lr=0.1)
     )

@@ -129,6 +129,14 @@ def test_parameters_without_a_gradient_are_named():
     assert sx.Training(model, nn.MSELoss(), (ROWS, PAIRS), torch.optim.SGD(model.parameters(), lr=0.1)).dim == 8
 
 
+def test_data_that_make_the_first_loss_not_a_number_are_refused():
+    inputs = torch.ones(4, 2)
+    inputs[1, 0] = torch.nan
+    model = nn.Linear(2, 1)
+    with pytest.raises(sx.errors.InputError, match="loss of the first step is nan"):
+        sx.Training(model, nn.MSELoss(), (inputs, torch.zeros(4, 1)), torch.optim.SGD(model.parameters(), lr=0.1))
+
+
 def test_a_penalty_inside_the_loss_that_would_be_left_out_is_refused():
     model = linear()
 

@@ -57,8 +57,8 @@ class Training(System):
 
     Raises:
         UnsupportedModuleError: the optimiser's map is not known, or it needs more than one gradient in a step (LBFGS).
-        InputError: the loss is not one number; a trained parameter has no gradient; the loss or the model uses parameters past the
-            model's own attributes, so that their gradient would be incomplete.
+        InputError: the loss is not one finite number; a trained parameter has no gradient; the loss or the model uses parameters
+            past the model's own attributes, so that their gradient would be incomplete.
         ModelError: the model or the loss fails on the data.
 
     Limits: a state follows the dtype of x0, float64 by default; in float32 exponents and curvatures below about 1e-4 of the

@@ -26,7 +26,7 @@ def check_loss(objective: Objective, batches: Batches, parameters: dict[str, Ten
 
     Raises:
         ModelError: the model or the loss fails.
-        InputError: the loss is not one number, or a gradient is missing or incomplete.
+        InputError: the loss is not one finite number, or a gradient is missing or incomplete.
     """
     whole, draws = _gradient(objective, batches, parameters, objective.in_training)
     in_evaluation, still = _gradient(objective, batches, parameters, ()) if draws else (whole, False)
@@ -74,6 +74,11 @@ def _gradient(objective: Objective, batches: Batches, parameters: dict[str, Tens
                 f"the loss of the first step failed: {type(error).__name__}: {lines[0].rstrip('.')}.\n"
                 "It is computed as loss(model(inputs), targets), in float64."
             ) from error
+        if not bool(loss.isfinite()):
+            raise InputError(
+                f"the loss of the first step is {float(loss)}; expected a finite number.\n"
+                "Clean the data, or start from weights that are finite."
+            )
         draws = not torch.equal(before, torch.get_rng_state())
         tensors = list(parameters.values())
         found = torch.autograd.grad(loss, tensors, allow_unused=True) if loss.requires_grad else [None] * len(tensors)
