@@ -125,3 +125,17 @@ def test_a_step_or_a_trend_is_detected():
     for moved in (series + step, series + trend):
         told = drifts(moved, ones(moved)).double().mean()
         assert told > 0.85
+
+
+@pytest.mark.parametrize("estimate", [standard_error, drifts])
+@pytest.mark.parametrize("own", [1, 20_000], ids=["common durations", "own durations"])
+def test_an_item_of_a_large_batch_has_the_answer_that_it_has_alone(estimate, own):
+    random = torch.Generator().manual_seed(0)
+    series = torch.randn(40, 20_000, 2, dtype=torch.float64, generator=random)
+    series[:20, ::3] += 3.0  # a third of the items drifts
+    weight = 0.5 + torch.rand(40, own, 1, dtype=torch.float64, generator=random)
+    found = estimate(series, weight)
+    assert found.shape == (20_000, 2)
+    for i in (0, 1, 9_999, 19_998, 19_999):
+        alone = estimate(series[:, i : i + 1], weight[:, :1] if own == 1 else weight[:, i : i + 1])
+        torch.testing.assert_close(found[i : i + 1].double(), alone.double(), rtol=1e-12, atol=0)

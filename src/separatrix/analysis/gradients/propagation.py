@@ -271,7 +271,7 @@ def _rates(logs: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     infinite = logs[-1] == -torch.inf
     steps = logs.diff(dim=0).masked_fill(infinite, 0.0)
     rates = (steps.sum(0) / span.sum()).masked_fill(infinite, -torch.inf)
-    return rates, standard_error(steps / span, span), drifts(steps / span, span, logs.shape[-1])
+    return rates, standard_error(steps / span, span), drifts(steps / span, span, comparisons=logs.shape[-1])
 
 
 def default_lags(system: System, settle: int = 0, *, is_large: bool = False) -> tuple[int, ...]:

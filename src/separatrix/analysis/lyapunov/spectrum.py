@@ -163,7 +163,7 @@ def _spectrum(run: TangentRun, tally: Tally, error: float | None) -> LyapunovSpe
     rates = rates.gather(-1, order.expand_as(rates))
     erased = exponents == -math.inf
     stderr = standard_error(rates, duration).masked_fill(erased, 0.0).masked_fill(failed[..., None], math.nan)
-    drift = (drifts(rates, duration, exponents.shape[-1]) & ~erased).any(-1)
+    drift = (drifts(rates, duration, comparisons=exponents.shape[-1]) & ~erased).any(-1)
     steady = ~(drift | stderr.isnan().any(-1))
     if error is not None:
         steady &= (stderr <= error).all(-1)

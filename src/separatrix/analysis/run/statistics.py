@@ -1,11 +1,16 @@
 """Error bars of time averages, computed from averages over blocks of the run."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import scipy
 import torch
 from torch import Tensor
 
 FEWEST = 8  # minimum number of blocks for an error bar
 GROUPS = 20  # batches of a long run: few and long, so that correlations of neighbouring blocks lie within a batch
+PIECE = 2**18  # numbers of a series that are averaged at a time: they stay in the processor's cache, five times as fast
 
 FALLEN = 1e-3  # relative to its initial size: the size at which an orbit counts as having reached zero
 
@@ -19,6 +24,22 @@ def least_size(x: Tensor) -> Tensor:
     return FALLEN * x.abs().amax(-1).nan_to_num(1.0, 1.0)
 
 
+def _piece_by_piece(estimate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An estimate from a series, shape (blocks, items, *rest), computed for a few items at a time."""
+
+    @functools.wraps(estimate)
+    def whole(series: Tensor, weight: Tensor, **options: Any) -> Tensor:
+        if series.ndim < 2 or series.is_cuda or series.numel() <= 2 * PIECE:
+            return estimate(series, weight, **options)
+        items = max(1, PIECE * series.shape[1] // series.numel())
+        parts = series.split(items, dim=1)
+        weights = weight.expand(len(series), *series.shape[1:2], *weight.shape[2:]).split(items, dim=1)
+        return torch.cat([estimate(part, own, **options) for part, own in zip(parts, weights, strict=True)])
+
+    return whole
+
+
+@_piece_by_piece
 def standard_error(series: Tensor, weight: Tensor) -> Tensor:
     r"""Standard error of the weighted mean of a correlated series, by batch means with an automatic batch length.
 
@@ -60,6 +81,7 @@ def _error_of_groups(series: Tensor, weight: Tensor, size: int) -> Tensor:
     return ((w * deviation).square().sum(0) * n / (n - 1)).sqrt()
 
 
+@_piece_by_piece
 def drifts(series: Tensor, weight: Tensor, comparisons: int = 1) -> Tensor:
     """Whether the halves of a run, or those of its second half, differ significantly; shape (*rest), bool.
 
